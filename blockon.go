@@ -1,0 +1,68 @@
+package async
+
+// parker is the task of a goroutine outside the pool that awaits in BlockOn.
+type parker struct {
+	task
+	unpark chan struct{} // capacity 1
+}
+
+// BlockOn runs fn on the calling goroutine, with a Context whose awaits park
+// it, and returns fn's results. It is the bridge from goroutines: timers and
+// connections that fn awaits are served by the workers of s.
+//
+// It panics in tasks, which can await and would block their worker. A panic of
+// fn is a panic of BlockOn. Shutdown cancels fn's Context.
+func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
+	mustNotBlock("BlockOn", "the cx that the task has")
+	rt, _ := s.spawner()
+	p := &parker{unpark: make(chan struct{}, 1)}
+	p.kind, p.body, p.g = kindGoroutine, p, getg()
+	p.w = rt.place()
+	p.cx.t = &p.task
+	if !rt.enter(p) {
+		var zero T
+		return zero, ErrShutdown
+	}
+	defer rt.leave(p)
+	v, err := fn(&p.cx)
+	return v, settle(err)
+}
+
+// wait parks the goroutine until p is woken.
+func (p *parker) wait() {
+	if p.state.suspend() {
+		<-p.unpark
+	}
+	p.state.begin()
+}
+
+// poll implements taskBody: the one who woke p holds it, and passes it to the
+// goroutine.
+func (p *parker) poll(*worker) bool {
+	notify(p.unpark)
+	return false
+}
+
+func (p *parker) abort(*worker, error) {}
+
+// enter makes Shutdown wait for p. It reports false if it is too late.
+func (rt *Runtime) enter(p *parker) bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.shutting {
+		return false
+	}
+	rt.outside[p] = struct{}{}
+	return true
+}
+
+func (rt *Runtime) leave(p *parker) {
+	p.state.finish()
+	if sc := p.cx.sc.Load(); sc != nil {
+		sc.end(scopeCancelled, nil)
+	}
+	rt.mu.Lock()
+	delete(rt.outside, p)
+	rt.mu.Unlock()
+	notify(rt.told)
+}

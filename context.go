@@ -1,0 +1,233 @@
+package async
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// A Context is how code that polls or awaits reaches its task, its worker and
+// its runtime. It comes as the first argument of that code, and its use ends
+// with it.
+//
+// How Await waits depends on whose Context it is:
+//
+//   - straight-line code (Go, Spawn, Run) is suspended and its worker runs
+//     other tasks meanwhile;
+//   - a goroutine outside the pool (BlockOn) is parked;
+//   - a plain future being polled (SpawnFuture, NewContext) cannot wait: Await
+//     panics, and Poll methods are what to call.
+//
+// A Context may be used only by the code that it was given to, on its
+// goroutine, and while that runs: everything that waits, polls or spawns
+// panics elsewhere, and says so. The methods of context.Context alone (and
+// AfterFunc) may be called from any goroutine at any time, so that a Context
+// can be handed to code that only knows those.
+type Context struct {
+	t *task
+
+	// sc is nil in the Context that a task starts with, until somebody needs
+	// what it keeps; never nil in a derived one.
+	sc atomic.Pointer[scope]
+}
+
+var _ context.Context = (*Context)(nil)
+
+// NewContext returns a Context for a loop that polls futures itself: w is
+// woken when such a future may have its result. It cannot wait. Timers and
+// connections that are polled with it are served by the workers of s.
+//
+// It may be used on any goroutine, by one at a time.
+func NewContext(s Spawner, w Waker) *Context {
+	rt, _ := s.spawner()
+	o := &outsider{fn: w.Wake}
+	o.kind, o.body = kindOutsider, o
+	o.w = rt.place()
+	o.cx.t = &o.task
+	return &o.cx
+}
+
+// Waker returns the waker of cx's task. A future that takes it must wake it
+// when it may have its result.
+func (cx *Context) Waker() Waker { return Waker{cx.waker()} }
+
+// waker is Waker for the slots of this package.
+func (cx *Context) waker() *task {
+	cx.here()
+	cx.t.wakerTaken = true
+	return cx.t
+}
+
+// here returns the worker that runs cx's task, or nil for a Context of code
+// that no worker runs. It panics if cx is used by other code than its own.
+func (cx *Context) here() *worker {
+	t := cx.t
+	switch t.kind {
+	case kindPlain:
+		if w := t.w; w != nil && w.g == getg() && w.current == t {
+			return w
+		}
+	case kindStraight:
+		if t.g == getg() && !t.state.done() {
+			return t.w
+		}
+	case kindGoroutine:
+		if t.g == getg() && !t.state.done() {
+			return nil
+		}
+	default:
+		return nil
+	}
+	panic(t.misuse())
+}
+
+// misuse explains why the Context of t can't be used where it just was.
+func (t *task) misuse() string {
+	switch {
+	case t.state.done():
+		return "async: a Context was used after its task had ended; spawn a task for what goes on, and use its Context"
+	case t.kind == kindPlain:
+		return "async: a Context was used outside the Poll that it was passed to; use the Context of the current Poll"
+	default:
+		return "async: a Context was used on a goroutine that is not its own; " +
+			"start a task (async.Go) and use its Context, or use BlockOn in the goroutine"
+	}
+}
+
+// home returns the worker that serves cx's timers and connections if here
+// returns nil.
+func (cx *Context) home() *worker { return cx.t.w }
+
+// spawner implements Spawner: new tasks start on the worker of cx.
+func (cx *Context) spawner() (*Runtime, *worker) {
+	w := cx.here()
+	return cx.t.w.rt, w
+}
+
+// beginAwait is called before the first poll of an await.
+func (cx *Context) beginAwait() *task {
+	cx.here()
+	t := cx.t
+	if t.kind != kindStraight && t.kind != kindGoroutine {
+		panic("async: a plain future cannot wait: call the Poll form, keep what it returns and return ErrPending, " +
+			"or spawn straight-line code with async.Go")
+	}
+	t.wakerTaken = false
+	return t
+}
+
+// spend takes one operation off the budget of the current poll. If there is
+// none left it makes the task yield and reports false: the caller returns
+// ErrPending. So a connection that is always ready cannot keep its worker.
+func (cx *Context) spend() bool {
+	w := cx.here()
+	if w == nil {
+		return true
+	}
+	if w.budget--; w.budget >= 0 {
+		return true
+	}
+	w.yield(cx.t)
+	return false
+}
+
+// now returns the time of the current poll.
+func (cx *Context) now() int64 {
+	if w := cx.here(); w != nil {
+		return w.clock()
+	}
+	return nanos()
+}
+
+// ended reports whether Err is not nil.
+func (cx *Context) ended() bool {
+	if sc := cx.sc.Load(); sc != nil && sc.err() != nil {
+		return true
+	}
+	return cx.t.state.cancelled()
+}
+
+// Err returns context.Canceled once the task or cx was cancelled,
+// context.DeadlineExceeded once the deadline of cx has passed, and else nil.
+func (cx *Context) Err() error {
+	if sc := cx.sc.Load(); sc != nil {
+		if err := sc.err(); err != nil {
+			return err
+		}
+	}
+	if cx.t.state.cancelled() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Deadline returns the time at which cx will be cancelled, if there is one.
+func (cx *Context) Deadline() (deadline time.Time, ok bool) {
+	if sc := cx.sc.Load(); sc != nil {
+		return sc.deadline, !sc.deadline.IsZero()
+	}
+	return time.Time{}, false
+}
+
+// Done returns a channel that is closed when cx is cancelled or its task has
+// ended. It is for goroutines: a task that waits for a channel blocks its
+// worker.
+func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
+
+// Value returns nil: a Context carries no values of its own.
+func (cx *Context) Value(key any) any { return nil }
+
+// AfterFunc arranges for f to be called in its own goroutine once cx is
+// cancelled or its task has ended. The stop function is that of
+// context.AfterFunc, and the context package uses this method, so that
+// contexts derived from cx by it cost no goroutine.
+func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.scope().callAfter(f, false) }
+
+// WithCancel returns a Context of the same task that can be cancelled by
+// itself: awaits with it then return context.Canceled, and those with cx go
+// on. The function may be called from any goroutine, more than once, and
+// should be called when the Context is no longer needed.
+func (cx *Context) WithCancel() (*Context, context.CancelFunc) {
+	return cx.derive(time.Time{})
+}
+
+// WithTimeout is WithDeadline with a deadline of d from now.
+func (cx *Context) WithTimeout(d time.Duration) (*Context, context.CancelFunc) {
+	return cx.WithDeadline(time.Now().Add(d))
+}
+
+// WithDeadline returns a Context of the same task whose awaits return
+// context.DeadlineExceeded once the deadline has passed, or context.Canceled
+// once the function has been called. An earlier deadline of cx stays in force.
+// The function releases the timer; call it when the Context is no longer
+// needed.
+func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFunc) {
+	return cx.derive(deadline)
+}
+
+func (cx *Context) derive(deadline time.Time) (*Context, context.CancelFunc) {
+	w := cx.here()
+	sc := &scope{t: cx.t, parent: cx, deadline: deadline}
+	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !deadline.Before(outer)) {
+		sc.deadline, deadline = outer, time.Time{} // the outer scope's timer will do
+	}
+	child := &Context{t: cx.t}
+	child.sc.Store(sc)
+	if !deadline.IsZero() {
+		sc.arm(w, nanosAt(deadline))
+	}
+	return child, func() { sc.end(scopeCancelled, nil) }
+}
+
+// scope returns what cx keeps for those who watch it.
+func (cx *Context) scope() *scope {
+	if sc := cx.sc.Load(); sc != nil {
+		return sc
+	}
+	cx.sc.CompareAndSwap(nil, &scope{t: cx.t})
+	sc := cx.sc.Load()
+	if cx.t.state.cancelled() || cx.t.state.done() {
+		sc.end(scopeCancelled, nil)
+	}
+	return sc
+}

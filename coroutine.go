@@ -1,0 +1,67 @@
+package async
+
+import (
+	"iter"
+	"runtime"
+)
+
+// coroutine is a stack of its own for straight-line code, on the thread of one
+// worker. iter.Pull is the only way to one that Go offers, and sets the rules:
+// a coroutine can be resumed only by the thread that made it, because that is
+// locked. So a worker makes its own, and keeps those whose code has ended for
+// the next task: the stack and the making are paid once.
+//
+// To Go it is a goroutine in the state "coroutine", so that a traceback shows
+// the line on which each task waits.
+type coroutine struct {
+	resume func() (struct{}, bool) // to the next wait or the end of the code
+	stop   func()                  // unwinds what waits, and ends the coroutine
+	yield  func(struct{}) bool     // back to the worker; false: unwind
+
+	code coroutineCode
+	free *coroutine // the worker's next free one
+}
+
+// coroutineCode is what a coroutine runs. main must not panic; it may not
+// return, which is Goexit.
+type coroutineCode interface{ main() }
+
+func newCoroutine(w *worker) *coroutine {
+	co := new(coroutine)
+	co.resume, co.stop = iter.Pull(func(yield func(struct{}) bool) {
+		ours.Store(getg(), w)
+		defer ours.Delete(getg())
+		co.yield = yield
+		co.serve()
+	})
+	return co
+}
+
+// serve runs one code after the other.
+//
+// Goexit in the code cannot be caught, and if it reached iter.Pull it would go
+// on in the worker. But the deferred calls that it runs may take their time:
+// serve goes on inside its own, one level deeper.
+func (co *coroutine) serve() {
+	stopped := false
+	defer func() {
+		if !stopped && co.yield(struct{}{}) {
+			co.serve()
+		}
+	}()
+	for {
+		co.code.main()
+		if !co.yield(struct{}{}) {
+			break
+		}
+	}
+	stopped = true
+}
+
+// wait gives the thread back to the worker until the task is polled again. If
+// the worker ends meanwhile, it unwinds the code that waits.
+func (co *coroutine) wait() {
+	if !co.yield(struct{}{}) {
+		runtime.Goexit()
+	}
+}

@@ -1,0 +1,64 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// What a poll may say.
+var (
+	// ErrPending is returned by Poll and by every method named PollX when the
+	// result is not there yet and the waker of the Context has been kept for
+	// the moment at which it may be. It is for code that polls; code that
+	// awaits never sees it.
+	ErrPending = errors.New("async: pending (a Poll method was called by code that does not poll again)")
+)
+
+// How a task may end without having returned.
+var (
+	// ErrGoexit is the error of a task that called runtime.Goexit, as a
+	// testing.T's FailNow does.
+	ErrGoexit = errors.New("async: task called runtime.Goexit")
+
+	// ErrShutdown is the error of a task that was spawned on a runtime after
+	// its Shutdown had begun, or that Shutdown had to unwind because it did not
+	// end by itself.
+	ErrShutdown = errors.New("async: runtime is shut down")
+)
+
+// A PanicError is the error of a task that panicked. The panic ends the task
+// and nothing else.
+type PanicError struct {
+	Value any    // what was passed to panic
+	Stack []byte // the stack of the panicking code, as debug.Stack formats it
+}
+
+// Error returns the panic's value; it leaves out the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("async: task panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value if it is an error, else nil.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// newPanicError is called while the panic unwinds, so that the stack is still
+// that of the code that panicked.
+func newPanicError(value any) *PanicError {
+	return &PanicError{Value: value, Stack: debug.Stack()}
+}
+
+// settle replaces an error that must not leave a finished task: ErrPending in
+// any wrapping, which everyone who polls the handle would take to mean that
+// the task goes on.
+func settle(err error) error {
+	if err != nil && errors.Is(err, ErrPending) {
+		return &PanicError{
+			Value: "async: a task returned ErrPending as its result: straight-line code must await " +
+				"(call X instead of PollX, or Await(cx, f)), and a future must return ErrPending itself, not wrapped",
+			Stack: debug.Stack(),
+		}
+	}
+	return err
+}

@@ -1,0 +1,548 @@
+package async
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How a worker divides its time. Each number is a bound on how long one kind
+// of work can keep the others waiting.
+const (
+	// pollsPerRound is how many tasks run before the worker looks at the
+	// clock and at what others have sent.
+	pollsPerRound = 61
+
+	// nextInARow is how often the run-next slot may be served in a row: two
+	// tasks that wake each other would otherwise keep all others waiting.
+	nextInARow = 16
+
+	// operationsPerPoll is how many reads, writes, sends and so on one poll may
+	// do before its task must yield.
+	operationsPerPoll = 128
+
+	// reactorEvery is how long a busy worker leaves the reactor alone. A look
+	// costs a system call, over a microsecond where it was measured.
+	reactorEvery = int64(50 * time.Microsecond)
+
+	// worthHelp is how much work must wait before a sleeping worker is woken
+	// for it. The wake itself takes about 20 microseconds, and what the other
+	// worker takes over has to reach its cache first.
+	worthHelp = int64(100 * time.Microsecond)
+
+	// keepP is how long a worker that has nothing to do waits in the kernel
+	// without giving up its P. See docs/design.md, "Waiting".
+	keepP = 10 * time.Millisecond
+
+	// watch is how long it does so while another worker is busy, so as to look
+	// now and then whether there is something to take over.
+	watch = time.Millisecond
+)
+
+// worker is one thread of the pool: a goroutine locked to it, and all that
+// this goroutine needs, so that it shares as little as possible. The three
+// groups of fields have cache lines of their own.
+type worker struct {
+	// Fixed before the worker starts.
+	rt    *Runtime
+	index int
+	g     uintptr
+	quit  chan struct{} // closed when the worker has ended
+
+	// The worker's own.
+	current   *task      // being polled
+	accepted  *task      // has just accepted a connection; see spawn
+	running   *coroutine // being resumed
+	yielded   bool       // the current task wants to be queued again
+	unwinding bool       // the worker ends, and unwinds what still waits
+	stopped   bool
+	lonely    bool // the last wait in the kernel ended with nothing
+	fromLocal bool // which of the two queues is served next
+	budget    int  // operations left to the current poll
+	inARow    int  // servings of the run-next slot since the last other one
+	local     localQueue
+	nextLocal *task
+	coroutine *coroutine // the free ones
+	timers    timerQueue
+	reactor   reactor
+	time      int64 // 0: the clock has not been read in this poll
+	looked    int64 // when the reactor was last asked
+	ids       uint64
+	spawned   uint64
+	ended     uint64
+
+	_ [64]byte
+	// Shared with the other workers.
+	queue runQueue
+	next  atomic.Pointer[task] // to run before the queue
+
+	_ [64]byte
+	// Written by anybody.
+	inbox   atomic.Pointer[task]  // tasks from elsewhere, the latest first
+	dropped atomic.Pointer[timer] // see dropTimer
+	asleep  atomic.Bool           // in the kernel, or about to be: must be woken
+	waiting waitingList
+	live    atomic.Int64 // see tell
+
+	_ [64]byte
+}
+
+// run is the goroutine of the worker.
+func (w *worker) run(ready *sync.WaitGroup) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	w.g = getg()
+	ours.Store(w.g, w)
+	ready.Done()
+	ready.Wait()
+	w.serve()
+}
+
+// serve takes turns until the worker is stopped. A Goexit in the Poll of a
+// plain future unwinds it, and it goes on from its own deferred call.
+func (w *worker) serve() {
+	defer func() {
+		if v := recover(); v != nil {
+			panic(v) // a bug in this package, or a Waker's function that panics
+		}
+		if !w.stopped {
+			w.serve()
+			return
+		}
+		w.cleanUp()
+	}()
+	w.turns()
+}
+
+// turns is the life of a worker.
+func (w *worker) turns() {
+	for !w.stopped {
+		// 1. Run tasks, at most a round of them.
+		begun := nanos()
+		ran := w.round()
+
+		// 2. Take what others sent; fire timers; ask the reactor, unless that
+		// was done a moment ago or will be done below.
+		now := nanos()
+		w.time = now
+		busy := w.receive()
+		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
+		if busy && now-w.looked >= reactorEvery {
+			w.looked = now
+			w.reactor.poll(w)
+		}
+		if ran == pollsPerRound {
+			w.seekHelp((now - begun) / pollsPerRound)
+		}
+		if w.rt.closing.Load() {
+			w.tell()
+		}
+		if busy {
+			w.lonely = false
+			w.stopped = w.rt.stopping.Load()
+			continue
+		}
+
+		// 3. and 4. Nothing to do here: help the others, or wait.
+		if w.steal() {
+			continue
+		}
+		w.rest()
+	}
+}
+
+// round runs up to pollsPerRound tasks, and returns how many it ran. A poll
+// that panics, or calls Goexit, ends its task, and the round.
+func (w *worker) round() (ran int) {
+	defer w.caught()
+	for ran < pollsPerRound {
+		t := w.pick()
+		if t == nil {
+			break
+		}
+		w.poll(t)
+		ran++
+	}
+	return ran
+}
+
+// caught ends the task whose poll did not return.
+func (w *worker) caught() {
+	t := w.current
+	if t == nil {
+		return
+	}
+	err := ErrGoexit
+	if v := recover(); v != nil {
+		err = newPanicError(v)
+	}
+	w.yielded = false
+	if !t.state.done() {
+		t.body.abort(w, err)
+	}
+	w.current = nil
+}
+
+// pick returns the next task to run: the one in the run-next slot, but not too
+// often in a row, else the oldest of one of the two queues in turn.
+func (w *worker) pick() *task {
+	if w.inARow < nextInARow {
+		if t := w.takeNext(); t != nil {
+			w.inARow++
+			return t
+		}
+	}
+	w.inARow = 0
+	w.fromLocal = !w.fromLocal
+	if w.fromLocal {
+		if t := w.local.pop(); t != nil {
+			return t
+		}
+	}
+	if t := w.queue.pop(); t != nil {
+		return t
+	}
+	if t := w.local.pop(); t != nil {
+		return t
+	}
+	return w.takeNext()
+}
+
+func (w *worker) takeNext() *task {
+	if t := w.nextLocal; t != nil {
+		w.nextLocal = nil
+		return t
+	}
+	if w.next.Load() != nil {
+		return w.next.Swap(nil)
+	}
+	return nil
+}
+
+// poll runs t once and decides what becomes of it.
+func (w *worker) poll(t *task) {
+	t.state.begin()
+	t.w = w
+	t.started = true
+	w.current = t
+	w.budget = operationsPerPoll
+	w.time = 0
+	done := t.body.poll(w)
+	w.current = nil
+	if done {
+		return
+	}
+	if w.yielded {
+		w.yielded = false
+		w.push(t)
+		return
+	}
+	if !t.listed {
+		w.list(t)
+	}
+	if !t.state.suspend() {
+		w.push(t)
+	}
+}
+
+// yield makes the current task be queued again after its poll, behind the
+// others. It needs no atomics: the worker does not let go of the task at all.
+func (w *worker) yield(t *task) {
+	t.wakerTaken = true
+	w.yielded = true
+}
+
+// push appends t, which the caller holds, to its queue.
+func (w *worker) push(t *task) {
+	if !t.movable() {
+		w.local.push(t)
+	} else if w.queue.push(t) {
+		w.rt.help(w)
+	}
+}
+
+// pushNext makes t run next: it was woken by what runs now, and their data is
+// in the cache. What stood there goes to its queue.
+func (w *worker) pushNext(t *task) {
+	if t.movable() {
+		t = w.next.Swap(t)
+	} else {
+		t, w.nextLocal = w.nextLocal, t
+	}
+	if t != nil {
+		w.push(t)
+	}
+}
+
+// spawn queues a new task of code that runs on w.
+func (w *worker) spawn(t *task) {
+	w.spawned++
+	w.ids++
+	t.id = w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1
+	t.w = w
+	if w.rt.closing.Load() {
+		t.body.abort(w, ErrShutdown)
+		return
+	}
+	if w.accepted != nil && w.accepted == w.current {
+		// The first task that is spawned after an Accept is taken to be the
+		// connection's. It will stay where it starts, perhaps for long, so
+		// this is the moment to spread the load.
+		w.accepted = nil
+		if to := w.rt.placeConn(); to != w {
+			t.w = to
+			to.send(t)
+			return
+		}
+	}
+	w.push(t)
+}
+
+// send queues t, which the caller holds, from a thread that is not w's.
+func (w *worker) send(t *task) {
+	for {
+		old := w.inbox.Load()
+		t.next = old
+		if w.inbox.CompareAndSwap(old, t) {
+			break
+		}
+	}
+	w.rouse()
+}
+
+// rouse wakes w if it sleeps. It costs a system call only then.
+//
+// Against a lost wake-up: the sender first writes what it has to say, then
+// reads asleep; the worker first sets asleep, then looks at what was written.
+func (w *worker) rouse() {
+	if w.asleep.Load() && w.asleep.CompareAndSwap(true, false) {
+		w.reactor.wake()
+	}
+}
+
+// receive takes what others sent, in the order in which it was sent. It
+// reports whether there was a task.
+func (w *worker) receive() bool {
+	w.takeDropped()
+	if w.inbox.Load() == nil {
+		return false
+	}
+	var first *task
+	for t := w.inbox.Swap(nil); t != nil; {
+		next := t.next
+		t.next = first
+		first, t = t, next
+	}
+	w.pushList(first)
+	return true
+}
+
+func (w *worker) pushList(t *task) {
+	for t != nil {
+		next := t.next
+		t.next = nil
+		w.push(t)
+		t = next
+	}
+}
+
+func (w *worker) hasTasks() bool {
+	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
+}
+
+// clock returns the time of the current poll; it is read at most once in each.
+func (w *worker) clock() int64 {
+	if w.time == 0 {
+		w.time = nanos()
+	}
+	return w.time
+}
+
+// seekHelp wakes another worker if there is more in the queue than is worth
+// waiting for, given how long a poll takes.
+func (w *worker) seekHelp(perPoll int64) {
+	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
+		w.rt.help(w)
+	}
+}
+
+// steal takes work from another worker. It reports whether there was any.
+func (w *worker) steal() bool {
+	const least = 2 // one task alone is most likely about to run where it is
+	workers := w.rt.workers
+	for i := 1; i < len(workers); i++ {
+		victim := workers[(w.index+i)%len(workers)]
+		if first, _ := victim.queue.steal(least); first != nil {
+			w.pushList(first)
+			return true
+		}
+	}
+	return false
+}
+
+// rest waits for something to do: first for a short time with a system call
+// that keeps the worker's P, then, if that brought nothing, in one that lets
+// the Go scheduler have it.
+func (w *worker) rest() {
+	w.asleep.Store(true)
+	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() {
+		w.asleep.Store(false)
+		w.stopped = w.rt.stopping.Load()
+		return
+	}
+	timeout, keep := w.restFor()
+	events, err := w.reactor.wait(timeout, keep)
+	w.asleep.Store(false)
+	w.looked = nanos()
+	w.time = w.looked
+	w.reactor.dispatch(w, events)
+	w.lonely = len(events) == 0 && err == nil
+}
+
+// restFor returns how long to wait and whether to keep the P meanwhile. A
+// negative time is for ever.
+func (w *worker) restFor() (timeout time.Duration, keep bool) {
+	timeout = -1
+	if at, ok := w.timers.next(); ok {
+		timeout = max(time.Duration(at-nanos()), 0)
+	}
+	if !w.rt.ownProcs {
+		return timeout, false
+	}
+	limit := keepP
+	if w.rt.othersBusy(w) {
+		limit = watch
+	} else if w.lonely {
+		return timeout, false
+	}
+	if timeout < 0 || timeout > limit {
+		timeout = limit
+	}
+	return timeout, true
+}
+
+// takeCoroutine returns a free coroutine.
+func (w *worker) takeCoroutine() *coroutine {
+	co := w.coroutine
+	if co == nil {
+		return newCoroutine(w)
+	}
+	w.coroutine, co.free = co.free, nil
+	return co
+}
+
+func (w *worker) freeCoroutine(co *coroutine) {
+	co.free, w.coroutine = w.coroutine, co
+}
+
+// waitingList is a worker's list of the tasks that have not ended and that
+// Shutdown could not find otherwise, since only their wakers know them: plain
+// futures that have waited at least once, and straight-line code that has
+// begun. A future that is ready at once never comes here.
+type waitingList struct {
+	mu    sync.Mutex
+	first *task
+}
+
+// list puts t, which w holds, on w's list.
+func (w *worker) list(t *task) {
+	t.listed, t.home = true, uint16(w.index)
+	w.waiting.add(t)
+	if w.rt.closing.Load() {
+		t.cancel() // Shutdown has been through the list already, or is now
+	}
+}
+
+func (l *waitingList) add(t *task) {
+	l.mu.Lock()
+	t.nextListed = l.first
+	if l.first != nil {
+		l.first.prevListed = t
+	}
+	l.first = t
+	l.mu.Unlock()
+}
+
+func (l *waitingList) remove(t *task) {
+	l.mu.Lock()
+	if t.prevListed != nil {
+		t.prevListed.nextListed = t.nextListed
+	} else {
+		l.first = t.nextListed
+	}
+	if t.nextListed != nil {
+		t.nextListed.prevListed = t.prevListed
+	}
+	t.prevListed, t.nextListed = nil, nil
+	l.mu.Unlock()
+}
+
+// all returns the tasks that are in the list.
+func (l *waitingList) all() (ts []*task) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for t := l.first; t != nil; t = t.nextListed {
+		ts = append(ts, t)
+	}
+	return ts
+}
+
+// tell publishes, once no new tasks are taken, how many tasks of w live: those
+// that were spawned on it less those that ended on it. Only the sum over all
+// workers means something.
+func (w *worker) tell() {
+	w.live.Store(int64(w.spawned) - int64(w.ended))
+	notify(w.rt.told)
+}
+
+// cleanUp ends whatever is left when the worker ends: only Shutdown's giving
+// up leaves tasks. Unwinding a coroutine ends in Goexit on this goroutine too,
+// so what remains to be done stands in deferred calls.
+func (w *worker) cleanUp() {
+	defer w.exit()
+	defer w.stopCoroutines()
+	w.unwinding = true
+	w.receive()
+	left := w.waiting.all()
+	for t := w.pick(); t != nil; t = w.pick() {
+		left = append(left, t)
+		t.state.suspend()
+	}
+	w.abortAll(left)
+}
+
+// abortAll ends the tasks that w can get hold of.
+func (w *worker) abortAll(ts []*task) {
+	for i, t := range ts {
+		if !t.state.wake() {
+			continue
+		}
+		defer w.abortAll(ts[i+1:]) // also if this one calls Goexit
+		w.abort(t)
+		return
+	}
+}
+
+func (w *worker) abort(t *task) {
+	t.w, w.current = w, t
+	defer func() { w.current = nil }()
+	t.body.abort(w, ErrShutdown)
+}
+
+func (w *worker) stopCoroutines() {
+	co := w.coroutine
+	if co == nil {
+		return
+	}
+	w.coroutine = co.free
+	defer w.stopCoroutines()
+	co.stop()
+}
+
+// exit is the worker's last act.
+func (w *worker) exit() {
+	w.tell()
+	ours.Delete(w.g)
+	w.reactor.close()
+	close(w.quit)
+}

@@ -1,0 +1,115 @@
+package async
+
+// A Future is a value that is polled until it has its result.
+//
+// Poll either returns the result, or keeps cx.Waker() where it will be woken
+// and returns ErrPending itself, never wrapped. It must not block, and must
+// not be called again after it has returned a result. Being polled without
+// having been woken is normal: a wake means "try again", not "it is there".
+//
+// A future that holds something while it waits (a place in a queue, an open
+// descriptor) also has a method Cancel(): it is called, once, when the future
+// is given up before it had its result.
+type Future[T any] interface {
+	Poll(cx *Context) (T, error)
+}
+
+// A Stream is a sequence that is polled for one element after the other.
+// PollNext is to a Stream what Poll is to a Future; it returns io.EOF after
+// the last element.
+type Stream[T any] interface {
+	PollNext(cx *Context) (T, error)
+}
+
+// None is the result of tasks that have none.
+type None = struct{}
+
+// canceller is what a future implements that must know that it was given up.
+type canceller interface{ Cancel() }
+
+// giveUp tells f, if it wants to know, that it will not be polled again.
+func giveUp(f any) {
+	if c, ok := f.(canceller); ok {
+		c.Cancel()
+	}
+}
+
+// Await polls f until it has a result, and returns it. Between polls the
+// calling task or goroutine waits; see Context for who can wait how.
+//
+// Once cx is cancelled, Await gives f up and returns cx.Err(), even if f would
+// be ready. Await panics if cx cannot wait, if it is used by other code than
+// its own, and if f returns ErrPending without having taken the waker, for
+// that would hang.
+func Await[T any](cx *Context, f Future[T]) (T, error) {
+	v, err := await(cx, f.Poll)
+	if err == errAbandoned {
+		giveUp(f)
+		return v, cx.Err()
+	}
+	return v, err
+}
+
+// errAbandoned is what await returns when cx was cancelled. Each caller turns
+// it into cx.Err() once it has cleaned up; nothing else returns it.
+var errAbandoned = errorString("async: abandoned")
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
+
+// await is the one place that polls, waits and polls again.
+func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
+	t := cx.beginAwait()
+	for {
+		if cx.ended() {
+			var zero T
+			return zero, errAbandoned
+		}
+		v, err := poll(cx)
+		if err != ErrPending {
+			return v, err
+		}
+		if !t.wakerTaken {
+			panic("async: Await: a future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake this task")
+		}
+		t.wait()
+	}
+}
+
+// Ready returns a future that has the result v at once.
+func Ready[T any](v T) Future[T] { return ready[T]{v: v} }
+
+// Failed returns a future that fails with err at once. A nil err, or
+// ErrPending, is a mistake of the caller's: Failed panics.
+func Failed[T any](err error) Future[T] {
+	if err == nil || err == ErrPending {
+		panic("async: Failed needs an error that can be a result; got nil or ErrPending")
+	}
+	return ready[T]{err: err}
+}
+
+type ready[T any] struct {
+	v   T
+	err error
+}
+
+func (r ready[T]) Poll(*Context) (T, error) { return r.v, r.err }
+
+// Never returns a future that is never ready. Awaiting it waits for the
+// cancellation of the Context.
+func Never[T any]() Future[T] { return never[T]{} }
+
+type never[T any] struct{}
+
+func (never[T]) Poll(cx *Context) (zero T, err error) {
+	cx.waker() // taken, so that waiting for cancellation alone is not reported as a mistake
+	return zero, ErrPending
+}
+
+// PollFunc returns the future whose Poll is poll.
+func PollFunc[T any](poll func(cx *Context) (T, error)) Future[T] { return pollFunc[T](poll) }
+
+type pollFunc[T any] func(cx *Context) (T, error)
+
+func (f pollFunc[T]) Poll(cx *Context) (T, error) { return f(cx) }

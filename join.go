@@ -1,0 +1,287 @@
+package async
+
+import (
+	"context"
+	"errors"
+)
+
+// A Spawner is where tasks are started: a *Runtime, from anywhere, or the
+// *Context of a task, which starts them on its own worker.
+type Spawner interface {
+	// spawner returns the runtime, and the worker on whose thread the caller
+	// runs, if it runs on one.
+	spawner() (*Runtime, *worker)
+}
+
+// A JoinHandle stands for a task that was spawned, and is a Future of its
+// result. Any number of tasks and goroutines may wait for it, also after the
+// task has ended. Its methods may be called from any goroutine, except that a
+// cx belongs to the caller.
+//
+// A handle that is dropped leaves its task alone. If such a task fails, the
+// failure goes to the runtime's handler: see Config.Unhandled.
+type JoinHandle[T any] struct {
+	task
+	val T
+	err error
+}
+
+// Poll returns the task's result: what its code returned, a *PanicError if it
+// panicked, context.Canceled if it was a plain future and was cancelled.
+func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
+	if h.state.done() {
+		return h.result()
+	}
+	// If the end came before the place in the slot was taken, nobody will
+	// look there again: so look once more.
+	if h.waiters.join(cx.waker()) && !h.state.done() {
+		var zero T
+		return zero, ErrPending
+	}
+	return h.result()
+}
+
+// Await waits for the task's result; see Poll. If cx is cancelled it returns
+// cx.Err() and the task goes on. (Await(cx, h), which owns what it awaits,
+// cancels the task then.)
+func (h *JoinHandle[T]) Await(cx *Context) (T, error) {
+	v, err := await(cx, h.Poll)
+	if err == errAbandoned {
+		h.waiters.leave(cx.t, cx.here())
+		return v, cx.Err()
+	}
+	return v, err
+}
+
+// Wait waits for the task's result on a goroutine outside the pool; see Poll.
+// If ctx ends first it returns ctx.Err() and the task goes on. It panics in
+// tasks, whose worker it would block: they Await.
+func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
+	mustNotBlock("JoinHandle.Wait", "h.Await(cx)")
+	w := newOutsider(nil)
+	done := make(chan struct{}, 1)
+	w.body.(*outsider).fn = func() { notify(done) }
+	for !h.state.done() {
+		h.waiters.join(w)
+		if h.state.done() {
+			break
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			h.waiters.leave(w, nil)
+			var zero T
+			return zero, ctx.Err()
+		}
+	}
+	return h.result()
+}
+
+// notify makes one value wait in a channel of capacity 1.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Done returns a channel that is closed when the task has ended. Each call
+// makes a new one; it is for the select of a goroutine.
+func (h *JoinHandle[T]) Done() <-chan struct{} {
+	done := make(chan struct{})
+	w := newOutsider(nil)
+	w.body.(*outsider).fn = func() { close(done) } // by whoever takes it out of the slot
+	if !h.waiters.join(w) {
+		close(done)
+	} else if h.state.done() {
+		h.waiters.fire(nil)
+	}
+	return done
+}
+
+// Cancel asks the task to end. Every await in it returns context.Canceled from
+// then on, so that its deferred calls run and it returns; a plain future is
+// given up. Cancel returns at once and may be called any number of times; a
+// task that has ended is not changed by it.
+func (h *JoinHandle[T]) Cancel() { h.cancel() }
+
+func (t *task) cancel() {
+	held := t.state.cancel()
+	if sc := t.cx.sc.Load(); sc != nil {
+		sc.end(scopeCancelled, nil)
+	}
+	if held {
+		t.schedule(nil)
+	}
+}
+
+// ID returns the task's number, which no other task of the runtime has.
+func (h *JoinHandle[T]) ID() uint64 { return h.id }
+
+// result is called once the task is done.
+func (h *JoinHandle[T]) result() (T, error) {
+	if f, ok := h.err.(*failure); ok {
+		f.handled()
+		return h.val, f.err
+	}
+	return h.val, h.err
+}
+
+// finish ends the task with a result. w is the worker that runs it, or nil for
+// a task that was refused.
+func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
+	h.val = v
+	if err != nil {
+		h.err = settle(err)
+		if h.waiters.p.Load() == nil && !h.gaveIn(err) {
+			h.err = h.w.rt.failures.add(&h.task, h.err)
+		}
+	}
+	if h.listed {
+		w.rt.workers[h.home].waiting.remove(&h.task)
+	}
+	h.state.finish()
+	if h.waiters.p.Load() != nil {
+		h.waiters.fire(w)
+	}
+	if sc := h.cx.sc.Load(); sc != nil {
+		sc.end(scopeCancelled, w)
+	}
+	if w != nil {
+		w.ended++
+	}
+}
+
+// gaveIn reports whether err only says that the task did what it was told.
+func (t *task) gaveIn(err error) bool {
+	return err == ErrShutdown || t.state.cancelled() && errors.Is(err, context.Canceled)
+}
+
+// plain is a task that polls a future.
+type plain[T any] struct {
+	JoinHandle[T]
+	f Future[T]
+}
+
+// SpawnFuture starts a task that polls f until it has its result. It is the
+// cheapest task: one allocation, no stack; while nothing holds it to a worker
+// it runs where there is time.
+func SpawnFuture[T any](s Spawner, f Future[T]) *JoinHandle[T] {
+	p := &plain[T]{f: f}
+	p.body = p
+	p.cx.t = &p.task
+	start(s, &p.task)
+	return &p.JoinHandle
+}
+
+func (p *plain[T]) poll(w *worker) (done bool) {
+	if p.state.cancelled() {
+		p.abort(w, context.Canceled)
+		return true
+	}
+	v, err := p.f.Poll(&p.cx)
+	if err == ErrPending {
+		if !p.wakerTaken {
+			panic("async: a spawned future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake its task")
+		}
+		return false
+	}
+	p.f = nil
+	p.finish(w, v, err)
+	return true
+}
+
+func (p *plain[T]) abort(w *worker, err error) {
+	f := p.f
+	p.f = nil
+	defer func() {
+		if v := recover(); v != nil {
+			err = errors.Join(err, newPanicError(v))
+		}
+		var zero T
+		p.finish(w, zero, err)
+	}()
+	giveUp(f)
+}
+
+// straight is a task that runs straight-line code in a coroutine.
+type straight[T any] struct {
+	JoinHandle[T]
+	fn func(*Context) (T, error)
+	co *coroutine
+}
+
+// Spawn starts a task that runs fn, and returns the handle of its result. fn
+// may await; once it has begun it stays on its worker. A task spawned with a
+// Context starts on the same worker unless another one has time for it.
+func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
+	st := &straight[T]{fn: fn}
+	st.kind = kindStraight
+	st.body = st
+	st.cx.t = &st.task
+	start(s, &st.task)
+	return &st.JoinHandle
+}
+
+// Go is Spawn for code without a result.
+func Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
+	return Spawn(s, func(cx *Context) (None, error) { return None{}, fn(cx) })
+}
+
+func (st *straight[T]) poll(w *worker) (done bool) {
+	co := st.co
+	if co == nil {
+		co = w.takeCoroutine()
+		st.co, co.code = co, st
+		w.list(&st.task)
+	}
+	w.running = co
+	co.resume()
+	w.running = nil
+	if !st.state.done() {
+		return false
+	}
+	st.co, co.code = nil, nil
+	w.freeCoroutine(co)
+	return true
+}
+
+// main implements coroutineCode.
+func (st *straight[T]) main() {
+	var v T
+	err := ErrGoexit
+	defer func() {
+		if p := recover(); p != nil {
+			err = newPanicError(p)
+		}
+		if st.w.unwinding {
+			err = ErrShutdown
+		}
+		st.fn = nil
+		st.finish(st.w, v, err)
+	}()
+	st.g = getg()
+	v, err = st.fn(&st.cx)
+}
+
+// abort is called for code that waits in a worker that ends, and for code
+// that has not begun and never will.
+func (st *straight[T]) abort(w *worker, err error) {
+	if co := st.co; co != nil {
+		w.running = co
+		co.stop() // main's deferred call finishes the task
+		return
+	}
+	var zero T
+	st.finish(w, zero, err)
+}
+
+// start hands a new task to a worker.
+func start(s Spawner, t *task) {
+	rt, w := s.spawner()
+	if w != nil {
+		w.spawn(t)
+		return
+	}
+	rt.spawn(t)
+}

@@ -1,0 +1,235 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// platformPoller is what a platform supplies, in reactor_linux.go and
+// reactor_bsd.go: the type poller. Everything else about readiness (waking a
+// worker that waits, the table of sources, who is woken by what) is here,
+// once. A poller knows descriptors, and nothing of tasks.
+//
+// Readiness is edge-triggered: an event is reported once, after the descriptor
+// has become ready; and spurious events are harmless. wait is called by the
+// owning worker only; the other methods from anywhere.
+type platformPoller interface {
+	// open makes the poller usable. On failure nothing is left open.
+	open() error
+
+	// add registers fd for reading and writing, until remove. If fd is ready
+	// already, that is an event. It fails with unix.EPERM if fd is of a kind
+	// that cannot be waited for.
+	add(fd int) error
+
+	// remove ends the registration. It comes before close(2), and events that
+	// have been fetched by then may still be reported.
+	remove(fd int) error
+
+	// wait fills events and returns how many there are: at once if there are
+	// any, or after the timeout, or before; for ever if it is negative. With
+	// keepP the Go scheduler is not told of the wait where the platform can
+	// do that. A signal ends the wait without an error.
+	wait(events []event, timeout time.Duration, keepP bool) (int, error)
+
+	close() error
+}
+
+var _ platformPoller = (*poller)(nil)
+
+// event says that a descriptor has become ready.
+type event struct {
+	fd    int
+	ready readiness
+}
+
+// readiness is a set of what a descriptor is ready for.
+type readiness uint8
+
+const (
+	readable readiness = 1 << iota
+	writable
+	hungUp // nothing more will come from the peer, or an error is pending; implies the other two
+)
+
+// eventsPerWait is how many events a worker takes from the kernel at once.
+const eventsPerWait = 128
+
+// reactor is one worker's poller, and the pipe that wakes it.
+type reactor struct {
+	poller
+	events       [eventsPerWait]event
+	wakeR, wakeW int
+	sources      atomic.Int32 // how many are registered
+
+	mu     sync.Mutex // guards closed: nobody uses the poller's descriptor after close
+	closed bool
+}
+
+// open makes the reactor usable, or leaves nothing behind.
+func (r *reactor) open() error {
+	if err := r.poller.open(); err != nil {
+		return err
+	}
+	var p [2]int
+	if err := openPipe(&p); err != nil {
+		r.poller.close()
+		return err
+	}
+	r.wakeR, r.wakeW = p[0], p[1]
+	if err := r.poller.add(r.wakeR); err != nil {
+		r.close()
+		return err
+	}
+	return nil
+}
+
+// openPipe opens a non-blocking pipe that children do not inherit.
+func openPipe(p *[2]int) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := unix.Pipe(p[:]); err != nil {
+		return os.NewSyscallError("pipe", err)
+	}
+	for _, fd := range p {
+		unix.CloseOnExec(fd)
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(p[0])
+			unix.Close(p[1])
+			return os.NewSyscallError("setnonblock", err)
+		}
+	}
+	return nil
+}
+
+func (r *reactor) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.closed = true
+	r.poller.close()
+	unix.Close(r.wakeR)
+	unix.Close(r.wakeW)
+}
+
+// wake ends the wait of the worker. If the pipe is full, it has been woken.
+func (r *reactor) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		unix.Write(r.wakeW, []byte{0})
+	}
+}
+
+// drain empties the pipe.
+func (r *reactor) drain() {
+	var buf [64]byte
+	for {
+		if n, _ := unix.Read(r.wakeR, buf[:]); n < len(buf) {
+			return
+		}
+	}
+}
+
+// wait returns what is ready, after at most the timeout.
+func (r *reactor) wait(timeout time.Duration, keepP bool) ([]event, error) {
+	n, err := r.poller.wait(r.events[:], timeout, keepP)
+	if err != nil {
+		// The arguments are always right, so only a descriptor that somebody
+		// else has closed can make this fail, and going on would spin.
+		panic(fmt.Sprintf("async: the worker's poller has failed; was its descriptor closed? %v", err))
+	}
+	return r.events[:n], nil
+}
+
+// poll serves what is ready now.
+func (r *reactor) poll(w *worker) {
+	events, _ := r.wait(0, true)
+	r.dispatch(w, events)
+}
+
+// dispatch wakes who waits for events.
+func (r *reactor) dispatch(w *worker, events []event) {
+	for _, e := range events {
+		if e.fd == r.wakeR {
+			r.drain()
+		} else if s := w.rt.fds.get(e.fd); s != nil {
+			s.ready(e.ready, w)
+		}
+	}
+}
+
+// register adds s to the poller.
+func (r *reactor) register(fd int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return ErrShutdown
+	}
+	err := r.poller.add(fd)
+	if err == nil {
+		r.sources.Add(1)
+	}
+	return err
+}
+
+func (r *reactor) unregister(fd int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.poller.remove(fd)
+		r.sources.Add(-1)
+	}
+}
+
+// fdTable finds the source of a descriptor. Descriptors are small numbers
+// without gaps, so it is an array, in pieces. A lookup takes no lock. An event
+// of a descriptor that was closed and reused since it was fetched finds the
+// new owner, for whom it is spurious.
+type fdTable struct {
+	mu     sync.Mutex
+	chunks [fdChunks]atomic.Pointer[fdChunk]
+}
+
+const (
+	fdsPerChunk = 1 << 12
+	fdChunks    = 1 << 10
+	maxFds      = fdsPerChunk * fdChunks // 4 million
+)
+
+type fdChunk [fdsPerChunk]atomic.Pointer[source]
+
+var errFdTooLarge = errors.New("async: file descriptor is above 4194303")
+
+func (t *fdTable) get(fd int) *source {
+	if c := t.chunks[fd/fdsPerChunk].Load(); c != nil {
+		return c[fd%fdsPerChunk].Load()
+	}
+	return nil
+}
+
+func (t *fdTable) set(fd int, s *source) error {
+	if fd >= maxFds {
+		return errFdTooLarge
+	}
+	c := t.chunks[fd/fdsPerChunk].Load()
+	if c == nil {
+		t.mu.Lock()
+		if c = t.chunks[fd/fdsPerChunk].Load(); c == nil {
+			c = new(fdChunk)
+			t.chunks[fd/fdsPerChunk].Store(c)
+		}
+		t.mu.Unlock()
+	}
+	c[fd%fdsPerChunk].Store(s)
+	return nil
+}

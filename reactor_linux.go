@@ -1,0 +1,78 @@
+package async
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller is epoll.
+type poller struct {
+	fd     int
+	coarse bool // the kernel has no epoll_pwait2: waits are whole milliseconds
+	ready  [eventsPerWait]unix.EpollEvent
+}
+
+func (p *poller) open() (err error) {
+	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return os.NewSyscallError("epoll_create1", err)
+}
+
+func (p *poller) add(fd int) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &e))
+}
+
+func (p *poller) remove(fd int) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil))
+}
+
+func (p *poller) close() error { return unix.Close(p.fd) }
+
+func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, error) {
+	n, errno := p.kernelWait(p.ready[:min(len(events), len(p.ready))], timeout, keepP)
+	switch errno {
+	case 0:
+	case unix.EINTR:
+		return 0, nil
+	default:
+		return 0, os.NewSyscallError("epoll_wait", errno)
+	}
+	for i, e := range p.ready[:n] {
+		events[i] = event{fd: int(e.Fd), ready: fromEpoll(e.Events)}
+	}
+	return int(n), nil
+}
+
+func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
+	if timeout > 0 && !p.coarse {
+		n, errno = epollPwait2(p.fd, ready, timeout, keepP)
+		if errno != unix.ENOSYS {
+			return n, errno
+		}
+		p.coarse = true // before Linux 5.11
+	}
+	return epollPwait(p.fd, ready, milliseconds(timeout), keepP)
+}
+
+// milliseconds rounds up, so that no wait ends before its timer is due.
+func milliseconds(d time.Duration) int {
+	if d < 0 {
+		return -1
+	}
+	return int(min((d+time.Millisecond-1)/time.Millisecond, 1<<31-1))
+}
+
+func fromEpoll(bits uint32) (r readiness) {
+	if bits&unix.EPOLLIN != 0 {
+		r |= readable
+	}
+	if bits&unix.EPOLLOUT != 0 {
+		r |= writable
+	}
+	if bits&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		r |= readable | writable | hungUp
+	}
+	return r
+}

@@ -1,0 +1,377 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says how a Runtime is made. The zero Config is a good one.
+type Config struct {
+	// Workers is how many threads run tasks; 0 means GOMAXPROCS.
+	Workers int
+
+	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
+	// the number of its workers while it runs, so that each worker brings the
+	// processor that it occupies while it waits for a moment in the kernel,
+	// and the goroutines of the program keep theirs. With SharedProcs the
+	// workers give their processor up whenever they wait, which costs more
+	// time per event.
+	SharedProcs bool
+
+	// Unhandled is called when a task has failed and nobody ever joined it:
+	// after its handle has become unreachable, or when the runtime shuts
+	// down. A task that was cancelled and says so has not failed. err is a *PanicError if the task panicked. It is called on a
+	// goroutine outside the pool, and must not block for long. nil means a
+	// line on standard error, with the stack of a panic.
+	Unhandled func(task uint64, err error)
+}
+
+// maxWorkers is a limit of task.home.
+const maxWorkers = 1 << 16
+
+// A Runtime is a pool of workers and all that runs on it. Its methods may be
+// called from any goroutine.
+type Runtime struct {
+	workers  []*worker
+	ownProcs bool
+	fds      fdTable
+	failures failures
+
+	placed   atomic.Uint32 // counts tasks from outside, to spread them
+	foreign  atomic.Int64  // tasks spawned from outside
+	closing  atomic.Bool   // no new tasks
+	stopping atomic.Bool   // workers end
+	told     chan struct{} // a worker has told how many tasks it has
+
+	mu       sync.Mutex
+	outside  map[*parker]struct{} // goroutines in BlockOn
+	shutting bool
+	ended    chan struct{} // closed when Shutdown is through
+}
+
+// ours knows the goroutines of all workers and coroutines, by getg.
+var ours sync.Map // uintptr to *worker
+
+// New starts a runtime. It fails if cfg makes no sense or the operating system
+// refuses what is needed.
+func New(cfg Config) (*Runtime, error) {
+	n := cfg.Workers
+	if n < 0 || n > maxWorkers {
+		return nil, fmt.Errorf("async: Config.Workers is %d; it can be 0 to %d", n, maxWorkers)
+	}
+	if n == 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	rt := &Runtime{
+		ownProcs: !cfg.SharedProcs,
+		told:     make(chan struct{}, 1),
+		outside:  map[*parker]struct{}{},
+		ended:    make(chan struct{}),
+	}
+	rt.failures.report = cfg.Unhandled
+	if cfg.Unhandled == nil {
+		rt.failures.report = reportFailure
+	}
+	for i := range n {
+		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue()}
+		w.live.Store(unknown)
+		if err := w.reactor.open(); err != nil {
+			for _, w := range rt.workers {
+				w.reactor.close()
+			}
+			return nil, fmt.Errorf("async: cannot start worker %d: %w", i, err)
+		}
+		rt.workers = append(rt.workers, w)
+	}
+	if rt.ownProcs {
+		procs.add(n)
+	}
+	var ready sync.WaitGroup
+	ready.Add(n)
+	for _, w := range rt.workers {
+		go w.run(&ready)
+	}
+	ready.Wait()
+	return rt, nil
+}
+
+// unknown is what a worker's live count is until it has told.
+const unknown = 1 << 40
+
+// Default returns the runtime that Run uses. It is started at the first call,
+// with as many workers as the environment variable ASYNC_THREADS says, or
+// GOMAXPROCS if it is not set. Default panics if it cannot be started.
+func Default() *Runtime { return defaultRuntime() }
+
+var defaultRuntime = sync.OnceValue(func() *Runtime {
+	cfg, err := defaultConfig(os.Getenv("ASYNC_THREADS"))
+	var rt *Runtime
+	if err == nil {
+		rt, err = New(cfg)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("async: the default runtime cannot be started: %v", err))
+	}
+	return rt
+})
+
+func defaultConfig(threads string) (Config, error) {
+	if threads == "" {
+		return Config{}, nil
+	}
+	n, err := strconv.Atoi(threads)
+	if err != nil || n < 1 || n > maxWorkers {
+		return Config{}, fmt.Errorf("ASYNC_THREADS is %q; it must be a number from 1 to %d", threads, maxWorkers)
+	}
+	return Config{Workers: n}, nil
+}
+
+// Run runs fn as a task of the default runtime, waits for it and returns its
+// error. It is for main: tasks that are left when fn returns are left running,
+// and end with the program. Failures that nobody has joined by then are
+// reported.
+func Run(fn func(cx *Context) error) error {
+	rt := Default()
+	_, err := Go(rt, fn).Wait(context.Background())
+	rt.failures.flush()
+	return err
+}
+
+// spawner implements Spawner: new tasks start on any worker.
+func (rt *Runtime) spawner() (*Runtime, *worker) { return rt, nil }
+
+// place returns the worker for the next thing that comes from outside.
+func (rt *Runtime) place() *worker {
+	return rt.workers[int(rt.placed.Add(1))%len(rt.workers)]
+}
+
+// placeConn returns the worker for the next connection: each in turn, but if
+// one has far fewer than that one, it.
+func (rt *Runtime) placeConn() *worker {
+	next := rt.place()
+	least := next
+	for _, w := range rt.workers {
+		if w.reactor.sources.Load() < least.reactor.sources.Load() {
+			least = w
+		}
+	}
+	if n := next.reactor.sources.Load(); n > 8+least.reactor.sources.Load()*5/4 {
+		return least
+	}
+	return next
+}
+
+// spawn queues a new task of code that no worker runs.
+func (rt *Runtime) spawn(t *task) {
+	// Counted before closing is looked at: see live.
+	n := rt.foreign.Add(1)
+	t.id = uint64(n) * uint64(len(rt.workers)+1)
+	t.w = rt.place()
+	if rt.closing.Load() {
+		rt.foreign.Add(-1)
+		notify(rt.told)
+		t.body.abort(nil, ErrShutdown)
+		return
+	}
+	t.w.send(t)
+}
+
+// help wakes a worker that sleeps, so that it takes over some of w's tasks.
+func (rt *Runtime) help(w *worker) {
+	for i := 1; i < len(rt.workers); i++ {
+		if o := rt.workers[(w.index+i)%len(rt.workers)]; o.asleep.Load() {
+			o.rouse()
+			return
+		}
+	}
+}
+
+// othersBusy reports whether a worker other than w is awake.
+func (rt *Runtime) othersBusy(w *worker) bool {
+	for _, o := range rt.workers {
+		if o != w && !o.asleep.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// Shutdown ends the runtime. New tasks are refused with ErrShutdown; those
+// that live are cancelled, as by JoinHandle.Cancel, as are the Contexts of
+// BlockOn. Shutdown waits until all have ended, and then frees every thread
+// and descriptor.
+//
+// If ctx ends first, Shutdown returns a *ShutdownError that names the tasks
+// that are left, and tears the runtime down under them: code that waits is
+// unwound with its deferred calls, futures are given up, both with
+// ErrShutdown; code that does not wait keeps its thread until it does.
+// Connections remain the property of those who opened them; close them.
+//
+// A second call waits for the first. Shutdown panics in a task of rt, for
+// which it would wait for ever.
+func (rt *Runtime) Shutdown(ctx context.Context) error {
+	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
+	rt.mu.Lock()
+	first := !rt.shutting
+	rt.shutting = true
+	rt.mu.Unlock()
+	if !first {
+		select {
+		case <-rt.ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+
+	defer close(rt.ended)
+	rt.closing.Store(true)
+	rt.cancelAll()
+	err := rt.drain(ctx)
+	rt.stopping.Store(true)
+	grace := ctx
+	if err != nil {
+		var cancel context.CancelFunc
+		grace, cancel = context.WithTimeout(context.Background(), unwindTime)
+		defer cancel()
+	}
+	for _, w := range rt.workers {
+		w.rouse()
+	}
+	for _, w := range rt.workers {
+		select {
+		case <-w.quit:
+		case <-grace.Done():
+		}
+	}
+	if rt.ownProcs {
+		procs.add(-len(rt.workers))
+	}
+	rt.failures.flush()
+	return err
+}
+
+// unwindTime is how long Shutdown waits for workers to unwind their tasks once
+// its context has ended.
+const unwindTime = time.Second
+
+// cancelAll cancels every task that is in a list; those that come into one
+// later are cancelled by that.
+func (rt *Runtime) cancelAll() {
+	for _, w := range rt.workers {
+		for _, t := range w.waiting.all() {
+			t.cancel()
+		}
+	}
+	rt.mu.Lock()
+	var ps []*parker
+	for p := range rt.outside {
+		ps = append(ps, p)
+	}
+	rt.mu.Unlock()
+	for _, p := range ps {
+		p.cancel()
+	}
+}
+
+// drain waits until no task lives.
+func (rt *Runtime) drain(ctx context.Context) error {
+	for _, w := range rt.workers {
+		w.rouse()
+	}
+	for rt.live() > 0 {
+		select {
+		case <-rt.told:
+		case <-ctx.Done():
+			return &ShutdownError{Tasks: rt.left(), Err: ctx.Err()}
+		}
+	}
+	return nil
+}
+
+// live returns how many tasks live, or more than that. Since closing is set
+// before and every worker tells after it has seen it, no spawn is missed.
+func (rt *Runtime) live() (n int64) {
+	n = rt.foreign.Load()
+	for _, w := range rt.workers {
+		n += w.live.Load()
+	}
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return n + int64(len(rt.outside))
+}
+
+// left describes the tasks that live.
+func (rt *Runtime) left() (infos []TaskInfo) {
+	for _, w := range rt.workers {
+		for _, t := range w.waiting.all() {
+			infos = append(infos, t.info())
+		}
+	}
+	return infos
+}
+
+// A TaskInfo describes a task at one moment.
+type TaskInfo struct {
+	ID    uint64
+	State string // "waiting", or "runnable" if it runs or is queued
+}
+
+func (t *task) info() TaskInfo {
+	state := "runnable"
+	if t.state.bits.Load()&taskIdle != 0 {
+		state = "waiting"
+	}
+	return TaskInfo{ID: t.id, State: state}
+}
+
+// A ShutdownError is what Shutdown returns if its context ended before the
+// tasks did. Futures that were being polled for the first time are not in
+// Tasks.
+type ShutdownError struct {
+	Tasks []TaskInfo
+	Err   error // the context's error
+}
+
+func (e *ShutdownError) Error() string {
+	const shown = 10
+	var b strings.Builder
+	fmt.Fprintf(&b, "async: shutdown: %v; tasks that have not ended: %d", e.Err, len(e.Tasks))
+	for i, t := range e.Tasks {
+		if i == shown {
+			fmt.Fprintf(&b, ", and %d more", len(e.Tasks)-shown)
+			break
+		}
+		fmt.Fprintf(&b, ", %d (%s)", t.ID, t.State)
+	}
+	return b.String()
+}
+
+// Unwrap returns the context's error.
+func (e *ShutdownError) Unwrap() error { return e.Err }
+
+// procs keeps GOMAXPROCS raised by the number of workers that run.
+var procs procCount
+
+type procCount struct{ mu sync.Mutex }
+
+func (p *procCount) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0)+n, 1))
+}
+
+// mustNotBlock panics if the caller runs on a thread of a pool, which it is
+// about to block.
+func mustNotBlock(what, instead string) {
+	if _, inside := ours.Load(getg()); inside {
+		panic("async: " + what + " was called in a task and would block its worker; use " + instead)
+	}
+}

@@ -1,0 +1,170 @@
+package async
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// scope is the part of a Context that can be cancelled and watched. Scopes
+// form a chain from the derived Context to that of the task. Nothing is
+// pushed down the chain except to those who asked (Done, AfterFunc): an await
+// looks up the chain instead.
+type scope struct {
+	t        *task    // woken when the scope ends
+	parent   *Context // nil in the scope of a task's own Context
+	deadline time.Time
+	status   atomic.Uint32
+
+	mu      sync.Mutex
+	alarm   alarm
+	done    chan struct{}
+	after   map[*afterFunc]struct{}
+	unwatch func() bool // takes this scope off its parent's list
+}
+
+// How a scope ended.
+const (
+	scopeOpen uint32 = iota
+	scopeCancelled
+	scopeExpired
+)
+
+// afterFunc is one call that waits for the end of a scope.
+type afterFunc struct {
+	f      func()
+	inline bool
+}
+
+func (a *afterFunc) call() {
+	if a.inline {
+		a.f()
+	} else {
+		go a.f()
+	}
+}
+
+// err looks up the chain. The task's own cancellation is not in it: see
+// Context.Err.
+func (sc *scope) err() error {
+	for {
+		switch sc.status.Load() {
+		case scopeCancelled:
+			return context.Canceled
+		case scopeExpired:
+			return context.DeadlineExceeded
+		}
+		if sc.parent == nil {
+			return nil
+		}
+		if sc = sc.parent.sc.Load(); sc == nil {
+			return nil
+		}
+	}
+}
+
+// end ends the scope, once. from is the worker on whose thread the caller
+// runs, or nil.
+func (sc *scope) end(status uint32, from *worker) {
+	if !sc.status.CompareAndSwap(scopeOpen, status) {
+		return
+	}
+	if from == nil {
+		from = sc.t.onThread()
+	}
+	sc.mu.Lock()
+	sc.alarm.stop(from)
+	if sc.done != nil {
+		close(sc.done)
+	}
+	after, unwatch := sc.after, sc.unwatch
+	sc.after, sc.unwatch = nil, nil
+	sc.mu.Unlock()
+
+	if unwatch != nil {
+		unwatch()
+	}
+	for a := range after {
+		a.call()
+	}
+	sc.t.wake(from)
+}
+
+// arm makes the scope expire at the given time.
+func (sc *scope) arm(w *worker, at int64) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.alarm.set(w, at, sc)
+}
+
+// expire implements expirer.
+func (sc *scope) expire(from *worker) { sc.end(scopeExpired, from) }
+
+// doneChan returns the channel that is closed when the scope ends.
+func (sc *scope) doneChan() <-chan struct{} {
+	sc.mu.Lock()
+	if sc.done == nil {
+		sc.done = make(chan struct{})
+		if sc.status.Load() != scopeOpen {
+			close(sc.done)
+		}
+	}
+	done := sc.done
+	sc.mu.Unlock()
+	sc.watch()
+	return done
+}
+
+// callAfter has f called once the scope has ended: by whoever ends it if
+// inline is set, else in a goroutine of its own.
+func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
+	a := &afterFunc{f: f, inline: inline}
+	sc.mu.Lock()
+	ended := sc.status.Load() != scopeOpen
+	if !ended {
+		if sc.after == nil {
+			sc.after = map[*afterFunc]struct{}{}
+		}
+		sc.after[a] = struct{}{}
+	}
+	sc.mu.Unlock()
+	if ended {
+		a.call()
+		return func() bool { return false }
+	}
+	sc.watch()
+	return func() bool {
+		sc.mu.Lock()
+		defer sc.mu.Unlock()
+		_, waiting := sc.after[a]
+		delete(sc.after, a)
+		return waiting
+	}
+}
+
+// watch makes the scope end when its parent does, for the sake of those who
+// do not look up the chain.
+func (sc *scope) watch() {
+	if sc.parent == nil {
+		return
+	}
+	outer := sc.parent.scope()
+	sc.mu.Lock()
+	watched := sc.unwatch != nil || sc.status.Load() != scopeOpen
+	if !watched {
+		sc.unwatch = func() bool { return true } // until the real one is there
+	}
+	sc.mu.Unlock()
+	if watched {
+		return
+	}
+	unwatch := outer.callAfter(func() { sc.end(outer.status.Load(), nil) }, true)
+	sc.mu.Lock()
+	ended := sc.status.Load() != scopeOpen
+	sc.unwatch = unwatch
+	sc.mu.Unlock()
+	if ended {
+		unwatch()
+	}
+}

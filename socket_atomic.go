@@ -1,0 +1,15 @@
+//go:build dragonfly || freebsd || linux || netbsd || openbsd
+
+package async
+
+import "golang.org/x/sys/unix"
+
+// Systems that open descriptors non-blocking and close-on-exec in one call.
+
+func openSocket(family, kind int) (int, error) {
+	return unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+}
+
+func acceptSocket(fd int) (int, unix.Sockaddr, error) {
+	return unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+}

@@ -1,0 +1,327 @@
+package async
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// source is a non-blocking descriptor and those who wait for it. It is
+// registered with the poller of the worker whose task waits first, so that a
+// connection comes to where its task is; there it stays until it is closed.
+//
+// Any number of tasks and goroutines may use a source at once. The descriptor
+// is closed when none of them is in a system call with it, so that none can
+// reach whoever gets its number next.
+type source struct {
+	fd    int32
+	state sourceState
+	home  atomic.Pointer[worker] // where it is registered
+	rd    half
+	wr    half
+}
+
+// half is one direction of a source.
+type half struct {
+	waiters wakerSlot             // fired by the poller's events
+	limit   atomic.Pointer[limit] // nil: there never was a deadline
+}
+
+// sourceState is a few facts about a source, and, in the upper bits, how many
+// uses of its descriptor are under way. Each method is one transition.
+type sourceState struct{ bits atomic.Uint32 }
+
+const (
+	// sourceClosed is set once, by Close: no use begins anymore. The
+	// descriptor then belongs to whoever ends the last use, or to Close if
+	// there is none, to be closed.
+	sourceClosed uint32 = 1 << iota
+
+	// sourceRegistered is set by whoever registers the source with a poller,
+	// before it does, and cleared again only if that fails.
+	sourceRegistered
+
+	// sourceDrained is set when a read took less than it had room for, or
+	// nothing: there will be an event before there is more. It saves the
+	// system call that would only say EAGAIN.
+	sourceDrained
+
+	// sourceFull is the same for writes.
+	sourceFull
+
+	// sourceHungUp is set when the poller has said that nothing more will
+	// come. There may be no further event, so sourceDrained means nothing
+	// from then on, and reads go on until the end.
+	sourceHungUp
+
+	// sourceUse is one use.
+	sourceUse
+)
+
+// begin begins a use; it reports false if the source is closed.
+func (s *sourceState) begin() bool {
+	for {
+		old := s.bits.Load()
+		if old&sourceClosed != 0 {
+			return false
+		}
+		if s.bits.CompareAndSwap(old, old+sourceUse) {
+			return true
+		}
+	}
+}
+
+// finish ends a use, and sets or clears what it has learned. It reports
+// whether the descriptor is now the caller's to close.
+func (s *sourceState) finish(set, clear uint32) (last bool) {
+	for {
+		old := s.bits.Load()
+		next := (old-sourceUse)&^clear | set
+		if s.bits.CompareAndSwap(old, next) {
+			return next&sourceClosed != 0 && next < sourceUse
+		}
+	}
+}
+
+// close closes the source for further uses. first is false if it was closed
+// before; last reports whether the descriptor is the caller's to close.
+func (s *sourceState) close() (first, last bool) {
+	old := s.bits.Or(sourceClosed)
+	first = old&sourceClosed == 0
+	return first, first && old < sourceUse
+}
+
+func (s *sourceState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
+
+// claim sets a bit and reports whether the caller was the one who did.
+func (s *sourceState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
+
+// attempt does op, and if the kernel says "not now", registers the waker of cx
+// and returns ErrPending. It is the one place of the package that knows EAGAIN
+// and EINTR. op must not block, and reports whether it exhausted its half: it
+// took or gave less than it could have.
+func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	if !cx.spend() {
+		return 0, ErrPending
+	}
+	if h.expired(cx) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	mark := sourceDrained
+	if h == &s.wr {
+		mark = sourceFull
+	}
+	for {
+		if s.exhausted(mark) {
+			if waits, err := s.wait(cx, h); waits || err != nil {
+				return 0, err
+			}
+		}
+		if !s.state.begin() {
+			return 0, net.ErrClosed
+		}
+		n, exhausted, err := op(int(s.fd))
+		for err == unix.EINTR {
+			n, exhausted, err = op(int(s.fd))
+		}
+		again := err == unix.EAGAIN
+		set, clear := uint32(0), mark
+		if exhausted || again {
+			set, clear = mark, 0
+		}
+		if s.state.finish(set, clear) {
+			s.release()
+		}
+		if !again {
+			return n, err
+		}
+		if waits, err := s.wait(cx, h); waits || err != nil {
+			return 0, err
+		}
+	}
+}
+
+// exhausted reports whether only an event can help.
+func (s *source) exhausted(mark uint32) bool {
+	bits := s.state.bits.Load()
+	return bits&mark != 0 && (mark == sourceFull || bits&sourceHungUp == 0)
+}
+
+// wait takes a place for cx's task among those who wait for an event. It
+// returns true and ErrPending if the caller must wait; false if there has been
+// an event, which it consumes.
+func (s *source) wait(cx *Context, h *half) (waits bool, err error) {
+	if err := s.register(cx); err != nil {
+		return false, err
+	}
+	if !h.waiters.join(cx.waker()) {
+		return false, nil
+	}
+	// Close may have looked into the slot before the task stood there.
+	if s.state.has(sourceClosed) {
+		return false, net.ErrClosed
+	}
+	h.arm(cx)
+	return true, ErrPending
+}
+
+// register makes events come, if they don't yet.
+func (s *source) register(cx *Context) error {
+	if s.state.has(sourceRegistered) || !s.state.claim(sourceRegistered) {
+		return nil
+	}
+	w := cx.here()
+	if w == nil {
+		w = cx.home()
+	}
+	if !s.state.begin() {
+		return net.ErrClosed
+	}
+	err := w.rt.fds.set(int(s.fd), s)
+	if err == nil {
+		s.home.Store(w)
+		err = w.reactor.register(int(s.fd))
+	}
+	failed := uint32(0)
+	if err != nil {
+		w.rt.fds.set(int(s.fd), nil)
+		s.home.Store(nil)
+		failed = sourceRegistered
+	}
+	if s.state.finish(0, failed) {
+		s.release()
+	}
+	if err != nil {
+		// Those who relied on this registration try for themselves.
+		s.rd.waiters.stir(nil)
+		s.wr.waiters.stir(nil)
+	}
+	return err
+}
+
+// ready wakes those who wait for what has happened. w is the worker that runs
+// the caller.
+func (s *source) ready(r readiness, w *worker) {
+	if r&hungUp != 0 && !s.state.has(sourceHungUp) {
+		s.state.claim(sourceHungUp)
+	}
+	if r&readable != 0 {
+		s.rd.waiters.fire(w)
+	}
+	if r&writable != 0 {
+		s.wr.waiters.fire(w)
+	}
+}
+
+// close makes every present and future operation fail with net.ErrClosed, and
+// closes the descriptor once no system call uses it.
+func (s *source) close() error {
+	first, last := s.state.close()
+	if !first {
+		return net.ErrClosed
+	}
+	s.rd.end()
+	s.wr.end()
+	if last {
+		return s.release()
+	}
+	return nil
+}
+
+// release gives the descriptor back, once. The order matters: as soon as it is
+// closed, somebody else may get the number.
+func (s *source) release() error {
+	if w := s.home.Load(); w != nil {
+		w.rt.fds.set(int(s.fd), nil)
+		w.reactor.unregister(int(s.fd))
+	}
+	return os.NewSyscallError("close", unix.Close(int(s.fd)))
+}
+
+// control calls f with the descriptor, which stays open meanwhile.
+func (s *source) control(f func(fd int) error) error {
+	if !s.state.begin() {
+		return net.ErrClosed
+	}
+	err := f(int(s.fd))
+	if s.state.finish(0, 0) {
+		s.release()
+	}
+	return err
+}
+
+// limit is the deadline of one half. The timer is set when somebody waits, and
+// moved only if it would fire too late: a deadline that is put off before each
+// read costs nothing but the clock.
+type limit struct {
+	h  *half
+	at atomic.Int64 // 0: none
+
+	mu     sync.Mutex
+	alarm  alarm
+	closed bool
+}
+
+// setDeadline sets the time after which operations fail; zero is none.
+func (h *half) setDeadline(t time.Time) {
+	l := h.limit.Load()
+	if l == nil {
+		if t.IsZero() {
+			return
+		}
+		h.limit.CompareAndSwap(nil, &limit{h: h})
+		l = h.limit.Load()
+	}
+	at := int64(0)
+	if !t.IsZero() {
+		at = max(nanosAt(t), 1)
+	}
+	l.at.Store(at)
+	h.waiters.stir(nil) // who waits must look at the new deadline
+}
+
+// expired reports whether the deadline has passed.
+func (h *half) expired(cx *Context) bool {
+	l := h.limit.Load()
+	if l == nil {
+		return false
+	}
+	at := l.at.Load()
+	return at != 0 && cx.now() >= at
+}
+
+// arm sees to it that those who wait are woken at the deadline.
+func (h *half) arm(cx *Context) {
+	l := h.limit.Load()
+	if l == nil {
+		return
+	}
+	at := l.at.Load()
+	if at == 0 {
+		return
+	}
+	w := cx.here()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if armed := l.alarm.armedAt(w); !l.closed && (armed < 0 || armed > tickAfter(at)) {
+		l.alarm.set(w, at, l)
+	}
+}
+
+// expire implements expirer.
+func (l *limit) expire(w *worker) { l.h.waiters.stir(w) }
+
+// end wakes those who wait, for the last time.
+func (h *half) end() {
+	h.waiters.fire(nil)
+	if l := h.limit.Load(); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.closed = true
+		l.alarm.stop(nil)
+	}
+}

@@ -1,0 +1,202 @@
+package async
+
+import "sync/atomic"
+
+// taskState says who may touch a task. A task is held by exactly one party at
+// a time: by the queue it stands in, or by the worker that polls it. When it
+// waits it is idle, and whoever wakes it first becomes its holder and must
+// queue it.
+//
+// The zero state is that of a new task: held, by whoever made it.
+//
+// Each method is one transition and at most one locked instruction, in the
+// usual case.
+type taskState struct{ bits atomic.Uint32 }
+
+const (
+	// taskIdle is set while nobody holds the task: its last poll returned
+	// ErrPending and its waker has not been called since. It is set by the
+	// worker that polled and cleared by the first who wakes.
+	taskIdle uint32 = 1 << iota
+
+	// taskNotified is set when somebody wakes a task that is held. The holder
+	// polls once more before it lets go, so that no wake is lost that comes
+	// while the future is looking at something else. It is cleared before
+	// each poll, and never set together with taskIdle.
+	taskNotified
+
+	// taskCancelled is set once and never cleared: the task has been asked to
+	// end, and its awaits fail from now on.
+	taskCancelled
+
+	// taskDone is set once and never cleared, after the result has been
+	// written: whoever sees it may read the result. Wakes do nothing anymore.
+	taskDone
+)
+
+// wake notes that the task must be polled. It reports whether the caller has
+// become its holder by that.
+func (s *taskState) wake() (held bool) { return s.rouse(0) }
+
+// cancel does the same, and notes that the task is cancelled.
+func (s *taskState) cancel() (held bool) { return s.rouse(taskCancelled) }
+
+func (s *taskState) rouse(mark uint32) (held bool) {
+	for {
+		old := s.bits.Load()
+		if old&taskDone != 0 {
+			return false
+		}
+		next := old | mark
+		if old&taskIdle != 0 {
+			next &^= taskIdle
+		} else {
+			next |= taskNotified
+		}
+		// Even if next equals old the write is needed: it orders what the
+		// caller did before the wake before the poll that clears the bit.
+		if s.bits.CompareAndSwap(old, next) {
+			return old&taskIdle != 0
+		}
+	}
+}
+
+// begin is called by the holder before it polls: wakes that have come so far
+// are answered by this poll. A task that yields in a loop and that nobody
+// wakes passes here without a locked instruction.
+func (s *taskState) begin() {
+	if s.bits.Load()&taskNotified != 0 {
+		s.bits.And(^taskNotified)
+	}
+}
+
+// suspend lets go of a task whose poll was pending. If it reports false the
+// task was woken meanwhile, and the caller still holds it.
+func (s *taskState) suspend() (idle bool) {
+	for {
+		old := s.bits.Load()
+		if old&taskNotified != 0 {
+			return false
+		}
+		if s.bits.CompareAndSwap(old, old|taskIdle) {
+			return true
+		}
+	}
+}
+
+// finish publishes the result that the holder has written.
+func (s *taskState) finish() { s.bits.Or(taskDone) }
+
+func (s *taskState) done() bool      { return s.bits.Load()&taskDone != 0 }
+func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
+
+// taskKind says how a task waits, and never changes.
+type taskKind uint8
+
+const (
+	kindPlain     taskKind = iota // polled on its worker's own stack; cannot wait
+	kindStraight                  // runs in a coroutine of its worker
+	kindGoroutine                 // a goroutine in BlockOn: waits by parking
+	kindOutsider                  // a function that wakes a loop of somebody else's
+	kindFanout                    // several tasks that wait in one slot
+)
+
+// taskBody is what differs between tasks.
+type taskBody interface {
+	// poll runs the task until it waits or ends, on the thread of w, and
+	// reports whether it has ended. For kinds that no worker polls it passes
+	// the wake on; w is then the worker on whose thread the wake happens, or
+	// nil.
+	poll(w *worker) (done bool)
+
+	// abort ends a task whose poll did not return, or that will not be polled
+	// again, with err as its result.
+	abort(w *worker, err error)
+}
+
+// task is the head of every task, and what wakers and queues point to. The
+// typed rest, result included, follows it in the same allocation: see
+// JoinHandle.
+//
+// Its fields belong to the holder (see taskState) except where they say
+// otherwise.
+type task struct {
+	state taskState // anybody's
+	kind  taskKind
+
+	wakerTaken bool   // during the current Await, or since the spawn of a plain future
+	started    bool   // has been polled; a straight-line task then stays where it is
+	listed     bool   // stands in the list of waiting tasks of worker home
+	home       uint16 // valid while listed
+
+	w    *worker  // where it is queued when woken
+	g    uintptr  // the goroutine that may use cx; set when the code starts
+	next *task    // in an inbox or a batch
+	body taskBody // never changes
+
+	waiters wakerSlot // who waits for the end; anybody's
+	id      uint64
+
+	prevListed, nextListed *task // guarded by home's list
+
+	cx Context
+}
+
+// wake makes the task be polled again. from is the worker on whose thread the
+// caller runs; nil if it doesn't know.
+func (t *task) wake(from *worker) {
+	if t.kind >= kindOutsider {
+		t.body.poll(from)
+		return
+	}
+	if t.state.wake() {
+		t.schedule(from)
+	}
+}
+
+// expire implements expirer.
+func (t *task) expire(w *worker) { t.wake(w) }
+
+// schedule queues t, which the caller holds.
+func (t *task) schedule(from *worker) {
+	if t.kind == kindGoroutine {
+		t.body.poll(from)
+		return
+	}
+	w := t.w
+	if from == nil && w.g == getg() {
+		from = w
+	}
+	switch {
+	case from == w:
+		w.pushNext(t)
+	case from != nil && t.movable() && from.rt == w.rt:
+		// It costs less to run it where its waker is than to wake its worker.
+		t.w = from
+		from.pushNext(t)
+	default:
+		w.send(t)
+	}
+}
+
+// movable reports whether another worker may run t. The caller holds t.
+func (t *task) movable() bool { return t.kind == kindPlain || !t.started }
+
+// wait suspends the straight-line code or the goroutine that runs t until t is
+// woken. It may return early.
+func (t *task) wait() {
+	if t.kind == kindGoroutine {
+		t.body.(*parker).wait()
+		return
+	}
+	t.w.running.wait()
+}
+
+// worker returns the worker on whose thread the caller runs if t's task is
+// being run there by it, and nil if it runs elsewhere.
+func (t *task) onThread() *worker {
+	if w := t.w; w != nil && t.kind <= kindStraight && (t.g == getg() || w.g == getg()) {
+		return w
+	}
+	return nil
+}

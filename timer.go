@@ -1,0 +1,332 @@
+package async
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/btree"
+)
+
+// Time in this package is a count of nanoseconds since epoch, monotonic. Only
+// the worker's turn, and code outside the pool, reads the clock.
+var epoch = time.Now()
+
+func nanos() int64              { return int64(time.Since(epoch)) }
+func nanosAt(t time.Time) int64 { return int64(t.Sub(epoch)) }
+func tickAfter(at int64) int64  { return (at + tick - 1) / tick }
+func saturate(d time.Duration) int64 {
+	const forever = 1 << 62 // 146 years
+	return min(max(int64(d), 0), forever-nanos())
+}
+
+// tick is how finely timers are kept apart. Those that fall in the same one
+// fire together, at its end, never before their time. 16 microseconds is less
+// than what the kernel adds, and few enough nodes for 100,000 timers.
+const tick = int64(16 * time.Microsecond)
+
+// An expirer is what a timer is for. expire is called on the thread of the
+// worker that keeps the timer, once, and must not block.
+type expirer interface{ expire(w *worker) }
+
+// timer is an entry of one worker's queue. All of it belongs to that worker
+// while state says that it is armed.
+type timer struct {
+	state      atomic.Uint32
+	home       *worker
+	tick       int64
+	to         expirer
+	prev, next *timer // of the same tick
+	node       *tickNode
+	dropNext   *timer // in home's list of dropped timers
+}
+
+const (
+	timerIdle    uint32 = iota // nobody's; may be armed
+	timerArmed                 // in home's queue
+	timerDropped               // in home's queue, but home has been told to take it out
+)
+
+// timerQueue is a worker's timers: a B-tree of ticks, each with a list of the
+// timers that fire in it. It never reads the clock.
+type timerQueue struct {
+	tree *btree.BTreeG[*tickNode]
+	last *tickNode // where the latest timer went: bursts go to the same tick
+	key  tickNode  // to search with
+	free *tickNode // one empty node
+	n    int
+}
+
+// tickNode is all timers of one tick.
+type tickNode struct {
+	tick  int64
+	first *timer
+}
+
+func newTimerQueue() timerQueue {
+	return timerQueue{tree: btree.NewG(32, func(a, b *tickNode) bool { return a.tick < b.tick })}
+}
+
+// add makes t fire at the time at, or up to a tick later.
+func (q *timerQueue) add(t *timer, at int64) {
+	t.tick = tickAfter(at)
+	n := q.node(t.tick)
+	t.node, t.prev, t.next = n, nil, n.first
+	if n.first != nil {
+		n.first.prev = t
+	}
+	n.first = t
+	q.n++
+}
+
+// node returns the node of a tick, made if need be.
+func (q *timerQueue) node(tick int64) *tickNode {
+	if q.last != nil && q.last.tick == tick {
+		return q.last
+	}
+	q.key.tick = tick
+	n, ok := q.tree.Get(&q.key)
+	if !ok {
+		if n = q.free; n == nil {
+			n = new(tickNode)
+		}
+		q.free = nil
+		n.tick = tick
+		q.tree.ReplaceOrInsert(n)
+	}
+	q.last = n
+	return n
+}
+
+// remove takes t out, which must be in the queue.
+func (q *timerQueue) remove(t *timer) {
+	n := t.node
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		n.first = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.node, t.prev, t.next = nil, nil, nil
+	q.n--
+	if n.first == nil {
+		q.tree.Delete(n)
+		if q.last == n {
+			q.last = nil
+		}
+		q.free = n
+	}
+}
+
+// next returns when the first timer fires; ok is false if there is none.
+func (q *timerQueue) next() (at int64, ok bool) {
+	n, ok := q.tree.Min()
+	if !ok {
+		return 0, false
+	}
+	return n.tick * tick, true
+}
+
+// due takes out one timer whose time has come, in the order of ticks.
+func (q *timerQueue) due(now int64) *timer {
+	n, ok := q.tree.Min()
+	if !ok || n.tick*tick > now {
+		return nil
+	}
+	t := n.first
+	q.remove(t)
+	return t
+}
+
+// alarm is a timer as its user sees it: set it, set it again, stop it, from
+// any worker or goroutine, one at a time. Outside the pool it is Go's own.
+type alarm struct {
+	timer *timer
+	own   timer // the first that is used; another is made if a worker that is elsewhere still has it
+	std   *time.Timer
+}
+
+// set makes the alarm call to.expire at the time at, and no longer at the one
+// set before. w is the worker on whose thread the caller runs, or nil.
+func (a *alarm) set(w *worker, at int64, to expirer) {
+	if a.covers(w, at) {
+		return
+	}
+	a.stop(w)
+	if w == nil {
+		a.std = time.AfterFunc(time.Duration(at-nanos()), func() { to.expire(nil) })
+		return
+	}
+	if a.timer == nil {
+		a.timer = &a.own
+	}
+	if a.timer.state.Load() != timerIdle {
+		a.timer = new(timer)
+	}
+	t := a.timer
+	t.home, t.to = w, to
+	t.state.Store(timerArmed)
+	w.timers.add(t, at)
+}
+
+// covers reports whether the alarm is set for this very time already.
+func (a *alarm) covers(w *worker, at int64) bool {
+	return w != nil && a.armedAt(w) == tickAfter(at)
+}
+
+// armedAt returns the tick at which w will fire the alarm, -1 if it won't.
+func (a *alarm) armedAt(w *worker) int64 {
+	if t := a.timer; t != nil && t.state.Load() == timerArmed && t.home == w {
+		return t.tick
+	}
+	return -1
+}
+
+// stop makes the alarm not fire, unless it does so at this moment.
+func (a *alarm) stop(w *worker) {
+	if a.std != nil {
+		a.std.Stop()
+		a.std = nil
+	}
+	t := a.timer
+	if t == nil || t.state.Load() != timerArmed {
+		return
+	}
+	if home := t.home; home == w {
+		home.timers.remove(t)
+		t.state.Store(timerIdle)
+	} else if t.state.CompareAndSwap(timerArmed, timerDropped) {
+		home.dropTimer(t)
+	}
+}
+
+// fireTimers calls what is due, and returns how many timers that were.
+func (w *worker) fireTimers(now int64) (n int) {
+	for ; ; n++ {
+		t := w.timers.due(now)
+		if t == nil {
+			return n
+		}
+		to := t.to
+		t.to = nil
+		// A timer that was dropped is idle only once takeDropped has seen it.
+		if t.state.CompareAndSwap(timerArmed, timerIdle) {
+			to.expire(w)
+		}
+	}
+}
+
+// dropTimer tells w, from elsewhere, that one of its timers is not needed.
+func (w *worker) dropTimer(t *timer) {
+	for {
+		old := w.dropped.Load()
+		t.dropNext = old
+		if w.dropped.CompareAndSwap(old, t) {
+			w.rouse()
+			return
+		}
+	}
+}
+
+// takeDropped removes the timers that others no longer need.
+func (w *worker) takeDropped() {
+	if w.dropped.Load() == nil {
+		return
+	}
+	for t := w.dropped.Swap(nil); t != nil; {
+		next := t.dropNext
+		t.dropNext = nil
+		if t.node != nil {
+			w.timers.remove(t)
+		}
+		t.to = nil
+		t.state.Store(timerIdle)
+		t = next
+	}
+}
+
+// sleep is the future of NewSleep.
+type sleep struct {
+	until int64
+	t     *task
+	alarm alarm
+}
+
+// NewSleep returns a future that is ready once d has passed since this call,
+// at once if d is not positive. It is late by as much as the load makes it,
+// and at least by up to 16 microseconds; it is never early.
+func NewSleep(d time.Duration) Future[None] {
+	return &sleep{until: nanos() + saturate(d)}
+}
+
+func (s *sleep) Poll(cx *Context) (None, error) {
+	w := cx.here()
+	if cx.now() >= s.until {
+		s.Cancel()
+		return None{}, nil
+	}
+	t := cx.waker()
+	if s.t != t {
+		s.Cancel() // it has moved to another task
+		s.t = t
+	}
+	s.alarm.set(w, s.until, t)
+	return None{}, ErrPending
+}
+
+func (s *sleep) Cancel() {
+	if s.t != nil {
+		s.alarm.stop(s.t.onThread())
+		s.t = nil
+	}
+}
+
+// Sleep waits until d has passed; see NewSleep. It returns early, with
+// cx.Err(), only if cx is cancelled.
+func Sleep(cx *Context, d time.Duration) error {
+	_, err := Await(cx, NewSleep(d))
+	return err
+}
+
+// timeout is the future of Timeout.
+type timeout[T any] struct {
+	f     Future[T]
+	d     time.Duration
+	sleep *sleep
+}
+
+// Timeout returns a future of f's result that gives f up and fails with
+// context.DeadlineExceeded if it is not there d after the first poll.
+func Timeout[T any](f Future[T], d time.Duration) Future[T] {
+	return &timeout[T]{f: f, d: d}
+}
+
+func (t *timeout[T]) Poll(cx *Context) (T, error) {
+	v, err := t.f.Poll(cx)
+	if err != ErrPending {
+		t.stop()
+		return v, err
+	}
+	if t.sleep == nil {
+		t.sleep = &sleep{until: cx.now() + saturate(t.d)}
+	}
+	if _, err := t.sleep.Poll(cx); err != ErrPending {
+		giveUp(t.f)
+		return v, context.DeadlineExceeded
+	}
+	return v, ErrPending
+}
+
+// Cancel gives f up.
+func (t *timeout[T]) Cancel() {
+	t.stop()
+	giveUp(t.f)
+}
+
+func (t *timeout[T]) stop() {
+	if t.sleep != nil {
+		t.sleep.Cancel()
+	}
+}

@@ -1,0 +1,183 @@
+package async
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A Waker makes its task be polled again. It is what a future keeps when it
+// returns ErrPending.
+//
+// Wake may be called from any goroutine, any number of times, also after the
+// task has ended; wakes that come before the next poll are one. Wakers are
+// comparable: two that are equal wake the same task. Waking the zero Waker
+// does nothing.
+type Waker struct{ t *task }
+
+// NewWaker returns a Waker that calls wake, for loops that poll futures
+// themselves; see NewContext. wake is called on whatever goroutine wakes,
+// possibly on several at once, and must not block.
+func NewWaker(wake func()) Waker { return Waker{newOutsider(wake)} }
+
+// Wake makes the task be polled again.
+func (w Waker) Wake() {
+	if w.t != nil {
+		w.t.wake(nil)
+	}
+}
+
+// wakerSlot is where futures wait for one event: a pointer that is nil, the
+// one task that waits, or fired. It is the whole protocol between those who
+// wait and those who wake, and takes no lock while at most one task waits.
+//
+// A second task that waits puts a fanout there, which wakes both: an
+// event wakes all who wait for it.
+type wakerSlot struct{ p atomic.Pointer[task] }
+
+// fired stands in a slot whose event has happened and which nobody has
+// consumed since.
+var fired = new(task)
+
+// join makes t wait for the next fire. It reports false, and consumes the
+// event, if that has happened already.
+func (s *wakerSlot) join(t *task) (waits bool) {
+	for {
+		old := s.p.Load()
+		switch {
+		case old == t:
+			return true
+		case old == nil:
+			if s.p.CompareAndSwap(nil, t) {
+				return true
+			}
+		case old == fired:
+			if s.p.CompareAndSwap(fired, nil) {
+				return false
+			}
+		case old.kind == kindFanout:
+			if old.body.(*fanout).add(t) {
+				return true
+			}
+		default:
+			if s.p.CompareAndSwap(old, newFanout(old, t)) {
+				return true
+			}
+		}
+	}
+}
+
+// leave makes t wait no longer. Since another future of the same task may
+// have waited here too, and has lost its place with t's, t is polled once more.
+func (s *wakerSlot) leave(t *task, from *worker) {
+	old := s.p.Load()
+	if old == nil || old == fired {
+		return
+	}
+	if old.kind == kindFanout {
+		if !old.body.(*fanout).remove(t) {
+			return
+		}
+	} else if old != t || !s.p.CompareAndSwap(t, nil) {
+		return
+	}
+	t.wake(from)
+}
+
+// fire records the event for those who come later, and wakes those who wait.
+func (s *wakerSlot) fire(from *worker) {
+	if s.p.Load() == fired {
+		return
+	}
+	if old := s.p.Swap(fired); old != nil && old != fired {
+		old.wake(from)
+	}
+}
+
+// stir wakes those who wait and records nothing: there is reason to look
+// again, but the event has not happened.
+func (s *wakerSlot) stir(from *worker) {
+	if old := s.p.Load(); old == nil || old == fired {
+		return
+	}
+	if old := s.p.Swap(nil); old == fired {
+		s.fire(from)
+	} else if old != nil {
+		old.wake(from)
+	}
+}
+
+// fanout wakes several tasks. It is put into a slot once and never reused:
+// the first wake closes it.
+type fanout struct {
+	task // what stands in the slot
+	mu   sync.Mutex
+	all  []*task
+	shut bool
+}
+
+func newFanout(tasks ...*task) *task {
+	f := &fanout{all: tasks}
+	f.kind = kindFanout
+	f.body = f
+	return &f.task
+}
+
+// add reports false if f has fired, and no longer stands in its slot.
+func (f *fanout) add(t *task) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut {
+		return false
+	}
+	for _, u := range f.all {
+		if u == t {
+			return true
+		}
+	}
+	f.all = append(f.all, t)
+	return true
+}
+
+func (f *fanout) remove(t *task) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, u := range f.all {
+		if u == t {
+			f.all = append(f.all[:i], f.all[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// poll wakes everyone who was added; see outsider.
+func (f *fanout) poll(from *worker) bool {
+	f.mu.Lock()
+	all := f.all
+	f.all, f.shut = nil, true
+	f.mu.Unlock()
+	for _, t := range all {
+		t.wake(from)
+	}
+	return false
+}
+
+func (f *fanout) abort(*worker, error) {}
+
+// outsider is what a Waker of NewWaker points to: a task that no worker ever
+// polls, since waking it is calling its function. Being a task, it can wait in
+// the same slots as the others.
+type outsider struct {
+	task
+	fn func()
+}
+
+func newOutsider(fn func()) *task {
+	o := &outsider{fn: fn}
+	o.kind = kindOutsider
+	o.body = o
+	return &o.task
+}
+
+func (o *outsider) poll(*worker) bool    { o.fn(); return false }
+func (o *outsider) abort(*worker, error) {}
