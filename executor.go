@@ -71,11 +71,14 @@ type worker struct {
 	ids       uint64
 	spawned   uint64
 	ended     uint64
+	seen      []uint32 // the other workers' turns, when this one last looked
 
 	_ [64]byte
 	// Shared with the other workers.
-	queue runQueue
-	next  atomic.Pointer[task] // to run before the queue
+	queue     runQueue
+	next      atomic.Pointer[task] // to run before the queue
+	wantsHelp atomic.Bool          // the queue is long
+	turn      atomic.Uint32        // counts turns: one that stands still is stuck in a poll
 
 	_ [64]byte
 	// Written by anybody.
@@ -119,6 +122,7 @@ func (w *worker) turns() {
 	for !w.stopped {
 		// 1. Run tasks, at most a round of them.
 		begun := nanos()
+		w.turn.Add(1)
 		ran := w.round()
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
@@ -223,7 +227,6 @@ func (w *worker) takeNext() *task {
 func (w *worker) poll(t *task) {
 	t.state.begin()
 	t.w = w
-	t.started = true
 	w.current = t
 	w.budget = operationsPerPoll
 	w.time = 0
@@ -237,7 +240,7 @@ func (w *worker) poll(t *task) {
 		w.push(t)
 		return
 	}
-	if !t.listed {
+	if t.listedAt == 0 {
 		w.list(t)
 	}
 	if !t.state.suspend() {
@@ -257,7 +260,7 @@ func (w *worker) push(t *task) {
 	if !t.movable() {
 		w.local.push(t)
 	} else if w.queue.push(t) {
-		w.rt.help(w)
+		w.askHelp()
 	}
 }
 
@@ -358,21 +361,38 @@ func (w *worker) clock() int64 {
 	return w.time
 }
 
-// seekHelp wakes another worker if there is more in the queue than is worth
-// waiting for, given how long a poll takes.
+// seekHelp asks for help if there is more in the queue than is worth waiting
+// for, given how long a poll takes.
 func (w *worker) seekHelp(perPoll int64) {
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
-		w.rt.help(w)
+		w.askHelp()
 	}
 }
 
-// steal takes work from another worker. It reports whether there was any.
+// askHelp lets others take from the queue, and wakes one of them if all sleep.
+func (w *worker) askHelp() {
+	if !w.wantsHelp.Load() {
+		w.wantsHelp.Store(true)
+	}
+	w.rt.help(w)
+}
+
+// steal takes half the queue of a worker that asked for help, or that has not
+// come round since this one looked before: it is in a long poll. It reports
+// whether there was any. Tasks of others are left to them: that they wait at
+// this moment does not mean that they wait for long.
 func (w *worker) steal() bool {
-	const least = 2 // one task alone is most likely about to run where it is
 	workers := w.rt.workers
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
-		if first, _ := victim.queue.steal(least); first != nil {
+		turn := victim.turn.Load()
+		stuck := turn == w.seen[victim.index]
+		w.seen[victim.index] = turn
+		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
+		if !asked && !stuck {
+			continue
+		}
+		if first := victim.queue.steal(); first != nil {
 			w.pushList(first)
 			return true
 		}
@@ -406,7 +426,7 @@ func (w *worker) restFor() (timeout time.Duration, keep bool) {
 	if at, ok := w.timers.next(); ok {
 		timeout = max(time.Duration(at-nanos()), 0)
 	}
-	if !w.rt.ownProcs {
+	if !w.rt.ownProcs || w.reactor.sources.Load() == 0 {
 		return timeout, false
 	}
 	limit := keepP
@@ -446,7 +466,7 @@ type waitingList struct {
 
 // list puts t, which w holds, on w's list.
 func (w *worker) list(t *task) {
-	t.listed, t.home = true, uint16(w.index)
+	t.listedAt = uint16(w.index) + 1
 	w.waiting.add(t)
 	if w.rt.closing.Load() {
 		t.cancel() // Shutdown has been through the list already, or is now

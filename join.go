@@ -137,8 +137,8 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 		}
 	}
-	if h.listed {
-		w.rt.workers[h.home].waiting.remove(&h.task)
+	if h.listedAt != 0 {
+		w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
 	}
 	h.state.finish()
 	if h.waiters.p.Load() != nil {

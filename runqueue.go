@@ -143,20 +143,19 @@ func (q *runQueue) len() int {
 	return max(n, 0) + int(q.spill.n.Load())
 }
 
-// steal takes half of the ring, or a batch of the spill, from another worker's
-// queue, as a list. least is how many must be there for it to be worth it.
-func (q *runQueue) steal(least int) (first *task, n int) {
+// steal takes half of the ring, rounded up, or a batch of the spill, from
+// another worker's queue, as a list.
+func (q *runQueue) steal() (first *task) {
 	for {
 		head := q.head.Load()
 		copying, take := unpackHead(head)
 		tail := q.tail.Load()
 		n := tail - take
 		if copying != take || n > ringSize {
-			return nil, 0 // another thief is here, or head moved between the two loads
+			return nil // another thief is here, or head moved between the two loads
 		}
-		if n == 0 || int(n) < least {
-			first = q.spill.take(ringSize / 2)
-			return first, listLen(first)
+		if n == 0 {
+			return q.spill.take(ringSize / 2)
 		}
 		n -= n / 2
 		if !q.head.CompareAndSwap(head, packHead(copying, take+n)) {
@@ -167,17 +166,10 @@ func (q *runQueue) steal(least int) (first *task, n int) {
 			head := q.head.Load()
 			_, now := unpackHead(head)
 			if q.head.CompareAndSwap(head, packHead(now, now)) {
-				return first, int(n)
+				return first
 			}
 		}
 	}
-}
-
-func listLen(t *task) (n int) {
-	for ; t != nil; t = t.next {
-		n++
-	}
-	return n
 }
 
 func (s *spill) add(first, last *task, n int32) {

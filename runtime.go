@@ -33,8 +33,8 @@ type Config struct {
 	Unhandled func(task uint64, err error)
 }
 
-// maxWorkers is a limit of task.home.
-const maxWorkers = 1 << 16
+// maxWorkers is what task.listedAt can count.
+const maxWorkers = 1<<16 - 1
 
 // A Runtime is a pool of workers and all that runs on it. Its methods may be
 // called from any goroutine.
@@ -80,7 +80,7 @@ func New(cfg Config) (*Runtime, error) {
 		rt.failures.report = reportFailure
 	}
 	for i := range n {
-		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue()}
+		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]uint32, n)}
 		w.live.Store(unknown)
 		if err := w.reactor.open(); err != nil {
 			for _, w := range rt.workers {

@@ -125,19 +125,17 @@ type task struct {
 	kind  taskKind
 
 	wakerTaken bool   // during the current Await, or since the spawn of a plain future
-	started    bool   // has been polled; a straight-line task then stays where it is
-	listed     bool   // stands in the list of waiting tasks of worker home
-	home       uint16 // valid while listed
+	listedAt   uint16 // which worker's list of waiting tasks it stands in, counted from 1
 
 	w    *worker  // where it is queued when woken
-	g    uintptr  // the goroutine that may use cx; set when the code starts
+	g    uintptr  // the goroutine that may use cx, once straight-line code has begun
 	next *task    // in an inbox or a batch
 	body taskBody // never changes
 
 	waiters wakerSlot // who waits for the end; anybody's
 	id      uint64
 
-	prevListed, nextListed *task // guarded by home's list
+	prevListed, nextListed *task // guarded by that list
 
 	cx Context
 }
@@ -180,7 +178,7 @@ func (t *task) schedule(from *worker) {
 }
 
 // movable reports whether another worker may run t. The caller holds t.
-func (t *task) movable() bool { return t.kind == kindPlain || !t.started }
+func (t *task) movable() bool { return t.kind == kindPlain || t.g == 0 }
 
 // wait suspends the straight-line code or the goroutine that runs t until t is
 // woken. It may return early.

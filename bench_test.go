@@ -1,0 +1,302 @@
+package async
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// The workloads of the announcement, each with goroutines, with plain futures
+// and with straight-line tasks. One operation is the whole workload. The sizes
+// are those of the Rust peers' harness.
+const (
+	chainLength = 1000
+	pingPairs   = 1000
+	spawnCount  = 10000
+	yieldTasks  = 200
+	yieldTimes  = 1000
+)
+
+func benchRuntime(b *testing.B) *Runtime {
+	rt, err := New(Config{Workers: 2})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { rt.Shutdown(context.Background()) })
+	return rt
+}
+
+// run measures work, which calls done when a workload is over, on a worker.
+func benchOn(b *testing.B, work func(cx *Context, done func())) {
+	rt := benchRuntime(b)
+	over := make(chan struct{})
+	done := func() { over <- struct{}{} }
+	b.ReportAllocs()
+	for b.Loop() {
+		SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+			work(cx, done)
+			return None{}, nil
+		}))
+		<-over
+	}
+}
+
+// countdown calls done once add has been called n times.
+func countdown(n int, done func()) func() {
+	var left atomic.Int64
+	left.Store(int64(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
+	}
+}
+
+func BenchmarkChainedSpawn(b *testing.B) {
+	b.Run("goroutines", func(b *testing.B) {
+		over := make(chan struct{})
+		var link func(left int)
+		link = func(left int) {
+			if left == 1 {
+				over <- struct{}{}
+				return
+			}
+			go link(left - 1)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			go link(chainLength)
+			<-over
+		}
+	})
+	b.Run("futures", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			SpawnFuture(cx, &chainLink{left: chainLength, done: done})
+		})
+	})
+	b.Run("straight", func(b *testing.B) {
+		var link func(left int, done func()) func(cx *Context) error
+		link = func(left int, done func()) func(cx *Context) error {
+			return func(cx *Context) error {
+				if left == 1 {
+					done()
+				} else {
+					Go(cx, link(left-1, done))
+				}
+				return nil
+			}
+		}
+		benchOn(b, func(cx *Context, done func()) { Go(cx, link(chainLength, done)) })
+	})
+}
+
+type chainLink struct {
+	left int
+	done func()
+}
+
+func (l *chainLink) Poll(cx *Context) (None, error) {
+	if l.left == 1 {
+		l.done()
+	} else {
+		SpawnFuture(cx, &chainLink{l.left - 1, l.done})
+	}
+	return None{}, nil
+}
+
+func BenchmarkSpawnMany(b *testing.B) {
+	b.Run("goroutines", func(b *testing.B) {
+		over := make(chan struct{})
+		b.ReportAllocs()
+		for b.Loop() {
+			count := countdown(spawnCount, func() { over <- struct{}{} })
+			for range spawnCount {
+				go count()
+			}
+			<-over
+		}
+	})
+	b.Run("futures", func(b *testing.B) {
+		rt := benchRuntime(b)
+		over := make(chan struct{})
+		b.ReportAllocs()
+		for b.Loop() {
+			count := countdown(spawnCount, func() { over <- struct{}{} })
+			f := PollFunc(func(*Context) (None, error) { count(); return None{}, nil })
+			for range spawnCount {
+				SpawnFuture(rt, f)
+			}
+			<-over
+		}
+	})
+	b.Run("futures-by-task", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(spawnCount, done)
+			f := PollFunc(func(*Context) (None, error) { count(); return None{}, nil })
+			for range spawnCount {
+				SpawnFuture(cx, f)
+			}
+		})
+	})
+	b.Run("straight-by-task", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(spawnCount, done)
+			f := func(*Context) error { count(); return nil }
+			for range spawnCount {
+				Go(cx, f)
+			}
+		})
+	})
+}
+
+func BenchmarkYieldMany(b *testing.B) {
+	b.Run("goroutines", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var wg sync.WaitGroup
+			for range yieldTasks {
+				wg.Go(func() {
+					for range yieldTimes {
+						runtime.Gosched()
+					}
+				})
+			}
+			wg.Wait()
+		}
+	})
+	b.Run("futures", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(yieldTasks, done)
+			for range yieldTasks {
+				SpawnFuture(cx, &yielder{left: yieldTimes, done: count})
+			}
+		})
+	})
+	b.Run("straight", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(yieldTasks, done)
+			for range yieldTasks {
+				Go(cx, func(cx *Context) error {
+					for range yieldTimes {
+						Yield(cx)
+					}
+					count()
+					return nil
+				})
+			}
+		})
+	})
+}
+
+// yielder yields again and again: a loop over NewYield as a state machine.
+type yielder struct {
+	left int
+	now  yieldOnce
+	done func()
+}
+
+func (y *yielder) Poll(cx *Context) (None, error) {
+	for y.left > 0 {
+		if _, err := y.now.Poll(cx); err != nil {
+			return None{}, err
+		}
+		y.now = yieldOnce{}
+		y.left--
+	}
+	y.done()
+	return None{}, nil
+}
+
+// oneshot carries one wake, as much as the workload needs of a channel.
+type oneshot struct{ slot wakerSlot }
+
+func (o *oneshot) send(cx *Context) { o.slot.fire(cx.here()) }
+
+func (o *oneshot) Poll(cx *Context) (None, error) {
+	if o.slot.join(cx.waker()) {
+		return None{}, ErrPending
+	}
+	return None{}, nil
+}
+
+func BenchmarkPingPong(b *testing.B) {
+	b.Run("goroutines", func(b *testing.B) {
+		over := make(chan struct{})
+		b.ReportAllocs()
+		for b.Loop() {
+			count := countdown(pingPairs, func() { over <- struct{}{} })
+			for range pingPairs {
+				go func() {
+					ping, pong := make(chan struct{}, 1), make(chan struct{}, 1)
+					go func() {
+						<-ping
+						pong <- struct{}{}
+					}()
+					ping <- struct{}{}
+					<-pong
+					count()
+				}()
+			}
+			<-over
+		}
+	})
+	b.Run("futures", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(pingPairs, done)
+			for range pingPairs {
+				SpawnFuture(cx, &pinger{done: count})
+			}
+		})
+	})
+	b.Run("straight", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(pingPairs, done)
+			for range pingPairs {
+				Go(cx, func(cx *Context) error {
+					ping, pong := new(oneshot), new(oneshot)
+					Go(cx, func(cx *Context) error {
+						Await(cx, ping)
+						pong.send(cx)
+						return nil
+					})
+					ping.send(cx)
+					Await(cx, pong)
+					count()
+					return nil
+				})
+			}
+		})
+	})
+}
+
+type pinger struct {
+	begun      bool
+	ping, pong *oneshot
+	done       func()
+}
+
+func (p *pinger) Poll(cx *Context) (None, error) {
+	if !p.begun {
+		p.begun = true
+		p.ping, p.pong = new(oneshot), new(oneshot)
+		SpawnFuture(cx, &ponger{p.ping, p.pong})
+		p.ping.send(cx)
+	}
+	if _, err := p.pong.Poll(cx); err != nil {
+		return None{}, err
+	}
+	p.done()
+	return None{}, nil
+}
+
+type ponger struct{ ping, pong *oneshot }
+
+func (p *ponger) Poll(cx *Context) (None, error) {
+	if _, err := p.ping.Poll(cx); err != nil {
+		return None{}, err
+	}
+	p.pong.send(cx)
+	return None{}, nil
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime"
+
+	"example.com/async"
+)
+
+// bufferSize is what every server reads into, for each connection.
+const bufferSize = 4096
+
+// servers are the ways to serve echo that are compared. Each announces its
+// address and serves until it fails.
+var servers = []struct {
+	name, what string
+	serve      func(addr string, ready func(net.Addr)) error
+}{
+	{"straight", "async, a straight-line task per connection", serveAsync(straight)},
+	{"future", "async, a plain future per connection", serveAsync(future)},
+	{"net", "package net, a goroutine per connection", serveNet},
+}
+
+// serveAsync serves with as many workers as there are processors.
+func serveAsync(handle func(cx *async.Context, c async.Conn)) func(string, func(net.Addr)) error {
+	return func(addr string, ready func(net.Addr)) error {
+		rt, err := async.New(async.Config{
+			Workers: runtime.NumCPU(),
+			// A peer that hangs up is no news for an echo server.
+			Unhandled: func(uint64, error) {},
+		})
+		if err != nil {
+			return err
+		}
+		defer rt.Shutdown(context.Background())
+		_, err = async.Go(rt, func(cx *async.Context) error {
+			ln, err := async.Listen(cx, "tcp", addr)
+			if err != nil {
+				return err
+			}
+			defer ln.Close()
+			ready(ln.Addr())
+			for {
+				c, err := ln.Accept(cx)
+				if err != nil {
+					return err
+				}
+				handle(cx, c)
+			}
+		}).Wait(context.Background())
+		return err
+	}
+}
+
+// straight serves a connection with code that reads like any other.
+func straight(cx *async.Context, c async.Conn) {
+	async.Go(cx, func(cx *async.Context) error {
+		defer c.Close()
+		buf := make([]byte, bufferSize)
+		for {
+			n, err := c.Read(cx, buf)
+			if err != nil {
+				return err
+			}
+			if _, err := c.Write(cx, buf[:n]); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// future serves a connection with a state machine.
+func future(cx *async.Context, c async.Conn) {
+	async.SpawnFuture(cx, &echo{c: c, buf: make([]byte, bufferSize)})
+}
+
+// echo is the state machine: while rest is not empty it writes, else it reads.
+type echo struct {
+	c         async.Conn
+	buf, rest []byte
+}
+
+func (e *echo) Poll(cx *async.Context) (async.None, error) {
+	for {
+		if len(e.rest) == 0 {
+			n, err := e.c.PollRead(cx, e.buf)
+			if err != nil {
+				return e.end(err)
+			}
+			e.rest = e.buf[:n]
+		}
+		n, err := e.c.PollWrite(cx, e.rest)
+		if err != nil {
+			return e.end(err)
+		}
+		e.rest = e.rest[n:]
+	}
+}
+
+func (e *echo) end(err error) (async.None, error) {
+	if err != async.ErrPending {
+		e.c.Close()
+	}
+	return async.None{}, err
+}
+
+// Cancel is called if the task is cancelled.
+func (e *echo) Cancel() { e.c.Close() }
+
+// serveNet is what most Go programs do.
+func serveNet(addr string, ready func(net.Addr)) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	ready(ln.Addr())
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			buf := make([]byte, bufferSize)
+			for {
+				n, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// serverNamed returns the serve function of a kind of server.
+func serverNamed(name string) (func(string, func(net.Addr)) error, error) {
+	for _, s := range servers {
+		if s.name == name {
+			return s.serve, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no server %q", name)
+}
