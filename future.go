@@ -1,5 +1,7 @@
 package async
 
+import "errors"
+
 // A Future is a value that is polled until it has its result.
 //
 // Poll either returns the result, or keeps cx.Waker() where it will be woken
@@ -52,11 +54,7 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 
 // errAbandoned is what await returns when cx was cancelled. Each caller turns
 // it into cx.Err() once it has cleaned up; nothing else returns it.
-var errAbandoned = errorString("async: abandoned")
-
-type errorString string
-
-func (e errorString) Error() string { return string(e) }
+var errAbandoned = errors.New("async: abandoned")
 
 // await is the one place that polls, waits and polls again.
 func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {

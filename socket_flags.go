@@ -1,15 +1,15 @@
+//go:build darwin || netbsd || openbsd
+
 package async
 
 import (
-	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Darwin opens first and sets flags afterwards; the lock keeps a fork from
-// coming between.
+// Systems that open descriptors first and set flags afterwards, or for which
+// x/sys/unix has no accept4. The lock keeps a fork from coming between.
 
 func openSocket(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
@@ -35,11 +35,4 @@ func prepare(fd int, err error) error {
 		return err
 	}
 	return nil
-}
-
-func setKeepAlivePeriod(fd int, d time.Duration) error {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPALIVE, wholeSeconds(d)); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, wholeSeconds(d))
 }

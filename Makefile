@@ -1,0 +1,36 @@
+# Each target is a line or two that a person could type.
+
+SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
+FUZZ    = FuzzRunQueue FuzzTimerQueue FuzzWakerSlot
+CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
+
+.PHONY: demo test bench check fmt vet race full fuzz stress
+
+demo: ## an echo server under load, three ways, in under a minute
+	go run ./examples/echo
+
+test: check race full fuzz ## everything that must be green
+
+check: fmt vet ## what needs no running
+
+fmt:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+
+vet:
+	@for os in $(SYSTEMS); do echo "vet $$os"; GOOS=$$os go vet ./... || exit 1; done
+	@for arch in 386 arm64; do echo "vet linux/$$arch"; GOARCH=$$arch go vet ./... || exit 1; done
+
+race: ## unit tests and examples under the race detector, large loads scaled down
+	go test -race -short ./...
+
+full: ## the same without it, large loads whole
+	go test ./...
+
+fuzz:
+	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 10s . || exit 1; done
+
+stress: ## the core again and again, on one to eight processors
+	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .
+
+bench: ## the announcement's workloads beside goroutines
+	go test -run '^$$' -bench . -benchmem -count 10 .

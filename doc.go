@@ -1,0 +1,32 @@
+// Package async runs many tasks on few threads: async-std's idea for Go, in the
+// standard library's shape, with waiting that does not cost a goroutine.
+//
+// A Runtime is a fixed pool of workers, each a goroutine locked to its thread,
+// with its own queue, timers and epoll or kqueue. A task is either
+// straight-line code (Go, Spawn), which runs in a coroutine and awaits, or a
+// plain Future (SpawnFuture), which is polled. Both reach their worker through
+// a Context, the first argument of whatever waits. A JoinHandle is a task's
+// result; a Waker makes a task be polled again. BlockOn, JoinHandle.Wait and
+// NewWaker connect the pool to goroutines and to other loops.
+//
+// New starts one thread per worker and no other goroutine, and raises
+// GOMAXPROCS by as many, so that the goroutines of the program keep their
+// processors while workers wait in the kernel. Shutdown takes both back. When
+// a task has failed and nobody has joined it, a goroutine watches until
+// somebody has or nobody can.
+//
+// Use plain goroutines instead where there are few of them, where they mostly
+// compute, or where they call code that blocks: a task that blocks (a
+// sync.Mutex that is held, a channel, a file) stops its worker and every task
+// that has begun there. Tasks pay off with many connections, small messages,
+// and where CPU per event, memory per idle connection or tail latency matter.
+//
+// Caveats: a Context belongs to its task, on its goroutine. Code in a task must
+// not await between runtime.LockOSThread and UnlockOSThread, nor in a callback
+// from C: the Go runtime ends the program for it. Connections must be closed.
+//
+// To read the code, begin with future.go and task.go, then context.go,
+// join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
+// are its tools; reactor.go, source.go and tcp.go are what waits for sockets;
+// runtime.go starts and ends it all. docs/design.md says why it is so.
+package async
