@@ -131,14 +131,6 @@ func (cx *Context) spend() bool {
 	return false
 }
 
-// now returns the time of the current poll.
-func (cx *Context) now() int64 {
-	if w := cx.here(); w != nil {
-		return w.clock()
-	}
-	return nanos()
-}
-
 // ended reports whether Err is not nil.
 func (cx *Context) ended() bool {
 	if sc := cx.sc.Load(); sc != nil && sc.err() != nil {

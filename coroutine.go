@@ -18,6 +18,7 @@ type coroutine struct {
 	stop   func()                  // unwinds what waits, and ends the coroutine
 	yield  func(struct{}) bool     // back to the worker; false: unwind
 
+	g    uintptr
 	code coroutineCode
 	free *coroutine // the worker's next free one
 }
@@ -29,8 +30,8 @@ type coroutineCode interface{ main() }
 func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)
 	co.resume, co.stop = iter.Pull(func(yield func(struct{}) bool) {
-		ours.Store(getg(), w)
-		defer ours.Delete(getg())
+		co.g = getg()
+		w.guest.Store(co.g)
 		co.yield = yield
 		co.serve()
 	})

@@ -2,6 +2,7 @@ package async
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,9 +11,11 @@ import (
 // How a worker divides its time. Each number is a bound on how long one kind
 // of work can keep the others waiting.
 const (
-	// pollsPerRound is how many tasks run before the worker looks at the
-	// clock and at what others have sent.
+	// pollsPerRound is how many tasks run at most before the worker looks at
+	// the clock and at what others have sent; fewer if that many would take
+	// longer than roundTime.
 	pollsPerRound = 61
+	roundTime     = int64(100 * time.Microsecond)
 
 	// nextInARow is how often the run-next slot may be served in a row: two
 	// tasks that wake each other would otherwise keep all others waiting.
@@ -35,8 +38,8 @@ const (
 	// without giving up its P. See docs/design.md, "Waiting".
 	keepP = 10 * time.Millisecond
 
-	// watch is how long it does so while another worker is busy, so as to look
-	// now and then whether there is something to take over.
+	// watch is how long it waits at first while another worker is busy, before
+	// it looks whether that one is stuck.
 	watch = time.Millisecond
 )
 
@@ -57,8 +60,7 @@ type worker struct {
 	yielded   bool       // the current task wants to be queued again
 	unwinding bool       // the worker ends, and unwinds what still waits
 	stopped   bool
-	lonely    bool // the last wait in the kernel ended with nothing
-	fromLocal bool // which of the two queues is served next
+	flip      bool // which of the two queues is served first
 	budget    int  // operations left to the current poll
 	inARow    int  // servings of the run-next slot since the last other one
 	local     localQueue
@@ -66,17 +68,22 @@ type worker struct {
 	coroutine *coroutine // the free ones
 	timers    timerQueue
 	reactor   reactor
-	time      int64 // 0: the clock has not been read in this poll
 	looked    int64 // when the reactor was last asked
+	told      bool  // see tell
+	batch     int   // how many tasks the next round may run
+	quiet     int   // waits in the kernel in a row that brought nothing
 	ids       uint64
 	spawned   uint64
 	ended     uint64
 	seen      []uint32 // the other workers' turns, when this one last looked
+	company   bool     // one of them had moved since the time before
+	left      []*task  // see lastTask
 
 	_ [64]byte
 	// Shared with the other workers.
 	queue     runQueue
 	next      atomic.Pointer[task] // to run before the queue
+	guest     atomic.Uintptr       // the goroutine of the coroutine that was resumed last
 	wantsHelp atomic.Bool          // the queue is long
 	turn      atomic.Uint32        // counts turns: one that stands still is stuck in a poll
 
@@ -95,7 +102,6 @@ type worker struct {
 func (w *worker) run(ready *sync.WaitGroup) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	w.g = getg()
-	ours.Store(w.g, w)
 	ready.Done()
 	ready.Wait()
 	w.serve()
@@ -121,51 +127,59 @@ func (w *worker) serve() {
 func (w *worker) turns() {
 	for !w.stopped {
 		// 1. Run tasks, at most a round of them.
-		begun := nanos()
 		w.turn.Add(1)
-		ran := w.round()
+		begun := nanos()
+		ran := w.round(w.batch)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
 		now := nanos()
-		w.time = now
+		w.pace(ran, now-begun)
 		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
-		if busy && now-w.looked >= reactorEvery {
-			w.looked = now
-			w.reactor.poll(w)
-		}
-		if ran == pollsPerRound {
-			w.seekHelp((now - begun) / pollsPerRound)
-		}
 		if w.rt.closing.Load() {
 			w.tell()
 		}
-		if busy {
-			w.lonely = false
-			w.stopped = w.rt.stopping.Load()
-			continue
-		}
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
-		if w.steal() {
+		if !busy && !w.steal() {
+			w.rest()
 			continue
 		}
-		w.rest()
+		w.quiet = 0
+		w.stopped = w.rt.stopping.Load()
+		if now-w.looked >= reactorEvery {
+			w.looked = now
+			w.reactor.poll(w)
+		}
 	}
 }
 
-// round runs up to pollsPerRound tasks, and returns how many it ran. A poll
-// that panics, or calls Goexit, ends its task, and the round.
-func (w *worker) round() (ran int) {
+// pace sets the size of the next round by how long the tasks of this one took,
+// and asks for help if more of them wait than this worker should do alone.
+func (w *worker) pace(ran int, took int64) {
+	if ran < w.batch {
+		w.batch = pollsPerRound
+		return
+	}
+	perPoll := max(took/int64(ran), 1)
+	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
+	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
+		w.askHelp()
+	}
+}
+
+// round runs up to limit tasks, and returns how many it ran. A poll that
+// panics, or calls Goexit, ends its task, and the round.
+func (w *worker) round(limit int) (ran int) {
 	defer w.caught()
-	for ran < pollsPerRound {
+	for ran < limit {
 		t := w.pick()
 		if t == nil {
 			break
 		}
-		w.poll(t)
 		ran++
+		w.poll(t)
 	}
 	return ran
 }
@@ -187,9 +201,11 @@ func (w *worker) caught() {
 	w.current = nil
 }
 
-// pick returns the next task to run: the one in the run-next slot, but not too
-// often in a row, else the oldest of one of the two queues in turn.
+// pick returns the next task to run: one in a run-next slot, but not too often
+// in a row, else the oldest of a queue. What only this worker may run and what
+// any may run have a slot and a queue each, served first in turn.
 func (w *worker) pick() *task {
+	w.flip = !w.flip
 	if w.inARow < nextInARow {
 		if t := w.takeNext(); t != nil {
 			w.inARow++
@@ -197,8 +213,7 @@ func (w *worker) pick() *task {
 		}
 	}
 	w.inARow = 0
-	w.fromLocal = !w.fromLocal
-	if w.fromLocal {
+	if w.flip {
 		if t := w.local.pop(); t != nil {
 			return t
 		}
@@ -213,14 +228,16 @@ func (w *worker) pick() *task {
 }
 
 func (w *worker) takeNext() *task {
-	if t := w.nextLocal; t != nil {
-		w.nextLocal = nil
-		return t
+	if w.flip || w.nextLocal == nil {
+		if w.next.Load() != nil {
+			if t := w.next.Swap(nil); t != nil { // a thief may be faster
+				return t
+			}
+		}
 	}
-	if w.next.Load() != nil {
-		return w.next.Swap(nil)
-	}
-	return nil
+	t := w.nextLocal
+	w.nextLocal = nil
+	return t
 }
 
 // poll runs t once and decides what becomes of it.
@@ -229,14 +246,17 @@ func (w *worker) poll(t *task) {
 	t.w = w
 	w.current = t
 	w.budget = operationsPerPoll
-	w.time = 0
 	done := t.body.poll(w)
 	w.current = nil
-	if done {
+	yielded := w.yielded
+	w.yielded = false
+	switch {
+	case done:
 		return
-	}
-	if w.yielded {
-		w.yielded = false
+	case yielded:
+		if t.listedAt == 0 && w.rt.closing.Load() {
+			w.list(t) // to be cancelled
+		}
 		w.push(t)
 		return
 	}
@@ -327,17 +347,22 @@ func (w *worker) rouse() {
 // reports whether there was a task.
 func (w *worker) receive() bool {
 	w.takeDropped()
+	first := w.takeInbox()
+	w.pushList(first)
+	return first != nil
+}
+
+// takeInbox returns what stands in w's inbox, the oldest first.
+func (w *worker) takeInbox() (first *task) {
 	if w.inbox.Load() == nil {
-		return false
+		return nil
 	}
-	var first *task
 	for t := w.inbox.Swap(nil); t != nil; {
 		next := t.next
 		t.next = first
 		first, t = t, next
 	}
-	w.pushList(first)
-	return true
+	return first
 }
 
 func (w *worker) pushList(t *task) {
@@ -353,20 +378,11 @@ func (w *worker) hasTasks() bool {
 	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
 }
 
-// clock returns the time of the current poll; it is read at most once in each.
-func (w *worker) clock() int64 {
-	if w.time == 0 {
-		w.time = nanos()
-	}
-	return w.time
-}
-
-// seekHelp asks for help if there is more in the queue than is worth waiting
-// for, given how long a poll takes.
-func (w *worker) seekHelp(perPoll int64) {
-	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
-		w.askHelp()
-	}
+// runsCaller reports whether the calling goroutine is w's, or a coroutine that
+// w has resumed.
+func (w *worker) runsCaller() bool {
+	g := getg()
+	return g == w.g || g == w.guest.Load()
 }
 
 // askHelp lets others take from the queue, and wakes one of them if all sleep.
@@ -377,68 +393,105 @@ func (w *worker) askHelp() {
 	w.rt.help(w)
 }
 
-// steal takes half the queue of a worker that asked for help, or that has not
-// come round since this one looked before: it is in a long poll. It reports
-// whether there was any. Tasks of others are left to them: that they wait at
-// this moment does not mean that they wait for long.
+// steal takes tasks from another worker: half the queue of one that asked for
+// help; from one that has not come round since this one looked before, and so
+// is in a long poll, all that can be run elsewhere. It reports whether there
+// was any. Tasks of other workers are left to them: that they wait at this
+// moment does not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
+	w.company = false
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
 		turn := victim.turn.Load()
-		stuck := turn == w.seen[victim.index]
+		moved := turn != w.seen[victim.index]
+		stuck := !moved && !victim.asleep.Load()
+		w.company = w.company || moved
 		w.seen[victim.index] = turn
 		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
 		if !asked && !stuck {
 			continue
 		}
-		if first := victim.queue.steal(); first != nil {
-			w.pushList(first)
+		w.pushList(victim.queue.steal())
+		if stuck {
+			w.rescue(victim)
+		}
+		if w.hasTasks() {
 			return true
 		}
 	}
 	return false
 }
 
-// rest waits for something to do: first for a short time with a system call
-// that keeps the worker's P, then, if that brought nothing, in one that lets
-// the Go scheduler have it.
+// rescue takes what a stuck worker has outside its queue. What only that
+// worker may run goes back to it.
+func (w *worker) rescue(victim *worker) {
+	if t := victim.next.Swap(nil); t != nil {
+		w.push(t)
+	}
+	for t := victim.takeInbox(); t != nil; {
+		next := t.next
+		t.next = nil
+		if t.movable() {
+			w.push(t)
+		} else {
+			victim.send(t)
+		}
+		t = next
+	}
+}
+
+// rest waits for something to do.
+//
+// Against a lost wake-up, it first says that it sleeps and then looks whether
+// there is something; who has something for it does the reverse.
 func (w *worker) rest() {
 	w.asleep.Store(true)
-	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() {
+	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.rt.closing.Load() && !w.told {
 		w.asleep.Store(false)
 		w.stopped = w.rt.stopping.Load()
 		return
 	}
 	timeout, keep := w.restFor()
-	events, err := w.reactor.wait(timeout, keep)
+	if timeout < 0 {
+		w.rt.resting.Add(1)
+	}
+	events := w.reactor.wait(timeout, keep)
 	w.asleep.Store(false)
+	if timeout < 0 && int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
+		w.rt.help(w) // all have slept: one other should watch this one, lest it get stuck
+	}
 	w.looked = nanos()
-	w.time = w.looked
 	w.reactor.dispatch(w, events)
-	w.lonely = len(events) == 0 && err == nil
+	if w.quiet++; len(events) > 0 {
+		w.quiet = 0
+	}
 }
 
-// restFor returns how long to wait and whether to keep the P meanwhile. A
-// negative time is for ever.
+// restFor returns how long to wait in the kernel, for ever if that is
+// negative, and whether to keep the P meanwhile.
+//
+// The P is kept in the first wait, if there are descriptors from which
+// something may come soon. Later waits are there to see whether another worker
+// is stuck; they become longer, and end when the whole runtime rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	timeout = -1
+	sources := w.reactor.sources.Load() > 0 && w.rt.ownProcs
+	switch {
+	case w.rt.othersBusy(w):
+		timeout, keep = watch<<min(w.quiet, 3), sources
+	case w.quiet == 0 && sources:
+		timeout, keep = keepP, true
+	case w.company:
+		timeout = keepP << min(w.quiet, 4)
+	default:
+		timeout = -1
+	}
 	if at, ok := w.timers.next(); ok {
-		timeout = max(time.Duration(at-nanos()), 0)
+		if d := max(time.Duration(at-nanos()), 0); timeout < 0 || d < timeout {
+			timeout = d
+		}
 	}
-	if !w.rt.ownProcs || w.reactor.sources.Load() == 0 {
-		return timeout, false
-	}
-	limit := keepP
-	if w.rt.othersBusy(w) {
-		limit = watch
-	} else if w.lonely {
-		return timeout, false
-	}
-	if timeout < 0 || timeout > limit {
-		timeout = limit
-	}
-	return timeout, true
+	return timeout, keep
 }
 
 // takeCoroutine returns a free coroutine.
@@ -511,6 +564,7 @@ func (l *waitingList) all() (ts []*task) {
 // that were spawned on it less those that ended on it. Only the sum over all
 // workers means something.
 func (w *worker) tell() {
+	w.told = true
 	w.live.Store(int64(w.spawned) - int64(w.ended))
 	notify(w.rt.told)
 }
@@ -519,27 +573,41 @@ func (w *worker) tell() {
 // up leaves tasks. Unwinding a coroutine ends in Goexit on this goroutine too,
 // so what remains to be done stands in deferred calls.
 func (w *worker) cleanUp() {
+	w.unwinding = true
 	defer w.exit()
 	defer w.stopCoroutines()
-	w.unwinding = true
-	w.receive()
-	left := w.waiting.all()
-	for t := w.pick(); t != nil; t = w.pick() {
-		left = append(left, t)
-		t.state.suspend()
-	}
-	w.abortAll(left)
+	w.abortAll()
 }
 
-// abortAll ends the tasks that w can get hold of.
-func (w *worker) abortAll(ts []*task) {
-	for i, t := range ts {
-		if !t.state.wake() {
-			continue
-		}
-		defer w.abortAll(ts[i+1:]) // also if this one calls Goexit
-		w.abort(t)
+// abortAll ends one task after the other until w has none.
+func (w *worker) abortAll() {
+	t := w.lastTask()
+	if t == nil {
 		return
+	}
+	defer w.abortAll()
+	w.abort(t)
+}
+
+// lastTask returns a task for w to end, which it then holds: one that is
+// queued, or else one that waits and that it can get hold of.
+func (w *worker) lastTask() *task {
+	w.receive()
+	if t := w.pick(); t != nil {
+		return t
+	}
+	for again := false; ; again = true {
+		for len(w.left) > 0 {
+			t := w.left[0]
+			w.left = w.left[1:]
+			if t.state.wake() {
+				return t
+			}
+		}
+		if again {
+			return w.pick() // what others have sent meanwhile
+		}
+		w.left = w.waiting.all()
 	}
 }
 
@@ -562,7 +630,10 @@ func (w *worker) stopCoroutines() {
 // exit is the worker's last act.
 func (w *worker) exit() {
 	w.tell()
-	ours.Delete(w.g)
+	changePools(func(all []*worker) []*worker {
+		return slices.DeleteFunc(all, func(o *worker) bool { return o == w })
+	})
 	w.reactor.close()
+	w.rt.fds.stir(w)
 	close(w.quit)
 }

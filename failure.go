@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// failure is the error of a task that nobody was waiting for when it failed.
-// It stands in the handle in the error's place until somebody takes it from
-// there.
+// failure is the error of a task that failed. It stands in the handle in the
+// error's place until somebody takes it from there.
 type failure struct {
 	err  error
 	task uint64

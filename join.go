@@ -133,7 +133,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	h.val = v
 	if err != nil {
 		h.err = settle(err)
-		if h.waiters.p.Load() == nil && !h.gaveIn(err) {
+		if !h.gaveIn(err) {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 		}
 	}
@@ -234,6 +234,9 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 		co = w.takeCoroutine()
 		st.co, co.code = co, st
 		w.list(&st.task)
+	}
+	if w.guest.Load() != co.g {
+		w.guest.Store(co.g)
 	}
 	w.running = co
 	co.resume()

@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -132,6 +133,12 @@ func resolve(cx *Context, op, network, address string) ([]*net.TCPAddr, error) {
 	default:
 		return fail(net.UnknownNetworkError(network))
 	}
+	if address == "" {
+		if op == "dial" {
+			return fail(errMissingAddress)
+		}
+		return []*net.TCPAddr{{}}, nil
+	}
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return fail(err)
@@ -158,6 +165,8 @@ func resolve(cx *Context, op, network, address string) ([]*net.TCPAddr, error) {
 	}
 	return addrs, nil
 }
+
+var errMissingAddress = errors.New("missing address")
 
 // lookup resolves a host name on a goroutine, unless it is an address.
 func lookup(cx *Context, host string) ([]net.IPAddr, error) {

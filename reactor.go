@@ -69,8 +69,8 @@ type reactor struct {
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
 
-	mu     sync.Mutex // guards closed: nobody uses the poller's descriptor after close
-	closed bool
+	mu     sync.Mutex // held to use the descriptors, so that nobody does after close
+	closed atomic.Bool
 }
 
 // open makes the reactor usable, or leaves nothing behind.
@@ -112,10 +112,9 @@ func openPipe(p *[2]int) error {
 func (r *reactor) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.closed.Swap(true) {
 		return
 	}
-	r.closed = true
 	r.poller.close()
 	unix.Close(r.wakeR)
 	unix.Close(r.wakeW)
@@ -125,7 +124,7 @@ func (r *reactor) close() {
 func (r *reactor) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
+	if !r.closed.Load() {
 		unix.Write(r.wakeW, []byte{0})
 	}
 }
@@ -141,20 +140,19 @@ func (r *reactor) drain() {
 }
 
 // wait returns what is ready, after at most the timeout.
-func (r *reactor) wait(timeout time.Duration, keepP bool) ([]event, error) {
+func (r *reactor) wait(timeout time.Duration, keepP bool) []event {
 	n, err := r.poller.wait(r.events[:], timeout, keepP)
 	if err != nil {
 		// The arguments are always right, so only a descriptor that somebody
 		// else has closed can make this fail, and going on would spin.
 		panic(fmt.Sprintf("async: the worker's poller has failed; was its descriptor closed? %v", err))
 	}
-	return r.events[:n], nil
+	return r.events[:n]
 }
 
 // poll serves what is ready now.
 func (r *reactor) poll(w *worker) {
-	events, _ := r.wait(0, true)
-	r.dispatch(w, events)
+	r.dispatch(w, r.wait(0, true))
 }
 
 // dispatch wakes who waits for events.
@@ -172,7 +170,7 @@ func (r *reactor) dispatch(w *worker, events []event) {
 func (r *reactor) register(fd int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.closed.Load() {
 		return ErrShutdown
 	}
 	err := r.poller.add(fd)
@@ -185,7 +183,7 @@ func (r *reactor) register(fd int) error {
 func (r *reactor) unregister(fd int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
+	if !r.closed.Load() {
 		r.poller.remove(fd)
 		r.sources.Add(-1)
 	}
@@ -194,7 +192,8 @@ func (r *reactor) unregister(fd int) {
 // fdTable finds the source of a descriptor. Descriptors are small numbers
 // without gaps, so it is an array, in pieces. A lookup takes no lock. An event
 // of a descriptor that was closed and reused since it was fetched finds the
-// new owner, for whom it is spurious.
+// new owner, for whom it is spurious: if it was a hang-up, the new owner will
+// read once more than needed where it could have known the socket to be empty.
 type fdTable struct {
 	mu     sync.Mutex
 	chunks [fdChunks]atomic.Pointer[fdChunk]
@@ -215,6 +214,21 @@ func (t *fdTable) get(fd int) *source {
 		return c[fd%fdsPerChunk].Load()
 	}
 	return nil
+}
+
+// stir makes those look again who wait for sources of w, which has ended.
+func (t *fdTable) stir(w *worker) {
+	for i := range t.chunks {
+		c := t.chunks[i].Load()
+		if c == nil {
+			continue
+		}
+		for j := range c {
+			if s := c[j].Load(); s != nil && s.home.Load() == w {
+				s.stir()
+			}
+		}
+	}
 }
 
 func (t *fdTable) set(fd int, s *source) error {

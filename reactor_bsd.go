@@ -41,7 +41,7 @@ func (p *poller) close() error { return unix.Close(p.fd) }
 func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, error) {
 	var ts *unix.Timespec
 	if timeout >= 0 {
-		t := unix.NsecToTimespec(int64(timeout))
+		t := unix.NsecToTimespec(int64(min(timeout, longestWait)))
 		ts = &t
 	}
 	n, err := unix.Kevent(p.fd, nil, p.ready[:min(len(events), len(p.ready))], ts)
@@ -53,6 +53,10 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 	}
 	return max(n, 0), os.NewSyscallError("kevent", err)
 }
+
+// longestWait is a time that every kqueue accepts. To end a wait early is
+// harmless.
+const longestWait = 24 * time.Hour
 
 func fromKevent(k *unix.Kevent_t) event {
 	e := event{fd: int(k.Ident), ready: writable}

@@ -48,10 +48,10 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
 	if timeout > 0 && !p.coarse {
 		n, errno = epollPwait2(p.fd, ready, timeout, keepP)
-		if errno != unix.ENOSYS {
+		if errno == 0 || errno == unix.EINTR {
 			return n, errno
 		}
-		p.coarse = true // before Linux 5.11
+		p.coarse = true // before Linux 5.11, or forbidden in a sandbox
 	}
 	return epollPwait(p.fd, ready, milliseconds(timeout), keepP)
 }

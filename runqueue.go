@@ -7,17 +7,17 @@ import (
 
 // runQueue holds the tasks of one worker that any worker may run: plain
 // futures, and straight-line tasks that have not begun. Its owner pushes and
-// pops; others take half of it at a time.
+// pops, in order; others take half of it at a time.
 //
 // It is a ring with two ends of which only one is contended. Thieves claim a
-// range of slots, copy it, and release it, so that a slot is never written and
+// range of slots, empty it, and release it, so that no slot is ever written and
 // read at once: head holds two positions, the next slot to take (low half)
 // and the first slot that a thief still copies from (high half). They differ
 // while a thief copies; other thieves stay away meanwhile.
 //
-// What does not fit spills half the ring into a list under a lock: one lock
-// per 128 tasks. The queue holds each task at most once, so its length is
-// limited by the number of tasks.
+// What does not fit goes to a list under a lock, and so does all that follows
+// until the list is empty, so that nothing is overtaken. The queue holds each
+// task at most once: its length is limited by the number of tasks.
 type runQueue struct {
 	head  atomic.Uint64
 	tail  atomic.Uint32
@@ -34,62 +34,34 @@ const (
 
 // spill is what did not fit into a ring, in order.
 type spill struct {
+	n           atomic.Int32 // also read without the lock
 	mu          sync.Mutex
 	first, last *task
-	n           atomic.Int32 // also read without the lock
 }
 
 func unpackHead(head uint64) (copying, take uint32) { return uint32(head >> 32), uint32(head) }
 func packHead(copying, take uint32) uint64          { return uint64(copying)<<32 | uint64(take) }
 
-// push appends t. Only the owner calls it. It reports whether the queue had to
-// spill, which is a sign that there is more work here than one worker needs.
+// push appends t. Only the owner calls it. It reports whether the queue has
+// come to spill another ring's worth, which is a sign that there is more work
+// here than one worker should do.
 func (q *runQueue) push(t *task) (spilled bool) {
-	for {
-		copying, take := unpackHead(q.head.Load())
-		tail := q.tail.Load()
-		if tail-copying < ringSize {
-			q.ring[tail&ringMask] = t
-			q.tail.Store(tail + 1)
-			return false
-		}
-		if copying != take {
-			q.spill.add(t, t, 1) // a thief is making room
-			return true
-		}
-		if q.spillHalf(take, t) {
-			return true
-		}
-	}
-}
-
-// spillHalf moves the older half of a full ring, and then t, to the spill. It
-// reports false if a thief was faster.
-func (q *runQueue) spillHalf(take uint32, t *task) bool {
-	const half = ringSize / 2
-	if !q.head.CompareAndSwap(packHead(take, take), packHead(take+half, take+half)) {
+	if q.spill.n.Load() == 0 && q.pushRing(t) {
 		return false
 	}
-	first, last := q.unlink(take, half)
-	last.next, t.next = t, nil
-	q.spill.add(first, t, half+1)
-	return true
+	return q.spill.add(t)%ringSize == 1
 }
 
-// unlink empties n claimed slots and returns what was there as a list.
-func (q *runQueue) unlink(from, n uint32) (first, last *task) {
-	for i := from; i != from+n; i++ {
-		t := q.ring[i&ringMask]
-		q.ring[i&ringMask] = nil
-		if first == nil {
-			first = t
-		} else {
-			last.next = t
-		}
-		last = t
+// pushRing reports false if the ring is full.
+func (q *runQueue) pushRing(t *task) bool {
+	copying, _ := unpackHead(q.head.Load())
+	tail := q.tail.Load()
+	if tail-copying == ringSize {
+		return false
 	}
-	last.next = nil
-	return first, last
+	q.ring[tail&ringMask] = t
+	q.tail.Store(tail + 1)
+	return true
 }
 
 // pop takes the oldest task. Only the owner calls it.
@@ -107,30 +79,27 @@ func (q *runQueue) pop() *task {
 		if copying != take {
 			next = packHead(copying, take+1)
 		}
-		t := q.ring[take&ringMask]
 		if q.head.CompareAndSwap(head, next) {
+			t := q.ring[take&ringMask]
 			q.ring[take&ringMask] = nil // the collector may have it once it has ended
 			return t
 		}
 	}
 }
 
-// refill moves up to half a ring from the spill to the empty ring.
+// refill moves tasks from the spill to the ring, which is empty but for what a
+// thief still copies.
 func (q *runQueue) refill() bool {
-	if q.spill.n.Load() == 0 {
+	copying, _ := unpackHead(q.head.Load())
+	room := ringSize - int(q.tail.Load()-copying)
+	t := q.spill.take(min(room, ringSize/2))
+	if t == nil {
 		return false
 	}
-	t := q.spill.take(ringSize / 2)
 	for t != nil {
 		next := t.next
 		t.next = nil
-		if q.push(t) {
-			// A thief still copies; the rest waits for the next time.
-			if next != nil {
-				q.spill.addList(next)
-			}
-			return true
-		}
+		q.pushRing(t)
 		t = next
 	}
 	return true
@@ -143,14 +112,13 @@ func (q *runQueue) len() int {
 	return max(n, 0) + int(q.spill.n.Load())
 }
 
-// steal takes half of the ring, rounded up, or a batch of the spill, from
-// another worker's queue, as a list.
+// steal takes half of the ring, rounded up, or, if that is empty, a batch of
+// the spill, from another worker's queue, as a list.
 func (q *runQueue) steal() (first *task) {
 	for {
 		head := q.head.Load()
 		copying, take := unpackHead(head)
-		tail := q.tail.Load()
-		n := tail - take
+		n := q.tail.Load() - take
 		if copying != take || n > ringSize {
 			return nil // another thief is here, or head moved between the two loads
 		}
@@ -158,44 +126,59 @@ func (q *runQueue) steal() (first *task) {
 			return q.spill.take(ringSize / 2)
 		}
 		n -= n / 2
-		if !q.head.CompareAndSwap(head, packHead(copying, take+n)) {
-			continue
-		}
-		first, _ = q.unlink(take, n)
-		for {
-			head := q.head.Load()
-			_, now := unpackHead(head)
-			if q.head.CompareAndSwap(head, packHead(now, now)) {
-				return first
-			}
+		if q.head.CompareAndSwap(head, packHead(copying, take+n)) {
+			first = q.unlink(take, n)
+			q.releaseCopied()
+			return first
 		}
 	}
 }
 
-func (s *spill) add(first, last *task, n int32) {
+// unlink empties n claimed slots and returns what was there as a list.
+func (q *runQueue) unlink(from, n uint32) (first *task) {
+	var last *task
+	for i := from; i != from+n; i++ {
+		t := q.ring[i&ringMask]
+		q.ring[i&ringMask] = nil
+		if first == nil {
+			first = t
+		} else {
+			last.next = t
+		}
+		last = t
+	}
+	last.next = nil
+	return first
+}
+
+// releaseCopied lets the owner use the slots again that a thief has emptied.
+func (q *runQueue) releaseCopied() {
+	for {
+		head := q.head.Load()
+		_, take := unpackHead(head)
+		if q.head.CompareAndSwap(head, packHead(take, take)) {
+			return
+		}
+	}
+}
+
+// add appends t and returns how many there are.
+func (s *spill) add(t *task) int32 {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.next = nil
 	if s.last == nil {
-		s.first = first
+		s.first = t
 	} else {
-		s.last.next = first
+		s.last.next = t
 	}
-	s.last = last
-	s.n.Add(n)
-	s.mu.Unlock()
-}
-
-func (s *spill) addList(first *task) {
-	last, n := first, int32(1)
-	for last.next != nil {
-		last = last.next
-		n++
-	}
-	s.add(first, last, n)
+	s.last = t
+	return s.n.Add(1)
 }
 
 // take removes the oldest tasks, at most limit, as a list.
 func (s *spill) take(limit int) (first *task) {
-	if s.n.Load() == 0 {
+	if limit <= 0 || s.n.Load() == 0 {
 		return nil
 	}
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ type Runtime struct {
 	foreign  atomic.Int64  // tasks spawned from outside
 	closing  atomic.Bool   // no new tasks
 	stopping atomic.Bool   // workers end
+	resting  atomic.Int32  // workers that wait in the kernel without a limit
 	told     chan struct{} // a worker has told how many tasks it has
 
 	mu       sync.Mutex
@@ -56,8 +58,37 @@ type Runtime struct {
 	ended    chan struct{} // closed when Shutdown is through
 }
 
-// ours knows the goroutines of all workers and coroutines, by getg.
-var ours sync.Map // uintptr to *worker
+// pools is the workers of all runtimes, to find out whether the caller runs on
+// one. It is replaced, never changed.
+var pools struct {
+	mu  sync.Mutex
+	all atomic.Pointer[[]*worker]
+}
+
+// callersWorker returns the worker on whose thread the caller runs; nil if it
+// is a goroutine outside.
+func callersWorker() *worker {
+	if all := pools.all.Load(); all != nil {
+		for _, w := range *all {
+			if w.runsCaller() {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+// changePools replaces pools.all by what change makes of a copy of it.
+func changePools(change func([]*worker) []*worker) {
+	pools.mu.Lock()
+	defer pools.mu.Unlock()
+	var all []*worker
+	if old := pools.all.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	all = change(all)
+	pools.all.Store(&all)
+}
 
 // New starts a runtime. It fails if cfg makes no sense or the operating system
 // refuses what is needed.
@@ -80,7 +111,7 @@ func New(cfg Config) (*Runtime, error) {
 		rt.failures.report = reportFailure
 	}
 	for i := range n {
-		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]uint32, n)}
+		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]uint32, n), batch: pollsPerRound}
 		w.live.Store(unknown)
 		if err := w.reactor.open(); err != nil {
 			for _, w := range rt.workers {
@@ -99,6 +130,7 @@ func New(cfg Config) (*Runtime, error) {
 		go w.run(&ready)
 	}
 	ready.Wait()
+	changePools(func(all []*worker) []*worker { return append(all, rt.workers...) })
 	return rt, nil
 }
 
@@ -149,7 +181,7 @@ func (rt *Runtime) spawner() (*Runtime, *worker) { return rt, nil }
 
 // place returns the worker for the next thing that comes from outside.
 func (rt *Runtime) place() *worker {
-	return rt.workers[int(rt.placed.Add(1))%len(rt.workers)]
+	return rt.workers[rt.placed.Add(1)%uint32(len(rt.workers))]
 }
 
 // placeConn returns the worker for the next connection: each in turn, but if
@@ -371,7 +403,7 @@ func (p *procCount) add(n int) {
 // mustNotBlock panics if the caller runs on a thread of a pool, which it is
 // about to block.
 func mustNotBlock(what, instead string) {
-	if _, inside := ours.Load(getg()); inside {
+	if callersWorker() != nil {
 		panic("async: " + what + " was called in a task and would block its worker; use " + instead)
 	}
 }

@@ -15,7 +15,7 @@ type scope struct {
 	t        *task    // woken when the scope ends
 	parent   *Context // nil in the scope of a task's own Context
 	deadline time.Time
-	status   atomic.Uint32
+	status   atomic.Uint32 // written under mu
 
 	mu      sync.Mutex
 	alarm   alarm
@@ -67,13 +67,15 @@ func (sc *scope) err() error {
 // end ends the scope, once. from is the worker on whose thread the caller
 // runs, or nil.
 func (sc *scope) end(status uint32, from *worker) {
-	if !sc.status.CompareAndSwap(scopeOpen, status) {
-		return
-	}
 	if from == nil {
-		from = sc.t.onThread()
+		from = callersWorker()
 	}
 	sc.mu.Lock()
+	if sc.status.Load() != scopeOpen {
+		sc.mu.Unlock()
+		return
+	}
+	sc.status.Store(status)
 	sc.alarm.stop(from)
 	if sc.done != nil {
 		close(sc.done)

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -32,10 +33,11 @@ func listenSocket(network string, laddr *net.TCPAddr) (int, error) {
 	switch {
 	case network != "tcp" && network != "tcp4" && network != "tcp6":
 		return -1, net.UnknownNetworkError(network)
-	case network == "tcp" && len(laddr.IP) == 0:
-		// Both families at once if the system has IPv6.
-		if fd, err := bindAndListen(unix.AF_INET6, &unix.SockaddrInet6{Port: laddr.Port}, false); err == nil {
-			return fd, nil
+	case network == "tcp" && (len(laddr.IP) == 0 || laddr.IP.IsUnspecified()):
+		// Both families at once if the system has IPv6, as package net does.
+		fd, err := bindAndListen(unix.AF_INET6, &unix.SockaddrInet6{Port: laddr.Port}, false)
+		if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fd, err
 		}
 		return bindAndListen(unix.AF_INET, &unix.SockaddrInet4{Port: laddr.Port}, false)
 	}

@@ -45,9 +45,11 @@ const (
 	// before it does, and cleared again only if that fails.
 	sourceRegistered
 
-	// sourceDrained is set when a read took less than it had room for, or
-	// nothing: there will be an event before there is more. It saves the
-	// system call that would only say EAGAIN.
+	// sourceDrained is set while a read is under way, and stays set if it took
+	// less than it had room for: there will be an event before there is more.
+	// It saves the system call that would only say EAGAIN. A read that got all
+	// it asked for, or failed, clears it. (Setting it afterwards instead would
+	// miss what came between the system call and that.)
 	sourceDrained
 
 	// sourceFull is the same for writes.
@@ -62,25 +64,25 @@ const (
 	sourceUse
 )
 
-// begin begins a use; it reports false if the source is closed.
-func (s *sourceState) begin() bool {
+// begin begins a use, and sets mark. It reports false if the source is closed.
+func (s *sourceState) begin(mark uint32) bool {
 	for {
 		old := s.bits.Load()
 		if old&sourceClosed != 0 {
 			return false
 		}
-		if s.bits.CompareAndSwap(old, old+sourceUse) {
+		if s.bits.CompareAndSwap(old, (old|mark)+sourceUse) {
 			return true
 		}
 	}
 }
 
-// finish ends a use, and sets or clears what it has learned. It reports
-// whether the descriptor is now the caller's to close.
-func (s *sourceState) finish(set, clear uint32) (last bool) {
+// finish ends a use, and clears mark. It reports whether the descriptor is now
+// the caller's to close.
+func (s *sourceState) finish(mark uint32) (last bool) {
 	for {
 		old := s.bits.Load()
-		next := (old-sourceUse)&^clear | set
+		next := (old - sourceUse) &^ mark
 		if s.bits.CompareAndSwap(old, next) {
 			return next&sourceClosed != 0 && next < sourceUse
 		}
@@ -108,7 +110,7 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	if !cx.spend() {
 		return 0, ErrPending
 	}
-	if h.expired(cx) {
+	if h.expired() {
 		return 0, os.ErrDeadlineExceeded
 	}
 	mark := sourceDrained
@@ -117,11 +119,11 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	}
 	for {
 		if s.exhausted(mark) {
-			if waits, err := s.wait(cx, h); waits || err != nil {
+			if waits, err := s.wait(cx, h, mark); waits || err != nil {
 				return 0, err
 			}
 		}
-		if !s.state.begin() {
+		if !s.state.begin(mark) {
 			return 0, net.ErrClosed
 		}
 		n, exhausted, err := op(int(s.fd))
@@ -129,19 +131,26 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 			n, exhausted, err = op(int(s.fd))
 		}
 		again := err == unix.EAGAIN
-		set, clear := uint32(0), mark
-		if exhausted || again {
-			set, clear = mark, 0
-		}
-		if s.state.finish(set, clear) {
-			s.release()
+		if again || exhausted && err == nil {
+			s.use(0)
+		} else {
+			s.use(mark)
+			// Whoever began to wait because this use had set the mark may try.
+			h.waiters.stir(cx.here())
 		}
 		if !again {
 			return n, err
 		}
-		if waits, err := s.wait(cx, h); waits || err != nil {
+		if waits, err := s.wait(cx, h, 0); waits || err != nil {
 			return 0, err
 		}
+	}
+}
+
+// use ends a use of the descriptor; see sourceState.finish.
+func (s *source) use(mark uint32) {
+	if s.state.finish(mark) {
+		s.release()
 	}
 }
 
@@ -152,21 +161,34 @@ func (s *source) exhausted(mark uint32) bool {
 }
 
 // wait takes a place for cx's task among those who wait for an event. It
-// returns true and ErrPending if the caller must wait; false if there has been
-// an event, which it consumes.
-func (s *source) wait(cx *Context, h *half) (waits bool, err error) {
-	if err := s.register(cx); err != nil {
-		return false, err
+// returns true and ErrPending if the caller must wait; false if it should try,
+// because there has been an event, which is consumed, or because the mark for
+// which it came here is no longer set.
+func (s *source) wait(cx *Context, h *half, mark uint32) (waits bool, err error) {
+	for {
+		if err := s.register(cx); err != nil {
+			return false, err
+		}
+		if !h.waiters.join(cx.waker()) {
+			return false, nil
+		}
+		// Whoever changed one of these may have looked into the slot before
+		// the task stood there.
+		bits := s.state.bits.Load()
+		switch {
+		case bits&sourceClosed != 0:
+			return false, net.ErrClosed
+		case bits&sourceRegistered == 0:
+			continue // somebody else's try has failed
+		case bits&mark != mark:
+			return false, nil
+		}
+		if w := s.home.Load(); w != nil && w.reactor.closed.Load() {
+			return false, ErrShutdown
+		}
+		h.arm(cx)
+		return true, ErrPending
 	}
-	if !h.waiters.join(cx.waker()) {
-		return false, nil
-	}
-	// Close may have looked into the slot before the task stood there.
-	if s.state.has(sourceClosed) {
-		return false, net.ErrClosed
-	}
-	h.arm(cx)
-	return true, ErrPending
 }
 
 // register makes events come, if they don't yet.
@@ -178,7 +200,7 @@ func (s *source) register(cx *Context) error {
 	if w == nil {
 		w = cx.home()
 	}
-	if !s.state.begin() {
+	if !s.state.begin(0) {
 		return net.ErrClosed
 	}
 	err := w.rt.fds.set(int(s.fd), s)
@@ -186,21 +208,21 @@ func (s *source) register(cx *Context) error {
 		s.home.Store(w)
 		err = w.reactor.register(int(s.fd))
 	}
-	failed := uint32(0)
-	if err != nil {
-		w.rt.fds.set(int(s.fd), nil)
-		s.home.Store(nil)
-		failed = sourceRegistered
+	if err == nil {
+		s.use(0)
+		return nil
 	}
-	if s.state.finish(0, failed) {
-		s.release()
-	}
-	if err != nil {
-		// Those who relied on this registration try for themselves.
-		s.rd.waiters.stir(nil)
-		s.wr.waiters.stir(nil)
-	}
+	w.rt.fds.set(int(s.fd), nil)
+	s.home.Store(nil)
+	s.use(sourceRegistered)
+	s.stir() // those who relied on this try for themselves
 	return err
+}
+
+// stir makes all who wait look again.
+func (s *source) stir() {
+	s.rd.waiters.stir(nil)
+	s.wr.waiters.stir(nil)
 }
 
 // ready wakes those who wait for what has happened. w is the worker that runs
@@ -242,16 +264,22 @@ func (s *source) release() error {
 	return os.NewSyscallError("close", unix.Close(int(s.fd)))
 }
 
-// control calls f with the descriptor, which stays open meanwhile.
-func (s *source) control(f func(fd int) error) error {
-	if !s.state.begin() {
+// idle is an operation that has nothing to do: it fails only if the source is
+// closed.
+func (s *source) idle() error {
+	if s.state.has(sourceClosed) {
 		return net.ErrClosed
 	}
-	err := f(int(s.fd))
-	if s.state.finish(0, 0) {
-		s.release()
+	return nil
+}
+
+// control calls f with the descriptor, which stays open meanwhile.
+func (s *source) control(f func(fd int) error) error {
+	if !s.state.begin(0) {
+		return net.ErrClosed
 	}
-	return err
+	defer s.use(0)
+	return f(int(s.fd))
 }
 
 // limit is the deadline of one half. The timer is set when somebody waits, and
@@ -285,13 +313,13 @@ func (h *half) setDeadline(t time.Time) {
 }
 
 // expired reports whether the deadline has passed.
-func (h *half) expired(cx *Context) bool {
+func (h *half) expired() bool {
 	l := h.limit.Load()
 	if l == nil {
 		return false
 	}
 	at := l.at.Load()
-	return at != 0 && cx.now() >= at
+	return at != 0 && nanos() >= at
 }
 
 // arm sees to it that those who wait are woken at the deadline.

@@ -162,7 +162,7 @@ func (t *task) schedule(from *worker) {
 		return
 	}
 	w := t.w
-	if from == nil && w.g == getg() {
+	if from == nil && w.runsCaller() {
 		from = w
 	}
 	switch {
@@ -188,13 +188,4 @@ func (t *task) wait() {
 		return
 	}
 	t.w.running.wait()
-}
-
-// worker returns the worker on whose thread the caller runs if t's task is
-// being run there by it, and nil if it runs elsewhere.
-func (t *task) onThread() *worker {
-	if w := t.w; w != nil && t.kind <= kindStraight && (t.g == getg() || w.g == getg()) {
-		return w
-	}
-	return nil
 }

@@ -25,6 +25,7 @@ import (
 // and the garbage collector does not close it.
 type TCPConn struct {
 	src          source
+	network      *string // "tcp", "tcp4" or "tcp6", as it was asked for
 	laddr, raddr *net.TCPAddr
 }
 
@@ -39,10 +40,10 @@ func (c *TCPConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
 		p = p[:maxIO]
 	}
+	if len(p) == 0 {
+		return 0, c.wrap("read", c.src.idle())
+	}
 	n, err := c.src.attempt(cx, &c.src.rd, func(fd int) (int, bool, error) {
-		if len(p) == 0 {
-			return 0, false, nil
-		}
 		n, err := unix.Read(fd, p)
 		if n == 0 && err == nil {
 			return 0, false, io.EOF
@@ -58,10 +59,10 @@ func (c *TCPConn) PollWrite(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
 		p = p[:maxIO]
 	}
+	if len(p) == 0 {
+		return 0, c.wrap("write", c.src.idle())
+	}
 	n, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
-		if len(p) == 0 {
-			return 0, false, nil
-		}
 		n, err := unix.Write(fd, p)
 		return n, n < len(p), err
 	})
@@ -77,7 +78,8 @@ func (c *TCPConn) Read(cx *Context, p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes all of p, unless it fails. n says how much was written.
+// Write writes all of p, unless it fails. n says how much was written. Data of
+// several Writes at once may be mixed where one has to wait in its middle.
 func (c *TCPConn) Write(cx *Context, p []byte) (n int, err error) {
 	for {
 		m, err := await(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p[n:]) })
@@ -129,8 +131,8 @@ func (c *TCPConn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, &
 func (c *TCPConn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, &c.src.wr) }
 
 func (c *TCPConn) setDeadline(t time.Time, halves ...*half) error {
-	if c.src.state.has(sourceClosed) {
-		return c.wrap("set", net.ErrClosed)
+	if err := c.src.idle(); err != nil {
+		return wrapOp("set", *c.network, nil, c.laddr, err)
 	}
 	for _, h := range halves {
 		h.setDeadline(t)
@@ -190,15 +192,15 @@ func (c *TCPConn) wrap(op string, err error) error {
 	if err == nil || err == ErrPending || err == io.EOF {
 		return err
 	}
-	return wrapOp(op, c.laddr, c.raddr, err)
+	return wrapOp(op, *c.network, c.laddr, c.raddr, err)
 }
 
 // wrapOp is the one place where a net.OpError of a connection is made.
-func wrapOp(op string, source, addr *net.TCPAddr, err error) error {
+func wrapOp(op, network string, source, addr *net.TCPAddr, err error) error {
 	if errno, ok := err.(syscall.Errno); ok {
 		err = os.NewSyscallError(op, errno)
 	}
-	e := &net.OpError{Op: op, Net: "tcp", Err: err}
+	e := &net.OpError{Op: op, Net: network, Err: err}
 	if source != nil {
 		e.Source = source
 	}
@@ -215,9 +217,10 @@ func wrapOp(op string, source, addr *net.TCPAddr, err error) error {
 // descriptors left, Accept waits and tries again, ever more slowly, up to once
 // a second; connections wait in the backlog meanwhile.
 type TCPListener struct {
-	src   source
-	laddr *net.TCPAddr
-	fixed bool // accepted connections have the listener's address
+	src     source
+	network *string
+	laddr   *net.TCPAddr
+	fixed   bool // accepted connections have the listener's address
 
 	mu    sync.Mutex
 	delay time.Duration // of the next try after a failure; 0: the last try did not fail
@@ -243,7 +246,7 @@ func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: laddr, Err: err}
 	}
-	l := &TCPListener{src: source{fd: int32(fd)}, laddr: localAddr(fd)}
+	l := &TCPListener{src: source{fd: int32(fd)}, network: &network, laddr: localAddr(fd)}
 	l.fixed = !l.laddr.IP.IsUnspecified()
 	return l, nil
 }
@@ -280,7 +283,7 @@ func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) {
 			return l.conn(fd, from), nil
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			l.backOff(cx)
-			if waits, err := l.src.wait(cx, &l.src.rd); waits || err != nil {
+			if waits, err := l.src.wait(cx, &l.src.rd, 0); waits || err != nil {
 				return nil, l.wrap(err)
 			}
 		default:
@@ -292,7 +295,7 @@ func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) {
 // conn makes a connection of an accepted descriptor. The options that a
 // connection has by default come with it from the listener's descriptor.
 func (l *TCPListener) conn(fd int, from unix.Sockaddr) *TCPConn {
-	c := &TCPConn{src: source{fd: int32(fd)}, laddr: l.laddr, raddr: tcpAddr(from)}
+	c := &TCPConn{src: source{fd: int32(fd)}, network: l.network, laddr: l.laddr, raddr: tcpAddr(from)}
 	if !l.fixed {
 		c.laddr = localAddr(fd)
 	}
@@ -343,7 +346,7 @@ func (l *TCPListener) Close() error {
 	l.alarm.stop(nil)
 	l.mu.Unlock()
 	if err != nil {
-		return wrapOp("close", nil, l.laddr, err)
+		return wrapOp("close", *l.network, nil, l.laddr, err)
 	}
 	return nil
 }
@@ -354,8 +357,8 @@ func (l *TCPListener) Addr() net.Addr { return l.laddr }
 // SetDeadline sets the time after which Accept fails with
 // os.ErrDeadlineExceeded; the zero time means never.
 func (l *TCPListener) SetDeadline(t time.Time) error {
-	if l.src.state.has(sourceClosed) {
-		return wrapOp("set", nil, l.laddr, net.ErrClosed)
+	if err := l.src.idle(); err != nil {
+		return wrapOp("set", *l.network, nil, l.laddr, err)
 	}
 	l.src.rd.setDeadline(t)
 	return nil
@@ -365,7 +368,7 @@ func (l *TCPListener) wrap(err error) error {
 	if err == nil || err == ErrPending {
 		return err
 	}
-	return wrapOp("accept", nil, l.laddr, err)
+	return wrapOp("accept", *l.network, nil, l.laddr, err)
 }
 
 // Incoming returns the stream of connections. It has no end: once the listener
@@ -410,9 +413,9 @@ func DialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, 
 }
 
 func dialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
-	fail := func(err error) (*TCPConn, error) { return nil, wrapOp("dial", laddr, raddr, err) }
+	fail := func(err error) (*TCPConn, error) { return nil, wrapOp("dial", network, laddr, raddr, err) }
 	if raddr == nil {
-		return fail(&net.AddrError{Err: "missing address"})
+		return fail(errMissingAddress)
 	}
 	if cx.ended() {
 		return fail(cx.Err())
@@ -421,7 +424,7 @@ func dialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, 
 	if err != nil {
 		return fail(err)
 	}
-	c := &TCPConn{src: source{fd: int32(fd)}}
+	c := &TCPConn{src: source{fd: int32(fd)}, network: &network}
 	switch err = unix.Connect(fd, sa); err {
 	case nil, unix.EISCONN:
 		err = nil

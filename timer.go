@@ -8,17 +8,24 @@ import (
 	"github.com/google/btree"
 )
 
-// Time in this package is a count of nanoseconds since epoch, monotonic. Only
-// the worker's turn, and code outside the pool, reads the clock.
+// Time in this package is a count of nanoseconds since epoch, monotonic.
 var epoch = time.Now()
 
-func nanos() int64              { return int64(time.Since(epoch)) }
-func nanosAt(t time.Time) int64 { return int64(t.Sub(epoch)) }
-func tickAfter(at int64) int64  { return (at + tick - 1) / tick }
-func saturate(d time.Duration) int64 {
-	const forever = 1 << 62 // 146 years
-	return min(max(int64(d), 0), forever-nanos())
-}
+// eternity is later than any time that matters, by far, and far enough from
+// the ends of int64 to add to.
+const eternity = int64(1) << 61 // 73 years
+
+func nanos() int64 { return int64(time.Since(epoch)) }
+
+func nanosAt(t time.Time) int64 { return clampTime(int64(t.Sub(epoch))) }
+
+// after returns the time d from now; now if d is negative.
+func after(d time.Duration) int64 { return nanos() + max(clampTime(int64(d)), 0) }
+
+func clampTime(t int64) int64 { return min(max(t, -eternity), eternity) }
+
+// tickAfter returns the first tick that does not end before the time at.
+func tickAfter(at int64) int64 { return (at + tick - 1) / tick }
 
 // tick is how finely timers are kept apart. Those that fall in the same one
 // fire together, at its end, never before their time. 16 microseconds is less
@@ -258,12 +265,12 @@ type sleep struct {
 // at once if d is not positive. It is late by as much as the load makes it,
 // and at least by up to 16 microseconds; it is never early.
 func NewSleep(d time.Duration) Future[None] {
-	return &sleep{until: nanos() + saturate(d)}
+	return &sleep{until: after(d)}
 }
 
 func (s *sleep) Poll(cx *Context) (None, error) {
 	w := cx.here()
-	if cx.now() >= s.until {
+	if nanos() >= s.until {
 		s.Cancel()
 		return None{}, nil
 	}
@@ -278,7 +285,7 @@ func (s *sleep) Poll(cx *Context) (None, error) {
 
 func (s *sleep) Cancel() {
 	if s.t != nil {
-		s.alarm.stop(s.t.onThread())
+		s.alarm.stop(callersWorker())
 		s.t = nil
 	}
 }
@@ -310,7 +317,7 @@ func (t *timeout[T]) Poll(cx *Context) (T, error) {
 		return v, err
 	}
 	if t.sleep == nil {
-		t.sleep = &sleep{until: cx.now() + saturate(t.d)}
+		t.sleep = &sleep{until: after(t.d)}
 	}
 	if _, err := t.sleep.Poll(cx); err != ErrPending {
 		giveUp(t.f)
