@@ -52,6 +52,8 @@ func (rt *Runtime) enter(p *parker) bool {
 	if rt.shutting {
 		return false
 	}
+	rt.entered++
+	p.id = rt.entered
 	rt.outside[p] = struct{}{}
 	return true
 }

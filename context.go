@@ -205,8 +205,11 @@ func (cx *Context) derive(deadline time.Time) (*Context, context.CancelFunc) {
 	}
 	child := &Context{t: cx.t}
 	child.sc.Store(sc)
-	if !deadline.IsZero() {
-		sc.arm(w, nanosAt(deadline))
+	if at := nanosAt(deadline); deadline.IsZero() {
+	} else if at <= nanos() {
+		sc.end(scopeExpired, w)
+	} else {
+		sc.arm(w, at)
 	}
 	return child, func() { sc.end(scopeCancelled, nil) }
 }

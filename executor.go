@@ -60,7 +60,7 @@ type worker struct {
 	yielded   bool       // the current task wants to be queued again
 	unwinding bool       // the worker ends, and unwinds what still waits
 	stopped   bool
-	flip      bool // which of the two queues is served first
+	flip      bool // which of the two run-next slots is served first
 	budget    int  // operations left to the current poll
 	inARow    int  // servings of the run-next slot since the last other one
 	local     localQueue
@@ -202,10 +202,9 @@ func (w *worker) caught() {
 }
 
 // pick returns the next task to run: one in a run-next slot, but not too often
-// in a row, else the oldest of a queue. What only this worker may run and what
-// any may run have a slot and a queue each, served first in turn.
+// in a row, else the oldest. What only this worker may run and what any may run
+// have a slot and a queue each.
 func (w *worker) pick() *task {
-	w.flip = !w.flip
 	if w.inARow < nextInARow {
 		if t := w.takeNext(); t != nil {
 			w.inARow++
@@ -213,21 +212,20 @@ func (w *worker) pick() *task {
 		}
 	}
 	w.inARow = 0
-	if w.flip {
-		if t := w.local.pop(); t != nil {
-			return t
-		}
+	if t := w.local.pop(w.queue.next(), false); t != nil {
+		return t
 	}
 	if t := w.queue.pop(); t != nil {
 		return t
 	}
-	if t := w.local.pop(); t != nil {
+	if t := w.local.pop(0, true); t != nil {
 		return t
 	}
 	return w.takeNext()
 }
 
 func (w *worker) takeNext() *task {
+	w.flip = !w.flip // neither slot may keep the other waiting
 	if w.flip || w.nextLocal == nil {
 		if w.next.Load() != nil {
 			if t := w.next.Swap(nil); t != nil { // a thief may be faster
@@ -243,7 +241,9 @@ func (w *worker) takeNext() *task {
 // poll runs t once and decides what becomes of it.
 func (w *worker) poll(t *task) {
 	t.state.begin()
-	t.w = w
+	if t.w != w {
+		t.w = w
+	}
 	w.current = t
 	w.budget = operationsPerPoll
 	done := t.body.poll(w)
@@ -278,7 +278,7 @@ func (w *worker) yield(t *task) {
 // push appends t, which the caller holds, to its queue.
 func (w *worker) push(t *task) {
 	if !t.movable() {
-		w.local.push(t)
+		w.local.push(t, w.queue.ticket())
 	} else if w.queue.push(t) {
 		w.askHelp()
 	}

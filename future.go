@@ -61,6 +61,9 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	t := cx.beginAwait()
 	for {
 		if cx.ended() {
+			if !cx.spend() {
+				t.wait() // code that ignores cancellation must not keep its worker
+			}
 			var zero T
 			return zero, errAbandoned
 		}

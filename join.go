@@ -154,7 +154,8 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 
 // gaveIn reports whether err only says that the task did what it was told.
 func (t *task) gaveIn(err error) bool {
-	return err == ErrShutdown || t.state.cancelled() && errors.Is(err, context.Canceled)
+	var p *PanicError
+	return err == ErrShutdown || t.state.cancelled() && errors.Is(err, context.Canceled) && !errors.As(err, &p)
 }
 
 // plain is a task that polls a future.

@@ -105,6 +105,15 @@ func (q *runQueue) refill() bool {
 	return true
 }
 
+// ticket returns the place that a task would get that is pushed now, and next
+// that of the task that pop returns next.
+func (q *runQueue) ticket() uint32 { return q.tail.Load() + uint32(q.spill.n.Load()) }
+
+func (q *runQueue) next() uint32 {
+	_, take := unpackHead(q.head.Load())
+	return take
+}
+
 // len returns about how many tasks there are. Anybody may call it.
 func (q *runQueue) len() int {
 	_, take := unpackHead(q.head.Load())
@@ -204,32 +213,46 @@ func (s *spill) take(limit int) (first *task) {
 
 // localQueue holds the tasks that only their worker may run: straight-line
 // tasks that have begun. Nobody else sees it, so it needs no atomics.
+//
+// Each entry has a ticket: the place that it would have got in the worker's
+// runQueue. So the two can be served as if they were one.
 type localQueue struct {
-	ring    []*task // its length is a power of two
+	ring    []localEntry // its length is a power of two
 	head, n int
 }
 
-func (q *localQueue) push(t *task) {
+type localEntry struct {
+	t      *task
+	ticket uint32
+}
+
+func (q *localQueue) push(t *task, ticket uint32) {
 	if q.n == len(q.ring) {
 		q.grow()
 	}
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = t
+	q.ring[(q.head+q.n)&(len(q.ring)-1)] = localEntry{t, ticket}
 	q.n++
 }
 
-func (q *localQueue) pop() *task {
+// pop takes the oldest task if its turn has come: if its ticket is not after
+// next, or if it need not wait for others.
+func (q *localQueue) pop(next uint32, alone bool) *task {
 	if q.n == 0 {
 		return nil
 	}
-	t := q.ring[q.head]
-	q.ring[q.head] = nil
+	e := &q.ring[q.head]
+	if !alone && int32(e.ticket-next) > 0 {
+		return nil
+	}
+	t := e.t
+	e.t = nil
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
 	return t
 }
 
 func (q *localQueue) grow() {
-	ring := make([]*task, max(64, 2*len(q.ring)))
+	ring := make([]localEntry, max(64, 2*len(q.ring)))
 	for i := range q.n {
 		ring[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
 	}

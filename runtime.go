@@ -15,7 +15,8 @@ import (
 
 // Config says how a Runtime is made. The zero Config is a good one.
 type Config struct {
-	// Workers is how many threads run tasks; 0 means GOMAXPROCS.
+	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
+	// other runtimes have added to it.
 	Workers int
 
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
@@ -47,6 +48,7 @@ type Runtime struct {
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	foreign  atomic.Int64  // tasks spawned from outside
+	refused  atomic.Int64  // those of them that came too late
 	closing  atomic.Bool   // no new tasks
 	stopping atomic.Bool   // workers end
 	resting  atomic.Int32  // workers that wait in the kernel without a limit
@@ -54,6 +56,7 @@ type Runtime struct {
 
 	mu       sync.Mutex
 	outside  map[*parker]struct{} // goroutines in BlockOn
+	entered  uint64               // how many there have been; numbers them
 	shutting bool
 	ended    chan struct{} // closed when Shutdown is through
 }
@@ -98,7 +101,7 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("async: Config.Workers is %d; it can be 0 to %d", n, maxWorkers)
 	}
 	if n == 0 {
-		n = runtime.GOMAXPROCS(0)
+		n = procs.own()
 	}
 	rt := &Runtime{
 		ownProcs: !cfg.SharedProcs,
@@ -204,16 +207,19 @@ func (rt *Runtime) placeConn() *worker {
 func (rt *Runtime) spawn(t *task) {
 	// Counted before closing is looked at: see live.
 	n := rt.foreign.Add(1)
-	t.id = uint64(n) * uint64(len(rt.workers)+1)
+	t.id = rt.outsideID(n)
 	t.w = rt.place()
 	if rt.closing.Load() {
-		rt.foreign.Add(-1)
+		rt.refused.Add(1)
 		notify(rt.told)
 		t.body.abort(nil, ErrShutdown)
 		return
 	}
 	t.w.send(t)
 }
+
+// outsideID numbers what comes from outside; see worker.spawn for the others.
+func (rt *Runtime) outsideID(n int64) uint64 { return uint64(n) * uint64(len(rt.workers)+1) }
 
 // help wakes a worker that sleeps, so that it takes over some of w's tasks.
 func (rt *Runtime) help(w *worker) {
@@ -255,6 +261,11 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.shutting = true
 	rt.mu.Unlock()
 	if !first {
+		select {
+		case <-rt.ended:
+			return nil
+		default:
+		}
 		select {
 		case <-rt.ended:
 			return nil
@@ -331,7 +342,8 @@ func (rt *Runtime) drain(ctx context.Context) error {
 // live returns how many tasks live, or more than that. Since closing is set
 // before and every worker tells after it has seen it, no spawn is missed.
 func (rt *Runtime) live() (n int64) {
-	n = rt.foreign.Load()
+	n = -rt.refused.Load()
+	n += rt.foreign.Load()
 	for _, w := range rt.workers {
 		n += w.live.Load()
 	}
@@ -347,18 +359,25 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 			infos = append(infos, t.info())
 		}
 	}
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for p := range rt.outside {
+		infos = append(infos, p.info())
+	}
 	return infos
 }
 
 // A TaskInfo describes a task at one moment.
 type TaskInfo struct {
 	ID    uint64
-	State string // "waiting", or "runnable" if it runs or is queued
+	State string // "waiting"; "runnable" if it runs or is queued; of a goroutine in BlockOn "goroutine"
 }
 
 func (t *task) info() TaskInfo {
 	state := "runnable"
-	if t.state.bits.Load()&taskIdle != 0 {
+	if t.kind == kindGoroutine {
+		state = "goroutine"
+	} else if t.state.bits.Load()&taskIdle != 0 {
 		state = "waiting"
 	}
 	return TaskInfo{ID: t.id, State: state}
@@ -392,11 +411,22 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // procs keeps GOMAXPROCS raised by the number of workers that run.
 var procs procCount
 
-type procCount struct{ mu sync.Mutex }
+type procCount struct {
+	mu    sync.Mutex
+	added int
+}
+
+// own returns GOMAXPROCS without what runtimes have added.
+func (p *procCount) own() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(runtime.GOMAXPROCS(0)-p.added, 1)
+}
 
 func (p *procCount) add(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.added += n
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0)+n, 1))
 }
 

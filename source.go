@@ -141,7 +141,7 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 		if !again {
 			return n, err
 		}
-		if waits, err := s.wait(cx, h, 0); waits || err != nil {
+		if waits, err := s.wait(cx, h, mark); waits || err != nil {
 			return 0, err
 		}
 	}
@@ -162,8 +162,8 @@ func (s *source) exhausted(mark uint32) bool {
 
 // wait takes a place for cx's task among those who wait for an event. It
 // returns true and ErrPending if the caller must wait; false if it should try,
-// because there has been an event, which is consumed, or because the mark for
-// which it came here is no longer set.
+// because there has been an event, which is consumed, or because somebody has
+// cleared the mark for which it came here.
 func (s *source) wait(cx *Context, h *half, mark uint32) (waits bool, err error) {
 	for {
 		if err := s.register(cx); err != nil {
