@@ -30,6 +30,7 @@ func (f *failure) handled() { f.in.take(f) }
 // handler goes each failure once, and none that somebody joins in time.
 type failures struct {
 	report func(task uint64, err error)
+	over   <-chan struct{} // closed when the runtime has ended
 
 	mu      sync.Mutex
 	waiting map[*failure]struct{}
@@ -70,7 +71,8 @@ func (f *failure) unreachable() {
 	}
 }
 
-// flush reports all that wait.
+// flush reports all that wait. It is called when the runtime has ended, or the
+// program is about to.
 func (fs *failures) flush() {
 	fs.mu.Lock()
 	all := fs.waiting
@@ -96,7 +98,10 @@ const (
 func (fs *failures) hunt() {
 	var collected time.Time
 	for cycles := gcCycles(); ; {
-		time.Sleep(huntEvery)
+		select {
+		case <-time.After(huntEvery):
+		case <-fs.over:
+		}
 		fs.mu.Lock()
 		if len(fs.waiting) == 0 {
 			fs.hunting = false

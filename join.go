@@ -152,10 +152,12 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	}
 }
 
-// gaveIn reports whether err only says that the task did what it was told.
+// gaveIn reports whether err only says that the task did what it was told, or
+// that another one did that it waited for while everything was told to end.
 func (t *task) gaveIn(err error) bool {
 	var p *PanicError
-	return err == ErrShutdown || t.state.cancelled() && errors.Is(err, context.Canceled) && !errors.As(err, &p)
+	told := t.state.cancelled() || t.w.rt.closing.Load()
+	return err == ErrShutdown || told && errors.Is(err, context.Canceled) && !errors.As(err, &p)
 }
 
 // plain is a task that polls a future.

@@ -109,7 +109,7 @@ func New(cfg Config) (*Runtime, error) {
 		outside:  map[*parker]struct{}{},
 		ended:    make(chan struct{}),
 	}
-	rt.failures.report = cfg.Unhandled
+	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	if cfg.Unhandled == nil {
 		rt.failures.report = reportFailure
 	}

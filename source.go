@@ -117,12 +117,12 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	if h == &s.wr {
 		mark = sourceFull
 	}
-	for {
-		if s.exhausted(mark) {
-			if waits, err := s.wait(cx, h, mark); waits || err != nil {
-				return 0, err
-			}
+	if s.exhausted(mark) {
+		if waits, err := s.wait(cx, h, mark); waits || err != nil {
+			return 0, err
 		}
+	}
+	for {
 		if !s.state.begin(mark) {
 			return 0, net.ErrClosed
 		}
