@@ -75,9 +75,9 @@ type worker struct {
 	ids       uint64
 	spawned   uint64
 	ended     uint64
-	seen      []uint32 // the other workers' turns, when this one last looked
-	company   bool     // one of them had moved since the time before
-	left      []*task  // see lastTask
+	seen      []sighting
+	company   bool    // another worker has moved between the last two sightings
+	left      []*task // see lastTask
 
 	_ [64]byte
 	// Shared with the other workers.
@@ -96,6 +96,12 @@ type worker struct {
 	live    atomic.Int64 // see tell
 
 	_ [64]byte
+}
+
+// sighting is what a worker knows of another one: its turn, and since when.
+type sighting struct {
+	turn  uint32
+	since int64
 }
 
 // run is the goroutine of the worker.
@@ -394,20 +400,23 @@ func (w *worker) askHelp() {
 }
 
 // steal takes tasks from another worker: half the queue of one that asked for
-// help; from one that has not come round since this one looked before, and so
-// is in a long poll, all that can be run elsewhere. It reports whether there
-// was any. Tasks of other workers are left to them: that they wait at this
+// help; from one that has not come round for as long as watch, and so is in a
+// long poll, all that can be run elsewhere. It reports whether there was any.
+// Tasks of other workers are left to them: that they wait at this
 // moment does not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
 	w.company = false
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
+		seen := &w.seen[victim.index]
 		turn := victim.turn.Load()
-		moved := turn != w.seen[victim.index]
-		stuck := !moved && !victim.asleep.Load()
+		moved := turn != seen.turn
+		if moved {
+			*seen = sighting{turn, w.looked}
+		}
+		stuck := !moved && !victim.asleep.Load() && w.looked-seen.since >= int64(watch)
 		w.company = w.company || moved
-		w.seen[victim.index] = turn
 		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
 		if !asked && !stuck {
 			continue

@@ -114,7 +114,7 @@ func New(cfg Config) (*Runtime, error) {
 		rt.failures.report = reportFailure
 	}
 	for i := range n {
-		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]uint32, n), batch: pollsPerRound}
+		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]sighting, n), batch: pollsPerRound}
 		w.live.Store(unknown)
 		if err := w.reactor.open(); err != nil {
 			for _, w := range rt.workers {
