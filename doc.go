@@ -28,5 +28,6 @@
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
 // are its tools; reactor.go, source.go and tcp.go are what waits for sockets;
-// runtime.go starts and ends it all. docs/design.md says why it is so.
+// runtime.go and shutdown.go start and end it all. docs/design.md says why it
+// is so.
 package async
