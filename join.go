@@ -157,7 +157,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 func (t *task) gaveIn(err error) bool {
 	var p *PanicError
 	told := t.state.cancelled() || t.w.rt.closing.Load()
-	return err == ErrShutdown || told && errors.Is(err, context.Canceled) && !errors.As(err, &p)
+	return !errors.As(err, &p) && (errors.Is(err, ErrShutdown) || told && errors.Is(err, context.Canceled))
 }
 
 // plain is a task that polls a future.

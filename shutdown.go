@@ -20,10 +20,11 @@ import (
 // ErrShutdown; code that does not wait keeps its thread until it does.
 // Connections remain the property of those who opened them; close them.
 //
-// A second call waits for the first. Shutdown panics in a task of rt, for
-// which it would wait for ever.
+// A second call waits for the first. Shutdown panics in a task, and in a
+// function that BlockOn runs on rt: it would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
+	rt.mustNotBeInside()
 	rt.mu.Lock()
 	first := !rt.shutting
 	rt.shutting = true
@@ -67,6 +68,17 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	rt.failures.flush()
 	return err
+}
+
+// mustNotBeInside panics if the calling goroutine is in BlockOn.
+func (rt *Runtime) mustNotBeInside() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for p := range rt.outside {
+		if p.g == getg() {
+			panic("async: Runtime.Shutdown was called in a function that BlockOn runs on the runtime, and would wait for it; call it after BlockOn")
+		}
+	}
 }
 
 // unwindTime is how long Shutdown waits for workers to unwind their tasks once

@@ -1,0 +1,635 @@
+package async
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// threads counts the threads of the process, where that is known.
+func threads(t testing.TB) int {
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	names, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(names)
+}
+
+// ended returns a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestShutdownFreesEverything(t *testing.T) {
+	const rounds, workers = 10, 8
+	newTestRuntime(t, Config{Workers: 1}) // counts goroutines and descriptors when all is over
+	before := threads(t)
+	for range rounds {
+		rt, err := New(Config{Workers: workers})
+		require.NoError(t, err)
+		if runtime.GOOS == "linux" {
+			require.GreaterOrEqual(t, threads(t), workers)
+		}
+		for i := range workers {
+			_, err := join(t, Go(aimAt(rt, i), func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+			require.NoError(t, err)
+		}
+		require.NoError(t, rt.Shutdown(t.Context()))
+	}
+	// The Go runtime has started threads of its own meanwhile, but not as many
+	// as there were workers.
+	eventually(t, func() bool { return threads(t) < before+2*workers })
+}
+
+// A worker that is just going to sleep when Shutdown begins must notice it.
+func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
+	newTestRuntime(t, Config{Workers: 1})
+	for i := range 200 {
+		rt, err := New(Config{Workers: 1 + i%3})
+		require.NoError(t, err)
+		if i%2 == 0 {
+			_, err = join(t, SpawnFuture(rt, Ready(1)))
+			require.NoError(t, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		require.NoError(t, rt.Shutdown(ctx))
+		cancel()
+	}
+}
+
+func TestRuntimesSideBySide(t *testing.T) {
+	a := newTestRuntime(t, Config{Workers: 2})
+	b := newTestRuntime(t, Config{Workers: 2})
+	// Each waits for tasks of the other, and wakes them.
+	run := func(mine, other *Runtime) *JoinHandle[int] {
+		return Spawn(mine, func(cx *Context) (int, error) {
+			sum := 0
+			for range 100 {
+				v, err := Spawn(other, func(cx *Context) (int, error) {
+					if cx.here().rt != other {
+						return 0, errors.New("on the wrong runtime")
+					}
+					return 1, Yield(cx)
+				}).Await(cx)
+				if err != nil {
+					return 0, err
+				}
+				if cx.here().rt != mine {
+					return 0, errors.New("moved to another runtime")
+				}
+				sum += v
+			}
+			return sum, nil
+		})
+	}
+	var hs []*JoinHandle[int]
+	for range 4 {
+		hs = append(hs, run(a, b), run(b, a))
+	}
+	for _, h := range hs {
+		sum, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, 100, sum)
+	}
+
+	// A plain future may move to where it is woken, but not out of its runtime.
+	p := new(probe)
+	var on *Runtime
+	h := SpawnFuture(a, PollFunc(func(cx *Context) (int, error) {
+		on = cx.here().rt
+		return p.Poll(cx)
+	}))
+	eventually(t, func() bool { return waiting(h) })
+	_, err := join(t, SpawnFuture(b, PollFunc(func(*Context) (None, error) { p.resolve(nil); return None{}, nil })))
+	require.NoError(t, err)
+	_, err = join(t, h)
+	require.NoError(t, err)
+	require.Same(t, a, on)
+
+	require.NoError(t, b.Shutdown(t.Context()))
+	_, err = join(t, SpawnFuture(a, NewSleep(time.Microsecond)))
+	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
+}
+
+func TestProcs(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	shared := newTestRuntime(t, Config{Workers: 2, SharedProcs: true})
+	require.Equal(t, before, runtime.GOMAXPROCS(0))
+	own := newTestRuntime(t, Config{Workers: 3})
+	require.Equal(t, before+3, runtime.GOMAXPROCS(0))
+	second := newTestRuntime(t, Config{})
+	require.Len(t, second.workers, before, "the processors that another runtime has brought count as the program's")
+	require.Equal(t, before+3+before, runtime.GOMAXPROCS(0))
+	for _, rt := range []*Runtime{own, shared, second} {
+		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+		require.NoError(t, err)
+	}
+	require.NoError(t, own.Shutdown(t.Context()))
+	require.NoError(t, shared.Shutdown(t.Context()))
+	require.NoError(t, second.Shutdown(t.Context()))
+	require.NoError(t, second.Shutdown(t.Context()))
+	require.Equal(t, before, runtime.GOMAXPROCS(0))
+}
+
+func TestSpawnAfterShutdown(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
+	cx, _ := newPollCx(t, rt)
+	require.NoError(t, rt.Shutdown(t.Context()))
+
+	ran := func(*Context) error { panic("it ran") }
+	p := new(probe)
+	ids := map[uint64]bool{}
+	for _, s := range []Spawner{rt, cx} {
+		h := Go(s, ran)
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		ids[h.ID()] = true
+		f := SpawnFuture(s, p)
+		_, err = join(t, f)
+		require.Equal(t, ErrShutdown, err)
+		ids[f.ID()] = true
+	}
+	require.Len(t, ids, 4, "tasks have the same number")
+	require.Zero(t, p.polls.Load())
+	require.EqualValues(t, 2, p.cancels.Load())
+	_, err := BlockOn(rt, func(*Context) (None, error) { panic("it ran") })
+	require.Equal(t, ErrShutdown, err)
+	require.Zero(t, r.count())
+}
+
+func TestSpawnDuringShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	p := new(probe)
+	h := Go(rt, func(cx *Context) error {
+		Sleep(cx, time.Hour)
+		_, err := Go(cx, func(*Context) error { panic("it ran") }).result()
+		_, err2 := SpawnFuture(cx, p).result()
+		return errors.Join(
+			expect(err == ErrShutdown, "Go: %v", err),
+			expect(err2 == ErrShutdown, "SpawnFuture: %v", err2))
+	})
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, rt.Shutdown(t.Context()))
+	_, err := join(t, h)
+	require.NoError(t, err)
+	require.Zero(t, p.polls.Load())
+	require.EqualValues(t, 1, p.cancels.Load())
+}
+
+// Shutdown cancels what waits, what is queued and what keeps itself busy, and
+// comes back when the last deferred call has run.
+func TestShutdownCancelsAndWaits(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
+	var over atomic.Int32
+	p := new(probe)
+	children := make(chan *JoinHandle[None], 1)
+	hs := []*JoinHandle[None]{
+		Go(rt, func(cx *Context) error {
+			defer over.Add(1)
+			return Sleep(cx, time.Hour)
+		}),
+		Go(rt, func(cx *Context) error {
+			defer over.Add(1)
+			h := Go(cx, func(cx *Context) error {
+				defer over.Add(1)
+				_, err := Await(cx, Never[int]())
+				return err
+			})
+			children <- h
+			_, err := h.Await(cx)
+			return err
+		}),
+		Go(rt, func(cx *Context) error {
+			defer over.Add(1)
+			for {
+				if err := Yield(cx); err != nil {
+					return err
+				}
+			}
+		}),
+		Go(rt, func(cx *Context) error {
+			defer over.Add(1)
+			ln, err := Listen(cx, "tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			defer ln.Close()
+			_, err = ln.Accept(cx)
+			return err
+		}),
+		SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return NewYield().Poll(cx) })),
+	}
+	f := SpawnFuture(rt, p)
+	child := receive(t, children)
+	eventually(t, func() bool {
+		return waiting(hs[0]) && waiting(hs[1]) && waiting(hs[3]) && waiting(f) && waiting(child)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, rt.Shutdown(ctx))
+	require.EqualValues(t, 5, over.Load())
+	for i, h := range append(hs, child) {
+		require.True(t, h.state.done())
+		_, err := join(t, h)
+		require.ErrorIs(t, err, context.Canceled, "task %d of the list", i)
+	}
+	_, err := join(t, f)
+	require.Equal(t, context.Canceled, err)
+	require.EqualValues(t, 1, p.cancels.Load())
+	require.Zero(t, r.count())
+}
+
+// Shutdown cancels one task after the other. One that passes on the error of
+// another, which was cancelled before it, has not failed either.
+func TestShutdownIsNoFailure(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	children := make(chan *JoinHandle[None], 1)
+	parent := Go(rt, func(cx *Context) error {
+		h := Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
+		children <- h
+		_, err := h.Await(cx)
+		return fmt.Errorf("child: %w", err)
+	})
+	spawner := Go(rt, func(cx *Context) error {
+		for {
+			if _, err := SpawnFuture(cx, Ready(1)).Await(cx); err != nil {
+				return fmt.Errorf("spawn: %w", err)
+			}
+		}
+	})
+	child := receive(t, children)
+	eventually(t, func() bool { return waiting(parent) && waiting(child) })
+	rt.closing.Store(true) // as far as Shutdown has come when it cancels the first
+	child.Cancel()
+	eventually(t, func() bool { return parent.state.done() && spawner.state.done() })
+	require.NoError(t, rt.Shutdown(t.Context()))
+	require.Empty(t, r.of(parent.ID()))
+	require.Empty(t, r.of(spawner.ID()))
+}
+
+func TestShutdownAndBlockOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	began := make(chan *Context, 1)
+	result := make(chan error, 1)
+	var over atomic.Bool
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) {
+			defer over.Store(true)
+			began <- cx
+			return None{}, Sleep(cx, time.Hour)
+		})
+		result <- err
+	}()
+	receive(t, began)
+	require.NoError(t, rt.Shutdown(t.Context()))
+	require.True(t, over.Load(), "Shutdown did not wait for it")
+	require.Equal(t, context.Canceled, receive(t, result))
+}
+
+func TestShutdownNamesGoroutinesInBlockOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	began, release := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		BlockOn(rt, func(*Context) (None, error) { close(began); <-release; return None{}, nil })
+	})
+	receive(t, began)
+	err := rt.Shutdown(ended())
+	close(release)
+	all.Wait()
+	var se *ShutdownError
+	require.ErrorAs(t, err, &se)
+	require.NotContains(t, err.Error(), "tasks that have not ended: 0", "it says that nothing is left, but something is")
+}
+
+func TestShutdownTwice(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	release := make(chan struct{})
+	began := make(chan struct{})
+	h := Go(rt, func(cx *Context) error { // keeps Shutdown waiting
+		close(began)
+		<-release
+		return nil
+	})
+	receive(t, began)
+	results := make(chan error, 10)
+	for range cap(results) {
+		go func() { results <- rt.Shutdown(context.Background()) }()
+	}
+	eventually(t, rt.closing.Load)
+	require.ErrorIs(t, rt.Shutdown(ended()), context.Canceled, "a second call that gives up")
+	require.Empty(t, results)
+	close(release)
+	for range cap(results) {
+		require.NoError(t, receive(t, results))
+	}
+	for range 20 {
+		require.NoError(t, rt.Shutdown(ended()), "it is over, so ctx does not matter")
+	}
+	_, err := join(t, h)
+	require.NoError(t, err)
+}
+
+// A task that blocks its worker cannot be ended. Shutdown names it and all
+// that it keeps from ending, and leaves the rest to be done when it returns.
+func TestShutdownGivesUp(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	defers := make(chan string, 10)
+	sleeper := Go(rt, func(cx *Context) error {
+		defer func() { defers <- "sleeper" }()
+		defer func() {
+			if err := Sleep(cx, time.Hour); err != nil { // an await while it is unwound
+				defers <- "awaiting"
+			}
+		}()
+		return Sleep(cx, time.Hour)
+	})
+	watched := Go(rt, func(cx *Context) error { // has a scope, which is ended too
+		defer func() { defers <- "watched" }()
+		ctx, cancel := context.WithCancel(cx)
+		defer cancel()
+		defer func() { <-ctx.Done() }()
+		return Sleep(cx, time.Hour)
+	})
+	p := new(probe)
+	plain := SpawnFuture(rt, p)
+	eventually(t, func() bool { return waiting(sleeper) && waiting(watched) && waiting(plain) })
+
+	began, release := make(chan struct{}), make(chan struct{})
+	blocker := Go(rt, func(cx *Context) error {
+		close(began)
+		<-release
+		return nil
+	})
+	receive(t, began)
+	queued := Go(rt, func(*Context) error { defers <- "queued"; return nil })
+
+	err := rt.Shutdown(ended())
+	var se *ShutdownError
+	require.ErrorAs(t, err, &se)
+	require.ErrorIs(t, err, context.Canceled)
+	named := map[uint64]string{}
+	for _, info := range se.Tasks {
+		named[info.ID] = info.State
+	}
+	require.Equal(t, "runnable", named[blocker.ID()])
+	for _, id := range []uint64{sleeper.ID(), watched.ID(), plain.ID()} {
+		require.Contains(t, named, id)
+		require.Contains(t, err.Error(), fmt.Sprintf("%d (", id))
+	}
+	require.False(t, blocker.state.done() || sleeper.state.done())
+
+	close(release)
+	_, err = join(t, blocker)
+	require.NoError(t, err)
+	for name, h := range map[string]*JoinHandle[None]{"sleeper": sleeper, "watched": watched, "queued": queued} {
+		if !within(patience, h.state.done) {
+			t.Errorf("%s has never ended", name)
+			continue
+		}
+		_, err := join(t, h)
+		require.ErrorIs(t, err, ErrShutdown, name)
+	}
+	if within(patience, plain.state.done) {
+		_, err = join(t, plain)
+		require.Equal(t, ErrShutdown, err)
+		require.EqualValues(t, 1, p.cancels.Load())
+	} else {
+		t.Error("the plain future has never ended")
+	}
+	close(defers)
+	var ran []string
+	for name := range defers {
+		ran = append(ran, name)
+	}
+	require.ElementsMatch(t, []string{"awaiting", "sleeper", "watched"}, ran)
+	receive(t, rt.workers[0].quit)
+	require.Zero(t, r.count())
+}
+
+// Code that waits again and again though it has been cancelled still waits: it
+// gives its worker to others, and Shutdown can unwind it.
+func TestTaskThatIgnoresCancellation(t *testing.T) {
+	waits := map[string]func(cx *Context, p *probe){
+		"Sleep": func(cx *Context, p *probe) { Sleep(cx, time.Hour) },
+		"Await": func(cx *Context, p *probe) { Await(cx, p) },
+		"Yield": func(cx *Context, p *probe) { Yield(cx) },
+	}
+	for name, wait := range waits {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 1})
+			var rescue, deferred atomic.Bool // rescue ends it if the test fails
+			var ignored atomic.Int32
+			began := make(chan struct{})
+			h := Go(rt, func(cx *Context) error {
+				defer deferred.Store(true)
+				p := new(probe)
+				close(began)
+				for !rescue.Load() {
+					wait(cx, p)
+					if cx.Err() != nil {
+						ignored.Add(1)
+					}
+				}
+				return nil
+			})
+			defer rescue.Store(true)
+			receive(t, began)
+			h.Cancel()
+			eventually(t, func() bool { return ignored.Load() > 10 })
+			neighbour := Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) })
+			ok := within(patience/4, neighbour.state.done)
+			if !ok {
+				rescue.Store(true)
+				t.Error("a neighbour on its worker does not run anymore")
+			}
+			err := rt.Shutdown(ended())
+			if !ok {
+				return
+			}
+			var se *ShutdownError
+			require.ErrorAs(t, err, &se)
+			require.Len(t, se.Tasks, 1)
+			require.Equal(t, h.ID(), se.Tasks[0].ID)
+			_, err = join(t, h)
+			require.Equal(t, ErrShutdown, err)
+			require.True(t, deferred.Load())
+		})
+	}
+}
+
+// What a worker's end unwinds may itself call Goexit or panic in a deferred
+// call; the others are unwound all the same.
+func TestShutdownUnwindsAll(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(uint64, error) {}})
+	var deferred atomic.Int32
+	var hs []*JoinHandle[None]
+	for i := range 30 {
+		hs = append(hs, Go(rt, func(cx *Context) error {
+			defer deferred.Add(1)
+			defer func() {
+				switch i % 3 {
+				case 1:
+					runtime.Goexit()
+				case 2:
+					panic("in a deferred call")
+				}
+			}()
+			return Sleep(cx, time.Hour)
+		}))
+	}
+	eventually(t, func() bool {
+		for _, h := range hs {
+			if !waiting(h) {
+				return false
+			}
+		}
+		return true
+	})
+	began, release := make(chan struct{}), make(chan struct{})
+	Go(rt, func(*Context) error { close(began); <-release; return nil })
+	receive(t, began)
+	require.Error(t, rt.Shutdown(ended()))
+	close(release)
+	for i, h := range hs {
+		_, err := join(t, h)
+		require.Error(t, err, "task %d", i)
+	}
+	require.EqualValues(t, len(hs), deferred.Load())
+	receive(t, rt.workers[0].quit)
+}
+
+// Shutdown ends what it has started outside the pool too: here what watches over
+// a failure that nobody has joined.
+func TestShutdownEndsTheHunt(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(uint64, error) {}})
+	h := Go(rt, func(*Context) error { return errors.New("failed") })
+	eventually(t, h.state.done)
+	require.NoError(t, rt.Shutdown(t.Context()))
+	hunts := func() bool {
+		buf := make([]byte, 1<<20)
+		return strings.Contains(string(buf[:runtime.Stack(buf, true)]), "(*failures).hunt")
+	}
+	require.True(t, within(huntEvery/4, func() bool { return !hunts() }), "it lives on, until it next looks")
+	runtime.KeepAlive(h)
+}
+
+//go:noinline
+func waitsForAccept(cx *Context, ln Listener, line *atomic.Int32) error {
+	_, _, here, _ := runtime.Caller(0)
+	line.Store(int32(here) + 2)
+	_, err := ln.Accept(cx)
+	return err
+}
+
+//go:noinline
+func waitsForSleep(cx *Context, line *atomic.Int32) error {
+	_, _, here, _ := runtime.Caller(0)
+	line.Store(int32(here) + 2)
+	return Sleep(cx, time.Hour)
+}
+
+//go:noinline
+func waitsForRead(cx *Context, c Conn, line *atomic.Int32) error {
+	_, _, here, _ := runtime.Caller(0)
+	line.Store(int32(here) + 2)
+	_, err := io.ReadAll(c.WithContext(cx))
+	return err
+}
+
+// SIGQUIT, the first thing to do with a server that hangs, shows for each
+// straight-line task the line on which it waits.
+func TestTracebackShowsWhereTasksWait(t *testing.T) {
+	if inChild(t) {
+		waitForever(t)
+		return
+	}
+	cmd := child(t)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer cmd.Process.Kill()
+
+	lines := map[string]string{}
+	in := bufio.NewScanner(stdout)
+	for in.Scan() && in.Text() != "ready" {
+		if name, line, ok := strings.Cut(in.Text(), " at "); ok {
+			lines[name] = line
+		}
+	}
+	require.NoError(t, cmd.Process.Signal(syscall.SIGQUIT))
+	io.Copy(io.Discard, stdout)
+	require.Error(t, cmd.Wait())
+
+	require.Len(t, lines, 3)
+	for name, line := range lines {
+		frame := regexp.MustCompile(`\.` + name + `\(.*\)\n\t\S*runtime_test\.go:` + line + ` `)
+		require.Regexp(t, frame, stderr.String())
+	}
+	require.Contains(t, stderr.String(), "[coroutine")
+}
+
+func waitForever(t *testing.T) {
+	rt, err := New(Config{Workers: 2})
+	if err != nil {
+		panic(err)
+	}
+	var accept, sleep, read atomic.Int32
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		panic(err)
+	}
+	server := Go(rt, func(cx *Context) error {
+		c, err := ln.Accept(cx)
+		if err != nil {
+			return err
+		}
+		Go(cx, func(cx *Context) error { return waitsForRead(cx, c, &read) })
+		return waitsForAccept(cx, ln, &accept)
+	})
+	h := Go(rt, func(cx *Context) error { return waitsForSleep(cx, &sleep) })
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		panic(err)
+	}
+	defer peer.Close()
+	eventually(t, func() bool {
+		if accept.Load() == 0 || sleep.Load() == 0 || read.Load() == 0 {
+			return false
+		}
+		n := 0
+		for _, w := range rt.workers {
+			for _, u := range w.waiting.all() {
+				if u.info().State == "waiting" {
+					n++
+				}
+			}
+		}
+		return n == 3 && waiting(server) && waiting(h)
+	})
+	fmt.Printf("waitsForAccept at %d\nwaitsForSleep at %d\nwaitsForRead at %d\nready\n", accept.Load(), sleep.Load(), read.Load())
+	select {}
+}
