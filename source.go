@@ -163,7 +163,7 @@ func (s *source) exhausted(mark uint32) bool {
 // wait takes a place for cx's task among those who wait for an event. It
 // returns true and ErrPending if the caller must wait; false if it should try,
 // because there has been an event, which is consumed, or because somebody has
-// cleared the mark for which it came here.
+// cleared the mark for which it came here: found the half not to be exhausted.
 func (s *source) wait(cx *Context, h *half, mark uint32) (waits bool, err error) {
 	for {
 		if err := s.register(cx); err != nil {

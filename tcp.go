@@ -263,33 +263,29 @@ func (l *TCPListener) PollAccept(cx *Context) (Conn, error) {
 
 // PollAcceptTCP is PollAccept for those who want a *TCPConn.
 func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) {
-	for {
-		var from unix.Sockaddr
-		fd, err := l.src.attempt(cx, &l.src.rd, func(fd int) (int, bool, error) {
-			for {
-				n, sa, err := acceptSocket(fd)
-				if err != unix.ECONNABORTED {
-					from = sa
-					return n, false, err
-				}
-			}
-		})
-		switch err {
-		case nil:
-			l.succeeded()
-			if w := cx.here(); w != nil {
-				w.accepted = cx.t
-			}
-			return l.conn(fd, from), nil
-		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-			l.backOff(cx)
-			if waits, err := l.src.wait(cx, &l.src.rd, 0); waits || err != nil {
-				return nil, l.wrap(err)
-			}
-		default:
-			return nil, l.wrap(err)
+	var from unix.Sockaddr
+	starved := false
+	fd, err := l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
+		for err = unix.ECONNABORTED; err == unix.ECONNABORTED; {
+			n, from, err = acceptSocket(fd)
 		}
+		switch err {
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			starved, err = true, unix.EAGAIN
+		}
+		return n, false, err
+	})
+	if starved {
+		l.backOff(cx)
 	}
+	if err != nil {
+		return nil, l.wrap(err)
+	}
+	l.succeeded()
+	if w := cx.here(); w != nil {
+		w.accepted = cx.t
+	}
+	return l.conn(fd, from), nil
 }
 
 // conn makes a connection of an accepted descriptor. The options that a

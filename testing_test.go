@@ -15,23 +15,34 @@ import (
 // long, so it is generous: machines that build are often overloaded.
 const patience = 20 * time.Second
 
+// testRuntimes is how many runtimes of newTestRuntime run. Those that run beside
+// each other share what was counted before the first.
+var testRuntimes, goroutinesBefore, fdsBefore int
+
 // newTestRuntime starts a runtime that must leave nothing behind: when the
 // test ends it is shut down, and goroutines and descriptors are counted
 // against what they were before. Tests that use it cannot run in parallel.
 func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	t.Helper()
 	warmUp()
-	goroutines, fds := runtime.NumGoroutine(), openFds(t)
+	if testRuntimes == 0 {
+		goroutinesBefore, fdsBefore = runtime.NumGoroutine(), openFds(t)
+	}
 	rt, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	testRuntimes++
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := rt.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
+		if testRuntimes--; testRuntimes > 0 {
+			return
+		}
+		goroutines, fds := goroutinesBefore, fdsBefore
 		if !within(patience, func() bool { return runtime.NumGoroutine() <= goroutines }) {
 			buf := make([]byte, 1<<20)
 			t.Errorf("goroutines: %d before, %d after\n%s",
