@@ -2,10 +2,12 @@ package async
 
 import (
 	"context"
+	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // The workloads of the announcement, each with goroutines, with plain futures
@@ -299,4 +301,81 @@ func (p *ponger) Poll(cx *Context) (None, error) {
 	}
 	p.pong.send(cx)
 	return None{}, nil
+}
+
+// What the neighbours pay: a goroutine that sleeps 100 microseconds, and a
+// collection, in a program without a runtime, beside one that waits, and
+// beside one whose workers are awoken by a socket every few milliseconds and
+// so spend all their time in waits that keep the P.
+func BenchmarkNeighbours(b *testing.B) {
+	for _, work := range []struct {
+		name string
+		do   func()
+	}{
+		{"sleep-100us", func() { time.Sleep(100 * time.Microsecond) }},
+		{"gc", runtime.GC},
+	} {
+		measure := func(b *testing.B) {
+			for b.Loop() {
+				work.do()
+			}
+		}
+		b.Run(work.name+"/without", measure)
+		b.Run(work.name+"/idle", func(b *testing.B) {
+			benchRuntime(b)
+			measure(b)
+		})
+		b.Run(work.name+"/served", func(b *testing.B) {
+			serveSlowly(b, benchRuntime(b))
+			measure(b)
+		})
+	}
+}
+
+// serveSlowly gives each worker of rt a connection on which something comes
+// every 4 ms.
+func serveSlowly(b *testing.B, rt *Runtime) {
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	Go(rt, func(cx *Context) error {
+		for c, err := range ln.Incoming().All(cx) {
+			if err != nil {
+				return nil
+			}
+			Go(cx, func(cx *Context) error {
+				defer c.Close()
+				for buf := make([]byte, 1); ; {
+					if _, err := c.Read(cx, buf); err != nil {
+						return nil
+					}
+				}
+			})
+		}
+		return nil
+	})
+	stop := make(chan struct{})
+	var senders sync.WaitGroup
+	b.Cleanup(func() { close(stop); senders.Wait() })
+	for range rt.workers {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		senders.Go(func() {
+			defer c.Close()
+			tick := time.NewTicker(4 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+					c.Write([]byte{0})
+				case <-stop:
+					return
+				}
+			}
+		})
+	}
 }

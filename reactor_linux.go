@@ -61,7 +61,8 @@ func milliseconds(d time.Duration) int {
 	if d < 0 {
 		return -1
 	}
-	return int(min((d+time.Millisecond-1)/time.Millisecond, 1<<31-1))
+	d = min(d, (1<<31-1)*time.Millisecond)
+	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 func fromEpoll(bits uint32) (r readiness) {

@@ -118,7 +118,7 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 		mark = sourceFull
 	}
 	if s.exhausted(mark) {
-		if waits, err := s.wait(cx, h, mark); waits || err != nil {
+		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return 0, err
 		}
 	}
@@ -141,7 +141,7 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 		if !again {
 			return n, err
 		}
-		if waits, err := s.wait(cx, h, mark); waits || err != nil {
+		if waits, err := s.wait(cx, h, mark, true); waits || err != nil {
 			return 0, err
 		}
 	}
@@ -155,16 +155,17 @@ func (s *source) use(mark uint32) {
 }
 
 // exhausted reports whether only an event can help.
-func (s *source) exhausted(mark uint32) bool {
-	bits := s.state.bits.Load()
+func (s *source) exhausted(mark uint32) bool { return exhausted(s.state.bits.Load(), mark) }
+
+func exhausted(bits, mark uint32) bool {
 	return bits&mark != 0 && (mark == sourceFull || bits&sourceHungUp == 0)
 }
 
 // wait takes a place for cx's task among those who wait for an event. It
 // returns true and ErrPending if the caller must wait; false if it should try,
-// because there has been an event, which is consumed, or because somebody has
-// cleared the mark for which it came here: found the half not to be exhausted.
-func (s *source) wait(cx *Context, h *half, mark uint32) (waits bool, err error) {
+// because there has been an event, which is consumed, or because the half has been
+// found not to be exhausted. tried says that the kernel has just said that it is.
+func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool, err error) {
 	for {
 		if err := s.register(cx); err != nil {
 			return false, err
@@ -180,7 +181,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32) (waits bool, err error)
 			return false, net.ErrClosed
 		case bits&sourceRegistered == 0:
 			continue // somebody else's try has failed
-		case bits&mark != mark:
+		case bits&mark == 0, !tried && !exhausted(bits, mark):
 			return false, nil
 		}
 		if w := s.home.Load(); w != nil && w.reactor.closed.Load() {

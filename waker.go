@@ -1,6 +1,7 @@
 package async
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -69,18 +70,24 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 // leave makes t wait no longer. Since another future of the same task may
 // have waited here too, and has lost its place with t's, t is polled once more.
 func (s *wakerSlot) leave(t *task, from *worker) {
-	old := s.p.Load()
-	if old == nil || old == fired {
-		return
-	}
-	if old.kind == kindFanout {
-		if !old.body.(*fanout).remove(t) {
+	for {
+		old := s.p.Load()
+		var left bool
+		switch {
+		case old == t:
+			left = s.p.CompareAndSwap(t, nil)
+		case old != nil && old.kind == kindFanout:
+			if left = old.body.(*fanout).remove(t); !left {
+				return
+			}
+		default:
 			return
 		}
-	} else if old != t || !s.p.CompareAndSwap(t, nil) {
-		return
+		if left {
+			t.wake(from)
+			return
+		}
 	}
-	t.wake(from)
 }
 
 // fire records the event for those who come later, and wakes those who wait.
@@ -129,10 +136,8 @@ func (f *fanout) add(t *task) bool {
 	if f.shut {
 		return false
 	}
-	for _, u := range f.all {
-		if u == t {
-			return true
-		}
+	if slices.Contains(f.all, t) {
+		return true
 	}
 	f.all = append(f.all, t)
 	return true
@@ -141,13 +146,12 @@ func (f *fanout) add(t *task) bool {
 func (f *fanout) remove(t *task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, u := range f.all {
-		if u == t {
-			f.all = append(f.all[:i], f.all[i+1:]...)
-			return true
-		}
+	i := slices.Index(f.all, t)
+	if i < 0 {
+		return false
 	}
-	return false
+	f.all = slices.Delete(f.all, i, i+1)
+	return true
 }
 
 // poll wakes everyone who was added; see outsider.
