@@ -70,7 +70,8 @@ type worker struct {
 	looked    int64 // when the reactor was last asked
 	told      bool  // see tell
 	batch     int   // how many tasks the next round may run
-	quiet     int   // waits in the kernel in a row that brought nothing
+	worked    int64 // when there was last something to do
+	quiet     int   // waits in the kernel since then
 	ids       uint64
 	spawned   uint64
 	ended     uint64
@@ -151,7 +152,7 @@ func (w *worker) turns() {
 			w.rest()
 			continue
 		}
-		w.quiet = 0
+		w.quiet, w.worked = 0, now
 		w.stopped = w.rt.stopping.Load()
 		if now-w.looked >= reactorEvery {
 			w.looked = now
@@ -472,23 +473,24 @@ func (w *worker) rest() {
 	w.looked = nanos()
 	w.reactor.dispatch(w, events)
 	if w.quiet++; len(events) > 0 {
-		w.quiet = 0
+		w.quiet, w.worked = 0, w.looked
 	}
 }
 
 // restFor returns how long to wait in the kernel, for ever if that is
 // negative, and whether to keep the P meanwhile.
 //
-// The P is kept in the first wait, if there are descriptors from which
-// something may come soon. Later waits are there to see whether another worker
-// is stuck; they become longer, and end when the whole runtime rests.
+// The P is kept for a while after there was something to do, if there are
+// descriptors from which more may come. Later waits are there to see whether
+// another worker is stuck; they become longer, and end when the whole runtime
+// rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	sources := w.reactor.sources.Load() > 0 && w.rt.ownProcs
+	keep = w.rt.ownProcs && w.reactor.sources.Load() > 0 && w.looked-w.worked < int64(keepP)
 	switch {
 	case w.rt.othersBusy(w):
-		timeout, keep = watch<<min(w.quiet, 3), sources
-	case w.quiet == 0 && sources:
-		timeout, keep = keepP, true
+		timeout = watch << min(w.quiet, 3)
+	case keep:
+		timeout = keepP
 	case w.company:
 		timeout = keepP << min(w.quiet, 4)
 	default:
