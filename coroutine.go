@@ -18,14 +18,21 @@ type coroutine struct {
 	stop   func()                  // unwinds what waits, and ends the coroutine
 	yield  func(struct{}) bool     // back to the worker; false: unwind
 
-	g    uintptr
-	code coroutineCode
-	free *coroutine // the worker's next free one
+	g        uintptr
+	code     coroutineCode // and the task that it is
+	t        *task
+	returned bool       // the code has returned
+	free     *coroutine // the worker's next free one
 }
 
-// coroutineCode is what a coroutine runs. main must not panic; it may not
-// return, which is Goexit.
-type coroutineCode interface{ main() }
+// coroutineCode is what a coroutine runs.
+type coroutineCode interface {
+	// main runs the code and sets co.returned; it may panic or call Goexit.
+	main(co *coroutine)
+
+	// end ends the task, with what main left or, if err is not nil, with that.
+	end(err error)
+}
 
 func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)
@@ -51,12 +58,35 @@ func (co *coroutine) serve() {
 		}
 	}()
 	for {
-		co.code.main()
+		co.run()
 		if !co.yield(struct{}{}) {
 			break
 		}
 	}
 	stopped = true
+}
+
+// run runs the code and ends its task, whatever the code does.
+func (co *coroutine) run() {
+	co.returned = false
+	co.t.g = co.g
+	defer co.end()
+	co.code.main(co)
+}
+
+// end is run's deferred call.
+func (co *coroutine) end() {
+	p := recover()
+	switch {
+	case co.t.w.unwinding:
+		co.code.end(ErrShutdown)
+	case p != nil:
+		co.code.end(newPanicError(p))
+	case !co.returned:
+		co.code.end(ErrGoexit)
+	default:
+		co.code.end(nil)
+	}
 }
 
 // wait gives the thread back to the worker until the task is polled again. If

@@ -235,7 +235,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	co := st.co
 	if co == nil {
 		co = w.takeCoroutine()
-		st.co, co.code = co, st
+		st.co, co.code, co.t = co, st, &st.task
 		w.list(&st.task)
 	}
 	if w.guest.Load() != co.g {
@@ -247,27 +247,31 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	if !st.state.done() {
 		return false
 	}
-	st.co, co.code = nil, nil
+	st.co, co.code, co.t = nil, nil, nil
 	w.freeCoroutine(co)
 	return true
 }
 
 // main implements coroutineCode.
-func (st *straight[T]) main() {
-	var v T
-	err := ErrGoexit
-	defer func() {
-		if p := recover(); p != nil {
-			err = newPanicError(p)
-		}
-		if st.w.unwinding {
-			err = ErrShutdown
-		}
-		st.fn = nil
-		st.finish(st.w, v, err)
-	}()
-	st.g = getg()
-	v, err = st.fn(&st.cx)
+func (st *straight[T]) main(co *coroutine) {
+	v, err := st.fn(&st.cx)
+	// Not st: if fn calls Goexit this frame stays, and must not keep the task.
+	done := co.code.(*straight[T])
+	done.val, done.err = v, err
+	co.returned = true
+}
+
+// end implements coroutineCode.
+func (st *straight[T]) end(err error) {
+	v := st.val
+	if err != nil {
+		var zero T
+		v = zero
+	} else {
+		err = st.err
+	}
+	st.fn, st.err = nil, nil
+	st.finish(st.w, v, err)
 }
 
 // abort is called for code that waits in a worker that ends, and for code
