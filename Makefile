@@ -1,7 +1,7 @@
 # Each target is a line or two that a person could type.
 
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
-FUZZ    = FuzzRunQueue FuzzTimerQueue FuzzWakerSlot
+FUZZ    = FuzzRunQueue FuzzLocalQueue FuzzTimerQueue FuzzWakerSlot
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
 
 .PHONY: demo test bench check fmt vet race full fuzz stress
@@ -27,7 +27,7 @@ full: ## the same without it, large loads whole
 	go test ./...
 
 fuzz:
-	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 10s . || exit 1; done
+	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 8s . || exit 1; done
 
 stress: ## the core again and again, on one to eight processors
 	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .
