@@ -4,21 +4,23 @@ SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
 FUZZ    = FuzzRunQueue FuzzLocalQueue FuzzTimerQueue FuzzWakerSlot
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
 
-.PHONY: demo test bench check fmt vet race full fuzz stress
+.PHONY: demo test bench check fmt vet arch race full fuzz stress
 
 demo: ## an echo server under load, three ways, in under a minute
 	go run ./examples/echo
 
-test: check race full fuzz ## everything that must be green
+test: fmt vet race full fuzz ## everything that must be green
 
-check: fmt vet ## what needs no running
+check: fmt vet arch ## what needs no running
 
 fmt:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 
 vet:
 	@for os in $(SYSTEMS); do echo "vet $$os"; GOOS=$$os go vet ./... || exit 1; done
-	@for arch in 386 arm64; do echo "vet linux/$$arch"; GOARCH=$$arch go vet ./... || exit 1; done
+
+arch: ## the assembly of other processors
+	@for arch in 386 arm arm64 riscv64; do echo "vet linux/$$arch"; GOARCH=$$arch go vet . || exit 1; done
 
 race: ## unit tests and examples under the race detector, large loads scaled down
 	go test -race -short ./...
