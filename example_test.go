@@ -28,7 +28,7 @@ func Example() {
 		async.Go(cx, func(cx *async.Context) error {
 			for conn, err := range ln.Incoming().All(cx) {
 				if err != nil {
-					return err
+					return nil // the listener has been closed
 				}
 				async.Go(cx, func(cx *async.Context) error {
 					defer conn.Close()
