@@ -258,6 +258,9 @@ func (w *worker) poll(t *task) {
 	w.yielded = false
 	switch {
 	case done:
+		if w.accepted == t {
+			w.accepted = nil // the collector may have it
+		}
 		return
 	case yielded:
 		if t.listedAt == 0 && w.rt.closing.Load() {
@@ -402,8 +405,8 @@ func (w *worker) askHelp() {
 // steal takes tasks from another worker: half the queue of one that asked for
 // help; from one that has not come round for as long as watch, and so is in a
 // long poll, all that can be run elsewhere. It reports whether there was any.
-// Tasks of other workers are left to them: that they wait at this
-// moment does not mean that they wait for long.
+// Tasks of other workers are left to them: that they wait at this moment does
+// not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
 	w.company = false

@@ -2385,3 +2385,23 @@ func TestTCPSpuriousWakes(t *testing.T) {
 	_, err := tcpJoin(h)
 	require.NoError(t, err)
 }
+
+// A task that has accepted and ended is nobody's: if it failed, that is known
+// by its handle's becoming garbage.
+func TestTCPAcceptorIsForgotten(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	ln := tcpListen(t)
+	id := spawnAndForget(rt, func(cx *Context) error {
+		c, err := ln.Accept(cx)
+		if err != nil {
+			return err
+		}
+		c.Close()
+		return errors.New("failed")
+	})
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	eventually(t, func() bool { runtime.GC(); return len(r.of(id)) > 0 })
+}
