@@ -33,8 +33,9 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
-	// keepP is how long a worker that has nothing to do waits in the kernel
-	// without giving up its P. See docs/design.md, "Waiting".
+	// keepP is how long after the last work of any worker those that have
+	// nothing to do wait in the kernel without giving up their P. See
+	// docs/design.md, "Waiting".
 	keepP = 10 * time.Millisecond
 
 	// watch is how long it waits at first while another worker is busy, before
@@ -94,6 +95,7 @@ type worker struct {
 	asleep  atomic.Bool           // in the kernel, or about to be: must be woken
 	waiting waitingList
 	live    atomic.Int64 // see tell
+	atWork  atomic.Int64 // worked, as the others may see it
 
 	_ [64]byte
 }
@@ -464,6 +466,7 @@ func (w *worker) rest() {
 		w.stopped = w.rt.stopping.Load()
 		return
 	}
+	w.atWork.Store(w.worked)
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)
@@ -483,12 +486,12 @@ func (w *worker) rest() {
 // restFor returns how long to wait in the kernel, for ever if that is
 // negative, and whether to keep the P meanwhile.
 //
-// The P is kept for a while after there was something to do, if there are
-// descriptors from which more may come. Later waits are there to see whether
-// another worker is stuck; they become longer, and end when the whole runtime
-// rests.
+// The P is kept for a while after there was something to do, here or on another
+// worker, if there are descriptors from which more may come. Later waits are
+// there to see whether another worker is stuck; they become longer, and end
+// when the whole runtime rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs && w.reactor.sources.Load() > 0 && w.looked-w.worked < int64(keepP)
+	keep = w.rt.ownProcs && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
 	switch {
 	case w.rt.othersBusy(w):
 		timeout = watch << min(w.quiet, 3)

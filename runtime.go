@@ -239,6 +239,14 @@ func (rt *Runtime) othersBusy(w *worker) bool {
 	return false
 }
 
+// lastWork returns when a worker last had something to do.
+func (rt *Runtime) lastWork() (at int64) {
+	for _, w := range rt.workers {
+		at = max(at, w.atWork.Load())
+	}
+	return at
+}
+
 // procs keeps GOMAXPROCS raised by the number of workers that run.
 var procs procCount
 
