@@ -217,7 +217,7 @@ type oneshot struct{ slot wakerSlot }
 func (o *oneshot) send(cx *Context) { o.slot.fire(cx.here()) }
 
 func (o *oneshot) Poll(cx *Context) (None, error) {
-	if o.slot.join(cx.waker()) {
+	if o.slot.join(cx.waker(waitsFuture)) {
 		return None{}, ErrPending
 	}
 	return None{}, nil

@@ -49,12 +49,13 @@ func NewContext(s Spawner, w Waker) *Context {
 
 // Waker returns the waker of cx's task. A future that takes it must wake it
 // when it may have its result.
-func (cx *Context) Waker() Waker { return Waker{cx.waker()} }
+func (cx *Context) Waker() Waker { return Waker{cx.waker(waitsFuture)} }
 
-// waker is Waker for the slots of this package.
-func (cx *Context) waker() *task {
+// waker is Waker for the slots of this package, which say what the task waits
+// for.
+func (cx *Context) waker(reason waitReason) *task {
 	cx.here()
-	cx.t.wakerTaken = true
+	cx.t.waits = reason
 	return cx.t
 }
 
@@ -104,6 +105,27 @@ func (cx *Context) spawner() (*Runtime, *worker) {
 	return cx.t.w.rt, w
 }
 
+// details implements Spawner: new tasks inherit some of the task-locals.
+func (cx *Context) details() *details {
+	if own := cx.t.details.Load(); own != nil {
+		return own.child
+	}
+	return nil
+}
+
+// Named implements Spawner.
+func (cx *Context) Named(name string) Spawner { return &adorned{base: cx, name: name} }
+
+// Runtime returns the runtime of cx's task.
+func (cx *Context) Runtime() *Runtime {
+	cx.here()
+	return cx.t.w.rt
+}
+
+// Task returns the number and the name of cx's task. Like the methods of
+// context.Context it may be called from any goroutine.
+func (cx *Context) Task() Task { return cx.t.ident() }
+
 // beginAwait is called before the first poll of an await.
 func (cx *Context) beginAwait() *task {
 	cx.here()
@@ -112,7 +134,7 @@ func (cx *Context) beginAwait() *task {
 		panic("async: a plain future cannot wait: call the Poll form, keep what it returns and return ErrPending, " +
 			"or spawn straight-line code with async.Go")
 	}
-	t.wakerTaken = false
+	t.waits = waitsNothing
 	return t
 }
 

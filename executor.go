@@ -282,7 +282,7 @@ func (w *worker) poll(t *task) {
 // yield makes the current task be queued again after its poll, behind the
 // others. It needs no atomics: the worker does not let go of the task at all.
 func (w *worker) yield(t *task) {
-	t.wakerTaken = true
+	t.waits = waitsYield
 	w.yielded = true
 }
 
@@ -318,7 +318,7 @@ func (w *worker) spawn(t *task) {
 		t.body.abort(w, ErrShutdown)
 		return
 	}
-	if w.accepted != nil && w.accepted == w.current {
+	if w.accepted != nil && w.accepted == w.current && t.movable() {
 		// The first task that is spawned after an Accept is taken to be the
 		// connection's. It will stay where it starts, perhaps for long, so
 		// this is the moment to spread the load.

@@ -15,7 +15,7 @@ import (
 // error's place until somebody takes it from there.
 type failure struct {
 	err  error
-	task uint64
+	task Task
 	in   *failures
 }
 
@@ -29,7 +29,7 @@ func (f *failure) handled() { f.in.take(f) }
 // finds out, and those that are left when the runtime shuts down. To the
 // handler goes each failure once, and none that somebody joins in time.
 type failures struct {
-	report func(task uint64, err error)
+	report func(t Task, err error)
 	over   <-chan struct{} // closed when the runtime has ended
 
 	mu      sync.Mutex
@@ -39,7 +39,7 @@ type failures struct {
 
 // add returns the error to leave in the handle of t.
 func (fs *failures) add(t *task, err error) error {
-	f := &failure{err: err, task: t.id, in: fs}
+	f := &failure{err: err, task: t.ident(), in: fs}
 	fs.mu.Lock()
 	if fs.waiting == nil {
 		fs.waiting = map[*failure]struct{}{}
@@ -127,11 +127,22 @@ func gcCycles() uint64 {
 
 // reportFailure is the handler that a runtime has if Config names none: one
 // line, and the stack if it was a panic.
-func reportFailure(task uint64, err error) {
+func reportFailure(t Task, err error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "async: task %d failed and nobody joined it: %v\n", task, err)
+	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v\n", t, err)
 	if p := (*PanicError)(nil); errors.As(err, &p) {
 		b.Write(p.Stack)
 	}
 	os.Stderr.WriteString(b.String())
+}
+
+// Crash is a value for Config.Unhandled: it ends the program with a panic that
+// names the task and its error.
+func Crash(t Task, err error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v", t, err)
+	if p := (*PanicError)(nil); errors.As(err, &p) {
+		fmt.Fprintf(&b, "\n\n%s", p.Stack)
+	}
+	panic(b.String())
 }

@@ -71,7 +71,7 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 		if err != ErrPending {
 			return v, err
 		}
-		if !t.wakerTaken {
+		if t.waits == waitsNothing {
 			panic("async: Await: a future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake this task")
 		}
 		t.wait()
@@ -104,7 +104,7 @@ func Never[T any]() Future[T] { return never[T]{} }
 type never[T any] struct{}
 
 func (never[T]) Poll(cx *Context) (zero T, err error) {
-	cx.waker() // taken, so that waiting for cancellation alone is not reported as a mistake
+	cx.waker(waitsFuture) // taken, so that waiting for cancellation alone is not reported as a mistake
 	return zero, ErrPending
 }
 

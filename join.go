@@ -6,11 +6,18 @@ import (
 )
 
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
-// *Context of a task, which starts them on its own worker.
+// *Context of a task, which starts them on its own worker; or one of these with
+// properties that its tasks get, see Named and Local.
 type Spawner interface {
+	// Named returns a Spawner of the same place whose tasks have a name.
+	Named(name string) Spawner
+
 	// spawner returns the runtime, and the worker on whose thread the caller
 	// runs, if it runs on one.
 	spawner() (*Runtime, *worker)
+
+	// details returns what its tasks get beside their code; nil for nothing.
+	details() *details
 }
 
 // A JoinHandle stands for a task that was spawned, and is a Future of its
@@ -34,7 +41,7 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	}
 	// If the end came before the place in the slot was taken, nobody will
 	// look there again: so look once more.
-	if h.waiters.join(cx.waker()) && !h.state.done() {
+	if h.waiters.join(cx.waker(waitsTask)) && !h.state.done() {
 		var zero T
 		return zero, ErrPending
 	}
@@ -118,6 +125,9 @@ func (t *task) cancel() {
 // ID returns the task's number, which no other task of the runtime has.
 func (h *JoinHandle[T]) ID() uint64 { return h.id }
 
+// Name returns the task's name; see Spawner. It is empty unless one was given.
+func (h *JoinHandle[T]) Name() string { return h.name() }
+
 // result is called once the task is done.
 func (h *JoinHandle[T]) result() (T, error) {
 	if f, ok := h.err.(*failure); ok {
@@ -184,7 +194,7 @@ func (p *plain[T]) poll(w *worker) (done bool) {
 	}
 	v, err := p.f.Poll(&p.cx)
 	if err == ErrPending {
-		if !p.wakerTaken {
+		if p.waits == waitsNothing {
 			panic("async: a spawned future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake its task")
 		}
 		return false
@@ -289,6 +299,9 @@ func (st *straight[T]) abort(w *worker, err error) {
 // start hands a new task to a worker.
 func start(s Spawner, t *task) {
 	rt, w := s.spawner()
+	if d := s.details(); d != nil {
+		t.details.Store(d)
+	}
 	if w != nil {
 		w.spawn(t)
 		return

@@ -193,7 +193,7 @@ func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, err
 		ready.fire(nil)
 	}()
 	_, stopped := await(cx, func(cx *Context) (None, error) {
-		if ready.join(cx.waker()) {
+		if ready.join(cx.waker(waitsCall)) {
 			return None{}, ErrPending
 		}
 		return None{}, nil

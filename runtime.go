@@ -30,7 +30,7 @@ type Config struct {
 	// down. A task that was cancelled and says so has not failed. err is a *PanicError if the task panicked. It is called on a
 	// goroutine outside the pool, and must not block for long. nil means a
 	// line on standard error, with the stack of a panic.
-	Unhandled func(task uint64, err error)
+	Unhandled func(t Task, err error)
 }
 
 // maxWorkers is what task.listedAt can count.
@@ -179,6 +179,11 @@ func Run(fn func(cx *Context) error) error {
 
 // spawner implements Spawner: new tasks start on any worker.
 func (rt *Runtime) spawner() (*Runtime, *worker) { return rt, nil }
+
+func (rt *Runtime) details() *details { return nil }
+
+// Named implements Spawner.
+func (rt *Runtime) Named(name string) Spawner { return &adorned{base: rt, name: name} }
 
 // place returns the worker for the next thing that comes from outside.
 func (rt *Runtime) place() *worker {

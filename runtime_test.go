@@ -482,7 +482,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 // What a worker's end unwinds may itself call Goexit or panic in a deferred
 // call; the others are unwound all the same.
 func TestShutdownUnwindsAll(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(uint64, error) {}})
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	var deferred atomic.Int32
 	var hs []*JoinHandle[None]
 	for i := range 30 {
@@ -523,7 +523,7 @@ func TestShutdownUnwindsAll(t *testing.T) {
 // Shutdown ends what it has started outside the pool too: here what watches over
 // a failure that nobody has joined.
 func TestShutdownEndsTheHunt(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(uint64, error) {}})
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	h := Go(rt, func(*Context) error { return errors.New("failed") })
 	eventually(t, h.state.done)
 	require.NoError(t, rt.Shutdown(t.Context()))

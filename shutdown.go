@@ -194,7 +194,7 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // begun. A future that is ready at once never comes here.
 type waitingList struct {
 	mu    sync.Mutex
-	first *task
+	tasks []*task // each knows its index
 }
 
 // list puts t, which w holds, on w's list.
@@ -208,36 +208,29 @@ func (w *worker) list(t *task) {
 
 func (l *waitingList) add(t *task) {
 	l.mu.Lock()
-	t.nextListed = l.first
-	if l.first != nil {
-		l.first.prevListed = t
-	}
-	l.first = t
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	t.listIndex = uint32(len(l.tasks))
+	l.tasks = append(l.tasks, t)
 }
 
 func (l *waitingList) remove(t *task) {
 	l.mu.Lock()
-	if t.prevListed != nil {
-		t.prevListed.nextListed = t.nextListed
-	} else {
-		l.first = t.nextListed
+	defer l.mu.Unlock()
+	last := len(l.tasks) - 1
+	moved := l.tasks[last]
+	l.tasks[t.listIndex], moved.listIndex = moved, t.listIndex
+	l.tasks[last] = nil
+	l.tasks = l.tasks[:last]
+	if c := cap(l.tasks); c > 1024 && last < c/4 {
+		l.tasks = append(make([]*task, 0, c/2), l.tasks...) // a burst is over
 	}
-	if t.nextListed != nil {
-		t.nextListed.prevListed = t.prevListed
-	}
-	t.prevListed, t.nextListed = nil, nil
-	l.mu.Unlock()
 }
 
 // all returns the tasks that are in the list.
-func (l *waitingList) all() (ts []*task) {
+func (l *waitingList) all() []*task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for t := l.first; t != nil; t = t.nextListed {
-		ts = append(ts, t)
-	}
-	return ts
+	return slices.Clone(l.tasks)
 }
 
 // tell publishes, once no new tasks are taken, how many tasks of w live: those

@@ -170,7 +170,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 		if err := s.register(cx); err != nil {
 			return false, err
 		}
-		if !h.waiters.join(cx.waker()) {
+		if !h.waiters.join(cx.waker(s.reason(h))) {
 			return false, nil
 		}
 		// Whoever changed one of these may have looked into the slot before
@@ -190,6 +190,14 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 		h.arm(cx)
 		return true, ErrPending
 	}
+}
+
+// reason says what those wait for who wait for h.
+func (s *source) reason(h *half) waitReason {
+	if h == &s.wr {
+		return waitsWrite
+	}
+	return waitsRead
 }
 
 // register makes events come, if they don't yet.

@@ -123,19 +123,21 @@ type taskBody interface {
 type task struct {
 	state taskState // anybody's
 	kind  taskKind
+	waits waitReason // what took the waker last, during the current Await or since the spawn of a plain future
 
-	wakerTaken bool   // during the current Await, or since the spawn of a plain future
-	listedAt   uint16 // which worker's list of waiting tasks it stands in, counted from 1
+	listedAt  uint16    // which worker's list of waiting tasks it stands in, counted from 1
+	listIndex uint32    // and where there; guarded by that list
+	since     dumpTicks // when it began to wait
 
-	w    *worker  // where it is queued when woken
-	g    uintptr  // the goroutine that may use cx, once straight-line code has begun
-	next *task    // in an inbox or a batch
-	body taskBody // never changes
+	w    *worker // where it is queued when woken
+	g    uintptr // the goroutine that may use cx, once straight-line code has begun
+	next *task   // in an inbox or a batch
+
+	details atomic.Pointer[details] // nil for most; written by the holder, read by anybody
+	body    taskBody                // never changes
 
 	waiters wakerSlot // who waits for the end; anybody's
 	id      uint64
-
-	prevListed, nextListed *task // guarded by that list
 
 	cx Context
 }
@@ -178,7 +180,13 @@ func (t *task) schedule(from *worker) {
 }
 
 // movable reports whether another worker may run t. The caller holds t.
-func (t *task) movable() bool { return t.kind == kindPlain || t.g == 0 }
+func (t *task) movable() bool {
+	if t.g != 0 {
+		return false
+	}
+	d := t.details.Load()
+	return d == nil || !d.local
+}
 
 // wait suspends the straight-line code or the goroutine that runs t until t is
 // woken. It may return early.

@@ -88,13 +88,13 @@ type reports struct {
 	all map[uint64][]error
 }
 
-func (r *reports) add(task uint64, err error) {
+func (r *reports) add(task Task, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.all == nil {
 		r.all = map[uint64][]error{}
 	}
-	r.all[task] = append(r.all[task], err)
+	r.all[task.ID] = append(r.all[task.ID], err)
 }
 
 func (r *reports) of(task uint64) []error {
@@ -1373,7 +1373,7 @@ func TestRunNextIsCapped(t *testing.T) {
 			hs[i] = Go(rt, func(cx *Context) error {
 				_, err := Await(cx, PollFunc(func(cx *Context) (None, error) {
 					*polls++
-					tasks[i] = cx.waker()
+					tasks[i] = cx.waker(waitsFuture)
 					if other := tasks[1-i]; other != nil {
 						other.wake(cx.here())
 					}

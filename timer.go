@@ -274,7 +274,7 @@ func (s *sleep) Poll(cx *Context) (None, error) {
 		s.Cancel()
 		return None{}, nil
 	}
-	t := cx.waker()
+	t := cx.waker(waitsTime)
 	if s.t != t {
 		s.Cancel() // it has moved to another task
 		s.t = t

@@ -23,7 +23,7 @@ func (y *yieldOnce) Poll(cx *Context) (None, error) {
 	if w := cx.here(); w != nil {
 		w.yield(cx.t)
 	} else {
-		cx.waker().wake(nil)
+		cx.waker(waitsYield).wake(nil)
 		runtime.Gosched()
 	}
 	return None{}, ErrPending

@@ -29,7 +29,7 @@ func serveAsync(handle func(cx *async.Context, c async.Conn)) func(string, func(
 		rt, err := async.New(async.Config{
 			Workers: runtime.NumCPU(),
 			// A peer that hangs up is no news for an echo server.
-			Unhandled: func(uint64, error) {},
+			Unhandled: func(async.Task, error) {},
 		})
 		if err != nil {
 			return err

@@ -1,0 +1,120 @@
+package async
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// details is what few tasks have: a name, task-locals, and the like. A value
+// never changes and is shared by all tasks that have the same; a task that sets
+// a task-local gets a changed copy.
+type details struct {
+	name   string
+	local  bool // never leaves the worker on which it was spawned
+	locals []localValue
+	child  *details // what the tasks get that it spawns
+}
+
+// adorned is a Spawner whose tasks get something that those of base have not.
+type adorned struct {
+	base  Spawner
+	name  string
+	local bool
+
+	made atomic.Pointer[detailsOf] // the latest ones
+}
+
+// detailsOf is the details that were made of others.
+type detailsOf struct{ base, made *details }
+
+// Named implements Spawner. The latest name counts.
+func (a *adorned) Named(name string) Spawner { return &adorned{base: a, name: name} }
+
+func (a *adorned) spawner() (*Runtime, *worker) { return a.base.spawner() }
+
+func (a *adorned) details() *details {
+	base := a.base.details()
+	if m := a.made.Load(); m != nil && m.base == base {
+		return m.made
+	}
+	m := &detailsOf{base: base, made: new(details)}
+	if base != nil {
+		*m.made = *base
+	}
+	if a.name != "" {
+		m.made.name = a.name
+	}
+	m.made.local = m.made.local || a.local
+	a.made.Store(m)
+	return m.made
+}
+
+// Local returns a Spawner whose tasks stay on the worker of cx from the
+// beginning: no other worker takes them over, also if they are plain futures or
+// have not begun. It is for tasks that share data without locks.
+//
+// Tasks of one worker never run at the same time, and code between two awaits
+// is not interrupted by others.
+func Local(cx *Context) Spawner { return &adorned{base: cx, local: true} }
+
+// A TaskLocal is a variable of which each task has its own. Declare it at
+// package level; the zero value is ready for use:
+//
+//	var requestID = async.TaskLocal[string]{Inherit: true}
+//
+// It must not be copied. Its methods may be called wherever their cx may be
+// used.
+type TaskLocal[T any] struct {
+	// Inherit makes the tasks that a task spawns begin with the value that the
+	// variable has at that moment. Otherwise they begin without one.
+	Inherit bool
+}
+
+// localValue is one task's value of a TaskLocal.
+type localValue struct {
+	key     any // the *TaskLocal
+	val     any
+	inherit bool
+}
+
+// Get returns the task's value, or the zero value and false if it has none.
+func (l *TaskLocal[T]) Get(cx *Context) (v T, ok bool) {
+	cx.here()
+	if d := cx.t.details.Load(); d != nil {
+		for i := range d.locals {
+			if d.locals[i].key == any(l) {
+				v, _ = d.locals[i].val.(T) // fails for a nil interface, whose zero value is right
+				return v, true
+			}
+		}
+	}
+	return v, false
+}
+
+// Set gives the task a value of its own.
+func (l *TaskLocal[T]) Set(cx *Context, v T) {
+	cx.here()
+	changed := new(details)
+	if d := cx.t.details.Load(); d != nil {
+		*changed = *d
+	}
+	changed.locals = slices.DeleteFunc(slices.Clone(changed.locals), func(o localValue) bool { return o.key == any(l) })
+	changed.locals = append(changed.locals, localValue{l, v, l.Inherit})
+	changed.child = inherited(changed.locals)
+	cx.t.details.Store(changed)
+}
+
+// inherited returns the details of the tasks that one with these locals spawns.
+func inherited(locals []localValue) *details {
+	var d details
+	for _, l := range locals {
+		if l.inherit {
+			d.locals = append(d.locals, l)
+		}
+	}
+	if d.locals == nil {
+		return nil
+	}
+	d.child = &d
+	return &d
+}

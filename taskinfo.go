@@ -1,0 +1,58 @@
+package async
+
+import "fmt"
+
+// Task says which task this is: by its number, which no other task of its
+// runtime has, and by its name, if it was given one.
+type Task struct {
+	ID   uint64
+	Name string
+}
+
+// String returns the number, and the name if there is one.
+func (t Task) String() string {
+	if t.Name == "" {
+		return fmt.Sprint(t.ID)
+	}
+	return fmt.Sprintf("%d (%s)", t.ID, t.Name)
+}
+
+func (t *task) ident() Task { return Task{ID: t.id, Name: t.name()} }
+
+func (t *task) name() string {
+	if d := t.details.Load(); d != nil {
+		return d.name
+	}
+	return ""
+}
+
+// waitReason says what a task waits for. It is set by what takes the waker.
+type waitReason uint8
+
+const (
+	waitsNothing waitReason = iota
+	waitsFuture             // of the user's
+	waitsTime
+	waitsTask
+	waitsCall
+	waitsRead
+	waitsWrite
+	waitsYield
+)
+
+var waitReasons = [...]string{
+	waitsNothing: "",
+	waitsFuture:  "future",
+	waitsTime:    "time",
+	waitsTask:    "task",
+	waitsCall:    "blocking call",
+	waitsRead:    "read",
+	waitsWrite:   "write",
+	waitsYield:   "its turn",
+}
+
+func (r waitReason) String() string { return waitReasons[r] }
+
+// dumpTicks is a time since the runtime began, in units of 4 ms: 32 bits of
+// them are 208 days.
+type dumpTicks uint32
