@@ -3,6 +3,7 @@ package async
 import (
 	"iter"
 	"runtime"
+	"runtime/pprof"
 )
 
 // coroutine is a stack of its own for straight-line code, on the thread of one
@@ -38,10 +39,12 @@ func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)
 	co.resume, co.stop = iter.Pull(func(yield func(struct{}) bool) {
 		co.g = getg()
-		w.guest.Store(co.g)
 		co.yield = yield
-		co.serve()
+		if yield(struct{}{}) {
+			co.serve()
+		}
 	})
+	co.resume() // so that co.g is known
 	return co
 }
 
@@ -69,9 +72,20 @@ func (co *coroutine) serve() {
 // run runs the code and ends its task, whatever the code does.
 func (co *coroutine) run() {
 	co.returned = false
-	co.t.g = co.g
 	defer co.end()
+	if co.t.w.rt.cfg.Labels {
+		co.label()
+	}
 	co.code.main(co)
+}
+
+// label gives the code the profiler labels of its task.
+func (co *coroutine) label() {
+	labels := co.t.w.labels
+	if d := co.t.details.Load(); d != nil && d.labels != nil {
+		labels = d.labels
+	}
+	pprof.SetGoroutineLabels(labels)
 }
 
 // end is run's deferred call.

@@ -1,6 +1,8 @@
 package async
 
 import (
+	"context"
+	"runtime/pprof"
 	"slices"
 	"sync/atomic"
 )
@@ -12,7 +14,8 @@ type details struct {
 	name   string
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
-	child  *details // what the tasks get that it spawns
+	child  *details        // what the tasks get that it spawns
+	labels context.Context // with the profiler labels, if Config.Labels is set
 }
 
 // adorned is a Spawner whose tasks get something that those of base have not.
@@ -45,6 +48,9 @@ func (a *adorned) details() *details {
 		m.made.name = a.name
 	}
 	m.made.local = m.made.local || a.local
+	if rt, _ := a.base.spawner(); rt.cfg.Labels && m.made.name != "" {
+		m.made.labels = pprof.WithLabels(context.Background(), pprof.Labels("task", m.made.name))
+	}
 	a.made.Store(m)
 	return m.made
 }

@@ -1,8 +1,10 @@
 package async
 
 import (
+	"context"
 	"runtime"
-	"sync"
+	"runtime/pprof"
+	"runtime/trace"
 	"sync/atomic"
 	"time"
 )
@@ -48,10 +50,13 @@ const (
 // groups of fields have cache lines of their own.
 type worker struct {
 	// Fixed before the worker starts.
-	rt    *Runtime
-	index int
-	g     uintptr
-	quit  chan struct{} // closed when the worker has ended
+	rt       *Runtime
+	index    int
+	g        uintptr
+	begin    chan struct{}   // closed when it may begin
+	quit     chan struct{}   // closed when the worker has ended
+	labels   context.Context // the profiler labels of its goroutines
+	labelled string          // the same as they look in a profile
 
 	// The worker's own.
 	current   *task      // being polled
@@ -62,6 +67,9 @@ type worker struct {
 	stopped   bool
 	flip      bool // which of the two run-next slots is served first
 	budget    int  // operations left to the current poll
+	perPoll   int  // see Config.Budget
+	observed  bool // see Config.observed
+	showing   bool // shown is not nil
 	inARow    int  // servings of the run-next slot since the last other one
 	local     localQueue
 	nextLocal *task
@@ -74,25 +82,31 @@ type worker struct {
 	worked    int64 // when there was last something to do
 	quiet     int   // waits in the kernel since then
 	ids       uint64
-	spawned   uint64
-	ended     uint64
+	taken     uint64    // turns
+	sampled   bool      // this turn is; see sample
+	ticks     dumpTicks // the time when it began
 	seen      []sighting
 	company   bool    // another worker has moved between the last two sightings
 	left      []*task // see lastTask
+
+	counts      [counters]uint64
+	publishedAt int64
 
 	_ [64]byte
 	// Shared with the other workers.
 	queue     runQueue
 	next      atomic.Pointer[task] // to run before the queue
-	guest     atomic.Uintptr       // the goroutine of the coroutine that was resumed last
+	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
 	turn      atomic.Uint32        // counts turns: one that stands still is stuck in a poll
+	published [counters]atomic.Uint64
 
 	_ [64]byte
 	// Written by anybody.
 	inbox   atomic.Pointer[task]  // tasks from elsewhere, the latest first
 	dropped atomic.Pointer[timer] // see dropTimer
 	asleep  atomic.Bool           // in the kernel, or about to be: must be woken
+	probe   wakeProbe
 	waiting waitingList
 	live    atomic.Int64 // see tell
 	atWork  atomic.Int64 // worked, as the others may see it
@@ -106,12 +120,40 @@ type sighting struct {
 	since int64
 }
 
-// run is the goroutine of the worker.
-func (w *worker) run(ready *sync.WaitGroup) {
+func newWorker(rt *Runtime, index int) *worker {
+	w := &worker{
+		rt:     rt,
+		index:  index,
+		begin:  make(chan struct{}),
+		quit:   make(chan struct{}),
+		timers: newTimerQueue(),
+		seen:   make([]sighting, rt.cfg.Workers),
+		batch:  pollsPerRound,
+
+		perPoll:  rt.cfg.Budget,
+		observed: rt.cfg.observed(),
+	}
+	w.live.Store(unknown)
+	return w
+}
+
+// run is the goroutine of the worker. It calls ready once it is prepared.
+func (w *worker) run(ready func(error)) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	w.g = getg()
-	ready.Done()
-	ready.Wait()
+	w.label()
+	var err error
+	if cpus := w.rt.cfg.Affinity; cpus != nil && cpus[w.index] != nil {
+		err = setAffinity(cpus[w.index])
+	}
+	ready(err)
+	<-w.begin
+	if w.stopped {
+		return
+	}
+	if h := w.rt.cfg.Hooks.WorkerStart; h != nil {
+		h(w.index)
+	}
 	w.serve()
 }
 
@@ -137,12 +179,17 @@ func (w *worker) turns() {
 		// 1. Run tasks, at most a round of them.
 		w.turn.Add(1)
 		begun := nanos()
-		ran := w.round(w.batch)
+		w.ticks = ticksAt(begun)
+		w.sample()
+		ran := w.round(w.batch, begun)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
 		now := nanos()
 		w.pace(ran, now-begun)
+		if now-w.publishedAt >= publishEvery {
+			w.publish(now)
+		}
 		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
 		if w.rt.closing.Load() {
@@ -151,7 +198,11 @@ func (w *worker) turns() {
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
 		if !busy && !w.steal() {
-			w.rest()
+			if now-w.worked < int64(w.rt.cfg.Spin) {
+				w.spin(now)
+			} else {
+				w.rest()
+			}
 			continue
 		}
 		w.quiet, w.worked = 0, now
@@ -166,10 +217,10 @@ func (w *worker) turns() {
 // pace sets the size of the next round by how long the tasks of this one took,
 // and asks for help if more of them wait than this worker should do alone.
 func (w *worker) pace(ran int, took int64) {
-	if ran < w.batch {
-		w.batch = pollsPerRound
+	if ran == 0 {
 		return
 	}
+	w.counts[countPolls] += uint64(ran)
 	perPoll := max(took/int64(ran), 1)
 	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
@@ -179,7 +230,7 @@ func (w *worker) pace(ran int, took int64) {
 
 // round runs up to limit tasks, and returns how many it ran. A poll that
 // panics, or calls Goexit, ends its task, and the round.
-func (w *worker) round(limit int) (ran int) {
+func (w *worker) round(limit int, begun int64) (ran int) {
 	defer w.caught()
 	for ran < limit {
 		t := w.pick()
@@ -188,6 +239,10 @@ func (w *worker) round(limit int) (ran int) {
 		}
 		ran++
 		w.poll(t)
+		if w.sampled {
+			w.sampled = false
+			w.polled(nanos() - begun)
+		}
 	}
 	return ran
 }
@@ -253,8 +308,20 @@ func (w *worker) poll(t *task) {
 		t.w = w
 	}
 	w.current = t
-	w.budget = operationsPerPoll
-	done := t.body.poll(w)
+	w.budget = w.perPoll
+	if w.showing || t.kind != kindPlain || t.details.Load() != nil {
+		w.show(t)
+	}
+	if w.probe.t.Load() == t {
+		w.counts[countWakeTime+bucket(nanos()-w.probe.at.Load())]++
+		w.probe.t.Store(nil)
+	}
+	var done bool
+	if w.observed {
+		done = w.pollObserved(t)
+	} else {
+		done = t.body.poll(w)
+	}
 	w.current = nil
 	yielded := w.yielded
 	w.yielded = false
@@ -274,9 +341,43 @@ func (w *worker) poll(t *task) {
 	if t.listedAt == 0 {
 		w.list(t)
 	}
+	t.since = w.ticks
 	if !t.state.suspend() {
 		w.push(t)
 	}
+}
+
+// show lets others see which task is polled. Plain futures without details are
+// polled so quickly one after the other that it would cost a third of their time.
+func (w *worker) show(t *task) {
+	if t != nil && t.kind == kindPlain && t.details.Load() == nil {
+		t = nil
+	}
+	if w.shown.Load() != t {
+		w.shown.Store(t)
+	}
+	w.showing = t != nil
+}
+
+// pollObserved is poll's call of the task for runtimes whose polls must be told
+// to somebody.
+func (w *worker) pollObserved(t *task) (done bool) {
+	who := t.ident()
+	hooks := &w.rt.cfg.Hooks
+	if hooks.BeforePoll != nil {
+		hooks.BeforePoll(who)
+	}
+	if hooks.AfterPoll != nil {
+		defer hooks.AfterPoll(who)
+	}
+	if w.rt.cfg.Labels && who.Name != "" {
+		defer trace.StartRegion(context.Background(), who.Name).End()
+		if t.kind == kindPlain { // a coroutine has its own labels
+			pprof.SetGoroutineLabels(t.details.Load().labels)
+			defer pprof.SetGoroutineLabels(w.labels)
+		}
+	}
+	return t.body.poll(w)
 }
 
 // yield makes the current task be queued again after its poll, behind the
@@ -310,10 +411,13 @@ func (w *worker) pushNext(t *task) {
 
 // spawn queues a new task of code that runs on w.
 func (w *worker) spawn(t *task) {
-	w.spawned++
+	w.counts[countSpawned]++
 	w.ids++
 	t.id = w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1
 	t.w = w
+	if h := w.rt.cfg.Hooks.TaskStart; h != nil {
+		h(t.ident())
+	}
 	if w.rt.closing.Load() {
 		t.body.abort(w, ErrShutdown)
 		return
@@ -358,9 +462,9 @@ func (w *worker) rouse() {
 // reports whether there was a task.
 func (w *worker) receive() bool {
 	w.takeDropped()
-	first := w.takeInbox()
-	w.pushList(first)
-	return first != nil
+	n := w.pushList(w.takeInbox())
+	w.counts[countReceived] += n
+	return n > 0
 }
 
 // takeInbox returns what stands in w's inbox, the oldest first.
@@ -376,13 +480,15 @@ func (w *worker) takeInbox() (first *task) {
 	return first
 }
 
-func (w *worker) pushList(t *task) {
-	for t != nil {
+// pushList queues the tasks of a list and returns how many there were.
+func (w *worker) pushList(t *task) (n uint64) {
+	for ; t != nil; n++ {
 		next := t.next
 		t.next = nil
 		w.push(t)
 		t = next
 	}
+	return n
 }
 
 func (w *worker) hasTasks() bool {
@@ -393,7 +499,11 @@ func (w *worker) hasTasks() bool {
 // w has resumed.
 func (w *worker) runsCaller() bool {
 	g := getg()
-	return g == w.g || g == w.guest.Load()
+	if g == w.g {
+		return true
+	}
+	t := w.shown.Load()
+	return t != nil && t.g == g
 }
 
 // askHelp lets others take from the queue, and wakes one of them if all sleep.
@@ -426,7 +536,8 @@ func (w *worker) steal() bool {
 		if !asked && !stuck {
 			continue
 		}
-		w.pushList(victim.queue.steal())
+		victim.probe.t.Store(nil) // it may be among what is taken
+		w.counts[countStolen] += w.pushList(victim.queue.steal())
 		if stuck {
 			w.rescue(victim)
 		}
@@ -467,6 +578,9 @@ func (w *worker) rest() {
 		return
 	}
 	w.atWork.Store(w.worked)
+	w.show(nil) // so that what ran last can be collected
+	w.counts[countWaits]++
+	w.publish(w.looked)
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)
@@ -475,12 +589,20 @@ func (w *worker) rest() {
 	w.asleep.Store(false)
 	if timeout < 0 && int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
 		w.rt.help(w) // all have slept: one other should watch this one, lest it get stuck
+		w.rt.watch.awake()
 	}
 	w.looked = nanos()
 	w.reactor.dispatch(w, events)
 	if w.quiet++; len(events) > 0 {
 		w.quiet, w.worked = 0, w.looked
 	}
+}
+
+// spin looks for events instead of waiting for them.
+func (w *worker) spin(now int64) {
+	w.looked = now
+	w.reactor.poll(w)
+	w.stopped = w.rt.stopping.Load()
 }
 
 // restFor returns how long to wait in the kernel, for ever if that is
@@ -514,12 +636,15 @@ func (w *worker) restFor() (timeout time.Duration, keep bool) {
 func (w *worker) takeCoroutine() *coroutine {
 	co := w.coroutine
 	if co == nil {
+		w.counts[countCoroutines]++
 		return newCoroutine(w)
 	}
+	w.counts[countFree]--
 	w.coroutine, co.free = co.free, nil
 	return co
 }
 
 func (w *worker) freeCoroutine(co *coroutine) {
+	w.counts[countFree]++
 	co.free, w.coroutine = w.coroutine, co
 }

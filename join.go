@@ -150,6 +150,9 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if h.listedAt != 0 {
 		w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
 	}
+	if hook := h.w.rt.cfg.Hooks.TaskEnd; hook != nil {
+		hook(h.ident())
+	}
 	h.state.finish()
 	if h.waiters.p.Load() != nil {
 		h.waiters.fire(w)
@@ -158,7 +161,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 		sc.end(scopeCancelled, w)
 	}
 	if w != nil {
-		w.ended++
+		w.counts[countEnded]++
 	}
 }
 
@@ -246,10 +249,8 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	if co == nil {
 		co = w.takeCoroutine()
 		st.co, co.code, co.t = co, st, &st.task
+		st.g = co.g
 		w.list(&st.task)
-	}
-	if w.guest.Load() != co.g {
-		w.guest.Store(co.g)
 	}
 	w.running = co
 	co.resume()

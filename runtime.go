@@ -6,43 +6,20 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 )
 
-// Config says how a Runtime is made. The zero Config is a good one.
-type Config struct {
-	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
-	// other runtimes have added to it.
-	Workers int
-
-	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
-	// the number of its workers while it runs, so that each worker brings the
-	// processor that it occupies while it waits for a moment in the kernel,
-	// and the goroutines of the program keep theirs. With SharedProcs the
-	// workers give their processor up whenever they wait, which costs more
-	// time per event.
-	SharedProcs bool
-
-	// Unhandled is called when a task has failed and nobody ever joined it:
-	// after its handle has become unreachable, or when the runtime shuts
-	// down. A task that was cancelled and says so has not failed. err is a *PanicError if the task panicked. It is called on a
-	// goroutine outside the pool, and must not block for long. nil means a
-	// line on standard error, with the stack of a panic.
-	Unhandled func(t Task, err error)
-}
-
-// maxWorkers is what task.listedAt can count.
-const maxWorkers = 1<<16 - 1
-
 // A Runtime is a pool of workers and all that runs on it. Its methods may be
 // called from any goroutine.
 type Runtime struct {
+	cfg      Config // complete
+	serial   uint64 // tells runtimes apart
 	workers  []*worker
 	ownProcs bool
 	fds      fdTable
 	failures failures
+	watch    *stallWatch // nil if there is none
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	foreign  atomic.Int64  // tasks spawned from outside
@@ -50,6 +27,7 @@ type Runtime struct {
 	closing  atomic.Bool   // no new tasks
 	stopping atomic.Bool   // workers end
 	resting  atomic.Int32  // workers that wait in the kernel without a limit
+	stalls   atomic.Uint64
 	told     chan struct{} // a worker has told how many tasks it has
 
 	mu       sync.Mutex
@@ -94,45 +72,80 @@ func changePools(change func([]*worker) []*worker) {
 // New starts a runtime. It fails if cfg makes no sense or the operating system
 // refuses what is needed.
 func New(cfg Config) (*Runtime, error) {
-	n := cfg.Workers
-	if n < 0 || n > maxWorkers {
-		return nil, fmt.Errorf("async: Config.Workers is %d; it can be 0 to %d", n, maxWorkers)
-	}
-	if n == 0 {
-		n = procs.own()
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
 	}
 	rt := &Runtime{
+		cfg:      cfg,
+		serial:   runtimes.Add(1),
 		ownProcs: !cfg.SharedProcs,
 		told:     make(chan struct{}, 1),
 		outside:  map[*parker]struct{}{},
 		ended:    make(chan struct{}),
 	}
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
-	if cfg.Unhandled == nil {
-		rt.failures.report = reportFailure
-	}
-	for i := range n {
-		w := &worker{rt: rt, index: i, quit: make(chan struct{}), timers: newTimerQueue(), seen: make([]sighting, n), batch: pollsPerRound}
-		w.live.Store(unknown)
-		if err := w.reactor.open(); err != nil {
-			for _, w := range rt.workers {
-				w.reactor.close()
-			}
-			return nil, fmt.Errorf("async: cannot start worker %d: %w", i, err)
-		}
+	for i := range cfg.Workers {
+		w := newWorker(rt, i)
 		rt.workers = append(rt.workers, w)
+		if err = w.reactor.open(); err != nil {
+			err = fmt.Errorf("async: cannot start worker %d: %w", i, err)
+			break
+		}
+	}
+	if err == nil {
+		err = rt.startWorkers()
+	}
+	if err != nil {
+		for _, w := range rt.workers {
+			w.reactor.close()
+		}
+		return nil, err
 	}
 	if rt.ownProcs {
-		procs.add(n)
+		procs.add(cfg.Workers)
 	}
-	var ready sync.WaitGroup
-	ready.Add(n)
+	changePools(func(all []*worker) []*worker { return append(all, rt.workers...) })
+	if cfg.Stall > 0 {
+		rt.watch = newStallWatch(rt)
+		go rt.watch.run()
+	}
 	for _, w := range rt.workers {
-		go w.run(&ready)
+		close(w.begin)
+	}
+	return rt, nil
+}
+
+// runtimes counts them.
+var runtimes atomic.Uint64
+
+// startWorkers starts the threads. Each prepares itself, and waits until all
+// have and the rest of the runtime is there.
+func (rt *Runtime) startWorkers() error {
+	var (
+		ready sync.WaitGroup
+		mu    sync.Mutex
+		first error
+	)
+	ready.Add(len(rt.workers))
+	for _, w := range rt.workers {
+		go w.run(func(err error) {
+			mu.Lock()
+			if first == nil {
+				first = err
+			}
+			mu.Unlock()
+			ready.Done()
+		})
 	}
 	ready.Wait()
-	changePools(func(all []*worker) []*worker { return append(all, rt.workers...) })
-	return rt, nil
+	if first != nil {
+		for _, w := range rt.workers {
+			w.stopped = true
+			close(w.begin)
+		}
+	}
+	return first
 }
 
 // unknown is what a worker's live count is until it has told.
@@ -154,17 +167,6 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 	}
 	return rt
 })
-
-func defaultConfig(threads string) (Config, error) {
-	if threads == "" {
-		return Config{}, nil
-	}
-	n, err := strconv.Atoi(threads)
-	if err != nil || n < 1 || n > maxWorkers {
-		return Config{}, fmt.Errorf("ASYNC_THREADS is %q; it must be a number from 1 to %d", threads, maxWorkers)
-	}
-	return Config{Workers: n}, nil
-}
 
 // Run runs fn as a task of the default runtime, waits for it and returns its
 // error. It is for main: tasks that are left when fn returns are left running,
@@ -212,6 +214,9 @@ func (rt *Runtime) spawn(t *task) {
 	n := rt.foreign.Add(1)
 	t.id = rt.outsideID(n)
 	t.w = rt.place()
+	if h := rt.cfg.Hooks.TaskStart; h != nil {
+		h(t.ident())
+	}
 	if rt.closing.Load() {
 		rt.refused.Add(1)
 		notify(rt.told)

@@ -51,7 +51,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	grace := ctx
 	if err != nil {
 		var cancel context.CancelFunc
-		grace, cancel = context.WithTimeout(context.Background(), unwindTime)
+		grace, cancel = context.WithTimeout(context.Background(), rt.cfg.Grace)
 		defer cancel()
 	}
 	for _, w := range rt.workers {
@@ -63,6 +63,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		case <-grace.Done():
 		}
 	}
+	rt.watch.stop()
 	if rt.ownProcs {
 		procs.add(-len(rt.workers))
 	}
@@ -238,7 +239,7 @@ func (l *waitingList) all() []*task {
 // workers means something.
 func (w *worker) tell() {
 	w.told = true
-	w.live.Store(int64(w.spawned) - int64(w.ended))
+	w.live.Store(int64(w.counts[countSpawned]) - int64(w.counts[countEnded]))
 	notify(w.rt.told)
 }
 
@@ -308,5 +309,9 @@ func (w *worker) exit() {
 	})
 	w.reactor.close()
 	w.rt.fds.stir(w)
+	w.publish(nanos())
+	if h := w.rt.cfg.Hooks.WorkerStop; h != nil {
+		h(w.index)
+	}
 	close(w.quit)
 }

@@ -167,14 +167,14 @@ func (t *task) schedule(from *worker) {
 	if from == nil && w.runsCaller() {
 		from = w
 	}
-	switch {
-	case from == w:
-		w.pushNext(t)
-	case from != nil && t.movable() && from.rt == w.rt:
+	if from != nil && from != w && t.movable() && from.rt == w.rt {
 		// It costs less to run it where its waker is than to wake its worker.
-		t.w = from
-		from.pushNext(t)
-	default:
+		w, t.w = from, from
+	}
+	w.probe.woken(t)
+	if from == w {
+		w.pushNext(t)
+	} else {
 		w.send(t)
 	}
 }

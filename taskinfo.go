@@ -1,6 +1,9 @@
 package async
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Task says which task this is: by its number, which no other task of its
 // runtime has, and by its name, if it was given one.
@@ -56,3 +59,10 @@ func (r waitReason) String() string { return waitReasons[r] }
 // dumpTicks is a time since the runtime began, in units of 4 ms: 32 bits of
 // them are 208 days.
 type dumpTicks uint32
+
+func ticksAt(at int64) dumpTicks { return dumpTicks(at >> 22) }
+
+// ago returns how long before the time at t was.
+func (t dumpTicks) ago(at int64) time.Duration {
+	return time.Duration(ticksAt(at)-t) << 22
+}

@@ -74,6 +74,9 @@ func newTimerQueue() timerQueue {
 	return timerQueue{tree: btree.NewG(32, func(a, b *tickNode) bool { return a.tick < b.tick })}
 }
 
+// len returns how many timers are set.
+func (q *timerQueue) len() int { return q.n }
+
 // add makes t fire at the time at, or up to a tick later.
 func (q *timerQueue) add(t *timer, at int64) {
 	t.tick = tickAfter(at)

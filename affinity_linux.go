@@ -1,0 +1,24 @@
+package async
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// setAffinity lets the calling thread run on some processors only.
+func setAffinity(cpus []int) error {
+	var set unix.CPUSet
+	for _, cpu := range cpus {
+		if cpu >= 0 {
+			set.Set(cpu)
+		}
+		if cpu < 0 || !set.IsSet(cpu) {
+			return fmt.Errorf("async: Config.Affinity names processor %d, which there cannot be", cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("async: Config.Affinity %v: sched_setaffinity: %w", cpus, err)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package async
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// Config says how a Runtime is made. The zero Config is a good one. New fails
+// for values that make no sense; nothing panics later because of them.
+type Config struct {
+	// Name tells runtimes apart in profiles and reports.
+	Name string
+
+	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
+	// other runtimes have added to it. GOMAXPROCS respects the limits of a
+	// container.
+	Workers int
+
+	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
+	// the number of its workers while it runs, so that each worker brings the
+	// processor that it occupies while it waits for a moment in the kernel,
+	// and the goroutines of the program keep theirs. With SharedProcs the
+	// workers give their processor up whenever they wait, which costs more
+	// time per event. If GOMAXPROCS is then below Workers, which a limit of the
+	// container's may cause, all workers still make progress, in turns of Go's
+	// scheduler, but more of them are no help.
+	SharedProcs bool
+
+	// Affinity is, for each worker, the processors that its thread may run on;
+	// nil is all. Only Linux has it.
+	Affinity [][]int
+
+	// Spin is for how long a worker that has nothing to do goes on asking the
+	// kernel before it waits there. It makes the next event a little earlier
+	// and costs a whole processor meanwhile.
+	Spin time.Duration
+
+	// Budget is how many reads, writes, sends and so on a task may do before
+	// it must let others run; 0 means 128.
+	Budget int
+
+	// Grace is how long Shutdown waits for tasks that it has cancelled; 0
+	// means a second.
+	Grace time.Duration
+
+	// Unhandled is called when a task has failed and nobody ever joined it:
+	// after its handle has become unreachable, or when the runtime shuts
+	// down. A task that was cancelled and says so has not failed. err is a
+	// *PanicError if the task panicked. It is called on a goroutine outside
+	// the pool, and must not block for long. nil means a line on standard
+	// error, with the stack of a panic; Crash ends the program.
+	Unhandled func(t Task, err error)
+
+	// Stall is how long one poll may keep its worker before that is reported;
+	// 0 means 10 milliseconds, and a negative value never. Detection takes up
+	// to twice as long.
+	Stall time.Duration
+
+	// Stalled is called once for each poll that is found to take longer than
+	// Stall, while it still does, on a goroutine outside the pool. nil means a
+	// report on standard error, at most one a second.
+	Stalled func(Stall)
+
+	// Labels gives the code of tasks that have a name the profiler label
+	// "task", and regions of that name in execution traces.
+	Labels bool
+
+	// Hooks are called at certain moments of a worker or a task.
+	Hooks Hooks
+}
+
+// Hooks are functions that a runtime calls. They are called on the thread
+// where it happens, must be quick, must not await and must not panic. nil ones
+// cost nothing.
+type Hooks struct {
+	WorkerStart func(worker int) // first thing on the worker's thread
+	WorkerStop  func(worker int) // last thing on it
+	TaskStart   func(t Task)     // when it is spawned, wherever that is
+	TaskEnd     func(t Task)     // when it has its result
+	BeforePoll  func(t Task)
+	AfterPoll   func(t Task)
+}
+
+// maxWorkers is what task.listedAt can count.
+const maxWorkers = 1<<16 - 1
+
+// defaultStall is the Stall of the zero Config.
+const defaultStall = 10 * time.Millisecond
+
+// complete checks cfg and replaces what was left out.
+func (cfg Config) complete() (Config, error) {
+	fail := func(format string, args ...any) (Config, error) {
+		return cfg, fmt.Errorf("async: Config."+format, args...)
+	}
+	if cfg.Workers < 0 || cfg.Workers > maxWorkers {
+		return fail("Workers is %d; it can be 0 to %d", cfg.Workers, maxWorkers)
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = procs.own()
+		if n := len(cfg.Affinity); n > 0 {
+			cfg.Workers = n
+		}
+	}
+	if n := len(cfg.Affinity); n > 0 && n != cfg.Workers {
+		return fail("Affinity is for %d workers, and there are %d", n, cfg.Workers)
+	}
+	if cfg.Budget == 0 {
+		cfg.Budget = operationsPerPoll
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = time.Second
+	}
+	if cfg.Stall == 0 {
+		cfg.Stall = defaultStall
+	}
+	switch {
+	case cfg.Budget < 0:
+		return fail("Budget is %d; it must not be negative", cfg.Budget)
+	case cfg.Spin < 0:
+		return fail("Spin is %v; it must not be negative", cfg.Spin)
+	case cfg.Grace < 0:
+		return fail("Grace is %v; it must not be negative", cfg.Grace)
+	case cfg.Stall > 0 && cfg.Stall < time.Millisecond:
+		return fail("Stall is %v; it can be a millisecond or more, or negative for never", cfg.Stall)
+	}
+	if cfg.Unhandled == nil {
+		cfg.Unhandled = reportFailure
+	}
+	if cfg.Stalled == nil {
+		cfg.Stalled = newStallReporter()
+	}
+	return cfg, nil
+}
+
+// defaultConfig is the Config of the default runtime.
+func defaultConfig(threads string) (Config, error) {
+	if threads == "" {
+		return Config{}, nil
+	}
+	n, err := strconv.Atoi(threads)
+	if err != nil || n < 1 || n > maxWorkers {
+		return Config{}, fmt.Errorf("ASYNC_THREADS is %q; it must be a number from 1 to %d", threads, maxWorkers)
+	}
+	return Config{Workers: n}, nil
+}
+
+// observed reports whether polls must be told to somebody.
+func (cfg *Config) observed() bool {
+	return cfg.Labels || cfg.Hooks.BeforePoll != nil || cfg.Hooks.AfterPoll != nil
+}

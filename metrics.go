@@ -1,0 +1,197 @@
+package async
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// counter is one of a worker's counts. The worker counts in plain words, and
+// publishes them when it goes to wait and about every millisecond.
+type counter int
+
+const (
+	countSpawned counter = iota
+	countEnded
+	countPolls
+	countStolen
+	countReceived
+	countWaits
+	countTimers
+	countCoroutines
+	countFree
+	countQueued
+	countPollTime                                // a histogram
+	countWakeTime = countPollTime + histogramLen // another
+	counters      = countWakeTime + histogramLen
+)
+
+// publishEvery is how old the published counts of a busy worker may be.
+const publishEvery = int64(time.Millisecond)
+
+// publish lets others see the counts.
+func (w *worker) publish(now int64) {
+	w.publishedAt = now
+	w.counts[countTimers] = uint64(w.timers.len())
+	w.counts[countQueued] = uint64(w.local.n + w.queue.len())
+	for i, n := range w.counts {
+		if p := &w.published[i]; p.Load() != n {
+			p.Store(n)
+		}
+	}
+}
+
+// Metrics are the figures of a runtime, or of one worker, at one moment. Those
+// of a worker that is busy are up to a millisecond old, and all are read one
+// after the other, so sums of them need not match exactly.
+type Metrics struct {
+	Spawned  uint64 // tasks that were ever started
+	Ended    uint64 // those of them that have their result
+	Alive    uint64 // those that have not
+	Polls    uint64
+	Stolen   uint64 // tasks taken over from another worker
+	Received uint64 // tasks that came from other threads: spawned or woken there
+	Waits    uint64 // times that a worker went to wait in the kernel
+	Stalls   uint64 // polls that took longer than Config.Stall
+
+	Workers        int
+	Queued         int // tasks that are ready to run
+	Timers         int // that are set
+	Sources        int // connections, listeners and other descriptors in the pollers
+	Coroutines     int // made for straight-line tasks, the free ones included
+	CoroutinesFree int // kept for the next tasks
+	BlockOns       int // goroutines in BlockOn
+
+	PollTime Histogram // how long polls take: a sample, one poll of a round
+	WakeTime Histogram // from a wake to the poll: a sample
+}
+
+// Metrics returns the figures of the whole runtime. It costs microseconds and
+// no allocation, and disturbs no worker.
+func (rt *Runtime) Metrics() (m Metrics) {
+	for i := range rt.workers {
+		m.add(rt.workers[i])
+	}
+	m.Spawned += uint64(max(rt.foreign.Load()-rt.refused.Load(), 0))
+	if m.Spawned > m.Ended {
+		m.Alive = m.Spawned - m.Ended
+	}
+	m.Stalls = rt.stalls.Load()
+	rt.mu.Lock()
+	m.BlockOns = len(rt.outside)
+	rt.mu.Unlock()
+	return m
+}
+
+// WorkerMetrics returns the figures of one worker, counted from 0; zeros if
+// there is none of that number. Tasks that were spawned outside, and those
+// that end on another worker than that of their spawn, make Spawned, Ended and
+// Alive mean nothing for a worker alone: Alive is 0.
+func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
+	if worker >= 0 && worker < len(rt.workers) {
+		m.add(rt.workers[worker])
+	}
+	return m
+}
+
+func (m *Metrics) add(w *worker) {
+	get := func(c counter) uint64 { return w.published[c].Load() }
+	m.Ended += get(countEnded) // before Spawned, so that no task counts as ended alone
+	m.Spawned += get(countSpawned)
+	m.Polls += get(countPolls)
+	m.Stolen += get(countStolen)
+	m.Received += get(countReceived)
+	m.Waits += get(countWaits)
+	m.Workers++
+	m.Queued += int(get(countQueued))
+	m.Timers += int(get(countTimers))
+	m.Sources += int(w.reactor.sources.Load())
+	m.Coroutines += int(get(countCoroutines))
+	m.CoroutinesFree += int(get(countFree))
+	for i := range histogramLen {
+		m.PollTime.Counts[i] += get(countPollTime + counter(i))
+		m.WakeTime.Counts[i] += get(countWakeTime + counter(i))
+	}
+}
+
+// histogramLen is how many buckets a Histogram has: the last but one ends at
+// eight seconds.
+const histogramLen = 24
+
+// A Histogram counts durations by their size. The first bucket is for those
+// below 1.024 microseconds, each further one ends at twice the former, and the
+// last has all the rest.
+type Histogram struct {
+	Counts [histogramLen]uint64
+}
+
+// bucket returns where d, in nanoseconds, belongs.
+func bucket(d int64) counter {
+	return counter(min(bits.Len64(uint64(max(d, 0))>>10), histogramLen-1))
+}
+
+// Bound returns the upper end of a bucket; for the last one, its lower end.
+func (h *Histogram) Bound(bucket int) time.Duration {
+	return 1024 << min(bucket, histogramLen-2)
+}
+
+// Count returns how many durations were counted.
+func (h *Histogram) Count() (n uint64) {
+	for _, c := range h.Counts {
+		n += c
+	}
+	return n
+}
+
+// Quantile returns the upper end of the bucket in which the quantile q lies,
+// 0.5 being the median; 0 if nothing was counted.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	total := h.Count()
+	if total == 0 {
+		return 0
+	}
+	rank := uint64(q * float64(total))
+	for i, c := range h.Counts {
+		if rank < c {
+			return h.Bound(i)
+		}
+		rank -= c
+	}
+	return h.Bound(histogramLen - 1)
+}
+
+// wakeProbe times a wake now and then: who wakes a task notes when, and the
+// worker that polls it notes how long that took.
+type wakeProbe struct {
+	t  atomic.Pointer[task] // nil, a marker, or the task that was woken
+	at atomic.Int64         // written before t
+}
+
+// Markers in a wakeProbe.
+var (
+	probeWanted = new(task) // the next wake is to be timed
+	probeTaken  = new(task) // somebody is about to write
+)
+
+// woken is called by who has woken t, before it queues t.
+func (p *wakeProbe) woken(t *task) {
+	if p.t.Load() == probeWanted && p.t.CompareAndSwap(probeWanted, probeTaken) {
+		p.at.Store(nanos())
+		p.t.Store(t)
+	}
+}
+
+// sampleEvery is of how many turns one has its first poll and the next wake
+// timed.
+const sampleEvery = 16
+
+// sample decides what is timed in this turn.
+func (w *worker) sample() {
+	w.taken++
+	if w.sampled = w.taken%sampleEvery == 0; w.sampled && w.probe.t.Load() == nil {
+		w.probe.t.Store(probeWanted)
+	}
+}
+
+// polled notes how long a poll took.
+func (w *worker) polled(took int64) { w.counts[countPollTime+bucket(took)]++ }

@@ -1,0 +1,206 @@
+package async
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A Stall is a poll that keeps its worker for too long: code in a task that
+// computes, or that blocks its thread in a way that the runtime cannot see.
+type Stall struct {
+	// Task is the task. Its ID is 0 if it is a future without a name: the
+	// stack tells which code it is.
+	Task   Task
+	Worker int
+	For    time.Duration // at least so long, so far
+	Stack  string        // of the goroutine that holds the worker; empty if it has just gone on
+}
+
+func (s Stall) String() string {
+	what := "a future without a name"
+	if s.Task.ID != 0 {
+		what = "task " + s.Task.String()
+	}
+	return fmt.Sprintf("async: %s has kept worker %d for %v or more without awaiting", what, s.Worker, s.For)
+}
+
+// newStallReporter returns the handler that a runtime has if Config names none.
+func newStallReporter() func(Stall) {
+	var last time.Time
+	return func(s Stall) {
+		if now := time.Now(); now.Sub(last) >= time.Second {
+			last = now
+			fmt.Fprintf(os.Stderr, "%v\n%s", s, s.Stack)
+		}
+	}
+}
+
+// stallWatch finds polls that take too long. It is a goroutine of its own,
+// because all workers may be stuck, and looks only while some worker is awake.
+//
+// The workers help each other sooner than that; see steal.
+type stallWatch struct {
+	rt     *Runtime
+	every  time.Duration
+	report func(Stall)
+	seen   []watched
+	parked atomic.Bool
+	kick   chan struct{}
+	over   chan struct{} // closed to end it
+	ended  chan struct{}
+}
+
+// watched is what it knows of a worker.
+type watched struct {
+	turn     uint32
+	since    time.Time
+	reported bool
+}
+
+func newStallWatch(rt *Runtime) *stallWatch {
+	return &stallWatch{
+		rt:     rt,
+		every:  rt.cfg.Stall,
+		report: rt.cfg.Stalled,
+		seen:   make([]watched, len(rt.workers)),
+		kick:   make(chan struct{}, 1),
+		over:   make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
+}
+
+func (s *stallWatch) run() {
+	defer close(s.ended)
+	tick := time.NewTimer(s.every)
+	defer tick.Stop()
+	for due := time.Now().Add(s.every); ; due = time.Now().Add(s.every) {
+		select {
+		case <-tick.C:
+		case <-s.over:
+			return
+		}
+		now := time.Now()
+		s.look(now, now.Sub(due) > s.every/2)
+		if !s.park() {
+			return
+		}
+		tick.Reset(s.every)
+	}
+}
+
+// look reports the workers that are in the same turn as before. If this
+// goroutine itself was late, the machine has too few processors for all that
+// runs: then a worker that did not get on need not be stuck.
+func (s *stallWatch) look(now time.Time, late bool) {
+	for i, w := range s.rt.workers {
+		seen := &s.seen[i]
+		turn := w.turn.Load()
+		if late || turn != seen.turn || w.asleep.Load() {
+			*seen = watched{turn: turn, since: now}
+			continue
+		}
+		if took := now.Sub(seen.since); took >= s.every && !seen.reported {
+			seen.reported = true
+			s.found(w, turn, took)
+		}
+	}
+}
+
+func (s *stallWatch) found(w *worker, turn uint32, took time.Duration) {
+	stall := Stall{Worker: w.index, For: took}
+	if t := w.shown.Load(); t != nil {
+		stall.Task = t.ident()
+	}
+	stack := w.stack()
+	if w.turn.Load() == turn {
+		stall.Stack = stack
+	}
+	s.rt.stalls.Add(1)
+	s.report(stall)
+}
+
+// park waits while all workers rest. It reports false at the end.
+//
+// Against a missed kick: it says first that it is parked and then looks at the
+// workers; a worker that wakes does the reverse.
+func (s *stallWatch) park() bool {
+	s.parked.Store(true)
+	defer s.parked.Store(false)
+	if int(s.rt.resting.Load()) < len(s.rt.workers) {
+		return true
+	}
+	select {
+	case <-s.kick:
+		return true
+	case <-s.over:
+		return false
+	}
+}
+
+// awake is called by the first worker that wakes.
+func (s *stallWatch) awake() {
+	if s != nil && s.parked.Load() {
+		notify(s.kick)
+	}
+}
+
+// stop ends the watch and waits for that.
+func (s *stallWatch) stop() {
+	if s != nil {
+		close(s.over)
+		<-s.ended
+	}
+}
+
+// workerLabel is the profiler label that all goroutines of a worker have.
+const workerLabel = "async.worker"
+
+// label gives the calling goroutine, and the coroutines that it makes, the
+// label by which a profile knows them.
+func (w *worker) label() {
+	value := fmt.Sprintf("%s%d/%d", w.rt.cfg.Name, w.rt.serial, w.index)
+	w.labels = pprof.WithLabels(context.Background(), pprof.Labels(workerLabel, value))
+	pprof.SetGoroutineLabels(w.labels)
+	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)
+}
+
+// stack returns the stack of the goroutine that runs on w: of all that have
+// its label the one that is not switched out. Unlike runtime.Stack this does
+// not stop the world while it walks over all goroutines.
+func (w *worker) stack() string {
+	var profile bytes.Buffer
+	if pprof.Lookup("goroutine").WriteTo(&profile, 1) != nil {
+		return ""
+	}
+	for _, group := range strings.Split(profile.String(), "\n\n") {
+		switch {
+		case !strings.Contains(group, w.labelled),
+			strings.Contains(group, "\truntime.coroswitch"),
+			strings.Contains(group, "iter.Pull") && strings.Contains(group, ".(*coroutine).resume"),
+			!strings.Contains(group, ".(*worker).run+") && !strings.Contains(group, ".(*coroutine).serve+"):
+			continue
+		}
+		return stackLines(group)
+	}
+	return ""
+}
+
+// stackLines leaves the functions and lines of a goroutine in a profile.
+func stackLines(group string) string {
+	var b strings.Builder
+	for _, line := range strings.Split(group, "\n") {
+		fields := strings.Split(line, "\t") // #, address, function+offset, file:line
+		if len(fields) < 4 || fields[0] != "#" {
+			continue
+		}
+		function, _, _ := strings.Cut(fields[2], "+0x")
+		fmt.Fprintf(&b, "%s\n\t%s\n", function, strings.TrimSpace(fields[len(fields)-1]))
+	}
+	return b.String()
+}
