@@ -30,6 +30,7 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 
 // wait parks the goroutine until p is woken.
 func (p *parker) wait() {
+	p.since = ticksAt(nanos())
 	if p.state.suspend() {
 		<-p.unpark
 	}

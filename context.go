@@ -122,6 +122,12 @@ func (cx *Context) Runtime() *Runtime {
 	return cx.t.w.rt
 }
 
+// draining reports whether Shutdown has begun.
+func (cx *Context) draining() bool {
+	cx.here()
+	return cx.t.w.rt.draining.Load()
+}
+
 // Task returns the number and the name of cx's task. Like the methods of
 // context.Context it may be called from any goroutine.
 func (cx *Context) Task() Task { return cx.t.ident() }

@@ -24,6 +24,9 @@ type coroutine struct {
 	t        *task
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
+
+	asked bool      // resumed only to tell where it waits
+	where []uintptr // the answer
 }
 
 // coroutineCode is what a coroutine runs.
@@ -106,7 +109,24 @@ func (co *coroutine) end() {
 // wait gives the thread back to the worker until the task is polled again. If
 // the worker ends meanwhile, it unwinds the code that waits.
 func (co *coroutine) wait() {
-	if !co.yield(struct{}{}) {
-		runtime.Goexit()
+	for {
+		if !co.yield(struct{}{}) {
+			runtime.Goexit()
+		}
+		if !co.asked {
+			return
+		}
+		var pcs [32]uintptr
+		co.where = append(co.where[:0], pcs[:runtime.Callers(2, pcs[:])]...)
 	}
+}
+
+// place returns the stack of the code that waits. The worker calls it.
+func (co *coroutine) place(w *worker) []uintptr {
+	co.asked = true
+	w.running = co
+	co.resume()
+	w.running = nil
+	co.asked = false
+	return co.where
 }

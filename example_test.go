@@ -269,10 +269,17 @@ func ExampleTCPConn_WithContext() {
 func ExampleRuntime_Shutdown() {
 	rt := newRuntime()
 	async.Go(rt, func(cx *async.Context) error {
-		return async.Sleep(cx, time.Hour) // ends with context.Canceled
+		_, err := async.Await(cx, cx.Runtime().Draining()) // a task without an end of its own
+		fmt.Println("finishing")
+		return err
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	async.Go(rt, func(cx *async.Context) error {
+		return async.Sleep(cx, time.Hour) // is cancelled when the time is over
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	fmt.Println(rt.Shutdown(ctx))
-	// Output: <nil>
+	// Output:
+	// finishing
+	// <nil>
 }

@@ -77,7 +77,6 @@ type worker struct {
 	timers    timerQueue
 	reactor   reactor
 	looked    int64 // when the reactor was last asked
-	told      bool  // see tell
 	batch     int   // how many tasks the next round may run
 	worked    int64 // when there was last something to do
 	quiet     int   // waits in the kernel since then
@@ -103,13 +102,15 @@ type worker struct {
 
 	_ [64]byte
 	// Written by anybody.
-	inbox   atomic.Pointer[task]  // tasks from elsewhere, the latest first
-	dropped atomic.Pointer[timer] // see dropTimer
-	asleep  atomic.Bool           // in the kernel, or about to be: must be woken
-	probe   wakeProbe
-	waiting waitingList
-	live    atomic.Int64 // see tell
-	atWork  atomic.Int64 // worked, as the others may see it
+	inbox       atomic.Pointer[task]  // tasks from elsewhere, the latest first
+	dropped     atomic.Pointer[timer] // see dropTimer
+	asleep      atomic.Bool           // in the kernel, or about to be: must be woken
+	probe       wakeProbe
+	waiting     waitingList
+	told        atomic.Uint64 // the census that it has told for; see tell
+	toldSpawned atomic.Int64
+	toldEnded   atomic.Int64
+	atWork      atomic.Int64 // worked, as the others may see it
 
 	_ [64]byte
 }
@@ -133,7 +134,6 @@ func newWorker(rt *Runtime, index int) *worker {
 		perPoll:  rt.cfg.Budget,
 		observed: rt.cfg.observed(),
 	}
-	w.live.Store(unknown)
 	return w
 }
 
@@ -175,13 +175,13 @@ func (w *worker) serve() {
 
 // turns is the life of a worker.
 func (w *worker) turns() {
-	for !w.stopped {
+	for ran := 0; !w.stopped; {
 		// 1. Run tasks, at most a round of them.
 		w.turn.Add(1)
 		begun := nanos()
 		w.ticks = ticksAt(begun)
-		w.sample()
-		ran := w.round(w.batch, begun)
+		w.sample(ran)
+		ran = w.round(w.batch, begun)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
@@ -192,7 +192,7 @@ func (w *worker) turns() {
 		}
 		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
-		if w.rt.closing.Load() {
+		if w.rt.draining.Load() {
 			w.tell()
 		}
 
@@ -220,7 +220,9 @@ func (w *worker) pace(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
-	w.counts[countPolls] += uint64(ran)
+	if w.counts[countPolls] += uint64(ran); ran == 1 {
+		w.polled(took)
+	}
 	perPoll := max(took/int64(ran), 1)
 	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
@@ -237,12 +239,11 @@ func (w *worker) round(limit int, begun int64) (ran int) {
 		if t == nil {
 			break
 		}
-		ran++
-		w.poll(t)
-		if w.sampled {
-			w.sampled = false
+		if w.sampled && ran == 1 {
 			w.polled(nanos() - begun)
 		}
+		ran++
+		w.poll(t)
 	}
 	return ran
 }
@@ -572,7 +573,7 @@ func (w *worker) rescue(victim *worker) {
 // there is something; who has something for it does the reverse.
 func (w *worker) rest() {
 	w.asleep.Store(true)
-	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.rt.closing.Load() && !w.told {
+	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.told.Load() != w.rt.censuses.Load() {
 		w.asleep.Store(false)
 		w.stopped = w.rt.stopping.Load()
 		return

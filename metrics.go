@@ -182,13 +182,14 @@ func (p *wakeProbe) woken(t *task) {
 }
 
 // sampleEvery is of how many turns one has its first poll and the next wake
-// timed.
+// timed. Where there is little to do it is each.
 const sampleEvery = 16
 
-// sample decides what is timed in this turn.
-func (w *worker) sample() {
+// sample decides what is timed in this turn. ran is how many polls there were
+// in the one before.
+func (w *worker) sample(ran int) {
 	w.taken++
-	if w.sampled = w.taken%sampleEvery == 0; w.sampled && w.probe.t.Load() == nil {
+	if w.sampled = ran <= 1 || w.taken%sampleEvery == 0; w.sampled && w.probe.t.Load() == nil {
 		w.probe.t.Store(probeWanted)
 	}
 }

@@ -414,7 +414,7 @@ func misuseEverything(t *testing.T) {
 			join(t, Go(aimAt(rt, i), func(*Context) error { use(cx); return nil }))
 		}
 	}
-	if err := rt.Shutdown(t.Context()); err != nil {
+	if err := rt.Shutdown(ended()); err != nil {
 		panic(err)
 	}
 }
@@ -437,7 +437,7 @@ func TestMisuseShutdownInsideBlockOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	_, err := BlockOn(rt, func(*Context) (None, error) {
 		require.PanicsWithValue(t, "async: Runtime.Shutdown was called in a function that BlockOn runs on the runtime, "+
-			"and would wait for it; call it after BlockOn", func() { rt.Shutdown(t.Context()) })
+			"and would wait for it; call it after BlockOn", func() { rt.Shutdown(ended()) })
 		return None{}, nil
 	})
 	require.NoError(t, err)

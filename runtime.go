@@ -24,11 +24,14 @@ type Runtime struct {
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	foreign  atomic.Int64  // tasks spawned from outside
 	refused  atomic.Int64  // those of them that came too late
-	closing  atomic.Bool   // no new tasks
+	draining atomic.Bool   // no new tasks from outside
+	drained  wakerSlot     // who waits for that
+	closing  atomic.Bool   // no new tasks at all
 	stopping atomic.Bool   // workers end
 	resting  atomic.Int32  // workers that wait in the kernel without a limit
 	stalls   atomic.Uint64
-	told     chan struct{} // a worker has told how many tasks it has
+	censuses atomic.Uint64 // counts them
+	told     chan struct{} // a worker has told how many tasks it has had, or somebody else how many
 
 	mu       sync.Mutex
 	outside  map[*parker]struct{} // goroutines in BlockOn
@@ -148,9 +151,6 @@ func (rt *Runtime) startWorkers() error {
 	return first
 }
 
-// unknown is what a worker's live count is until it has told.
-const unknown = 1 << 40
-
 // Default returns the runtime that Run uses. It is started at the first call,
 // with as many workers as the environment variable ASYNC_THREADS says, or
 // GOMAXPROCS if it is not set. Default panics if it cannot be started.
@@ -209,21 +209,24 @@ func (rt *Runtime) placeConn() *worker {
 }
 
 // spawn queues a new task of code that no worker runs.
-func (rt *Runtime) spawn(t *task) {
-	// Counted before closing is looked at: see live.
+func (rt *Runtime) spawn(t *task) { rt.spawnOn(rt.place(), t) }
+
+// spawnOn is spawn for a certain worker.
+func (rt *Runtime) spawnOn(w *worker, t *task) {
+	// Counted before draining is looked at: see census.
 	n := rt.foreign.Add(1)
 	t.id = rt.outsideID(n)
-	t.w = rt.place()
+	t.w = w
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(t.ident())
 	}
-	if rt.closing.Load() {
+	if rt.draining.Load() {
 		rt.refused.Add(1)
 		notify(rt.told)
 		t.body.abort(nil, ErrShutdown)
 		return
 	}
-	t.w.send(t)
+	w.send(t)
 }
 
 // outsideID numbers what comes from outside; see worker.spawn for the others.

@@ -51,7 +51,7 @@ func TestShutdownFreesEverything(t *testing.T) {
 			_, err := join(t, Go(aimAt(rt, i), func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 			require.NoError(t, err)
 		}
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 	}
 	// The Go runtime has started threads of its own meanwhile, but not as many
 	// as there were workers.
@@ -68,9 +68,7 @@ func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 			_, err = join(t, SpawnFuture(rt, Ready(1)))
 			require.NoError(t, err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		require.NoError(t, rt.Shutdown(ctx))
-		cancel()
+		require.NoError(t, rt.Shutdown(ended()))
 	}
 }
 
@@ -123,7 +121,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 	require.NoError(t, err)
 	require.Same(t, a, on)
 
-	require.NoError(t, b.Shutdown(t.Context()))
+	require.NoError(t, b.Shutdown(ended()))
 	_, err = join(t, SpawnFuture(a, NewSleep(time.Microsecond)))
 	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
 }
@@ -141,10 +139,10 @@ func TestProcs(t *testing.T) {
 		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 		require.NoError(t, err)
 	}
-	require.NoError(t, own.Shutdown(t.Context()))
-	require.NoError(t, shared.Shutdown(t.Context()))
-	require.NoError(t, second.Shutdown(t.Context()))
-	require.NoError(t, second.Shutdown(t.Context()))
+	require.NoError(t, own.Shutdown(ended()))
+	require.NoError(t, shared.Shutdown(ended()))
+	require.NoError(t, second.Shutdown(ended()))
+	require.NoError(t, second.Shutdown(ended()))
 	require.Equal(t, before, runtime.GOMAXPROCS(0))
 }
 
@@ -152,7 +150,7 @@ func TestSpawnAfterShutdown(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
 	cx, _ := newPollCx(t, rt)
-	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, rt.Shutdown(ended()))
 
 	ran := func(*Context) error { panic("it ran") }
 	p := new(probe)
@@ -187,7 +185,7 @@ func TestSpawnDuringShutdown(t *testing.T) {
 			expect(err2 == ErrShutdown, "SpawnFuture: %v", err2))
 	})
 	eventually(t, func() bool { return waiting(h) })
-	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, rt.Shutdown(ended()))
 	_, err := join(t, h)
 	require.NoError(t, err)
 	require.Zero(t, p.polls.Load())
@@ -243,9 +241,7 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 	eventually(t, func() bool {
 		return waiting(hs[0]) && waiting(hs[1]) && waiting(hs[3]) && waiting(f) && waiting(child)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	require.NoError(t, rt.Shutdown(ctx))
+	require.NoError(t, rt.Shutdown(ended()))
 	require.EqualValues(t, 5, over.Load())
 	for i, h := range append(hs, child) {
 		require.True(t, h.state.done())
@@ -282,7 +278,7 @@ func TestShutdownIsNoFailure(t *testing.T) {
 	rt.closing.Store(true) // as far as Shutdown has come when it cancels the first
 	child.Cancel()
 	eventually(t, func() bool { return parent.state.done() && spawner.state.done() })
-	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, rt.Shutdown(ended()))
 	require.Empty(t, r.of(parent.ID()))
 	require.Empty(t, r.of(spawner.ID()))
 }
@@ -301,13 +297,13 @@ func TestShutdownAndBlockOn(t *testing.T) {
 		result <- err
 	}()
 	receive(t, began)
-	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, rt.Shutdown(ended()))
 	require.True(t, over.Load(), "Shutdown did not wait for it")
 	require.Equal(t, context.Canceled, receive(t, result))
 }
 
 func TestShutdownNamesGoroutinesInBlockOn(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
+	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1})
 	began, release := make(chan struct{}), make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -336,7 +332,7 @@ func TestShutdownTwice(t *testing.T) {
 	for range cap(results) {
 		go func() { results <- rt.Shutdown(context.Background()) }()
 	}
-	eventually(t, rt.closing.Load)
+	eventually(t, rt.draining.Load)
 	require.ErrorIs(t, rt.Shutdown(ended()), context.Canceled, "a second call that gives up")
 	require.Empty(t, results)
 	close(release)
@@ -354,7 +350,7 @@ func TestShutdownTwice(t *testing.T) {
 // that it keeps from ending, and leaves the rest to be done when it returns.
 func TestShutdownGivesUp(t *testing.T) {
 	r := new(reports)
-	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: r.add})
 	defers := make(chan string, 10)
 	sleeper := Go(rt, func(cx *Context) error {
 		defer func() { defers <- "sleeper" }()
@@ -396,7 +392,7 @@ func TestShutdownGivesUp(t *testing.T) {
 	require.Equal(t, "runnable", named[blocker.ID()])
 	for _, id := range []uint64{sleeper.ID(), watched.ID(), plain.ID()} {
 		require.Contains(t, named, id)
-		require.Contains(t, err.Error(), fmt.Sprintf("%d (", id))
+		require.Contains(t, err.Error(), fmt.Sprintf("%d ", id))
 	}
 	require.False(t, blocker.state.done() || sleeper.state.done())
 
@@ -438,7 +434,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 	}
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
-			rt := newTestRuntime(t, Config{Workers: 1})
+			rt := newTestRuntime(t, Config{Workers: 1, Grace: 200 * time.Millisecond})
 			var rescue, deferred atomic.Bool // rescue ends it if the test fails
 			var ignored atomic.Int32
 			began := make(chan struct{})
@@ -482,7 +478,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 // What a worker's end unwinds may itself call Goexit or panic in a deferred
 // call; the others are unwound all the same.
 func TestShutdownUnwindsAll(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: func(Task, error) {}})
 	var deferred atomic.Int32
 	var hs []*JoinHandle[None]
 	for i := range 30 {
@@ -526,7 +522,7 @@ func TestShutdownEndsTheHunt(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	h := Go(rt, func(*Context) error { return errors.New("failed") })
 	eventually(t, h.state.done)
-	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, rt.Shutdown(ended()))
 	hunts := func() bool {
 		buf := make([]byte, 1<<20)
 		return strings.Contains(string(buf[:runtime.Stack(buf, true)]), "(*failures).hunt")
@@ -623,7 +619,7 @@ func waitForever(t *testing.T) {
 		n := 0
 		for _, w := range rt.workers {
 			for _, u := range w.waiting.all() {
-				if u.info().State == "waiting" {
+				if u.info(nil).State == "waiting" {
 					n++
 				}
 			}

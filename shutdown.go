@@ -6,22 +6,29 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
-// Shutdown ends the runtime. New tasks are refused with ErrShutdown; those
-// that live are cancelled, as by JoinHandle.Cancel, as are the Contexts of
-// BlockOn. Shutdown waits until all have ended, and then frees every thread
-// and descriptor.
+// Shutdown ends the runtime, in the stages that a server needs:
 //
-// If ctx ends first, Shutdown returns a *ShutdownError that names the tasks
-// that are left, and tears the runtime down under them: code that waits is
-// unwound with its deferred calls, futures are given up, both with
-// ErrShutdown; code that does not wait keeps its thread until it does.
+//  1. Listeners accept no more, and nothing is started from outside: Accept,
+//     BlockOn and tasks spawned with rt fail with ErrShutdown. Draining is
+//     ready. Tasks go on, and may spawn others.
+//  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that
+//     has ended already this stage is left out.
+//  3. What still lives is cancelled, as by JoinHandle.Cancel, as are the
+//     Contexts of BlockOn, and no task can be spawned at all. Shutdown waits
+//     again, for Config.Grace.
+//  4. Every thread and descriptor of the runtime is freed.
+//
+// It returns nil if all tasks have ended. If some have not, it returns a
+// *ShutdownError that names them, and tears the runtime down under them: code
+// that waits is unwound with its deferred calls, futures are given up, both
+// with ErrShutdown; code that does not wait keeps its thread until it does.
 // Connections remain the property of those who opened them; close them.
 //
-// A second call waits for the first. Shutdown panics in a task, and in a
-// function that BlockOn runs on rt: it would wait for itself.
+// A second call waits for the first, for as long as its ctx lets it. Shutdown
+// panics in a task, and in a function that BlockOn runs on rt: it would wait
+// for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
@@ -30,30 +37,84 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.shutting = true
 	rt.mu.Unlock()
 	if !first {
-		select {
-		case <-rt.ended:
-			return nil
-		default:
-		}
-		select {
-		case <-rt.ended:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return rt.awaitEnd(ctx)
 	}
-
 	defer close(rt.ended)
-	rt.closing.Store(true)
-	rt.cancelAll()
-	err := rt.drain(ctx)
-	rt.stopping.Store(true)
-	grace := ctx
-	if err != nil {
-		var cancel context.CancelFunc
-		grace, cancel = context.WithTimeout(context.Background(), rt.cfg.Grace)
-		defer cancel()
+	rt.drain()
+	late := rt.awaitTasks(ctx)
+	if late != nil {
+		rt.cancelAll()
 	}
+	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	defer cancel()
+	rt.closing.Store(true)
+	var err error
+	if rt.awaitTasks(grace) != nil {
+		err = &ShutdownError{Tasks: rt.left(), Err: late}
+	}
+	rt.stopWorkers()
+	rt.watch.stop()
+	if rt.ownProcs {
+		procs.add(-len(rt.workers))
+	}
+	rt.failures.flush()
+	return err
+}
+
+// awaitEnd is the Shutdown of all callers but the first.
+func (rt *Runtime) awaitEnd(ctx context.Context) error {
+	select {
+	case <-rt.ended:
+		return nil
+	default:
+	}
+	select {
+	case <-rt.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Draining returns a future that is ready once Shutdown has begun. It is for
+// tasks that serve for ever, and should end then.
+func (rt *Runtime) Draining() Future[None] { return &draining{rt: rt} }
+
+type draining struct {
+	rt *Runtime
+	t  *task
+}
+
+func (d *draining) Poll(cx *Context) (None, error) {
+	if d.rt.draining.Load() {
+		return None{}, nil
+	}
+	d.t = cx.waker(waitsFuture)
+	if d.rt.drained.join(d.t) && !d.rt.draining.Load() {
+		return None{}, ErrPending
+	}
+	return None{}, nil
+}
+
+// Cancel implements canceller.
+func (d *draining) Cancel() {
+	if d.t != nil {
+		d.rt.drained.leave(d.t, nil)
+	}
+}
+
+// drain lets nothing come in anymore.
+func (rt *Runtime) drain() {
+	rt.draining.Store(true)
+	rt.drained.fire(nil)
+	rt.fds.stir(nil) // those who accept
+}
+
+// stopWorkers ends the workers, and waits until they have, for a while.
+func (rt *Runtime) stopWorkers() {
+	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	defer cancel()
+	rt.stopping.Store(true)
 	for _, w := range rt.workers {
 		w.rouse()
 	}
@@ -63,12 +124,6 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		case <-grace.Done():
 		}
 	}
-	rt.watch.stop()
-	if rt.ownProcs {
-		procs.add(-len(rt.workers))
-	}
-	rt.failures.flush()
-	return err
 }
 
 // mustNotBeInside panics if the calling goroutine is in BlockOn.
@@ -82,13 +137,10 @@ func (rt *Runtime) mustNotBeInside() {
 	}
 }
 
-// unwindTime is how long Shutdown waits for workers to unwind their tasks once
-// its context has ended.
-const unwindTime = time.Second
-
 // cancelAll cancels every task that is in a list; those that come into one
 // later are cancelled by that.
 func (rt *Runtime) cancelAll() {
+	rt.closing.Store(true)
 	for _, w := range rt.workers {
 		for _, t := range w.waiting.all() {
 			t.cancel()
@@ -105,63 +157,70 @@ func (rt *Runtime) cancelAll() {
 	}
 }
 
-// drain waits until no task lives.
-func (rt *Runtime) drain(ctx context.Context) error {
-	for _, w := range rt.workers {
-		w.rouse()
-	}
-	for rt.live() > 0 {
+// awaitTasks waits until no task lives.
+//
+// Tasks may be spawned on one worker and end on another, and each worker
+// counts for itself, so a sum of counts taken at different moments means
+// nothing. But counts only grow, and only tasks that live spawn others: if two
+// censuses, one taken wholly after the other, find the same numbers, and as
+// many ends as spawns, then no task lived in between, and none ever will.
+func (rt *Runtime) awaitTasks(ctx context.Context) error {
+	last := census{spawned: -1}
+	for {
+		now, err := rt.census(ctx)
+		if err != nil {
+			return err
+		}
+		over := now.spawned == now.ended
+		if over && now == last {
+			return nil
+		}
+		if last = now; over {
+			continue
+		}
 		select {
 		case <-rt.told:
 		case <-ctx.Done():
-			return &ShutdownError{Tasks: rt.left(), Err: ctx.Err()}
+			return ctx.Err()
 		}
 	}
-	return nil
 }
 
-// live returns how many tasks live, or more than that. Since closing is set
-// before and every worker tells after it has seen it, no spawn is missed.
-func (rt *Runtime) live() (n int64) {
-	n = -rt.refused.Load()
-	n += rt.foreign.Load()
+// census is how many tasks there have been.
+type census struct{ spawned, ended int64 }
+
+// census counts, after it was called.
+func (rt *Runtime) census(ctx context.Context) (c census, err error) {
+	n := rt.censuses.Add(1)
 	for _, w := range rt.workers {
-		n += w.live.Load()
+		w.rouse()
 	}
+	for _, w := range rt.workers {
+		for w.told.Load() < n {
+			select {
+			case <-rt.told:
+			case <-ctx.Done():
+				return c, ctx.Err()
+			}
+		}
+		c.spawned += w.toldSpawned.Load()
+		c.ended += w.toldEnded.Load()
+	}
+	c.spawned += rt.foreign.Load()
+	c.ended += rt.refused.Load()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	return n + int64(len(rt.outside))
+	c.spawned += int64(rt.entered)
+	c.ended += int64(rt.entered) - int64(len(rt.outside))
+	return c, nil
 }
 
 // left describes the tasks that live.
 func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
-		for _, t := range w.waiting.all() {
-			infos = append(infos, t.info())
-		}
+		infos = append(infos, w.listed(nil)...)
 	}
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	for p := range rt.outside {
-		infos = append(infos, p.info())
-	}
-	return infos
-}
-
-// A TaskInfo describes a task at one moment.
-type TaskInfo struct {
-	ID    uint64
-	State string // "waiting"; "runnable" if it runs or is queued; of a goroutine in BlockOn "goroutine"
-}
-
-func (t *task) info() TaskInfo {
-	state := "runnable"
-	if t.kind == kindGoroutine {
-		state = "goroutine"
-	} else if t.state.bits.Load()&taskIdle != 0 {
-		state = "waiting"
-	}
-	return TaskInfo{ID: t.id, State: state}
+	return append(infos, rt.outsiders()...)
 }
 
 // A ShutdownError is what Shutdown returns if its context ended before the
@@ -181,7 +240,7 @@ func (e *ShutdownError) Error() string {
 			fmt.Fprintf(&b, ", and %d more", len(e.Tasks)-shown)
 			break
 		}
-		fmt.Fprintf(&b, ", %d (%s)", t.ID, t.State)
+		fmt.Fprintf(&b, "; %v", t)
 	}
 	return b.String()
 }
@@ -234,12 +293,17 @@ func (l *waitingList) all() []*task {
 	return slices.Clone(l.tasks)
 }
 
-// tell publishes, once no new tasks are taken, how many tasks of w live: those
-// that were spawned on it less those that ended on it. Only the sum over all
-// workers means something.
+// tell publishes, while the runtime drains, how many tasks were spawned on w and
+// how many ended there, for the census that was asked for last.
 func (w *worker) tell() {
-	w.told = true
-	w.live.Store(int64(w.counts[countSpawned]) - int64(w.counts[countEnded]))
+	n := w.rt.censuses.Load()
+	spawned, ended := int64(w.counts[countSpawned]), int64(w.counts[countEnded])
+	if n == w.told.Load() && ended == w.toldEnded.Load() {
+		return
+	}
+	w.toldSpawned.Store(spawned)
+	w.toldEnded.Store(ended)
+	w.told.Store(n)
 	notify(w.rt.told)
 }
 

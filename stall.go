@@ -19,7 +19,7 @@ type Stall struct {
 	Task   Task
 	Worker int
 	For    time.Duration // at least so long, so far
-	Stack  string        // of the goroutine that holds the worker; empty if it has just gone on
+	Stack  string        // of the goroutine that holds the worker
 }
 
 func (s Stall) String() string {
@@ -112,17 +112,18 @@ func (s *stallWatch) look(now time.Time, late bool) {
 	}
 }
 
+// found reports a worker, unless it turns out that it has just gone on, or that
+// it is not a task that keeps it.
 func (s *stallWatch) found(w *worker, turn uint32, took time.Duration) {
 	stall := Stall{Worker: w.index, For: took}
 	if t := w.shown.Load(); t != nil {
 		stall.Task = t.ident()
 	}
-	stack := w.stack()
-	if w.turn.Load() == turn {
-		stall.Stack = stack
+	stall.Stack = w.stack()
+	if w.turn.Load() == turn && stall.Stack != "" {
+		s.rt.stalls.Add(1)
+		s.report(stall)
 	}
-	s.rt.stalls.Add(1)
-	s.report(stall)
 }
 
 // park waits while all workers rest. It reports false at the end.
@@ -179,16 +180,22 @@ func (w *worker) stack() string {
 		return ""
 	}
 	for _, group := range strings.Split(profile.String(), "\n\n") {
-		switch {
-		case !strings.Contains(group, w.labelled),
-			strings.Contains(group, "\truntime.coroswitch"),
-			strings.Contains(group, "iter.Pull") && strings.Contains(group, ".(*coroutine).resume"),
-			!strings.Contains(group, ".(*worker).run+") && !strings.Contains(group, ".(*coroutine).serve+"):
-			continue
+		if strings.Contains(group, w.labelled) {
+			if stack := stackLines(group); isPolling(stack) {
+				return stack
+			}
 		}
-		return stackLines(group)
 	}
 	return ""
+}
+
+// isPolling reports whether a stack is that of code in a task. The goroutines
+// that are not are those that a task has started, which have its labels, the
+// worker itself while it does not poll, and all that are switched out: they
+// end in iter.Pull.
+func isPolling(stack string) bool {
+	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, ".(*coroutine).serve\n")
+	return ours && !strings.HasPrefix(stack, "iter.Pull")
 }
 
 // stackLines leaves the functions and lines of a goroutine in a profile.

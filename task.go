@@ -61,6 +61,20 @@ func (s *taskState) rouse(mark uint32) (held bool) {
 	}
 }
 
+// take makes the caller the holder of a task that waits, without asking for a
+// poll. It reports false for any other task.
+func (s *taskState) take() (held bool) {
+	for {
+		old := s.bits.Load()
+		if old&taskIdle == 0 {
+			return false
+		}
+		if s.bits.CompareAndSwap(old, old&^taskIdle) {
+			return true
+		}
+	}
+}
+
 // begin is called by the holder before it polls: wakes that have come so far
 // are answered by this poll. A task that yields in a loop and that nobody
 // wakes passes here without a locked instruction.

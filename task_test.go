@@ -48,7 +48,7 @@ func aimAt(rt *Runtime, i int) *Runtime {
 }
 
 // waiting reports whether the task of a handle waits for a wake.
-func waiting[T any](h *JoinHandle[T]) bool { return h.info().State == "waiting" }
+func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waiting" }
 
 // probe is a future for one poller: it is pending until it is told its result,
 // and counts what is done to it.
@@ -1041,7 +1041,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		require.ErrorAs(t, collected(t, r, spawnAndForget(rt, func(*Context) error { panicsHere("x"); return nil })), &p)
 		require.Contains(t, string(p.Stack), "panicsHere")
 		require.Equal(t, ErrGoexit, collected(t, r, spawnAndForget(rt, func(*Context) error { runtime.Goexit(); return nil })))
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Equal(t, 3, r.count(), "reported again at Shutdown")
 	})
 	t.Run("at Shutdown", func(t *testing.T) {
@@ -1050,7 +1050,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		h := Go(rt, func(*Context) error { return failed })
 		eventually(t, h.state.done)
 		require.Zero(t, r.count())
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Equal(t, []error{failed}, r.of(h.ID()))
 		runtime.KeepAlive(h)
 	})
@@ -1078,7 +1078,7 @@ func TestUnjoinedFailures(t *testing.T) {
 
 		h = nil
 		runtime.GC()
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Zero(t, r.count())
 	})
 	t.Run("never if cancelled", func(t *testing.T) {
@@ -1091,7 +1091,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		f.Cancel()
 		g := Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) }) // cancelled by Shutdown
 		eventually(t, func() bool { return waiting(g) })
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Zero(t, r.count())
 	})
 	t.Run("always if not cancelled", func(t *testing.T) {
@@ -1099,7 +1099,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
 		h := Go(rt, func(*Context) error { return context.Canceled })
 		eventually(t, h.state.done)
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Len(t, r.of(h.ID()), 1, "nobody cancelled this task")
 	})
 	t.Run("a panic is a failure also if cancelled", func(t *testing.T) {
@@ -1114,7 +1114,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		f.Cancel()
 		h.Cancel()
 		eventually(t, func() bool { return f.state.done() && h.state.done() })
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Len(t, r.of(f.ID()), 1, "a panic in Cancel was swallowed")
 		require.Len(t, r.of(h.ID()), 1, "a panic with context.Canceled was swallowed")
 	})
@@ -1133,7 +1133,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		all.Wait()
 		p.resolve(failed)
 		eventually(t, h.state.done)
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Len(t, r.of(h.ID()), 1, "the failure is lost")
 	})
 	t.Run("Done is not a join", func(t *testing.T) {
@@ -1144,7 +1144,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		done := h.Done()
 		p.resolve(failed)
 		receive(t, done)
-		require.NoError(t, rt.Shutdown(t.Context()))
+		require.NoError(t, rt.Shutdown(ended()))
 		require.Len(t, r.of(h.ID()), 1, "the failure is lost: nobody was given the error")
 	})
 }
@@ -1158,7 +1158,7 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 		a := Go(rt, func(*Context) error { panicsHere("lost panic"); return nil })
 		b := Go(rt, func(*Context) error { return errors.New("lost error") })
 		eventually(t, func() bool { return a.state.done() && b.state.done() })
-		if err := rt.Shutdown(t.Context()); err != nil {
+		if err := rt.Shutdown(ended()); err != nil {
 			panic(err)
 		}
 		fmt.Println("tasks", a.ID(), b.ID(), ".")

@@ -263,6 +263,9 @@ func (l *TCPListener) PollAccept(cx *Context) (Conn, error) {
 
 // PollAcceptTCP is PollAccept for those who want a *TCPConn.
 func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) {
+	if cx.draining() {
+		return nil, l.wrap(ErrShutdown)
+	}
 	var from unix.Sockaddr
 	starved := false
 	fd, err := l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {

@@ -1,7 +1,6 @@
 package async
 
 import (
-	"context"
 	"net"
 	"os"
 	"runtime"
@@ -28,15 +27,19 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	if testRuntimes == 0 {
 		goroutinesBefore, fdsBefore = runtime.NumGoroutine(), openFds(t)
 	}
+	if cfg.Grace == 0 {
+		cfg.Grace = patience
+	}
+	if cfg.Stalled == nil {
+		cfg.Stalled = func(Stall) {} // the machine may well be overloaded
+	}
 	rt, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	testRuntimes++
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := rt.Shutdown(ctx); err != nil {
+		if err := rt.Shutdown(ended()); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
 		if testRuntimes--; testRuntimes > 0 {

@@ -1,0 +1,195 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A TaskInfo describes a task at one moment.
+type TaskInfo struct {
+	Task
+
+	// Kind is "straight" for straight-line code, "future" for a plain future,
+	// "goroutine" for a function that BlockOn runs.
+	Kind string
+
+	// State is "waiting", or "runnable" if the task runs or is queued.
+	State string
+
+	// What a task waits for: "time", "read", "write", "task", "blocking call",
+	// "its turn", or "future" for what this package does not know.
+	Waits string
+
+	// For is how long it has waited, to a few milliseconds.
+	For time.Duration
+
+	// Where is the function, file and line at which straight-line code awaits,
+	// outside this package; of a plain future its type. It is empty if it
+	// could not be found out.
+	Where string
+}
+
+func (i TaskInfo) String() string {
+	s := i.Task.String() + " " + i.State
+	if i.Waits != "" {
+		s += fmt.Sprintf(" for %s, %v", i.Waits, i.For)
+	}
+	if i.Where != "" {
+		s += ", " + i.Where
+	}
+	return s
+}
+
+// Tasks describes the tasks that live and have waited at least once, in the
+// order of their numbers; Metrics counts the others. It asks the workers, for
+// only they can tell where straight-line code waits, which takes them about a
+// microsecond for each task, with other tasks in between. One that does not
+// answer in a tenth of a second, because a task keeps it, is done without.
+//
+// It is for goroutines, and panics in a task; there, use SpawnBlocking.
+func (rt *Runtime) Tasks() []TaskInfo {
+	mustNotBlock("Runtime.Tasks", "SpawnBlocking")
+	ctx, cancel := context.WithTimeout(context.Background(), surveyPatience)
+	defer cancel()
+	surveys := make([]*plain[[]TaskInfo], len(rt.workers))
+	for i, w := range rt.workers {
+		surveys[i] = w.survey()
+	}
+	var infos []TaskInfo
+	for i, s := range surveys {
+		found, err := s.Wait(ctx)
+		if err != nil {
+			s.Cancel()
+			found = rt.workers[i].listed(nil)
+		}
+		infos = append(infos, found...)
+	}
+	infos = append(infos, rt.outsiders()...)
+	slices.SortFunc(infos, func(a, b TaskInfo) int { return int(a.ID) - int(b.ID) })
+	return infos
+}
+
+const surveyPatience = 100 * time.Millisecond
+
+// outsiders describes the goroutines in BlockOn.
+func (rt *Runtime) outsiders() (infos []TaskInfo) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for p := range rt.outside {
+		infos = append(infos, p.info(nil))
+	}
+	return infos
+}
+
+// listed describes the tasks in w's list. on is w if the caller runs on it.
+func (w *worker) listed(on *worker) (infos []TaskInfo) {
+	for _, t := range w.waiting.all() {
+		infos = append(infos, t.info(on))
+	}
+	return infos
+}
+
+// survey has w describe the tasks in its list.
+func (w *worker) survey() *plain[[]TaskInfo] {
+	p := &plain[[]TaskInfo]{f: new(survey)}
+	p.body = p
+	p.cx.t = &p.task
+	p.details.Store(surveyDetails)
+	w.rt.spawnOn(w, &p.task)
+	return p
+}
+
+var surveyDetails = &details{local: true}
+
+// survey is a future, so that other tasks run while it goes through many.
+type survey struct {
+	begun bool
+	tasks []*task
+	infos []TaskInfo
+}
+
+// surveyStep is how many tasks it describes in one poll.
+const surveyStep = 64
+
+func (s *survey) Poll(cx *Context) ([]TaskInfo, error) {
+	w := cx.here()
+	if !s.begun {
+		s.begun, s.tasks = true, w.waiting.all()
+	}
+	n := min(surveyStep, len(s.tasks))
+	for _, t := range s.tasks[:n] {
+		if info := t.info(w); t != cx.t && !t.state.done() {
+			s.infos = append(s.infos, info)
+		}
+	}
+	if s.tasks = s.tasks[n:]; len(s.tasks) == 0 {
+		return s.infos, nil
+	}
+	w.yield(cx.t)
+	return nil, ErrPending
+}
+
+// info describes t. on is the worker that runs the caller, or nil. What only
+// the holder of a task may read, it reads as that: it takes the task for a
+// moment.
+func (t *task) info(on *worker) TaskInfo {
+	info := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
+	if !t.state.take() {
+		return info
+	}
+	info.State, info.Waits = "waiting", t.waits.String()
+	info.For = t.since.ago(nanos())
+	if l, ok := t.body.(locator); ok {
+		info.Where = l.locate(on)
+	}
+	if !t.state.suspend() {
+		t.schedule(on)
+	}
+	return info
+}
+
+func (k taskKind) String() string {
+	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindOutsider: "", kindFanout: ""}[k]
+}
+
+// locator is a taskBody that can say where its code waits. The caller holds
+// the task.
+type locator interface{ locate(on *worker) string }
+
+func (p *plain[T]) locate(*worker) string { return fmt.Sprintf("%T", p.f) }
+
+func (st *straight[T]) locate(on *worker) string {
+	if on == nil || st.w != on || st.co == nil {
+		return ""
+	}
+	return userFrame(st.co.place(on))
+}
+
+// userFrame returns the innermost function that does not belong to this
+// package, and its line.
+func userFrame(pcs []uintptr) string {
+	frames := runtime.CallersFrames(pcs)
+	for {
+		f, more := frames.Next()
+		if !strings.HasPrefix(f.Function, packagePath+".") || strings.HasSuffix(f.File, "_test.go") {
+			return fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
+}
+
+// packagePath is the import path of this package.
+var packagePath = func() string {
+	pc, _, _, _ := runtime.Caller(0)
+	name := runtime.FuncForPC(pc).Name() // path/of/async.init.func1 or so
+	slash := strings.LastIndexByte(name, '/') + 1
+	dot := strings.IndexByte(name[slash:], '.')
+	return name[:slash+dot]
+}()
