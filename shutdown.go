@@ -203,6 +203,10 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 				return c, ctx.Err()
 			}
 		}
+	}
+	// Only now, after all that was told here has been heard: what is told from
+	// now on is heard by awaitTasks.
+	for _, w := range rt.workers {
 		c.spawned += w.toldSpawned.Load()
 		c.ended += w.toldEnded.Load()
 	}

@@ -281,6 +281,9 @@ func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) {
 	if starved {
 		l.backOff(cx)
 	}
+	if err == ErrPending && cx.draining() {
+		err = ErrShutdown // it began before there was somebody to wake
+	}
 	if err != nil {
 		return nil, l.wrap(err)
 	}
