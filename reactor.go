@@ -216,7 +216,8 @@ func (t *fdTable) get(fd int) *source {
 	return nil
 }
 
-// stir makes those look again who wait for sources of w, which has ended.
+// stir makes those look again who wait for sources of w, or of any worker if w
+// is nil.
 func (t *fdTable) stir(w *worker) {
 	for i := range t.chunks {
 		c := t.chunks[i].Load()
@@ -224,7 +225,7 @@ func (t *fdTable) stir(w *worker) {
 			continue
 		}
 		for j := range c {
-			if s := c[j].Load(); s != nil && s.home.Load() == w {
+			if s := c[j].Load(); s != nil && (w == nil || s.home.Load() == w) {
 				s.stir()
 			}
 		}
