@@ -310,7 +310,7 @@ func (w *worker) poll(t *task) {
 	}
 	w.current = t
 	w.budget = w.perPoll
-	if w.showing || t.kind != kindPlain || t.details.Load() != nil {
+	if t.kind == kindPlain && (w.showing || t.details.Load() != nil) {
 		w.show(t)
 	}
 	if w.probe.t.Load() == t {
@@ -348,8 +348,9 @@ func (w *worker) poll(t *task) {
 	}
 }
 
-// show lets others see which task is polled. Plain futures without details are
-// polled so quickly one after the other that it would cost a third of their time.
+// show lets others see which task is polled: straight-line code shows itself,
+// once t.g is set. Plain futures without details are polled so quickly one after
+// the other that it would cost a third of their time.
 func (w *worker) show(t *task) {
 	if t != nil && t.kind == kindPlain && t.details.Load() == nil {
 		t = nil

@@ -252,6 +252,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 		st.g = co.g
 		w.list(&st.task)
 	}
+	w.show(&st.task)
 	w.running = co
 	co.resume()
 	w.running = nil
