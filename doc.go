@@ -9,11 +9,12 @@
 // result; a Waker makes a task be polled again. BlockOn, JoinHandle.Wait and
 // NewWaker connect the pool to goroutines and to other loops.
 //
-// New starts one thread per worker and no other goroutine, and raises
-// GOMAXPROCS by as many, so that the goroutines of the program keep their
-// processors while workers wait in the kernel. Shutdown takes both back. When
-// a task has failed and nobody has joined it, a goroutine watches until
-// somebody has or nobody can.
+// New starts one thread per worker, and raises GOMAXPROCS by as many, so that
+// the goroutines of the program keep their processors while workers wait in the
+// kernel; and one goroutine that reports polls that take too long. Blocking
+// calls have a pool of goroutines of their own. When a task has failed and
+// nobody has joined it, a goroutine watches until somebody has or nobody can.
+// Shutdown takes all of them back.
 //
 // Use plain goroutines instead where there are few of them, where they mostly
 // compute, or where they call code that blocks: a task that blocks (a
@@ -28,6 +29,6 @@
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
 // are its tools; reactor.go, source.go and tcp.go are what waits for sockets;
-// runtime.go and shutdown.go start and end it all. docs/design.md says why it
-// is so.
+// runtime.go and shutdown.go start and end it all; metrics.go, tasks.go and
+// stall.go show what goes on. docs/design.md says why it is so.
 package async
