@@ -54,7 +54,7 @@ func (rt *Runtime) enter(p *parker) bool {
 		return false
 	}
 	rt.entered++
-	p.id = rt.entered
+	p.id = rt.nextID()
 	rt.outside[p] = struct{}{}
 	return true
 }

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -43,6 +44,9 @@ type Config struct {
 	// Grace is how long Shutdown waits for tasks that it has cancelled; 0
 	// means a second.
 	Grace time.Duration
+
+	// Blocking bounds the pool of SpawnBlocking.
+	Blocking BlockingConfig
 
 	// Unhandled is called when a task has failed and nobody ever joined it:
 	// after its handle has become unreachable, or when the runtime shuts
@@ -114,7 +118,11 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Stall == 0 {
 		cfg.Stall = defaultStall
 	}
+	b := &cfg.Blocking
+	b.Limit, b.Queue, b.Idle = cmp.Or(b.Limit, 512), cmp.Or(b.Queue, 16384), cmp.Or(b.Idle, 10*time.Second)
 	switch {
+	case b.Limit < 0 || b.Queue < 0 || b.Idle < 0:
+		return fail("Blocking is %+v; nothing in it can be negative", *b)
 	case cfg.Budget < 0:
 		return fail("Budget is %d; it must not be negative", cfg.Budget)
 	case cfg.Spin < 0:

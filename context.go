@@ -134,14 +134,19 @@ func (cx *Context) Task() Task { return cx.t.ident() }
 
 // beginAwait is called before the first poll of an await.
 func (cx *Context) beginAwait() *task {
-	cx.here()
 	t := cx.t
-	if t.kind != kindStraight && t.kind != kindGoroutine {
+	if !cx.canWait() {
 		panic("async: a plain future cannot wait: call the Poll form, keep what it returns and return ErrPending, " +
 			"or spawn straight-line code with async.Go")
 	}
 	t.waits = waitsNothing
 	return t
+}
+
+// canWait reports whether Await can wait with cx, here.
+func (cx *Context) canWait() bool {
+	cx.here()
+	return cx.t.kind == kindStraight || cx.t.kind == kindGoroutine
 }
 
 // spend takes one operation off the budget of the current poll. If there is

@@ -21,6 +21,10 @@ var (
 	// testing.T's FailNow does.
 	ErrGoexit = errors.New("async: task called runtime.Goexit")
 
+	// ErrBusy is the error of a task that was refused because a limit was
+	// reached and the spawner cannot wait.
+	ErrBusy = errors.New("async: the limit is reached")
+
 	// ErrShutdown is the error of a task that was spawned on a runtime after
 	// its Shutdown had begun, or that Shutdown had to unwind because it did not
 	// end by itself.

@@ -114,6 +114,9 @@ func (h *JoinHandle[T]) Cancel() { h.cancel() }
 
 func (t *task) cancel() {
 	held := t.state.cancel()
+	if t.kind == kindBlocking {
+		t.w.rt.calls.cancel(t)
+	}
 	if sc := t.cx.sc.Load(); sc != nil {
 		sc.end(scopeCancelled, nil)
 	}

@@ -178,30 +178,17 @@ func lookup(cx *Context, host string) ([]net.IPAddr, error) {
 	})
 }
 
-// offload runs f on a goroutine of its own and waits for it. f should return
-// soon once its context is cancelled; its result is then dropped.
+// offload runs f in the pool of blocking calls and waits for it. If cx is
+// cancelled it does not wait for f, which should return soon once its context
+// is cancelled; its result is then dropped.
 func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var (
-		ready wakerSlot
-		v     T
-		err   error
-	)
-	go func() {
-		v, err = f(ctx)
-		ready.fire(nil)
-	}()
-	_, stopped := await(cx, func(cx *Context) (None, error) {
-		if ready.join(cx.waker(waitsCall)) {
-			return None{}, ErrPending
+	return Await(cx, SpawnBlocking(cx, func() (T, error) {
+		v, err := f(ctx)
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err() // nobody waits, and nothing has failed
 		}
-		return None{}, nil
-	})
-	if stopped != nil {
-		var zero T
-		ready.leave(cx.t, cx.here())
-		return zero, cx.Err()
-	}
-	return v, err
+		return v, err
+	}))
 }

@@ -20,8 +20,10 @@ type Runtime struct {
 	fds      fdTable
 	failures failures
 	watch    *stallWatch // nil if there is none
+	calls    *callPool   // for SpawnBlocking
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
+	numbered atomic.Uint64 // see nextID
 	foreign  atomic.Int64  // tasks spawned from outside
 	refused  atomic.Int64  // those of them that came too late
 	draining atomic.Bool   // no new tasks from outside
@@ -87,6 +89,7 @@ func New(cfg Config) (*Runtime, error) {
 		outside:  map[*parker]struct{}{},
 		ended:    make(chan struct{}),
 	}
+	rt.calls = newCallPool(rt)
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
@@ -214,8 +217,8 @@ func (rt *Runtime) spawn(t *task) { rt.spawnOn(rt.place(), t) }
 // spawnOn is spawn for a certain worker.
 func (rt *Runtime) spawnOn(w *worker, t *task) {
 	// Counted before draining is looked at: see census.
-	n := rt.foreign.Add(1)
-	t.id = rt.outsideID(n)
+	rt.foreign.Add(1)
+	t.id = rt.nextID()
 	t.w = w
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(t.ident())
@@ -229,8 +232,8 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	w.send(t)
 }
 
-// outsideID numbers what comes from outside; see worker.spawn for the others.
-func (rt *Runtime) outsideID(n int64) uint64 { return uint64(n) * uint64(len(rt.workers)+1) }
+// nextID numbers what comes from outside; see worker.spawn for the others.
+func (rt *Runtime) nextID() uint64 { return rt.numbered.Add(1) * uint64(len(rt.workers)+1) }
 
 // help wakes a worker that sleeps, so that it takes over some of w's tasks.
 func (rt *Runtime) help(w *worker) {

@@ -53,6 +53,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		err = &ShutdownError{Tasks: rt.left(), Err: late}
 	}
 	rt.stopWorkers()
+	rt.calls.close()
 	rt.watch.stop()
 	if rt.ownProcs {
 		procs.add(-len(rt.workers))
@@ -155,6 +156,7 @@ func (rt *Runtime) cancelAll() {
 	for _, p := range ps {
 		p.cancel()
 	}
+	rt.calls.cancelQueued()
 }
 
 // awaitTasks waits until no task lives.
@@ -212,6 +214,10 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 	}
 	c.spawned += rt.foreign.Load()
 	c.ended += rt.refused.Load()
+	rt.calls.room.mu.Lock()
+	c.spawned += rt.calls.spawned
+	c.ended += rt.calls.ended
+	rt.calls.room.mu.Unlock()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	c.spawned += int64(rt.entered)
@@ -224,7 +230,8 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
 		infos = append(infos, w.listed(nil)...)
 	}
-	return append(infos, rt.outsiders()...)
+	infos = append(infos, rt.outsiders()...)
+	return append(infos, rt.calls.infos()...)
 }
 
 // A ShutdownError is what Shutdown returns if its context ended before the

@@ -113,6 +113,7 @@ const (
 	kindGoroutine                 // a goroutine in BlockOn: waits by parking
 	kindOutsider                  // a function that wakes a loop of somebody else's
 	kindFanout                    // several tasks that wait in one slot
+	kindBlocking                  // a call that a goroutine of the pool runs
 )
 
 // taskBody is what differs between tasks.

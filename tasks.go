@@ -15,10 +15,12 @@ type TaskInfo struct {
 	Task
 
 	// Kind is "straight" for straight-line code, "future" for a plain future,
-	// "goroutine" for a function that BlockOn runs.
+	// "goroutine" for a function that BlockOn runs, "blocking" for a call of
+	// SpawnBlocking.
 	Kind string
 
-	// State is "waiting", or "runnable" if the task runs or is queued.
+	// State is "waiting", or "runnable" if the task runs or is queued; of a
+	// blocking call "blocking" or "queued".
 	State string
 
 	// What a task waits for: "time", "read", "write", "task", "blocking call",
@@ -70,6 +72,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 		infos = append(infos, found...)
 	}
 	infos = append(infos, rt.outsiders()...)
+	infos = append(infos, rt.calls.infos()...)
 	slices.SortFunc(infos, func(a, b TaskInfo) int { return int(a.ID) - int(b.ID) })
 	return infos
 }
@@ -154,7 +157,7 @@ func (t *task) info(on *worker) TaskInfo {
 }
 
 func (k taskKind) String() string {
-	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindOutsider: "", kindFanout: ""}[k]
+	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindOutsider: "", kindFanout: "", kindBlocking: "blocking"}[k]
 }
 
 // locator is a taskBody that can say where its code waits. The caller holds

@@ -1,0 +1,136 @@
+package async
+
+import "sync"
+
+// waitlist is the queue of those who wait for a mutex, a permit, a message or
+// whatever else a primitive hands out. All primitives wait here, and here alone
+// stands what is easily got wrong:
+//
+//   - whoever is chosen is taken off the list under the lock and woken after it;
+//   - a waiter that is given up is asked, under the same lock, whether it had
+//     been chosen by then, and its primitive then gives what it was handed to
+//     the next one: the baton is passed on.
+//
+// Joining, leaving and choosing cost the same however many wait.
+//
+// A primitive guards its own state with mu, too. The lock order is: a waitlist's
+// mu before nothing else of this package; wakes come after it.
+type waitlist struct {
+	mu          sync.Mutex
+	first, last *waiter
+	n           int
+}
+
+// waiter is one place in a waitlist, and the part of a future that its list
+// knows. A waiter belongs to one future and is used again when that is polled
+// anew after an end.
+type waiter struct {
+	t          *task // woken when it is chosen; guarded by the list, like the rest
+	prev, next *waiter
+	phase      waiterPhase
+
+	// What the primitive keeps with a waiter.
+	want   int64 // how much, or what
+	passed int   // how often it had to let others go before
+}
+
+// waiterPhase says what a waiter may expect.
+type waiterPhase uint8
+
+const (
+	waiterOut    waiterPhase = iota // not in the list, and nothing was handed to it
+	waiterIn                        // in the list
+	waiterCalled                    // in the list, and woken to try for itself
+	waiterChosen                    // taken off the list, and has been handed what it wanted
+)
+
+// join puts w at the end of the list, or, if it is in it, makes t the task to
+// wake. mu is held.
+func (l *waitlist) join(w *waiter, t *task) {
+	w.t = t
+	if w.phase != waiterOut {
+		return
+	}
+	w.phase = waiterIn
+	w.prev, w.next = l.last, nil
+	if l.last != nil {
+		l.last.next = w
+	} else {
+		l.first = w
+	}
+	l.last = w
+	l.n++
+}
+
+// choose takes w off the list: it has been handed what it wanted. The caller
+// wakes the task that is returned once mu, which is held, is unlocked.
+func (l *waitlist) choose(w *waiter) *task {
+	l.unlink(w)
+	w.phase = waiterChosen
+	return w.t
+}
+
+// call has w try for itself; it stays in the list. It returns the task to wake,
+// nil if w was called before. mu is held.
+func (l *waitlist) call(w *waiter) *task {
+	if w.phase == waiterCalled {
+		return nil
+	}
+	w.phase = waiterCalled
+	return w.t
+}
+
+// leave takes w off the list, if it is in it, and returns what it was: out,
+// in, called or chosen. mu is held. If w was called or chosen, what it was
+// called for or handed is for the caller to take, or to pass on.
+func (l *waitlist) leave(w *waiter) (was waiterPhase) {
+	was = w.phase
+	if was == waiterIn || was == waiterCalled {
+		l.unlink(w)
+	}
+	w.phase, w.passed, w.t = waiterOut, 0, nil
+	return was
+}
+
+func (l *waitlist) unlink(w *waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		l.last = w.prev
+	}
+	w.prev, w.next = nil, nil
+	l.n--
+}
+
+// chosenTasks collects the tasks to wake after the lock.
+type chosenTasks struct {
+	few  [4]*task
+	n    int
+	more []*task
+}
+
+func (c *chosenTasks) add(t *task) {
+	switch {
+	case t == nil:
+	case c.n < len(c.few):
+		c.few[c.n] = t
+		c.n++
+	default:
+		c.more = append(c.more, t)
+	}
+}
+
+// wake is called when no lock is held.
+func (c *chosenTasks) wake() {
+	for _, t := range c.few[:c.n] {
+		t.wake(nil)
+	}
+	for _, t := range c.more {
+		t.wake(nil)
+	}
+}
