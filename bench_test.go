@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
@@ -374,6 +375,56 @@ func serveSlowly(b *testing.B, rt *Runtime) {
 					c.Write([]byte{0})
 				case <-stop:
 					return
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkBlocking hands calls to a pool and waits for their results, one at a
+// time and many at once: SpawnBlocking, and goroutines that take functions out
+// of a channel.
+func BenchmarkBlocking(b *testing.B) {
+	for _, flight := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("async/in-flight=%d", flight), func(b *testing.B) {
+			rt := benchRuntime(b)
+			b.ReportAllocs()
+			_, err := Go(rt, func(cx *Context) error {
+				hs := make([]*JoinHandle[int], flight)
+				for b.Loop() {
+					for i := range hs {
+						hs[i] = SpawnBlocking(cx, func() (int, error) { return i, nil })
+					}
+					for _, h := range hs {
+						if _, err := h.Await(cx); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			}).Wait(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+		b.Run(fmt.Sprintf("goroutines/in-flight=%d", flight), func(b *testing.B) {
+			calls := make(chan func())
+			defer close(calls)
+			for range min(flight, 512) {
+				go func() {
+					for f := range calls {
+						f()
+					}
+				}()
+			}
+			b.ReportAllocs()
+			answers := make(chan int, flight)
+			for b.Loop() {
+				for i := range flight {
+					calls <- func() { answers <- i }
+				}
+				for range flight {
+					<-answers
 				}
 			}
 		})

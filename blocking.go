@@ -1,7 +1,6 @@
 package async
 
 import (
-	"container/list"
 	"context"
 	"slices"
 	"time"
@@ -31,19 +30,19 @@ type BlockingConfig struct {
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	rt, w := s.spawner()
 	c := &call[T]{fn: fn}
-	c.kind, c.body, c.cx.t = kindBlocking, c, &c.task
+	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
 	c.w, c.id = rt.place(), rt.nextID()
 	if d := s.details(); d != nil {
 		c.details.Store(d)
 	}
 	cx, ok := s.(*Context)
 	canWait := ok && cx.canWait()
-	switch err := rt.calls.submit(&c.task, w == nil && !canWait); {
+	switch err := rt.calls.submit(&c.place, w == nil && !canWait); {
 	case err != ErrBusy:
 	case !canWait:
 		c.abort(nil, ErrBusy)
 	default:
-		if _, err := Await(cx, &roomInQueue{p: rt.calls, t: &c.task}); err != nil {
+		if _, err := Await(cx, &roomInQueue{p: rt.calls, c: &c.place}); err != nil {
 			c.abort(nil, err)
 		}
 	}
@@ -53,8 +52,21 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 // call is a task that a goroutine of the pool runs.
 type call[T any] struct {
 	JoinHandle[T]
-	fn func() (T, error)
+	fn    func() (T, error)
+	place callPlace
 }
+
+// callPlace is where a call stands in its pool.
+type callPlace struct {
+	t          *task
+	in         *callList // the queue, those that run, or nil
+	prev, next *callPlace
+}
+
+// placed is implemented by all calls.
+type placed interface{ placeInPool() *callPlace }
+
+func (c *call[T]) placeInPool() *callPlace { return &c.place }
 
 // poll runs the call. The worker is nil: it is a goroutine of the pool.
 func (c *call[T]) poll(*worker) bool {
@@ -83,9 +95,44 @@ func (c *call[T]) abort(_ *worker, err error) {
 	c.finish(nil, zero, err)
 }
 
+// callList is a queue from the middle of which one can be taken.
+type callList struct {
+	first, last *callPlace
+	n           int
+}
+
+func (l *callList) push(c *callPlace) {
+	c.in, c.prev, c.next = l, l.last, nil
+	if l.last != nil {
+		l.last.next = c
+	} else {
+		l.first = c
+	}
+	l.last = c
+	l.n++
+}
+
+func (l *callList) remove(c *callPlace) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.first = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.last = c.prev
+	}
+	c.in, c.prev, c.next = nil, nil, nil
+	l.n--
+}
+
 // callPool is the goroutines that run blocking calls, and the queue before
-// them. A call is handed to the goroutine that became idle last, so that those
-// that are not needed end.
+// them. A call wakes at most one goroutine, and none while one that was woken
+// has not come yet; that one, when it takes a call and sees more, wakes the
+// next. So short calls are run one after the other by few goroutines, and calls
+// that block get one each. Of the idle goroutines the one is woken that became
+// idle last, so that those that are not needed end.
 //
 // The lock, which is that of the list of those who wait for room in the queue,
 // is held for a few assignments only, since workers take it.
@@ -94,12 +141,12 @@ type callPool struct {
 	cfg BlockingConfig
 
 	room     waitlist
-	reserved int       // places in the queue of those who were chosen
-	queue    list.List // of *task
-	queued   map[*task]*list.Element
-	running  map[*task]struct{}
+	reserved int // places in the queue of those who were chosen
+	queue    callList
+	running  callList
 	idle     []*caller // the one that became idle last is the last
 	callers  int       // goroutines, the idle ones included
+	coming   bool      // one was woken or started, and has not taken a call yet
 	sweeping bool      // a timer will end those that are idle for too long
 	closed   bool      // no goroutine waits for more
 
@@ -108,78 +155,141 @@ type callPool struct {
 
 // caller is a goroutine of the pool.
 type caller struct {
-	next  chan *task // while it is idle; capacity 1, closed to end it
-	since time.Time
+	wake  chan struct{} // capacity 1, closed to end it
+	since time.Time     // when it became idle
 }
 
-func newCallPool(rt *Runtime) *callPool {
-	return &callPool{
-		rt:      rt,
-		cfg:     rt.cfg.Blocking,
-		queued:  map[*task]*list.Element{},
-		running: map[*task]struct{}{},
-	}
-}
+func newCallPool(rt *Runtime) *callPool { return &callPool{rt: rt, cfg: rt.cfg.Blocking} }
 
-// submit hands t to a goroutine, or queues it. If there is no room it leaves t
-// alone and returns ErrBusy; with any other error t has ended.
-func (p *callPool) submit(t *task, outside bool) error {
+// submit queues c. If there is no room it leaves c alone and returns ErrBusy;
+// with any other error c has ended. outside says that a call that comes while
+// the runtime drains is too late.
+func (p *callPool) submit(c *callPlace, outside bool) error {
 	p.room.mu.Lock()
-	c, err := p.take(t, outside)
-	p.room.mu.Unlock()
+	var err error
 	switch {
-	case c != nil:
-		c.next <- t
-	case err == ErrShutdown:
-		t.body.abort(nil, err)
+	case p.rt.closing.Load() || outside && p.rt.draining.Load():
+		err = ErrShutdown
+	case !p.hasRoom() || p.room.first != nil:
+		err = ErrBusy
+	default:
+		p.push(c)
+	}
+	p.room.mu.Unlock()
+	if err == ErrShutdown {
+		c.t.body.abort(nil, err)
 	}
 	return err
 }
 
-// take is submit under the lock. The caller hands t to the goroutine that it
-// returns.
-func (p *callPool) take(t *task, outside bool) (*caller, error) {
+// hasRoom reports whether one more call may be queued. What a goroutine is
+// about to take is not waiting.
+func (p *callPool) hasRoom() bool {
+	return p.queue.n+p.reserved < p.cfg.Queue+p.cfg.Limit-p.running.n
+}
+
+func (p *callPool) push(c *callPlace) {
+	p.spawned++
+	p.queue.push(c)
+	p.wakeOne()
+}
+
+// wakeOne has a goroutine come for the queue, if there is one to be had.
+func (p *callPool) wakeOne() {
 	switch n := len(p.idle); {
-	case p.rt.closing.Load() || outside && p.rt.draining.Load():
-		return nil, ErrShutdown
+	case p.coming || p.queue.n == 0:
 	case n > 0:
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		p.spawned++
-		p.running[t] = struct{}{}
-		return c, nil
+		p.coming = true
+		c.wake <- struct{}{}
 	case p.callers < p.cfg.Limit:
 		p.callers++
-		p.spawned++
-		p.running[t] = struct{}{}
-		go p.serve(t)
-		return nil, nil
-	case p.hasRoom() && p.room.first == nil:
-		p.push(t)
-		return nil, nil
+		p.coming = true
+		go p.serve()
 	}
-	return nil, ErrBusy
 }
 
-func (p *callPool) hasRoom() bool { return p.queue.Len()+p.reserved < p.cfg.Queue }
-
-func (p *callPool) push(t *task) {
-	p.spawned++
-	p.queued[t] = p.queue.PushBack(t)
+// serve is a goroutine of the pool. A call that ends it, by Goexit, has it
+// replaced.
+func (p *callPool) serve() {
+	c := &caller{wake: make(chan struct{}, 1)}
+	var now *callPlace
+	defer func() {
+		if now != nil {
+			p.leave(now)
+		}
+	}()
+	p.arrive()
+	for {
+		if now = p.next(now, c); now != nil {
+			now.t.body.poll(nil)
+		} else if _, ok := <-c.wake; ok {
+			p.arrive()
+		} else {
+			return
+		}
+	}
 }
 
-// pop takes the oldest call out of the queue, to run it, and lets in those who
-// wait for room.
-func (p *callPool) pop(chosen *chosenTasks) *task {
-	e := p.queue.Front()
-	if e == nil {
-		return nil
+// arrive notes that the goroutine that was woken is there.
+func (p *callPool) arrive() {
+	p.room.mu.Lock()
+	p.coming = false
+	p.room.mu.Unlock()
+}
+
+// next accounts for the call that c has run and returns its next one. If there
+// is none it returns nil and c is idle.
+func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
+	var chosen chosenTasks
+	p.room.mu.Lock()
+	p.account(ran)
+	if next = p.queue.first; next != nil {
+		p.queue.remove(next)
+		p.running.push(next)
+		p.wakeOne()
+	} else {
+		p.rest(c)
 	}
-	t := p.queue.Remove(e).(*task)
-	delete(p.queued, t)
-	p.running[t] = struct{}{}
-	p.letIn(chosen)
-	return t
+	p.letIn(&chosen)
+	p.room.mu.Unlock()
+	chosen.wake()
+	return next
+}
+
+// rest makes c idle.
+func (p *callPool) rest(c *caller) {
+	if p.closed {
+		p.callers--
+		close(c.wake)
+		return
+	}
+	c.since = time.Now()
+	p.idle = append(p.idle, c)
+	p.sweepLater(p.cfg.Idle)
+}
+
+// leave accounts for a call that has ended its goroutine.
+func (p *callPool) leave(ran *callPlace) {
+	var chosen chosenTasks
+	p.room.mu.Lock()
+	p.callers--
+	p.account(ran)
+	p.wakeOne()
+	p.letIn(&chosen)
+	p.room.mu.Unlock()
+	chosen.wake()
+}
+
+func (p *callPool) account(ran *callPlace) {
+	if ran != nil {
+		p.running.remove(ran)
+		p.ended++
+		if p.rt.draining.Load() {
+			notify(p.rt.told)
+		}
+	}
 }
 
 // letIn reserves free places for those who wait.
@@ -188,66 +298,6 @@ func (p *callPool) letIn(chosen *chosenTasks) {
 		p.reserved++
 		chosen.add(p.room.choose(w))
 	}
-}
-
-// serve is a goroutine of the pool. A call that ends it, by Goexit, has it
-// replaced.
-func (p *callPool) serve(t *task) {
-	c := &caller{next: make(chan *task, 1)}
-	defer func() {
-		if t != nil {
-			p.replace(t)
-		}
-	}()
-	for t != nil {
-		t.body.poll(nil)
-		t = p.after(t, c)
-	}
-}
-
-// after accounts for a call that has ended and returns the next one, when there
-// is one; nil if the goroutine is to end.
-func (p *callPool) after(t *task, c *caller) (next *task) {
-	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.account(t)
-	next = p.pop(&chosen)
-	idle := next == nil && !p.closed
-	switch {
-	case idle:
-		c.since = time.Now()
-		p.idle = append(p.idle, c)
-		p.sweepLater(p.cfg.Idle)
-	case next == nil:
-		p.callers--
-	}
-	p.room.mu.Unlock()
-	chosen.wake()
-	if idle {
-		next = <-c.next
-	}
-	return next
-}
-
-func (p *callPool) account(t *task) {
-	delete(p.running, t)
-	p.ended++
-	notify(p.rt.told)
-}
-
-// replace is after for a goroutine that cannot go on.
-func (p *callPool) replace(t *task) {
-	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.account(t)
-	next := p.pop(&chosen)
-	if next != nil {
-		go p.serve(next)
-	} else {
-		p.callers--
-	}
-	p.room.mu.Unlock()
-	chosen.wake()
 }
 
 // sweepLater sees to it that goroutines end that are idle for too long.
@@ -275,7 +325,7 @@ func (p *callPool) sweep() {
 // dismiss ends the n goroutines that have been idle for longest.
 func (p *callPool) dismiss(n int) {
 	for _, c := range p.idle[:n] {
-		close(c.next)
+		close(c.wake)
 	}
 	p.idle = slices.Delete(p.idle, 0, n)
 	p.callers -= n
@@ -283,27 +333,23 @@ func (p *callPool) dismiss(n int) {
 
 // cancel ends t if it is still queued.
 func (p *callPool) cancel(t *task) {
+	c := t.body.(placed).placeInPool()
 	var chosen chosenTasks
 	p.room.mu.Lock()
-	e := p.queued[t]
-	if e != nil {
-		p.queue.Remove(e)
-		delete(p.queued, t)
+	queued := c.in == &p.queue
+	if queued {
+		p.queue.remove(c)
+		p.running.push(c) // until its end is accounted for
 		p.letIn(&chosen)
 	}
 	p.room.mu.Unlock()
 	chosen.wake()
-	if e != nil {
-		p.abandon(t)
+	if queued {
+		t.body.abort(nil, context.Canceled)
+		p.room.mu.Lock()
+		p.account(c)
+		p.room.mu.Unlock()
 	}
-}
-
-// abandon ends a call that was taken out of the queue.
-func (p *callPool) abandon(t *task) {
-	t.body.abort(nil, context.Canceled)
-	p.room.mu.Lock()
-	p.account(t)
-	p.room.mu.Unlock()
 }
 
 // cancelQueued cancels all calls that do not run. It is called when no more
@@ -311,8 +357,8 @@ func (p *callPool) abandon(t *task) {
 func (p *callPool) cancelQueued() {
 	p.room.mu.Lock()
 	var all []*task
-	for t := range p.queued {
-		all = append(all, t)
+	for c := p.queue.first; c != nil; c = c.next {
+		all = append(all, c.t)
 	}
 	p.room.mu.Unlock()
 	for _, t := range all {
@@ -332,11 +378,11 @@ func (p *callPool) close() {
 func (p *callPool) infos() (infos []TaskInfo) {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
-	for t := range p.running {
-		infos = append(infos, TaskInfo{Task: t.ident(), Kind: kindBlocking.String(), State: "blocking"})
+	for c := p.running.first; c != nil; c = c.next {
+		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
 	}
-	for t := range p.queued {
-		infos = append(infos, TaskInfo{Task: t.ident(), Kind: kindBlocking.String(), State: "queued"})
+	for c := p.queue.first; c != nil; c = c.next {
+		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "queued"})
 	}
 	return infos
 }
@@ -344,32 +390,23 @@ func (p *callPool) infos() (infos []TaskInfo) {
 // roomInQueue is the future of a call that waits for a place in the queue.
 type roomInQueue struct {
 	p *callPool
-	t *task // the call
+	c *callPlace
 	w waiter
 }
 
 func (r *roomInQueue) Poll(cx *Context) (None, error) {
-	waker, p := cx.waker(waitsCall), r.p
+	t, p := cx.waker(waitsCall), r.p
 	p.room.mu.Lock()
-	if r.w.phase != waiterChosen {
-		c, err := p.take(r.t, false)
-		if err == ErrBusy {
-			p.room.join(&r.w, waker)
-			err = ErrPending
-		}
-		if err != ErrPending {
-			p.room.leave(&r.w)
-		}
-		p.room.mu.Unlock()
-		if c != nil {
-			c.next <- r.t
-		}
-		return None{}, err
+	defer p.room.mu.Unlock()
+	switch {
+	case r.w.phase == waiterChosen:
+		p.reserved--
+	case r.w.phase == waiterIn, !p.hasRoom(), p.room.first != nil:
+		p.room.join(&r.w, t)
+		return None{}, ErrPending
 	}
 	p.room.leave(&r.w)
-	p.reserved--
-	p.push(r.t)
-	p.room.mu.Unlock()
+	p.push(r.c)
 	return None{}, nil
 }
 
@@ -379,8 +416,8 @@ func (r *roomInQueue) Cancel() {
 	r.p.room.mu.Lock()
 	if r.p.room.leave(&r.w) == waiterChosen {
 		r.p.reserved--
-		r.p.letIn(&chosen)
 	}
+	r.p.letIn(&chosen)
 	r.p.room.mu.Unlock()
 	chosen.wake()
 }

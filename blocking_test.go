@@ -1,0 +1,230 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// occupy starts n blocking calls that run until the function is called.
+func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
+	t.Helper()
+	began, free := make(chan struct{}, n), make(chan struct{})
+	for range n {
+		SpawnBlocking(rt, func() (None, error) {
+			began <- struct{}{}
+			<-free
+			return None{}, nil
+		})
+	}
+	for range n {
+		receive(t, began)
+	}
+	return func() { close(free) }
+}
+
+func (p *callPool) count() (running, queued, idle, callers int) {
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	return p.running.n, p.queue.n, len(p.idle), p.callers
+}
+
+// The promises of the pool:
+//
+//  1. each call runs exactly once, or, if it is cancelled in time, not at all;
+//  2. never more than the limit run at once, and a queue that is full makes
+//     those wait who can.
+func TestBlockingExactlyOnce(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 3, Queue: 4}})
+	const tasks, each = 20, 50
+	var running, most, ran, cancelled atomic.Int64
+	var spawners []*JoinHandle[None]
+	for i := range tasks {
+		spawners = append(spawners, Go(rt, func(cx *Context) error {
+			for j := range each {
+				h := SpawnBlocking(cx, func() (int, error) {
+					n := running.Add(1)
+					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+					}
+					runtime.Gosched()
+					ran.Add(1)
+					running.Add(-1)
+					return i * j, nil
+				})
+				if j%7 == 0 {
+					h.Cancel()
+				}
+				switch v, err := h.Await(cx); {
+				case err == context.Canceled && j%7 == 0:
+					cancelled.Add(1)
+				case err != nil || v != i*j:
+					return fmt.Errorf("%d, %d: %d, %w", i, j, v, err)
+				}
+			}
+			return nil
+		}))
+	}
+	for _, h := range spawners {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, tasks*each, ran.Load()+cancelled.Load())
+	require.LessOrEqual(t, most.Load(), int64(3))
+}
+
+func TestBlockingQueueFull(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Unhandled: func(Task, error) {}})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
+	_, err := join(t, SpawnBlocking(rt, func() (int, error) { return 2, nil }))
+	require.Equal(t, ErrBusy, err, "a runtime cannot wait")
+
+	spawn := func(cx *Context) (int, error) {
+		return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Await(cx)
+	}
+	straight := Spawn(rt, spawn)
+	eventually(t, func() bool { return waiting(straight) })
+	gaveUp := Spawn(rt, spawn)
+	timedOut := Spawn(rt, func(cx *Context) (int, error) {
+		short, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		return SpawnBlocking(short, func() (int, error) { return 4, nil }).Await(cx)
+	})
+	_, err = join(t, timedOut)
+	require.Equal(t, context.DeadlineExceeded, err)
+	eventually(t, func() bool { return waiting(gaveUp) })
+	gaveUp.Cancel()
+	_, err = join(t, gaveUp)
+	require.Equal(t, context.Canceled, err)
+
+	future := SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+		_, err := SpawnBlocking(cx, func() (int, error) { return 5, nil }).Poll(cx)
+		return None{}, err
+	}))
+	_, err = join(t, future)
+	require.Equal(t, ErrBusy, err, "a plain future cannot wait")
+
+	release()
+	v, err := join(t, queued)
+	require.Equal(t, 1, v)
+	require.NoError(t, err)
+	v, err = join(t, straight)
+	require.Equal(t, 3, v)
+	require.NoError(t, err)
+}
+
+// Room that somebody was given who then no longer wants it goes to the next.
+func TestBlockingPassesRoomOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	for range 200 {
+		release := occupy(t, rt, 1)
+		queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
+		var waiters []*JoinHandle[int]
+		for range 3 {
+			waiters = append(waiters, Spawn(rt, func(cx *Context) (int, error) {
+				return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Await(cx)
+			}))
+		}
+		eventually(t, func() bool { return waiting(waiters[0]) && waiting(waiters[1]) && waiting(waiters[2]) })
+		go waiters[0].Cancel()
+		go queued.Cancel()
+		release()
+		for i, h := range waiters {
+			v, err := join(t, h)
+			if i > 0 || err == nil {
+				require.NoError(t, err)
+				require.Equal(t, 3, v)
+			}
+		}
+	}
+}
+
+func TestBlockingCancel(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
+	began, free := make(chan struct{}), make(chan struct{})
+	running := SpawnBlocking(rt, func() (int, error) { close(began); <-free; return 1, nil })
+	receive(t, began)
+	queued := SpawnBlocking(rt, func() (int, error) { t.Error("it ran"); return 2, nil })
+	queued.Cancel()
+	_, err := join(t, queued)
+	require.Equal(t, context.Canceled, err)
+	_, n, _, _ := rt.calls.count()
+	require.Zero(t, n, "it stands in the queue still")
+	running.Cancel()
+	close(free)
+	v, err := join(t, running)
+	require.Equal(t, 1, v)
+	require.NoError(t, err)
+}
+
+func TestBlockingPanicAndGoexit(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
+	for range 20 {
+		var p *PanicError
+		_, err := join(t, SpawnBlocking(rt, func() (int, error) { panic("oh") }))
+		require.ErrorAs(t, err, &p)
+		require.Contains(t, string(p.Stack), "TestBlockingPanicAndGoexit")
+		_, err = join(t, SpawnBlocking(rt, func() (int, error) { runtime.Goexit(); return 0, nil }))
+		require.Equal(t, ErrGoexit, err)
+	}
+	eventually(t, func() bool { _, _, _, n := rt.calls.count(); return n <= 1 })
+}
+
+func TestBlockingGoroutinesEnd(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 8, Idle: time.Millisecond}})
+	occupy(t, rt, 8)()
+	eventually(t, func() bool { _, _, _, n := rt.calls.count(); return n == 0 })
+	v, err := join(t, SpawnBlocking(rt, func() (int, error) { return 7, nil }))
+	require.Equal(t, 7, v)
+	require.NoError(t, err)
+}
+
+func TestBlockingUnhandled(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	boom := errors.New("boom")
+	SpawnBlocking(rt.Named("call"), func() (int, error) { return 0, boom })
+	eventually(t, func() bool { running, _, idle, _ := rt.calls.count(); return running == 0 && idle == 1 })
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Equal(t, 1, r.count())
+}
+
+func TestBlockingShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: 100 * time.Millisecond, Blocking: BlockingConfig{Limit: 1}})
+	began, free := make(chan struct{}), make(chan struct{})
+	running := SpawnBlocking(rt.Named("stubborn"), func() (int, error) { close(began); <-free; return 1, nil })
+	receive(t, began)
+	queued := SpawnBlocking(rt, func() (int, error) { t.Error("it ran"); return 2, nil })
+
+	err := rt.Shutdown(ended())
+	var se *ShutdownError
+	require.ErrorAs(t, err, &se)
+	require.Len(t, se.Tasks, 1)
+	require.Contains(t, err.Error(), "(stubborn) blocking")
+	_, err = join(t, queued)
+	require.Equal(t, context.Canceled, err)
+	_, err = join(t, SpawnBlocking(rt, func() (int, error) { return 2, nil }))
+	require.Equal(t, ErrShutdown, err)
+	close(free)
+	v, err := join(t, running)
+	require.Equal(t, 1, v)
+	require.NoError(t, err)
+}
+
+// Shutdown waits for calls that run, as long as its context lets it.
+func TestBlockingShutdownWaits(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	release := occupy(t, rt, 2)
+	over := make(chan error, 1)
+	go func() { over <- rt.Shutdown(t.Context()) }()
+	eventually(t, rt.draining.Load)
+	require.Empty(t, over)
+	release()
+	require.NoError(t, receive(t, over))
+}
