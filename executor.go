@@ -40,9 +40,16 @@ const (
 	// docs/design.md, "Waiting".
 	keepP = 10 * time.Millisecond
 
-	// watch is how long it waits at first while another worker is busy, before
-	// it looks whether that one is stuck.
+	// watch is how long a worker may take over one turn before the others think
+	// that it is stuck.
 	watch = time.Millisecond
+
+	// watchEvery is how long a worker that has nothing to do waits at first
+	// before it looks whether another one is stuck. A timer that is due before
+	// the next tick of the kernel's clock (4 ms on most systems) has to be
+	// programmed into the hardware and out again, which tripled the cost of a
+	// wait where it was measured.
+	watchEvery = 5 * time.Millisecond
 )
 
 // worker is one thread of the pool: a goroutine locked to it, and all that
@@ -618,7 +625,7 @@ func (w *worker) restFor() (timeout time.Duration, keep bool) {
 	keep = w.rt.ownProcs && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
 	switch {
 	case w.rt.othersBusy(w):
-		timeout = watch << min(w.quiet, 3)
+		timeout = watchEvery << min(w.quiet, 2)
 	case keep:
 		timeout = keepP
 	case w.company:
