@@ -185,7 +185,8 @@ func (p *callPool) submit(c *callPlace, outside bool) error {
 // hasRoom reports whether one more call may be queued. What a goroutine is
 // about to take is not waiting.
 func (p *callPool) hasRoom() bool {
-	return p.queue.n+p.reserved < p.cfg.Queue+p.cfg.Limit-p.running.n
+	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
+	return p.queue.n+p.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
 func (p *callPool) push(c *callPlace) {

@@ -150,8 +150,8 @@ func (w *worker) run(ready func(error)) {
 	w.g = getg()
 	w.label()
 	var err error
-	if cpus := w.rt.cfg.Affinity; cpus != nil && cpus[w.index] != nil {
-		err = setAffinity(cpus[w.index])
+	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
+		err = setAffinity(all[w.index])
 	}
 	ready(err)
 	<-w.begin
