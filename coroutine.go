@@ -84,11 +84,7 @@ func (co *coroutine) run() {
 
 // label gives the code the profiler labels of its task.
 func (co *coroutine) label() {
-	labels := co.t.w.labels
-	if d := co.t.details.Load(); d != nil && d.labels != nil {
-		labels = d.labels
-	}
-	pprof.SetGoroutineLabels(labels)
+	pprof.SetGoroutineLabels(co.t.w.labelsOf(co.t.name()))
 }
 
 // end is run's deferred call.

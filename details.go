@@ -1,8 +1,6 @@
 package async
 
 import (
-	"context"
-	"runtime/pprof"
 	"slices"
 	"sync/atomic"
 )
@@ -14,8 +12,7 @@ type details struct {
 	name   string
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
-	child  *details        // what the tasks get that it spawns
-	labels context.Context // with the profiler labels, if Config.Labels is set
+	child  *details // what the tasks get that it spawns
 }
 
 // adorned is a Spawner whose tasks get something that those of base have not.
@@ -48,9 +45,6 @@ func (a *adorned) details() *details {
 		m.made.name = a.name
 	}
 	m.made.local = m.made.local || a.local
-	if rt, _ := a.base.spawner(); rt.cfg.Labels && m.made.name != "" {
-		m.made.labels = pprof.WithLabels(context.Background(), pprof.Labels("task", m.made.name))
-	}
 	a.made.Store(m)
 	return m.made
 }

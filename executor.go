@@ -62,7 +62,7 @@ type worker struct {
 	g        uintptr
 	begin    chan struct{}   // closed when it may begin
 	quit     chan struct{}   // closed when the worker has ended
-	labels   context.Context // the profiler labels of its goroutines
+	labels   context.Context // the profiler labels of its goroutines; see labelsOf
 	labelled string          // the same as they look in a profile
 
 	// The worker's own.
@@ -94,6 +94,7 @@ type worker struct {
 	seen      []sighting
 	company   bool    // another worker has moved between the last two sightings
 	left      []*task // see lastTask
+	named     map[string]context.Context
 
 	counts      [counters]uint64
 	publishedAt int64
@@ -382,7 +383,7 @@ func (w *worker) pollObserved(t *task) (done bool) {
 	if w.rt.cfg.Labels && who.Name != "" {
 		defer trace.StartRegion(context.Background(), who.Name).End()
 		if t.kind == kindPlain { // a coroutine has its own labels
-			pprof.SetGoroutineLabels(t.details.Load().labels)
+			pprof.SetGoroutineLabels(w.labelsOf(who.Name))
 			defer pprof.SetGoroutineLabels(w.labels)
 		}
 	}

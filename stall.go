@@ -171,6 +171,27 @@ func (w *worker) label() {
 	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)
 }
 
+// labelSets is how many sets of labels a worker keeps. Names are few, unless
+// somebody numbers them.
+const labelSets = 128
+
+// labelsOf returns the labels of tasks of that name: beside the name that of
+// their worker, without which their stalls would not be found.
+func (w *worker) labelsOf(name string) context.Context {
+	if name == "" {
+		return w.labels
+	}
+	labels, ok := w.named[name]
+	if !ok {
+		if w.named == nil || len(w.named) == labelSets {
+			w.named = map[string]context.Context{}
+		}
+		labels = pprof.WithLabels(w.labels, pprof.Labels("task", name))
+		w.named[name] = labels
+	}
+	return labels
+}
+
 // stack returns the stack of the goroutine that runs on w: of all that have
 // its label the one that is not switched out. Unlike runtime.Stack this does
 // not stop the world while it walks over all goroutines.
