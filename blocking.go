@@ -35,6 +35,9 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	if d := s.details(); d != nil {
 		c.details.Store(d)
 	}
+	if h := rt.cfg.Hooks.TaskStart; h != nil {
+		h(c.ident())
+	}
 	cx, ok := s.(*Context)
 	canWait := ok && cx.canWait()
 	switch err := rt.calls.submit(&c.place, w == nil && !canWait); {

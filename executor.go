@@ -372,6 +372,9 @@ func (w *worker) show(t *task) {
 // pollObserved is poll's call of the task for runtimes whose polls must be told
 // to somebody.
 func (w *worker) pollObserved(t *task) (done bool) {
+	if t.surveys() {
+		return t.body.poll(w)
+	}
 	who := t.ident()
 	hooks := &w.rt.cfg.Hooks
 	if hooks.BeforePoll != nil {

@@ -153,7 +153,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if h.listedAt != 0 {
 		w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
 	}
-	if hook := h.w.rt.cfg.Hooks.TaskEnd; hook != nil {
+	if hook := h.w.rt.cfg.Hooks.TaskEnd; hook != nil && !h.surveys() {
 		hook(h.ident())
 	}
 	h.state.finish()

@@ -220,10 +220,10 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	rt.foreign.Add(1)
 	t.id = rt.nextID()
 	t.w = w
-	if h := rt.cfg.Hooks.TaskStart; h != nil {
+	if h := rt.cfg.Hooks.TaskStart; h != nil && !t.surveys() {
 		h(t.ident())
 	}
-	if rt.draining.Load() {
+	if rt.draining.Load() && !t.surveys() {
 		rt.refused.Add(1)
 		notify(rt.told)
 		t.body.abort(nil, ErrShutdown)

@@ -228,7 +228,7 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 // left describes the tasks that live.
 func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
-		infos = append(infos, w.listed(nil)...)
+		infos = append(infos, w.listed()...)
 	}
 	infos = append(infos, rt.outsiders()...)
 	return append(infos, rt.calls.infos()...)

@@ -67,7 +67,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 		found, err := s.Wait(ctx)
 		if err != nil {
 			s.Cancel()
-			found = rt.workers[i].listed(nil)
+			found = rt.workers[i].listed()
 		}
 		infos = append(infos, found...)
 	}
@@ -89,10 +89,17 @@ func (rt *Runtime) outsiders() (infos []TaskInfo) {
 	return infos
 }
 
-// listed describes the tasks in w's list. on is w if the caller runs on it.
-func (w *worker) listed(on *worker) (infos []TaskInfo) {
-	for _, t := range w.waiting.all() {
-		infos = append(infos, t.info(on))
+// listed describes the tasks in w's list, to a caller that does not run on it.
+func (w *worker) listed() []TaskInfo {
+	return appendInfos(nil, w.waiting.all(), nil)
+}
+
+// appendInfos describes those of the tasks that are the user's and live.
+func appendInfos(infos []TaskInfo, tasks []*task, on *worker) []TaskInfo {
+	for _, t := range tasks {
+		if info := t.info(on); !t.surveys() && !t.state.done() {
+			infos = append(infos, info)
+		}
 	}
 	return infos
 }
@@ -108,6 +115,11 @@ func (w *worker) survey() *plain[[]TaskInfo] {
 }
 
 var surveyDetails = &details{local: true}
+
+// surveys reports whether t is a survey: a task of the runtime's own, which is
+// not told to hooks, does not describe itself, and may still be started while
+// the runtime drains.
+func (t *task) surveys() bool { return t.details.Load() == surveyDetails }
 
 // survey is a future, so that other tasks run while it goes through many.
 type survey struct {
@@ -125,11 +137,7 @@ func (s *survey) Poll(cx *Context) ([]TaskInfo, error) {
 		s.begun, s.tasks = true, w.waiting.all()
 	}
 	n := min(surveyStep, len(s.tasks))
-	for _, t := range s.tasks[:n] {
-		if info := t.info(w); t != cx.t && !t.state.done() {
-			s.infos = append(s.infos, info)
-		}
-	}
+	s.infos = appendInfos(s.infos, s.tasks[:n], w)
 	if s.tasks = s.tasks[n:]; len(s.tasks) == 0 {
 		return s.infos, nil
 	}
