@@ -1,0 +1,440 @@
+package async
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"runtime/pprof"
+	"runtime/trace"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// New says what is wrong with a Config, and starts nothing then.
+func TestConfigNonsense(t *testing.T) {
+	newTestRuntime(t, Config{Workers: 1}) // counts what is left over
+	for want, cfg := range map[string]Config{
+		"Workers is -1":                {Workers: -1},
+		"Affinity is for 1 workers":    {Workers: 2, Affinity: [][]int{{0}}},
+		"Affinity is for 3 workers":    {Workers: 2, Affinity: [][]int{{0}, {0}, {0}}},
+		"Spin is -1ns":                 {Spin: -1},
+		"Budget is -1":                 {Budget: -1},
+		"Grace is -1s":                 {Grace: -time.Second},
+		"Stall is 999.999µs":           {Stall: time.Millisecond - 1},
+		"Blocking is {Limit:-1 ":       {Blocking: BlockingConfig{Limit: -1}},
+		"Blocking is {Limit:512 Queue": {Blocking: BlockingConfig{Queue: -1}},
+		"Idle:-1ns}":                   {Blocking: BlockingConfig{Idle: -1}},
+	} {
+		rt, err := New(cfg)
+		require.Nil(t, rt, want)
+		require.ErrorContains(t, err, "async: Config.")
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	cfg, err := Config{}.complete()
+	require.NoError(t, err)
+	require.Equal(t, runtime.GOMAXPROCS(0), cfg.Workers)
+	require.Equal(t, 128, cfg.Budget)
+	require.Equal(t, time.Second, cfg.Grace)
+	require.Equal(t, 10*time.Millisecond, cfg.Stall)
+	require.Equal(t, BlockingConfig{Limit: 512, Queue: 16384, Idle: 10 * time.Second}, cfg.Blocking)
+	require.NotNil(t, cfg.Unhandled)
+	require.NotNil(t, cfg.Stalled)
+	require.Zero(t, cfg.Spin)
+
+	cfg, err = Config{Affinity: [][]int{nil, nil, nil}}.complete()
+	require.NoError(t, err)
+	require.Equal(t, 3, cfg.Workers, "as many as Affinity is for")
+}
+
+// Values that say "none" or "as much as there can be" work.
+func TestConfigExtremes(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"nothing in Affinity": {Workers: 1, Affinity: [][]int{}},
+		"no limits": {Workers: 1, Budget: math.MaxInt, Stall: math.MaxInt64,
+			Blocking: BlockingConfig{Limit: math.MaxInt, Queue: math.MaxInt, Idle: math.MaxInt64}},
+		"least": {Workers: 1, Budget: 1, Stall: time.Millisecond, Grace: patience,
+			Blocking: BlockingConfig{Limit: 1, Queue: 1, Idle: 1}},
+		"never": {Workers: 1, Stall: math.MinInt64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, cfg)
+			_, err := join(t, Go(rt, func(cx *Context) error {
+				_, err := SpawnBlocking(cx, func() (int, error) { return 1, nil }).Await(cx)
+				return errors.Join(err, Sleep(cx, time.Microsecond))
+			}))
+			require.NoError(t, err)
+		})
+	}
+}
+
+// With fewer processors than workers, and none of its own, the runtime still
+// gets on, and so does the rest of the program.
+func TestConfigFewProcs(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const workers, rounds = 4, 20
+	rt := newTestRuntime(t, Config{Workers: workers, SharedProcs: true})
+	require.Equal(t, 1, runtime.GOMAXPROCS(0))
+	chans := make([]chan int, workers)
+	var hs []*JoinHandle[None]
+	for i := range workers {
+		chans[i] = make(chan int, rounds)
+		hs = append(hs, Go(pinned(rt, i), func(cx *Context) error {
+			for n := range rounds {
+				// A goroutine, a timer and a task on another worker in each round.
+				chans[i] <- n
+				h := Go(pinned(rt, (i+1)%workers), func(cx *Context) error { return Yield(cx) })
+				if _, err := h.Await(cx); err != nil {
+					return err
+				}
+				if err := Sleep(cx, time.Microsecond); err != nil {
+					return err
+				}
+			}
+			return expect(cx.here().index == i, "on worker %d instead of %d", cx.here().index, i)
+		}))
+	}
+	for _, c := range chans {
+		for n := range rounds {
+			require.Equal(t, n, receive(t, c))
+		}
+	}
+	for _, h := range hs {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+}
+
+// pinned returns a Spawner whose next task starts on worker i and is not taken
+// over by others.
+func pinned(rt *Runtime, i int) Spawner { return &adorned{base: aimAt(rt, i), local: true} }
+
+// A worker that spins asks instead of waiting, and stops when its time is over.
+func TestSpin(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour})
+	w := rt.workers[0]
+	_, err := join(t, SpawnFuture(rt, Ready(1)))
+	require.NoError(t, err)
+	for range 3 {
+		turn := w.turn.Load()
+		eventually(t, func() bool { return w.turn.Load()-turn > 1000 })
+		require.False(t, w.asleep.Load())
+		_, err = join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+		require.NoError(t, err)
+	}
+	a, b := tcpPair(t, rt)
+	h := Go(rt, func(cx *Context) error { return tcpExpect(cx, a, "hello") })
+	eventually(t, func() bool { return waiting(h) })
+	_, err = BlockOn(rt, func(cx *Context) (None, error) { return None{}, tcpWrite(cx, b, "hello") })
+	require.NoError(t, err)
+	_, err = join(t, h)
+	require.NoError(t, err)
+	require.Zero(t, rt.Metrics().Waits)
+
+	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})
+	_, err = join(t, SpawnFuture(short, Ready(1)))
+	require.NoError(t, err)
+	eventually(t, short.workers[0].asleep.Load)
+}
+
+func TestConfigBudget(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Budget: 3})
+	const operations = 10
+	var polls []int // operations in each
+	total := 0
+	_, err := join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+		polls = append(polls, 0)
+		for cx.spend() {
+			polls[len(polls)-1]++
+			if total++; total == operations {
+				return None{}, nil
+			}
+		}
+		return None{}, ErrPending
+	})))
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 3, 3, 1}, polls)
+}
+
+// hookCall is one call of a hook.
+type hookCall struct {
+	hook   string
+	worker int
+	task   Task
+	g      uintptr // the goroutine that called it
+}
+
+// hookLog keeps the calls of the hooks of a runtime, in their order.
+type hookLog struct {
+	mu    sync.Mutex
+	calls []hookCall
+}
+
+func (l *hookLog) add(hook string, worker int, task Task) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = append(l.calls, hookCall{hook, worker, task, getg()})
+}
+
+func (l *hookLog) hooks() Hooks {
+	ofWorker := func(hook string) func(int) { return func(w int) { l.add(hook, w, Task{}) } }
+	ofTask := func(hook string) func(Task) { return func(t Task) { l.add(hook, -1, t) } }
+	return Hooks{
+		WorkerStart: ofWorker("worker start"),
+		WorkerStop:  ofWorker("worker stop"),
+		TaskStart:   ofTask("start"),
+		TaskEnd:     ofTask("end"),
+		BeforePoll:  ofTask("before"),
+		AfterPoll:   ofTask("after"),
+	}
+}
+
+func (l *hookLog) all() []hookCall {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.calls)
+}
+
+// of returns what was called for the task of that name, and where.
+func (l *hookLog) of(name string) (hooks []string, gs []uintptr) {
+	for _, c := range l.all() {
+		if c.task.Name == name {
+			hooks, gs = append(hooks, c.hook), append(gs, c.g)
+		}
+	}
+	return hooks, gs
+}
+
+// The promises of the hooks:
+//
+//  1. those of a worker are called on its thread, before and after all others;
+//  2. each task starts once, on the thread that spawns it, and ends once, on
+//     the thread where it does;
+//  3. each poll is between two calls on its worker's thread, however it ends;
+//  4. what the runtime does for itself is nobody's task.
+func TestHooks(t *testing.T) {
+	const workers = 2
+	log := new(hookLog)
+	rt := newTestRuntime(t, Config{Workers: workers, Hooks: log.hooks(), Unhandled: func(Task, error) {}})
+	isWorker := func(g uintptr) bool {
+		return slices.ContainsFunc(rt.workers, func(w *worker) bool { return w.g == g })
+	}
+	two := []string{"start", "before", "after", "before", "end", "after"}
+	one := []string{"start", "before", "end", "after"}
+	for name, c := range map[string]struct {
+		run  func(s Spawner) (awaited interface{ Done() <-chan struct{} })
+		want []string
+	}{
+		"future": {func(s Spawner) interface{ Done() <-chan struct{} } { return SpawnFuture(s, Ready(1)) }, one},
+		"future that waits": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return SpawnFuture(s, NewYield())
+		}, two},
+		"straight": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return Go(s, func(cx *Context) error { return Yield(cx) })
+		}, two},
+		"straight that panics": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return Go(s, func(cx *Context) error { panic("oh") })
+		}, one},
+		"straight that calls Goexit": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return Go(s, func(cx *Context) error { runtime.Goexit(); return nil })
+		}, one},
+		"future that panics": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return SpawnFuture(s, PollFunc(func(cx *Context) (None, error) { panic("oh") }))
+		}, []string{"start", "before", "after", "end"}},
+		"future that calls Goexit": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return SpawnFuture(s, PollFunc(func(cx *Context) (None, error) { runtime.Goexit(); return None{}, nil }))
+		}, []string{"start", "before", "after", "end"}},
+		"blocking call": {func(s Spawner) interface{ Done() <-chan struct{} } {
+			return SpawnBlocking(s, func() (None, error) { return None{}, nil })
+		}, []string{"start", "end"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			receive(t, c.run(rt.Named(name)).Done())
+			eventually(t, func() bool { hooks, _ := log.of(name); return len(hooks) >= len(c.want) })
+			hooks, gs := log.of(name)
+			require.Equal(t, c.want, hooks)
+			require.Equal(t, getg(), gs[0], "the one who spawned")
+			poller := uintptr(0)
+			for i, hook := range hooks {
+				if hook == "before" || hook == "after" {
+					require.True(t, isWorker(gs[i]), hook)
+					if hook == "after" {
+						require.Equal(t, poller, gs[i])
+					}
+					poller = gs[i]
+				}
+			}
+
+			name := name + ", spawned by a task"
+			begun := make(chan uintptr, 1)
+			_, err := join(t, Go(rt, func(cx *Context) error {
+				begun <- getg()
+				c.run(cx.Named(name))
+				return nil
+			}))
+			require.NoError(t, err)
+			eventually(t, func() bool { hooks, _ := log.of(name); return len(hooks) >= len(c.want) })
+			hooks, gs = log.of(name)
+			require.Equal(t, c.want, hooks)
+			require.Equal(t, receive(t, begun), gs[0], "the one who spawned")
+		})
+	}
+
+	cancelled := Go(rt.Named("cancelled"), func(cx *Context) error { return Sleep(cx, time.Hour) })
+	eventually(t, func() bool { return waiting(cancelled) })
+	rt.Tasks()
+	before := len(log.all())
+	rt.Tasks()
+	require.Len(t, log.all(), before, "the runtime's own work has been told")
+	require.NoError(t, rt.Shutdown(ended()))
+	receive(t, Go(rt.Named("too late"), func(*Context) error { return nil }).Done())
+	hooks, _ := log.of("cancelled")
+	require.Equal(t, two, hooks)
+	hooks, _ = log.of("too late")
+	require.Equal(t, []string{"start", "end"}, hooks)
+
+	for i, w := range rt.workers {
+		var mine []hookCall
+		for _, c := range log.all() {
+			if c.g == w.g {
+				mine = append(mine, c)
+			}
+		}
+		require.NotEmpty(t, mine)
+		last := len(mine) - 1
+		require.Equal(t, hookCall{hook: "worker start", worker: i, g: w.g}, mine[0])
+		require.Equal(t, hookCall{hook: "worker stop", worker: i, g: w.g}, mine[last])
+		for _, c := range mine[1:last] {
+			require.Equal(t, -1, c.worker, c.hook)
+		}
+	}
+	perTask := map[uint64]map[string]int{}
+	for _, c := range log.all() {
+		if c.worker < 0 {
+			if perTask[c.task.ID] == nil {
+				perTask[c.task.ID] = map[string]int{}
+			}
+			perTask[c.task.ID][c.hook]++
+		}
+	}
+	for id, n := range perTask {
+		require.Equal(t, 1, n["start"], "task %d: %v", id, n)
+		require.Equal(t, 1, n["end"], "task %d: %v", id, n)
+		require.Equal(t, n["before"], n["after"], "task %d: %v", id, n)
+	}
+}
+
+// A runtime that cannot start has called no hook.
+func TestHooksOfAFailedStart(t *testing.T) {
+	newTestRuntime(t, Config{Workers: 1})
+	log := new(hookLog)
+	_, err := New(Config{Workers: 2, Affinity: [][]int{nil, {-1}}, Hooks: log.hooks()})
+	require.Error(t, err)
+	require.Empty(t, log.all())
+}
+
+// goroutineProfile returns the profile of all goroutines, with their labels.
+func goroutineProfile() string {
+	var b bytes.Buffer
+	pprof.Lookup("goroutine").WriteTo(&b, 1)
+	return b.String()
+}
+
+// profileLabels returns the labels of the goroutine that runs the function.
+func profileLabels(t testing.TB, function string) string {
+	t.Helper()
+	for _, group := range strings.Split(goroutineProfile(), "\n\n") {
+		if strings.Contains(group, "."+function+"+0x") {
+			for _, line := range strings.Split(group, "\n") {
+				if labels, ok := strings.CutPrefix(line, "# labels: "); ok {
+					return labels
+				}
+			}
+			return ""
+		}
+	}
+	t.Errorf("no goroutine runs %s", function)
+	return ""
+}
+
+//go:noinline
+func labelledHere(t testing.TB) string { return profileLabels(t, "labelledHere") }
+
+func TestLabels(t *testing.T) {
+	const label = `"task":"greeter"`
+	kinds := map[string]func(s Spawner) string{
+		"straight": func(s Spawner) string {
+			labels, _ := join(t, Spawn(s, func(cx *Context) (string, error) { return labelledHere(t), nil }))
+			return labels
+		},
+		"straight, later": func(s Spawner) string {
+			labels, _ := join(t, Spawn(s, func(cx *Context) (string, error) { err := Yield(cx); return labelledHere(t), err }))
+			return labels
+		},
+		"future": func(s Spawner) string {
+			labels, _ := join(t, SpawnFuture(s, PollFunc(func(cx *Context) (string, error) { return labelledHere(t), nil })))
+			return labels
+		},
+		"future that panics": func(s Spawner) (labels string) {
+			join(t, SpawnFuture(s, PollFunc(func(cx *Context) (None, error) { labels = labelledHere(t); panic("oh") })))
+			return labels
+		},
+	}
+	on := newTestRuntime(t, Config{Name: "post", Workers: 1, Labels: true})
+	off := newTestRuntime(t, Config{Name: "mail", Workers: 1})
+	for name, labels := range kinds {
+		t.Run(name, func(t *testing.T) {
+			got := labels(on.Named("greeter"))
+			require.Contains(t, got, label)
+			require.Contains(t, got, on.workers[0].labelled, "the worker is known still")
+			require.NotContains(t, labels(on), `"task"`, "a name has outlived its task")
+			require.Contains(t, labels(on.Named("another")), `"task":"another"`)
+			require.NotContains(t, labels(off.Named("greeter")), `"task"`)
+		})
+	}
+	require.Contains(t, goroutineProfile(), `"async.worker":"post`)
+	require.Contains(t, goroutineProfile(), `"async.worker":"mail`)
+}
+
+// However many names there are, what is kept for them is bounded.
+func TestLabelsOfManyNames(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Labels: true})
+	for i := range 3 * labelSets {
+		_, err := join(t, Go(rt.Named(fmt.Sprint("number ", i)), func(cx *Context) error { return nil }))
+		require.NoError(t, err)
+	}
+	on(rt.workers[0], func(w *worker) { require.LessOrEqual(t, len(w.named), labelSets) })
+}
+
+func TestLabelsInTraces(t *testing.T) {
+	traced := func(cfg Config) string {
+		var b bytes.Buffer
+		require.NoError(t, trace.Start(&b))
+		defer trace.Stop()
+		rt := newTestRuntime(t, cfg)
+		for _, h := range []*JoinHandle[None]{
+			Go(rt.Named("region-straight"), func(cx *Context) error { return Yield(cx) }),
+			SpawnFuture(rt.Named("region-future"), NewYield()),
+		} {
+			_, err := join(t, h)
+			require.NoError(t, err)
+		}
+		require.NoError(t, rt.Shutdown(context.Background()))
+		trace.Stop()
+		return b.String()
+	}
+	with := traced(Config{Workers: 1, Labels: true})
+	require.Contains(t, with, "region-straight")
+	require.Contains(t, with, "region-future")
+	require.NotContains(t, traced(Config{Workers: 1}), "region-")
+}
