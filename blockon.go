@@ -8,7 +8,8 @@ type parker struct {
 
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
 // it, and returns fn's results. It is the bridge from goroutines: timers and
-// connections that fn awaits are served by the workers of s.
+// connections that fn awaits are served by the workers of s, and the name of s,
+// if it has one, is that of fn's task.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
 // fn is a panic of BlockOn. Shutdown cancels fn's Context.
@@ -19,6 +20,9 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	p.kind, p.body, p.g = kindGoroutine, p, getg()
 	p.w = rt.place()
 	p.cx.t = &p.task
+	if d := s.details(); d != nil {
+		p.details.Store(d)
+	}
 	if !rt.enter(p) {
 		var zero T
 		return zero, ErrShutdown
