@@ -223,7 +223,7 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	if h := rt.cfg.Hooks.TaskStart; h != nil && !t.surveys() {
 		h(t.ident())
 	}
-	if rt.draining.Load() && !t.surveys() {
+	if rt.draining.Load() && !t.surveys() || rt.stopping.Load() {
 		rt.refused.Add(1)
 		notify(rt.told)
 		t.body.abort(nil, ErrShutdown)

@@ -1,0 +1,396 @@
+package async
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// infoOf returns what Tasks says of the task of that name.
+func infoOf(rt *Runtime, name string) (info TaskInfo, ok bool) {
+	for _, info := range rt.Tasks() {
+		if info.Name == name {
+			return info, true
+		}
+	}
+	return TaskInfo{}, false
+}
+
+// describes waits until Tasks describes a task of that name that does what is
+// expected.
+func describes(t *testing.T, rt *Runtime, name string, want func(TaskInfo) bool) (info TaskInfo) {
+	t.Helper()
+	eventually(t, func() bool {
+		var ok bool
+		info, ok = infoOf(rt, name)
+		return ok && want(info)
+	}, name)
+	return info
+}
+
+// lineAfter returns the place in the caller, some lines below the call.
+func lineAfter(lines int) string {
+	_, _, line, _ := runtime.Caller(1)
+	return fmt.Sprintf("(tasks_test.go:%d)", line+lines)
+}
+
+// Each kind of task, each thing that one can wait for, and where.
+func TestTasks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(Task, error) {}})
+	var lines sync.Map // by the names of tasks
+	never := new(probe)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	done, release := make(chan None), make(chan None)
+	defer close(done)
+
+	SpawnBlocking(rt.Named("call"), func() (None, error) { <-release; return None{}, nil })
+	defer close(release)
+	describes(t, rt, "call", func(i TaskInfo) bool { return i.State == "blocking" })
+	queued := SpawnBlocking(rt.Named("queued call"), func() (None, error) { return None{}, nil })
+
+	straight := map[string]struct {
+		waits string
+		fn    func(cx *Context, name string) error
+	}{
+		"sleep": {"time", func(cx *Context, name string) error {
+			lines.Store(name, lineAfter(1))
+			return Sleep(cx, time.Hour)
+		}},
+		"future": {"future", func(cx *Context, name string) error {
+			lines.Store(name, lineAfter(1))
+			_, err := Await(cx, never)
+			return err
+		}},
+		"join": {"task", func(cx *Context, name string) error {
+			h := Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			lines.Store(name, lineAfter(1))
+			_, err := h.Await(cx)
+			h.Cancel()
+			return err
+		}},
+		"accept": {"read", func(cx *Context, name string) error {
+			ln, err := Listen(cx, "tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			defer ln.Close()
+			lines.Store(name, lineAfter(1))
+			_, err = ln.Accept(cx)
+			return err
+		}},
+		"read": {"read", func(cx *Context, name string) error {
+			c, err := Dial(cx, "tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			lines.Store(name, lineAfter(1))
+			_, err = c.Read(cx, make([]byte, 1))
+			return err
+		}},
+		"write": {"write", func(cx *Context, name string) error {
+			c, err := Dial(cx, "tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for p := make([]byte, 1<<20); ; {
+				lines.Store(name, lineAfter(1))
+				if _, err := c.Write(cx, p); err != nil {
+					return err
+				}
+			}
+		}},
+		"blocked by a call": {"task", func(cx *Context, name string) error {
+			h := SpawnBlocking(cx, func() (None, error) { return None{}, nil })
+			lines.Store(name, lineAfter(1))
+			_, err := h.Await(cx)
+			return err
+		}},
+	}
+	for name, c := range straight {
+		Go(rt.Named(name), func(cx *Context) error { return c.fn(cx, name) })
+	}
+	for name, c := range straight {
+		info := describes(t, rt, name, func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == c.waits })
+		require.Equal(t, "straight", info.Kind, name)
+		line, _ := lines.Load(name)
+		require.Contains(t, info.Where, line, name)
+		require.Contains(t, info.Where, "TestTasks.func", name)
+		require.Contains(t, info.String(), info.Task.String()+" waiting for "+c.waits+", ")
+		require.True(t, strings.HasSuffix(info.String(), ", "+info.Where))
+	}
+
+	SpawnFuture(rt.Named("plain"), NewSleep(time.Hour))
+	info := describes(t, rt, "plain", func(i TaskInfo) bool { return i.State == "waiting" })
+	require.Equal(t, "future", info.Kind)
+	require.Equal(t, "time", info.Waits)
+	require.Equal(t, fmt.Sprintf("%T", NewSleep(time.Hour)), info.Where)
+	SpawnFuture[int](rt.Named("user's"), new(probe))
+	info = describes(t, rt, "user's", func(i TaskInfo) bool { return i.State == "waiting" })
+	require.Equal(t, "future", info.Waits)
+	require.Equal(t, "*async.probe", info.Where)
+
+	go func() {
+		BlockOn(rt.Named("goroutine that waits"), func(cx *Context) (None, error) { return None{}, Sleep(cx, time.Hour) })
+	}()
+	info = describes(t, rt, "goroutine that waits", func(i TaskInfo) bool { return i.State == "waiting" })
+	require.Equal(t, "goroutine", info.Kind)
+	require.Equal(t, "time", info.Waits)
+	go func() {
+		BlockOn(rt.Named("goroutine that runs"), func(*Context) (None, error) { <-done; return None{}, nil })
+	}()
+	info = describes(t, rt, "goroutine that runs", func(TaskInfo) bool { return true })
+	require.Equal(t, "goroutine", info.Kind)
+	require.Equal(t, "runnable", info.State)
+	require.Equal(t, info.Task.String()+" runnable", info.String())
+
+	info, _ = infoOf(rt, "call")
+	require.Equal(t, TaskInfo{Task: info.Task, Kind: "blocking", State: "blocking"}, info)
+	info, _ = infoOf(rt, "queued call")
+	require.Equal(t, TaskInfo{Task: Task{queued.ID(), "queued call"}, Kind: "blocking", State: "queued"}, info)
+
+	all := rt.Tasks()
+	require.True(t, slices.IsSortedFunc(all, func(a, b TaskInfo) int { return int(a.ID) - int(b.ID) }))
+	require.Len(t, all, len(straight)+1+1+2+2+2, "the child, the call of a task, two of each other kind")
+	ids := map[uint64]bool{}
+	for _, i := range all {
+		ids[i.ID] = true
+	}
+	require.Len(t, ids, len(all), "a task is described twice")
+}
+
+// A call that waits for room in the queue says so.
+func TestTasksWaitsForACall(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	defer release()
+	SpawnBlocking(rt, func() (None, error) { return None{}, nil })
+	Go(rt.Named("spawner"), func(cx *Context) error {
+		_, err := SpawnBlocking(cx, func() (None, error) { return None{}, nil }).Await(cx)
+		return err
+	})
+	describes(t, rt, "spawner", func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == "blocking call" })
+}
+
+// What a task is found to wait for, since when and where is that of its latest
+// wait.
+func TestTasksIsUpToDate(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	first, second := new(probe), new(probe)
+	var lines [2]string
+	Go(rt.Named("walker"), func(cx *Context) error {
+		lines[0] = lineAfter(1)
+		Await(cx, first)
+		NewSleep(time.Hour).Poll(cx) // waits for nothing: it is dropped
+		lines[1] = lineAfter(1)
+		Await(cx, second)
+		return nil
+	})
+	info := describes(t, rt, "walker", func(i TaskInfo) bool { return i.State == "waiting" })
+	require.Contains(t, info.Where, lines[0])
+	long := describes(t, rt, "walker", func(i TaskInfo) bool { return i.For >= 40*time.Millisecond })
+	first.resolve(nil)
+	info = describes(t, rt, "walker", func(i TaskInfo) bool { return strings.Contains(i.Where, lines[1]) })
+	require.Equal(t, "future", info.Waits)
+	second.resolve(nil)
+	eventually(t, func() bool { _, ok := infoOf(rt, "walker"); return !ok }, "it has ended")
+	require.GreaterOrEqual(t, long.For, 40*time.Millisecond)
+}
+
+// How long a task has waited is not more than it can have, but for a few
+// milliseconds.
+func TestTasksFor(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	describe := func(name string, begun time.Time) {
+		info := describes(t, rt, name, func(i TaskInfo) bool { return i.For >= 20*time.Millisecond })
+		require.Less(t, info.For, time.Since(begun)+10*time.Millisecond)
+	}
+	begun := time.Now()
+	Go(rt.Named("straight"), func(cx *Context) error { return Sleep(cx, time.Hour) })
+	SpawnFuture(rt.Named("future"), NewSleep(time.Hour))
+	describe("straight", begun)
+	describe("future", begun)
+	var outside sync.WaitGroup
+	begun = time.Now()
+	outside.Go(func() {
+		BlockOn(rt.Named("goroutine"), func(cx *Context) (None, error) { return None{}, Sleep(cx, time.Hour) })
+	})
+	describe("goroutine", begun)
+	require.NoError(t, rt.Shutdown(ended()))
+	outside.Wait()
+}
+
+// Being described does not disturb a task: none is polled for it, no wake is
+// lost, and what is woken meanwhile is polled.
+func TestTasksDisturbsNobody(t *testing.T) {
+	const tasks, rounds = 100, 30
+	rt := newTestRuntime(t, Config{Workers: 2})
+	quiet := new(probe)
+	h := SpawnFuture(rt, quiet)
+	eventually(t, func() bool { return waiting(h) })
+	var hs []*JoinHandle[int]
+	for i := range tasks {
+		hand := newHandshake(rounds)
+		if i%2 == 0 {
+			hs = append(hs, SpawnFuture(rt, hand))
+		} else {
+			hs = append(hs, Spawn(rt, func(cx *Context) (int, error) { return Await(cx, hand) }))
+		}
+		go func() {
+			w := <-hand.wakers
+			for turn := range rounds {
+				hand.turn = turn + 1
+				w.Wake()
+				<-hand.acks
+			}
+		}()
+	}
+	over := func() bool { return !slices.ContainsFunc(hs, func(h *JoinHandle[int]) bool { return !h.state.done() }) }
+	var askers sync.WaitGroup
+	for range 2 { // at the same time
+		askers.Go(func() {
+			for begun := time.Now(); !over() && time.Since(begun) < patience; {
+				for _, info := range rt.Tasks() {
+					if info.Where == "*async.survey" {
+						t.Error("one who asks is told of the other")
+					}
+				}
+			}
+		})
+	}
+	askers.Wait()
+	for _, h := range hs {
+		polls, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, rounds+1, polls)
+	}
+	require.EqualValues(t, 1, quiet.polls.Load())
+	quiet.resolve(nil)
+	_, err := join(t, h)
+	require.NoError(t, err)
+}
+
+// A worker that is stuck is done without: its tasks are described, but not
+// where their code waits.
+func TestTasksOfAStuckWorker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	var places [2]*JoinHandle[None]
+	for i := range places {
+		places[i] = Go(pinned(rt, i).Named(fmt.Sprint("on worker ", i)), func(cx *Context) error { return Sleep(cx, time.Hour) })
+		eventually(t, func() bool { return waiting(places[i]) })
+	}
+	plain := SpawnFuture(pinned(rt, 0).Named("plain"), NewSleep(time.Hour))
+	eventually(t, func() bool { return waiting(plain) })
+	stuck, release := stick(t, pinned(rt, 0).Named("stuck"))
+	infos := map[string]TaskInfo{}
+	for _, info := range rt.Tasks() {
+		infos[info.Name] = info
+	}
+	require.Equal(t, "waiting", infos["on worker 0"].State)
+	require.Equal(t, "time", infos["on worker 0"].Waits)
+	require.Empty(t, infos["on worker 0"].Where)
+	require.Equal(t, "*async.sleep", infos["plain"].Where, "no worker is needed for that")
+	require.Equal(t, TaskInfo{Task: Task{stuck.ID(), "stuck"}, Kind: "straight", State: "runnable"}, infos["stuck"])
+	eventually(t, func() bool { i, _ := infoOf(rt, "on worker 1"); return i.Where != "" }, "the other worker answers")
+	release()
+	join(t, stuck)
+	info := describes(t, rt, "on worker 0", func(i TaskInfo) bool { return i.Where != "" })
+	require.Contains(t, info.Where, "TestTasksOfAStuckWorker")
+}
+
+// stick has a task keep its worker until the function is called.
+func stick(t *testing.T, s Spawner) (h *JoinHandle[None], release func()) {
+	t.Helper()
+	began, free := make(chan None), make(chan None)
+	h = Go(s, func(*Context) error { close(began); <-free; return nil })
+	receive(t, began)
+	release = sync.OnceFunc(func() { close(free) })
+	t.Cleanup(release)
+	return h, release
+}
+
+// While the runtime drains is when one wants to know what it waits for.
+func TestTasksDuringShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	p := new(probe)
+	Go(rt.Named("last"), func(cx *Context) error { _, err := Await(cx, p); return err })
+	describes(t, rt, "last", func(i TaskInfo) bool { return i.State == "waiting" })
+	over := make(chan error, 1)
+	go func() { over <- rt.Shutdown(t.Context()) }()
+	eventually(t, rt.draining.Load)
+	for range 20 {
+		info := describes(t, rt, "last", func(i TaskInfo) bool { return i.Where != "" })
+		require.Contains(t, info.Where, "TestTasksDuringShutdown")
+	}
+	require.Empty(t, over)
+	p.resolve(nil)
+	require.NoError(t, receive(t, over))
+	require.Empty(t, rt.Tasks(), "after the end")
+}
+
+// Whoever asks all the time does not keep Shutdown from ending.
+func TestTasksAndShutdownAtOnce(t *testing.T) {
+	newTestRuntime(t, Config{Workers: 1})
+	for range 20 {
+		rt, err := New(Config{Workers: 2})
+		require.NoError(t, err)
+		for range 10 {
+			Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
+		}
+		var stop atomic.Bool
+		var askers sync.WaitGroup
+		for range 2 {
+			askers.Go(func() {
+				for !stop.Load() {
+					rt.Tasks()
+				}
+			})
+		}
+		require.NoError(t, rt.Shutdown(ended()))
+		stop.Store(true)
+		askers.Wait()
+	}
+}
+
+func TestMisuseTasksInATask(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	_, err := join(t, Go(rt, func(*Context) error { rt.Tasks(); return nil }))
+	requireTaskMisuse(t, err, "Runtime.Tasks", wouldBlock, "use SpawnBlocking")
+	_, err = join(t, SpawnBlocking(rt, func() (int, error) { return len(rt.Tasks()), nil }))
+	require.NoError(t, err)
+}
+
+// Many tasks, more than one survey describes in a poll, are described each once.
+func TestTasksMany(t *testing.T) {
+	const n = 10*surveyStep + 7
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for i := range n {
+		if i%2 == 0 {
+			SpawnFuture(rt.Named("f"), NewSleep(time.Hour))
+		} else {
+			Go(rt.Named("s"), func(cx *Context) error { return Sleep(cx, time.Hour) })
+		}
+	}
+	count := func() (waiting int, ids map[uint64]bool) {
+		ids = map[uint64]bool{}
+		for _, i := range rt.Tasks() {
+			ids[i.ID] = true
+			if i.State == "waiting" && i.Where != "" {
+				waiting++
+			}
+		}
+		return waiting, ids
+	}
+	eventually(t, func() bool { w, ids := count(); return w == n && len(ids) == n })
+}
