@@ -115,12 +115,20 @@ func (s *wakerSlot) stir(from *worker) {
 
 // fanout wakes several tasks. It is put into a slot once and never reused:
 // the first wake closes it.
+//
+// Adding and removing cost the same however many there are: once there are more
+// than a few, a map says where each stands, and who leaves leaves a hole.
 type fanout struct {
-	task // what stands in the slot
-	mu   sync.Mutex
-	all  []*task
-	shut bool
+	task  // what stands in the slot
+	mu    sync.Mutex
+	all   []*task // in the order in which they came; nil: a hole
+	holes int
+	at    map[*task]int // nil while there are few
+	shut  bool
 }
+
+// fanoutFew is how many are searched one after the other.
+const fanoutFew = 16
 
 func newFanout(tasks ...*task) *task {
 	f := &fanout{all: tasks}
@@ -136,32 +144,72 @@ func (f *fanout) add(t *task) bool {
 	if f.shut {
 		return false
 	}
-	if slices.Contains(f.all, t) {
+	if f.find(t) >= 0 {
 		return true
 	}
 	f.all = append(f.all, t)
+	switch {
+	case f.at != nil:
+		f.at[t] = len(f.all) - 1
+	case len(f.all) > fanoutFew:
+		f.index()
+	}
 	return true
 }
 
 func (f *fanout) remove(t *task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := slices.Index(f.all, t)
-	if i < 0 {
+	i := f.find(t)
+	switch {
+	case i < 0:
 		return false
+	case f.at == nil:
+		f.all = slices.Delete(f.all, i, i+1)
+		return true
 	}
-	f.all = slices.Delete(f.all, i, i+1)
+	f.all[i] = nil
+	delete(f.at, t)
+	if f.holes++; f.holes > len(f.all)/2 {
+		f.all = slices.DeleteFunc(f.all, func(t *task) bool { return t == nil })
+		f.index()
+	}
 	return true
+}
+
+// find returns where t stands, or -1.
+func (f *fanout) find(t *task) int {
+	if f.at == nil {
+		return slices.Index(f.all, t)
+	}
+	if i, ok := f.at[t]; ok {
+		return i
+	}
+	return -1
+}
+
+// index makes the map, if it is needed, of a list without holes.
+func (f *fanout) index() {
+	f.at, f.holes = nil, 0
+	if len(f.all) <= fanoutFew {
+		return
+	}
+	f.at = make(map[*task]int, len(f.all))
+	for i, t := range f.all {
+		f.at[t] = i
+	}
 }
 
 // poll wakes everyone who was added; see outsider.
 func (f *fanout) poll(from *worker) bool {
 	f.mu.Lock()
 	all := f.all
-	f.all, f.shut = nil, true
+	f.all, f.at, f.shut = nil, nil, true
 	f.mu.Unlock()
 	for _, t := range all {
-		t.wake(from)
+		if t != nil {
+			t.wake(from)
+		}
 	}
 	return false
 }

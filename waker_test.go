@@ -1,7 +1,9 @@
 package async
 
 import (
+	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -380,4 +382,45 @@ func TestWakerSlotForgetsWhoLeft(t *testing.T) {
 	}
 	slot.fire(nil)
 	require.EqualValues(t, 1, stays.wakes.Load())
+}
+
+// A fanout keeps the order in which tasks came, and none of those that have left,
+// whether there are few or many, as a slice would.
+func TestFanoutAgainstSlice(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{3, 2 * fanoutFew, 10 * fanoutFew} {
+		var woken []int
+		var tasks []*task
+		for i := range size {
+			tasks = append(tasks, newOutsider(func() { woken = append(woken, i) }))
+		}
+		f := newFanout(tasks[0]).body.(*fanout)
+		model := []int{0}
+		for range 20 * size {
+			i := rnd.IntN(size)
+			if at := slices.Index(model, i); rnd.IntN(3) > 0 {
+				require.True(t, f.add(tasks[i]))
+				if at < 0 {
+					model = append(model, i)
+				}
+			} else {
+				require.Equal(t, at >= 0, f.remove(tasks[i]))
+				if at >= 0 {
+					model = slices.Delete(model, at, at+1)
+				}
+			}
+			if rnd.IntN(size) == 0 { // nearly all leave
+				for _, i := range model[1:] {
+					require.True(t, f.remove(tasks[i]))
+				}
+				model = model[:1]
+			}
+			if len(model) == 0 {
+				require.True(t, f.add(tasks[0]))
+				model = append(model, 0)
+			}
+		}
+		f.wake(nil)
+		require.Equal(t, model, woken)
+	}
 }
