@@ -1,7 +1,6 @@
 package async
 
 import (
-	"context"
 	"slices"
 	"time"
 )
@@ -19,12 +18,12 @@ type BlockingConfig struct {
 // Config.Blocking.Queue.
 //
 // If the queue is full too, code that can wait does: a straight-line task, or a
-// function that BlockOn runs, whose Context is s, is suspended until there is
-// room, or until it is cancelled, which is then the result. With any other s the
-// result is ErrBusy at once.
+// function that BlockOn runs, from whose Context or Group s comes, is suspended
+// until there is room, or until it is cancelled, which is then the result. With
+// any other s the result is ErrBusy at once.
 //
 // Cancelling the handle takes a call that is still queued out of the queue, with
-// the result context.Canceled. A call that runs goes on; if it should end early,
+// its Context's error as the result. A call that runs goes on; if it should end early,
 // hand it a context, for which a Context serves: context.WithTimeout(cx, d).
 // Shutdown cancels what is queued at its third stage, and waits for what runs.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
@@ -32,20 +31,20 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	c := &call[T]{fn: fn}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
 	c.w, c.id = rt.place(), rt.nextID()
-	if d := s.details(); d != nil {
-		c.details.Store(d)
+	if err := c.adorn(s); err != nil {
+		rt.refuse(&c.task, err)
+		return &c.JoinHandle
 	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
-	cx, ok := s.(*Context)
-	canWait := ok && cx.canWait()
-	switch err := rt.calls.submit(&c.place, w == nil && !canWait); {
+	cx := waiterOf(s)
+	switch err := rt.calls.submit(&c.place, w == nil && cx == nil); {
 	case err != ErrBusy:
-	case !canWait:
+	case cx == nil:
 		c.abort(nil, ErrBusy)
 	default:
-		if _, err := Await(cx, &roomInQueue{p: rt.calls, c: &c.place}); err != nil {
+		if _, err := Await(cx, rt.calls.entrance(&c.place)); err != nil {
 			c.abort(nil, err)
 		}
 	}
@@ -143,8 +142,7 @@ type callPool struct {
 	rt  *Runtime
 	cfg BlockingConfig
 
-	room     waitlist
-	reserved int // places in the queue of those who were chosen
+	room     gate // of the queue
 	queue    callList
 	running  callList
 	idle     []*caller // the one that became idle last is the last
@@ -173,23 +171,30 @@ func (p *callPool) submit(c *callPlace, outside bool) error {
 	switch {
 	case p.rt.closing.Load() || outside && p.rt.draining.Load():
 		err = ErrShutdown
+	case c.t.state.cancelled():
+		err = c.t.cx.Err()
 	case !p.hasRoom() || p.room.first != nil:
 		err = ErrBusy
 	default:
 		p.push(c)
 	}
 	p.room.mu.Unlock()
-	if err == ErrShutdown {
+	if err != nil && err != ErrBusy {
 		c.t.body.abort(nil, err)
 	}
 	return err
+}
+
+// entrance is the future of c's place in the queue.
+func (p *callPool) entrance(c *callPlace) *entering {
+	return &entering{gate: &p.room, reason: waitsCall, fits: p.hasRoom, enter: func() { p.push(c) }}
 }
 
 // hasRoom reports whether one more call may be queued. What a goroutine is
 // about to take is not waiting.
 func (p *callPool) hasRoom() bool {
 	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
-	return p.queue.n+p.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
+	return p.queue.n+p.room.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
 func (p *callPool) push(c *callPlace) {
@@ -256,7 +261,7 @@ func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
 	} else {
 		p.rest(c)
 	}
-	p.letIn(&chosen)
+	p.room.letIn(p.hasRoom, &chosen)
 	p.room.mu.Unlock()
 	chosen.wake()
 	return next
@@ -281,7 +286,7 @@ func (p *callPool) leave(ran *callPlace) {
 	p.callers--
 	p.account(ran)
 	p.wakeOne()
-	p.letIn(&chosen)
+	p.room.letIn(p.hasRoom, &chosen)
 	p.room.mu.Unlock()
 	chosen.wake()
 }
@@ -293,14 +298,6 @@ func (p *callPool) account(ran *callPlace) {
 		if p.rt.draining.Load() {
 			notify(p.rt.told)
 		}
-	}
-}
-
-// letIn reserves free places for those who wait.
-func (p *callPool) letIn(chosen *chosenTasks) {
-	for w := p.room.first; w != nil && p.hasRoom(); w = p.room.first {
-		p.reserved++
-		chosen.add(p.room.choose(w))
 	}
 }
 
@@ -344,12 +341,12 @@ func (p *callPool) cancel(t *task) {
 	if queued {
 		p.queue.remove(c)
 		p.running.push(c) // until its end is accounted for
-		p.letIn(&chosen)
+		p.room.letIn(p.hasRoom, &chosen)
 	}
 	p.room.mu.Unlock()
 	chosen.wake()
 	if queued {
-		t.body.abort(nil, context.Canceled)
+		t.body.abort(nil, t.cx.Err())
 		p.room.mu.Lock()
 		p.account(c)
 		p.room.mu.Unlock()
@@ -366,7 +363,7 @@ func (p *callPool) cancelQueued() {
 	}
 	p.room.mu.Unlock()
 	for _, t := range all {
-		t.cancel()
+		t.cancel(taskByShutdown)
 	}
 }
 
@@ -389,39 +386,4 @@ func (p *callPool) infos() (infos []TaskInfo) {
 		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "queued"})
 	}
 	return infos
-}
-
-// roomInQueue is the future of a call that waits for a place in the queue.
-type roomInQueue struct {
-	p *callPool
-	c *callPlace
-	w waiter
-}
-
-func (r *roomInQueue) Poll(cx *Context) (None, error) {
-	t, p := cx.waker(waitsCall), r.p
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	switch {
-	case r.w.phase == waiterChosen:
-		p.reserved--
-	case r.w.phase == waiterIn, !p.hasRoom(), p.room.first != nil:
-		p.room.join(&r.w, t)
-		return None{}, ErrPending
-	}
-	p.room.leave(&r.w)
-	p.push(r.c)
-	return None{}, nil
-}
-
-// Cancel implements canceller.
-func (r *roomInQueue) Cancel() {
-	var chosen chosenTasks
-	r.p.room.mu.Lock()
-	if r.p.room.leave(&r.w) == waiterChosen {
-		r.p.reserved--
-	}
-	r.p.letIn(&chosen)
-	r.p.room.mu.Unlock()
-	chosen.wake()
 }

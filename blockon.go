@@ -12,7 +12,8 @@ type parker struct {
 // if it has one, is that of fn's task.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
-// fn is a panic of BlockOn. Shutdown cancels fn's Context.
+// fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a
+// context, so is fn; if that has ended, fn is not called.
 func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()
@@ -20,12 +21,14 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	p.kind, p.body, p.g = kindGoroutine, p, getg()
 	p.w = rt.place()
 	p.cx.t = &p.task
-	if d := s.details(); d != nil {
-		p.details.Store(d)
+	err := p.adorn(s)
+	if err == nil && !rt.enter(p) {
+		err = ErrShutdown
 	}
-	if !rt.enter(p) {
+	if err != nil {
+		p.crew().leave(&p.task)
 		var zero T
-		return zero, ErrShutdown
+		return zero, err
 	}
 	defer rt.leave(p)
 	v, err := fn(&p.cx)
@@ -65,11 +68,10 @@ func (rt *Runtime) enter(p *parker) bool {
 
 func (rt *Runtime) leave(p *parker) {
 	p.state.finish()
-	if sc := p.cx.sc.Load(); sc != nil {
-		sc.end(scopeCancelled, nil)
-	}
+	p.endScope(nil)
 	rt.mu.Lock()
 	delete(rt.outside, p)
 	rt.mu.Unlock()
 	notify(rt.told)
+	p.crew().leave(&p.task)
 }

@@ -113,6 +113,13 @@ func (cx *Context) details() *details {
 	return nil
 }
 
+// crew implements Spawner: tasks are not cancelled with the one that spawns them.
+func (cx *Context) crew() *crew { return nil }
+
+// Under implements Spawner. cx.Under(cx) is for tasks that are not to outlive
+// cx, nor its task: they are cancelled when one of these ends.
+func (cx *Context) Under(ctx context.Context) Spawner { return under(cx, ctx) }
+
 // Named implements Spawner.
 func (cx *Context) Named(name string) Spawner { return &adorned{base: cx, name: name} }
 
@@ -166,32 +173,79 @@ func (cx *Context) spend() bool {
 
 // ended reports whether Err is not nil.
 func (cx *Context) ended() bool {
-	if sc := cx.sc.Load(); sc != nil && sc.err() != nil {
-		return true
+	if cx.sc.Load() == nil {
+		return cx.t.state.cancelled()
 	}
-	return cx.t.state.cancelled()
+	status, _ := cx.ending()
+	return status != scopeOpen
+}
+
+// ending returns how cx has ended, and the scope that has; nil if it is the
+// task that was cancelled, and its scope does not know yet. It looks up the
+// chain.
+func (cx *Context) ending() (status uint32, sc *scope) {
+	for c := cx; ; c = sc.parent {
+		if sc = c.sc.Load(); sc == nil {
+			break
+		}
+		if sc.shield != nil && sc.shield.stopping.Load() {
+			sc.end(scopeCancelled, ErrShutdown, nil)
+		}
+		if status := sc.status.Load(); status != scopeOpen || sc.shield != nil {
+			return status, sc
+		}
+		if sc.parent == nil {
+			break
+		}
+	}
+	if cx.t.state.cancelled() {
+		status, _ = cx.t.why()
+	}
+	return status, nil
+}
+
+// why returns how and why t, which is cancelled or has ended, was cancelled.
+func (t *task) why() (status uint32, cause error) {
+	switch t.state.cancelledBy() {
+	case taskByShutdown:
+		return scopeCancelled, ErrShutdown
+	case taskByContext:
+		return t.crew().ending()
+	}
+	return scopeCancelled, nil
 }
 
 // Err returns context.Canceled once the task or cx was cancelled,
 // context.DeadlineExceeded once the deadline of cx has passed, and else nil.
 func (cx *Context) Err() error {
-	if sc := cx.sc.Load(); sc != nil {
-		if err := sc.err(); err != nil {
-			return err
-		}
+	status, _ := cx.ending()
+	return scopeErrs[status]
+}
+
+// Cause returns why cx has ended: what was passed to the function of
+// WithCancelCause or to CancelCause, the cause of the context that the task is
+// under, the error of the task that failed in its group, ErrShutdown if Shutdown
+// has cancelled the task, and else what Err returns; nil if it has not ended.
+// What ended it first counts. context.Cause(cx) is the same, also of contexts
+// that are derived from cx.
+func (cx *Context) Cause() error {
+	status, sc := cx.ending()
+	if status == scopeOpen {
+		return nil
 	}
-	if cx.t.state.cancelled() {
-		return context.Canceled
+	if sc == nil {
+		sc = cx.t.cx.scope()
+		cx.t.endScope(nil) // so that the next call says the same
 	}
-	return nil
+	return sc.cause
 }
 
 // Deadline returns the time at which cx will be cancelled, if there is one.
 func (cx *Context) Deadline() (deadline time.Time, ok bool) {
-	if sc := cx.sc.Load(); sc != nil {
+	if sc := cx.sc.Load(); sc != nil && sc.parent != nil {
 		return sc.deadline, !sc.deadline.IsZero()
 	}
-	return time.Time{}, false
+	return cx.t.crew().deadline()
 }
 
 // Done returns a channel that is closed when cx is cancelled or its task has
@@ -199,8 +253,20 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 // worker.
 func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
 
-// Value returns nil: a Context carries no values of its own.
-func (cx *Context) Value(key any) any { return nil }
+// Value returns the value that the contexts have for key which cx's task is
+// under; see Spawner. What belongs to a task of this package is a TaskLocal.
+func (cx *Context) Value(key any) any {
+	// context.Cause asks for the value of a key of its own. A context of that
+	// package that has ended with the same cause knows it, and no other.
+	if cx.ended() {
+		ended, cancel := context.WithCancelCause(context.Background())
+		cancel(cx.Cause())
+		if v := ended.Value(key); v != nil {
+			return v
+		}
+	}
+	return cx.t.crew().value(key)
+}
 
 // AfterFunc arranges for f to be called in its own goroutine once cx is
 // cancelled or its task has ended. The stop function is that of
@@ -213,12 +279,26 @@ func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.scope().ca
 // on. The function may be called from any goroutine, more than once, and
 // should be called when the Context is no longer needed.
 func (cx *Context) WithCancel() (*Context, context.CancelFunc) {
-	return cx.derive(time.Time{})
+	child, sc := cx.derive(time.Time{}, nil)
+	return child, sc.cancel
+}
+
+// WithCancelCause is WithCancel with a function that says why; see Cause. A nil
+// cause is context.Canceled.
+func (cx *Context) WithCancelCause() (*Context, context.CancelCauseFunc) {
+	child, sc := cx.derive(time.Time{}, nil)
+	return child, func(cause error) { sc.end(scopeCancelled, cause, nil) }
 }
 
 // WithTimeout is WithDeadline with a deadline of d from now.
 func (cx *Context) WithTimeout(d time.Duration) (*Context, context.CancelFunc) {
 	return cx.WithDeadline(time.Now().Add(d))
+}
+
+// WithTimeoutCause is WithTimeout with a cause for the case that the time
+// passes; see Cause.
+func (cx *Context) WithTimeoutCause(d time.Duration, cause error) (*Context, context.CancelFunc) {
+	return cx.WithDeadlineCause(time.Now().Add(d), cause)
 }
 
 // WithDeadline returns a Context of the same task whose awaits return
@@ -227,24 +307,51 @@ func (cx *Context) WithTimeout(d time.Duration) (*Context, context.CancelFunc) {
 // The function releases the timer; call it when the Context is no longer
 // needed.
 func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFunc) {
-	return cx.derive(deadline)
+	return cx.WithDeadlineCause(deadline, nil)
 }
 
-func (cx *Context) derive(deadline time.Time) (*Context, context.CancelFunc) {
+// WithDeadlineCause is WithDeadline with a cause for the case that the deadline
+// passes; see Cause.
+func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context, context.CancelFunc) {
+	child, sc := cx.derive(deadline, cause)
+	return child, sc.cancel
+}
+
+// WithoutCancel returns a Context of the same task that does not end when cx
+// or the task is cancelled, nor at a deadline of cx: code that cleans up awaits
+// with it after a cancellation. It should have a limit of its own:
+//
+//	defer func() {
+//		cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)
+//		defer cancel()
+//		conn.Write(cx, goodbye)
+//	}()
+//
+// Shutdown cannot cancel such code, and waits for it for Config.Grace. Its last
+// stage, which unwinds what waits, ends it all the same: awaits that begin later
+// fail, with the cause ErrShutdown.
+func (cx *Context) WithoutCancel() *Context {
+	cx.here()
+	child := &Context{t: cx.t}
+	child.sc.Store(&scope{t: cx.t, parent: cx, shield: cx.t.w.rt})
+	return child
+}
+
+func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	w := cx.here()
-	sc := &scope{t: cx.t, parent: cx, deadline: deadline}
+	sc := &scope{t: cx.t, parent: cx, deadline: deadline, late: late}
 	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !deadline.Before(outer)) {
-		sc.deadline, deadline = outer, time.Time{} // the outer scope's timer will do
+		sc.deadline, deadline = outer, time.Time{} // what keeps the outer one will do
 	}
 	child := &Context{t: cx.t}
 	child.sc.Store(sc)
 	if at := nanosAt(deadline); deadline.IsZero() {
 	} else if at <= nanos() {
-		sc.end(scopeExpired, w)
+		sc.end(scopeExpired, late, w)
 	} else {
 		sc.arm(w, at)
 	}
-	return child, func() { sc.end(scopeCancelled, nil) }
+	return child, sc
 }
 
 // scope returns what cx keeps for those who watch it.
@@ -255,7 +362,16 @@ func (cx *Context) scope() *scope {
 	cx.sc.CompareAndSwap(nil, &scope{t: cx.t})
 	sc := cx.sc.Load()
 	if cx.t.state.cancelled() || cx.t.state.done() {
-		sc.end(scopeCancelled, nil)
+		cx.t.endScope(nil)
 	}
 	return sc
+}
+
+// endScope ends what t's own Context keeps for those who watch it, if there is
+// anything. t is cancelled, or has ended.
+func (t *task) endScope(from *worker) {
+	if sc := t.cx.sc.Load(); sc != nil {
+		status, cause := t.why()
+		sc.end(status, cause, from)
+	}
 }

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"context"
 	"slices"
 	"sync/atomic"
 )
@@ -13,6 +14,7 @@ type details struct {
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
 	child  *details // what the tasks get that it spawns
+	crew   *crew    // whom it is cancelled with
 }
 
 // adorned is a Spawner whose tasks get something that those of base have not.
@@ -20,33 +22,55 @@ type adorned struct {
 	base  Spawner
 	name  string
 	local bool
+	under *crew
+	never bool // those who spawn with it never wait; see Group.Try
 
-	made atomic.Pointer[detailsOf] // the latest ones
+	made madeDetails
 }
 
-// detailsOf is the details that were made of others.
+// madeDetails are details that were made of others, kept for the next task.
+type madeDetails struct{ latest atomic.Pointer[detailsOf] }
+
 type detailsOf struct{ base, made *details }
+
+// of returns what change makes of a copy of base, which may be nil.
+func (m *madeDetails) of(base *details, change func(*details)) *details {
+	if l := m.latest.Load(); l != nil && l.base == base {
+		return l.made
+	}
+	l := &detailsOf{base: base, made: new(details)}
+	if base != nil {
+		*l.made = *base
+	}
+	change(l.made)
+	m.latest.Store(l)
+	return l.made
+}
 
 // Named implements Spawner. The latest name counts.
 func (a *adorned) Named(name string) Spawner { return &adorned{base: a, name: name} }
 
+// Under implements Spawner.
+func (a *adorned) Under(ctx context.Context) Spawner { return under(a, ctx) }
+
 func (a *adorned) spawner() (*Runtime, *worker) { return a.base.spawner() }
 
+// crew implements Spawner.
+func (a *adorned) crew() *crew {
+	if a.under != nil {
+		return a.under
+	}
+	return a.base.crew()
+}
+
 func (a *adorned) details() *details {
-	base := a.base.details()
-	if m := a.made.Load(); m != nil && m.base == base {
-		return m.made
-	}
-	m := &detailsOf{base: base, made: new(details)}
-	if base != nil {
-		*m.made = *base
-	}
-	if a.name != "" {
-		m.made.name = a.name
-	}
-	m.made.local = m.made.local || a.local
-	a.made.Store(m)
-	return m.made
+	return a.made.of(a.base.details(), func(d *details) {
+		if a.name != "" {
+			d.name = a.name
+		}
+		d.local = d.local || a.local
+		d.crew = a.crew()
+	})
 }
 
 // Local returns a Spawner whose tasks stay on the worker of cx from the

@@ -6,11 +6,19 @@ import (
 )
 
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
-// *Context of a task, which starts them on its own worker; or one of these with
-// properties that its tasks get, see Named and Local.
+// *Context of a task, which starts them on its own worker; or a *Group; or one of
+// these with properties that its tasks get, see Named, Under and Local.
 type Spawner interface {
 	// Named returns a Spawner of the same place whose tasks have a name.
 	Named(name string) Spawner
+
+	// Under returns a Spawner of the same place whose tasks are cancelled when
+	// ctx ends, and none of which begins after that: it then has ctx's error.
+	// Their Contexts have ctx's deadline and values, and its error and cause
+	// once it has ended. So a goroutine that serves an HTTP request spawns its
+	// tasks, or calls BlockOn, with rt.Under(r.Context()). What such a task
+	// spawns with its own cx is not under ctx.
+	Under(ctx context.Context) Spawner
 
 	// spawner returns the runtime, and the worker on whose thread the caller
 	// runs, if it runs on one.
@@ -18,6 +26,9 @@ type Spawner interface {
 
 	// details returns what its tasks get beside their code; nil for nothing.
 	details() *details
+
+	// crew returns whom its tasks are cancelled with; nil for nobody.
+	crew() *crew
 }
 
 // A JoinHandle stands for a task that was spawned, and is a Future of its
@@ -34,7 +45,7 @@ type JoinHandle[T any] struct {
 }
 
 // Poll returns the task's result: what its code returned, a *PanicError if it
-// panicked, context.Canceled if it was a plain future and was cancelled.
+// panicked, its Context's error if it was a plain future and was cancelled.
 func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	if h.state.done() {
 		return h.result()
@@ -58,6 +69,16 @@ func (h *JoinHandle[T]) Await(cx *Context) (T, error) {
 		return v, cx.Err()
 	}
 	return v, err
+}
+
+// TryAwait returns the task's result if it has ended; see Poll. It needs no
+// Context, and works also where cx is cancelled.
+func (h *JoinHandle[T]) TryAwait() (v T, ended bool, err error) {
+	if !h.state.done() {
+		return v, false, nil
+	}
+	v, err = h.result()
+	return v, true, err
 }
 
 // Wait waits for the task's result on a goroutine outside the pool; see Poll.
@@ -110,15 +131,23 @@ func (h *JoinHandle[T]) Done() <-chan struct{} {
 // then on, so that its deferred calls run and it returns; a plain future is
 // given up. Cancel returns at once and may be called any number of times; a
 // task that has ended is not changed by it.
-func (h *JoinHandle[T]) Cancel() { h.cancel() }
+func (h *JoinHandle[T]) Cancel() { h.cancel(0) }
 
-func (t *task) cancel() {
-	held := t.state.cancel()
+// CancelCause is Cancel with a reason, which the task finds in cx.Cause and
+// context.Cause(cx). A nil cause is context.Canceled.
+func (h *JoinHandle[T]) CancelCause(cause error) {
+	if !h.state.cancelled() && !h.state.done() {
+		h.cx.scope().end(scopeCancelled, cause, nil)
+	}
+	h.cancel(0)
+}
+
+// cancel cancels the task; see taskState.cancel.
+func (t *task) cancel(by uint32) {
+	held := t.state.cancel(by)
+	t.endScope(nil)
 	if t.kind == kindBlocking {
 		t.w.rt.calls.cancel(t)
-	}
-	if sc := t.cx.sc.Load(); sc != nil {
-		sc.end(scopeCancelled, nil)
 	}
 	if held {
 		t.schedule(nil)
@@ -143,10 +172,11 @@ func (h *JoinHandle[T]) result() (T, error) {
 // finish ends the task with a result. w is the worker that runs it, or nil for
 // a task that was refused.
 func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
+	crew := h.crew()
 	h.val = v
 	if err != nil {
 		h.err = settle(err)
-		if !h.gaveIn(err) {
+		if gaveIn := h.gaveIn(err); !crew.takes(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 		}
 	}
@@ -160,20 +190,32 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if h.waiters.p.Load() != nil {
 		h.waiters.fire(w)
 	}
-	if sc := h.cx.sc.Load(); sc != nil {
-		sc.end(scopeCancelled, w)
-	}
+	h.endScope(w)
 	if w != nil {
 		w.counts[countEnded]++
 	}
+	crew.leave(&h.task)
 }
 
 // gaveIn reports whether err only says that the task did what it was told, or
 // that another one did that it waited for while everything was told to end.
 func (t *task) gaveIn(err error) bool {
 	var p *PanicError
-	told := t.state.cancelled() || t.w.rt.closing.Load()
-	return !errors.As(err, &p) && (errors.Is(err, ErrShutdown) || told && errors.Is(err, context.Canceled))
+	panicked := errors.As(err, &p)
+	cancelled := t.state.cancelled()
+	switch {
+	case !panicked && errors.Is(err, ErrShutdown):
+		return true
+	case !panicked && errors.Is(err, context.Canceled) && (cancelled || t.w.rt.closing.Load()):
+		return true
+	case !cancelled:
+		return false
+	}
+	cause := t.cx.Cause()
+	if panicked {
+		return errors.Is(cause, p) // that of another task in its group
+	}
+	return errors.Is(err, t.cx.Err()) || errors.Is(err, cause)
 }
 
 // plain is a task that polls a future.
@@ -195,7 +237,7 @@ func SpawnFuture[T any](s Spawner, f Future[T]) *JoinHandle[T] {
 
 func (p *plain[T]) poll(w *worker) (done bool) {
 	if p.state.cancelled() {
-		p.abort(w, context.Canceled)
+		p.abort(w, p.cx.Err())
 		return true
 	}
 	v, err := p.f.Poll(&p.cx)
@@ -304,12 +346,11 @@ func (st *straight[T]) abort(w *worker, err error) {
 // start hands a new task to a worker.
 func start(s Spawner, t *task) {
 	rt, w := s.spawner()
-	if d := s.details(); d != nil {
-		t.details.Store(d)
-	}
-	if w != nil {
+	if err := t.adorn(s); err != nil {
+		rt.refuse(t, err)
+	} else if w != nil {
 		w.spawn(t)
-		return
+	} else {
+		rt.spawn(t)
 	}
-	rt.spawn(t)
 }

@@ -187,6 +187,11 @@ func (rt *Runtime) spawner() (*Runtime, *worker) { return rt, nil }
 
 func (rt *Runtime) details() *details { return nil }
 
+func (rt *Runtime) crew() *crew { return nil }
+
+// Under implements Spawner.
+func (rt *Runtime) Under(ctx context.Context) Spawner { return under(rt, ctx) }
+
 // Named implements Spawner.
 func (rt *Runtime) Named(name string) Spawner { return &adorned{base: rt, name: name} }
 
@@ -230,6 +235,15 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 		return
 	}
 	w.send(t)
+}
+
+// refuse ends a new task that will not begin, with err.
+func (rt *Runtime) refuse(t *task, err error) {
+	t.id, t.w = rt.nextID(), rt.workers[0]
+	if h := rt.cfg.Hooks.TaskStart; h != nil {
+		h(t.ident())
+	}
+	t.body.abort(nil, err)
 }
 
 // nextID numbers what comes from outside; see worker.spawn for the others.

@@ -14,8 +14,11 @@ import (
 type scope struct {
 	t        *task    // woken when the scope ends
 	parent   *Context // nil in the scope of a task's own Context
+	shield   *Runtime // not nil: what ends the parent does not end the scope, until this runtime ends its workers
 	deadline time.Time
+	late     error         // the cause, if it expires
 	status   atomic.Uint32 // written under mu
+	cause    error         // why it has ended; written before status, once
 
 	mu      sync.Mutex
 	alarm   alarm
@@ -31,6 +34,9 @@ const (
 	scopeExpired
 )
 
+// scopeErrs are the errors of Contexts by the status of their scope.
+var scopeErrs = [...]error{scopeOpen: nil, scopeCancelled: context.Canceled, scopeExpired: context.DeadlineExceeded}
+
 // afterFunc is one call that waits for the end of a scope.
 type afterFunc struct {
 	f      func()
@@ -45,28 +51,9 @@ func (a *afterFunc) call() {
 	}
 }
 
-// err looks up the chain. The task's own cancellation is not in it: see
-// Context.Err.
-func (sc *scope) err() error {
-	for {
-		switch sc.status.Load() {
-		case scopeCancelled:
-			return context.Canceled
-		case scopeExpired:
-			return context.DeadlineExceeded
-		}
-		if sc.parent == nil {
-			return nil
-		}
-		if sc = sc.parent.sc.Load(); sc == nil {
-			return nil
-		}
-	}
-}
-
-// end ends the scope, once. from is the worker on whose thread the caller
-// runs, or nil.
-func (sc *scope) end(status uint32, from *worker) {
+// end ends the scope, once. A nil cause is the usual one. from is the worker on
+// whose thread the caller runs, or nil.
+func (sc *scope) end(status uint32, cause error, from *worker) {
 	if from == nil {
 		from = callersWorker()
 	}
@@ -74,6 +61,9 @@ func (sc *scope) end(status uint32, from *worker) {
 	if sc.status.Load() != scopeOpen {
 		sc.mu.Unlock()
 		return
+	}
+	if sc.cause = cause; cause == nil {
+		sc.cause = scopeErrs[status]
 	}
 	sc.status.Store(status)
 	sc.alarm.stop(from)
@@ -93,6 +83,8 @@ func (sc *scope) end(status uint32, from *worker) {
 	sc.t.wake(from)
 }
 
+func (sc *scope) cancel() { sc.end(scopeCancelled, nil, nil) }
+
 // arm makes the scope expire at the given time.
 func (sc *scope) arm(w *worker, at int64) {
 	sc.mu.Lock()
@@ -101,7 +93,7 @@ func (sc *scope) arm(w *worker, at int64) {
 }
 
 // expire implements expirer.
-func (sc *scope) expire(from *worker) { sc.end(scopeExpired, from) }
+func (sc *scope) expire(from *worker) { sc.end(scopeExpired, sc.late, from) }
 
 // doneChan returns the channel that is closed when the scope ends.
 func (sc *scope) doneChan() <-chan struct{} {
@@ -148,7 +140,7 @@ func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
 // watch makes the scope end when its parent does, for the sake of those who
 // do not look up the chain.
 func (sc *scope) watch() {
-	if sc.parent == nil {
+	if sc.parent == nil || sc.shield != nil {
 		return
 	}
 	outer := sc.parent.scope()
@@ -161,7 +153,7 @@ func (sc *scope) watch() {
 	if watched {
 		return
 	}
-	unwatch := outer.callAfter(func() { sc.end(outer.status.Load(), nil) }, true)
+	unwatch := outer.callAfter(func() { sc.end(outer.status.Load(), outer.cause, nil) }, true)
 	sc.mu.Lock()
 	ended := sc.status.Load() != scopeOpen
 	sc.unwatch = unwatch

@@ -125,6 +125,9 @@ func (rt *Runtime) stopWorkers() {
 		case <-grace.Done():
 		}
 	}
+	for _, p := range rt.parked() {
+		p.wake(nil) // awaits that cancellation does not end are over, too
+	}
 }
 
 // mustNotBeInside panics if the calling goroutine is in BlockOn.
@@ -144,19 +147,23 @@ func (rt *Runtime) cancelAll() {
 	rt.closing.Store(true)
 	for _, w := range rt.workers {
 		for _, t := range w.waiting.all() {
-			t.cancel()
+			t.cancel(taskByShutdown)
 		}
 	}
+	for _, p := range rt.parked() {
+		p.cancel(taskByShutdown)
+	}
+	rt.calls.cancelQueued()
+}
+
+// parked returns the goroutines in BlockOn.
+func (rt *Runtime) parked() (ps []*parker) {
 	rt.mu.Lock()
-	var ps []*parker
+	defer rt.mu.Unlock()
 	for p := range rt.outside {
 		ps = append(ps, p)
 	}
-	rt.mu.Unlock()
-	for _, p := range ps {
-		p.cancel()
-	}
-	rt.calls.cancelQueued()
+	return ps
 }
 
 // awaitTasks waits until no task lives.
@@ -273,7 +280,7 @@ func (w *worker) list(t *task) {
 	t.listedAt = uint16(w.index) + 1
 	w.waiting.add(t)
 	if w.rt.closing.Load() {
-		t.cancel() // Shutdown has been through the list already, or is now
+		t.cancel(taskByShutdown) // Shutdown has been through the list already, or is now
 	}
 }
 

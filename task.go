@@ -29,6 +29,13 @@ const (
 	// end, and its awaits fail from now on.
 	taskCancelled
 
+	// taskByContext is set together with taskCancelled or never: what cancelled
+	// the task first is the end of a context that it is under; see Under.
+	taskByContext
+
+	// taskByShutdown is the same for Shutdown.
+	taskByShutdown
+
 	// taskDone is set once and never cleared, after the result has been
 	// written: whoever sees it may read the result. Wakes do nothing anymore.
 	taskDone
@@ -38,8 +45,9 @@ const (
 // become its holder by that.
 func (s *taskState) wake() (held bool) { return s.rouse(0) }
 
-// cancel does the same, and notes that the task is cancelled.
-func (s *taskState) cancel() (held bool) { return s.rouse(taskCancelled) }
+// cancel does the same, and notes that the task is cancelled, and by whom if
+// nobody has done so before: taskByContext, taskByShutdown, or 0 for others.
+func (s *taskState) cancel(by uint32) (held bool) { return s.rouse(taskCancelled | by) }
 
 func (s *taskState) rouse(mark uint32) (held bool) {
 	for {
@@ -47,7 +55,10 @@ func (s *taskState) rouse(mark uint32) (held bool) {
 		if old&taskDone != 0 {
 			return false
 		}
-		next := old | mark
+		next := old
+		if old&taskCancelled == 0 {
+			next |= mark
+		}
 		if old&taskIdle != 0 {
 			next &^= taskIdle
 		} else {
@@ -103,6 +114,9 @@ func (s *taskState) finish() { s.bits.Or(taskDone) }
 
 func (s *taskState) done() bool      { return s.bits.Load()&taskDone != 0 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
+
+// cancelledBy returns who cancelled the task first; see cancel.
+func (s *taskState) cancelledBy() uint32 { return s.bits.Load() & (taskByContext | taskByShutdown) }
 
 // taskKind says how a task waits, and never changes.
 type taskKind uint8

@@ -141,7 +141,7 @@ func TestTaskStateTransitions(t *testing.T) {
 		done      = taskDone
 	)
 	wake := func(s *taskState) any { return s.wake() }
-	cancel := func(s *taskState) any { return s.cancel() }
+	cancel := func(s *taskState) any { return s.cancel(0) }
 	begin := func(s *taskState) any { s.begin(); return nil }
 	suspend := func(s *taskState) any { return s.suspend() }
 	finish := func(s *taskState) any { s.finish(); return nil }
@@ -242,7 +242,7 @@ func TestTaskStateAgainstModel(t *testing.T) {
 			case 'w':
 				got, want = s.wake(), m.rouse()
 			case 'c':
-				got, want = s.cancel(), m.rouse()
+				got, want = s.cancel(0), m.rouse()
 				m.cancelled = m.cancelled || !m.done
 			case 'b':
 				s.begin()
@@ -280,7 +280,7 @@ func TestTaskStateOneHolder(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 4 {
 			all.Go(func() {
-				if i == 0 && s.cancel() || i != 0 && s.wake() {
+				if i == 0 && s.cancel(0) || i != 0 && s.wake() {
 					held.Add(1)
 				}
 			})

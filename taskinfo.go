@@ -37,6 +37,7 @@ const (
 	waitsFuture             // of the user's
 	waitsTime
 	waitsTask
+	waitsGroup
 	waitsCall
 	waitsRead
 	waitsWrite
@@ -48,6 +49,7 @@ var waitReasons = [...]string{
 	waitsFuture:  "future",
 	waitsTime:    "time",
 	waitsTask:    "task",
+	waitsGroup:   "group",
 	waitsCall:    "blocking call",
 	waitsRead:    "read",
 	waitsWrite:   "write",

@@ -1,0 +1,133 @@
+package async
+
+import (
+	"io"
+	"sync"
+)
+
+// A JoinSet hands out tasks in the order in which they end. It is a Stream of
+// handles: what a task returned, an error included, is in its handle, and the
+// error of Next says that there is nothing to hand out. Together with a Group,
+// which bounds how long the tasks live, it takes results as they come:
+//
+//	var set async.JoinSet[int]
+//	for _, url := range urls {
+//		set.Add(async.Spawn(g, func(cx *async.Context) (int, error) { ... }))
+//	}
+//	for h, err := range set.All(cx) {
+//		...
+//		n, _, err := h.TryAwait()
+//
+// The zero JoinSet is empty and ready for use; it must not be copied. Its
+// methods may be called from any goroutine, except that a cx belongs to the
+// caller; any number of tasks may wait for the next handle at once, and each
+// handle goes to one of them.
+type JoinSet[T any] struct {
+	mu    sync.Mutex
+	ended []*JoinHandle[T]
+	n     int // the handles that have not been handed out
+	slot  wakerSlot
+}
+
+// Add adds tasks to the set, whether or not they have ended. The set does not
+// own them: they go on if it is dropped.
+func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
+	s.mu.Lock()
+	s.n += len(hs)
+	s.mu.Unlock()
+	for _, h := range hs {
+		j := &joinSetEntry[T]{s: s, h: h}
+		j.kind, j.body = kindOutsider, j
+		if !h.waiters.join(&j.task) {
+			j.poll(nil)
+		} else if h.state.done() {
+			h.waiters.fire(nil) // the end may have come before it stood there
+		}
+	}
+}
+
+// joinSetEntry is what waits in the slot of a handle for its end.
+type joinSetEntry[T any] struct {
+	task
+	s *JoinSet[T]
+	h *JoinHandle[T]
+}
+
+// poll is called once, when the task has ended.
+func (j *joinSetEntry[T]) poll(from *worker) bool {
+	j.s.mu.Lock()
+	j.s.ended = append(j.s.ended, j.h)
+	j.s.mu.Unlock()
+	j.s.slot.fire(from)
+	return false
+}
+
+func (j *joinSetEntry[T]) abort(*worker, error) {}
+
+// Len returns how many tasks there are that have not been handed out.
+func (s *JoinSet[T]) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n
+}
+
+// PollNext returns the handle of the next task that has ended, io.EOF if none is
+// left in the set, or ErrPending.
+func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
+	for {
+		if h, err := s.take(); err != ErrPending {
+			return h, err
+		}
+		if s.slot.join(cx.waker(waitsTask)) {
+			return s.take() // what came before it stood there woke nobody
+		}
+	}
+}
+
+// take returns what PollNext does, and wakes nobody later.
+func (s *JoinSet[T]) take() (*JoinHandle[T], error) {
+	s.mu.Lock()
+	var h *JoinHandle[T]
+	err := ErrPending
+	last := false
+	switch {
+	case len(s.ended) > 0:
+		h, err = s.ended[0], nil
+		s.ended[0] = nil
+		s.ended = s.ended[1:]
+		s.n--
+		last = s.n == 0
+	case s.n == 0:
+		err = io.EOF
+	}
+	s.mu.Unlock()
+	if last {
+		s.slot.fire(nil) // for the others there is nothing to wait for
+	}
+	return h, err
+}
+
+// Next waits for the next task that ends, and returns its handle; io.EOF if none
+// is left in the set. If cx is cancelled it returns cx.Err(), and the set keeps
+// all that it has.
+func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
+	h, err := await(cx, s.PollNext)
+	if err == errAbandoned {
+		s.slot.leave(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return h, err
+}
+
+// All returns the handles for a range loop, which waits through cx. It ends
+// after the last one, or after an error.
+func (s *JoinSet[T]) All(cx *Context) func(yield func(*JoinHandle[T], error) bool) {
+	return func(yield func(*JoinHandle[T], error) bool) {
+		for {
+			h, err := s.Next(cx)
+			if err == io.EOF || !yield(h, err) || err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// crew is tasks that are cancelled together, when ctx ends: those of a Spawner
+// that is under ctx, or those of a Group. A task finds its crew in its details.
+//
+// The context is told that it has a crew by the first task that comes, and that
+// it no longer has one by the last that leaves. So a Spawner that is under a
+// context which never ends leaves nothing behind there.
+type crew struct {
+	ctx     context.Context
+	endless bool   // ctx never ends: it only has values
+	outer   *crew  // of the Spawner that was put under ctx
+	group   *Group // whose crew it is, if it is a group's
+
+	gate    gate // its lock guards what follows, and the group; only groups limit their crew
+	members map[*task]struct{}
+	watched bool        // ctx knows of the crew, or is being told
+	unwatch func() bool // takes the crew off ctx
+}
+
+// under makes the Spawner that Under returns.
+func under(s Spawner, ctx context.Context) Spawner {
+	if ctx == nil {
+		panic("async: Under needs a context; got nil")
+	}
+	c := &crew{ctx: ctx, outer: s.crew()}
+	if _, ours := ctx.(*Context); !ours {
+		c.endless = ctx.Done() == nil
+	}
+	return &adorned{base: s, under: c}
+}
+
+// crew returns whom t is cancelled with, or nil.
+func (t *task) crew() *crew {
+	if d := t.details.Load(); d != nil {
+		return d.crew
+	}
+	return nil
+}
+
+// adorn gives t, which is new, what the tasks of s have. If it returns an error
+// t must not begin.
+func (t *task) adorn(s Spawner) error {
+	d := s.details()
+	if d == nil {
+		return nil
+	}
+	t.details.Store(d)
+	for c := d.crew; c != nil; c = c.outer {
+		if c.ctx.Err() != nil {
+			t.state.cancel(taskByContext)
+			return t.cx.Err()
+		}
+		if err := c.enter(t, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter makes t a member, once there is room.
+func (c *crew) enter(t *task, s Spawner) error {
+	if c.endless {
+		return nil
+	}
+	if c.group != nil {
+		if err := c.group.enter(t, s); err != nil {
+			return err
+		}
+	} else {
+		c.gate.mu.Lock()
+		c.add(t)
+		c.gate.mu.Unlock()
+	}
+	c.watch()
+	if c.ctx.Err() != nil {
+		t.cancel(taskByContext) // it may have come too late to be found
+	}
+	return nil
+}
+
+// add makes t a member. The lock is held.
+func (c *crew) add(t *task) {
+	if c.members == nil {
+		c.members = map[*task]struct{}{}
+	}
+	c.members[t] = struct{}{}
+}
+
+// watch has the members cancelled when ctx ends.
+func (c *crew) watch() {
+	c.gate.mu.Lock()
+	watched := c.watched
+	c.watched = true
+	c.gate.mu.Unlock()
+	if watched {
+		return
+	}
+	var unwatch func() bool
+	if cx, ours := c.ctx.(*Context); ours {
+		unwatch = cx.scope().callAfter(c.cancel, true)
+	} else {
+		unwatch = context.AfterFunc(c.ctx, c.cancel)
+	}
+	c.gate.mu.Lock()
+	if len(c.members) > 0 {
+		c.unwatch, unwatch = unwatch, nil
+	} else {
+		c.watched = false // they have left meanwhile
+	}
+	c.gate.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
+}
+
+// cancel cancels the members.
+func (c *crew) cancel() {
+	c.gate.mu.Lock()
+	all := make([]*task, 0, len(c.members))
+	for t := range c.members {
+		all = append(all, t)
+	}
+	c.gate.mu.Unlock()
+	for _, t := range all {
+		t.cancel(taskByContext)
+	}
+}
+
+// takes is told the error of a task before that is published. It reports
+// whether somebody but the task's handle will say it.
+func (c *crew) takes(t *task, err error, gaveIn bool) (taken bool) {
+	for ; c != nil; c = c.outer {
+		if c.group != nil && c.group.takes(t, err, gaveIn) {
+			taken = true
+		}
+	}
+	return taken
+}
+
+// leave is called when t has ended, whether or not it was a member.
+func (c *crew) leave(t *task) {
+	for ; c != nil; c = c.outer {
+		if !c.endless {
+			c.remove(t)
+		}
+	}
+}
+
+func (c *crew) remove(t *task) {
+	var chosen chosenTasks
+	var unwatch func() bool
+	c.gate.mu.Lock()
+	_, member := c.members[t]
+	delete(c.members, t)
+	last := member && len(c.members) == 0
+	if last {
+		c.members = nil // a map keeps the size that it once had
+		if unwatch = c.unwatch; unwatch != nil {
+			c.unwatch, c.watched = nil, false
+		}
+	}
+	if c.group != nil {
+		c.gate.letIn(c.group.hasRoom, &chosen)
+	}
+	c.gate.mu.Unlock()
+	chosen.wake()
+	if unwatch != nil {
+		unwatch()
+	}
+	if c.group != nil && member {
+		c.group.left(last)
+	}
+}
+
+// ending returns how and why the context has ended that has ended.
+func (c *crew) ending() (status uint32, cause error) {
+	for ; c != nil; c = c.outer {
+		if err := c.ctx.Err(); err != nil {
+			status = scopeCancelled
+			if errors.Is(err, context.DeadlineExceeded) {
+				status = scopeExpired
+			}
+			return status, context.Cause(c.ctx)
+		}
+	}
+	return scopeCancelled, nil
+}
+
+// deadline returns the earliest one.
+func (c *crew) deadline() (deadline time.Time, ok bool) {
+	for ; c != nil; c = c.outer {
+		if d, has := c.ctx.Deadline(); has && (!ok || d.Before(deadline)) {
+			deadline, ok = d, true
+		}
+	}
+	return deadline, ok
+}
+
+// value returns what the first context that has a value for key has.
+func (c *crew) value(key any) any {
+	for ; c != nil; c = c.outer {
+		if v := c.ctx.Value(key); v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+// waiterOf returns the Context with which the code that spawns with s can wait;
+// nil if there is none. It must be that of the caller.
+func waiterOf(s Spawner) *Context {
+	switch s := s.(type) {
+	case *Context:
+		if s.canWait() {
+			return s
+		}
+	case *Group:
+		return s.caller()
+	case *adorned:
+		if !s.never {
+			return waiterOf(s.base)
+		}
+	}
+	return nil
+}
