@@ -409,18 +409,14 @@ func TestFanoutAgainstSlice(t *testing.T) {
 					model = slices.Delete(model, at, at+1)
 				}
 			}
-			if rnd.IntN(size) == 0 { // nearly all leave
+			if len(model) > 0 && rnd.IntN(size) == 0 { // nearly all leave
 				for _, i := range model[1:] {
 					require.True(t, f.remove(tasks[i]))
 				}
 				model = model[:1]
 			}
-			if len(model) == 0 {
-				require.True(t, f.add(tasks[0]))
-				model = append(model, 0)
-			}
 		}
 		f.wake(nil)
-		require.Equal(t, model, woken)
+		require.Equal(t, slices.Clone(model), slices.Clone(woken))
 	}
 }
