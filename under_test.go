@@ -1,0 +1,309 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+type underKey string
+
+// Spawners under a context: its end cancels their tasks of all kinds, with its
+// error and its cause, and they see its values and its deadline.
+func TestUnder(t *testing.T) {
+	why := errors.New("why")
+	rt := newTestRuntime(t, Config{Workers: 2})
+	at := time.Now().Add(time.Hour)
+	ctx, cancelDeadline := context.WithDeadline(context.WithValue(context.Background(), underKey("who"), "me"), at)
+	defer cancelDeadline()
+	ctx, cancel := context.WithCancelCause(ctx)
+
+	s := rt.Named("spawner").Under(ctx)
+	code := func(cx *Context) error {
+		derived, stop := context.WithCancel(cx)
+		defer stop()
+		deadline, ok := cx.Deadline()
+		sooner, stopSooner := cx.WithTimeout(time.Minute)
+		defer stopSooner()
+		later, stopLater := cx.WithTimeout(2 * time.Hour)
+		defer stopLater()
+		soon, _ := sooner.Deadline()
+		late, _ := later.Deadline()
+		before := errors.Join(
+			expect(ok && deadline.Equal(at), "deadline %v", deadline),
+			expect(soon.Before(at) && late.Equal(at), "deadlines within: %v, %v", soon, late),
+			expect(cx.Value(underKey("who")) == "me" && later.Value(underKey("who")) == "me", "no value"),
+			expect(cx.Value(underKey("whom")) == nil, "a value from nowhere"),
+			expect(cx.Task().Name == "spawner", "the name is %q", cx.Task().Name),
+			causes(cx, derived, nil, nil))
+		err := Sleep(later, 10*time.Hour)
+		return errors.Join(before,
+			expect(err == context.Canceled, "Sleep: %v", err),
+			causes(cx, derived, context.Canceled, why), causes(later, later, context.Canceled, why),
+			expect(cx.Value(underKey("who")) == "me", "the value is gone"))
+	}
+	straight := Go(s, code)
+	p := new(probe)
+	future := SpawnFuture(s, p)
+	began := make(chan struct{})
+	call := SpawnBlocking(s, func() (None, error) {
+		close(began)
+		<-ctx.Done()
+		return None{}, ctx.Err()
+	})
+	outside := make(chan error, 1)
+	go func() {
+		_, err := BlockOn(s, func(cx *Context) (None, error) { return None{}, code(cx) })
+		outside <- err
+	}()
+	nested := Go(rt, func(cx *Context) error {
+		_, err := Go(cx.Under(ctx).Named("spawner"), code).Await(cx)
+		return err
+	})
+	grandchild := make(chan error, 1)
+	Go(s, func(cx *Context) error {
+		Go(cx, func(cx *Context) error {
+			grandchild <- expect(cx.Value(underKey("who")) == nil && Sleep(cx, time.Millisecond) == nil, "it is under the context, too")
+			return nil
+		})
+		return nil
+	})
+	require.NoError(t, receive(t, grandchild))
+	receive(t, began)
+	eventually(t, func() bool { return waiting(straight) && waiting(future) && waiting(nested) && len(rt.Tasks()) == 6 })
+
+	cancel(why)
+	_, err := join(t, straight)
+	require.NoError(t, err)
+	_, err = join(t, future)
+	require.Equal(t, context.Canceled, err)
+	require.EqualValues(t, 1, p.cancels.Load())
+	_, err = join(t, call)
+	require.Equal(t, context.Canceled, err)
+	require.NoError(t, receive(t, outside))
+	_, err = join(t, nested)
+	require.NoError(t, err)
+
+	// None begins after the end.
+	never := func(*Context) error { t.Error("it ran"); return nil }
+	q := new(probe)
+	for name, h := range map[string]*JoinHandle[None]{
+		"straight": Go(s, never),
+		"call":     SpawnBlocking(s, func() (None, error) { return None{}, never(nil) }),
+	} {
+		v, ended, err := h.TryAwait()
+		require.True(t, ended, name)
+		require.Equal(t, context.Canceled, err, "%s: %v", name, v)
+		require.Equal(t, why, h.cx.Cause(), name)
+		require.NotZero(t, h.ID())
+	}
+	_, ended, err := SpawnFuture(s, q).TryAwait()
+	require.True(t, ended)
+	require.Equal(t, context.Canceled, err)
+	require.EqualValues(t, 1, q.cancels.Load())
+	_, err = BlockOn(s, func(cx *Context) (None, error) { return None{}, never(cx) })
+	require.Equal(t, context.Canceled, err)
+}
+
+func TestUnderDeadline(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ctx, cancel := context.WithTimeoutCause(context.Background(), time.Millisecond, ErrBusy)
+	defer cancel()
+	_, err := BlockOn(rt.Under(ctx), func(cx *Context) (None, error) {
+		err := Sleep(cx, time.Hour)
+		return None{}, errors.Join(expect(err == context.DeadlineExceeded, "Sleep: %v", err), causes(cx, cx, context.DeadlineExceeded, ErrBusy))
+	})
+	require.NoError(t, err)
+	_, err = join(t, SpawnFuture(rt.Under(ctx), Never[int]()))
+	require.Equal(t, context.DeadlineExceeded, err)
+	_, err = join(t, Spawn(rt.Under(ctx), func(cx *Context) (int, error) { return 1, nil }))
+	require.Equal(t, context.DeadlineExceeded, err)
+}
+
+// A task that is under two contexts ends with the first of them, and has the
+// values of both, the inner one's before the other's.
+func TestUnderTwo(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for i := range 2 {
+		a, cancelA := context.WithCancelCause(context.WithValue(context.WithValue(context.Background(), underKey("1"), "a"), underKey("2"), "a"))
+		soon, cancelSoon := context.WithTimeout(context.WithValue(context.Background(), underKey("2"), "b"), time.Minute)
+		b, cancelB := context.WithCancelCause(soon)
+		s := rt.Under(a).Named("n").Under(b)
+		h := Go(s, func(cx *Context) error {
+			at, ok := cx.Deadline()
+			err := Sleep(cx, time.Hour)
+			return errors.Join(
+				expect(ok && time.Until(at) < 2*time.Minute, "deadline %v", at),
+				expect(err == context.Canceled, "Sleep: %v", err),
+				expect(cx.Value(underKey("1")) == "a" && cx.Value(underKey("2")) == "b", "values"),
+				causes(cx, cx, context.Canceled, ErrBusy))
+		})
+		eventually(t, func() bool { return waiting(h) })
+		[]context.CancelCauseFunc{cancelA, cancelB}[i](ErrBusy)
+		_, err := join(t, h)
+		require.NoError(t, err)
+		cancelA(nil)
+		cancelB(nil)
+		cancelSoon()
+	}
+}
+
+// A task that is under the Context of another ends with it, and with that task.
+func TestUnderContextOfTask(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for _, cancel := range []bool{false, true} {
+		child := make(chan *JoinHandle[None], 1)
+		p := new(probe)
+		parent := Go(rt, func(cx *Context) error {
+			child <- Go(cx.Under(cx), func(cx *Context) error { return Sleep(cx, time.Hour) })
+			_, err := Await(cx, p)
+			return err
+		})
+		h := receive(t, child)
+		eventually(t, func() bool { return waiting(h) && waiting(parent) })
+		if cancel {
+			parent.CancelCause(ErrBusy)
+		} else {
+			p.resolve(nil)
+		}
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		if cancel {
+			require.Equal(t, ErrBusy, h.cx.Cause())
+		}
+		join(t, parent)
+	}
+}
+
+// countingContext counts who waits for its end.
+type countingContext struct {
+	context.Context
+	done    chan struct{}
+	waiting atomic.Int32
+}
+
+func (c *countingContext) Done() <-chan struct{} { return c.done }
+
+func (c *countingContext) AfterFunc(func()) func() bool {
+	c.waiting.Add(1)
+	var once sync.Once
+	return func() bool { once.Do(func() { c.waiting.Add(-1) }); return true }
+}
+
+// A context that goes on keeps nothing of the tasks that were under it, and is
+// told of all of them only once.
+func TestUnderLeavesNothingBehind(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ctx := &countingContext{Context: context.Background(), done: make(chan struct{})}
+	for range 100 {
+		s := rt.Under(ctx)
+		var hs []*JoinHandle[None]
+		for range 10 {
+			hs = append(hs, Go(s, Yield))
+		}
+		require.LessOrEqual(t, ctx.waiting.Load(), int32(2))
+		for _, h := range hs {
+			_, err := join(t, h)
+			require.NoError(t, err)
+		}
+		eventually(t, func() bool { return ctx.waiting.Load() == 0 })
+	}
+	endless := rt.Under(context.WithValue(context.Background(), underKey("1"), 1)).(*adorned)
+	_, err := join(t, Go(endless, func(cx *Context) error { return expect(cx.Value(underKey("1")) == 1, "no value") }))
+	require.NoError(t, err)
+	require.False(t, endless.under.watched)
+}
+
+func TestUnderNil(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	requireMisuse(t, misuse(func() { rt.Under(nil) }), "Under needs a context")
+}
+
+// Tasks that come while their context ends are cancelled, whichever is first.
+func TestUnderWhileItEnds(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
+	for range 100 {
+		ctx, cancel := context.WithCancel(context.Background())
+		s := rt.Under(ctx)
+		go cancel()
+		for range 3 {
+			for _, h := range []*JoinHandle[None]{
+				Go(s, func(cx *Context) error { _, err := Await(cx, Never[None]()); return err }),
+				SpawnFuture(s, Never[None]()),
+				SpawnBlocking(s, func() (None, error) { <-ctx.Done(); return None{}, ctx.Err() }),
+			} {
+				_, err := join(t, h)
+				require.Equal(t, context.Canceled, err)
+			}
+		}
+	}
+}
+
+// A handler of net/http that serves its requests in tasks.
+func TestUnderRequest(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	began, over := make(chan struct{}, 1), make(chan error, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := rt.Under(r.Context())
+		_, err := BlockOn(s, func(cx *Context) (None, error) {
+			if cx.Value(http.ServerContextKey) == nil {
+				return None{}, errors.New("the values of the request are missing")
+			}
+			h := Go(s, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			began <- struct{}{}
+			return h.Await(cx.WithoutCancel())
+		})
+		over <- err
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	client := make(chan error, 1)
+	tr := &http.Transport{DisableKeepAlives: true}
+	go func() {
+		req, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
+		if err == nil {
+			_, err = tr.RoundTrip(req)
+		}
+		client <- err
+	}()
+	receive(t, began)
+	cancel()
+	require.Equal(t, context.Canceled, receive(t, over))
+	require.Error(t, receive(t, client))
+}
+
+// Hooks hear of the beginning and of the end of all tasks, also of those that
+// never began.
+func TestHooksOfRefusedTasks(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[uint64]string{}
+	hook := func(what string) func(Task) {
+		return func(t Task) { mu.Lock(); defer mu.Unlock(); seen[t.ID] += what }
+	}
+	rt := newTestRuntime(t, Config{Workers: 1, Hooks: Hooks{TaskStart: hook("+"), TaskEnd: hook("-")}})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	hs := []*JoinHandle[None]{
+		Go(rt, Yield), Go(rt.Under(ctx), Yield), SpawnFuture(rt.Under(ctx), NewYield()),
+		SpawnBlocking(rt, func() (None, error) { return None{}, nil }),
+		SpawnBlocking(rt.Under(ctx), func() (None, error) { return None{}, nil }),
+	}
+	for _, h := range hs {
+		join(t, h)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for i, h := range hs {
+		require.Equal(t, "+-", seen[h.ID()], "task %d", i)
+	}
+	require.Len(t, seen, len(hs), fmt.Sprint(seen))
+}
