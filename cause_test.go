@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,6 +133,19 @@ func TestJoinHandleCancelCause(t *testing.T) {
 		h.CancelCause(why)
 		_, err := join(t, h)
 		require.Equal(t, context.Canceled, err)
+	})
+	t.Run("a blocking call", func(t *testing.T) {
+		var ran atomic.Int32
+		began, release := make(chan struct{}), make(chan struct{})
+		h := SpawnBlocking(rt, func() (int, error) { close(began); <-release; return int(ran.Add(1)), nil })
+		receive(t, began)
+		h.CancelCause(why)
+		require.Equal(t, why, h.cx.Cause())
+		close(release)
+		v, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+		require.EqualValues(t, 1, ran.Load(), "cancelling it has run it")
 	})
 	t.Run("that is returned is no failure", func(t *testing.T) {
 		r := new(reports)

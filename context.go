@@ -212,6 +212,9 @@ func (t *task) why() (status uint32, cause error) {
 	case taskByContext:
 		return t.crew().ending()
 	}
+	if sc := t.cx.sc.Load(); sc != nil && t.state.cancelled() {
+		return scopeCancelled, sc.proposed()
+	}
 	return scopeCancelled, nil
 }
 

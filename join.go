@@ -137,7 +137,7 @@ func (h *JoinHandle[T]) Cancel() { h.cancel(0) }
 // context.Cause(cx). A nil cause is context.Canceled.
 func (h *JoinHandle[T]) CancelCause(cause error) {
 	if !h.state.cancelled() && !h.state.done() {
-		h.cx.scope().end(scopeCancelled, cause, nil)
+		h.cx.scope().propose(cause)
 	}
 	h.cancel(0)
 }

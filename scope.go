@@ -16,7 +16,7 @@ type scope struct {
 	parent   *Context // nil in the scope of a task's own Context
 	shield   *Runtime // not nil: what ends the parent does not end the scope, until this runtime ends its workers
 	deadline time.Time
-	late     error         // the cause, if it expires
+	late     error         // the cause, if it expires; of a task's own Context, if the handle cancels it, and then guarded by mu
 	status   atomic.Uint32 // written under mu
 	cause    error         // why it has ended; written before status, once
 
@@ -84,6 +84,22 @@ func (sc *scope) end(status uint32, cause error, from *worker) {
 }
 
 func (sc *scope) cancel() { sc.end(scopeCancelled, nil, nil) }
+
+// propose sets the cause for the case that the task is cancelled by its handle,
+// unless there is one.
+func (sc *scope) propose(cause error) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.late == nil {
+		sc.late = cause
+	}
+}
+
+func (sc *scope) proposed() error {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return sc.late
+}
 
 // arm makes the scope expire at the given time.
 func (sc *scope) arm(w *worker, at int64) {

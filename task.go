@@ -175,7 +175,9 @@ type task struct {
 // caller runs; nil if it doesn't know.
 func (t *task) wake(from *worker) {
 	if t.kind >= kindOutsider {
-		t.body.poll(from)
+		if t.kind != kindBlocking { // which a goroutine runs, once
+			t.body.poll(from)
+		}
 		return
 	}
 	if t.state.wake() {

@@ -1,0 +1,876 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestGroupWaitsForAll(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		var ran atomic.Int32
+		count := func() (None, error) { ran.Add(1); return None{}, nil }
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			for range 10 {
+				Go(g, func(cx *Context) error {
+					Yield(cx)
+					Go(g, func(cx *Context) error { count(); return Sleep(cx, time.Microsecond) }) // a task spawns another
+					count()
+					return nil
+				})
+				SpawnFuture(g, PollFunc(func(*Context) (None, error) { return count() }))
+				SpawnBlocking(g, count)
+				Go(g.Named("named"), func(cx *Context) error {
+					count()
+					return expect(cx.Task().Name == "named", "no name")
+				})
+			}
+			return nil
+		})
+		return errors.Join(err, expect(ran.Load() == 50, "%d of 50 have run", ran.Load()))
+	})
+}
+
+func TestGroupEmpty(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		failed := errors.New("failed")
+		err := WithGroup(cx, func(cx *Context, g *Group) error { return errors.Join(g.Wait(cx), expect(g.Len() == 0, "Len")) })
+		err2 := WithGroup(cx, func(*Context, *Group) error { return failed })
+		return errors.Join(err, expect(err2 == failed, "%v", err2), Yield(cx))
+	})
+}
+
+// The first failure, of whatever kind, cancels the others and the function, which
+// see it as the cause; and is the result. Later ones are reported.
+func TestGroupFirstFailure(t *testing.T) {
+	boom := errors.New("boom")
+	isBoom := func(err error) bool { return err == boom }
+	for name, tc := range map[string]struct {
+		fail func(g *Group)
+		is   func(err error) bool
+	}{
+		"error":    {func(g *Group) { Go(g, func(*Context) error { return boom }) }, isBoom},
+		"future":   {func(g *Group) { SpawnFuture(g, Failed[int](boom)) }, isBoom},
+		"blocking": {func(g *Group) { SpawnBlocking(g, func() (None, error) { return None{}, boom }) }, isBoom},
+		"Goexit":   {func(g *Group) { Go(g, func(*Context) error { runtime.Goexit(); return nil }) }, func(err error) bool { return err == ErrGoexit }},
+		"panic": {func(g *Group) { Go(g, func(*Context) error { panicsHere("oh"); return nil }) }, func(err error) bool {
+			p, ok := err.(*PanicError)
+			return ok && p.Value == "oh"
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(reports)
+			rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
+			p := new(probe)
+			told := make(chan error, 3)
+			_, err := join(t, Go(rt, func(cx *Context) error {
+				outer := cx
+				err := WithGroup(cx, func(cx *Context, g *Group) error {
+					for range 2 {
+						Go(g, func(cx *Context) error {
+							Sleep(cx, time.Hour)
+							told <- expect(tc.is(cx.Cause()) && tc.is(context.Cause(cx)), "a task's cause is %v", cx.Cause())
+							return cx.Cause() // which is no failure
+						})
+					}
+					SpawnFuture(g, p)
+					for p.polls.Load() == 0 {
+						Yield(cx)
+					}
+					tc.fail(g)
+					err := Sleep(cx, time.Hour)
+					told <- errors.Join(
+						expect(err == context.Canceled, "the function slept: %v", err),
+						expect(tc.is(cx.Cause()), "the function's cause is %v", cx.Cause()))
+					h := Go(g, func(*Context) error { panic("it ran") })
+					_, ended, late := h.TryAwait()
+					return expect(ended && late == context.Canceled && tc.is(h.cx.Cause()), "spawned later: %v, %v", ended, late)
+				})
+				return errors.Join(expect(tc.is(err), "the group's error is %v", err), expect(outer.Err() == nil, "the outer one: %v", outer.Err()))
+			}))
+			require.NoError(t, err)
+			for range cap(told) {
+				require.NoError(t, receive(t, told))
+			}
+			require.EqualValues(t, 1, p.cancels.Load())
+			require.NoError(t, rt.Shutdown(ended()))
+			require.Zero(t, r.count(), "%v", r.all)
+		})
+	}
+}
+
+func TestGroupLaterFailuresAreReported(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+	first, second := errors.New("first"), errors.New("second")
+	_, err := join(t, Go(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			for range 2 {
+				Go(g, func(cx *Context) error { Sleep(cx, time.Hour); return second })
+			}
+			joined := Go(g, func(cx *Context) error { Sleep(cx, time.Hour); return second })
+			Go(g, func(*Context) error { return first })
+			joined.Await(cx.WithoutCancel())
+			return nil
+		})
+	}))
+	require.Equal(t, first, err)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Equal(t, 2, r.count(), "those that nobody has joined, but the first")
+}
+
+// The function's error is one like those of the tasks.
+func TestGroupFunctionFails(t *testing.T) {
+	boom := errors.New("boom")
+	everywhere(t, func(cx *Context) error {
+		var cause error
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			h := Go(g, func(cx *Context) error {
+				Sleep(cx, time.Hour)
+				cause = cx.Cause()
+				return cx.Err()
+			})
+			for h.info(nil).State != "waiting" {
+				Yield(cx)
+			}
+			return boom
+		})
+		return errors.Join(expect(err == boom, "%v", err), expect(cause == boom, "the cause is %v", cause), Yield(cx))
+	})
+}
+
+// The tasks of a group end before WithGroup returns, however its function ends:
+// also by a panic, or by Goexit.
+func TestGroupNeverOutlived(t *testing.T) {
+	for name, end := range map[string]func(cx *Context) error{
+		"return": func(*Context) error { return nil },
+		"error":  func(*Context) error { return io.EOF },
+		"panic":  func(*Context) error { panicsHere("oh"); return nil },
+		"Goexit": func(*Context) error { runtime.Goexit(); return nil },
+		"cancel": func(cx *Context) error { return Sleep(cx, time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			var alive, ended atomic.Int32
+			began, release := make(chan struct{}), make(chan struct{})
+			code := func(cx *Context) error {
+				defer func() {
+					if alive.Load() == 0 {
+						ended.Add(1)
+					}
+				}()
+				return WithGroup(cx, func(cx *Context, g *Group) error {
+					alive.Add(3)
+					Go(g, func(cx *Context) error {
+						defer alive.Add(-1)
+						if name != "return" {
+							Sleep(cx, time.Hour)
+						}
+						return Sleep(cx.WithoutCancel(), time.Millisecond) // cleans up
+					})
+					Go(g, func(cx *Context) error {
+						defer alive.Add(-1)
+						Go(g, func(cx *Context) error { // is refused if the group is cancelled first
+							alive.Add(1)
+							defer alive.Add(-1)
+							return Sleep(cx.WithoutCancel(), time.Millisecond)
+						})
+						return nil
+					})
+					SpawnBlocking(g, func() (None, error) {
+						defer alive.Add(-1)
+						close(began)
+						<-release
+						return None{}, nil
+					})
+					Await(cx.WithoutCancel(), PollFunc(func(cx *Context) (None, error) {
+						select {
+						case <-began:
+							return None{}, nil
+						default:
+							return NewYield().Poll(cx)
+						}
+					}))
+					return end(cx)
+				})
+			}
+			h := Go(rt, code)
+			eventually(t, func() bool {
+				select {
+				case <-began:
+					return true
+				default:
+					return false
+				}
+			})
+			if name == "cancel" {
+				eventually(t, func() bool { return h.info(nil).Waits == "time" })
+				h.Cancel()
+			}
+			require.Zero(t, ended.Load())
+			require.False(t, h.state.done())
+			close(release)
+			_, err := join(t, h)
+			require.EqualValues(t, 1, ended.Load(), "%d tasks are left", alive.Load())
+			var p *PanicError
+			switch name {
+			case "return":
+				require.NoError(t, err)
+			case "error":
+				require.Equal(t, io.EOF, err)
+			case "panic":
+				require.ErrorAs(t, err, &p)
+				require.Contains(t, string(p.Stack), "panicsHere")
+			case "Goexit":
+				require.Equal(t, ErrGoexit, err)
+			case "cancel":
+				require.Equal(t, context.Canceled, err)
+			}
+		})
+	}
+}
+
+// The same for a function that BlockOn runs.
+func TestGroupPanicInBlockOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var ended atomic.Bool
+	require.PanicsWithValue(t, "oh", func() {
+		BlockOn(rt, func(cx *Context) (None, error) {
+			return None{}, WithGroup(cx, func(cx *Context, g *Group) error {
+				h := Go(g, func(cx *Context) error {
+					defer ended.Store(true)
+					return Sleep(cx, time.Hour)
+				})
+				for h.info(nil).State != "waiting" {
+					Yield(cx)
+				}
+				panic("oh")
+			})
+		})
+	})
+	require.True(t, ended.Load())
+}
+
+// When what the group stands in is cancelled, or times out, so are its tasks, with
+// that error and that cause; and WithGroup says so even if its function does not.
+func TestGroupParentEnds(t *testing.T) {
+	why := errors.New("why")
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for _, byTime := range []bool{false, true} {
+		want := context.Canceled
+		if byTime {
+			want = context.DeadlineExceeded
+		}
+		began := make(chan struct{}, 1)
+		h := Go(rt, func(cx *Context) error {
+			if byTime {
+				short, cancel := cx.WithTimeoutCause(20*time.Millisecond, why)
+				defer cancel()
+				cx = short
+			}
+			told := errors.New("the task has not been told")
+			err := WithGroup(cx, func(cx *Context, g *Group) error {
+				Go(g, func(cx *Context) error {
+					_, ok := cx.Deadline()
+					err := Sleep(cx, time.Hour)
+					told = errors.Join(
+						expect(ok == byTime, "has a deadline: %v", ok),
+						expect(err == want, "Sleep: %v", err),
+						causes(cx, cx, want, why))
+					return err
+				})
+				began <- struct{}{}
+				return nil
+			})
+			return errors.Join(told, expect(err == want, "the group's error is %v", err))
+		})
+		receive(t, began)
+		if !byTime {
+			eventually(t, func() bool { return h.info(nil).Waits == "group" })
+			h.CancelCause(why)
+		}
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+}
+
+// A member that is cancelled by its handle has not failed the group.
+func TestGroupMemberCancelled(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		ran := false
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			h := Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			f := SpawnFuture(g, Never[int]())
+			Go(g, func(cx *Context) error {
+				h.Cancel()
+				f.CancelCause(io.EOF)
+				Yield(cx)
+				ran = true
+				return cx.Err()
+			})
+			return nil
+		})
+		return errors.Join(err, expect(ran, "the other one was cancelled, too"))
+	})
+}
+
+func TestGroupCancel(t *testing.T) {
+	why := errors.New("why")
+	everywhere(t, func(cx *Context) error {
+		var cause error
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			h := Go(g, func(cx *Context) error {
+				Sleep(cx, time.Hour)
+				cause = cx.Cause()
+				return cx.Err()
+			})
+			SpawnFuture(g, Never[int]())
+			for h.info(nil).State != "waiting" {
+				Yield(cx)
+			}
+			if g.Len() != 2 {
+				return fmt.Errorf("Len is %d", g.Len())
+			}
+			g.CancelCause(why)
+			g.Cancel()
+			return errors.Join(causes(cx, cx, context.Canceled, why), g.Wait(cx.WithoutCancel()), expect(g.Len() == 0, "Len"))
+		})
+		boom := errors.New("boom")
+		err2 := WithGroup(cx, func(cx *Context, g *Group) error {
+			Go(g, func(cx *Context) error { Sleep(cx, time.Hour); return boom })
+			g.Cancel()
+			return nil
+		})
+		return errors.Join(err, expect(cause == why || cause == nil, "the cause is %v", cause),
+			expect(err2 == boom || err2 == nil, "a failure after Cancel: %v", err2), Yield(cx))
+	})
+}
+
+func TestGroupKeepGoing(t *testing.T) {
+	boom := errors.New("boom")
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
+	_, err := join(t, Go(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.KeepGoing()
+			Go(g, func(*Context) error { return boom })
+			joined := Go(g, func(*Context) error { panic("oh") })
+			if _, err := joined.Await(cx); err == nil {
+				return errors.New("no panic")
+			}
+			return Sleep(cx, time.Millisecond)
+		})
+	}))
+	require.NoError(t, err)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Equal(t, 1, r.count())
+}
+
+func TestGroupWait(t *testing.T) {
+	boom := errors.New("boom")
+	everywhere(t, func(cx *Context) error {
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			for phase := range 3 {
+				for range 5 {
+					Go(g.Under(cx), Yield)
+				}
+				if err := g.Wait(cx); err != nil || g.Len() != 0 {
+					return fmt.Errorf("phase %d: %v, %d tasks", phase, err, g.Len())
+				}
+			}
+			Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			short, cancel := cx.WithTimeout(time.Millisecond)
+			defer cancel()
+			if err := g.Wait(short); err != context.DeadlineExceeded {
+				return fmt.Errorf("Wait with a timeout: %v", err)
+			}
+			Go(g, func(*Context) error { return boom })
+			return expect(g.Wait(cx) == boom, "Wait in a group that fails")
+		})
+		return expect(err == boom, "the group: %v", err)
+	})
+}
+
+func TestGroupMisuse(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	_, err := join(t, Go(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			Go(g.Under(context.Background()), func(cx *Context) error { return g.Wait(cx) })
+			return nil
+		})
+	}))
+	requireTaskMisuse(t, err, "Group.Wait was called in a task of the group")
+	_, err = join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+		return None{}, WithGroup(cx, func(*Context, *Group) error { return nil })
+	})))
+	requireTaskMisuse(t, err, "a plain future cannot wait")
+}
+
+// A group that has ended starts nothing anymore, wherever it has got to.
+func TestGroupAfterItsEnd(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	var left *Group
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error { left = g; return nil })
+	})
+	h := Go(left, func(*Context) error { panic("it ran") })
+	_, ended, err := h.TryAwait()
+	require.True(t, ended)
+	require.Equal(t, context.Canceled, err)
+	inTask(t, rt, func(cx *Context) error {
+		_, err := Go(left, Yield).Await(cx)
+		return expect(err == context.Canceled, "%v", err)
+	})
+	left.SetLimit(0)
+	left.Cancel()
+
+	// Tasks from outside, while it ends: they belong to it or never begin.
+	for range 100 {
+		groups, outside := make(chan *Group, 1), make(chan *JoinHandle[None], 1)
+		var ran, over atomic.Bool
+		go func() {
+			outside <- Go(<-groups, func(cx *Context) error {
+				if over.Load() {
+					t.Error("it began after the end")
+				}
+				ran.Store(true)
+				return Yield(cx.WithoutCancel())
+			})
+		}()
+		inTask(t, rt, func(cx *Context) error {
+			err := WithGroup(cx, func(cx *Context, g *Group) error {
+				groups <- g
+				return Yield(cx)
+			})
+			over.Store(true)
+			return err
+		})
+		_, err := join(t, receive(t, outside))
+		require.Equal(t, ran.Load(), err == nil, "%v", err)
+	}
+}
+
+// The promises of a limit:
+//
+//  1. never more than that many tasks live, and each runs exactly once;
+//  2. those who wait for room get it in their order;
+//  3. who gives up has taken no place, and a place that he was given goes on.
+func TestGroupLimit(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		const limit, tasks = 3, 50
+		var alive, most, ran atomic.Int32
+		work := func() {
+			n := alive.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			ran.Add(1)
+		}
+		err := WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(limit)
+			for i := range tasks {
+				switch i % 3 {
+				case 0:
+					Go(g, func(cx *Context) error {
+						work()
+						defer alive.Add(-1)
+						return Yield(cx)
+					})
+				case 1:
+					SpawnFuture(g, PollFunc(func(cx *Context) (None, error) {
+						work()
+						defer alive.Add(-1)
+						return None{}, nil
+					}))
+				case 2:
+					SpawnBlocking(g.Named("call"), func() (None, error) {
+						work()
+						defer alive.Add(-1)
+						return None{}, nil
+					})
+				}
+				if g.Len() > limit {
+					return fmt.Errorf("%d tasks live", g.Len())
+				}
+			}
+			return nil
+		})
+		return errors.Join(err, expect(ran.Load() == tasks, "%d have run", ran.Load()), expect(most.Load() <= limit, "%d at once", most.Load()))
+	})
+}
+
+func TestGroupLimitChanges(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			stay := func(cx *Context) error { Sleep(cx, time.Hour); return nil }
+			g.SetLimit(0)
+			_, ended, err := Go(g.Try(), stay).TryAwait()
+			if !ended || err != ErrBusy {
+				return fmt.Errorf("a limit of 0: %v, %v", ended, err)
+			}
+			short, cancel := cx.WithTimeout(time.Millisecond)
+			defer cancel()
+			_, err = Go(short.Under(short), stay).Await(cx) // not in the group
+			if err != nil {
+				return err
+			}
+			g.SetLimit(1)
+			first := Go(g, stay)
+			Go(cx, func(cx *Context) error { g.SetLimit(2); return nil })
+			second := Go(g, stay) // waits for that
+			first.Cancel()
+			third := Go(g, stay) // and for this
+			g.SetLimit(-1)
+			Go(g, stay)
+			if _, ended, _ := second.TryAwait(); ended {
+				return errors.New("it has ended")
+			}
+			if _, ended, _ := third.TryAwait(); ended {
+				return errors.New("it has ended")
+			}
+			g.Cancel()
+			return nil
+		})
+	})
+}
+
+func TestGroupLimitWhoCannotWait(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	groups, release := make(chan *Group, 1), make(chan struct{})
+	h := Go(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(1)
+			SpawnBlocking(g, func() (None, error) { <-release; return None{}, nil })
+			groups <- g
+			return nil
+		})
+	})
+	g := receive(t, groups)
+	require.Equal(t, g.cx.t, &h.task)
+	never := func(*Context) error { t.Error("it ran"); return nil }
+	_, ended, err := Go(g, never).TryAwait()
+	require.True(t, ended)
+	require.Equal(t, ErrBusy, err, "a goroutine")
+	_, err = join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+		_, _, err := Go(g, never).TryAwait()
+		return None{}, err
+	})))
+	require.Equal(t, ErrBusy, err, "a plain future")
+	_, err = BlockOn(g, func(cx *Context) (None, error) { return None{}, never(cx) })
+	require.Equal(t, ErrBusy, err, "BlockOn")
+	// Any task can wait: not only those of the group.
+	waiter := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, Yield), nil })
+	eventually(t, func() bool { return waiting(waiter) && waiter.info(nil).Waits == "group" })
+	gaveUp := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, never), nil })
+	eventually(t, func() bool { return waiting(gaveUp) })
+	gaveUp.Cancel()
+	late, err := join(t, gaveUp)
+	require.NoError(t, err)
+	_, err = join(t, late)
+	require.Equal(t, context.Canceled, err)
+	require.Equal(t, 1, g.Len())
+	close(release)
+	in, err := join(t, waiter)
+	require.NoError(t, err)
+	if _, err = join(t, in); err != context.Canceled { // the group may have ended before it came
+		require.NoError(t, err)
+	}
+	_, err = join(t, h)
+	require.NoError(t, err, "who was refused has not failed the group")
+}
+
+// Tasks wait for room in a group; some are cancelled, and the group is, at last.
+func TestGroupLimitPassesRoomOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
+	for round := range 200 {
+		inTask(t, rt, func(cx *Context) error {
+			var ran atomic.Int32
+			err := WithGroup(cx, func(cx *Context, g *Group) error {
+				g.SetLimit(1)
+				first := Go(g, func(cx *Context) error { return Yield(cx) })
+				var spawners []*JoinHandle[*JoinHandle[None]]
+				for range 4 {
+					spawners = append(spawners, Spawn(cx, func(cx *Context) (*JoinHandle[None], error) {
+						return Go(g, func(cx *Context) error { ran.Add(1); return nil }), nil
+					}))
+				}
+				if round%2 == 0 {
+					Yield(cx)
+				}
+				go spawners[0].Cancel()
+				go spawners[1].Cancel()
+				first.Cancel()
+				for i, s := range spawners {
+					h, err := s.Await(cx)
+					if err == nil {
+						_, err = h.Await(cx)
+					}
+					if err != nil && (i > 1 || err != context.Canceled) {
+						return fmt.Errorf("spawner %d: %w", i, err)
+					}
+				}
+				return expect(g.tasks.gate.reserved == 0 && g.tasks.gate.n == 0, "%d reserved, %d wait", g.tasks.gate.reserved, g.tasks.gate.n)
+			})
+			return errors.Join(err, expect(ran.Load() >= 2, "%d have run", ran.Load()))
+		})
+	}
+}
+
+// Shutdown ends groups as it does all else: from its third stage on they are
+// cancelled, and the last stage unwinds them.
+func TestGroupAndShutdown(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
+		r := new(reports)
+		rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
+		var cleaned atomic.Int32
+		h := Go(rt, func(cx *Context) error {
+			return WithGroup(cx, func(cx *Context, g *Group) error {
+				for range 10 {
+					Go(g, func(cx *Context) error {
+						defer cleaned.Add(1)
+						err := Sleep(cx, time.Hour)
+						Sleep(cx.WithoutCancel(), time.Millisecond)
+						return err
+					})
+				}
+				SpawnFuture(g, Never[int]())
+				return nil
+			})
+		})
+		eventually(t, func() bool { return h.info(nil).Waits == "group" && len(rt.Tasks()) == 12 })
+		require.NoError(t, rt.Shutdown(ended()))
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		require.EqualValues(t, 10, cleaned.Load())
+		require.Zero(t, r.count())
+	})
+	t.Run("unwound", func(t *testing.T) {
+		rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond})
+		h := Go(rt, func(cx *Context) error {
+			return WithGroup(cx, func(cx *Context, g *Group) error {
+				Go(g, func(cx *Context) error { return Sleep(cx.WithoutCancel(), time.Hour) })
+				return nil
+			})
+		})
+		outside := make(chan error, 1)
+		go func() {
+			_, err := BlockOn(rt, func(cx *Context) (None, error) {
+				return None{}, WithGroup(cx, func(cx *Context, g *Group) error {
+					Go(g, func(cx *Context) error { return Sleep(cx.WithoutCancel(), time.Hour) })
+					return nil
+				})
+			})
+			outside <- err
+		}()
+		eventually(t, func() bool { return h.info(nil).Waits == "group" && len(rt.Tasks()) == 4 })
+		require.Error(t, rt.Shutdown(ended()))
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		require.ErrorIs(t, receive(t, outside), ErrShutdown)
+	})
+	t.Run("draining", func(t *testing.T) {
+		rt := newTestRuntime(t, Config{Workers: 1})
+		began := make(chan struct{})
+		h := Go(rt, func(cx *Context) error {
+			return WithGroup(cx, func(cx *Context, g *Group) error {
+				close(began)
+				Await(cx, cx.Runtime().Draining())
+				var set JoinSet[int]
+				set.Add(Spawn(g, func(cx *Context) (int, error) { return 1, Yield(cx) }))
+				h, err := set.Next(cx)
+				if err == nil {
+					_, err = h.Await(cx)
+				}
+				return err
+			})
+		})
+		receive(t, began)
+		require.NoError(t, rt.Shutdown(context.Background()))
+		_, err := join(t, h)
+		require.NoError(t, err, "tasks may still be spawned from inside")
+	})
+}
+
+// A task of a group inherits the task-locals of the one that made the group.
+func TestGroupInherits(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	local := TaskLocal[string]{Inherit: true}
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			for _, v := range []string{"a", "b"} {
+				local.Set(cx, v)
+				h := Go(g, func(cx *Context) error {
+					got, _ := local.Get(cx)
+					local.Set(cx, "c")
+					return expect(got == v, "%q", got)
+				})
+				if _, err := h.Await(cx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// Groups within groups: the failure at the bottom cancels what stands beside it,
+// and each level passes it on.
+func TestGroupNested(t *testing.T) {
+	boom := errors.New("boom")
+	rt := newTestRuntime(t, Config{Workers: 2})
+	var ended atomic.Int32
+	var nest func(cx *Context, depth int) error
+	nest = func(cx *Context, depth int) error {
+		if depth == 0 {
+			Sleep(cx, time.Millisecond)
+			return boom
+		}
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			Go(g, func(cx *Context) error { return nest(cx, depth-1) })
+			for range 3 {
+				Go(g, func(cx *Context) error {
+					defer ended.Add(1)
+					return WithGroup(cx, func(cx *Context, g *Group) error { return Sleep(cx, time.Hour) })
+				})
+			}
+			return nil
+		})
+	}
+	_, err := join(t, Go(rt, func(cx *Context) error { return nest(cx, 10) }))
+	require.Equal(t, boom, err)
+	require.LessOrEqual(t, ended.Load(), int32(30))
+}
+
+func TestJoinSet(t *testing.T) {
+	boom := errors.New("boom")
+	everywhere(t, func(cx *Context) error {
+		var set JoinSet[int]
+		if _, err := set.Next(cx); err != io.EOF {
+			return fmt.Errorf("an empty set: %v", err)
+		}
+		probes := make([]*probe, 5)
+		var hs []*JoinHandle[int]
+		for i := range probes {
+			probes[i] = new(probe)
+			hs = append(hs, SpawnFuture(cx, probes[i]))
+		}
+		set.Add(hs...)
+		_, err := set.PollNext(cx)
+		if err != ErrPending {
+			return fmt.Errorf("PollNext: %v", err)
+		}
+		short, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		if _, err := set.Next(short); err != context.DeadlineExceeded || set.Len() != 5 {
+			return fmt.Errorf("a Next that is given up: %v, %d left", err, set.Len())
+		}
+		order := []int{3, 0, 4, 2, 1}
+		for _, i := range order {
+			probes[i].resolve(nil)
+			h, err := set.Next(cx)
+			if err != nil || h != hs[i] {
+				return fmt.Errorf("Next: %v, %v; want %v", h.ID(), err, hs[i].ID())
+			}
+			if v, ended, err := h.TryAwait(); v != 42 || !ended || err != nil {
+				return fmt.Errorf("TryAwait: %d, %v, %v", v, ended, err)
+			}
+		}
+		if _, err := set.Next(cx); err != io.EOF {
+			return fmt.Errorf("a set that is empty again: %v", err)
+		}
+
+		set.Add(Spawn(cx, func(*Context) (int, error) { return 1, io.EOF }), SpawnFuture(cx, Failed[int](boom)), hs[0])
+		n := 0
+		for h, err := range set.All(cx) {
+			if err != nil {
+				return err
+			}
+			switch v, ended, err := h.TryAwait(); {
+			case !ended:
+				return errors.New("it has not ended")
+			case err == io.EOF && v == 1, err == boom, h == hs[0] && err == nil:
+				n++
+			}
+		}
+		gone, cancelGone := cx.WithCancel()
+		cancelGone()
+		set.Add(hs[1])
+		for _, err := range set.All(gone) {
+			if err != context.Canceled {
+				return fmt.Errorf("All with a Context that is cancelled: %v", err)
+			}
+			n++
+		}
+		return errors.Join(expect(n == 4, "%d elements", n), expect(set.Len() == 1, "%d left", set.Len()))
+	})
+}
+
+// Many tasks take handles from one set while tasks end and others are added:
+// each handle is handed out once, and all who wait hear of the end.
+func TestJoinSetExactlyOnce(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for range 20 {
+		var set JoinSet[int]
+		const each, takers = 100, 4
+		var seen [2 * each]atomic.Int32
+		var hs []*JoinHandle[int]
+		for i := range each {
+			hs = append(hs, Spawn(rt, func(cx *Context) (int, error) { return i, Yield(cx) }))
+		}
+		set.Add(hs...)
+		var tasks []*JoinHandle[None]
+		for k := range takers {
+			tasks = append(tasks, Go(rt, func(cx *Context) error {
+				if k == 0 {
+					for i := range each {
+						set.Add(SpawnFuture(cx, Ready(each+i)))
+					}
+				}
+				for {
+					if k == 1 {
+						short, cancel := cx.WithTimeout(time.Microsecond)
+						_, err := Await(short, Never[int]())
+						cancel()
+						if err != context.DeadlineExceeded {
+							return err
+						}
+					}
+					h, err := set.Next(cx)
+					if err != nil {
+						return expect(err == io.EOF, "Next: %v", err)
+					}
+					v, err := h.Await(cx)
+					if err != nil {
+						return err
+					}
+					seen[v].Add(1)
+				}
+			}))
+		}
+		for _, h := range tasks {
+			_, err := join(t, h)
+			require.NoError(t, err)
+		}
+		if left := set.Len(); left > 0 { // the others were through before all had been added
+			inTask(t, rt, func(cx *Context) error {
+				for h, err := range set.All(cx) {
+					if err != nil {
+						return err
+					}
+					v, _, _ := h.TryAwait()
+					seen[v].Add(1)
+				}
+				return nil
+			})
+		}
+		for i := range seen {
+			require.EqualValues(t, 1, seen[i].Load(), "handle %d", i)
+		}
+	}
+}
