@@ -1,0 +1,131 @@
+package async
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// doNotWait are the exported functions and methods that take a Context first and
+// wait for nothing, so that there is nothing to cancel.
+var doNotWait = map[string]bool{
+	"Local":               true,
+	"TCPConn.WithContext": true,
+	"TaskLocal.Get":       true,
+	"TaskLocal.Set":       true,
+}
+
+// The table in docs/cancellation.md names tests that exist, and all operations of
+// this package that wait: whatever is exported and has a cx for its first argument,
+// unless its name begins with Poll.
+func TestCancellationTable(t *testing.T) {
+	named, tests := cancellationTable(t)
+	operations, have := declared(t)
+	for _, name := range tests {
+		require.True(t, have[name], "docs/cancellation.md names %s, which does not exist", name)
+	}
+	for _, op := range operations {
+		if !doNotWait[op] {
+			require.True(t, named[op], "docs/cancellation.md has no row for %s: what does cancelling it lose, and which test shows it?", op)
+		}
+	}
+}
+
+// cancellationTable returns the operations that have a row, and the tests.
+func cancellationTable(t *testing.T) (operations map[string]bool, tests []string) {
+	text, err := os.ReadFile("docs/cancellation.md")
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(text), "## What it loses\n")
+	require.True(t, found)
+	operations = map[string]bool{}
+	code, test := regexp.MustCompile("`([A-Za-z.]+)`"), regexp.MustCompile(`^Test\w+$`)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "|") || cells[0] == "---" || strings.HasPrefix(cells[0], " operation") {
+			continue
+		}
+		require.Len(t, cells, 3, "a row of docs/cancellation.md: %s", line)
+		for _, m := range code.FindAllStringSubmatch(cells[0], -1) {
+			operations[m[1]] = true
+		}
+		for name := range strings.SplitSeq(cells[2], ",") {
+			name = strings.TrimSpace(name)
+			require.Regexp(t, test, name, "a row of docs/cancellation.md names no test: %s", line)
+			tests = append(tests, name)
+		}
+	}
+	require.NotEmpty(t, tests)
+	return operations, tests
+}
+
+// declared returns the operations of this package that are exported and take a
+// Context first, and its tests.
+func declared(t *testing.T) (operations []string, tests map[string]bool) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	tests = map[string]bool{}
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, d := range parsed.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			name := fn.Name.Name
+			if strings.HasSuffix(file, "_test.go") {
+				tests[name] = fn.Recv == nil
+			} else if fn.Name.IsExported() && !strings.HasPrefix(name, "Poll") && takesContext(fn.Type) {
+				if of := receiver(fn); of != "" {
+					name = of + "." + name
+				}
+				if ast.IsExported(name) {
+					operations = append(operations, name)
+				}
+			}
+		}
+	}
+	return operations, tests
+}
+
+// takesContext reports whether the first parameter is a *Context.
+func takesContext(fn *ast.FuncType) bool {
+	if len(fn.Params.List) == 0 {
+		return false
+	}
+	star, ok := fn.Params.List[0].Type.(*ast.StarExpr)
+	if !ok {
+		return false
+	}
+	id, ok := star.X.(*ast.Ident)
+	return ok && id.Name == "Context"
+}
+
+// receiver returns the name of the type whose method fn is.
+func receiver(fn *ast.FuncDecl) string {
+	if fn.Recv == nil {
+		return ""
+	}
+	x := fn.Recv.List[0].Type
+	for {
+		switch y := x.(type) {
+		case *ast.StarExpr:
+			x = y.X
+		case *ast.IndexExpr:
+			x = y.X
+		case *ast.IndexListExpr:
+			x = y.X
+		case *ast.Ident:
+			return y.Name
+		default:
+			return ""
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The tests of docs/cancellation.md that have no better place.
+
+// An await with a Context that has ended takes nothing, though it is there.
+func TestCancelledAwait(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		gone, cancel := cx.WithCancel()
+		cancel()
+		p := new(probe)
+		p.resolve(nil)
+		_, err := Await(gone, p)
+		h := Spawn(cx, func(*Context) (int, error) { return 7, nil })
+		if _, err := h.Await(cx); err != nil {
+			return err
+		}
+		_, err2 := h.Await(gone)
+		v, err3 := h.Await(cx)
+		return errors.Join(
+			expect(err == context.Canceled && err2 == err, "Await: %v, %v", err, err2),
+			expect(p.polls.Load() == 0 && p.cancels.Load() == 1, "%d polls, given up %d times", p.polls.Load(), p.cancels.Load()),
+			expect(v == 7 && err3 == nil, "afterwards: %d, %v", v, err3))
+	})
+}
+
+// A Yield that is cancelled still lets others run, so that a loop which ignores
+// its error keeps nobody waiting.
+func TestCancelledYield(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	other := false
+	h := Go(rt, func(cx *Context) error {
+		gone, cancel := cx.WithCancel()
+		cancel()
+		err := Yield(gone)
+		Go(cx, func(*Context) error { other = true; return nil })
+		for i := 0; !other && i < 10*operationsPerPoll; i++ {
+			Yield(gone)
+		}
+		return errors.Join(expect(err == context.Canceled, "Yield: %v", err), expect(other, "the other task has not run"), Yield(cx))
+	})
+	_, err := join(t, h)
+	require.NoError(t, err)
+	cx, wakes := newPollCx(t, rt)
+	y := NewYield()
+	_, err = y.Poll(cx)
+	require.Equal(t, ErrPending, err)
+	giveUp(y)
+	require.EqualValues(t, 1, wakes.Load())
+}
+
+func TestCancelledDraining(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var gaveUp atomic.Bool
+	stays := Go(rt, func(cx *Context) error {
+		short, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		_, err := Await(short, rt.Draining())
+		gaveUp.Store(true)
+		_, err2 := Await(cx, rt.Draining())
+		return errors.Join(expect(err == context.DeadlineExceeded, "Await: %v", err), err2)
+	})
+	leaves := Go(rt, func(cx *Context) error {
+		_, err := Await(cx, rt.Draining())
+		return err
+	})
+	eventually(t, func() bool { return gaveUp.Load() && waiting(leaves) && waiting(stays) })
+	leaves.Cancel()
+	_, err := join(t, leaves)
+	require.Equal(t, context.Canceled, err)
+	require.NoError(t, rt.Shutdown(context.Background()))
+	_, err = join(t, stays)
+	require.NoError(t, err)
+}
+
+// Neither Dial nor Listen waits for the resolver longer than it may, and neither
+// leaves anything open; newTestRuntime counts.
+func TestCancelledLookup(t *testing.T) {
+	everywhere(t, func(cx *Context) error {
+		gone, cancel := cx.WithCancel()
+		cancel()
+		_, err := Dial(gone, "tcp", "localhost:1")
+		_, err2 := Listen(gone, "tcp", "localhost:0")
+		_, err3 := offload(cx, func(context.Context) (int, error) { return 1, nil })
+		short, cancelShort := cx.WithTimeout(time.Millisecond)
+		defer cancelShort()
+		_, err4 := offload(short, func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+		return errors.Join(
+			expect(errors.Is(err, context.Canceled), "Dial: %v", err),
+			expect(errors.Is(err2, context.Canceled), "Listen: %v", err2),
+			err3, expect(err4 == context.DeadlineExceeded, "a lookup that hangs: %v", err4))
+	})
+}
+
+// Cancelling many tasks costs each of them the same, whatever they wait for: time,
+// or all for the same thing. A path that looked through the others would take
+// minutes.
+func TestCancelManyIsLinear(t *testing.T) {
+	n := 100_000
+	if testing.Short() {
+		n = 20_000
+	}
+	for name, wait := range map[string]func(cx *Context, last *JoinHandle[int]) error{
+		"time": func(cx *Context, _ *JoinHandle[int]) error { return Sleep(cx, time.Hour) },
+		"task": func(cx *Context, last *JoinHandle[int]) error { _, err := last.Await(cx); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			last := SpawnFuture(rt, Never[int]())
+			begun := time.Now()
+			h := Go(rt, func(cx *Context) error {
+				return WithGroup(cx, func(cx *Context, g *Group) error {
+					for i := range n {
+						if i%10 == 0 {
+							Go(g, func(cx *Context) error { return wait(cx, last) })
+						} else if name == "time" {
+							SpawnFuture(g, NewSleep(time.Hour))
+						} else {
+							SpawnFuture(g, &waitFor{h: last})
+						}
+					}
+					for range 3 {
+						Yield(cx)
+					}
+					begun = time.Now()
+					g.Cancel()
+					return nil
+				})
+			})
+			_, err := join(t, h)
+			require.NoError(t, err)
+			t.Logf("%d tasks: %v", n, time.Since(begun))
+			last.Cancel()
+			runtime.GC()
+		})
+	}
+}
+
+// waitFor is a future of a task's end that leaves the task alone.
+type waitFor struct {
+	h *JoinHandle[int]
+	t *task
+}
+
+func (w *waitFor) Poll(cx *Context) (int, error) { w.t = cx.t; return w.h.Poll(cx) }
+func (w *waitFor) Cancel()                       { w.h.waiters.leave(w.t, nil) }
