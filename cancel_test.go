@@ -103,8 +103,8 @@ func TestCancelledLookup(t *testing.T) {
 }
 
 // Cancelling many tasks costs each of them the same, whatever they wait for: time,
-// or all for the same thing. A path that looked through the others would take
-// minutes.
+// or all for the same thing. A path that looks through the others takes
+// seconds and more.
 func TestCancelManyIsLinear(t *testing.T) {
 	n := 100_000
 	if testing.Short() {

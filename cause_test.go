@@ -162,6 +162,34 @@ func TestJoinHandleCancelCause(t *testing.T) {
 	})
 }
 
+// What has ended the outer Context has ended the inner one, also if that runs out
+// of time, or is cancelled, before anybody has looked.
+func TestContextOuterEndsFirst(t *testing.T) {
+	why := errors.New("why")
+	everywhere(t, func(cx *Context) error {
+		outer, cancelOuter := cx.WithCancelCause()
+		timed, cancelTimed := outer.WithTimeout(time.Millisecond)
+		defer cancelTimed()
+		seen, cancelSeen := outer.WithTimeout(time.Millisecond)
+		defer cancelSeen()
+		own, cancelOwn := outer.WithCancelCause()
+		cancelOuter(why)
+		first := seen.Err()
+		cancelOwn(errors.New("too late"))
+		past, cancelPast := outer.WithTimeout(-1)
+		defer cancelPast()
+		if err := Sleep(cx, 5*time.Millisecond); err != nil {
+			return err
+		}
+		return errors.Join(
+			expect(first == context.Canceled, "Err: %v", first),
+			causes(timed, timed, context.Canceled, why),
+			causes(seen, seen, context.Canceled, why),
+			causes(own, own, context.Canceled, why),
+			causes(past, past, context.Canceled, why))
+	})
+}
+
 // Whatever cancels a task at once with something else: it sees one cause, always
 // the same.
 func TestContextCauseIsStable(t *testing.T) {

@@ -180,9 +180,8 @@ func (cx *Context) ended() bool {
 	return status != scopeOpen
 }
 
-// ending returns how cx has ended, and the scope that has; nil if it is the
-// task that was cancelled, and its scope does not know yet. It looks up the
-// chain.
+// ending returns how cx has ended, and the scope that has; nil if that is the
+// task's, and does not know yet. It looks up the chain.
 func (cx *Context) ending() (status uint32, sc *scope) {
 	for c := cx; ; c = sc.parent {
 		if sc = c.sc.Load(); sc == nil {
@@ -218,11 +217,40 @@ func (t *task) why() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
+// causeIn returns why a Context of t has ended; sc is what ending has returned.
+func (t *task) causeIn(sc *scope) error {
+	if sc != nil {
+		return sc.cause
+	}
+	_, cause := t.why()
+	return cause
+}
+
+// settle returns the scope that has ended cx, which is its own from then on: what
+// cx says once it says always. It returns nil if cx has not ended.
+func (cx *Context) settle() *scope {
+	status, at := cx.ending()
+	if status == scopeOpen {
+		return nil
+	}
+	own := cx.scope()
+	if own != at {
+		own.end(status, cx.t.causeIn(at), nil)
+	}
+	return own
+}
+
 // Err returns context.Canceled once the task or cx was cancelled,
 // context.DeadlineExceeded once the deadline of cx has passed, and else nil.
 func (cx *Context) Err() error {
-	status, _ := cx.ending()
-	return scopeErrs[status]
+	if cx.sc.Load() == nil {
+		status, _ := cx.ending()
+		return scopeErrs[status]
+	}
+	if sc := cx.settle(); sc != nil {
+		return scopeErrs[sc.status.Load()]
+	}
+	return nil
 }
 
 // Cause returns why cx has ended: what was passed to the function of
@@ -232,15 +260,10 @@ func (cx *Context) Err() error {
 // What ended it first counts. context.Cause(cx) is the same, also of contexts
 // that are derived from cx.
 func (cx *Context) Cause() error {
-	status, sc := cx.ending()
-	if status == scopeOpen {
-		return nil
+	if sc := cx.settle(); sc != nil {
+		return sc.cause
 	}
-	if sc == nil {
-		sc = cx.t.cx.scope()
-		cx.t.endScope(nil) // so that the next call says the same
-	}
-	return sc.cause
+	return nil
 }
 
 // Deadline returns the time at which cx will be cancelled, if there is one.
@@ -290,7 +313,7 @@ func (cx *Context) WithCancel() (*Context, context.CancelFunc) {
 // cause is context.Canceled.
 func (cx *Context) WithCancelCause() (*Context, context.CancelCauseFunc) {
 	child, sc := cx.derive(time.Time{}, nil)
-	return child, func(cause error) { sc.end(scopeCancelled, cause, nil) }
+	return child, func(cause error) { sc.close(scopeCancelled, cause, nil) }
 }
 
 // WithTimeout is WithDeadline with a deadline of d from now.
@@ -350,7 +373,7 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	child.sc.Store(sc)
 	if at := nanosAt(deadline); deadline.IsZero() {
 	} else if at <= nanos() {
-		sc.end(scopeExpired, late, w)
+		sc.close(scopeExpired, late, w)
 	} else {
 		sc.arm(w, at)
 	}

@@ -33,7 +33,7 @@ type Group struct {
 	// Guarded by the crew's lock.
 	limit     int // negative: none
 	keepGoing bool
-	cancelled bool  // by Cancel or CancelCause
+	cancelled bool  // by Cancel or CancelCause, before anything else
 	failed    bool  // and the others have been told
 	closed    bool  // the function and all tasks have ended
 	first     error // of a task or of the function
@@ -171,8 +171,8 @@ func (g *Group) SetLimit(n int) {
 }
 
 // KeepGoing makes the group only a bound for the lifetime of its tasks: one that
-// fails leaves the others alone, and WithGroup does not return its error. If
-// nobody joins the task, the error goes to Config.Unhandled. It is for a server's
+// fails leaves the others alone, and WithGroup returns no error but that of its
+// function. If nobody joins the task, the error goes to Config.Unhandled. It is for a server's
 // connections, and for results that are taken one by one; see JoinSet.
 func (g *Group) KeepGoing() {
 	g.tasks.gate.mu.Lock()
@@ -187,9 +187,11 @@ func (g *Group) Cancel() { g.CancelCause(nil) }
 // CancelCause is Cancel with a reason; see Context.Cause. WithGroup does not
 // return it.
 func (g *Group) CancelCause(cause error) {
-	g.tasks.gate.mu.Lock()
-	g.cancelled = true
-	g.tasks.gate.mu.Unlock()
+	if g.cx.Err() == nil { // else something else was first
+		g.tasks.gate.mu.Lock()
+		g.cancelled = true
+		g.tasks.gate.mu.Unlock()
+	}
 	g.stop(cause)
 }
 
@@ -278,7 +280,7 @@ func (g *Group) takes(t *task, err error, gaveIn bool) bool {
 		return false
 	}
 	if gaveIn {
-		if g.quit == nil && !g.told(t) {
+		if g.quit == nil && !g.keepGoing && !g.told(t) {
 			g.quit = err
 		}
 		return false

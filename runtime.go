@@ -239,7 +239,9 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 
 // refuse ends a new task that will not begin, with err.
 func (rt *Runtime) refuse(t *task, err error) {
-	t.id, t.w = rt.nextID(), rt.workers[0]
+	if t.w == nil { // a blocking call has its own, which who cancels it may read by now
+		t.id, t.w = rt.nextID(), rt.workers[0]
+	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(t.ident())
 	}

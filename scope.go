@@ -83,7 +83,18 @@ func (sc *scope) end(status uint32, cause error, from *worker) {
 	sc.t.wake(from)
 }
 
-func (sc *scope) cancel() { sc.end(scopeCancelled, nil, nil) }
+func (sc *scope) cancel() { sc.close(scopeCancelled, nil, nil) }
+
+// close is end, unless what the scope is in has ended before: then it ends as
+// that has.
+func (sc *scope) close(status uint32, cause error, from *worker) {
+	if sc.parent != nil && sc.shield == nil {
+		if outer, at := sc.parent.ending(); outer != scopeOpen {
+			status, cause = outer, sc.t.causeIn(at)
+		}
+	}
+	sc.end(status, cause, from)
+}
 
 // propose sets the cause for the case that the task is cancelled by its handle,
 // unless there is one.
@@ -109,7 +120,7 @@ func (sc *scope) arm(w *worker, at int64) {
 }
 
 // expire implements expirer.
-func (sc *scope) expire(from *worker) { sc.end(scopeExpired, sc.late, from) }
+func (sc *scope) expire(from *worker) { sc.close(scopeExpired, sc.late, from) }
 
 // doneChan returns the channel that is closed when the scope ends.
 func (sc *scope) doneChan() <-chan struct{} {
