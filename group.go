@@ -242,34 +242,48 @@ func (g *Group) hasRoom() bool {
 
 // enter makes t a member, waiting for room if the caller can.
 func (g *Group) enter(t *task, s Spawner) error {
+	gate := &g.tasks.gate
+	gate.mu.Lock()
+	late := g.closed
+	room := g.hasRoom() && gate.first == nil
+	if room && !late {
+		g.tasks.add(t)
+	}
+	gate.mu.Unlock()
+	switch {
+	case late:
+		return g.late(t)
+	case !room:
+		return g.enterLater(t, s)
+	}
+	return nil
+}
+
+func (g *Group) enterLater(t *task, s Spawner) error {
+	cx := waiterOf(s)
+	if cx == nil {
+		return ErrBusy
+	}
 	late := false
-	add := func() {
+	place := &entering{gate: &g.tasks.gate, reason: waitsGroup, fits: g.hasRoom, enter: func() {
 		if late = g.closed; !late {
 			g.tasks.add(t)
 		}
-	}
-	gate := &g.tasks.gate
-	gate.mu.Lock()
-	room := g.hasRoom() && gate.first == nil
-	if room {
-		add()
-	}
-	gate.mu.Unlock()
-	if !room {
-		cx := waiterOf(s)
-		if cx == nil {
-			return ErrBusy
-		}
-		if _, err := Await(cx, &entering{gate: gate, reason: waitsGroup, fits: g.hasRoom, enter: add}); err != nil {
-			t.state.cancel(0) // with the caller
-			return err
-		}
+	}}
+	if _, err := Await(cx, place); err != nil {
+		t.state.cancel(0) // with the caller
+		return err
 	}
 	if late {
-		t.state.cancel(taskByContext)
-		return context.Canceled
+		return g.late(t)
 	}
 	return nil
+}
+
+// late is for tasks that come after the end of the group.
+func (g *Group) late(t *task) error {
+	t.state.cancel(taskByContext)
+	return context.Canceled
 }
 
 // takes decides what the error of a task means for the group; see crew.takes.

@@ -1,0 +1,162 @@
+package async_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"example.com/async"
+)
+
+func ExampleWithGroup() {
+	err := async.Run(func(cx *async.Context) error {
+		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+			async.Go(g, func(cx *async.Context) error {
+				err := async.Sleep(cx, time.Hour)
+				fmt.Println(err, "because:", cx.Cause())
+				return err
+			})
+			async.Go(g, func(cx *async.Context) error {
+				async.Sleep(cx, time.Millisecond)
+				return errors.New("no such page")
+			})
+			return nil // both have ended when WithGroup returns
+		})
+	})
+	fmt.Println(err)
+	// Output:
+	// context canceled because: no such page
+	// no such page
+}
+
+func ExampleGroup_SetLimit() {
+	async.Run(func(cx *async.Context) error {
+		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+			g.SetLimit(2)
+			for i := range 5 {
+				async.Go(g, func(cx *async.Context) error { // waits while two are under way
+					fmt.Println("page", i)
+					return async.Yield(cx)
+				})
+			}
+			return nil
+		})
+	})
+	// Unordered output:
+	// page 0
+	// page 1
+	// page 2
+	// page 3
+	// page 4
+}
+
+func ExampleGroup_Try() {
+	async.Run(func(cx *async.Context) error {
+		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+			g.SetLimit(1)
+			async.Go(g, func(cx *async.Context) error { return async.Sleep(cx, time.Millisecond) })
+			h := async.Go(g.Try(), async.Yield)
+			_, ended, err := h.TryAwait()
+			fmt.Println(ended, errors.Is(err, async.ErrBusy))
+			return nil
+		})
+	})
+	// Output: true true
+}
+
+// Results as they come. With KeepGoing the failure of one leaves the others alone.
+func ExampleJoinSet() {
+	async.Run(func(cx *async.Context) error {
+		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+			g.KeepGoing()
+			var set async.JoinSet[string]
+			for _, ms := range []int{30, 0, 15} {
+				set.Add(async.Spawn(g, func(cx *async.Context) (string, error) {
+					if ms == 0 {
+						return "", errors.New("nothing to wait for")
+					}
+					d := time.Duration(ms) * time.Millisecond
+					return fmt.Sprint("after ", d), async.Sleep(cx, d)
+				}))
+			}
+			for h, err := range set.All(cx) {
+				if err != nil {
+					return err // cx has ended
+				}
+				fmt.Println(h.Await(cx))
+			}
+			return nil
+		})
+	})
+	// Output:
+	//  nothing to wait for
+	// after 15ms <nil>
+	// after 30ms <nil>
+}
+
+// Code of net/http or another library that has a context.Context of its own: what
+// it starts ends with that.
+func ExampleRuntime_Under() {
+	rt := newRuntime()
+	defer rt.Shutdown(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond) // or r.Context()
+	defer cancel()
+	_, err := async.BlockOn(rt.Under(ctx), func(cx *async.Context) (async.None, error) {
+		return async.None{}, async.Sleep(cx, time.Hour)
+	})
+	fmt.Println(err)
+	// Output: context deadline exceeded
+}
+
+func ExampleContext_Under() {
+	async.Run(func(cx *async.Context) error {
+		var child *async.JoinHandle[async.None]
+		parent := async.Go(cx, func(cx *async.Context) error {
+			child = async.Go(cx.Under(cx), func(cx *async.Context) error { return async.Sleep(cx, time.Hour) })
+			return nil
+		})
+		parent.Await(cx)
+		_, err := child.Await(cx)
+		fmt.Println(err)
+		return nil
+	})
+	// Output: context canceled
+}
+
+func ExampleContext_WithCancelCause() {
+	async.Run(func(cx *async.Context) error {
+		child, cancel := cx.WithCancelCause()
+		cancel(errors.New("the client has left"))
+		fmt.Println(async.Sleep(child, time.Hour))
+		fmt.Println(child.Cause())
+		fmt.Println(context.Cause(child))
+		return nil
+	})
+	// Output:
+	// context canceled
+	// the client has left
+	// the client has left
+}
+
+func ExampleContext_WithoutCancel() {
+	async.Run(func(cx *async.Context) error {
+		h := async.Go(cx, func(cx *async.Context) error {
+			defer func() {
+				cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)
+				defer cancel()
+				err := async.Sleep(cx, time.Millisecond) // says goodbye
+				fmt.Println("cleaned up:", err)
+			}()
+			return async.Sleep(cx, time.Hour)
+		})
+		async.Yield(cx) // it begins to sleep
+		h.Cancel()
+		_, err := h.Await(cx)
+		fmt.Println(err)
+		return nil
+	})
+	// Output:
+	// cleaned up: <nil>
+	// context canceled
+}

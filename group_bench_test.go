@@ -1,0 +1,84 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A group of tasks that do nothing, against goroutines and a sync.WaitGroup.
+func BenchmarkGroup(b *testing.B) {
+	for _, n := range []int{1, 10, 1000} {
+		b.Run(fmt.Sprintf("tasks=%d/goroutines", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				var wg sync.WaitGroup
+				for range n {
+					wg.Go(func() { _ = ctx.Err() })
+				}
+				wg.Wait()
+				cancel(nil)
+			}
+		})
+		for kind, spawn := range map[string]func(g *Group){
+			"futures":  func(g *Group) { SpawnFuture(g, Ready(1)) },
+			"straight": func(g *Group) { Go(g, func(cx *Context) error { return nil }) },
+		} {
+			b.Run(fmt.Sprintf("tasks=%d/%s", n, kind), func(b *testing.B) {
+				b.ReportAllocs()
+				rt := benchRuntime(b)
+				_, err := Go(rt, func(cx *Context) error {
+					for b.Loop() {
+						if err := WithGroup(cx, func(_ *Context, g *Group) error {
+							for range n {
+								spawn(g)
+							}
+							return nil
+						}); err != nil {
+							return err
+						}
+					}
+					return nil
+				}).Wait(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+// Cancelling a group whose tasks sleep: ns/task is the same however many they are.
+func BenchmarkCancelMany(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("tasks=%d", n), func(b *testing.B) {
+			rt := benchRuntime(b)
+			var took time.Duration
+			for range b.N {
+				_, err := Go(rt, func(cx *Context) error {
+					var begun time.Time
+					err := WithGroup(cx, func(cx *Context, g *Group) error {
+						for range n {
+							SpawnFuture(g, NewSleep(time.Hour))
+						}
+						for range n/pollsPerRound + 2 {
+							Yield(cx) // they begin to sleep
+						}
+						begun = time.Now()
+						g.Cancel()
+						return nil
+					})
+					took += time.Since(begun)
+					return err
+				}).Wait(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(took)/float64(b.N)/float64(n), "ns/task")
+		})
+	}
+}
