@@ -22,9 +22,9 @@ type BlockingConfig struct {
 // until there is room, or until it is cancelled, which is then the result. With
 // any other s the result is ErrBusy at once.
 //
-// Cancelling the handle takes a call that is still queued out of the queue, with
-// its Context's error as the result. A call that runs goes on; if it should end early,
-// hand it a context, for which a Context serves: context.WithTimeout(cx, d).
+// Cancelling the handle takes a call that is still queued out of the queue; the
+// result is then its Context's error. A call that runs goes on; if it should end
+// early, hand it a context, for which a Context serves: context.WithTimeout(cx, d).
 // Shutdown cancels what is queued at its third stage, and waits for what runs.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	rt, w := s.spawner()
@@ -72,6 +72,10 @@ func (c *call[T]) placeInPool() *callPlace { return &c.place }
 
 // poll runs the call. The worker is nil: it is a goroutine of the pool.
 func (c *call[T]) poll(*worker) bool {
+	if c.state.cancelled() { // before it was queued, or a moment ago
+		c.abort(nil, c.cx.Err())
+		return true
+	}
 	returned := false
 	var (
 		v   T
@@ -171,15 +175,13 @@ func (p *callPool) submit(c *callPlace, outside bool) error {
 	switch {
 	case p.rt.closing.Load() || outside && p.rt.draining.Load():
 		err = ErrShutdown
-	case c.t.state.cancelled():
-		err = c.t.cx.Err()
 	case !p.hasRoom() || p.room.first != nil:
 		err = ErrBusy
 	default:
 		p.push(c)
 	}
 	p.room.mu.Unlock()
-	if err != nil && err != ErrBusy {
+	if err == ErrShutdown {
 		c.t.body.abort(nil, err)
 	}
 	return err

@@ -21,7 +21,7 @@ import (
 // A Context may be used only by the code that it was given to, on its
 // goroutine, and while that runs: everything that waits, polls or spawns
 // panics elsewhere, and says so. The methods of context.Context alone (and
-// AfterFunc) may be called from any goroutine at any time, so that a Context
+// Cause and AfterFunc) may be called from any goroutine at any time, so that a Context
 // can be handed to code that only knows those.
 type Context struct {
 	t *task
@@ -243,8 +243,8 @@ func (cx *Context) settle() *scope {
 // Err returns context.Canceled once the task or cx was cancelled,
 // context.DeadlineExceeded once the deadline of cx has passed, and else nil.
 func (cx *Context) Err() error {
-	if cx.sc.Load() == nil {
-		status, _ := cx.ending()
+	if c := cx.t.crew(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
+		status, _ := cx.ending() // which can only end in one way: there is no need to keep it
 		return scopeErrs[status]
 	}
 	if sc := cx.settle(); sc != nil {

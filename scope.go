@@ -14,11 +14,18 @@ import (
 type scope struct {
 	t        *task    // woken when the scope ends
 	parent   *Context // nil in the scope of a task's own Context
-	shield   *Runtime // not nil: what ends the parent does not end the scope, until this runtime ends its workers
 	deadline time.Time
-	late     error         // the cause, if it expires; of a task's own Context, if the handle cancels it, and then guarded by mu
-	status   atomic.Uint32 // written under mu
-	cause    error         // why it has ended; written before status, once
+
+	// shield is not nil in the scope of WithoutCancel: what ends the parent does
+	// not end it, until this runtime ends its workers.
+	shield *Runtime
+
+	// late is the cause if the scope expires; in that of a task's own Context, if
+	// the handle cancels the task, and then it is guarded by mu.
+	late error
+
+	status atomic.Uint32 // written under mu
+	cause  error         // why it has ended; written once, before status
 
 	mu      sync.Mutex
 	alarm   alarm

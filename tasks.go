@@ -23,8 +23,9 @@ type TaskInfo struct {
 	// blocking call "blocking" or "queued".
 	State string
 
-	// What a task waits for: "time", "read", "write", "task", "group" (the end
-	// of one, or room in it), "blocking call", "its turn", or "future" for what this package does not know.
+	// What a task waits for: "time", "read", "write", "task", "group" (its end,
+	// or room in it), "blocking call", "its turn", or "future" for what this
+	// package does not know.
 	Waits string
 
 	// For is how long it has waited, to a few milliseconds.

@@ -247,6 +247,26 @@ func TestUnderWhileItEnds(t *testing.T) {
 	}
 }
 
+// A call whose context ends while its spawner waits for room in the queue does
+// not begin when there is some.
+func TestUnderEndsBeforeThereIsRoom(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
+	ctx, cancel := context.WithCancel(context.Background())
+	h := Go(rt, func(cx *Context) error {
+		_, err := SpawnBlocking(cx.Under(ctx), func() (int, error) { t.Error("it ran"); return 2, nil }).Await(cx)
+		return err
+	})
+	eventually(t, func() bool { return waiting(h) })
+	cancel()
+	release()
+	_, err := join(t, h)
+	require.Equal(t, context.Canceled, err)
+	_, err = join(t, queued)
+	require.NoError(t, err)
+}
+
 // A handler of net/http that serves its requests in tasks.
 func TestUnderRequest(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
