@@ -121,7 +121,8 @@ func TestBlockingQueueFull(t *testing.T) {
 
 // Room that somebody was given who then no longer wants it goes to the next.
 func TestBlockingPassesRoomOn(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Unhandled: r.add})
 	for range 200 {
 		release := occupy(t, rt, 1)
 		queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
@@ -143,6 +144,8 @@ func TestBlockingPassesRoomOn(t *testing.T) {
 			}
 		}
 	}
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Zero(t, r.count(), "a call that did not begin since its spawner was cancelled has not failed")
 }
 
 func TestBlockingCancel(t *testing.T) {

@@ -253,13 +253,15 @@ func TestUnderEndsBeforeThereIsRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
 	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
-	ctx, cancel := context.WithCancel(context.Background())
+	cancels := make(chan context.CancelFunc, 1)
 	h := Go(rt, func(cx *Context) error {
-		_, err := SpawnBlocking(cx.Under(ctx), func() (int, error) { t.Error("it ran"); return 2, nil }).Await(cx)
+		inner, cancel := cx.WithCancel()
+		cancels <- cancel
+		_, err := SpawnBlocking(cx.Under(inner), func() (int, error) { t.Error("it ran"); return 2, nil }).Await(cx)
 		return err
 	})
-	eventually(t, func() bool { return waiting(h) })
-	cancel()
+	eventually(t, func() bool { return h.info(nil).Waits == "blocking call" })
+	receive(t, cancels)()
 	release()
 	_, err := join(t, h)
 	require.Equal(t, context.Canceled, err)
