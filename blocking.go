@@ -45,7 +45,7 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 		c.abort(nil, ErrBusy)
 	default:
 		if _, err := Await(cx, rt.calls.entrance(&c.place)); err != nil {
-			c.state.cancel(0) // with the caller
+			c.cancelCause(err) // with the caller
 			c.abort(nil, err)
 		}
 	}

@@ -271,7 +271,7 @@ func (g *Group) enterLater(t *task, s Spawner) error {
 		}
 	}}
 	if _, err := Await(cx, place); err != nil {
-		t.state.cancel(0) // with the caller
+		t.cancelCause(err) // with the caller
 		return err
 	}
 	if late {

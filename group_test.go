@@ -585,6 +585,30 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	require.NoError(t, err, "who was refused has not failed the group")
 }
 
+// Nobody need look at a task that did not begin because its spawner gave up.
+func TestSpawnersThatGiveUp(t *testing.T) {
+	r := new(reports)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	SpawnBlocking(rt, func() (int, error) { return 1, nil })
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(1)
+			Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			short, cancel := cx.WithTimeout(time.Millisecond)
+			defer cancel()
+			call := SpawnBlocking(short, func() (int, error) { return 2, nil })
+			Spawn(cx.Under(short), func(cx *Context) (*JoinHandle[None], error) { return Go(g, Yield), nil })
+			_, ended, err := call.TryAwait()
+			g.Cancel()
+			return expect(ended && err == context.DeadlineExceeded, "%v, %v", ended, err)
+		})
+	})
+	release()
+	require.NoError(t, rt.Shutdown(context.Background()))
+	require.Zero(t, r.count())
+}
+
 // Tasks wait for room in a group; some are cancelled, and the group is, at last.
 func TestGroupLimitPassesRoomOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})

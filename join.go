@@ -135,11 +135,13 @@ func (h *JoinHandle[T]) Cancel() { h.cancel(0) }
 
 // CancelCause is Cancel with a reason, which the task finds in cx.Cause and
 // context.Cause(cx). A nil cause is context.Canceled.
-func (h *JoinHandle[T]) CancelCause(cause error) {
-	if !h.state.cancelled() && !h.state.done() {
-		h.cx.scope().propose(cause)
+func (h *JoinHandle[T]) CancelCause(cause error) { h.cancelCause(cause) }
+
+func (t *task) cancelCause(cause error) {
+	if !t.state.cancelled() && !t.state.done() {
+		t.cx.scope().propose(cause)
 	}
-	h.cancel(0)
+	t.cancel(0)
 }
 
 // cancel cancels the task; see taskState.cancel.
