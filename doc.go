@@ -6,8 +6,9 @@
 // straight-line code (Go, Spawn), which runs in a coroutine and awaits, or a
 // plain Future (SpawnFuture), which is polled. Both reach their worker through
 // a Context, the first argument of whatever waits. A JoinHandle is a task's
-// result; a Waker makes a task be polled again. BlockOn, JoinHandle.Wait and
-// NewWaker connect the pool to goroutines and to other loops.
+// result, and a Group bounds the lifetime of several; a Waker makes a task be
+// polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
+// goroutines and to other loops.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that
 // the goroutines of the program keep their processors while workers wait in the
@@ -30,5 +31,5 @@
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
 // are its tools; reactor.go, source.go and tcp.go are what waits for sockets;
 // runtime.go and shutdown.go start and end it all; metrics.go, tasks.go and
-// stall.go show what goes on. docs/design.md says why it is so.
+// stall.go show what goes on; scope.go, under.go and group.go cancel. docs/design.md says why it is so.
 package async
