@@ -42,6 +42,12 @@ const (
 	waitsRead
 	waitsWrite
 	waitsYield
+	waitsLock
+	waitsPermits
+	waitsCond
+	waitsBarrier
+	waitsGroup
+	waitsNotify
 )
 
 var waitReasons = [...]string{
@@ -54,6 +60,12 @@ var waitReasons = [...]string{
 	waitsRead:    "read",
 	waitsWrite:   "write",
 	waitsYield:   "its turn",
+	waitsLock:    "lock",
+	waitsPermits: "permits",
+	waitsCond:    "condition",
+	waitsBarrier: "barrier",
+	waitsGroup:   "wait group",
+	waitsNotify:  "notification",
 }
 
 func (r waitReason) String() string { return waitReasons[r] }

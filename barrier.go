@@ -1,0 +1,75 @@
+package async
+
+import "context"
+
+// A Barrier makes a number of parties wait for each other: nobody passes before
+// all have come. It may be used again and again. It is made by NewBarrier and must
+// not be copied. All methods may be called by tasks and goroutines at the same
+// time.
+type Barrier struct {
+	parties int
+	list    waitlist
+}
+
+// NewBarrier returns a Barrier of n parties. It panics if n is less than 1.
+func NewBarrier(n int) *Barrier {
+	if n < 1 {
+		panic("async: NewBarrier needs at least one party")
+	}
+	return &Barrier{parties: n}
+}
+
+// Wait waits until all parties have come. For one of them, the last to come, it
+// reports that it is the leader.
+//
+// If cx is cancelled it returns cx.Err(), and the party counts as not having come:
+// the others wait for another one in its place. If all had come already, they have
+// passed, and only this one does not learn of it.
+func (b *Barrier) Wait(cx *Context) (leader bool, err error) { return Await(cx, b.WaitFuture()) }
+
+// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
+// only if ctx ends, with ctx.Err(). It panics in tasks.
+func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
+	mustNotBlock("Barrier.WaitBlocking", "b.Wait(cx)")
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	return waitBlocking(ctx, b.WaitFuture())
+}
+
+// WaitFuture returns Wait as a future. The party comes at the first Poll; given
+// up, by the future's method Cancel, it counts as not having come.
+func (b *Barrier) WaitFuture() Future[bool] { return &barrierFuture{b: b} }
+
+type barrierFuture struct {
+	b *Barrier
+	w waiter
+}
+
+func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
+	t := cx.waker(waitsBarrier)
+	list := &f.b.list
+	var chosen chosenTasks
+	list.mu.Lock()
+	switch {
+	case f.w.phase == waiterChosen:
+		list.leave(&f.w)
+	case f.w.phase == waiterOut && list.n+1 == f.b.parties:
+		leader = true
+		list.chooseAll(&chosen)
+	default:
+		list.join(&f.w, t)
+		err = ErrPending
+	}
+	list.mu.Unlock()
+	chosen.wake()
+	return leader, err
+}
+
+// Cancel implements canceller. There is no baton: what opened the barrier opened
+// it for all.
+func (f *barrierFuture) Cancel() {
+	f.b.list.mu.Lock()
+	f.b.list.leave(&f.w)
+	f.b.list.mu.Unlock()
+}

@@ -1,0 +1,233 @@
+package async
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMutexByHand(t *testing.T) {
+	wait := waitersOf(t)
+	var m Mutex
+	require.True(t, m.TryLock())
+	require.False(t, m.TryLock())
+	a, b := wait(m.LockFuture()), wait(m.LockFuture())
+	require.False(t, a.ready(t), "polled without a wake")
+	m.Unlock()
+	require.True(t, a.woken())
+	require.False(t, b.woken())
+	require.False(t, b.ready(t), "it is not its turn")
+	require.True(t, a.ready(t))
+	m.Unlock()
+	require.True(t, b.ready(t))
+	m.Unlock()
+	require.Zero(t, m.state.bits.Load())
+	require.Zero(t, m.list.n)
+}
+
+// The first of those who wait is overtaken at most mutexTurns times, however late
+// it comes after it was woken.
+func TestMutexTurns(t *testing.T) {
+	wait := waitersOf(t)
+	var m Mutex
+	m.TryLock()
+	waiters := []*handWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
+	for _, w := range waiters {
+		turns := 0
+		for m.Unlock(); m.TryLock(); m.Unlock() {
+			turns++
+		}
+		require.Equal(t, mutexTurns, turns)
+		require.True(t, w.woken())
+		require.True(t, w.ready(t), "it was handed over")
+	}
+	m.Unlock()
+	require.Zero(t, m.state.bits.Load())
+}
+
+// Nor is it woken in vain more than mutexTries times.
+func TestMutexTries(t *testing.T) {
+	wait := waitersOf(t)
+	var m Mutex
+	m.TryLock()
+	waiters := []*handWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
+	for _, w := range waiters {
+		tries := 0
+		for m.Unlock(); m.TryLock(); m.Unlock() {
+			require.True(t, w.woken())
+			require.False(t, w.ready(t))
+			tries++
+		}
+		require.Equal(t, mutexTries, tries)
+		require.True(t, w.ready(t))
+	}
+}
+
+// A promise ends with the one to whom it was made.
+func TestMutexPromiseEnds(t *testing.T) {
+	wait := waitersOf(t)
+	var m Mutex
+	m.TryLock()
+	a, b := wait(m.LockFuture()), wait(m.LockFuture())
+	for range mutexTries {
+		m.Unlock()
+		m.TryLock()
+		a.ready(t)
+	}
+	a.cancel()
+	m.Unlock()
+	require.True(t, m.TryLock(), "nothing was promised to the second")
+	require.False(t, b.ready(t))
+	b.cancel()
+	m.Unlock()
+	require.Zero(t, m.state.bits.Load())
+}
+
+// Under permanent contention of tasks nobody waits for more turns than the bound
+// of all who were before it.
+func TestMutexNobodyStarves(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	const tasks, turnsEach = 6, 1500
+	var m Mutex
+	var turns, worst int
+	var all []*JoinHandle[None]
+	for i := range tasks {
+		all = append(all, Go(aimAt(rt, i%2), func(cx *Context) error {
+			for j := range turnsEach {
+				m.list.mu.Lock()
+				begun := turns // a little early: that counts against the promise
+				m.list.mu.Unlock()
+				if err := m.Lock(cx); err != nil {
+					return err
+				}
+				m.list.mu.Lock()
+				worst = max(worst, turns-begun)
+				turns++
+				m.list.mu.Unlock()
+				if j%3 == i%3 {
+					Yield(cx)
+				}
+				m.Unlock()
+			}
+			return nil
+		}))
+	}
+	for _, h := range all {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	require.Equal(t, tasks*turnsEach, turns)
+	t.Log("the longest wait, in turns:", worst)
+	require.LessOrEqual(t, worst, tasks*(mutexTurns+1))
+}
+
+func TestMutexExcludes(t *testing.T) {
+	var m Mutex
+	inside, uses := 0, 0
+	n := contend(t, 300, m.Lock, m.LockBlocking, m.LockFuture,
+		func() {
+			if inside++; inside != 1 {
+				t.Error("two hold it")
+			}
+			uses++
+		},
+		func() { inside--; m.Unlock() })
+	require.GreaterOrEqual(t, n, int64(0))
+	require.Zero(t, m.state.bits.Load())
+	require.Zero(t, m.list.n)
+}
+
+// FuzzMutex lets a few actors use a mutex in any order, and checks what may be so
+// and that whoever waits is woken.
+func FuzzMutex(f *testing.F) {
+	const lock, poll, cancel, unlock, try = 0 << 4, 1 << 4, 2 << 4, 3 << 4, 4 << 4
+	f.Add([]byte{lock, lock | 1, lock | 2, unlock, poll | 1, unlock | 1, poll | 2})
+	f.Add([]byte{lock, lock | 1, unlock, try | 2, poll | 1, unlock | 2, try | 3, poll | 1, unlock | 3, try, poll | 1, unlock, try | 2, poll | 1, lock | 4, unlock | 2, try, cancel | 1, poll | 4})
+	f.Add([]byte{lock, lock | 1, lock | 2, unlock, cancel | 1, poll | 2, lock | 3, cancel | 3, unlock | 2})
+	f.Add([]byte{lock, lock | 1, lock | 2, cancel | 1, poll | 2, unlock, cancel | 2, try | 4})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var m Mutex
+		type actor struct {
+			w     *handWaiter
+			holds bool
+		}
+		actors := make([]actor, 6)
+		take := func(a *actor) {
+			for i := range actors {
+				require.False(t, actors[i].holds, "two hold it")
+			}
+			a.w, a.holds = nil, true
+		}
+		check := func() {
+			holder, waits, called, handed := 0, 0, 0, 0
+			for _, a := range actors {
+				switch {
+				case a.holds:
+					holder++
+				case a.w != nil:
+					waits++
+					if a.w.woken() {
+						called++
+					}
+					if a.w.f.(*lockFuture).w.phase == waiterChosen {
+						handed++
+						require.True(t, a.w.woken())
+					}
+				}
+			}
+			require.Equal(t, holder+handed == 1, m.state.locked())
+			require.LessOrEqual(t, holder+handed, 1)
+			require.Equal(t, waits-handed, m.list.n)
+			if waits > 0 && holder == 0 {
+				require.Positive(t, called, "it is free, and nobody comes for it")
+			}
+			if waits == 0 {
+				require.Zero(t, m.state.bits.Load()&^mutexLocked)
+			}
+		}
+		step := func(a *actor, op byte) {
+			switch {
+			case op == lock && a.w == nil && !a.holds:
+				a.w = newHandWaiter(m.LockFuture())
+				if a.w.ready(t) {
+					take(a)
+				}
+			case op == poll && a.w != nil:
+				if a.w.ready(t) {
+					take(a)
+				}
+			case op == cancel && a.w != nil:
+				a.w.cancel()
+				a.w = nil
+			case op == unlock && a.holds:
+				a.holds = false
+				m.Unlock()
+			case op == try && a.w == nil && !a.holds:
+				free := !m.state.locked()
+				require.Equal(t, free, m.TryLock())
+				if free {
+					take(a)
+				}
+			}
+			check()
+		}
+		for _, op := range ops {
+			step(&actors[int(op&15)%len(actors)], op&0x70)
+		}
+		for again := true; again; {
+			again = false
+			for i := range actors {
+				a := &actors[i]
+				again = again || a.holds || a.w != nil && a.w.woken()
+				step(a, unlock)
+				if a.w != nil && a.w.woken() {
+					step(a, poll)
+				}
+			}
+		}
+		for i := range actors {
+			require.Nil(t, actors[i].w, "forgotten")
+		}
+		require.Zero(t, m.state.bits.Load())
+	})
+}

@@ -1,0 +1,124 @@
+package async
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// A Once is a value that is made once, by the first who needs it, while the others
+// wait: sync.Once for code that awaits and may fail. The zero value is empty. It
+// must not be copied after first use. All methods may be called by tasks and
+// goroutines at the same time.
+type Once[T any] struct {
+	made atomic.Bool // v is there, for good
+	v    T
+	mu   Mutex // is held by the one who makes it
+}
+
+// Get returns the value if it has been made.
+func (o *Once[T]) Get() (v T, ok bool) {
+	if !o.made.Load() {
+		return v, false
+	}
+	return o.v, true
+}
+
+// Do returns the value, and has fn make it if there is none yet. While fn runs the
+// others wait. If fn fails or panics, Do does so too, and the next one tries with
+// a function of its own; the same if the code is cancelled in it. So Do returns an
+// error only if cx is cancelled, with cx.Err(), or if its own fn fails.
+//
+// fn must not call Do of the same Once: it would wait for itself.
+func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
+	if o.made.Load() && cx.callers() && cx.calm() {
+		return o.v, nil
+	}
+	if err := o.mu.Lock(cx); err != nil {
+		var zero T
+		return zero, err
+	}
+	defer o.mu.Unlock()
+	if o.made.Load() {
+		return o.v, nil
+	}
+	return o.keep(fn(cx))
+}
+
+// DoBlocking is Do for a goroutine outside the pool, which it parks while another
+// one makes the value. It panics in tasks.
+func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
+	mustNotBlock("Once.DoBlocking", "o.Do(cx, fn)")
+	if err := o.mu.LockBlocking(ctx); err != nil {
+		var zero T
+		return zero, err
+	}
+	defer o.mu.Unlock()
+	if o.made.Load() {
+		return o.v, nil
+	}
+	return o.keep(fn(ctx))
+}
+
+// keep makes v the value if err is nil.
+func (o *Once[T]) keep(v T, err error) (T, error) {
+	if err == nil {
+		o.v = v
+		o.made.Store(true)
+	}
+	return v, err
+}
+
+// DoFuture returns Do as a future, with a future in place of the function: make
+// returns it, and is called only when it is to be polled. Given up, by its method
+// Cancel, it gives that one up too, and lets the next one try.
+func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
+	return &onceFuture[T]{o: o, lock: lockFuture{m: &o.mu}, make: make}
+}
+
+type onceFuture[T any] struct {
+	o    *Once[T]
+	lock lockFuture
+	held bool // the lock is
+	make func() Future[T]
+	f    Future[T]
+}
+
+func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {
+	o := f.o
+	if !f.held {
+		if _, err := f.lock.Poll(cx); err != nil {
+			return v, err
+		}
+		f.held = true
+	}
+	if o.made.Load() {
+		f.unlock()
+		return o.v, nil
+	}
+	if f.f == nil {
+		f.f = f.make()
+	}
+	if v, err = f.f.Poll(cx); err != ErrPending {
+		v, err = o.keep(v, err)
+		f.f = nil
+		f.unlock()
+	}
+	return v, err
+}
+
+func (f *onceFuture[T]) unlock() {
+	f.held = false
+	f.o.mu.Unlock()
+}
+
+// Cancel implements canceller.
+func (f *onceFuture[T]) Cancel() {
+	if !f.held {
+		f.lock.Cancel()
+		return
+	}
+	defer f.unlock()
+	inner := f.f
+	f.f = nil
+	giveUp(inner)
+}
