@@ -51,7 +51,8 @@ func (a *attempt) begin() error {
 	if err != nil {
 		return err
 	}
-	a.open(fd)
+	a.c, a.base = a.net.newConn()
+	a.base.init(fd, a.net, nil, nil)
 	return a.base.connect(to)
 }
 
@@ -65,23 +66,23 @@ func (a *attempt) now() error {
 	return nil
 }
 
-// open makes the connection that will be of fd.
-func (a *attempt) open(fd int) {
-	switch a.net.proto {
+// newConn returns an empty connection of the network's type, and the part of
+// it that all types share.
+func (n *network) newConn() (Conn, *conn) {
+	switch n.proto {
 	case "tcp":
 		c := new(TCPConn)
-		a.c, a.base = c, &c.conn
+		return c, &c.conn
 	case "udp":
 		c := new(UDPConn)
-		a.c, a.base = c, &c.conn
+		return c, &c.conn
 	case "unix":
 		c := new(UnixConn)
-		a.c, a.base = c, &c.conn
+		return c, &c.conn
 	default:
 		c := newUnixDatagram()
-		a.c, a.base = c, &c.conn
+		return c, &c.conn
 	}
-	a.base.init(fd, a.net, nil, nil)
 }
 
 // Cancel implements canceller: nothing stays open.

@@ -307,9 +307,12 @@ func start(s Spawner, t *task) {
 	if d := s.details(); d != nil {
 		t.details.Store(d)
 	}
-	if w != nil {
+	switch pinned := workerOf(s); {
+	case pinned != nil:
+		rt.spawnOn(pinned, t)
+	case w != nil:
 		w.spawn(t)
-		return
+	default:
+		rt.spawn(t)
 	}
-	rt.spawn(t)
 }
