@@ -8,25 +8,25 @@ package async
 func (rt *Runtime) Workers() []Spawner {
 	all := make([]Spawner, len(rt.workers))
 	for i, w := range rt.workers {
-		all[i] = pinned{w}
+		all[i] = workerSpawner{w}
 	}
 	return all
 }
 
-// pinned is the Spawner of one worker.
-type pinned struct{ w *worker }
+// workerSpawner is the Spawner of one worker.
+type workerSpawner struct{ w *worker }
 
 var pinnedDetails = &details{local: true}
 
-func (p pinned) Named(name string) Spawner    { return &adorned{base: p, name: name} }
-func (p pinned) spawner() (*Runtime, *worker) { return p.w.rt, nil }
-func (p pinned) details() *details            { return pinnedDetails }
+func (p workerSpawner) Named(name string) Spawner    { return &adorned{base: p, name: name} }
+func (p workerSpawner) spawner() (*Runtime, *worker) { return p.w.rt, nil }
+func (p workerSpawner) details() *details            { return pinnedDetails }
 
 // workerOf returns the worker on which the tasks of s must run; nil if any
 // may.
 func workerOf(s Spawner) *worker {
 	switch s := s.(type) {
-	case pinned:
+	case workerSpawner:
 		return s.w
 	case *adorned:
 		return workerOf(s.base)
