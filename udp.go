@@ -137,8 +137,13 @@ func (c *UDPConn) wrapSend(addr netip.AddrPort, err error) error {
 	if err == nil || err == ErrPending {
 		return err // without the address, which would be an allocation
 	}
-	return c.wrapTo("write", net.UDPAddrFromAddrPort(addr), err)
+	return c.wrapTo("write", addrPortUDPAddr{addr}, err)
 }
+
+// addrPortUDPAddr is an address in an error.
+type addrPortUDPAddr struct{ netip.AddrPort }
+
+func (addrPortUDPAddr) Network() string { return "udp" }
 
 // pollSend sends p; its error is still to be wrapped.
 func (c *UDPConn) pollSend(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
@@ -225,11 +230,26 @@ func (c *UDPConn) ReadMsgUDP(cx *Context, p, oob []byte) (n, oobn, flags int, ad
 // WriteMsgUDPAddrPort sends p with ancillary data; addr is the zero value if
 // the connection was dialled to its peer.
 func (c *UDPConn) WriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr})
+}
+
+// WriteMsgUDP is WriteMsgUDPAddrPort; addr is nil if the connection was
+// dialled to its peer.
+func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if addr == nil {
+		return c.writeMsgTo(cx, p, oob, netip.AddrPort{}, nil)
+	}
+	to, err := udpAddrPort(addr)
+	if err != nil {
+		return 0, 0, c.wrapTo("write", addr, err)
+	}
+	return c.writeMsgTo(cx, p, oob, to, addr)
+}
+
+func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr) (n, oobn int, err error) {
 	var to unix.Sockaddr
-	var dst net.Addr
 	switch {
 	case addr.IsValid():
-		dst = net.UDPAddrFromAddrPort(addr)
 		if err = c.maySend(addr); err == nil {
 			to, err = sockaddrOf(addr, c.v6())
 		}
@@ -240,18 +260,6 @@ func (c *UDPConn) WriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.Add
 		return 0, 0, c.wrapTo("write", dst, err)
 	}
 	return c.writeMsg(cx, p, oob, to, dst)
-}
-
-// WriteMsgUDP is WriteMsgUDPAddrPort; addr is nil if the connection was
-// dialled to its peer.
-func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	var to netip.AddrPort
-	if addr != nil {
-		if to, err = udpAddrPort(addr); err != nil {
-			return 0, 0, c.wrapTo("write", addr, err)
-		}
-	}
-	return c.WriteMsgUDPAddrPort(cx, p, oob, to)
 }
 
 // PollReadBatch is ReadBatch without waiting.
