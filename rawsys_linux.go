@@ -2,6 +2,7 @@ package async
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -129,8 +130,10 @@ const maxBatch = 1024
 
 // prepare describes the messages to the kernel, but for the addresses.
 func (b *batch) prepare(ms []Message) {
-	b.hdrs = append(b.hdrs[:0], make([]mmsghdr, len(ms))...)
-	b.addrs = append(b.addrs[:0], make([]rawAddr, len(ms))...)
+	b.hdrs = slices.Grow(b.hdrs[:0], len(ms))[:len(ms)]
+	b.addrs = slices.Grow(b.addrs[:0], len(ms))[:len(ms)]
+	clear(b.hdrs)
+	clear(b.addrs)
 	b.iovs = b.iovs[:0]
 	for i := range ms {
 		for _, p := range ms[i].Buffers {
