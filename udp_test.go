@@ -442,7 +442,8 @@ func TestUDPManyReaders(t *testing.T) {
 	}
 }
 
-// On Linux the AddrPort forms, Read, Write and batches do not allocate.
+// On Linux the AddrPort forms, Read and Write do not allocate, nor do batches
+// for each message.
 func TestUDPAllocations(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := udpListen(t)
@@ -450,7 +451,7 @@ func TestUDPAllocations(t *testing.T) {
 	to := udpAddr(c)
 	cx, _ := newPollCx(t, rt)
 	p := make([]byte, 64)
-	out, in := udpMessages(4, 16), udpMessages(4, 16)
+	out, in := udpMessages(32, 16), udpMessages(32, 16)
 	for i := range out {
 		out[i].Addr = c.LocalAddr()
 	}
@@ -485,8 +486,9 @@ func TestUDPAllocations(t *testing.T) {
 		})
 		assert.NoError(t, failed, name)
 		if runtime.GOOS == "linux" {
-			// The race detector makes a sync.Pool forget a quarter.
-			assert.LessOrEqual(t, allocs, map[string]float64{"batch": 2}[name], name)
+			// A batch does not for each message, but the race detector makes a
+			// sync.Pool forget some.
+			assert.LessOrEqual(t, allocs, map[string]float64{"batch": 10}[name], name)
 		}
 	}
 }
