@@ -252,6 +252,9 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 // dial opens a socket for a connection to raddr, bound to laddr if it is not
 // nil, and returns what to connect it to.
 func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.Sockaddr, err error) {
+	if u, ok := laddr.(*net.UnixAddr); ok && u.Name == "" {
+		laddr = nil // Linux would give it a name
+	}
 	family, to, err := n.sockaddr(thisHost(n, raddr))
 	if err != nil {
 		return -1, nil, err

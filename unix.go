@@ -41,9 +41,6 @@ func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, erro
 	if err != nil {
 		return nil, wrapOp("dial", unnamed(name), addrOrNil(laddr), addrOrNil(raddr), err)
 	}
-	if laddr != nil && laddr.Name == "" {
-		laddr = nil
-	}
 	return &attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
 }
 

@@ -67,8 +67,12 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if e := raw.Control(func(old uintptr) { fd, err = duplicate(int(old)) }); e != nil {
-		return -1, e
+	closed := raw.Control(func(old uintptr) { fd, err = duplicate(int(old)) })
+	if _, ok := f.(*os.File); ok && closed != nil {
+		closed = os.ErrClosed // which package os does not say here
+	}
+	if closed != nil {
+		return -1, closed
 	}
 	return fd, err
 }
