@@ -10,11 +10,16 @@ import (
 // A Resolver looks up names, as net.Resolver does: it asks that, on a goroutine
 // of the runtime's blocking pool, and the caller waits through its Context.
 // Cancelling a look-up ends the wait; what it has found by then is dropped. The
-// zero value is like DefaultResolver. It must not be copied after its first use; any
-// number of tasks and goroutines may use it at once.
+// zero value is like DefaultResolver. It must not be copied after its first
+// use; any number of tasks and goroutines may use it at once.
+//
+// If Go's own resolver is used (see package net), a look-up that was cancelled
+// no longer waits for its server. That of the C library goes on to its end,
+// and Runtime.Shutdown waits for it.
 type Resolver struct {
-	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called on
-	// a goroutine outside the workers, where it may block.
+	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called
+	// on a goroutine outside the workers, where it may block. What it returns is
+	// closed when the look-up ends.
 	PreferGo     bool
 	StrictErrors bool
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
@@ -29,13 +34,27 @@ var DefaultResolver = &Resolver{}
 
 // resolver returns the net.Resolver that does the work.
 func (r *Resolver) resolver() *net.Resolver {
-	if r == nil || r == DefaultResolver {
-		return net.DefaultResolver
+	if r == nil {
+		r = DefaultResolver
 	}
 	r.once.Do(func() {
-		r.std = &net.Resolver{PreferGo: r.PreferGo, StrictErrors: r.StrictErrors, Dial: r.Dial}
+		r.std = &net.Resolver{PreferGo: r.PreferGo, StrictErrors: r.StrictErrors, Dial: r.dial}
 	})
 	return r.std
+}
+
+// dial connects to a server until the end of ctx, for which package net does
+// not look while it waits for an answer.
+func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := r.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	c, err := dial(ctx, network, address)
+	if err == nil {
+		context.AfterFunc(ctx, func() { c.Close() })
+	}
+	return c, err
 }
 
 // LookupHost returns the addresses of a host.
