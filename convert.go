@@ -17,7 +17,8 @@ import (
 func FileConn(f *os.File) (Conn, error) { return fromFile[Conn](f) }
 
 // FileListener is FileConn for listeners, as net.FileListener. Connections
-// that it accepts have TCP_NODELAY and keep-alive on, as usual, so f's will, too.
+// that arrive from then on have TCP_NODELAY and keep-alive on, as usual, also
+// those that are accepted through f.
 func FileListener(f *os.File) (Listener, error) { return fromFile[Listener](f) }
 
 // FilePacketConn is FileConn for sockets of messages, as net.FilePacketConn.
