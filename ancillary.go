@@ -41,11 +41,17 @@ func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int
 	return max(n, 0), callError("sendmsg", err)
 }
 
-// writeMsg awaits pollWriteMsg, which sends all ancillary data or nothing. dst
-// is what stands in an error.
-func (c *conn) writeMsg(cx *Context, p, oob []byte, to unix.Sockaddr, dst net.Addr) (n, oobn int, err error) {
-	n, err = c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollWriteMsg(cx, p, oob, to) })
-	if err != nil {
+// awaitWriteMsg awaits pollWriteMsg.
+func (c *conn) awaitWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
+	return c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollWriteMsg(cx, p, oob, to) })
+}
+
+// sendMsg is pollWriteMsg, awaitWriteMsg, or the like.
+type sendMsg func(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error)
+
+// writeMsg sends all ancillary data or nothing. dst is what stands in an error.
+func (c *conn) writeMsg(cx *Context, p, oob []byte, to unix.Sockaddr, dst net.Addr, send sendMsg) (n, oobn int, err error) {
+	if n, err = send(cx, p, oob, to); err != nil {
 		return n, 0, c.wrapTo("write", dst, err)
 	}
 	return n, len(oob), nil

@@ -28,7 +28,7 @@ func BenchmarkUDPEcho(b *testing.B) {
 			{"bound", benchUDPServer("net")},
 		} {
 			b.Run(fmt.Sprintf("window=%d/%s", window, s.name), func(b *testing.B) {
-				rt, err := New(Config{Workers: 1})
+				rt, err := New(Config{Workers: 1, Stalled: func(Stall) {}})
 				require.NoError(b, err)
 				defer rt.Shutdown(context.Background())
 				addr, stop := s.serve(b, rt)
@@ -77,7 +77,7 @@ func benchUDPServer(way string) func(b *testing.B, rt *Runtime) (string, func())
 
 // benchUDPClient runs in a runtime of its own.
 func benchUDPClient(b *testing.B, addr string, window int) {
-	rt, err := New(Config{Workers: 1})
+	rt, err := New(Config{Workers: 1, Stalled: func(Stall) {}})
 	require.NoError(b, err)
 	defer rt.Shutdown(context.Background())
 	h := Go(rt, func(cx *Context) error {

@@ -139,15 +139,11 @@ func TestFromListener(t *testing.T) {
 				if err := convTalk(cx, c, before); err != nil {
 					return err
 				}
-				a, err := Dial(cx, network, ln.Addr().String())
+				a, b, err := netConnect(cx, ln)
 				if err != nil {
 					return err
 				}
 				defer a.Close()
-				b, err := ln.Accept(cx)
-				if err != nil {
-					return err
-				}
 				defer b.Close()
 				if tc, ok := b.(*TCPConn); ok {
 					assert.NotZero(t, tcpOption(t, tc, unix.IPPROTO_TCP, unix.TCP_NODELAY))
@@ -269,15 +265,11 @@ func TestFiles(t *testing.T) {
 					return err
 				}
 				defer std.Close()
-				a, err := Dial(cx, network, again.Addr().String())
+				a, b, err := netConnect(cx, again)
 				if err != nil {
 					return err
 				}
 				defer a.Close()
-				b, err := again.Accept(cx)
-				if err != nil {
-					return err
-				}
 				defer b.Close()
 				return errors.Join(tcpWrite(cx, a, "x"), tcpExpect(cx, b, "x"))
 			}))

@@ -257,15 +257,11 @@ func TestListenConfigControlAndKeepAlive(t *testing.T) {
 			"tcp4", "127.0.0.1:0", "unix", filepath.Join(dir, "s"), "udp6", "[::1]:0", "unixgram", filepath.Join(dir, "g"),
 		}, seen)
 
-		a, err := Dial(cx, "tcp", ln.Addr().String())
+		a, b, err := netConnect(cx, ln)
 		if err != nil {
 			return err
 		}
 		defer a.Close()
-		b, err := ln.Accept(cx)
-		if err != nil {
-			return err
-		}
 		defer b.Close()
 		assert.Zero(t, tcpOption(t, b.(*TCPConn), unix.SOL_SOCKET, unix.SO_KEEPALIVE))
 		assert.NotZero(t, tcpOption(t, b.(*TCPConn), unix.IPPROTO_TCP, unix.TCP_NODELAY))

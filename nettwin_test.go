@@ -627,6 +627,19 @@ var (
 	_ netUDP = (*boundUDPConn)(nil)
 )
 
+// netConnect returns the ends of a new connection to a listener.
+func netConnect(cx *Context, ln Listener) (dialled, accepted Conn, err error) {
+	dialled, err = Dial(cx, ln.Addr().Network(), ln.Addr().String())
+	if err != nil {
+		return nil, nil, err
+	}
+	if accepted, err = ln.Accept(cx); err != nil {
+		dialled.Close()
+		return nil, nil, err
+	}
+	return dialled, accepted, nil
+}
+
 // netDir returns a directory with a short name, for the names of sockets must
 // not be long.
 func netDir(t testing.TB) string {

@@ -106,6 +106,13 @@ func (c *UDPConn) ReadFromUDP(cx *Context, p []byte) (int, *net.UDPAddr, error) 
 	return n, net.UDPAddrFromAddrPort(addr), nil
 }
 
+// PollPeekFrom is PeekFrom without waiting.
+func (c *UDPConn) PollPeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
+	var addr netip.AddrPort
+	n, err := c.pollRecv(cx, p, unix.MSG_PEEK, &addr)
+	return c.sender(n, addr, err)
+}
+
 // PeekFrom is ReadFrom, but the message stays there.
 func (c *UDPConn) PeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	var addr netip.AddrPort
@@ -227,26 +234,31 @@ func (c *UDPConn) ReadMsgUDP(cx *Context, p, oob []byte) (n, oobn, flags int, ad
 	return n, oobn, flags, addr, err
 }
 
+// PollWriteMsgUDPAddrPort is WriteMsgUDPAddrPort without waiting.
+func (c *UDPConn) PollWriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr}, c.pollWriteMsg)
+}
+
 // WriteMsgUDPAddrPort sends p with ancillary data; addr is the zero value if
 // the connection was dialled to its peer.
 func (c *UDPConn) WriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr})
+	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr}, c.awaitWriteMsg)
 }
 
 // WriteMsgUDP is WriteMsgUDPAddrPort; addr is nil if the connection was
 // dialled to its peer.
 func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	if addr == nil {
-		return c.writeMsgTo(cx, p, oob, netip.AddrPort{}, nil)
+		return c.writeMsgTo(cx, p, oob, netip.AddrPort{}, nil, c.awaitWriteMsg)
 	}
 	to, err := udpAddrPort(addr)
 	if err != nil {
 		return 0, 0, c.wrapTo("write", addr, err)
 	}
-	return c.writeMsgTo(cx, p, oob, to, addr)
+	return c.writeMsgTo(cx, p, oob, to, addr, c.awaitWriteMsg)
 }
 
-func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr) (n, oobn int, err error) {
+func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {
 	case addr.IsValid():
@@ -259,7 +271,7 @@ func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, ds
 	if err != nil {
 		return 0, 0, c.wrapTo("write", dst, err)
 	}
-	return c.writeMsg(cx, p, oob, to, dst)
+	return c.writeMsg(cx, p, oob, to, dst, send)
 }
 
 // PollReadBatch is ReadBatch without waiting.

@@ -313,6 +313,30 @@ func TestUDPPeekAndTruncation(t *testing.T) {
 	}))
 }
 
+func TestUDPPoll(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a := udpListen(t)
+	cx, wakes := newPollCx(t, rt)
+	p := make([]byte, 8)
+	_, _, _, _, err := a.PollReadMsgUDPAddrPort(cx, p, nil)
+	require.ErrorIs(t, err, ErrPending)
+	_, addr, err := a.PollReadFrom(cx, p)
+	require.ErrorIs(t, err, ErrPending)
+	require.Nil(t, addr)
+	n, _, err := a.PollWriteMsgUDPAddrPort(cx, []byte("poll"), nil, udpAddr(a))
+	require.NoError(t, err)
+	require.Equal(t, 4, n)
+	eventually(t, func() bool { return wakes.Load() > 0 })
+	n, addr, err = a.PollPeekFrom(cx, p)
+	require.NoError(t, err)
+	require.Equal(t, "poll", string(p[:n]))
+	require.Equal(t, a.LocalAddr(), addr)
+	n, _, _, from, err := a.PollReadMsgUDPAddrPort(cx, p, nil)
+	require.NoError(t, err)
+	require.Equal(t, "poll", string(p[:n]))
+	require.Equal(t, udpAddr(a), from)
+}
+
 // Promises: a cancelled read leaves the message, a cancelled write has sent
 // nothing, and both fail even if they could succeed at once.
 func TestUDPCancelled(t *testing.T) {

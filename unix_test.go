@@ -95,15 +95,11 @@ func TestUnixPacket(t *testing.T) {
 			return err
 		}
 		defer ln.Close()
-		a, err := Dial(cx, "unixpacket", name)
+		a, b, err := netConnect(cx, ln)
 		if err != nil {
 			return err
 		}
 		defer a.Close()
-		b, err := ln.Accept(cx)
-		if err != nil {
-			return err
-		}
 		defer b.Close()
 		// Registered, so that what is known of the socket counts.
 		if n, err := b.PollRead(cx, make([]byte, 8)); err != ErrPending {
@@ -409,6 +405,45 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 	}
 }
 
+// The Poll forms move the same without waiting.
+func TestUnixPollMsg(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	type poller interface {
+		PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+		PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+	}
+	for name, ends := range unixSenders(t) {
+		t.Run(name, func(t *testing.T) {
+			a, b := ends[0].(poller), ends[1].(poller)
+			ws, read := unixPipes(t, 1)
+			rights := unix.UnixRights(int(ws[0].Fd()))
+			cx, wakes := newPollCx(t, rt)
+			p, oob := make([]byte, 8), make([]byte, 64)
+			_, _, _, _, err := b.PollReadMsgUnix(cx, p, oob)
+			require.ErrorIs(t, err, ErrPending)
+			n, oobn, err := a.PollWriteMsgUnix(cx, []byte("poll"), rights, nil)
+			require.NoError(t, err)
+			require.Equal(t, 4, n)
+			require.Equal(t, len(rights), oobn)
+			ws[0].Close()
+			eventually(t, func() bool { return wakes.Load() > 0 })
+			n, oobn, _, _, err = b.PollReadMsgUnix(cx, p, oob)
+			require.NoError(t, err)
+			require.Equal(t, "poll", string(p[:n]))
+			fds := rightsIn(oob[:oobn])
+			require.Len(t, fds, 1)
+			unix.Close(fds[0])
+			require.Empty(t, read(0))
+
+			// Without descriptors, and not for another network's address.
+			_, _, err = a.PollWriteMsgUnix(cx, []byte("x"), nil, nil)
+			require.NoError(t, err)
+			_, _, err = a.PollWriteMsgUnix(cx, []byte("x"), nil, &net.UnixAddr{Name: "x", Net: "unix5"})
+			require.Error(t, err)
+		})
+	}
+}
+
 func TestUnixFilesCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, ends := range unixSenders(t) {
@@ -559,9 +594,11 @@ func TestUnixgramFromNobody(t *testing.T) {
 // A sender waits while the receiver's queue is full: with a peer, without one,
 // and when others have filled the queue, of which the sender hears nothing.
 func TestUnixgramFullQueue(t *testing.T) {
-	for _, dialled := range []bool{true, false} {
+	type how struct{ dialled, msg bool }
+	for _, how := range []how{{true, false}, {false, false}, {true, true}, {false, true}} {
 		for _, others := range []bool{true, false} {
-			t.Run(fmt.Sprintf("dialled: %v, filled by others: %v", dialled, others), func(t *testing.T) {
+			dialled := how.dialled
+			t.Run(fmt.Sprintf("%+v, filled by others: %v", how, others), func(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 2})
 				dir := netDir(t)
 				addr := &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"}
@@ -580,8 +617,15 @@ func TestUnixgramFullQueue(t *testing.T) {
 					return d
 				}
 				poll := func(cx *Context, d *UnixDatagram, p []byte) (int, error) {
-					if dialled {
+					switch {
+					case dialled && how.msg:
+						n, _, err := d.PollWriteMsgUnix(cx, p, nil, nil)
+						return n, err
+					case dialled:
 						return d.PollWrite(cx, p)
+					case how.msg:
+						n, _, err := d.PollWriteMsgUnix(cx, p, nil, addr)
+						return n, err
 					}
 					return d.PollWriteTo(cx, p, addr)
 				}

@@ -109,7 +109,7 @@ func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, e
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.pollSend(cx, p, to)
+	n, err := c.pollSend(cx, p, nil, to)
 	return n, c.wrapTo("write", addr, err)
 }
 
@@ -120,7 +120,7 @@ func (c *UnixDatagram) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollSend(cx, p, to) })
+	n, err := c.awaitSendMsg(cx, p, nil, to)
 	return n, c.wrapTo("write", addr, err)
 }
 
@@ -129,13 +129,26 @@ func (c *UnixDatagram) WriteToUnix(cx *Context, p []byte, addr *net.UnixAddr) (i
 	return c.WriteTo(cx, p, addr)
 }
 
-// pollSend sends p; its error is still to be wrapped. There is an event when a
-// message of this socket's has been received, but not when others' have filled
-// the receiver's queue.
-func (c *UnixDatagram) pollSend(cx *Context, p []byte, to unix.Sockaddr) (int, error) {
-	full := false
+// awaitSendMsg awaits pollSend.
+func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
+	return c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollSend(cx, p, oob, to) })
+}
+
+// pollSend sends p and ancillary data; its error is still to be wrapped. There
+// is an event when a message of this socket's has been received, but not when
+// others' have filled the receiver's queue.
+func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
+	full, call := false, "sendto"
+	if len(oob) > 0 {
+		call = "sendmsg"
+	}
 	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
-		err := unix.Sendto(fd, p, 0, to)
+		var err error
+		if len(oob) > 0 {
+			_, err = unix.SendmsgN(fd, p, oob, to, 0)
+		} else {
+			err = unix.Sendto(fd, p, 0, to)
+		}
 		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
 			err = unix.EAGAIN
 		}
@@ -148,7 +161,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p []byte, to unix.Sockaddr) (int, e
 		c.full.succeeded()
 	}
 	if err != nil {
-		return 0, callError("sendto", err)
+		return 0, callError(call, err)
 	}
 	return len(p), nil
 }

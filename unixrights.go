@@ -16,12 +16,17 @@ func (c *conn) unixAddr(sa unix.Sockaddr) *net.UnixAddr {
 	return nil
 }
 
+func (c *conn) pollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	n, oobn, flags, from, err := c.pollReadMsg(cx, p, oob)
+	return n, oobn, flags, c.unixAddr(from), err
+}
+
 func (c *conn) readMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	n, oobn, flags, from, err := c.readMsg(cx, p, oob)
 	return n, oobn, flags, c.unixAddr(from), err
 }
 
-func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {
 	case c.net.kind == unix.SOCK_DGRAM && c.raddr != nil && addr != nil:
@@ -34,11 +39,11 @@ func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, 
 	if err != nil {
 		return 0, 0, c.wrapTo("write", addr, err)
 	}
-	return c.writeMsg(cx, p, oob, to, addrOrNil(addr))
+	return c.writeMsg(cx, p, oob, to, addrOrNil(addr), send)
 }
 
 // sendFiles sends p and descriptors of the files.
-func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File) (n int, err error) {
+func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) (n int, err error) {
 	// Duplicates, because the files may be closed while this waits.
 	fds := make([]int, 0, len(files))
 	defer func() {
@@ -53,11 +58,11 @@ func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File) (n int, err er
 		}
 		fds = append(fds, fd)
 	}
-	if len(fds) == 0 {
-		n, _, err = c.writeMsg(cx, p, nil, nil, c.raddr)
-	} else {
-		n, _, err = c.writeMsg(cx, p, unix.UnixRights(fds...), nil, c.raddr)
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
 	}
+	n, _, err = c.writeMsg(cx, p, oob, nil, c.raddr, send)
 	return n, err
 }
 
@@ -119,11 +124,21 @@ func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, 
 	return c.readMsgUnix(cx, p, oob)
 }
 
+// PollReadMsgUnix is ReadMsgUnix without waiting.
+func (c *UnixConn) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.pollReadMsgUnix(cx, p, oob)
+}
+
+// PollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixConn) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.pollWriteMsg)
+}
+
 // WriteMsgUnix sends p and, with its first byte, oob. addr is nil. It waits as
 // long as there is no room, and like PollWrite may then send less than all of
 // p. Cancelled, it has sent nothing.
 func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
-	return c.writeMsgUnix(cx, p, oob, addr)
+	return c.writeMsgUnix(cx, p, oob, addr, c.awaitWriteMsg)
 }
 
 // SendFiles sends p, and with its first byte files to the process at the other
@@ -134,7 +149,7 @@ func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, e
 	if len(p) == 0 {
 		return 0, c.wrap("write", syscall.EINVAL)
 	}
-	if n, err = c.sendFiles(cx, p, files); err != nil || n == len(p) {
+	if n, err = c.sendFiles(cx, p, files, c.awaitWriteMsg); err != nil || n == len(p) {
 		return n, err
 	}
 	m, err := c.Write(cx, p[n:])
@@ -155,15 +170,25 @@ func (c *UnixDatagram) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags i
 	return c.readMsgUnix(cx, p, oob)
 }
 
+// PollReadMsgUnix is ReadMsgUnix without waiting.
+func (c *UnixDatagram) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.pollReadMsgUnix(cx, p, oob)
+}
+
+// PollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixDatagram) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.pollSend)
+}
+
 // WriteMsgUnix sends p and oob to addr, which is nil if the socket has a peer.
 // It waits as long as there is no room there. Cancelled, it has sent nothing.
 func (c *UnixDatagram) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
-	return c.writeMsgUnix(cx, p, oob, addr)
+	return c.writeMsgUnix(cx, p, oob, addr, c.awaitSendMsg)
 }
 
 // SendFiles sends p and files to the peer; see UnixConn.SendFiles.
 func (c *UnixDatagram) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
-	return c.sendFiles(cx, p, files)
+	return c.sendFiles(cx, p, files, c.awaitSendMsg)
 }
 
 // ReceiveFiles waits for a message and the files that come with it; see
