@@ -178,6 +178,32 @@ func TestDialerCancelled(t *testing.T) {
 	}
 }
 
+// A cancelled Context dials nothing, though it would be done at once.
+func TestDialUnixCancelled(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		name := &net.UnixAddr{Name: netDir(t) + "/s", Net: "unix"}
+		ln, err := ListenUnix("unix", name)
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		dead, cancel := cx.WithCancel()
+		cancel()
+		var op *net.OpError
+		if _, err := DialUnix(dead, "unix", nil, name); !errors.Is(err, context.Canceled) || !errors.As(err, &op) {
+			return err
+		}
+		if _, err := Dial(dead, "unix", name.Name); !errors.Is(err, context.Canceled) || !errors.As(err, &op) {
+			return err
+		}
+		if _, err := ln.PollAccept(cx); err != ErrPending {
+			return fmt.Errorf("somebody has come: %v", err)
+		}
+		return nil
+	}))
+}
+
 // Plain futures dial, too, and giving one up closes all it has opened.
 func TestDialFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})

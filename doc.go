@@ -28,7 +28,7 @@
 //
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
-// are its tools; reactor.go, source.go, conn.go and listener.go are what waits for sockets;
-// runtime.go and shutdown.go start and end it all; metrics.go, tasks.go and
-// stall.go show what goes on. docs/design.md says why it is so.
+// are its tools; reactor.go, source.go, conn.go and listener.go are what waits
+// for sockets; runtime.go and shutdown.go start and end it all; metrics.go,
+// tasks.go and stall.go show what goes on. docs/design.md says why it is so.
 package async

@@ -84,11 +84,14 @@ func (l *listener) accept(cx *Context) (accepted, error) {
 // give makes c the connection that was accepted. The options that a connection
 // has by default come with it from the listener's descriptor.
 func (l *listener) give(a accepted, c *conn) {
-	laddr := l.addr
+	laddr, raddr := l.addr, l.net.addr(a.from)
 	if !l.fixed {
 		laddr = l.net.localAddr(a.fd)
 	}
-	c.init(a.fd, l.net, laddr, l.net.addr(a.from))
+	if raddr == nil {
+		raddr = l.net.noAddr()
+	}
+	c.init(a.fd, l.net, laddr, raddr)
 }
 
 // Close closes the listener. Whoever accepts gets net.ErrClosed; connections

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -110,6 +111,11 @@ func (n *network) localAddr(fd int) net.Addr {
 			return a
 		}
 	}
+	return n.noAddr()
+}
+
+// noAddr is the address of a socket that has none.
+func (n *network) noAddr() net.Addr {
 	if n.family == unix.AF_UNIX {
 		return &net.UnixAddr{Net: n.name}
 	}
@@ -222,6 +228,11 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 	}
 	if s.reuseAddr || n.kind == unix.SOCK_STREAM {
 		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return
+		}
+	}
+	if s.reuseAddr && runtime.GOOS != "linux" { // where it takes both to share a port
+		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return
 		}
 	}

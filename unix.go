@@ -62,7 +62,7 @@ func socketPair(name string, a, b *conn) error {
 	}
 	for i, c := range []*conn{a, b} {
 		c.init(fds[i], n, nil, nil)
-		c.named(&net.UnixAddr{Net: name})
+		c.named(n.noAddr())
 	}
 	return nil
 }
@@ -139,8 +139,8 @@ func (l *UnixListener) SetUnlinkOnClose(unlink bool) { l.keep.Store(!unlink) }
 // net.ErrClosed; connections that were accepted stay open.
 func (l *UnixListener) Close() error {
 	l.unlink.Do(func() {
-		// Before the descriptor is closed: after that the name might be
-		// somebody else's.
+		// Before the descriptor is closed, whoever closes it: after that the
+		// name might be somebody else's.
 		if name := l.addr.String(); name != "" && name[0] != '@' && !l.keep.Load() {
 			unix.Unlink(name)
 		}
