@@ -80,7 +80,8 @@ type dialing struct {
 	name, address string
 	end           int64 // when it must have ended
 
-	setup  *socketSetup // nil until the first poll
+	begun  bool
+	setup  socketSetup
 	target target
 	lookup *offloaded[[]net.IPAddr]
 	looked bool
@@ -89,6 +90,11 @@ type dialing struct {
 	next    int64 // when another begins beside them
 	first   error
 	sleep   *sleep
+
+	// The first attempt, which is most often the only one, and the place for it.
+	one     attempt
+	ofOne   [1]*attempt
+	started int
 }
 
 // Poll implements Future.
@@ -105,8 +111,9 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 }
 
 func (d *dialing) poll(cx *Context) (Conn, error) {
-	if d.setup == nil {
-		d.setup = &socketSetup{control: d.Control, keepAlive: d.KeepAlive}
+	if !d.begun {
+		d.begun = true
+		d.setup = socketSetup{control: d.Control, keepAlive: d.KeepAlive}
 		var err error
 		if d.target, err = parseTarget(cx, "dial", d.name, d.address); err != nil {
 			return nil, err
@@ -159,7 +166,9 @@ func (d *dialing) look(cx *Context) error {
 	if err := t.from(d.LocalAddr); err != nil {
 		return err
 	}
-	t.list = interleave(t.list)
+	if len(t.list) > 1 {
+		t.list = interleave(t.list)
+	}
 	return nil
 }
 
@@ -186,7 +195,14 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 
 // begin begins the next attempt.
 func (d *dialing) begin(now int64) {
-	d.running = append(d.running, &attempt{setup: d.setup, net: d.target.net, laddr: d.LocalAddr, raddr: d.target.list[0]})
+	a := &d.one
+	if d.started++; d.started == 1 {
+		d.running = d.ofOne[:0]
+	} else {
+		a = new(attempt)
+	}
+	*a = attempt{setup: &d.setup, net: d.target.net, laddr: d.LocalAddr, raddr: d.target.list[0]}
+	d.running = append(d.running, a)
 	d.target.list = d.target.list[1:]
 	switch delay := d.FallbackDelay; {
 	case delay == 0:
@@ -240,7 +256,7 @@ func (d *dialing) givenUp(err error) error {
 	switch {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)
-	case d.setup == nil: // it has not begun: say at least what it is about
+	case !d.begun: // say at least what it is about
 		if t, e := parseTarget(context.Background(), "dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {

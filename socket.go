@@ -290,19 +290,19 @@ func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.S
 // thisHost puts a loopback address in the place of a wildcard, as package net
 // has it.
 func thisHost(n *network, a net.Addr) net.Addr {
-	loopback := net.IPv4(127, 0, 0, 1)
-	if n.family == unix.AF_INET6 {
-		loopback = net.IPv6loopback
+	ip := ipOf(a)
+	if n.family == unix.AF_UNIX || len(ip) > 0 && !ip.IsUnspecified() {
+		return a
+	}
+	loopback := net.IPv6loopback
+	if n.family != unix.AF_INET6 {
+		loopback = net.IPv4(127, 0, 0, 1)
 	}
 	switch a := a.(type) {
 	case *net.TCPAddr:
-		if len(a.IP) == 0 || a.IP.IsUnspecified() {
-			return &net.TCPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
-		}
+		return &net.TCPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
 	case *net.UDPAddr:
-		if len(a.IP) == 0 || a.IP.IsUnspecified() {
-			return &net.UDPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
-		}
+		return &net.UDPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
 	}
 	return a
 }
