@@ -29,7 +29,9 @@
 //
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
-// are its tools; reactor.go, source.go and tcp.go are what waits for sockets;
-// runtime.go and shutdown.go start and end it all; metrics.go, tasks.go and
-// stall.go show what goes on; scope.go, under.go and group.go cancel. docs/design.md says why it is so.
+// are its tools; reactor.go, source.go, conn.go and listener.go are what waits
+// for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
+// and group.go cancel; metrics.go, tasks.go and stall.go show what goes on.
+// waitlist.go is under mutex.go, chan.go and their kin. docs/design.md says why it
+// is so.
 package async

@@ -264,7 +264,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	var clients []*TCPConn
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
 		for _, ln := range lns { // one each, which stays in the backlog
-			c, err := DialTCP(cx, "tcp", nil, ln.laddr)
+			c, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr))
 			if err != nil {
 				return err
 			}
@@ -281,7 +281,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	free := faultsExhaust(t)
 	defer func() { free(64) }()
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
-		if _, err := DialTCP(cx, "tcp", nil, ln.laddr); !errors.Is(err, syscall.EMFILE) {
+		if _, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); !errors.Is(err, syscall.EMFILE) {
 			return fmt.Errorf("dial: %v", err)
 		}
 		if _, err := ListenTCP("tcp", nil); !errors.Is(err, syscall.EMFILE) {

@@ -350,9 +350,14 @@ func start(s Spawner, t *task) {
 	rt, w := s.spawner()
 	if err := t.adorn(s); err != nil {
 		rt.refuse(t, err)
-	} else if w != nil {
+		return
+	}
+	switch pinned := workerOf(s); {
+	case pinned != nil:
+		rt.spawnOn(pinned, t)
+	case w != nil:
 		w.spawn(t)
-	} else {
+	default:
 		rt.spawn(t)
 	}
 }

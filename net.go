@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Reader reads like an io.Reader, except that it waits through cx.
@@ -68,127 +70,172 @@ type Listener interface {
 }
 
 // Listen announces on a local address, as net.Listen does: networks "tcp",
-// "tcp4" and "tcp6". Names in the address are resolved by Go's resolver, off
-// the worker.
+// "tcp4", "tcp6", "unix" and "unixpacket". Names in the address are resolved
+// by Go's resolver, off the worker.
 func Listen(cx *Context, network, address string) (Listener, error) {
-	laddr, err := resolveOne(cx, "listen", network, address)
-	if err != nil {
-		return nil, err
-	}
-	ln, err := ListenTCP(network, laddr)
-	if err != nil {
-		return nil, err
-	}
-	return ln, nil
+	return new(ListenConfig).Listen(cx, network, address)
 }
 
-// Dial connects to an address, as net.Dial does: networks "tcp", "tcp4" and
-// "tcp6". Names are resolved by Go's resolver, off the worker, and their
-// addresses tried in turn. The deadline and the cancellation of cx end it;
-// nothing is left open then.
+// ListenPacket opens a socket for messages on a local address, as
+// net.ListenPacket does: networks "udp", "udp4", "udp6" and "unixgram".
+func ListenPacket(cx *Context, network, address string) (PacketConn, error) {
+	return new(ListenConfig).ListenPacket(cx, network, address)
+}
+
+// Dial connects to an address, as net.Dial does: networks "tcp", "tcp4", "tcp6",
+// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". It is the Dial of
+// the zero Dialer.
 func Dial(cx *Context, network, address string) (Conn, error) {
-	addrs, err := resolve(cx, "dial", network, address)
-	if err != nil {
-		return nil, err
-	}
-	var first error
-	for _, a := range addrs {
-		c, err := DialTCP(cx, network, nil, a)
-		if err == nil {
-			return c, nil
-		}
-		if cx.ended() {
-			return nil, err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return nil, first
+	return new(Dialer).Dial(cx, network, address)
 }
 
-// resolveOne is resolve for a listener, which prefers IPv4 as package net does.
-func resolveOne(cx *Context, op, network, address string) (*net.TCPAddr, error) {
-	addrs, err := resolve(cx, op, network, address)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addrs {
-		if a.IP.To4() != nil {
-			return a, nil
-		}
-	}
-	return addrs[0], nil
-}
-
-// resolve returns the addresses that a host and port stand for; at least one,
-// or an error. An empty host is the wildcard address for a listener and this
-// host for a dialler.
-func resolve(cx *Context, op, network, address string) ([]*net.TCPAddr, error) {
-	fail := func(err error) ([]*net.TCPAddr, error) {
-		return nil, &net.OpError{Op: op, Net: network, Err: err}
-	}
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return fail(net.UnknownNetworkError(network))
-	}
-	if address == "" {
-		if op == "dial" {
-			return fail(errMissingAddress)
-		}
-		return []*net.TCPAddr{{}}, nil
-	}
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return fail(err)
-	}
-	port, err := net.DefaultResolver.LookupPort(cx, network, service) // numbers and well-known names: no query
-	if err != nil {
-		return fail(err)
-	}
-	if host == "" {
-		return []*net.TCPAddr{{Port: port}}, nil
-	}
-	ips, err := lookup(cx, host)
-	if err != nil {
-		return fail(err)
-	}
-	var addrs []*net.TCPAddr
-	for _, ip := range ips {
-		if v4 := ip.IP.To4() != nil; network == "tcp" || v4 == (network == "tcp4") {
-			addrs = append(addrs, &net.TCPAddr{IP: ip.IP, Port: port, Zone: ip.Zone})
-		}
-	}
-	if len(addrs) == 0 {
-		return fail(&net.AddrError{Err: "no suitable address found", Addr: host})
-	}
-	return addrs, nil
+// NewDial returns a future of what Dial returns.
+func NewDial(network, address string) Future[Conn] {
+	return new(Dialer).DialFuture(network, address)
 }
 
 var errMissingAddress = errors.New("missing address")
 
-// lookup resolves a host name on a goroutine, unless it is an address.
-func lookup(cx *Context, host string) ([]net.IPAddr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []net.IPAddr{{IP: a.AsSlice(), Zone: a.Zone()}}, nil
-	}
-	return offload(cx, func(ctx context.Context) ([]net.IPAddr, error) {
-		return net.DefaultResolver.LookupIPAddr(ctx, host)
-	})
+// target is an address as a program has written it.
+type target struct {
+	net  *network
+	op   string
+	text string
+	host string // to be looked up, if addrs is nil
+	port int
+	list []net.Addr
 }
+
+// parseTarget takes an address apart. An empty host is the wildcard address for
+// a listener and this host for a dialler.
+func parseTarget(ctx context.Context, op, name, address string) (t target, err error) {
+	t = target{op: op, text: address}
+	if t.net, err = networkOf(name, "tcp", "udp", "unix", "unixgram"); err != nil {
+		t.net = unnamed(name)
+		return t, t.wrap(err)
+	}
+	switch {
+	case address == "" && op == "dial":
+		return t, t.wrap(errMissingAddress)
+	case t.net.family == unix.AF_UNIX:
+		t.list = []net.Addr{&net.UnixAddr{Name: address, Net: name}}
+		return t, nil
+	case address == "":
+		t.list = []net.Addr{t.net.ipAddr(nil, 0, "")}
+		return t, nil
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err == nil {
+		t.port, err = net.DefaultResolver.LookupPort(ctx, name, service) // numbers and well-known names: no query
+	}
+	if err != nil {
+		return t, t.wrap(err)
+	}
+	if host == "" {
+		t.list = []net.Addr{t.net.ipAddr(nil, t.port, "")}
+	} else if ip, err := netip.ParseAddr(host); err == nil {
+		return t, t.found([]net.IPAddr{{IP: ip.AsSlice(), Zone: ip.Zone()}})
+	}
+	t.host = host
+	return t, nil
+}
+
+// found sets the addresses to those among ips that are the network's; at least
+// one, or an error.
+func (t *target) found(ips []net.IPAddr) error {
+	for _, ip := range ips {
+		family := unix.AF_INET6
+		if ip.IP.To4() != nil {
+			family = unix.AF_INET
+		}
+		if t.net.family == 0 || t.net.family == family {
+			t.list = append(t.list, t.net.ipAddr(ip.IP, t.port, ip.Zone))
+		}
+	}
+	if len(t.list) == 0 {
+		host, _, _ := net.SplitHostPort(t.text)
+		return t.wrap(&net.AddrError{Err: "no suitable address found", Addr: host})
+	}
+	return nil
+}
+
+func (t *target) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, err) }
+
+// resolve returns the address that a program wants to listen on. Of a name
+// with several it is one of IPv4 if there is, as in package net.
+func resolve(cx *Context, network, address string) (*target, net.Addr, error) {
+	t, err := parseTarget(cx, "listen", network, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	if t.list == nil {
+		ips, err := DefaultResolver.LookupIPAddr(cx, t.host)
+		if err != nil {
+			return nil, nil, t.wrap(err)
+		}
+		if err := t.found(ips); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, a := range t.list {
+		if isIPv4(a) {
+			return &t, a, nil
+		}
+	}
+	return &t, t.list[0], nil
+}
+
+// ipOf returns the IP of an address; nil if it has none.
+func ipOf(a net.Addr) net.IP {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.IP
+	case *net.UDPAddr:
+		return a.IP
+	}
+	return nil
+}
+
+func isIPv4(a net.Addr) bool { return ipOf(a).To4() != nil }
 
 // offload runs f in the pool of blocking calls and waits for it. If cx is
 // cancelled it does not wait for f, which should return soon once its context
 // is cancelled; its result is then dropped.
 func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	return Await(cx, SpawnBlocking(cx, func() (T, error) {
-		v, err := f(ctx)
-		if err != nil && ctx.Err() != nil {
-			err = ctx.Err() // nobody waits, and nothing has failed
-		}
-		return v, err
-	}))
+	return Await(cx, &offloaded[T]{f: f})
+}
+
+// offloaded is the future of offload.
+type offloaded[T any] struct {
+	f      func(ctx context.Context) (T, error)
+	h      *JoinHandle[T]
+	cancel context.CancelFunc
+}
+
+func (o *offloaded[T]) Poll(cx *Context) (T, error) {
+	if o.h == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		f := o.f
+		o.cancel = cancel
+		o.h = SpawnBlocking(cx, func() (T, error) {
+			v, err := f(ctx)
+			if err != nil && ctx.Err() != nil {
+				err = ctx.Err() // nobody waits, and nothing has failed
+			}
+			return v, err
+		})
+	}
+	v, err := o.h.Poll(cx)
+	if err != ErrPending {
+		o.cancel()
+	}
+	return v, err
+}
+
+// Cancel implements canceller.
+func (o *offloaded[T]) Cancel() {
+	if o.h != nil {
+		o.cancel()
+		o.h.Cancel()
+	}
 }

@@ -1,14 +1,17 @@
 package async
 
 import (
+	"net/netip"
+	"slices"
+	"sync"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The system calls that x/sys/unix has not, or only in the form that tells the
-// Go scheduler of the wait. This is the one file of the package that imports
+// The system calls that x/sys/unix has not, or only in a form that allocates or
+// that tells the Go scheduler of the wait. This is the one file of the package that imports
 // unsafe; docs/design.md, "Waiting", has what it is good for.
 
 // epollPwait waits for whole milliseconds. Without keepP the scheduler knows.
@@ -34,4 +37,179 @@ func epollPwait2(epfd int, events []unix.EpollEvent, d time.Duration, keepP bool
 			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	}
 	return n, errno
+}
+
+// rawAddr is an address of IPv4 or IPv6 as the kernel has it.
+type rawAddr struct{ sa unix.RawSockaddrInet6 }
+
+// v4 is the same memory for IPv4.
+func (a *rawAddr) v4() *unix.RawSockaddrInet4 { return (*unix.RawSockaddrInet4)(unsafe.Pointer(&a.sa)) }
+
+// port is the same memory for both: a port in the order of the network.
+func (a *rawAddr) port() *[2]byte { return (*[2]byte)(unsafe.Pointer(&a.sa.Port)) }
+
+// get returns the address; an invalid one if it is of another family.
+func (a *rawAddr) get() netip.AddrPort {
+	p := a.port()
+	port := uint16(p[0])<<8 | uint16(p[1])
+	switch a.sa.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.v4().Addr), port)
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.sa.Addr).WithZone(zoneName(a.sa.Scope_id)), port)
+	}
+	return netip.AddrPort{}
+}
+
+// set returns how long the address is. It must be one that a socket of this
+// family can send to.
+func (a *rawAddr) set(to netip.AddrPort, v6 bool) (size uint32, err error) {
+	p := a.port()
+	p[0], p[1] = byte(to.Port()>>8), byte(to.Port())
+	if !v6 {
+		a.sa.Family = unix.AF_INET
+		a.v4().Addr = to.Addr().As4()
+		return unix.SizeofSockaddrInet4, nil
+	}
+	a.sa.Family, a.sa.Addr = unix.AF_INET6, to.Addr().As16()
+	a.sa.Scope_id, err = zoneIndex(to.Addr().Zone())
+	return unix.SizeofSockaddrInet6, err
+}
+
+func errnoErr(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
+// recvFrom receives into p, and the sender into from if that is not nil.
+func recvFrom(fd int, p []byte, flags int, from *netip.AddrPort) (int, error) {
+	var a rawAddr
+	size := uint32(unsafe.Sizeof(a))
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		uintptr(flags), uintptr(unsafe.Pointer(&a)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, errno
+	}
+	if from != nil {
+		*from = a.get()
+	}
+	return int(n), nil
+}
+
+// sendTo sends p to an address that rawAddr.set takes.
+func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
+	var a rawAddr
+	size, err := a.set(to, v6)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		0, uintptr(unsafe.Pointer(&a)), uintptr(size))
+	return errnoErr(errno)
+}
+
+// mmsghdr is the kernel's struct of that name.
+type mmsghdr struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// batch is what recvmmsg and sendmmsg are called with.
+type batch struct {
+	hdrs  []mmsghdr
+	addrs []rawAddr
+	iovs  []unix.Iovec
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// maxBatch is the kernel's limit.
+const maxBatch = 1024
+
+// prepare describes the messages to the kernel, but for the addresses.
+func (b *batch) prepare(ms []Message) {
+	b.hdrs = slices.Grow(b.hdrs[:0], len(ms))[:len(ms)]
+	b.addrs = slices.Grow(b.addrs[:0], len(ms))[:len(ms)]
+	clear(b.hdrs)
+	clear(b.addrs)
+	b.iovs = b.iovs[:0]
+	for i := range ms {
+		for _, p := range ms[i].Buffers {
+			v := unix.Iovec{Base: unsafe.SliceData(p)}
+			v.SetLen(len(p))
+			b.iovs = append(b.iovs, v)
+		}
+	}
+	iovs := b.iovs
+	for i := range ms {
+		h := &b.hdrs[i].hdr
+		n := len(ms[i].Buffers)
+		h.Iov = unsafe.SliceData(iovs)
+		h.SetIovlen(n)
+		iovs = iovs[n:]
+		h.Control = unsafe.SliceData(ms[i].OOB)
+		h.SetControllen(len(ms[i].OOB))
+	}
+}
+
+// done gives b back, without the caller's memory.
+func (b *batch) done() {
+	clear(b.hdrs)
+	clear(b.iovs)
+	batches.Put(b)
+}
+
+func (b *batch) call(trap uintptr, fd, flags int) (int, error) {
+	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(len(b.hdrs)),
+		uintptr(flags), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// recvBatch receives as many messages as are there, up to len(ms).
+func recvBatch(fd int, ms []Message, flags int) (int, error) {
+	b := batches.Get().(*batch)
+	defer b.done()
+	b.prepare(ms)
+	for i := range b.hdrs {
+		h := &b.hdrs[i].hdr
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.addrs[i])), uint32(unsafe.Sizeof(b.addrs[i]))
+	}
+	n, err := b.call(unix.SYS_RECVMMSG, fd, flags)
+	for i := range n {
+		m, h := &ms[i], &b.hdrs[i]
+		m.N, m.NN, m.Flags = int(h.n), int(h.hdr.Controllen), int(h.hdr.Flags)
+		m.from(b.addrs[i].get())
+	}
+	return n, err
+}
+
+// sendBatch sends as many messages as there is room for.
+func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
+	b := batches.Get().(*batch)
+	defer b.done()
+	b.prepare(ms)
+	for i := range ms {
+		to, err := ms[i].to(v6)
+		if err == nil && to.IsValid() {
+			h := &b.hdrs[i].hdr
+			h.Name = (*byte)(unsafe.Pointer(&b.addrs[i]))
+			h.Namelen, err = b.addrs[i].set(to, v6)
+		}
+		if err != nil && i == 0 {
+			return 0, err
+		} else if err != nil {
+			b.hdrs = b.hdrs[:i] // the next call says so
+			break
+		}
+	}
+	n, err := b.call(unix.SYS_SENDMMSG, fd, flags)
+	for i := range n {
+		ms[i].N, ms[i].NN = int(b.hdrs[i].n), len(ms[i].OOB)
+	}
+	return n, err
 }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,88 +16,295 @@ import (
 // keepAlivePeriod is package net's default.
 const keepAlivePeriod = 15 * time.Second
 
-// newTCPSocket opens a non-blocking TCP socket that children do not inherit,
-// with the options that connections have by default. Accepted connections
-// inherit those from the listener's socket, on every system.
-func newTCPSocket(family int) (int, error) {
-	fd, err := openSocket(family, unix.SOCK_STREAM)
+// network is what the name of a network stands for.
+type network struct {
+	name   string
+	proto  string // "tcp", "udp", "unix" (what is connected), "unixgram"
+	family int    // AF_INET or AF_INET6: that one only; 0: both; or AF_UNIX
+	kind   int    // SOCK_STREAM, ...
+}
+
+var networks = [...]network{
+	{"tcp", "tcp", 0, unix.SOCK_STREAM},
+	{"tcp4", "tcp", unix.AF_INET, unix.SOCK_STREAM},
+	{"tcp6", "tcp", unix.AF_INET6, unix.SOCK_STREAM},
+	{"udp", "udp", 0, unix.SOCK_DGRAM},
+	{"udp4", "udp", unix.AF_INET, unix.SOCK_DGRAM},
+	{"udp6", "udp", unix.AF_INET6, unix.SOCK_DGRAM},
+	{"unix", "unix", unix.AF_UNIX, unix.SOCK_STREAM},
+	{"unixpacket", "unix", unix.AF_UNIX, unix.SOCK_SEQPACKET},
+	{"unixgram", "unixgram", unix.AF_UNIX, unix.SOCK_DGRAM},
+}
+
+// networkOf returns the network of a name, which must be one of these
+// protocols'.
+func networkOf(name string, protos ...string) (*network, error) {
+	for i := range networks {
+		if n := &networks[i]; n.name == name && slices.Contains(protos, n.proto) {
+			return n, nil
+		}
+	}
+	return nil, net.UnknownNetworkError(name)
+}
+
+// unnamed is what stands in an error for a network that is none.
+func unnamed(name string) *network { return &network{name: name} }
+
+// sockaddr translates an address for the kernel.
+func (n *network) sockaddr(a net.Addr) (family int, sa unix.Sockaddr, err error) {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return n.ipSockaddr(a.IP, a.Port, a.Zone)
+	case *net.UDPAddr:
+		return n.ipSockaddr(a.IP, a.Port, a.Zone)
+	case *net.UnixAddr:
+		return unix.AF_UNIX, &unix.SockaddrUnix{Name: a.Name}, nil
+	}
+	return 0, nil, &net.AddrError{Err: "unexpected address type", Addr: a.String()}
+}
+
+func (n *network) ipSockaddr(ip net.IP, port int, zone string) (family int, sa unix.Sockaddr, err error) {
+	if port < 0 || port > 65535 {
+		return 0, nil, &net.AddrError{Err: "invalid port", Addr: strconv.Itoa(port)}
+	}
+	if len(ip) == 0 {
+		if ip = net.IPv4zero; n.family == unix.AF_INET6 {
+			ip = net.IPv6zero
+		}
+	}
+	if v4 := ip.To4(); v4 != nil && n.family != unix.AF_INET6 {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte(v4)}, nil
+	}
+	v6 := ip.To16()
+	if v6 == nil || n.family == unix.AF_INET || v6.To4() != nil {
+		return 0, nil, &net.AddrError{Err: "unexpected address type", Addr: ip.String()}
+	}
+	index, err := zoneIndex(zone)
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte(v6), ZoneId: index}, err
+}
+
+// addr translates an address of the kernel's; nil if it is none.
+func (n *network) addr(sa unix.Sockaddr) net.Addr {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return n.ipAddr(sa.Addr[:], sa.Port, "")
+	case *unix.SockaddrInet6:
+		return n.ipAddr(sa.Addr[:], sa.Port, zoneName(sa.ZoneId))
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: n.name}
+	}
+	return nil
+}
+
+func (n *network) ipAddr(ip net.IP, port int, zone string) net.Addr {
+	ip = slices.Clone(ip)
+	if n.kind == unix.SOCK_STREAM {
+		return &net.TCPAddr{IP: ip, Port: port, Zone: zone}
+	}
+	return &net.UDPAddr{IP: ip, Port: port, Zone: zone}
+}
+
+// localAddr returns the address of a socket. It is never nil.
+func (n *network) localAddr(fd int) net.Addr {
+	if sa, err := unix.Getsockname(fd); err == nil {
+		if a := n.addr(sa); a != nil {
+			return a
+		}
+	}
+	return n.noAddr()
+}
+
+// noAddr is the address of a socket that has none.
+func (n *network) noAddr() net.Addr {
+	if n.family == unix.AF_UNIX {
+		return &net.UnixAddr{Net: n.name}
+	}
+	return n.ipAddr(nil, 0, "")
+}
+
+// socketSetup is how a socket is made; the zero value is package net's way.
+type socketSetup struct {
+	control     func(network, address string, c syscall.RawConn) error
+	keepAlive   time.Duration // negative: off
+	backlog     int           // 0: the system's limit
+	reusePort   bool
+	reuseAddr   bool // also for a datagram socket
+	deferAccept time.Duration
+}
+
+// open opens a non-blocking socket that children do not inherit, with the
+// options that connections have by default. Accepted connections inherit those
+// from the listener's socket, on every system.
+func (s *socketSetup) open(n *network, family int) (int, error) {
+	fd, err := openSocket(family, n.kind)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	// Without these a connection works too.
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setKeepAlivePeriod(fd, keepAlivePeriod)
+	switch n.proto {
+	case "tcp":
+		setTCPDefaults(fd, s.keepAlive)
+	case "udp", "unixgram":
+		setOption(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+	}
 	return fd, nil
 }
 
-// listenSocket opens a socket that listens on laddr.
-func listenSocket(network string, laddr *net.TCPAddr) (int, error) {
+func setTCPDefaults(fd int, keepAlive time.Duration) {
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if keepAlive < 0 {
+		return
+	}
+	if keepAlive == 0 {
+		keepAlive = keepAlivePeriod
+	}
+	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	setKeepAlivePeriod(fd, keepAlive)
+}
+
+// controlled calls the user's function for a socket that is neither bound nor
+// connected. The name of the network that it gets says which family it is of.
+func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
+	if s.control == nil {
+		return nil
+	}
+	name := n.name
 	switch {
-	case network != "tcp" && network != "tcp4" && network != "tcp6":
-		return -1, net.UnknownNetworkError(network)
-	case network == "tcp" && (len(laddr.IP) == 0 || laddr.IP.IsUnspecified()):
+	case n.family == 0 && family == unix.AF_INET:
+		name += "4"
+	case n.family == 0 && family == unix.AF_INET6:
+		name += "6"
+	}
+	return s.control(name, a.String(), &rawConn{src: &source{fd: int32(fd)}, net: n})
+}
+
+// listen opens a socket that is bound to laddr, and listens unless it is one
+// for datagrams.
+func (s *socketSetup) listen(n *network, laddr net.Addr) (int, error) {
+	if port, ok := wildcard(n, laddr); ok {
 		// Both families at once if the system has IPv6, as package net does.
-		fd, err := bindAndListen(unix.AF_INET6, &unix.SockaddrInet6{Port: laddr.Port}, false)
+		fd, err := s.bindAndListen(n, laddr, unix.AF_INET6, &unix.SockaddrInet6{Port: port}, false)
 		if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fd, err
 		}
-		return bindAndListen(unix.AF_INET, &unix.SockaddrInet4{Port: laddr.Port}, false)
+		return s.bindAndListen(n, laddr, unix.AF_INET, &unix.SockaddrInet4{Port: port}, false)
 	}
-	family, sa, err := sockaddr(network, laddr)
+	family, sa, err := n.sockaddr(laddr)
 	if err != nil {
 		return -1, err
 	}
-	return bindAndListen(family, sa, family == unix.AF_INET6)
+	return s.bindAndListen(n, laddr, family, sa, family == unix.AF_INET6)
 }
 
-func bindAndListen(family int, sa unix.Sockaddr, v6only bool) (fd int, err error) {
-	if fd, err = newTCPSocket(family); err != nil {
+// wildcard reports whether a is of both families, and which port it has.
+func wildcard(n *network, a net.Addr) (port int, ok bool) {
+	if n.family != 0 {
+		return 0, false
+	}
+	var ip net.IP
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ip, port = a.IP, a.Port
+	case *net.UDPAddr:
+		ip, port = a.IP, a.Port
+	}
+	return port, (len(ip) == 0 || ip.IsUnspecified()) && port >= 0 && port <= 65535
+}
+
+func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa unix.Sockaddr, v6only bool) (fd int, err error) {
+	if fd, err = s.open(n, family); err != nil {
 		return -1, err
 	}
-	if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil && family == unix.AF_INET6 {
-		err = setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(v6only))
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+			fd = -1
+		}
+	}()
+	if family == unix.AF_INET6 {
+		if err = setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(v6only)); err != nil {
+			return
+		}
 	}
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, sa))
+	if s.reuseAddr || n.kind == unix.SOCK_STREAM {
+		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return
+		}
 	}
-	if err == nil {
-		err = os.NewSyscallError("listen", unix.Listen(fd, unix.SOMAXCONN))
+	if s.reuseAddr && runtime.GOOS != "linux" { // where it takes both to share a port
+		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return
+		}
+	}
+	if s.reusePort {
+		if err = setOption(fd, unix.SOL_SOCKET, reusePortOption, 1); err != nil {
+			return
+		}
+	}
+	if s.deferAccept > 0 && n.proto == "tcp" {
+		if err = setDeferAccept(fd, s.deferAccept); err != nil {
+			return
+		}
+	}
+	if err = s.controlled(n, family, fd, laddr); err != nil {
+		return
+	}
+	if err = os.NewSyscallError("bind", unix.Bind(fd, sa)); err != nil || n.kind == unix.SOCK_DGRAM {
+		return
+	}
+	backlog := s.backlog
+	if backlog <= 0 {
+		backlog = unix.SOMAXCONN
+	}
+	err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
+	return
+}
+
+// dial opens a socket for a connection to raddr, bound to laddr if it is not
+// nil, and returns what to connect it to.
+func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.Sockaddr, err error) {
+	if u, ok := laddr.(*net.UnixAddr); ok && u.Name == "" {
+		laddr = nil // Linux would give it a name
+	}
+	family, to, err := n.sockaddr(thisHost(n, raddr))
+	if err != nil {
+		return -1, nil, err
+	}
+	if fd, err = s.open(n, family); err != nil {
+		return -1, nil, err
+	}
+	if err = s.controlled(n, family, fd, raddr); err == nil && laddr != nil {
+		var from unix.Sockaddr
+		only := network{family: family} // a wildcard must be one of the same family
+		if _, from, err = only.sockaddr(laddr); err == nil {
+			err = os.NewSyscallError("bind", unix.Bind(fd, from))
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
-// dialSocket opens a socket for a connection to raddr.
-func dialSocket(network string, laddr, raddr *net.TCPAddr) (fd int, to unix.Sockaddr, err error) {
-	dst := *raddr
-	if len(dst.IP) == 0 || dst.IP.IsUnspecified() {
-		// This host, as package net has it.
-		if dst.IP = net.IPv4(127, 0, 0, 1); network == "tcp6" {
-			dst.IP = net.IPv6loopback
-		}
-	}
-	family, to, err := sockaddr(network, &dst)
-	if err != nil {
 		return -1, nil, err
-	}
-	if fd, err = newTCPSocket(family); err != nil {
-		return -1, nil, err
-	}
-	if laddr != nil {
-		_, from, err := sockaddr(network, laddr)
-		if err == nil {
-			err = os.NewSyscallError("bind", unix.Bind(fd, from))
-		}
-		if err != nil {
-			unix.Close(fd)
-			return -1, nil, err
-		}
 	}
 	return fd, to, nil
+}
+
+// thisHost puts a loopback address in the place of a wildcard, as package net
+// has it.
+func thisHost(n *network, a net.Addr) net.Addr {
+	ip := ipOf(a)
+	if n.family == unix.AF_UNIX || len(ip) > 0 && !ip.IsUnspecified() {
+		return a
+	}
+	loopback := net.IPv6loopback
+	if n.family != unix.AF_INET6 {
+		loopback = net.IPv4(127, 0, 0, 1)
+	}
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return &net.TCPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
+	case *net.UDPAddr:
+		return &net.UDPAddr{IP: loopback, Port: a.Port, Zone: a.Zone}
+	}
+	return a
 }
 
 // connected returns what became of a connect: EAGAIN while it goes on.
@@ -116,47 +326,6 @@ func connected(fd int) error {
 	default:
 		return err
 	}
-}
-
-// sockaddr translates an address for the kernel.
-func sockaddr(network string, a *net.TCPAddr) (family int, sa unix.Sockaddr, err error) {
-	if a.Port < 0 || a.Port > 65535 {
-		return 0, nil, &net.AddrError{Err: "invalid port", Addr: strconv.Itoa(a.Port)}
-	}
-	ip := a.IP
-	if len(ip) == 0 {
-		if ip = net.IPv4zero; network == "tcp6" {
-			ip = net.IPv6zero
-		}
-	}
-	if v4 := ip.To4(); v4 != nil && network != "tcp6" {
-		return unix.AF_INET, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(v4)}, nil
-	}
-	v6 := ip.To16()
-	if v6 == nil || network == "tcp4" || v6.To4() != nil {
-		return 0, nil, &net.AddrError{Err: "unexpected address type", Addr: ip.String()}
-	}
-	zone, err := zoneIndex(a.Zone)
-	return unix.AF_INET6, &unix.SockaddrInet6{Port: a.Port, Addr: [16]byte(v6), ZoneId: zone}, err
-}
-
-// tcpAddr translates an address of the kernel's.
-func tcpAddr(sa unix.Sockaddr) *net.TCPAddr {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return &net.TCPAddr{IP: append(net.IP(nil), sa.Addr[:]...), Port: sa.Port}
-	case *unix.SockaddrInet6:
-		return &net.TCPAddr{IP: append(net.IP(nil), sa.Addr[:]...), Port: sa.Port, Zone: zoneName(sa.ZoneId)}
-	}
-	return new(net.TCPAddr)
-}
-
-func localAddr(fd int) *net.TCPAddr {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return new(net.TCPAddr)
-	}
-	return tcpAddr(sa)
 }
 
 // zoneIndex returns the number of an IPv6 zone, which is the name or the

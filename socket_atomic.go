@@ -13,3 +13,7 @@ func openSocket(family, kind int) (int, error) {
 func acceptSocket(fd int) (int, unix.Sockaddr, error) {
 	return unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 }
+
+func openSocketPair(kind int) ([2]int, error) {
+	return unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+}

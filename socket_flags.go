@@ -25,6 +25,22 @@ func acceptSocket(fd int) (int, unix.Sockaddr, error) {
 	return n, sa, prepare(n, err)
 }
 
+func openSocketPair(kind int) (fds [2]int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if fds, err = unix.Socketpair(unix.AF_UNIX, kind, 0); err != nil {
+		return fds, err
+	}
+	if err = prepare(fds[0], nil); err != nil {
+		unix.Close(fds[1])
+		return fds, err
+	}
+	if err = prepare(fds[1], nil); err != nil {
+		unix.Close(fds[0])
+	}
+	return fds, err
+}
+
 func prepare(fd int, err error) error {
 	if err != nil {
 		return err

@@ -46,7 +46,12 @@ const (
 	waitsPermits
 	waitsCond
 	waitsBarrier
-	waitsGroup
+	waitsDone
+	waitsRecv
+	waitsSend
+	waitsSelect
+	waitsProcess
+	waitsSignal
 	waitsNotify
 )
 
@@ -64,7 +69,12 @@ var waitReasons = [...]string{
 	waitsPermits: "permits",
 	waitsCond:    "condition",
 	waitsBarrier: "barrier",
-	waitsGroup:   "wait group",
+	waitsDone:    "wait group",
+	waitsRecv:    "receive",
+	waitsSend:    "send",
+	waitsSelect:  "select",
+	waitsProcess: "process",
+	waitsSignal:  "signal",
 	waitsNotify:  "notification",
 }
 

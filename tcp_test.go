@@ -98,7 +98,7 @@ func tcpPair(t testing.TB, rt *Runtime) (a, b *TCPConn) {
 	t.Helper()
 	ln := tcpListen(t)
 	require.NoError(t, tcpRun(rt, func(cx *Context) (err error) {
-		if a, err = DialTCP(cx, "tcp", nil, ln.laddr); err != nil {
+		if a, err = DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
 			return err
 		}
 		b, err = ln.AcceptTCP(cx)
@@ -1212,7 +1212,7 @@ func TestTCPDialWithoutHostIsThisHost(t *testing.T) {
 	ln := tcpListen(t)
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
 		for _, host := range []string{"", "0.0.0.0"} {
-			c, err := Dial(cx, "tcp", fmt.Sprintf("%s:%d", host, ln.laddr.Port))
+			c, err := Dial(cx, "tcp", fmt.Sprintf("%s:%d", host, ln.Addr().(*net.TCPAddr).Port))
 			if err != nil {
 				return err
 			}
@@ -1243,7 +1243,7 @@ func tcpFullBacklog(t *testing.T) string {
 			require.ErrorIs(t, err, unix.EINPROGRESS)
 		}
 	}
-	return tcpAddr(sa).String()
+	return (&network{kind: unix.SOCK_STREAM}).addr(sa).String()
 }
 
 func TestTCPDialThatHangs(t *testing.T) {
@@ -2126,7 +2126,7 @@ func TestTCPDialFromLocalAddress(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
-		c, err := DialTCP(cx, "tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, ln.laddr)
+		c, err := DialTCP(cx, "tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, ln.Addr().(*net.TCPAddr))
 		if err != nil {
 			return err
 		}
@@ -2140,7 +2140,7 @@ func TestTCPDialFromLocalAddress(t *testing.T) {
 		if _, err := DialTCP(cx, "tcp", nil, &net.TCPAddr{IP: net.IP{1, 2, 3}, Port: 1}); err == nil {
 			return errors.New("an address of three bytes, and no error")
 		}
-		if _, err := DialTCP(cx, "tcp", &net.TCPAddr{IP: net.IPv4(203, 0, 113, 1)}, ln.laddr); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if _, err := DialTCP(cx, "tcp", &net.TCPAddr{IP: net.IPv4(203, 0, 113, 1)}, ln.Addr().(*net.TCPAddr)); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return fmt.Errorf("from somebody else's address: %v", err)
 		}
 		return nil
@@ -2213,7 +2213,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 	var mu sync.Mutex
 	numbers := map[int32]int{}
 	client := func(cx *Context, loop, round int) error {
-		c, err := DialTCP(cx, "tcp", nil, ln.laddr)
+		c, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr))
 		if err != nil {
 			return err
 		}

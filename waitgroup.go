@@ -138,7 +138,7 @@ type groupFuture struct {
 }
 
 func (f *groupFuture) Poll(cx *Context) (None, error) {
-	t := cx.waker(waitsGroup)
+	t := cx.waker(waitsDone)
 	wg := f.wg
 	wg.list.mu.Lock()
 	defer wg.list.mu.Unlock()

@@ -1,0 +1,20 @@
+package async
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The lock keeps a fork from coming between the descriptors and their flags.
+func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	n, oobn, flags, from, err = unix.Recvmsg(fd, p, oob, 0)
+	if err == nil {
+		for _, fd := range rightsIn(oob[:oobn]) {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return n, oobn, flags, from, err
+}

@@ -1,0 +1,119 @@
+package async
+
+import "net"
+
+// attempt is the future of a connection to one address. Connections of
+// datagram sockets, which need no peer, are ready at once.
+type attempt struct {
+	setup        *socketSetup
+	net          *network
+	laddr, raddr net.Addr // laddr may be nil
+
+	c     Conn  // nil until the socket is open
+	base  *conn // of c
+	again int   // how often it was begun anew
+}
+
+// Poll returns the connection.
+func (a *attempt) Poll(cx *Context) (Conn, error) {
+	for {
+		err := a.poll(cx)
+		if err == ErrPending {
+			return nil, err
+		}
+		if err != nil {
+			a.Cancel()
+			return nil, a.wrap(err)
+		}
+		a.base.named(a.raddr)
+		if a.laddr != nil || a.again == 2 || !a.base.toItself() {
+			c := a.c
+			a.c = nil
+			return c, nil
+		}
+		a.Cancel()
+		a.again++
+	}
+}
+
+func (a *attempt) poll(cx *Context) error {
+	if a.c == nil {
+		if err := a.begin(); err != ErrPending {
+			return err
+		}
+	}
+	return a.base.pollConnected(cx)
+}
+
+// begin opens the socket and begins to connect it.
+func (a *attempt) begin() error {
+	fd, to, err := a.setup.dial(a.net, a.laddr, a.raddr)
+	if err != nil {
+		return err
+	}
+	a.c, a.base = a.net.newConn()
+	a.base.init(fd, a.net, nil, nil)
+	return a.base.connect(to)
+}
+
+// now connects a socket for datagrams, which takes no time.
+func (a *attempt) now() error {
+	if err := a.begin(); err != nil {
+		a.Cancel()
+		return a.wrap(err)
+	}
+	a.base.named(a.raddr)
+	return nil
+}
+
+// newConn returns an empty connection of the network's type, and the part of
+// it that all types share.
+func (n *network) newConn() (Conn, *conn) {
+	switch n.proto {
+	case "tcp":
+		c := new(TCPConn)
+		return c, &c.conn
+	case "udp":
+		c := new(UDPConn)
+		return c, &c.conn
+	case "unix":
+		c := new(UnixConn)
+		return c, &c.conn
+	default:
+		c := newUnixDatagram()
+		return c, &c.conn
+	}
+}
+
+// Cancel implements canceller: nothing stays open.
+func (a *attempt) Cancel() {
+	if a.c != nil {
+		a.base.src.close()
+		a.c = nil
+	}
+}
+
+func (a *attempt) wrap(err error) error { return wrapOp("dial", a.net, a.laddr, a.raddr, err) }
+
+// awaitAttempt waits for a, whose connection is a C.
+func awaitAttempt[C Conn](cx *Context, a *attempt) (C, error) {
+	c, err := await(cx, a.Poll)
+	if err == errAbandoned {
+		a.Cancel()
+		err = a.wrap(cx.Err())
+	}
+	if err != nil {
+		var none C
+		return none, err
+	}
+	return c.(C), nil
+}
+
+// toItself reports whether the system has connected a TCP socket to itself. It
+// may, if it happens to choose the port that was dialled and nobody listens
+// there.
+func (c *conn) toItself() bool {
+	l, ok := c.laddr.(*net.TCPAddr)
+	r, _ := c.raddr.(*net.TCPAddr)
+	return ok && r != nil && l.Port == r.Port && l.IP.Equal(r.IP)
+}

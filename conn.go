@@ -1,0 +1,291 @@
+package async
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is what all connections share: a socket and the names of its ends.
+type conn struct {
+	src          source
+	net          *network
+	laddr, raddr net.Addr // nil: it has none
+}
+
+func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
+	c.src.fd = int32(fd)
+	c.net, c.laddr, c.raddr = n, laddr, raddr
+}
+
+// Close closes the connection. Whoever uses it gets net.ErrClosed. Data that
+// was written is still sent, unless SetLinger says otherwise.
+func (c *conn) Close() error { return c.wrap("close", c.src.close()) }
+
+// LocalAddr returns the local address, which must not be changed.
+func (c *conn) LocalAddr() net.Addr { return c.laddr }
+
+// RemoteAddr returns the peer's address, which must not be changed; nil if
+// there is none.
+func (c *conn) RemoteAddr() net.Addr { return c.raddr }
+
+// SetDeadline sets the deadline of reads and writes.
+func (c *conn) SetDeadline(t time.Time) error { return c.setDeadline(t, &c.src.rd, &c.src.wr) }
+
+// SetReadDeadline sets the deadline of reads.
+func (c *conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, &c.src.rd) }
+
+// SetWriteDeadline sets the deadline of writes.
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, &c.src.wr) }
+
+func (c *conn) setDeadline(t time.Time, halves ...*half) error {
+	if err := c.src.idle(); err != nil {
+		return wrapOp("set", c.net, nil, c.laddr, err)
+	}
+	for _, h := range halves {
+		h.setDeadline(t)
+	}
+	return nil
+}
+
+// SetReadBuffer sets how many bytes the system keeps that were not read yet.
+func (c *conn) SetReadBuffer(bytes int) error {
+	return c.setOption(unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
+}
+
+// SetWriteBuffer sets how many bytes the system keeps that were not sent yet.
+func (c *conn) SetWriteBuffer(bytes int) error {
+	return c.setOption(unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
+}
+
+func (c *conn) setOption(level, name, value int) error {
+	return c.set(func(fd int) error { return setOption(fd, level, name, value) })
+}
+
+// set calls f to change the socket.
+func (c *conn) set(f func(fd int) error) error { return c.wrap("set", c.src.control(f)) }
+
+// get calls f to ask the socket.
+func (c *conn) get(f func(fd int) (int, error)) (v int, err error) {
+	err = c.src.control(func(fd int) (err error) {
+		v, err = f(fd)
+		return os.NewSyscallError("getsockopt", err)
+	})
+	return v, c.wrap("get", err)
+}
+
+func (c *conn) option(level, name int) (int, error) {
+	return c.get(func(fd int) (int, error) { return unix.GetsockoptInt(fd, level, name) })
+}
+
+// pollRead is the part of all polls that read that is the same: op takes from
+// the socket what is there, by the system call of this name.
+func (c *conn) pollRead(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	n, err := c.src.attempt(cx, &c.src.rd, op)
+	return max(n, 0), c.wrap("read", callError(call, err))
+}
+
+// pollWrite is the same for writing.
+func (c *conn) pollWrite(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	n, err := c.src.attempt(cx, &c.src.wr, op)
+	return max(n, 0), c.wrap("write", callError(call, err))
+}
+
+// callError says which system call an error number is of.
+func callError(call string, err error) error {
+	if errno, ok := err.(syscall.Errno); ok {
+		return os.NewSyscallError(call, errno)
+	}
+	return err
+}
+
+// awaitRead awaits a poll that reads.
+func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, error) {
+	n, err := await(cx, poll)
+	if err == errAbandoned {
+		err = c.abandon(cx, "read", &c.src.rd)
+	}
+	return n, err
+}
+
+// awaitWrite awaits a poll that writes.
+func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
+	n, err := await(cx, poll)
+	if err == errAbandoned {
+		err = c.abandon(cx, "write", &c.src.wr)
+	}
+	return n, err
+}
+
+// awaitSend awaits a poll that writes and leaves it to the caller to wrap its
+// error.
+func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
+	n, err := await(cx, poll)
+	if err == errAbandoned {
+		c.src.wr.waiters.leave(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return n, err
+}
+
+// abandon ends an await that was cancelled.
+func (c *conn) abandon(cx *Context, op string, h *half) error {
+	h.waiters.leave(cx.t, cx.here())
+	return c.wrap(op, cx.Err())
+}
+
+// wrap makes an error what package net would make of it.
+func (c *conn) wrap(op string, err error) error { return c.wrapTo(op, c.raddr, err) }
+
+// wrapTo is wrap for an operation with another address than the peer's.
+func (c *conn) wrapTo(op string, addr net.Addr, err error) error {
+	if err == nil || err == ErrPending || err == io.EOF {
+		return err
+	}
+	return wrapOp(op, c.net, c.laddr, addr, err)
+}
+
+// wrapOp is the one place where a net.OpError of a socket is made.
+func wrapOp(op string, n *network, source, addr net.Addr, err error) error {
+	return &net.OpError{Op: op, Net: n.name, Source: source, Addr: addr, Err: err}
+}
+
+// addrOrNil avoids an interface that is not nil but has a nil pointer in it.
+func addrOrNil[A interface {
+	comparable
+	net.Addr
+}](a A) net.Addr {
+	var none A
+	if a == none {
+		return nil
+	}
+	return a
+}
+
+// maxIO is how much one system call is asked to move; some systems fail above.
+const maxIO = 1 << 30
+
+// streamConn is what connections share that are read like an io.Reader.
+type streamConn struct{ conn }
+
+// PollRead reads what is there into p. It returns ErrPending if nothing is,
+// io.EOF at the end, and at once if p is empty.
+func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
+	if len(p) > maxIO {
+		p = p[:maxIO]
+	}
+	if len(p) == 0 {
+		return 0, c.wrap("read", c.src.idle())
+	}
+	return c.pollRead(cx, "read", func(fd int) (int, bool, error) {
+		n, err := unix.Read(fd, p)
+		return c.took(n, len(p), err)
+	})
+}
+
+// took makes of the result of a system call that read what attempt wants to
+// know. Of packets each is read by a call of its own, so a short one says
+// nothing of the next.
+func (c *streamConn) took(n, want int, err error) (int, bool, error) {
+	if n == 0 && err == nil {
+		return 0, false, io.EOF
+	}
+	return n, n < want && c.net.kind == unix.SOCK_STREAM, err
+}
+
+// PollWrite writes as much of p as there is room for. It returns ErrPending if
+// there is none.
+func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
+	if len(p) > maxIO {
+		p = p[:maxIO]
+	}
+	if len(p) == 0 {
+		return 0, c.wrap("write", c.src.idle())
+	}
+	return c.pollWrite(cx, "write", func(fd int) (int, bool, error) {
+		n, err := unix.Write(fd, p)
+		return n, n < len(p), err
+	})
+}
+
+// Read waits until something is there, and reads it into p. Cancelling it
+// loses nothing.
+func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
+	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
+}
+
+// Write writes all of p, unless it fails or is cancelled. n says how much was
+// written. Data of several Writes at once may be mixed where one has to wait
+// in its middle.
+func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
+	for {
+		m, err := c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p[n:]) })
+		n += m
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// PollPeek is PollRead, but what it has read stays there.
+func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, c.wrap("read", c.src.idle())
+	}
+	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
+		n, err := recvFrom(fd, p, unix.MSG_PEEK, nil)
+		n, _, err = c.took(n, len(p), err)
+		return n, false, err
+	})
+}
+
+// Peek is Read, but what it has read stays there.
+func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
+	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollPeek(cx, p) })
+}
+
+// CloseRead shuts down the reading side.
+func (c *streamConn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+
+// CloseWrite shuts down the writing side: the peer reads io.EOF.
+func (c *streamConn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+
+func (c *streamConn) shutdown(how int) error {
+	return c.wrap("close", c.src.control(func(fd int) error {
+		return os.NewSyscallError("shutdown", unix.Shutdown(fd, how))
+	}))
+}
+
+// connect begins to connect. While that goes on it returns ErrPending, and
+// pollConnected tells the rest.
+func (c *conn) connect(sa unix.Sockaddr) error {
+	switch err := unix.Connect(int(c.src.fd), sa); err {
+	case nil, unix.EISCONN:
+		return nil
+	case unix.EINPROGRESS, unix.EALREADY, unix.EINTR:
+		return ErrPending
+	default:
+		return os.NewSyscallError("connect", err)
+	}
+}
+
+// pollConnected returns what became of a connect.
+func (c *conn) pollConnected(cx *Context) error {
+	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, connected(fd) })
+	return callError("connect", err)
+}
+
+// named asks the system for the addresses of a connection. It has always one
+// of its own; raddr is what was dialled.
+func (c *conn) named(raddr net.Addr) {
+	c.laddr, c.raddr = c.net.localAddr(int(c.src.fd)), raddr
+	if peer, err := unix.Getpeername(int(c.src.fd)); err == nil {
+		if a := c.net.addr(peer); a != nil {
+			c.raddr = a
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package async
+
+import (
+	"context"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Dialer is how to connect; the zero value is how Dial does. Its methods may
+// be called by any number of tasks and goroutines.
+//
+// If a name has several addresses they are tried as RFC 8305 has it (Happy
+// Eyeballs): in turn one of IPv6 and one of IPv4, each a quarter of a second
+// after the one before, or at once when one has failed. The first connection
+// that stands is returned and the other attempts are given up.
+type Dialer struct {
+	// Timeout, if not zero, is how long a dial may take, look-ups included.
+	Timeout time.Duration
+
+	// Deadline, if not zero, is when it must have ended. The deadline of cx
+	// counts as well.
+	Deadline time.Time
+
+	// LocalAddr, if not nil, is the address to dial from. Of a name's addresses
+	// only those of its family are tried.
+	LocalAddr net.Addr
+
+	// FallbackDelay is how long an attempt is given before the next begins
+	// beside it. Zero is 250 ms; if it is negative the next begins when one has
+	// failed.
+	FallbackDelay time.Duration
+
+	// KeepAlive is after how long a silence the connection is probed. Zero is
+	// 15 s; negative is never.
+	KeepAlive time.Duration
+
+	// Resolver looks up names; nil is DefaultResolver.
+	Resolver *Resolver
+
+	// Control, if not nil, is called after a socket was made and before it is
+	// connected, with the network (its family added: "tcp4") and the address.
+	// It runs on the caller's worker and must not block. What it returns
+	// fails the attempt.
+	Control func(network, address string, c syscall.RawConn) error
+}
+
+// fallbackDelay is what RFC 8305 recommends.
+const fallbackDelay = 250 * time.Millisecond
+
+// Dial connects to an address; see the function Dial for networks. The
+// deadline and the cancellation of cx end it; nothing is left open then.
+func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
+	f := d.dialing(network, address)
+	c, err := await(cx, f.Poll)
+	if err == errAbandoned {
+		err = f.givenUp(cx.Err())
+	}
+	return c, err
+}
+
+// DialFuture returns a future of what Dial returns.
+func (d *Dialer) DialFuture(network, address string) Future[Conn] { return d.dialing(network, address) }
+
+func (d *Dialer) dialing(network, address string) *dialing {
+	f := &dialing{Dialer: *d, name: network, address: address, end: eternity}
+	if d.Timeout != 0 {
+		f.end = after(d.Timeout)
+	}
+	if !d.Deadline.IsZero() {
+		f.end = min(f.end, nanosAt(d.Deadline))
+	}
+	return f
+}
+
+// dialing is the future of a connection to one of a name's addresses.
+type dialing struct {
+	Dialer
+	name, address string
+	end           int64 // when it must have ended
+
+	begun  bool
+	setup  socketSetup
+	target target
+	lookup *offloaded[[]net.IPAddr]
+	looked bool
+
+	running []*attempt
+	next    int64 // when another begins beside them
+	first   error
+	sleep   *sleep
+
+	// The first attempt, which is most often the only one, and the place for it.
+	one     attempt
+	ofOne   [1]*attempt
+	started int
+}
+
+// Poll implements Future.
+func (d *dialing) Poll(cx *Context) (Conn, error) {
+	c, err := d.poll(cx)
+	if err == ErrPending {
+		if nanos() < d.end {
+			return nil, d.wakeAt(cx, err)
+		}
+		err = d.givenUp(context.DeadlineExceeded)
+	}
+	d.Cancel()
+	return c, err
+}
+
+func (d *dialing) poll(cx *Context) (Conn, error) {
+	if !d.begun {
+		d.begun = true
+		d.setup = socketSetup{control: d.Control, keepAlive: d.KeepAlive}
+		var err error
+		if d.target, err = parseTarget(cx, "dial", d.name, d.address); err != nil {
+			return nil, err
+		}
+	}
+	if !d.looked {
+		if err := d.look(cx); err != nil {
+			return nil, err
+		}
+		d.looked = true
+	}
+	for {
+		c, failed := d.pollRunning(cx)
+		if c != nil {
+			return c, nil
+		}
+		switch now := nanos(); {
+		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
+			d.begin(now)
+		case len(d.running) > 0:
+			return nil, ErrPending
+		default:
+			return nil, d.first
+		}
+	}
+}
+
+// look sets target's list to the addresses to try, in order.
+func (d *dialing) look(cx *Context) error {
+	t := &d.target
+	if t.list == nil {
+		if d.lookup == nil {
+			host, r := t.host, d.Resolver
+			d.lookup = &offloaded[[]net.IPAddr]{f: func(ctx context.Context) ([]net.IPAddr, error) {
+				return r.resolver().LookupIPAddr(ctx, host)
+			}}
+		}
+		ips, err := d.lookup.Poll(cx)
+		if err == ErrPending {
+			return err
+		}
+		d.lookup = nil
+		if err != nil {
+			return t.wrap(err)
+		}
+		if err := t.found(ips); err != nil {
+			return err
+		}
+	}
+	if err := t.from(d.LocalAddr); err != nil {
+		return err
+	}
+	if len(t.list) > 1 {
+		t.list = interleave(t.list)
+	}
+	return nil
+}
+
+// pollRunning polls the attempts that are under way. It returns the connection
+// of one that has succeeded, or whether one has failed.
+func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
+	for i := 0; i < len(d.running); {
+		c, err := d.running[i].Poll(cx)
+		if err == ErrPending {
+			i++
+			continue
+		}
+		d.running = slices.Delete(d.running, i, i+1)
+		if err == nil {
+			return c, false
+		}
+		failed = true
+		if d.first == nil {
+			d.first = err
+		}
+	}
+	return nil, failed
+}
+
+// begin begins the next attempt.
+func (d *dialing) begin(now int64) {
+	a := &d.one
+	if d.started++; d.started == 1 {
+		d.running = d.ofOne[:0]
+	} else {
+		a = new(attempt)
+	}
+	*a = attempt{setup: &d.setup, net: d.target.net, laddr: d.LocalAddr, raddr: d.target.list[0]}
+	d.running = append(d.running, a)
+	d.target.list = d.target.list[1:]
+	switch delay := d.FallbackDelay; {
+	case delay == 0:
+		d.next = now + int64(fallbackDelay)
+	case delay > 0:
+		d.next = now + clampTime(int64(delay))
+	default:
+		d.next = eternity
+	}
+}
+
+// wakeAt has the task woken when there is something to begin, or to end.
+func (d *dialing) wakeAt(cx *Context, pending error) error {
+	at := d.end
+	if d.looked && len(d.target.list) > 0 {
+		at = min(at, d.next)
+	}
+	if d.sleep != nil && d.sleep.until != at {
+		d.sleep.Cancel()
+		d.sleep = nil
+	}
+	if at == eternity {
+		return pending
+	}
+	if d.sleep == nil {
+		d.sleep = &sleep{until: at}
+	}
+	if _, err := d.sleep.Poll(cx); err == nil {
+		cx.waker(waitsTime).wake(cx.here()) // it is due by now
+	}
+	return pending
+}
+
+// Cancel implements canceller: nothing stays open.
+func (d *dialing) Cancel() {
+	for _, a := range d.running {
+		a.Cancel()
+	}
+	d.running = nil
+	if d.lookup != nil {
+		d.lookup.Cancel()
+	}
+	if d.sleep != nil {
+		d.sleep.Cancel()
+	}
+}
+
+// givenUp ends the dial for another reason than a failure.
+func (d *dialing) givenUp(err error) error {
+	defer d.Cancel()
+	switch {
+	case len(d.running) > 0:
+		return d.running[len(d.running)-1].wrap(err)
+	case !d.begun: // say at least what it is about
+		if t, e := parseTarget(context.Background(), "dial", d.name, d.address); e != nil {
+			return e
+		} else if len(t.list) > 0 {
+			return wrapOp("dial", t.net, d.LocalAddr, t.list[0], err)
+		}
+	}
+	return wrapOp("dial", unnamed(d.name), nil, nil, err)
+}
+
+// from leaves the addresses to which one can connect from laddr.
+func (t *target) from(laddr net.Addr) error {
+	if laddr == nil {
+		return nil
+	}
+	if laddr.Network() != t.list[0].Network() {
+		return t.wrap(&net.AddrError{Err: "mismatched local address type", Addr: laddr.String()})
+	}
+	ip := ipOf(laddr)
+	if len(ip) == 0 || ip.IsUnspecified() {
+		return nil
+	}
+	t.list = slices.DeleteFunc(t.list, func(a net.Addr) bool {
+		to := ipOf(a)
+		return len(to) > 0 && !to.IsUnspecified() && isIPv4(a) != isIPv4(laddr)
+	})
+	if len(t.list) == 0 {
+		return t.wrap(&net.AddrError{Err: "no suitable address found", Addr: laddr.String()})
+	}
+	return nil
+}
+
+// interleave puts addresses of one family and of the other in turn, beginning
+// with that of the first one, and leaves each family's order.
+func interleave(addrs []net.Addr) []net.Addr {
+	var same, other []net.Addr
+	for _, a := range addrs {
+		if isIPv4(a) == isIPv4(addrs[0]) {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	mixed := make([]net.Addr, 0, len(addrs))
+	for i := range same {
+		mixed = append(mixed, same[i])
+		if i < len(other) {
+			mixed = append(mixed, other[i])
+		}
+	}
+	if len(other) > len(same) {
+		mixed = append(mixed, other[len(same):]...)
+	}
+	return mixed
+}

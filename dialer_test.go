@@ -1,0 +1,365 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// eyeballs is a host of several addresses: at the first a connect hangs, since
+// the backlog is full; at the second one nobody listens; the third one
+// accepts. All have the same port.
+type eyeballs struct {
+	hangs, refuses, accepts string
+	port                    string
+	dns                     *dnsServer
+	ln                      *TCPListener
+}
+
+func newEyeballs(t testing.TB) *eyeballs {
+	t.Helper()
+	e := &eyeballs{hangs: "127.0.0.1", refuses: "127.0.0.2", accepts: "127.0.0.3"}
+	var err error
+	_, e.port, err = net.SplitHostPort(tcpFullBacklog(t.(*testing.T)))
+	require.NoError(t, err)
+	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(e.accepts, e.port))
+	require.NoError(t, err)
+	e.ln, err = ListenTCP("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { e.ln.Close() })
+	e.dns = newDNS(t, false, map[string][]dnsRecord{
+		"hangs-first.test.":   dnsAddrs(e.hangs, e.accepts),
+		"hangs.test.":         dnsAddrs(e.hangs),
+		"refuses-first.test.": dnsAddrs(e.refuses, e.accepts),
+		"refuses.test.":       dnsAddrs(e.refuses, "127.0.0.4"),
+		"hangs-twice.test.":   dnsAddrs(e.hangs, e.hangs, e.accepts),
+		"mixed.test.":         dnsAddrs("127.0.0.1", "::1", "127.0.0.2", "127.0.0.3"),
+	})
+	return e
+}
+
+func (e *eyeballs) addr(name string) string { return net.JoinHostPort(name+".test.", e.port) }
+
+func (e *eyeballs) dialer() *Dialer { return &Dialer{Resolver: e.dns.resolver()} }
+
+// reached dials and says which address it has come to.
+func reached(cx *Context, d *Dialer, addr string) (string, error) {
+	c, err := d.Dial(cx, "tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	return host, err
+}
+
+func sources(rt *Runtime) (n int) {
+	for _, w := range rt.workers {
+		n += int(w.reactor.sources.Load())
+	}
+	return n
+}
+
+// Promises: an attempt that hangs has company after the delay, one that fails
+// has a successor at once; the first connection wins and the others are
+// closed.
+func TestDialerHappyEyeballs(t *testing.T) {
+	for _, way := range tcpWays {
+		t.Run(way.name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			e := newEyeballs(t)
+			require.NoError(t, way.run(rt, func(cx *Context) error {
+				for name, delay := range map[string]time.Duration{
+					"hangs-first":   5 * time.Millisecond,
+					"hangs-twice":   5 * time.Millisecond,
+					"refuses-first": time.Hour,
+				} {
+					d := e.dialer()
+					d.FallbackDelay = delay
+					begun := time.Now()
+					got, err := reached(cx, d, e.addr(name))
+					if err != nil || got != e.accepts {
+						return fmt.Errorf("%s: reached %q, %v", name, got, err)
+					}
+					if strings.HasPrefix(name, "hangs") && time.Since(begun) < delay {
+						return fmt.Errorf("%s: the second began too early", name)
+					}
+				}
+				if n := sources(rt); n != 0 {
+					return fmt.Errorf("%d sockets are still waited for", n)
+				}
+				return nil
+			}))
+		})
+	}
+}
+
+func TestDialerDefaultDelay(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	begun := time.Now()
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		_, err := reached(cx, e.dialer(), e.addr("hangs-first"))
+		return err
+	}))
+	require.GreaterOrEqual(t, time.Since(begun), 250*time.Millisecond)
+}
+
+func TestDialerFailures(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		var op *net.OpError
+		d := e.dialer()
+		_, err := d.Dial(cx, "tcp", e.addr("refuses"))
+		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || op.Addr.String() != net.JoinHostPort(e.refuses, e.port) {
+			return fmt.Errorf("the first one's failure, but: %v", err)
+		}
+		// One after the other: the first hangs, and the second is never tried.
+		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
+		_, err = d.Dial(cx, "tcp", e.addr("hangs-first"))
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &op) || !op.Timeout() ||
+			op.Addr.String() != net.JoinHostPort(e.hangs, e.port) {
+			return fmt.Errorf("a timeout, but: %v", err)
+		}
+		if got, err := reached(cx, d, e.addr("refuses-first")); err != nil || got != e.accepts {
+			return fmt.Errorf("reached %q, %v", got, err)
+		}
+		d = e.dialer()
+		d.Deadline = time.Now()
+		if _, err = d.Dial(cx, "tcp", e.addr("refuses")); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("the deadline was before: %v", err)
+		}
+		d.Deadline, d.Timeout = time.Time{}, -1
+		if _, err = d.Dial(cx, "tcp", e.addr("refuses")); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("a negative timeout: %v", err)
+		}
+		var dns *net.DNSError
+		if _, err = e.dialer().Dial(cx, "tcp", e.addr("none")); !errors.As(err, &dns) || !dns.IsNotFound || !errors.As(err, &op) {
+			return fmt.Errorf("no such host: %v", err)
+		}
+		if n := sources(rt); n != 0 {
+			return fmt.Errorf("%d sockets are still waited for", n)
+		}
+		return nil
+	}))
+}
+
+func TestDialerCancelled(t *testing.T) {
+	for _, name := range []string{"hangs", "hangs-twice"} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 1})
+			e := newEyeballs(t)
+			d := e.dialer()
+			d.FallbackDelay = time.Millisecond
+			e.ln.Close()
+
+			if name == "hangs-twice" {
+				d.FallbackDelay = time.Hour
+			}
+			h := Go(rt, func(cx *Context) error { _, err := d.Dial(cx, "tcp", e.addr(name)); return err })
+			eventually(t, func() bool { return sources(rt) > 0 })
+			h.Cancel()
+			_, err := tcpJoin(h)
+			require.ErrorIs(t, err, context.Canceled)
+			require.Zero(t, sources(rt))
+		})
+	}
+}
+
+// A cancelled Context dials nothing, though it would be done at once.
+func TestDialUnixCancelled(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		name := &net.UnixAddr{Name: netDir(t) + "/s", Net: "unix"}
+		ln, err := ListenUnix("unix", name)
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		dead, cancel := cx.WithCancel()
+		cancel()
+		var op *net.OpError
+		if _, err := DialUnix(dead, "unix", nil, name); !errors.Is(err, context.Canceled) || !errors.As(err, &op) {
+			return err
+		}
+		if _, err := Dial(dead, "unix", name.Name); !errors.Is(err, context.Canceled) || !errors.As(err, &op) {
+			return err
+		}
+		if _, err := ln.PollAccept(cx); err != ErrPending {
+			return fmt.Errorf("somebody has come: %v", err)
+		}
+		return nil
+	}))
+}
+
+// Plain futures dial, too, and giving one up closes all it has opened.
+func TestDialFuture(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	d := e.dialer()
+	d.FallbackDelay = time.Millisecond
+	c, err := tcpJoin(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs-first"))))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+
+	c, err = tcpJoin(SpawnFuture(rt, NewDial("tcp", e.ln.Addr().String())))
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+
+	h := SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs")))
+	eventually(t, func() bool { return sources(rt) > 0 })
+	h.Cancel()
+	_, err = tcpJoin(h)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, sources(rt))
+
+	silent := Dialer{Resolver: newDNS(t, true, nil).resolver()}
+	h = SpawnFuture(rt, silent.DialFuture("tcp", "host.test.:80"))
+	h.Cancel()
+	_, err = tcpJoin(h)
+	require.ErrorIs(t, err, context.Canceled)
+
+	d.Timeout = time.Millisecond
+	_, err = tcpJoin(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs"))))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = tcpJoin(SpawnFuture(rt, silent.DialFuture("tcp", "no port")))
+	require.Error(t, err)
+}
+
+// Families take turns, beginning with the one that the resolver put first.
+func TestDialerOrder(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	var order, networks []string
+	refused := errors.New("refused by Control")
+	d := e.dialer()
+	d.Control = func(network, address string, c syscall.RawConn) error {
+		host, _, _ := net.SplitHostPort(address)
+		order, networks = append(order, host), append(networks, network)
+		return refused
+	}
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		ips, err := d.Resolver.LookupIPAddr(cx, "mixed.test.")
+		if err != nil {
+			return err
+		}
+		if _, err := d.Dial(cx, "tcp", e.addr("mixed")); !errors.Is(err, refused) {
+			return err
+		}
+		if order[0] != ips[0].String() {
+			return fmt.Errorf("began with %s, though %s is first", order[0], ips[0].String())
+		}
+		return nil
+	}))
+	require.Len(t, order, 4)
+	if strings.Contains(order[0], ":") {
+		require.Equal(t, []string{"::1", "127.0.0.1", "127.0.0.2", "127.0.0.3"}, order)
+		require.Equal(t, []string{"tcp6", "tcp4", "tcp4", "tcp4"}, networks)
+	} else {
+		require.Equal(t, []string{"127.0.0.1", "::1", "127.0.0.2", "127.0.0.3"}, order)
+		require.Equal(t, []string{"tcp4", "tcp6", "tcp4", "tcp4"}, networks)
+	}
+}
+
+func TestInterleave(t *testing.T) {
+	for in, want := range map[string]string{
+		"4a":             "4a",
+		"6a 6b":          "6a 6b",
+		"6a 6b 4a 4b 4c": "6a 4a 6b 4b 4c",
+		"4a 6a 6b 6c":    "4a 6a 6b 6c",
+		"6a 4a":          "6a 4a",
+		"4a 4b 4c 6a":    "4a 6a 4b 4c",
+	} {
+		var addrs []net.Addr
+		for s := range strings.FieldsSeq(in) {
+			ip := net.IPv6loopback
+			if s[0] == '4' {
+				ip = net.IPv4(127, 0, 0, 1)
+			}
+			addrs = append(addrs, &net.TCPAddr{IP: ip, Zone: s})
+		}
+		var got []string
+		for _, a := range interleave(addrs) {
+			got = append(got, a.(*net.TCPAddr).Zone)
+		}
+		assert.Equal(t, want, strings.Join(got, " "))
+	}
+}
+
+func TestDialerSettings(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		var seen []string
+		d := Dialer{
+			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},
+			KeepAlive: -1,
+			Control: func(network, address string, c syscall.RawConn) (err error) {
+				seen = append(seen, network, address)
+				c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 12345) })
+				return err
+			},
+		}
+		c, err := d.Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		assert.Equal(t, []string{"tcp4", ln.Addr().String()}, seen)
+		tc := c.(*TCPConn)
+		assert.Zero(t, tcpOption(t, tc, unix.SOL_SOCKET, unix.SO_KEEPALIVE))
+		assert.NotZero(t, tcpOption(t, tc, unix.IPPROTO_TCP, unix.TCP_NODELAY))
+		got := tcpOption(t, tc, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		assert.True(t, got == 12345 || got == 2*12345, got)
+
+		d = Dialer{KeepAlive: 40 * time.Second}
+		c, err = d.Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if runtime.GOOS == "linux" {
+			assert.Equal(t, 40, tcpOption(t, c.(*TCPConn), unix.IPPROTO_TCP, 4)) // TCP_KEEPIDLE
+		}
+
+		// A wildcard is one of either family.
+		d = Dialer{LocalAddr: &net.TCPAddr{}}
+		v6, err := ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
+		if err != nil {
+			return err
+		}
+		defer v6.Close()
+		if c, err = d.Dial(cx, "tcp", v6.Addr().String()); err != nil {
+			return err
+		}
+		defer c.Close()
+
+		dir := netDir(t)
+		ul, err := Listen(cx, "unix", dir+"/s")
+		if err != nil {
+			return err
+		}
+		defer ul.Close()
+		d = Dialer{Control: func(network, address string, c syscall.RawConn) error {
+			seen = []string{network, address}
+			return os.ErrPermission
+		}}
+		if _, err := d.Dial(cx, "unix", dir+"/s"); !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("Control has refused, but: %v", err)
+		}
+		assert.Equal(t, []string{"unix", dir + "/s"}, seen)
+		return nil
+	}))
+}

@@ -1,0 +1,160 @@
+package async
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener is what all listeners share.
+type listener struct {
+	src  source
+	net  *network
+	addr net.Addr
+
+	fixed   bool // accepted connections have the listener's address
+	starved retry
+}
+
+// How long Accept leaves the system alone that has no descriptors.
+const (
+	acceptDelayMin = 5 * time.Millisecond
+	acceptDelayMax = time.Second
+)
+
+func (l *listener) init(fd int, n *network) {
+	l.src.fd = int32(fd)
+	l.net, l.addr = n, n.localAddr(fd)
+	tcp, ok := l.addr.(*net.TCPAddr)
+	l.fixed = !ok || !tcp.IP.IsUnspecified()
+	l.starved.h, l.starved.first, l.starved.last = &l.src.rd, acceptDelayMin, acceptDelayMax
+}
+
+// accepted is a connection as the kernel hands it out.
+type accepted struct {
+	fd   int
+	from unix.Sockaddr
+}
+
+// pollAccept returns the next connection; ErrPending if there is none.
+func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
+	if cx.draining() {
+		return a, l.wrap("accept", ErrShutdown)
+	}
+	starved := false
+	a.fd, err = l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
+		for err = unix.ECONNABORTED; err == unix.ECONNABORTED; {
+			n, a.from, err = acceptSocket(fd)
+		}
+		switch err {
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			starved, err = true, unix.EAGAIN
+		}
+		return n, false, err
+	})
+	if starved {
+		l.starved.later(cx) // there is no event when a descriptor is free again
+	}
+	if err == ErrPending && cx.draining() {
+		err = ErrShutdown // it began before there was somebody to wake
+	}
+	if err != nil {
+		return a, l.wrap("accept", callError("accept", err))
+	}
+	l.starved.succeeded()
+	if w := cx.here(); w != nil {
+		w.accepted = cx.t
+	}
+	return a, nil
+}
+
+// accept awaits pollAccept.
+func (l *listener) accept(cx *Context) (accepted, error) {
+	a, err := await(cx, l.pollAccept)
+	if err == errAbandoned {
+		l.src.rd.waiters.leave(cx.t, cx.here())
+		err = l.wrap("accept", cx.Err())
+	}
+	return a, err
+}
+
+// give makes c the connection that was accepted. The options that a connection
+// has by default come with it from the listener's descriptor.
+func (l *listener) give(a accepted, c *conn) {
+	laddr, raddr := l.addr, l.net.addr(a.from)
+	if !l.fixed {
+		laddr = l.net.localAddr(a.fd)
+	}
+	if raddr == nil {
+		raddr = l.net.noAddr()
+	}
+	c.init(a.fd, l.net, laddr, raddr)
+}
+
+// Close closes the listener. Whoever accepts gets net.ErrClosed; connections
+// that were accepted stay open.
+func (l *listener) Close() error {
+	err := l.src.close()
+	l.starved.stop()
+	return l.wrap("close", err)
+}
+
+// Addr returns the address, which must not be changed.
+func (l *listener) Addr() net.Addr { return l.addr }
+
+// SetDeadline sets the time after which Accept fails with
+// os.ErrDeadlineExceeded; the zero time means never.
+func (l *listener) SetDeadline(t time.Time) error {
+	if err := l.src.idle(); err != nil {
+		return l.wrap("set", err)
+	}
+	l.src.rd.setDeadline(t)
+	return nil
+}
+
+// SyscallConn returns the socket for system calls of the caller's; see
+// TCPConn.SyscallConn.
+func (l *listener) SyscallConn() (syscall.RawConn, error) {
+	if err := l.src.idle(); err != nil {
+		return nil, l.wrap("raw", err)
+	}
+	return &rawConn{src: &l.src, net: l.net, addr: l.addr}, nil
+}
+
+// File returns a duplicate of the socket as a file, for net.FileListener or
+// for a child process. The listener stays open, and both must be closed.
+func (l *listener) File() (*os.File, error) {
+	f, err := l.src.file(l.net.name + ":" + l.addr.String())
+	return f, l.wrap("file", err)
+}
+
+func (l *listener) wrap(op string, err error) error {
+	if err == nil || err == ErrPending {
+		return err
+	}
+	return wrapOp(op, l.net, nil, l.addr, err)
+}
+
+// Incoming is the Stream of a Listener's connections.
+type Incoming struct{ l Listener }
+
+var _ Stream[Conn] = (*Incoming)(nil)
+
+// PollNext returns the next connection.
+func (in *Incoming) PollNext(cx *Context) (Conn, error) { return in.l.PollAccept(cx) }
+
+// All returns the connections for a range loop, which waits through cx. It
+// ends after the first error.
+func (in *Incoming) All(cx *Context) func(yield func(Conn, error) bool) {
+	return func(yield func(Conn, error) bool) {
+		for {
+			c, err := in.l.Accept(cx)
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}

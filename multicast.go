@@ -1,0 +1,207 @@
+package async
+
+import (
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetBroadcast sets whether messages may be sent to broadcast addresses. They
+// may unless this says otherwise.
+func (c *UDPConn) SetBroadcast(on bool) error {
+	return c.setOption(unix.SOL_SOCKET, unix.SO_BROADCAST, boolInt(on))
+}
+
+// Broadcast returns what SetBroadcast sets.
+func (c *UDPConn) Broadcast() (bool, error) {
+	v, err := c.option(unix.SOL_SOCKET, unix.SO_BROADCAST)
+	return v != 0, err
+}
+
+// SetTTL sets how many routers a message may pass that is not sent to a
+// group: the time to live of IPv4, the hop limit of IPv6.
+func (c *UDPConn) SetTTL(n int) error {
+	if c.v6() {
+		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n)
+	}
+	return c.setOption(unix.IPPROTO_IP, unix.IP_TTL, n)
+}
+
+// TTL returns what SetTTL sets.
+func (c *UDPConn) TTL() (int, error) {
+	if c.v6() {
+		return c.option(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS)
+	}
+	return c.option(unix.IPPROTO_IP, unix.IP_TTL)
+}
+
+// SetMulticastTTL sets how many routers a message to a group may pass. One,
+// the default, keeps it in the local network.
+func (c *UDPConn) SetMulticastTTL(n int) error {
+	if c.v6() {
+		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n)
+	}
+	return c.setByte(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n)
+}
+
+// MulticastTTL returns what SetMulticastTTL sets.
+func (c *UDPConn) MulticastTTL() (int, error) {
+	if c.v6() {
+		return c.option(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS)
+	}
+	return c.getByte(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
+}
+
+// SetMulticastLoopback sets whether a message to a group also comes to those
+// on this host who joined it. It does unless this, or ListenMulticastUDP, says
+// otherwise.
+func (c *UDPConn) SetMulticastLoopback(on bool) error {
+	if c.v6() {
+		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on))
+	}
+	return c.setByte(unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, boolInt(on))
+}
+
+// MulticastLoopback returns what SetMulticastLoopback sets.
+func (c *UDPConn) MulticastLoopback() (on bool, err error) {
+	var v int
+	if c.v6() {
+		v, err = c.option(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP)
+	} else {
+		v, err = c.getByte(unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP)
+	}
+	return v != 0, err
+}
+
+// SetMulticastInterface sets through which interface messages to groups are
+// sent. Without it the system chooses.
+func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
+	return c.set(func(fd int) error {
+		if c.v6() {
+			return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifi.Index)
+		}
+		ip, err := interfaceIPv4(ifi)
+		if err != nil {
+			return err
+		}
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInet4Addr(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, ip))
+	})
+}
+
+// JoinGroup makes messages come that are sent to the group, a *net.UDPAddr of
+// which only the IP counts, through the interface ifi, or one that the system
+// chooses if it is nil.
+func (c *UDPConn) JoinGroup(ifi *net.Interface, group net.Addr) error {
+	return c.membership(ifi, group, unix.IP_ADD_MEMBERSHIP, unix.IPV6_JOIN_GROUP)
+}
+
+// LeaveGroup undoes JoinGroup with the same arguments.
+func (c *UDPConn) LeaveGroup(ifi *net.Interface, group net.Addr) error {
+	return c.membership(ifi, group, unix.IP_DROP_MEMBERSHIP, unix.IPV6_LEAVE_GROUP)
+}
+
+func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) error {
+	var ip net.IP
+	switch g := group.(type) {
+	case *net.UDPAddr:
+		ip = g.IP
+	case *net.IPAddr:
+		ip = g.IP
+	}
+	return c.wrapTo("set", group, c.src.control(func(fd int) error {
+		switch ip4, ip6 := ip.To4(), ip.To16(); {
+		case ip4 != nil:
+			on, err := interfaceIPv4(ifi)
+			if err != nil {
+				return err
+			}
+			mreq := unix.IPMreq{Multiaddr: [4]byte(ip4), Interface: on}
+			return os.NewSyscallError("setsockopt", unix.SetsockoptIPMreq(fd, unix.IPPROTO_IP, v4, &mreq))
+		case ip6 != nil:
+			mreq := unix.IPv6Mreq{Multiaddr: [16]byte(ip6)}
+			if ifi != nil {
+				mreq.Interface = uint32(ifi.Index)
+			}
+			return os.NewSyscallError("setsockopt", unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, v6, &mreq))
+		}
+		return unix.EINVAL
+	}))
+}
+
+// getByte is getsockopt for options of one byte, which those of IPv4 multicast
+// are on some systems, and may be on all.
+func (c *conn) getByte(level, name int) (int, error) {
+	return c.get(func(fd int) (int, error) {
+		b, err := unix.GetsockoptByte(fd, level, name)
+		return int(b), err
+	})
+}
+
+func (c *conn) setByte(level, name, value int) error {
+	if value < 0 || value > 255 {
+		return c.wrap("set", os.NewSyscallError("setsockopt", unix.EINVAL))
+	}
+	return c.set(func(fd int) error {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptByte(fd, level, name, byte(value)))
+	})
+}
+
+// interfaceIPv4 returns an address by which IPv4 knows an interface; the
+// wildcard for none.
+func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
+	if ifi == nil {
+		return ip, nil
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return ip, err
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+			return [4]byte(n.IP.To4()), nil
+		}
+	}
+	return ip, &net.AddrError{Err: "the interface has no IPv4 address", Addr: ifi.Name}
+}
+
+// ListenMulticastUDP opens a socket that receives what is sent to a group, on
+// the interface ifi, or one that the system chooses if that is nil, as
+// net.ListenMulticastUDP does. Others may receive it, too. What the socket
+// itself sends to the group does not come back to this host.
+func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) (*UDPConn, error) {
+	if group == nil || len(group.IP) == 0 {
+		return nil, wrapOp("listen", unnamed(network), nil, addrOrNil(group), errMissingAddress)
+	}
+	c, err := ListenUDP(network, group)
+	if err != nil {
+		return nil, err
+	}
+	if ifi != nil {
+		err = c.SetMulticastInterface(ifi)
+	}
+	if err == nil {
+		err = c.SetMulticastLoopback(false)
+	}
+	if err == nil {
+		err = c.JoinGroup(ifi, group)
+	}
+	if err != nil {
+		c.Close()
+		return nil, wrapOp("listen", c.net, nil, group, err)
+	}
+	return c, nil
+}
+
+// multicastWildcard returns the address and the network on which messages to
+// a group are received.
+func multicastWildcard(n *network, group net.IP) (*network, net.IP) {
+	only, ip := *n, net.IPv6zero
+	if group.To4() != nil {
+		ip = net.IPv4zero
+	}
+	if only.family == 0 {
+		only.family, _, _ = n.ipSockaddr(group, 0, "")
+	}
+	return &only, ip
+}

@@ -1,0 +1,39 @@
+package async
+
+import "context"
+
+// Workers returns a Spawner for each worker. Their tasks run on that worker
+// from the beginning to the end, like those of Local, whose tasks they may
+// spawn. It is for what is done once on each worker: accepting from a listener
+// of ListenConfig.ListenEach, for example. Otherwise leave it to the runtime
+// where a task runs.
+func (rt *Runtime) Workers() []Spawner {
+	all := make([]Spawner, len(rt.workers))
+	for i, w := range rt.workers {
+		all[i] = workerSpawner{w}
+	}
+	return all
+}
+
+// workerSpawner is the Spawner of one worker.
+type workerSpawner struct{ w *worker }
+
+var pinnedDetails = &details{local: true}
+
+func (p workerSpawner) Named(name string) Spawner         { return &adorned{base: p, name: name} }
+func (p workerSpawner) Under(ctx context.Context) Spawner { return under(p, ctx) }
+func (p workerSpawner) spawner() (*Runtime, *worker)      { return p.w.rt, nil }
+func (p workerSpawner) crew() *crew                       { return nil }
+func (p workerSpawner) details() *details                 { return pinnedDetails }
+
+// workerOf returns the worker on which the tasks of s must run; nil if any
+// may.
+func workerOf(s Spawner) *worker {
+	switch s := s.(type) {
+	case workerSpawner:
+		return s.w
+	case *adorned:
+		return workerOf(s.base)
+	}
+	return nil
+}

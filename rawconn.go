@@ -1,0 +1,115 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// rawConn lends a socket's descriptor to those who make system calls of their
+// own. It waits through cx; if that is nil, it can't wait.
+type rawConn struct {
+	src  *source
+	net  *network
+	addr net.Addr // the local one
+	cx   *Context
+}
+
+var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait; that of WithContext(cx) can: %w", errors.ErrUnsupported)
+
+// Control calls f with the descriptor, which stays open meanwhile.
+func (r *rawConn) Control(f func(fd uintptr)) error {
+	return r.wrap("raw-control", r.src.control(func(fd int) error { f(uintptr(fd)); return nil }))
+}
+
+// Read calls f until it returns true, each time after there may be more to
+// read. f must go on until the system says EAGAIN before it returns false.
+func (r *rawConn) Read(f func(fd uintptr) (done bool)) error {
+	return r.wrap("raw-read", r.until(&r.src.rd, f))
+}
+
+// Write is Read for writing.
+func (r *rawConn) Write(f func(fd uintptr) (done bool)) error {
+	return r.wrap("raw-write", r.until(&r.src.wr, f))
+}
+
+func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
+	if r.cx == nil {
+		return r.src.control(func(fd int) error {
+			if !f(uintptr(fd)) {
+				return errRawWait
+			}
+			return nil
+		})
+	}
+	_, err := await(r.cx, func(cx *Context) (int, error) {
+		return r.src.attempt(cx, h, func(fd int) (int, bool, error) {
+			if !f(uintptr(fd)) {
+				return 0, false, unix.EAGAIN
+			}
+			return 0, false, nil
+		})
+	})
+	if err == errAbandoned {
+		h.waiters.leave(r.cx.t, r.cx.here())
+		err = r.cx.Err()
+	}
+	return err
+}
+
+func (r *rawConn) wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return wrapOp(op, r.net, nil, r.addr, err)
+}
+
+// SyscallConn returns the socket for system calls of the caller's. What it
+// returns cannot wait: its Read and Write call the function once and fail with
+// errors.ErrUnsupported if that says that it is not done. The SyscallConn of
+// what WithContext returns waits.
+func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.rawConn(nil) }
+
+func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {
+	if err := c.src.idle(); err != nil {
+		return nil, c.wrap("raw", err)
+	}
+	return &rawConn{src: &c.src, net: c.net, addr: c.laddr, cx: cx}, nil
+}
+
+// File returns a duplicate of the socket as a file, for net.FileConn or for a
+// child process. The connection stays open, and both must be closed.
+func (c *conn) File() (*os.File, error) {
+	name := c.net.name + ":"
+	if c.laddr != nil {
+		name += c.laddr.String()
+	}
+	if c.raddr != nil {
+		name += "->" + c.raddr.String()
+	}
+	f, err := c.src.file(name)
+	return f, c.wrap("file", err)
+}
+
+// file duplicates the descriptor.
+func (s *source) file(name string) (f *os.File, err error) {
+	err = s.control(func(fd int) error {
+		dup, err := duplicate(fd)
+		if err == nil {
+			f = os.NewFile(uintptr(dup), name)
+		}
+		return err
+	})
+	return f, err
+}
+
+// duplicate returns another descriptor of what fd is, which children do not
+// inherit.
+func duplicate(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return dup, os.NewSyscallError("fcntl", err)
+}

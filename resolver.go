@@ -1,0 +1,172 @@
+package async
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// A Resolver looks up names, as net.Resolver does: it asks that, on a goroutine
+// of the runtime's blocking pool, and the caller waits through its Context.
+// Cancelling a look-up ends the wait; what it has found by then is dropped. The
+// zero value is like DefaultResolver. It must not be copied after its first
+// use; any number of tasks and goroutines may use it at once.
+//
+// If Go's own resolver is used (see package net), a look-up that was cancelled
+// no longer waits for its server. That of the C library goes on to its end,
+// and Runtime.Shutdown waits for it.
+type Resolver struct {
+	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called
+	// on a goroutine outside the workers, where it may block. What it returns is
+	// closed when the look-up ends.
+	PreferGo     bool
+	StrictErrors bool
+	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
+
+	once sync.Once
+	std  *net.Resolver
+}
+
+// DefaultResolver is what the functions of this package use that look up
+// names.
+var DefaultResolver = &Resolver{}
+
+// resolver returns the net.Resolver that does the work.
+func (r *Resolver) resolver() *net.Resolver {
+	if r == nil {
+		r = DefaultResolver
+	}
+	r.once.Do(func() {
+		r.std = &net.Resolver{PreferGo: r.PreferGo, StrictErrors: r.StrictErrors, Dial: r.dial}
+	})
+	return r.std
+}
+
+// dial connects to a server until the end of ctx, for which package net does
+// not look while it waits for an answer.
+func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dial := r.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	c, err := dial(ctx, network, address)
+	if err == nil {
+		context.AfterFunc(ctx, func() { c.Close() })
+	}
+	return c, err
+}
+
+// LookupHost returns the addresses of a host.
+func (r *Resolver) LookupHost(cx *Context, host string) (addrs []string, err error) {
+	return offload(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupHost(ctx, host) })
+}
+
+// LookupIPAddr returns the addresses of a host, the one to try first first.
+func (r *Resolver) LookupIPAddr(cx *Context, host string) ([]net.IPAddr, error) {
+	return offload(cx, func(ctx context.Context) ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) })
+}
+
+// LookupIP returns the addresses of a host of one network: "ip", "ip4" or
+// "ip6".
+func (r *Resolver) LookupIP(cx *Context, network, host string) ([]net.IP, error) {
+	return offload(cx, func(ctx context.Context) ([]net.IP, error) { return r.resolver().LookupIP(ctx, network, host) })
+}
+
+// LookupNetIP is LookupIP for those who want netip.Addr.
+func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr, error) {
+	return offload(cx, func(ctx context.Context) ([]netip.Addr, error) {
+		return r.resolver().LookupNetIP(ctx, network, host)
+	})
+}
+
+// LookupPort returns the port of a service: of "https" for "tcp", for example.
+// It looks into a file the first time, and asks nobody.
+func (r *Resolver) LookupPort(cx *Context, network, service string) (port int, err error) {
+	return offload(cx, func(ctx context.Context) (int, error) { return r.resolver().LookupPort(ctx, network, service) })
+}
+
+// LookupAddr returns the names of an address.
+func (r *Resolver) LookupAddr(cx *Context, addr string) (names []string, err error) {
+	return offload(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupAddr(ctx, addr) })
+}
+
+// LookupCNAME returns the canonical name of a host.
+func (r *Resolver) LookupCNAME(cx *Context, host string) (cname string, err error) {
+	return offload(cx, func(ctx context.Context) (string, error) { return r.resolver().LookupCNAME(ctx, host) })
+}
+
+// LookupMX returns a domain's mail servers, in order of preference. As with
+// net.Resolver, there may be results together with an error.
+func (r *Resolver) LookupMX(cx *Context, name string) ([]*net.MX, error) {
+	return offload(cx, func(ctx context.Context) ([]*net.MX, error) { return r.resolver().LookupMX(ctx, name) })
+}
+
+// LookupNS returns a domain's name servers; see LookupMX for errors.
+func (r *Resolver) LookupNS(cx *Context, name string) ([]*net.NS, error) {
+	return offload(cx, func(ctx context.Context) ([]*net.NS, error) { return r.resolver().LookupNS(ctx, name) })
+}
+
+// LookupTXT returns a domain's texts.
+func (r *Resolver) LookupTXT(cx *Context, name string) ([]string, error) {
+	return offload(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupTXT(ctx, name) })
+}
+
+// LookupSRV returns the servers of a service, in the order in which to try
+// them; see LookupMX for errors.
+func (r *Resolver) LookupSRV(cx *Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
+	type found struct {
+		cname string
+		addrs []*net.SRV
+	}
+	f, err := offload(cx, func(ctx context.Context) (f found, err error) {
+		f.cname, f.addrs, err = r.resolver().LookupSRV(ctx, service, proto, name)
+		return f, err
+	})
+	return f.cname, f.addrs, err
+}
+
+// LookupHost is DefaultResolver.LookupHost.
+func LookupHost(cx *Context, host string) (addrs []string, err error) {
+	return DefaultResolver.LookupHost(cx, host)
+}
+
+// LookupIP returns the addresses of a host.
+func LookupIP(cx *Context, host string) ([]net.IP, error) {
+	return DefaultResolver.LookupIP(cx, "ip", host)
+}
+
+// LookupPort is DefaultResolver.LookupPort.
+func LookupPort(cx *Context, network, service string) (port int, err error) {
+	return DefaultResolver.LookupPort(cx, network, service)
+}
+
+// LookupAddr is DefaultResolver.LookupAddr.
+func LookupAddr(cx *Context, addr string) (names []string, err error) {
+	return DefaultResolver.LookupAddr(cx, addr)
+}
+
+// LookupCNAME is DefaultResolver.LookupCNAME.
+func LookupCNAME(cx *Context, host string) (cname string, err error) {
+	return DefaultResolver.LookupCNAME(cx, host)
+}
+
+// LookupMX is DefaultResolver.LookupMX.
+func LookupMX(cx *Context, name string) ([]*net.MX, error) {
+	return DefaultResolver.LookupMX(cx, name)
+}
+
+// LookupNS is DefaultResolver.LookupNS.
+func LookupNS(cx *Context, name string) ([]*net.NS, error) {
+	return DefaultResolver.LookupNS(cx, name)
+}
+
+// LookupTXT is DefaultResolver.LookupTXT.
+func LookupTXT(cx *Context, name string) ([]string, error) {
+	return DefaultResolver.LookupTXT(cx, name)
+}
+
+// LookupSRV is DefaultResolver.LookupSRV.
+func LookupSRV(cx *Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
+	return DefaultResolver.LookupSRV(cx, service, proto, name)
+}

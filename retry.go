@@ -1,0 +1,41 @@
+package async
+
+import (
+	"sync"
+	"time"
+)
+
+// retry wakes those who wait for a half when there will be no event, because
+// what they lack is not the socket's to give: ever more slowly, from the first
+// delay on up to the last.
+type retry struct {
+	h           *half
+	first, last time.Duration
+
+	mu    sync.Mutex
+	delay time.Duration // of the next try after a failure; 0: the last try did not fail
+	alarm alarm
+}
+
+// later sets the time of the next try, unless it is set.
+func (r *retry) later(cx *Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.delay = min(max(2*r.delay, r.first), r.last)
+	r.alarm.set(cx.here(), nanos()+int64(r.delay), r)
+}
+
+func (r *retry) succeeded() {
+	r.mu.Lock()
+	r.delay = 0
+	r.mu.Unlock()
+}
+
+func (r *retry) stop() {
+	r.mu.Lock()
+	r.alarm.stop(nil)
+	r.mu.Unlock()
+}
+
+// expire implements expirer: try again.
+func (r *retry) expire(w *worker) { r.h.waiters.fire(w) }

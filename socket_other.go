@@ -1,0 +1,14 @@
+//go:build !linux
+
+package async
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func setDeferAccept(int, time.Duration) error {
+	return os.NewSyscallError("setsockopt", unix.ENOTSUP)
+}

@@ -1,0 +1,184 @@
+package async
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// UnixConn is a connection of a unix-domain socket, of the network "unix" (a
+// stream) or "unixpacket" (messages in order). See Conn for what its methods
+// have in common.
+//
+// Cancelling a Read loses nothing. Cancelling a Write may leave part of the
+// data written, but never part of a packet: it returns how much. A connection
+// must be closed.
+type UnixConn struct{ streamConn }
+
+var _ Conn = (*UnixConn)(nil)
+
+// DialUnix connects to raddr, from laddr if it is not nil, as net.DialUnix
+// does: networks "unix" and "unixpacket". On Linux a name that begins with @
+// is abstract: it stands in no directory. If the listener's backlog is full it
+// fails at once.
+func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixConn, error) {
+	a, err := unixAttempt("unix", network, laddr, raddr)
+	if err != nil {
+		return nil, err
+	}
+	return awaitAttempt[*UnixConn](cx, a)
+}
+
+// unixAttempt prepares to dial a unix-domain socket.
+func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, error) {
+	n, err := networkOf(name, proto)
+	if err == nil && (raddr == nil || raddr.Name == "") {
+		err = errMissingAddress
+	}
+	if err != nil {
+		return nil, wrapOp("dial", unnamed(name), addrOrNil(laddr), addrOrNil(raddr), err)
+	}
+	return &attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
+}
+
+// SocketPair returns the two ends of a new connection of the network "unix".
+// Their addresses have no names.
+func SocketPair() (a, b *UnixConn, err error) {
+	a, b = new(UnixConn), new(UnixConn)
+	if err := socketPair("unix", &a.conn, &b.conn); err != nil {
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+func socketPair(name string, a, b *conn) error {
+	n, _ := networkOf(name, name)
+	fds, err := openSocketPair(n.kind)
+	if err != nil {
+		return wrapOp("dial", n, nil, nil, callError("socketpair", err))
+	}
+	for i, c := range []*conn{a, b} {
+		c.init(fds[i], n, nil, nil)
+		c.named(n.noAddr())
+	}
+	return nil
+}
+
+// WithContext returns the connection as a net.Conn whose calls wait through
+// cx. It also has the other methods of UnixConn that are those of net.UnixConn.
+func (c *UnixConn) WithContext(cx *Context) net.Conn { return &boundUnixConn{c, cx} }
+
+type boundUnixConn struct {
+	*UnixConn
+	cx *Context
+}
+
+func (b *boundUnixConn) Read(p []byte) (int, error)            { return b.UnixConn.Read(b.cx, p) }
+func (b *boundUnixConn) Write(p []byte) (int, error)           { return b.UnixConn.Write(b.cx, p) }
+func (b *boundUnixConn) SyscallConn() (syscall.RawConn, error) { return b.rawConn(b.cx) }
+
+func (b *boundUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return b.UnixConn.ReadMsgUnix(b.cx, p, oob)
+}
+
+func (b *boundUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return b.UnixConn.WriteMsgUnix(b.cx, p, oob, addr)
+}
+
+// UnixListener is a listener of a unix-domain socket. See Listener for what
+// its methods have in common, and TCPListener for what happens when there are
+// no descriptors left.
+type UnixListener struct {
+	listener
+	keep   atomic.Bool // the file, when the listener is closed
+	unlink sync.Once
+}
+
+var _ Listener = (*UnixListener)(nil)
+
+// ListenUnix announces on laddr, as net.ListenUnix does: networks "unix" and
+// "unixpacket". The file of that name must not be there yet; Close removes it.
+// On Linux a name that begins with @ is abstract: it stands in no directory,
+// and an empty one lets the system choose such a name.
+func ListenUnix(network string, laddr *net.UnixAddr) (*UnixListener, error) {
+	return new(socketSetup).listenUnix(network, laddr)
+}
+
+func (s *socketSetup) listenUnix(name string, laddr *net.UnixAddr) (*UnixListener, error) {
+	n, fd, err := s.bindUnix("unix", name, laddr)
+	if err != nil {
+		return nil, err
+	}
+	l := new(UnixListener)
+	l.init(fd, n)
+	return l, nil
+}
+
+func (s *socketSetup) bindUnix(proto, name string, laddr *net.UnixAddr) (n *network, fd int, err error) {
+	if n, err = networkOf(name, proto); err == nil && laddr == nil {
+		err = errMissingAddress
+	}
+	if err == nil {
+		fd, err = s.listen(n, laddr)
+	}
+	if err != nil {
+		return nil, -1, wrapOp("listen", unnamed(name), nil, addrOrNil(laddr), err)
+	}
+	return n, fd, nil
+}
+
+// SetUnlinkOnClose sets whether Close removes the socket's file. It does for a
+// listener of ListenUnix or Listen, and does not for one that was made from a
+// descriptor, unless this says otherwise.
+func (l *UnixListener) SetUnlinkOnClose(unlink bool) { l.keep.Store(!unlink) }
+
+// Close closes the listener and removes its file. Whoever accepts gets
+// net.ErrClosed; connections that were accepted stay open.
+func (l *UnixListener) Close() error {
+	l.unlink.Do(func() {
+		// Before the descriptor is closed, whoever closes it: after that the
+		// name might be somebody else's.
+		if name := l.addr.String(); name != "" && name[0] != '@' && !l.keep.Load() {
+			unix.Unlink(name)
+		}
+	})
+	return l.listener.Close()
+}
+
+// PollAccept returns the next connection, a *UnixConn; ErrPending if there is
+// none.
+func (l *UnixListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
+
+// PollAcceptUnix is PollAccept for those who want a *UnixConn.
+func (l *UnixListener) PollAcceptUnix(cx *Context) (*UnixConn, error) {
+	return l.conn(l.pollAccept(cx))
+}
+
+// Accept waits for the next connection.
+func (l *UnixListener) Accept(cx *Context) (Conn, error) { return l.asConn(l.accept(cx)) }
+
+// AcceptUnix is Accept for those who want a *UnixConn.
+func (l *UnixListener) AcceptUnix(cx *Context) (*UnixConn, error) { return l.conn(l.accept(cx)) }
+
+func (l *UnixListener) conn(a accepted, err error) (*UnixConn, error) {
+	if err != nil {
+		return nil, err
+	}
+	c := new(UnixConn)
+	l.give(a, &c.conn)
+	return c, nil
+}
+
+func (l *UnixListener) asConn(a accepted, err error) (Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return l.conn(a, nil)
+}
+
+// Incoming returns the stream of connections. It has no end: once the listener
+// is closed, it fails with net.ErrClosed.
+func (l *UnixListener) Incoming() *Incoming { return &Incoming{l} }

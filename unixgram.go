@@ -1,0 +1,235 @@
+package async
+
+import (
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// UnixDatagram is a unix-domain socket of the network "unixgram": of
+// ListenUnixgram, which receives from anybody and sends to the address it is
+// told, or of DialUnixgram, which has one peer. See PacketConn for what its
+// methods have in common.
+//
+// Messages arrive, and in order, and a sender waits while the receiver's queue
+// is full. It must be closed.
+type UnixDatagram struct {
+	packetConn
+	full retry
+}
+
+var _ PacketConn = (*UnixDatagram)(nil)
+
+func newUnixDatagram() *UnixDatagram {
+	c := new(UnixDatagram)
+	c.full.h, c.full.first, c.full.last = &c.src.wr, receiverDelayMin, receiverDelayMax
+	return c
+}
+
+// How long a sender leaves a receiver alone whose queue is full, and who does
+// not say when it no longer is.
+const (
+	receiverDelayMin = time.Millisecond
+	receiverDelayMax = 50 * time.Millisecond
+)
+
+// ListenUnixgram opens a socket that others can send to at laddr, as
+// net.ListenUnixgram does. As there, Close leaves the file. On Linux a name
+// that begins with @ is abstract: it stands in no directory.
+func ListenUnixgram(network string, laddr *net.UnixAddr) (*UnixDatagram, error) {
+	return new(socketSetup).listenUnixgram(network, laddr)
+}
+
+func (s *socketSetup) listenUnixgram(name string, laddr *net.UnixAddr) (*UnixDatagram, error) {
+	n, fd, err := s.bindUnix("unixgram", name, laddr)
+	if err != nil {
+		return nil, err
+	}
+	c := newUnixDatagram()
+	c.init(fd, n, n.localAddr(fd), nil)
+	return c, nil
+}
+
+// DialUnixgram opens a socket that sends to raddr and receives from it alone.
+// Unless it has an address of its own, laddr, nobody can answer. It does not
+// wait.
+func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, error) {
+	a, err := unixAttempt("unixgram", network, laddr, raddr)
+	if err == nil {
+		err = a.now()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.c.(*UnixDatagram), nil
+}
+
+// DatagramPair returns two sockets that are each other's peers. Their
+// addresses have no names.
+func DatagramPair() (a, b *UnixDatagram, err error) {
+	a, b = newUnixDatagram(), newUnixDatagram()
+	if err := socketPair("unixgram", &a.conn, &b.conn); err != nil {
+		return nil, nil, err
+	}
+	return a, b, nil
+}
+
+// PollReadFrom is ReadFrom without waiting.
+func (c *UnixDatagram) PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	var from unix.Sockaddr
+	n, err = c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
+		n, from, err = unix.Recvfrom(fd, p, 0)
+		return n, false, err
+	})
+	return n, addrOrNil(c.unixAddr(from)), err
+}
+
+// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
+// nil if the sender has no address.
+func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	n, err = c.awaitRead(cx, func(cx *Context) (n int, err error) {
+		n, addr, err = c.PollReadFrom(cx, p)
+		return n, err
+	})
+	return n, addr, err
+}
+
+// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
+func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
+	n, addr, err := c.ReadFrom(cx, p)
+	from, _ := addr.(*net.UnixAddr)
+	return n, from, err
+}
+
+// PollWriteTo is WriteTo without waiting.
+func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
+	to, err := c.receiver(addr)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.pollSend(cx, p, nil, to)
+	return n, c.wrapTo("write", addr, err)
+}
+
+// WriteTo sends p to addr, a *net.UnixAddr. It waits while the receiver's
+// queue is full. Cancelled, it has sent nothing.
+func (c *UnixDatagram) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
+	to, err := c.receiver(addr)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.awaitSendMsg(cx, p, nil, to)
+	return n, c.wrapTo("write", addr, err)
+}
+
+// WriteToUnix is WriteTo.
+func (c *UnixDatagram) WriteToUnix(cx *Context, p []byte, addr *net.UnixAddr) (int, error) {
+	return c.WriteTo(cx, p, addr)
+}
+
+// awaitSendMsg awaits pollSend.
+func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
+	return c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollSend(cx, p, oob, to) })
+}
+
+// pollSend sends p and ancillary data; its error is still to be wrapped. There
+// is an event when a message of this socket's has been received, but not when
+// others' have filled the receiver's queue.
+func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
+	full, call := false, "sendto"
+	if len(oob) > 0 {
+		call = "sendmsg"
+	}
+	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
+		var err error
+		if len(oob) > 0 {
+			_, err = unix.SendmsgN(fd, p, oob, to, 0)
+		} else {
+			err = unix.Sendto(fd, p, 0, to)
+		}
+		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
+			err = unix.EAGAIN
+		}
+		return 0, false, err
+	})
+	switch {
+	case full:
+		c.full.later(cx)
+	case err == nil:
+		c.full.succeeded()
+	}
+	if err != nil {
+		return 0, callError(call, err)
+	}
+	return len(p), nil
+}
+
+// Close closes the socket. Whoever uses it gets net.ErrClosed. Messages that
+// were sent still arrive.
+func (c *UnixDatagram) Close() error {
+	err := c.packetConn.Close()
+	c.full.stop()
+	return err
+}
+
+// receiver checks and translates the address of a message.
+func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
+	u, ok := addr.(*net.UnixAddr)
+	var err error
+	switch {
+	case !ok:
+		err = syscall.EINVAL
+	case c.connected():
+		err = net.ErrWriteToConnected
+	case u == nil:
+		addr, err = nil, errMissingAddress
+	case u.Net != c.net.name:
+		err = syscall.EAFNOSUPPORT
+	default:
+		return &unix.SockaddrUnix{Name: u.Name}, nil
+	}
+	return nil, c.wrapTo("write", addr, err)
+}
+
+// WithContext returns the socket as a net.Conn whose calls wait through cx. It
+// is a net.PacketConn, too, and has the other methods of net.UnixConn that are
+// of use for datagrams.
+func (c *UnixDatagram) WithContext(cx *Context) net.Conn { return &boundUnixDatagram{c, cx} }
+
+type boundUnixDatagram struct {
+	*UnixDatagram
+	cx *Context
+}
+
+var _ net.PacketConn = (*boundUnixDatagram)(nil)
+
+func (b *boundUnixDatagram) Read(p []byte) (int, error)  { return b.UnixDatagram.Read(b.cx, p) }
+func (b *boundUnixDatagram) Write(p []byte) (int, error) { return b.UnixDatagram.Write(b.cx, p) }
+
+func (b *boundUnixDatagram) ReadFrom(p []byte) (int, net.Addr, error) {
+	return b.UnixDatagram.ReadFrom(b.cx, p)
+}
+
+func (b *boundUnixDatagram) ReadFromUnix(p []byte) (int, *net.UnixAddr, error) {
+	return b.UnixDatagram.ReadFromUnix(b.cx, p)
+}
+
+func (b *boundUnixDatagram) WriteTo(p []byte, addr net.Addr) (int, error) {
+	return b.UnixDatagram.WriteTo(b.cx, p, addr)
+}
+
+func (b *boundUnixDatagram) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) {
+	return b.UnixDatagram.WriteToUnix(b.cx, p, addr)
+}
+
+func (b *boundUnixDatagram) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return b.UnixDatagram.ReadMsgUnix(b.cx, p, oob)
+}
+
+func (b *boundUnixDatagram) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return b.UnixDatagram.WriteMsgUnix(b.cx, p, oob, addr)
+}
+
+func (b *boundUnixDatagram) SyscallConn() (syscall.RawConn, error) { return b.rawConn(b.cx) }

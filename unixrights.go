@@ -1,0 +1,216 @@
+package async
+
+import (
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// unixAddr translates the sender of a message; nil if it has no name.
+func (c *conn) unixAddr(sa unix.Sockaddr) *net.UnixAddr {
+	if u, ok := sa.(*unix.SockaddrUnix); ok && u.Name != "" {
+		return &net.UnixAddr{Name: u.Name, Net: c.net.name}
+	}
+	return nil
+}
+
+func (c *conn) pollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	n, oobn, flags, from, err := c.pollReadMsg(cx, p, oob)
+	return n, oobn, flags, c.unixAddr(from), err
+}
+
+func (c *conn) readMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	n, oobn, flags, from, err := c.readMsg(cx, p, oob)
+	return n, oobn, flags, c.unixAddr(from), err
+}
+
+func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send sendMsg) (n, oobn int, err error) {
+	var to unix.Sockaddr
+	switch {
+	case c.net.kind == unix.SOCK_DGRAM && c.raddr != nil && addr != nil:
+		err = net.ErrWriteToConnected
+	case addr != nil && addr.Net != c.net.name:
+		err = syscall.EAFNOSUPPORT
+	case addr != nil:
+		to = &unix.SockaddrUnix{Name: addr.Name}
+	}
+	if err != nil {
+		return 0, 0, c.wrapTo("write", addr, err)
+	}
+	return c.writeMsg(cx, p, oob, to, addrOrNil(addr), send)
+}
+
+// sendFiles sends p and descriptors of the files.
+func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) (n int, err error) {
+	// Duplicates, because the files may be closed while this waits.
+	fds := make([]int, 0, len(files))
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for _, f := range files {
+		fd, err := duplicateFile(f)
+		if err != nil {
+			return 0, c.wrap("write", err)
+		}
+		fds = append(fds, fd)
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	n, _, err = c.writeMsg(cx, p, oob, nil, c.raddr, send)
+	return n, err
+}
+
+// duplicateFile returns another descriptor of what f is, which stays as it is.
+func duplicateFile(f syscall.Conn) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	closed := raw.Control(func(old uintptr) { fd, err = duplicate(int(old)) })
+	if _, ok := f.(*os.File); ok && closed != nil {
+		closed = os.ErrClosed // which package os does not say here
+	}
+	if closed != nil {
+		return -1, closed
+	}
+	return fd, err
+}
+
+// receiveFiles reads into p and makes files of the descriptors that come with
+// it.
+func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, error) {
+	oob := make([]byte, unix.CmsgSpace(limit*4))
+	n, oobn, flags, _, err := c.readMsg(cx, p, oob)
+	if err != nil {
+		return n, nil, err
+	}
+	fds := rightsIn(oob[:oobn])
+	if len(fds) > limit || flags&unix.MSG_CTRUNC != 0 {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return n, nil, c.wrap("read", os.NewSyscallError("recvmsg", unix.EMSGSIZE))
+	}
+	files := make([]*os.File, len(fds))
+	for i, fd := range fds {
+		files[i] = os.NewFile(uintptr(fd), "received")
+	}
+	return n, files, nil
+}
+
+// rightsIn returns the descriptors that came with a message.
+func rightsIn(oob []byte) (fds []int) {
+	// What is cut off at the end is no message, but those before it have been
+	// parsed.
+	msgs, _ := unix.ParseSocketControlMessage(oob)
+	for i := range msgs {
+		if more, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			fds = append(fds, more...)
+		}
+	}
+	return fds
+}
+
+// ReadMsgUnix waits for data and what comes with it: descriptors, for example,
+// which are the caller's to close. oobn says how much of oob is used, flags are
+// those of recvmsg(2). Cancelling it loses nothing.
+func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.readMsgUnix(cx, p, oob)
+}
+
+// PollReadMsgUnix is ReadMsgUnix without waiting.
+func (c *UnixConn) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.pollReadMsgUnix(cx, p, oob)
+}
+
+// PollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixConn) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.pollWriteMsg)
+}
+
+// WriteMsgUnix sends p and, with its first byte, oob. addr is nil. It waits as
+// long as there is no room, and like PollWrite may then send less than all of
+// p. Cancelled, it has sent nothing.
+func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.awaitWriteMsg)
+}
+
+// SendFiles sends p, and with its first byte files to the process at the other
+// end, which gets descriptors of its own: those of this one can be closed
+// afterwards. p must not be empty. n says how much of p was sent; if it is more
+// than nothing the files were, too.
+func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
+	if len(p) == 0 {
+		return 0, c.wrap("write", syscall.EINVAL)
+	}
+	if n, err = c.sendFiles(cx, p, files, c.awaitWriteMsg); err != nil || n == len(p) {
+		return n, err
+	}
+	m, err := c.Write(cx, p[n:])
+	return n + m, err
+}
+
+// ReceiveFiles waits for data, reads it into p and returns the files that came
+// with it, which are the caller's to close. If those are more than limit, all
+// are closed and the error is EMSGSIZE; n bytes were read all the same.
+// Cancelling it loses nothing.
+func (c *UnixConn) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
+	return c.receiveFiles(cx, p, limit)
+}
+
+// ReadMsgUnix waits for a message and what comes with it; see
+// UnixConn.ReadMsgUnix. addr is its sender, nil if that has no address.
+func (c *UnixDatagram) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.readMsgUnix(cx, p, oob)
+}
+
+// PollReadMsgUnix is ReadMsgUnix without waiting.
+func (c *UnixDatagram) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.pollReadMsgUnix(cx, p, oob)
+}
+
+// PollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixDatagram) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.pollSend)
+}
+
+// WriteMsgUnix sends p and oob to addr, which is nil if the socket has a peer.
+// It waits as long as there is no room there. Cancelled, it has sent nothing.
+func (c *UnixDatagram) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.writeMsgUnix(cx, p, oob, addr, c.awaitSendMsg)
+}
+
+// SendFiles sends p and files to the peer; see UnixConn.SendFiles.
+func (c *UnixDatagram) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
+	return c.sendFiles(cx, p, files, c.awaitSendMsg)
+}
+
+// ReceiveFiles waits for a message and the files that come with it; see
+// UnixConn.ReceiveFiles.
+func (c *UnixDatagram) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
+	return c.receiveFiles(cx, p, limit)
+}
+
+// Ucred is who a process runs as.
+type Ucred struct {
+	PID int // -1 where the system does not tell
+	UID int
+	GID int
+}
+
+// PeerCred returns who was at the other end when the connection was made. It
+// fails with errors.ErrUnsupported on systems where it is not known how to ask:
+// NetBSD, OpenBSD and DragonFly.
+func (c *UnixConn) PeerCred() (cred Ucred, err error) {
+	err = c.src.control(func(fd int) (err error) {
+		cred, err = peerCred(fd)
+		return os.NewSyscallError("getsockopt", err)
+	})
+	return cred, c.wrap("get", err)
+}

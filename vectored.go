@@ -1,0 +1,96 @@
+package async
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxBuffers is how many buffers one system call takes, on every system.
+const maxBuffers = 1024
+
+// PollReadBuffers reads what is there into the buffers, one after the other,
+// with one system call. It returns ErrPending if nothing is there, io.EOF at
+// the end, and at once if the buffers have no room.
+func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
+	bufs, size := oneCall(bufs)
+	if size == 0 {
+		return 0, c.wrap("read", c.src.idle())
+	}
+	n, err := c.pollRead(cx, "recvmsg", func(fd int) (int, bool, error) {
+		n, _, _, _, err := unix.RecvmsgBuffers(fd, bufs, nil, 0)
+		return c.took(n, size, err)
+	})
+	return int64(n), err
+}
+
+// ReadBuffers waits until something is there, and reads it into the buffers,
+// one after the other. Cancelling it loses nothing.
+func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err error) {
+	_, err = c.awaitRead(cx, func(cx *Context) (_ int, err error) {
+		n, err = c.PollReadBuffers(cx, bufs)
+		return 0, err
+	})
+	return n, err
+}
+
+// PollWriteBuffers writes as much of the buffers as there is room for, with
+// one system call, and takes that off them. It returns ErrPending if there is
+// no room.
+func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, error) {
+	some, size := oneCall(*bufs)
+	if size == 0 {
+		*bufs = (*bufs)[len(some):]
+		return 0, c.wrap("write", c.src.idle())
+	}
+	n, err := c.pollWrite(cx, "sendmsg", func(fd int) (int, bool, error) {
+		n, err := unix.SendmsgBuffers(fd, some, nil, nil, 0)
+		return n, n < size, err
+	})
+	consume(bufs, n)
+	return int64(n), err
+}
+
+// WriteBuffers writes all of the buffers, unless it fails or is cancelled. It
+// takes off them what was written, which n counts, as net.Buffers.WriteTo does.
+func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err error) {
+	for {
+		_, err := c.awaitWrite(cx, func(cx *Context) (int, error) {
+			m, err := c.PollWriteBuffers(cx, bufs)
+			n += m
+			return 0, err
+		})
+		if err != nil || len(*bufs) == 0 {
+			return n, err
+		}
+	}
+}
+
+// oneCall returns the buffers that one system call may have, and how many
+// bytes those are.
+func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
+	for i, b := range bufs {
+		if i == maxBuffers || size+len(b) > maxIO {
+			if size == 0 && i < maxBuffers {
+				return net.Buffers{b[:maxIO]}, maxIO
+			}
+			return bufs[:i], size
+		}
+		size += len(b)
+	}
+	return bufs, size
+}
+
+// consume takes n bytes off the buffers, and those that are then empty.
+func consume(bufs *net.Buffers, n int) {
+	for len(*bufs) > 0 {
+		first := (*bufs)[0]
+		if n < len(first) {
+			(*bufs)[0] = first[n:]
+			return
+		}
+		n -= len(first)
+		(*bufs)[0] = nil
+		*bufs = (*bufs)[1:]
+	}
+}
