@@ -3,9 +3,11 @@ package async
 import (
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -58,8 +60,12 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	return rt
 }
 
-// warmUp makes package net open what it keeps until the process ends.
+// warmUp makes packages net and os/signal start what they keep until the process
+// ends.
 var warmUp = sync.OnceFunc(func() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR1)
+	signal.Stop(c)
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close()
 	}

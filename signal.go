@@ -1,0 +1,127 @@
+package async
+
+import (
+	"io"
+	"iter"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+)
+
+// SignalStream is the Stream of the signals that the program receives; see
+// Signals. Any number of tasks may use it at once: each signal goes to one of
+// them.
+type SignalStream struct {
+	in      chan os.Signal
+	arrived wakerSlot
+
+	mu      sync.Mutex
+	pending []os.Signal // each at most once
+	closed  bool
+}
+
+var _ Stream[os.Signal] = (*SignalStream)(nil)
+
+// Signals returns the stream of the given signals, or of all that os/signal
+// knows if none is given. From then on they do not have their usual effect, as
+// with signal.Notify; several streams get each signal once each.
+//
+// Like the kernel the stream notes each kind of signal once until it is read:
+// of ten interrupts in a row a slow reader may see one. So no more is held than
+// there are kinds of signals, and no kind is lost.
+//
+// A stream must be closed: it keeps a goroutine.
+func Signals(sig ...os.Signal) *SignalStream {
+	s := &SignalStream{in: make(chan os.Signal, 64)}
+	signal.Notify(s.in, sig...)
+	go s.receive()
+	return s
+}
+
+// receive is the stream's goroutine. It empties the channel at once, since
+// os/signal drops what finds no room there.
+func (s *SignalStream) receive() {
+	for sig := range s.in {
+		s.note(sig)
+	}
+}
+
+func (s *SignalStream) note(sig os.Signal) {
+	s.mu.Lock()
+	if !slices.Contains(s.pending, sig) {
+		s.pending = append(s.pending, sig)
+	}
+	s.mu.Unlock()
+	s.arrived.fire(nil)
+}
+
+// take returns the oldest signal that is pending; ErrPending if there is none.
+func (s *SignalStream) take() (os.Signal, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.pending) > 0:
+		sig := s.pending[0]
+		s.pending = slices.Delete(s.pending, 0, 1)
+		return sig, nil
+	case s.closed:
+		return nil, io.EOF
+	default:
+		return nil, ErrPending
+	}
+}
+
+// PollNext returns the next signal, or io.EOF once the stream is closed and
+// has been emptied.
+func (s *SignalStream) PollNext(cx *Context) (os.Signal, error) {
+	for {
+		if sig, err := s.take(); err != ErrPending {
+			return sig, err
+		}
+		if s.arrived.join(cx.waker(waitsSignal)) {
+			// What came before the place was taken woke nobody.
+			return s.take()
+		}
+	}
+}
+
+// Next waits for the next signal; see PollNext. If cx is cancelled it returns
+// cx.Err(), and no signal is lost.
+func (s *SignalStream) Next(cx *Context) (os.Signal, error) {
+	sig, err := await(cx, s.PollNext)
+	if err == errAbandoned {
+		s.arrived.leave(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return sig, err
+}
+
+// All returns the signals for a range loop, which waits through cx. It ends
+// when the stream is closed, or with the error of cx once that is cancelled.
+func (s *SignalStream) All(cx *Context) iter.Seq2[os.Signal, error] {
+	return func(yield func(os.Signal, error) bool) {
+		for {
+			sig, err := s.Next(cx)
+			if err == io.EOF || !yield(sig, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close ends the stream: its signals have their usual effect again unless
+// somebody else asks for them. What is pending can still be read, and then
+// io.EOF. It may be called from any goroutine, more than once.
+func (s *SignalStream) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if first {
+		signal.Stop(s.in) // nothing is sent after this
+		close(s.in)
+		s.arrived.fire(nil)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package async
+
+import (
+	"context"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// raise sends the program a signal, and returns once s has it.
+func raise(t *testing.T, s *SignalStream, sig syscall.Signal) {
+	t.Helper()
+	before := s.count()
+	require.NoError(t, syscall.Kill(os.Getpid(), sig))
+	eventually(t, func() bool { return s.count() > before })
+}
+
+func (s *SignalStream) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending)
+}
+
+func TestSignalsByHand(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	s := Signals(syscall.SIGUSR1, syscall.SIGUSR2)
+	defer s.Close()
+	cx, wakes := newPollCx(t, rt)
+	_, err := s.PollNext(cx)
+	require.Equal(t, ErrPending, err)
+	raise(t, s, syscall.SIGUSR1)
+	eventually(t, func() bool { return wakes.Load() == 1 })
+	raise(t, s, syscall.SIGUSR2)
+	s.note(syscall.SIGUSR1) // again, before it is read
+	for _, want := range []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2} {
+		sig, err := s.PollNext(cx)
+		require.NoError(t, err)
+		require.Equal(t, want, sig)
+	}
+	_, err = s.PollNext(cx)
+	require.Equal(t, ErrPending, err)
+}
+
+func TestSignalsEnd(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	s := Signals(syscall.SIGUSR1)
+	var got []os.Signal
+	h := Go(rt, func(cx *Context) error {
+		for sig, err := range s.All(cx) {
+			if err != nil {
+				return err
+			}
+			got = append(got, sig)
+		}
+		return nil
+	})
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
+	eventually(t, func() bool { return waiting(h) && s.count() == 0 })
+	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(), "again")
+	_, err := join(t, h)
+	require.NoError(t, err)
+	for range got {
+		require.Equal(t, syscall.SIGUSR1, got[0])
+	}
+	inTask(t, rt, func(cx *Context) error {
+		_, err := s.Next(cx)
+		require.Equal(t, io.EOF, err)
+		return nil
+	})
+}
+
+// Several tasks wait: a signal goes to one of them, and whoever gives up loses
+// none.
+func TestSignalsCancel(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	s := Signals(syscall.SIGUSR1)
+	defer s.Close()
+	next := func(cx *Context) (os.Signal, error) { return s.Next(cx) }
+	gives, takes := Spawn(rt, next), Spawn(rt, next)
+	eventually(t, func() bool { return waiting(gives) && waiting(takes) })
+	gives.Cancel()
+	_, err := join(t, gives)
+	require.Equal(t, context.Canceled, err)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
+	sig, err := join(t, takes)
+	require.NoError(t, err)
+	require.Equal(t, syscall.SIGUSR1, sig)
+}
+
+// Each of many signals of one kind is seen, or has another after it that is.
+func TestSignalsManyReaders(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	s := Signals(syscall.SIGUSR1, syscall.SIGUSR2)
+	const rounds = 200
+	var hs []*JoinHandle[int]
+	for range 3 {
+		hs = append(hs, Spawn(rt, func(cx *Context) (n int, err error) {
+			for _, err := range s.All(cx) {
+				if err != nil {
+					return n, err
+				}
+				n++
+			}
+			return n, nil
+		}))
+	}
+	for range rounds {
+		s.note(syscall.SIGUSR1)
+		s.note(syscall.SIGUSR2)
+		eventually(t, func() bool { return s.count() == 0 })
+	}
+	s.Close()
+	total := 0
+	for _, h := range hs {
+		n, err := join(t, h)
+		require.NoError(t, err)
+		total += n
+	}
+	require.Equal(t, 2*rounds, total)
+}
