@@ -46,7 +46,8 @@ func (p *parker) wait() {
 
 // poll implements taskBody: the one who woke p holds it, and passes it to the
 // goroutine.
-func (p *parker) poll(*worker) bool {
+func (p *parker) poll(w *worker) bool {
+	w.unparks()
 	notify(p.unpark)
 	return false
 }

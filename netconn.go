@@ -197,7 +197,8 @@ func (s *netSide) init(w *worker) {
 }
 
 // poll implements taskBody; see outsider.
-func (s *netSide) poll(*worker) bool {
+func (s *netSide) poll(w *worker) bool {
+	w.unparks()
 	notify(s.unpark)
 	return false
 }
