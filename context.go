@@ -69,11 +69,15 @@ func (cx *Context) here() *worker {
 			return w
 		}
 	case kindStraight:
-		if t.g == getg() && !t.state.done() {
+		g := t.g.Load()
+		if g == getg() && !t.state.done() {
 			return t.w
 		}
+		if w := t.w; g == 0 && w != nil && w.g == getg() && w.current == t {
+			return w // between two calls of a Handler; see served
+		}
 	case kindGoroutine:
-		if t.g == getg() && !t.state.done() {
+		if t.g.Load() == getg() && !t.state.done() {
 			return nil
 		}
 	default:

@@ -423,8 +423,10 @@ func (w *worker) pushNext(t *task) {
 	}
 }
 
-// spawn queues a new task of code that runs on w.
+// spawn queues a new task of code that runs on w. If t.w is set, the task starts
+// there.
 func (w *worker) spawn(t *task) {
+	to := t.w
 	w.counts[countSpawned]++
 	w.ids++
 	t.id = w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1
@@ -441,11 +443,14 @@ func (w *worker) spawn(t *task) {
 		// connection's. It will stay where it starts, perhaps for long, so
 		// this is the moment to spread the load.
 		w.accepted = nil
-		if to := w.rt.placeConn(); to != w {
-			t.w = to
-			to.send(t)
-			return
+		if to == nil {
+			to = w.rt.placeConn()
 		}
+	}
+	if to != nil && to != w {
+		t.w = to
+		to.send(t)
+		return
 	}
 	w.push(t)
 }
@@ -517,7 +522,7 @@ func (w *worker) runsCaller() bool {
 		return true
 	}
 	t := w.shown.Load()
-	return t != nil && t.g == g
+	return t != nil && t.g.Load() == g
 }
 
 // askHelp lets others take from the queue, and wakes one of them if all sleep.

@@ -217,7 +217,13 @@ func (rt *Runtime) placeConn() *worker {
 }
 
 // spawn queues a new task of code that no worker runs.
-func (rt *Runtime) spawn(t *task) { rt.spawnOn(rt.place(), t) }
+func (rt *Runtime) spawn(t *task) {
+	w := t.w
+	if w == nil {
+		w = rt.place()
+	}
+	rt.spawnOn(w, t)
+}
 
 // spawnOn is spawn for a certain worker.
 func (rt *Runtime) spawnOn(w *worker, t *task) {

@@ -147,6 +147,39 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	}
 }
 
+// pollReady returns nil if h is ready: there is something to read, or room to
+// write, or the end. It asks the kernel, unless an event has come and waited
+// says that this must be for something new: since pollReady last returned
+// ErrPending, on the worker that fetches the events, nobody has used h.
+func (s *source) pollReady(cx *Context, h *half, waited bool) error {
+	mark, events := sourceDrained, int16(unix.POLLIN)
+	if h == &s.wr {
+		mark, events = sourceFull, unix.POLLOUT
+	}
+	if waited && s.exhausted(mark) && !h.expired() {
+		if !cx.spend() {
+			return ErrPending
+		}
+		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
+			return err
+		}
+		if !s.state.begin(0) {
+			return net.ErrClosed
+		}
+		s.use(mark) // so that whoever acts on this asks the kernel
+		return nil
+	}
+	_, err := s.attempt(cx, h, func(fd int) (int, bool, error) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+		n, err := unix.Poll(fds[:], 0)
+		if n == 0 && err == nil {
+			err = unix.EAGAIN
+		}
+		return 0, false, err
+	})
+	return err
+}
+
 // use ends a use of the descriptor; see sourceState.finish.
 func (s *source) use(mark uint32) {
 	if s.state.finish(mark) {
@@ -202,12 +235,20 @@ func (s *source) reason(h *half) waitReason {
 
 // register makes events come, if they don't yet.
 func (s *source) register(cx *Context) error {
-	if s.state.has(sourceRegistered) || !s.state.claim(sourceRegistered) {
+	if s.state.has(sourceRegistered) {
 		return nil
 	}
 	w := cx.here()
 	if w == nil {
 		w = cx.home()
+	}
+	return s.registerAt(w)
+}
+
+// registerAt makes them come to w.
+func (s *source) registerAt(w *worker) error {
+	if !s.state.claim(sourceRegistered) {
+		return nil
 	}
 	if !s.state.begin(0) {
 		return net.ErrClosed
