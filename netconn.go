@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -299,7 +298,7 @@ func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) erro
 	// f may be about something else than data, so it is called once whatever
 	// is known of the data.
 	if h.expired() {
-		return os.ErrDeadlineExceeded
+		return src.late()
 	}
 	if err := src.control(func(fd int) error { done = f(uintptr(fd)); return nil }); done || err != nil {
 		return err

@@ -282,6 +282,12 @@ func TestNetConnCloseEndsCallsThatWait(t *testing.T) {
 			requireOp(t, got.err, "write", a)
 		}
 		require.ErrorIs(t, a.Close(), net.ErrClosed)
+
+		// Closed is closed, also if it was late before.
+		require.NoError(t, b.SetDeadline(time.Unix(1, 0)))
+		require.NoError(t, b.Close())
+		_, err := b.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
 
