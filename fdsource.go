@@ -2,7 +2,6 @@ package async
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -84,14 +83,6 @@ func checkPollable(fd int) error {
 	}
 	defer p.close()
 	return pollable(fd, p.add(fd))
-}
-
-// pollable says ErrNotPollable where the system says that it refuses fd.
-func pollable(fd int, err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: %d", ErrNotPollable, fd)
-	}
-	return err
 }
 
 // PollReadable returns nil if there is something to read, or the end, or a
