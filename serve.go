@@ -234,10 +234,7 @@ func (in *serving) remove(s *served, w *worker) {
 
 // spawn starts the task of a connection.
 func (in *serving) spawn(cx *Context, c Conn) {
-	s := &served{in: in, c: c, h: in.Handler}
-	if in.NewHandler != nil {
-		s.h = in.NewHandler(c)
-	}
+	s := &served{in: in, c: c, h: in.handlerOf(c)}
 	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
 	if !in.SpeaksFirst {
 		s.rest()
@@ -253,6 +250,22 @@ func (in *serving) spawn(cx *Context, c Conn) {
 	}
 	in.add(s)
 	start(cx, &s.task)
+}
+
+// handlerOf closes c if NewHandler panics.
+func (in *serving) handlerOf(c Conn) (h Handler) {
+	if in.NewHandler == nil {
+		return in.Handler
+	}
+	defer func() {
+		if h == nil {
+			c.Close()
+		}
+	}()
+	if h = in.NewHandler(c); h == nil {
+		panic("async: Server.NewHandler has returned no Handler")
+	}
+	return h
 }
 
 // served is the task of a connection. While the connection waits for something

@@ -420,6 +420,12 @@ func TestMisuseServeWithoutHandler(t *testing.T) {
 	ln := tcpListen(t)
 	_, err := tcpJoin(startServe(rt, new(Server), ln))
 	requireTaskMisuse(t, err, "a Server needs a Handler")
+
+	server := startServe(rt, &Server{NewHandler: func(Conn) Handler { return nil }}, ln)
+	c := dials(t, ln, 1)[0]
+	requireEnd(t, c)
+	_, err = tcpJoin(server)
+	requireTaskMisuse(t, err, "NewHandler has returned no Handler")
 }
 
 // The cx of a Handler is no use to others once it has returned.
