@@ -164,7 +164,7 @@ func (cx *Context) canWait() bool {
 // goroutine's that runs here and now, and can wait. With calm it is what Await
 // looks at before it polls, at the price of a few loads, for those who seldom
 // wait. They are two so that they can be inlined.
-func (cx *Context) callers() bool { return cx.t.g == getg() }
+func (cx *Context) callers() bool { return cx.t.g.Load() == getg() }
 
 // calm reports whether nothing has been cancelled. Where it is false one must
 // look closer: cx may be a derived one.

@@ -65,7 +65,7 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 	mustNotBlock("Runtime.ListenNet", "async.Listen(cx, ...)")
 	ln, err := BlockOn(rt, func(cx *Context) (Listener, error) { return Listen(cx, network, address) })
 	if err != nil {
-		return nil, err
+		return nil, outerOp("listen", network, err)
 	}
 	return NetListener(rt, ln), nil
 }
@@ -76,27 +76,19 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 // NetConn.
 func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
 	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
-	c, err := BlockOn(rt, func(cx *Context) (Conn, error) {
-		cx, cancel := cx.under(ctx)
-		defer cancel()
-		return Dial(cx, network, address)
-	})
+	c, err := BlockOn(rt.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
 	if err != nil {
-		return nil, err
+		return nil, outerOp("dial", network, err)
 	}
 	return NetConn(rt, c), nil
 }
 
-// under returns a Context of cx's task that also ends when ctx does.
-func (cx *Context) under(ctx context.Context) (*Context, func()) {
-	deadline, _ := ctx.Deadline()
-	cx, cancel := cx.derive(deadline)
-	stop := context.AfterFunc(ctx, func() {
-		if ctx.Err() != context.DeadlineExceeded { // for that cx has its own timer
-			cancel()
-		}
-	})
-	return cx, func() { stop(); cancel() }
+// outerOp makes an *net.OpError of what BlockOn itself has failed with.
+func outerOp(op, network string, err error) error {
+	if _, ok := err.(*net.OpError); ok {
+		return err
+	}
+	return wrapOp(op, network, nil, nil, err)
 }
 
 // netHome returns the worker that serves what goroutines use.

@@ -181,7 +181,7 @@ func (in *serving) awaitEnd(cx *Context) {
 			continue
 		}
 		for _, s := range in.all() {
-			s.cancel()
+			s.cancelCause(cx.Cause())
 		}
 	}
 }
