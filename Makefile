@@ -4,12 +4,12 @@ SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
 FUZZ    = FuzzRunQueue FuzzLocalQueue FuzzTimerQueue FuzzWakerSlot
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
 
-.PHONY: demo test bench check fmt vet arch race full fuzz stress
+.PHONY: demo test bench check fmt vet arch race full fuzz stress libraries interop
 
 demo: ## an echo server under load, three ways, in under a minute
 	go run ./examples/echo
 
-test: fmt vet race full fuzz ## everything that must be green
+test: fmt vet race full libraries fuzz ## everything that must be green
 
 check: fmt vet arch ## what needs no running
 
@@ -27,6 +27,12 @@ race: ## unit tests and examples under the race detector, large loads scaled dow
 
 full: ## the same without it, large loads whole
 	go test -count=1 ./...
+
+libraries: ## other people's code on the connections, without servers of theirs
+	cd interop && go vet ./... && go test -count=1 ./...
+
+interop: ## the same with Redis, PostgreSQL, curl, openssl and h2load, which it installs from Debian
+	interop/servers.sh
 
 fuzz:
 	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 8s . || exit 1; done

@@ -18,7 +18,8 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()
 	p := &parker{unpark: make(chan struct{}, 1)}
-	p.kind, p.body, p.g = kindGoroutine, p, getg()
+	p.kind, p.body = kindGoroutine, p
+	p.g.Store(getg())
 	p.w = rt.place()
 	p.cx.t = &p.task
 	err := p.adorn(s)
@@ -46,7 +47,8 @@ func (p *parker) wait() {
 
 // poll implements taskBody: the one who woke p holds it, and passes it to the
 // goroutine.
-func (p *parker) poll(*worker) bool {
+func (p *parker) poll(w *worker) bool {
+	w.unparks()
 	notify(p.unpark)
 	return false
 }

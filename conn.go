@@ -248,6 +248,31 @@ func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollPeek(cx, p) })
 }
 
+// PollReadable returns nil if a PollRead would not be pending: there is data,
+// or the end, or a failure. It needs no buffer, so that connections can wait
+// for data without one. Where several read, another may be faster.
+func (c *streamConn) PollReadable(cx *Context) error {
+	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, false))
+}
+
+// pollReadableAgain is PollReadable for a task that believes an event; see
+// pollReady.
+func (c *streamConn) pollReadableAgain(cx *Context) error {
+	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, true))
+}
+
+// Readable waits until PollReadable returns nil. Cancelling it loses nothing.
+func (c *streamConn) Readable(cx *Context) error {
+	_, err := c.awaitRead(cx, func(cx *Context) (int, error) { return 0, c.PollReadable(cx) })
+	return err
+}
+
+// stream implements streamer.
+func (c *streamConn) stream() *streamConn { return c }
+
+// streamer is a Conn of this package.
+type streamer interface{ stream() *streamConn }
+
 // CloseRead shuts down the reading side.
 func (c *streamConn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
 

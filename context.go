@@ -69,11 +69,15 @@ func (cx *Context) here() *worker {
 			return w
 		}
 	case kindStraight:
-		if t.g == getg() && !t.state.done() {
+		g := t.g.Load()
+		if g == getg() && !t.state.done() {
 			return t.w
 		}
+		if w := t.w; g == 0 && w != nil && w.g == getg() && w.current == t {
+			return w // between two calls of a Handler; see served
+		}
 	case kindGoroutine:
-		if t.g == getg() && !t.state.done() {
+		if t.g.Load() == getg() && !t.state.done() {
 			return nil
 		}
 	default:
@@ -160,7 +164,7 @@ func (cx *Context) canWait() bool {
 // goroutine's that runs here and now, and can wait. With calm it is what Await
 // looks at before it polls, at the price of a few loads, for those who seldom
 // wait. They are two so that they can be inlined.
-func (cx *Context) callers() bool { return cx.t.g == getg() }
+func (cx *Context) callers() bool { return cx.t.g.Load() == getg() }
 
 // calm reports whether nothing has been cancelled. Where it is false one must
 // look closer: cx may be a derived one.

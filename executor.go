@@ -70,6 +70,7 @@ type worker struct {
 	accepted   *task      // has just accepted a connection; see spawn
 	running    *coroutine // being resumed
 	yielded    bool       // the current task wants to be queued again
+	unparked   bool       // goroutines may stand in the queue of its P; see restFor
 	unwinding  bool       // the worker ends, and unwinds what still waits
 	stopped    bool
 	flip       bool // which of the two run-next slots is served first
@@ -423,8 +424,10 @@ func (w *worker) pushNext(t *task) {
 	}
 }
 
-// spawn queues a new task of code that runs on w.
+// spawn queues a new task of code that runs on w. If t.w is set, the task starts
+// there.
 func (w *worker) spawn(t *task) {
+	to := t.w
 	w.counts[countSpawned]++
 	w.ids++
 	t.id = w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1
@@ -441,11 +444,14 @@ func (w *worker) spawn(t *task) {
 		// connection's. It will stay where it starts, perhaps for long, so
 		// this is the moment to spread the load.
 		w.accepted = nil
-		if to := w.rt.placeConn(); to != w {
-			t.w = to
-			to.send(t)
-			return
+		if to == nil {
+			to = w.rt.placeConn()
 		}
+	}
+	if to != nil && to != w {
+		t.w = to
+		to.send(t)
+		return
 	}
 	w.push(t)
 }
@@ -517,7 +523,7 @@ func (w *worker) runsCaller() bool {
 		return true
 	}
 	t := w.shown.Load()
-	return t != nil && t.g == g
+	return t != nil && t.g.Load() == g
 }
 
 // askHelp lets others take from the queue, and wakes one of them if all sleep.
@@ -619,15 +625,25 @@ func (w *worker) spin(now int64) {
 	w.stopped = w.rt.stopping.Load()
 }
 
+// unparks notes that w, if it is not nil, makes a goroutine runnable. That one
+// now stands in the queue of w's P, and other threads leave it there for a while
+// as long as the P seems to be running.
+func (w *worker) unparks() {
+	if w != nil {
+		w.unparked = true
+	}
+}
+
 // restFor returns how long to wait in the kernel, for ever if that is
-// negative, and whether to keep the P meanwhile.
+// negative, and whether to keep the P meanwhile: not if goroutines wait for it.
 //
 // The P is kept for a while after there was something to do, here or on another
 // worker, if there are descriptors from which more may come. Later waits are
 // there to see whether another worker is stuck; they become longer, and end
 // when the whole runtime rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
+	keep = w.rt.ownProcs && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
+	w.unparked = false
 	switch {
 	case w.rt.othersBusy(w):
 		timeout = watchEvery << min(w.quiet, 2)

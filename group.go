@@ -224,11 +224,11 @@ func (g *Group) crew() *crew { return &g.tasks }
 
 // caller returns the Context with which the calling code can wait, or nil.
 func (g *Group) caller() *Context {
-	if t := g.cx.t; t.g == getg() && !t.state.done() {
+	if t := g.cx.t; t.g.Load() == getg() && !t.state.done() {
 		return g.cx
 	}
 	if _, w := g.spawner(); w != nil {
-		if t := w.current; t != nil && t.kind == kindStraight && t.g == getg() {
+		if t := w.current; t != nil && t.kind == kindStraight && t.g.Load() == getg() {
 			return &t.cx
 		}
 	}

@@ -296,7 +296,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	if co == nil {
 		co = w.takeCoroutine()
 		st.co, co.code, co.t = co, st, &st.task
-		st.g = co.g
+		st.g.Store(co.g)
 		w.list(&st.task)
 	}
 	w.show(&st.task)

@@ -17,8 +17,9 @@ import (
 // worker that waits, the table of sources, who is woken by what) is here,
 // once. A poller knows descriptors, and nothing of tasks.
 //
-// Readiness is edge-triggered: an event is reported once, after the descriptor
-// has become ready; and spurious events are harmless. wait is called by the
+// Readiness is edge-triggered unless arm says otherwise: an event is reported
+// once, after the descriptor has become ready; and spurious events are harmless.
+// wait is called by the
 // owning worker only; the other methods from anywhere.
 type platformPoller interface {
 	// open makes the poller usable. On failure nothing is left open.
@@ -28,6 +29,12 @@ type platformPoller interface {
 	// already, that is an event. It fails with unix.EPERM if fd is of a kind
 	// that cannot be waited for.
 	add(fd int) error
+
+	// arm is add for the directions in want only, or for none, and with a mode
+	// of the caller's. With again fd is registered already, and this replaces
+	// the registration. The directions of a one-shot registration may each be
+	// reported once.
+	arm(fd int, want readiness, mode PollMode, again bool) error
 
 	// remove ends the registration. It comes before close(2), and events that
 	// have been fetched by then may still be reported.

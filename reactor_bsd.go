@@ -3,6 +3,7 @@
 package async
 
 import (
+	"errors"
 	"os"
 	"time"
 
@@ -26,7 +27,54 @@ func (p *poller) open() (err error) {
 
 func (p *poller) add(fd int) error { return p.change(fd, unix.EV_ADD|unix.EV_CLEAR) }
 
-func (p *poller) remove(fd int) error { return p.change(fd, unix.EV_DELETE) }
+func (p *poller) remove(fd int) error {
+	err := p.change(fd, unix.EV_DELETE)
+	if errors.Is(err, unix.ENOENT) { // arm has registered one direction
+		err = nil
+		for _, filter := range filters {
+			if one := p.changeOne(fd, filter, unix.EV_DELETE); !errors.Is(one, unix.ENOENT) {
+				err = errors.Join(err, one)
+			}
+		}
+	}
+	return err
+}
+
+// arm registers each direction by itself. What is registered keeps its mode for
+// as long as it exists, so it is removed first.
+func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
+	if again {
+		if err := p.remove(fd); err != nil {
+			return err
+		}
+	}
+	flags := unix.EV_ADD
+	switch mode {
+	case EdgeTriggered:
+		flags |= unix.EV_CLEAR
+	case OneShot:
+		flags |= unix.EV_ONESHOT
+	}
+	for r, filter := range filters {
+		if want&r == 0 {
+			continue
+		}
+		if err := p.changeOne(fd, filter, flags); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// filters are kqueue's words for the directions.
+var filters = map[readiness]int{readable: unix.EVFILT_READ, writable: unix.EVFILT_WRITE}
+
+func (p *poller) changeOne(fd, filter, flags int) error {
+	var changes [1]unix.Kevent_t
+	unix.SetKevent(&changes[0], fd, filter, flags)
+	_, err := unix.Kevent(p.fd, changes[:], nil, nil)
+	return os.NewSyscallError("kevent", err)
+}
 
 func (p *poller) change(fd, flags int) error {
 	var changes [2]unix.Kevent_t

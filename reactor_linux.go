@@ -19,9 +19,31 @@ func (p *poller) open() (err error) {
 	return os.NewSyscallError("epoll_create1", err)
 }
 
-func (p *poller) add(fd int) error {
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &e))
+func (p *poller) add(fd int) error { return p.arm(fd, readable|writable, EdgeTriggered, false) }
+
+func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
+	op := unix.EPOLL_CTL_ADD
+	if again {
+		op = unix.EPOLL_CTL_MOD
+	}
+	e := unix.EpollEvent{Events: toEpoll(want, mode), Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
+}
+
+func toEpoll(want readiness, mode PollMode) (bits uint32) {
+	if want&readable != 0 {
+		bits |= unix.EPOLLIN | unix.EPOLLRDHUP
+	}
+	if want&writable != 0 {
+		bits |= unix.EPOLLOUT
+	}
+	switch {
+	case mode == EdgeTriggered, want == 0: // a hang-up comes unasked, and should not come again and again
+		bits |= unix.EPOLLET
+	case mode == OneShot:
+		bits |= unix.EPOLLONESHOT
+	}
+	return bits
 }
 
 func (p *poller) remove(fd int) error {

@@ -217,7 +217,13 @@ func (rt *Runtime) placeConn() *worker {
 }
 
 // spawn queues a new task of code that no worker runs.
-func (rt *Runtime) spawn(t *task) { rt.spawnOn(rt.place(), t) }
+func (rt *Runtime) spawn(t *task) {
+	w := t.w
+	if w == nil {
+		w = rt.place()
+	}
+	rt.spawnOn(w, t)
+}
 
 // spawnOn is spawn for a certain worker.
 func (rt *Runtime) spawnOn(w *worker, t *task) {
@@ -239,8 +245,11 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 
 // refuse ends a new task that will not begin, with err.
 func (rt *Runtime) refuse(t *task, err error) {
+	if t.id == 0 {
+		t.id = rt.nextID()
+	}
 	if t.w == nil { // a blocking call has its own, which who cancels it may read by now
-		t.id, t.w = rt.nextID(), rt.workers[0]
+		t.w = rt.workers[0]
 	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(t.ident())

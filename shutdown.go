@@ -135,7 +135,7 @@ func (rt *Runtime) mustNotBeInside() {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	for p := range rt.outside {
-		if p.g == getg() {
+		if p.g.Load() == getg() {
 			panic("async: Runtime.Shutdown was called in a function that BlockOn runs on the runtime, and would wait for it; call it after BlockOn")
 		}
 	}

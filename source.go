@@ -97,6 +97,20 @@ func (s *sourceState) close() (first, last bool) {
 	return first, first && old < sourceUse
 }
 
+// detach closes the source for further uses if there is none, so that the
+// descriptor is the caller's to keep. first is false if it was closed before.
+func (s *sourceState) detach() (first, unused bool) {
+	for {
+		old := s.bits.Load()
+		if first, unused = old&sourceClosed == 0, old < sourceUse; !first || !unused {
+			return first, unused
+		}
+		if s.bits.CompareAndSwap(old, old|sourceClosed) {
+			return true, true
+		}
+	}
+}
+
 func (s *sourceState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
 
 // claim sets a bit and reports whether the caller was the one who did.
@@ -111,12 +125,9 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 		return 0, ErrPending
 	}
 	if h.expired() {
-		return 0, os.ErrDeadlineExceeded
+		return 0, s.late()
 	}
-	mark := sourceDrained
-	if h == &s.wr {
-		mark = sourceFull
-	}
+	mark := s.markOf(h)
 	if s.exhausted(mark) {
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return 0, err
@@ -147,11 +158,56 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	}
 }
 
+// pollReady returns nil if h is ready: there is something to read, or room to
+// write, or the end. It asks the kernel, unless an event has come and waited
+// says that this must be for something new: since pollReady last returned
+// ErrPending, on the worker that fetches the events, nobody has used h.
+func (s *source) pollReady(cx *Context, h *half, waited bool) error {
+	mark, events := s.markOf(h), int16(unix.POLLIN)
+	if h == &s.wr {
+		events = unix.POLLOUT
+	}
+	if waited && s.exhausted(mark) && !h.expired() {
+		if !cx.spend() {
+			return ErrPending
+		}
+		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
+			return err
+		}
+		s.doubt(h) // so that whoever acts on this asks the kernel
+		return nil
+	}
+	_, err := s.attempt(cx, h, func(fd int) (int, bool, error) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+		n, err := unix.Poll(fds[:], 0)
+		if n == 0 && err == nil {
+			err = unix.EAGAIN
+		}
+		return 0, false, err
+	})
+	return err
+}
+
 // use ends a use of the descriptor; see sourceState.finish.
 func (s *source) use(mark uint32) {
 	if s.state.finish(mark) {
 		s.release()
 	}
+}
+
+// doubt has the next attempt ask the kernel whatever is known of h.
+func (s *source) doubt(h *half) {
+	if mark := s.markOf(h); s.state.has(mark) && s.state.begin(0) {
+		s.use(mark)
+	}
+}
+
+// markOf returns the bit that says that h is exhausted.
+func (s *source) markOf(h *half) uint32 {
+	if h == &s.wr {
+		return sourceFull
+	}
+	return sourceDrained
 }
 
 // exhausted reports whether only an event can help.
@@ -202,12 +258,20 @@ func (s *source) reason(h *half) waitReason {
 
 // register makes events come, if they don't yet.
 func (s *source) register(cx *Context) error {
-	if s.state.has(sourceRegistered) || !s.state.claim(sourceRegistered) {
+	if s.state.has(sourceRegistered) {
 		return nil
 	}
 	w := cx.here()
 	if w == nil {
 		w = cx.home()
+	}
+	return s.registerAt(w)
+}
+
+// registerAt makes them come to w.
+func (s *source) registerAt(w *worker) error {
+	if !s.state.claim(sourceRegistered) {
+		return nil
 	}
 	if !s.state.begin(0) {
 		return net.ErrClosed
@@ -263,14 +327,33 @@ func (s *source) close() error {
 	return nil
 }
 
+// detach is close, except that the descriptor stays open for the caller.
+func (s *source) detach() error {
+	switch first, unused := s.state.detach(); {
+	case !first:
+		return net.ErrClosed
+	case !unused:
+		return ErrSourceInUse
+	}
+	s.forget()
+	s.rd.end()
+	s.wr.end()
+	return nil
+}
+
 // release gives the descriptor back, once. The order matters: as soon as it is
 // closed, somebody else may get the number.
 func (s *source) release() error {
+	s.forget()
+	return os.NewSyscallError("close", unix.Close(int(s.fd)))
+}
+
+// forget ends the registration.
+func (s *source) forget() {
 	if w := s.home.Load(); w != nil {
 		w.rt.fds.set(int(s.fd), nil)
 		w.reactor.unregister(int(s.fd))
 	}
-	return os.NewSyscallError("close", unix.Close(int(s.fd)))
 }
 
 // idle is an operation that has nothing to do: it fails only if the source is
@@ -280,6 +363,14 @@ func (s *source) idle() error {
 		return net.ErrClosed
 	}
 	return nil
+}
+
+// late is why an operation fails whose deadline has passed.
+func (s *source) late() error {
+	if err := s.idle(); err != nil {
+		return err
+	}
+	return os.ErrDeadlineExceeded
 }
 
 // control calls f with the descriptor, which stays open meanwhile.

@@ -158,9 +158,9 @@ type task struct {
 	listIndex uint32    // and where there; guarded by that list
 	since     dumpTicks // when it began to wait
 
-	w    *worker // where it is queued when woken
-	g    uintptr // the goroutine that may use cx, once straight-line code has begun
-	next *task   // in an inbox or a batch
+	w    *worker        // where it is queued when woken
+	g    atomic.Uintptr // the goroutine that may use cx, once straight-line code has begun; read by anybody
+	next *task          // in an inbox or a batch
 
 	details atomic.Pointer[details] // nil for most; written by the holder, read by anybody
 	body    taskBody                // never changes
@@ -212,7 +212,7 @@ func (t *task) schedule(from *worker) {
 
 // movable reports whether another worker may run t. The caller holds t.
 func (t *task) movable() bool {
-	if t.g != 0 {
+	if t.g.Load() != 0 {
 		return false
 	}
 	d := t.details.Load()

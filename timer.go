@@ -155,7 +155,29 @@ func (q *timerQueue) due(now int64) *timer {
 type alarm struct {
 	timer *timer
 	own   timer // the first that is used; another is made if a worker that is elsewhere still has it
-	std   *time.Timer
+	std   *stdTimer
+}
+
+// stdTimer is the timer of an alarm that is set outside the pool.
+type stdTimer struct {
+	timer *time.Timer
+	at    int64 // when it fires, or has fired
+	to    expirer
+}
+
+func (s *stdTimer) fire() { s.to.expire(nil) }
+
+// setStd is set outside the pool. A timer that exists is used again: deadlines
+// of goroutines are put off before each read.
+func (a *alarm) setStd(at int64, to expirer) {
+	d := time.Duration(at - nanos())
+	if a.std != nil && a.std.to == to {
+		a.std.at = at
+		a.std.timer.Reset(d)
+		return
+	}
+	a.std = &stdTimer{at: at, to: to}
+	a.std.timer = time.AfterFunc(d, a.std.fire)
 }
 
 // set makes the alarm call to.expire at the time at, and no longer at the one
@@ -164,11 +186,12 @@ func (a *alarm) set(w *worker, at int64, to expirer) {
 	if a.covers(w, at) {
 		return
 	}
-	a.stop(w)
 	if w == nil {
-		a.std = time.AfterFunc(time.Duration(at-nanos()), func() { to.expire(nil) })
+		a.stopOwn(nil)
+		a.setStd(at, to)
 		return
 	}
+	a.stop(w)
 	if a.timer == nil {
 		a.timer = &a.own
 	}
@@ -186,8 +209,15 @@ func (a *alarm) covers(w *worker, at int64) bool {
 	return w != nil && a.armedAt(w) == tickAfter(at)
 }
 
-// armedAt returns the tick at which w will fire the alarm, -1 if it won't.
+// armedAt returns the tick at which w, or Go's timer if w is nil, will fire the
+// alarm, -1 if it won't.
 func (a *alarm) armedAt(w *worker) int64 {
+	if w == nil {
+		if a.std != nil && a.std.at > nanos() {
+			return tickAfter(a.std.at)
+		}
+		return -1
+	}
 	if t := a.timer; t != nil && t.state.Load() == timerArmed && t.home == w {
 		return t.tick
 	}
@@ -197,9 +227,13 @@ func (a *alarm) armedAt(w *worker) int64 {
 // stop makes the alarm not fire, unless it does so at this moment.
 func (a *alarm) stop(w *worker) {
 	if a.std != nil {
-		a.std.Stop()
+		a.std.timer.Stop()
 		a.std = nil
 	}
+	a.stopOwn(w)
+}
+
+func (a *alarm) stopOwn(w *worker) {
 	t := a.timer
 	if t == nil || t.state.Load() != timerArmed {
 		return

@@ -29,7 +29,8 @@ func (c *workerCall) abort(*worker, error) {}
 // startOn begins to run fn on the thread of w. fn must not fail the test.
 func startOn(w *worker, fn func(w *worker)) (done <-chan struct{}) {
 	c := &workerCall{fn: fn, done: make(chan struct{})}
-	c.kind, c.body, c.w, c.g = kindStraight, c, w, 1
+	c.kind, c.body, c.w = kindStraight, c, w
+	c.g.Store(1)
 	w.send(&c.task)
 	return c.done
 }

@@ -237,5 +237,10 @@ func newOutsider(fn func()) *task {
 	return &o.task
 }
 
-func (o *outsider) poll(*worker) bool    { o.fn(); return false }
+func (o *outsider) poll(w *worker) bool {
+	w.unparks()
+	o.fn()
+	return false
+}
+
 func (o *outsider) abort(*worker, error) {}

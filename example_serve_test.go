@@ -1,0 +1,125 @@
+package async_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"example.com/async"
+)
+
+// readers are the buffers of the connections that are being served just now.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
+// greet answers the lines that have come. In between, the connection has neither
+// a buffer nor a stack.
+func greet(cx *async.Context, c async.Conn) (keep bool, err error) {
+	r := readers.Get().(*bufio.Reader)
+	defer readers.Put(r)
+	r.Reset(c.WithContext(cx))
+	for {
+		name, err := r.ReadString('\n')
+		if err != nil {
+			return false, nil
+		}
+		if _, err := c.Write(cx, []byte("hello "+name)); err != nil {
+			return false, err
+		}
+		if r.Buffered() == 0 {
+			return true, nil
+		}
+	}
+}
+
+func ExampleServe() {
+	rt, err := async.New(async.Config{Workers: 2})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ln, err := async.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer ln.Close()
+	server := async.Go(rt, func(cx *async.Context) error { return async.Serve(cx, ln, greet) })
+
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	answers := bufio.NewReader(c)
+	for _, name := range []string{"Ada", "Grace"} {
+		fmt.Fprintln(c, name)
+		answer, _ := answers.ReadString('\n')
+		fmt.Print(answer)
+	}
+
+	err = rt.Shutdown(context.Background()) // waits for what is being served, and closes what is not
+	_, served := server.Wait(context.Background())
+	fmt.Println(err, errors.Is(served, async.ErrShutdown))
+	// Output:
+	// hello Ada
+	// hello Grace
+	// <nil> true
+}
+
+// A counter for each connection, which the server greets first.
+func ExampleServer() {
+	s := async.Server{
+		SpeaksFirst: true,
+		NewHandler: func(c async.Conn) async.Handler {
+			calls := 0
+			return func(cx *async.Context, c async.Conn) (keep bool, err error) {
+				if calls++; calls > 1 {
+					if _, err := c.Read(cx, make([]byte, 64)); err != nil {
+						return false, nil
+					}
+				}
+				_, err = fmt.Fprintf(c.WithContext(cx), "%d\n", calls)
+				return true, err
+			}
+		},
+	}
+	err := async.Run(func(cx *async.Context) error {
+		ln, err := async.Listen(cx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		server := async.Go(cx, func(cx *async.Context) error { return s.Serve(cx, ln) })
+		c, err := async.Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		answers := bufio.NewReader(c.WithContext(cx))
+		for range 3 {
+			answer, err := answers.ReadString('\n')
+			if err != nil {
+				return err
+			}
+			fmt.Print(answer)
+			if _, err := c.Write(cx, []byte("next")); err != nil {
+				return err
+			}
+		}
+		server.Cancel()
+		_, err = server.Await(cx)
+		fmt.Println(errors.Is(err, context.Canceled))
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// 1
+	// 2
+	// 3
+	// true
+	// <nil>
+}

@@ -1,0 +1,194 @@
+package async
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotPollable is returned by NewSource, and by Poller.Add, for a descriptor
+// of a kind that the system cannot wait for, such as a regular file or a
+// directory, which it takes to be always ready. Such files are read and written
+// in the pool of SpawnBlocking.
+var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited for")
+
+// A Source is any descriptor that can be waited for: a pipe, a terminal or a
+// serial port, an eventfd, inotify, a netlink socket, the socket of a C library.
+// What it means to read and write it is the caller's business: ReadWith and
+// WriteWith take the system call, and do it when it will not block.
+//
+// Any number of tasks and goroutines may use a Source at once, and like a
+// TCPConn it is served by the worker of the task that first has to wait for it.
+// Its errors are those of the calls, os.ErrClosed after Close, and
+// os.ErrDeadlineExceeded after a deadline. It must be closed or detached.
+type Source struct{ src source }
+
+// NewSource returns a Source of fd, which belongs to it until Detach: Close
+// closes it. It makes fd non-blocking. fd must not be given to two Sources, nor
+// to anything else that waits for it edge-triggered in the same runtime.
+//
+// It fails with ErrNotPollable, also wrapped, if fd is of a kind that cannot be
+// waited for; fd is then left alone.
+func NewSource(fd int) (*Source, error) {
+	if err := checkPollable(fd); err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("setnonblock", err)
+	}
+	return &Source{src: source{fd: int32(fd)}}, nil
+}
+
+// NewSourceOf returns a Source of the descriptor behind c: an *os.File, a
+// connection of package net. The Source has a duplicate, so that each is closed
+// by itself. They share what they read from and write to, and whether it is
+// non-blocking.
+func NewSourceOf(c syscall.Conn) (*Source, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		fd     int
+		failed error
+	)
+	if err := raw.Control(func(own uintptr) {
+		fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return nil, err
+	}
+	if failed != nil {
+		return nil, os.NewSyscallError("fcntl", failed)
+	}
+	s, err := NewSource(fd)
+	if err != nil {
+		unix.Close(fd)
+	}
+	return s, err
+}
+
+// checkPollable finds out whether fd can be waited for, by doing so once. No worker is
+// known yet, and to fail at the first wait would be late.
+func checkPollable(fd int) error {
+	if fd < 0 {
+		return pollable(fd, os.NewSyscallError("fcntl", unix.EBADF))
+	}
+	var p poller
+	if err := p.open(); err != nil {
+		return err
+	}
+	defer p.close()
+	return pollable(fd, p.add(fd))
+}
+
+// PollReadable returns nil if there is something to read, or the end, or a
+// failure, and ErrPending if not. Where several read, another may be faster.
+func (s *Source) PollReadable(cx *Context) error {
+	return sourceError(s.src.pollReady(cx, &s.src.rd, false))
+}
+
+// PollWritable returns nil if there is room to write, or a failure, and
+// ErrPending if not.
+func (s *Source) PollWritable(cx *Context) error {
+	return sourceError(s.src.pollReady(cx, &s.src.wr, false))
+}
+
+// Readable waits until PollReadable returns nil. Cancelling it loses nothing.
+func (s *Source) Readable(cx *Context) error {
+	_, err := s.await(cx, &s.src.rd, func(cx *Context) (int, error) { return 0, s.PollReadable(cx) })
+	return err
+}
+
+// Writable waits until PollWritable returns nil. Cancelling it loses nothing.
+func (s *Source) Writable(cx *Context) error {
+	_, err := s.await(cx, &s.src.wr, func(cx *Context) (int, error) { return 0, s.PollWritable(cx) })
+	return err
+}
+
+// ReadWith calls read with the descriptor and returns what it returns, unless
+// that is the error EAGAIN: then it waits until there may be something to read,
+// and calls it again. It does the same at once after EINTR. read must not block,
+// and must not keep the descriptor; Close waits for it. Whether read takes all
+// that is there does not matter. Cancelling a ReadWith that waits loses nothing.
+func (s *Source) ReadWith(cx *Context, read func(fd int) (n int, err error)) (int, error) {
+	return s.with(cx, &s.src.rd, read)
+}
+
+// WriteWith is ReadWith for the other direction: it waits for room to write.
+func (s *Source) WriteWith(cx *Context, write func(fd int) (n int, err error)) (int, error) {
+	return s.with(cx, &s.src.wr, write)
+}
+
+func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, error) {
+	s.src.doubt(h)
+	return s.await(cx, h, func(cx *Context) (int, error) {
+		return s.src.attempt(cx, h, func(fd int) (int, bool, error) {
+			n, err := do(fd)
+			return n, false, err
+		})
+	})
+}
+
+func (s *Source) await(cx *Context, h *half, poll func(cx *Context) (int, error)) (int, error) {
+	n, err := await(cx, poll)
+	if err == errAbandoned {
+		h.waiters.leave(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return n, sourceError(err)
+}
+
+// sourceError says os.ErrClosed, since a Source need not be of the network.
+func sourceError(err error) error {
+	if err == net.ErrClosed {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// Control calls f with the descriptor, which stays open meanwhile, and returns
+// f's error. f must not block.
+func (s *Source) Control(f func(fd int) error) error { return sourceError(s.src.control(f)) }
+
+// SetDeadline sets the time after which waits, under way or not, fail with
+// os.ErrDeadlineExceeded; the zero time means never.
+func (s *Source) SetDeadline(t time.Time) error { return s.setDeadline(t, &s.src.rd, &s.src.wr) }
+
+// SetReadDeadline is SetDeadline for Readable and ReadWith.
+func (s *Source) SetReadDeadline(t time.Time) error { return s.setDeadline(t, &s.src.rd) }
+
+// SetWriteDeadline is SetDeadline for Writable and WriteWith.
+func (s *Source) SetWriteDeadline(t time.Time) error { return s.setDeadline(t, &s.src.wr) }
+
+func (s *Source) setDeadline(t time.Time, halves ...*half) error {
+	if err := s.src.idle(); err != nil {
+		return sourceError(err)
+	}
+	for _, h := range halves {
+		h.setDeadline(t)
+	}
+	return nil
+}
+
+// Close closes the descriptor, as soon as no call uses it. Whoever waits gets
+// os.ErrClosed.
+func (s *Source) Close() error { return sourceError(s.src.close()) }
+
+// ErrSourceInUse is returned by Source.Detach.
+var ErrSourceInUse = errors.New("async: another call uses the descriptor at this moment")
+
+// Detach ends the Source like Close, and returns the descriptor, which stays
+// open, and non-blocking. Whoever waits gets os.ErrClosed. If another goroutine
+// is in a call of ReadWith, WriteWith or Control that uses the descriptor at
+// this moment, nothing happens and Detach returns ErrSourceInUse. Calls that only
+// wait are not in the way.
+func (s *Source) Detach() (fd int, err error) {
+	if err := s.src.detach(); err != nil {
+		return -1, sourceError(err)
+	}
+	return int(s.src.fd), nil
+}

@@ -1,0 +1,355 @@
+package async
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// sourcePipe returns the ends of a pipe as Sources that the test need not close.
+func sourcePipe(t testing.TB) (r, w *Source) {
+	t.Helper()
+	var p [2]int
+	require.NoError(t, unix.Pipe(p[:]))
+	r, err := NewSource(p[0])
+	require.NoError(t, err)
+	w, err = NewSource(p[1])
+	require.NoError(t, err)
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+// readSome is an argument of ReadWith.
+func readSome(p []byte) func(fd int) (int, error) {
+	return func(fd int) (int, error) {
+		n, err := unix.Read(fd, p)
+		if n == 0 && err == nil {
+			err = io.EOF
+		}
+		return n, err
+	}
+}
+
+func writeSome(s string) func(fd int) (int, error) {
+	return func(fd int) (int, error) { return unix.Write(fd, []byte(s)) }
+}
+
+func TestSourcePipe(t *testing.T) {
+	for _, way := range tcpWays {
+		t.Run(way.name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			r, w := sourcePipe(t)
+			const total = 1 << 20 // more than a pipe holds
+			sender := Go(rt, func(cx *Context) error {
+				defer w.Close()
+				for sent := 0; sent < total; {
+					n, err := w.WriteWith(cx, writeSome(strings.Repeat("x", min(5000, total-sent))))
+					if err != nil {
+						return err
+					}
+					sent += n
+				}
+				return nil
+			})
+			require.NoError(t, way.run(rt, func(cx *Context) error {
+				p := make([]byte, 7000)
+				for got := 0; ; {
+					n, err := r.ReadWith(cx, readSome(p))
+					if got += n; err == io.EOF {
+						require.Equal(t, total, got)
+						return nil
+					} else if err != nil {
+						return err
+					}
+				}
+			}))
+			_, err := tcpJoin(sender)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// Readiness is asked of the kernel, so it does not matter who reads how much,
+// nor whether through the Source.
+func TestSourceReadableIsTheKernelsWord(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	r, w := sourcePipe(t)
+	cx, wakes := newPollCx(t, rt)
+	require.Equal(t, ErrPending, r.PollReadable(cx))
+	require.NoError(t, w.PollWritable(cx))
+	p := make([]byte, 1)
+	for range 3 {
+		n := wakes.Load()
+		_, err := unix.Write(int(w.src.fd), []byte("abc"))
+		require.NoError(t, err)
+		eventually(t, func() bool { return wakes.Load() > n })
+		for range 3 {
+			require.NoError(t, r.PollReadable(cx))
+			_, err := unix.Read(int(r.src.fd), p) // as a C library does
+			require.NoError(t, err)
+		}
+		require.Equal(t, ErrPending, r.PollReadable(cx))
+	}
+	// Full, and then not.
+	fill := make([]byte, 4096)
+	for {
+		if _, err := unix.Write(int(w.src.fd), fill); err == unix.EAGAIN {
+			break
+		}
+	}
+	require.Equal(t, ErrPending, w.PollWritable(cx))
+	n := wakes.Load()
+	for {
+		if _, err := unix.Read(int(r.src.fd), fill); err == unix.EAGAIN {
+			break
+		}
+	}
+	eventually(t, func() bool { return wakes.Load() > n })
+	require.NoError(t, w.PollWritable(cx))
+}
+
+func TestSourceReadableAwaits(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	r, w := sourcePipe(t)
+	h := Go(rt, func(cx *Context) error { return r.Readable(cx) })
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		if err := w.Writable(cx); err != nil {
+			return err
+		}
+		_, err := w.WriteWith(cx, writeSome("x"))
+		return err
+	}))
+	_, err := tcpJoin(h)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		for range 2 {
+			if err := r.Readable(cx); err != nil {
+				return err
+			}
+			r.ReadWith(cx, readSome(make([]byte, 8)))
+		}
+		return r.Readable(cx) // the end stays
+	}))
+}
+
+func TestSourceErrors(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	r, _ := sourcePipe(t)
+	waits := map[string]func(cx *Context) error{
+		"Readable": r.Readable,
+		"ReadWith": func(cx *Context) error { _, err := r.ReadWith(cx, readSome(make([]byte, 1))); return err },
+	}
+	for name, wait := range waits {
+		t.Run(name, func(t *testing.T) {
+			h := Go(rt, wait)
+			eventually(t, func() bool { return waiting(h) })
+			h.Cancel()
+			_, err := tcpJoin(h)
+			require.ErrorIs(t, err, context.Canceled)
+
+			h = Go(rt, wait)
+			eventually(t, func() bool { return waiting(h) })
+			require.NoError(t, r.SetReadDeadline(time.Now().Add(time.Millisecond)))
+			_, err = tcpJoin(h)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.NoError(t, r.SetDeadline(time.Time{}))
+		})
+	}
+	require.NoError(t, r.SetWriteDeadline(time.Unix(1, 0)))
+	require.ErrorIs(t, tcpRun(rt, r.Writable), os.ErrDeadlineExceeded)
+
+	// What the call returns is returned, and EINTR is not. It is made also if the
+	// Source has waited before, and knows of nothing to read.
+	calls := 0
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		n, err := r.ReadWith(cx, func(fd int) (int, error) {
+			if calls++; calls < 3 {
+				return 0, unix.EINTR
+			}
+			return 7, unix.EIO
+		})
+		require.Equal(t, 7, n)
+		require.Equal(t, unix.EIO, err)
+		return nil
+	}))
+
+	h := Go(rt, r.Readable)
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, r.Close())
+	_, err := tcpJoin(h)
+	require.ErrorIs(t, err, os.ErrClosed)
+	for name, err := range map[string]error{
+		"Close":       r.Close(),
+		"Control":     r.Control(func(int) error { return nil }),
+		"SetDeadline": r.SetDeadline(time.Time{}),
+		"Readable":    tcpRun(rt, r.Readable),
+		"Writable":    tcpRun(rt, r.Writable),
+	} {
+		require.ErrorIs(t, err, os.ErrClosed, name)
+	}
+	_, err = r.Detach()
+	require.ErrorIs(t, err, os.ErrClosed)
+}
+
+func TestSourceRefusesWhatCannotBeWaitedFor(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(name, []byte("regular"), 0o600))
+	f, err := os.Open(name)
+	require.NoError(t, err)
+	defer f.Close()
+	before := openFds(t)
+	_, err = NewSourceOf(f)
+	require.ErrorIs(t, err, ErrNotPollable)
+	require.Equal(t, before, openFds(t), "the duplicate is closed")
+	require.NoError(t, control(f, func(fd int) {
+		_, err = NewSource(fd)
+		require.ErrorIs(t, err, ErrNotPollable)
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		require.NoError(t, err)
+		require.Zero(t, flags&unix.O_NONBLOCK, "it is left alone")
+	}))
+
+	for _, fd := range []int{-1, 1 << 20} {
+		_, err = NewSource(fd)
+		require.ErrorIs(t, err, unix.EBADF)
+	}
+	require.NoError(t, f.Close())
+	_, err = NewSourceOf(f)
+	require.Error(t, err)
+}
+
+func control(c syscall.Conn, f func(fd int)) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { f(int(fd)) })
+}
+
+// A Source of somebody else's descriptor is a duplicate.
+func TestSourceOfOthers(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	a, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer a.Close()
+	b, err := ln.Accept()
+	require.NoError(t, err)
+	defer b.Close()
+	s, err := NewSourceOf(b.(*net.TCPConn))
+	require.NoError(t, err)
+	defer s.Close()
+	read := func() (text string, err error) {
+		p := make([]byte, 8)
+		err = tcpRun(rt, func(cx *Context) error {
+			n, err := s.ReadWith(cx, readSome(p))
+			text = string(p[:n])
+			return err
+		})
+		return text, err
+	}
+	_, err = a.Write([]byte("one"))
+	require.NoError(t, err)
+	text, err := read()
+	require.NoError(t, err)
+	require.Equal(t, "one", text)
+	require.NoError(t, b.Close())
+	_, err = a.Write([]byte("two"))
+	require.NoError(t, err)
+	text, err = read()
+	require.NoError(t, err)
+	require.Equal(t, "two", text)
+}
+
+func TestSourceDetach(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	r, w := sourcePipe(t)
+	h := Go(rt, r.Readable)
+	eventually(t, func() bool { return waiting(h) })
+	require.ErrorIs(t, r.Control(func(int) error {
+		_, err := r.Detach()
+		return err
+	}), ErrSourceInUse)
+	require.True(t, waiting(h), "nothing has happened")
+
+	sources := rt.Metrics().Sources
+	fd, err := r.Detach()
+	require.NoError(t, err)
+	_, err = tcpJoin(h)
+	require.ErrorIs(t, err, os.ErrClosed)
+	require.Equal(t, sources-1, rt.Metrics().Sources)
+	require.ErrorIs(t, r.Close(), os.ErrClosed)
+
+	// It is open, and may begin anew.
+	again, err := NewSource(fd)
+	require.NoError(t, err)
+	defer again.Close()
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		if _, err := w.WriteWith(cx, writeSome("x")); err != nil {
+			return err
+		}
+		_, err := again.ReadWith(cx, readSome(make([]byte, 1)))
+		return err
+	}))
+}
+
+// Close and Detach race with calls: each call works or says that it is closed,
+// and the descriptor is given back once.
+func TestSourceClosedInUse(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for range 50 {
+		var p [2]int
+		require.NoError(t, unix.Pipe(p[:]))
+		r, err := NewSource(p[0])
+		require.NoError(t, err)
+		var hs []*JoinHandle[None]
+		for range 4 {
+			hs = append(hs, Go(rt, func(cx *Context) error {
+				for {
+					if _, err := r.ReadWith(cx, readSome(make([]byte, 1))); err != nil {
+						return err
+					}
+				}
+			}))
+		}
+		var mu sync.Mutex
+		given := 0
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				unix.Write(p[1], []byte("some"))
+				fd, err := r.Detach()
+				for err == ErrSourceInUse {
+					fd, err = r.Detach()
+				}
+				if err == nil {
+					mu.Lock()
+					given++
+					mu.Unlock()
+					unix.Close(fd)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, given)
+		for _, h := range hs {
+			_, err := tcpJoin(h)
+			require.ErrorIs(t, err, os.ErrClosed)
+		}
+		unix.Close(p[1])
+	}
+}

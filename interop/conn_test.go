@@ -1,0 +1,215 @@
+// Package interop runs other people's code on the connections of package async.
+package interop
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"example.com/async"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/nettest"
+)
+
+// newRuntime starts a runtime that the test need not shut down.
+func newRuntime(t testing.TB) *async.Runtime {
+	t.Helper()
+	rt, err := async.New(async.Config{Workers: 2, Grace: 10 * time.Second, Stalled: func(async.Stall) {}})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := rt.Shutdown(ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+	return rt
+}
+
+// networks are those on which the tests run, with the address to listen on.
+var networks = []struct {
+	name string
+	addr func(t testing.TB) string
+}{
+	{"tcp", func(testing.TB) string { return "127.0.0.1:0" }},
+}
+
+// forms are the ways in which code that knows net.Conn can use a connection.
+var forms = []struct {
+	name string
+	wrap func(rt *async.Runtime, c async.Conn) net.Conn
+}{
+	{"goroutines", func(rt *async.Runtime, c async.Conn) net.Conn { return async.NetConn(rt, c) }},
+	{"bound-in-tasks", func(rt *async.Runtime, c async.Conn) net.Conn { return taskConn{c, rt} }},
+	{"bound-in-BlockOn", func(rt *async.Runtime, c async.Conn) net.Conn { return blockOnConn{c, rt} }},
+}
+
+// taskConn does each call on the bound form of the connection, in a task of its
+// own.
+type taskConn struct {
+	async.Conn
+	rt *async.Runtime
+}
+
+func (c taskConn) Read(p []byte) (int, error) {
+	return c.do(func(bound net.Conn) (int, error) { return bound.Read(p) })
+}
+
+func (c taskConn) Write(p []byte) (int, error) {
+	return c.do(func(bound net.Conn) (int, error) { return bound.Write(p) })
+}
+
+// do returns n also beside an error, which the result of a task does too.
+func (c taskConn) do(call func(net.Conn) (int, error)) (int, error) {
+	return async.Spawn(c.rt, func(cx *async.Context) (int, error) {
+		return call(c.WithContext(cx))
+	}).Wait(context.Background())
+}
+
+// blockOnConn does each call on the bound form, on the caller's goroutine.
+type blockOnConn struct {
+	async.Conn
+	rt *async.Runtime
+}
+
+func (c blockOnConn) Read(p []byte) (int, error) {
+	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return c.WithContext(cx).Read(p) })
+}
+
+func (c blockOnConn) Write(p []byte) (int, error) {
+	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return c.WithContext(cx).Write(p) })
+}
+
+// pair returns the ends of a connection.
+func pair(rt *async.Runtime, network, addr string) (a, b async.Conn, err error) {
+	_, err = async.Go(rt, func(cx *async.Context) error {
+		ln, err := async.Listen(cx, network, addr)
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		if a, err = async.Dial(cx, network, ln.Addr().String()); err != nil {
+			return err
+		}
+		b, err = ln.Accept(cx)
+		return err
+	}).Wait(context.Background())
+	return a, b, err
+}
+
+// each runs test on every network and form.
+func each(t *testing.T, test func(t *testing.T, makePipe nettest.MakePipe)) {
+	for _, network := range networks {
+		for _, form := range forms {
+			t.Run(network.name+"/"+form.name, func(t *testing.T) {
+				rt := newRuntime(t)
+				test(t, func() (c1, c2 net.Conn, stop func(), err error) {
+					a, b, err := pair(rt, network.name, network.addr(t))
+					if err != nil {
+						return nil, nil, nil, err
+					}
+					return form.wrap(rt, a), form.wrap(rt, b), func() { a.Close(); b.Close() }, nil
+				})
+			})
+		}
+	}
+}
+
+func TestConn(t *testing.T) {
+	each(t, func(t *testing.T, makePipe nettest.MakePipe) { nettest.TestConn(t, makePipe) })
+}
+
+// What the issue says that others cannot do.
+
+// A read deadline ends a Read that waits, and does not close the connection.
+func TestDeadlineWakesAndDoesNotClose(t *testing.T) {
+	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
+		a, b, stop, err := makePipe()
+		require.NoError(t, err)
+		defer stop()
+		began := make(chan struct{})
+		read := make(chan error, 1)
+		go func() {
+			close(began)
+			_, err := a.Read(make([]byte, 1))
+			read <- err
+		}()
+		<-began
+		require.NoError(t, a.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
+		select {
+		case err := <-read:
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			var ne net.Error
+			require.ErrorAs(t, err, &ne)
+			require.True(t, ne.Timeout())
+		case <-time.After(20 * time.Second):
+			t.Fatal("the Read goes on")
+		}
+		require.NoError(t, a.SetReadDeadline(time.Time{}))
+		for _, c := range [][2]net.Conn{{a, b}, {b, a}} {
+			go c[0].Write([]byte("x"))
+			_, err := io.ReadFull(c[1], make([]byte, 1))
+			require.NoError(t, err)
+		}
+	})
+}
+
+// Accept returns a connection or an error. This is TestLocalListener-like: a
+// listener behaves as one of package net.
+func TestListener(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network.name, func(t *testing.T) {
+			rt := newRuntime(t)
+			ln, err := rt.ListenNet(network.name, network.addr(t))
+			require.NoError(t, err)
+			std, err := net.Listen(network.name, network.addr(t))
+			require.NoError(t, err)
+			defer std.Close()
+			require.Equal(t, std.Addr().Network(), ln.Addr().Network())
+			require.IsType(t, std.Addr(), ln.Addr())
+
+			type accepted struct {
+				c   net.Conn
+				err error
+			}
+			results := make(chan accepted, 100)
+			const acceptors, conns = 8, 20
+			for range acceptors {
+				go func() {
+					for {
+						c, err := ln.Accept()
+						results <- accepted{c, err}
+						if err != nil {
+							return
+						}
+					}
+				}()
+			}
+			for range conns {
+				c, err := net.Dial(network.name, ln.Addr().String())
+				require.NoError(t, err)
+				defer c.Close()
+				r := <-results
+				require.NoError(t, r.err)
+				require.NotNil(t, r.c)
+				require.IsType(t, c.LocalAddr(), r.c.RemoteAddr())
+				require.Equal(t, c.LocalAddr().String(), r.c.RemoteAddr().String())
+				require.Equal(t, c.RemoteAddr().String(), r.c.LocalAddr().String())
+				require.NoError(t, r.c.Close())
+			}
+			require.NoError(t, ln.Close())
+			for range acceptors {
+				r := <-results
+				require.Nil(t, r.c)
+				require.ErrorIs(t, r.err, net.ErrClosed)
+				var op *net.OpError
+				require.True(t, errors.As(r.err, &op))
+			}
+			require.ErrorIs(t, ln.Close(), net.ErrClosed)
+		})
+	}
+}

@@ -1,0 +1,310 @@
+package async
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// What follows is the form for code that starts goroutines of its own and knows
+// only package net: a driver, net/http, grpc. Its calls park the calling
+// goroutine, and the workers wait for it.
+
+// NetConn returns c as a net.Conn for goroutines. It is to them what c itself
+// is to tasks, and as complete as the connections of package net: any number of
+// goroutines may use it at once; concurrent Reads are served one after the
+// other, and so are concurrent Writes, each as a whole; deadlines and Close end
+// calls that are under way; errors are *net.OpError. It can do whatever else c
+// can: over a *TCPConn it also has the methods CloseRead, CloseWrite,
+// SetNoDelay and so on, and is a syscall.Conn, an io.ReaderFrom and an
+// io.WriterTo.
+//
+// If nobody has waited for c before, it comes to the worker of s, or, if s is a
+// *Runtime, to the one with the fewest connections.
+//
+// Read and Write panic in a task, whose worker they would block: there,
+// c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
+// side by side; only the order in which several readers or writers come is then
+// left to chance.
+func NetConn(s Spawner, c Conn) net.Conn {
+	w := netHome(s)
+	if c, ok := c.(*TCPConn); ok {
+		n := &netTCPConn{TCPConn: c}
+		n.init(w)
+		return n
+	}
+	n := &netConn{Conn: c}
+	n.init(w)
+	return n
+}
+
+// NetListener returns ln as a net.Listener for goroutines. What it accepts is
+// what NetConn returns, and the workers get the connections in turn. Any number
+// of goroutines may accept at once. Accept fails with ErrShutdown once the
+// runtime's Shutdown has begun, and panics in a task, whose worker it would
+// block: there, call ln.Accept(cx).
+func NetListener(s Spawner, ln Listener) net.Listener {
+	w := netHome(s)
+	if ln, ok := ln.(*TCPListener); ok {
+		n := &netTCPListener{TCPListener: ln}
+		n.side.init(w)
+		return n
+	}
+	n := &netListener{Listener: ln}
+	n.side.init(w)
+	return n
+}
+
+// ListenNet is Listen for goroutines: net.Listen on rt. See NetListener.
+func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
+	mustNotBlock("Runtime.ListenNet", "async.Listen(cx, ...)")
+	ln, err := BlockOn(rt, func(cx *Context) (Listener, error) { return Listen(cx, network, address) })
+	if err != nil {
+		return nil, outerOp("listen", network, err)
+	}
+	return NetListener(rt, ln), nil
+}
+
+// DialNet is Dial for goroutines: the DialContext of a net.Dialer, on rt. It
+// fits the fields of that name in net/http, and the like in drivers. The end of
+// ctx ends the dialling, and means nothing for the connection afterwards. See
+// NetConn.
+func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
+	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
+	c, err := BlockOn(rt.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
+	if err != nil {
+		return nil, outerOp("dial", network, err)
+	}
+	return NetConn(rt, c), nil
+}
+
+// outerOp makes an *net.OpError of what BlockOn itself has failed with.
+func outerOp(op, network string, err error) error {
+	if _, ok := err.(*net.OpError); ok {
+		return err
+	}
+	return &net.OpError{Op: op, Net: network, Err: err}
+}
+
+// netHome returns the worker that serves what goroutines use.
+func netHome(s Spawner) *worker {
+	rt, w := s.spawner()
+	if w == nil {
+		w = rt.placeConn()
+	}
+	return w
+}
+
+// netConn is NetConn's result for connections of other makers.
+type netConn struct {
+	Conn
+	netSides
+}
+
+func (c *netConn) Read(p []byte) (int, error)  { return c.rd.read(c.Conn, p) }
+func (c *netConn) Write(p []byte) (int, error) { return c.wr.write(c.Conn, p) }
+
+// netTCPConn is NetConn's result for a TCPConn.
+type netTCPConn struct {
+	*TCPConn
+	netSides
+}
+
+var _ interface {
+	syscall.Conn
+	io.ReaderFrom
+	io.WriterTo
+} = (*netTCPConn)(nil)
+
+func (c *netTCPConn) Read(p []byte) (int, error)  { return c.rd.read(c.TCPConn, p) }
+func (c *netTCPConn) Write(p []byte) (int, error) { return c.wr.write(c.TCPConn, p) }
+
+func (c *netTCPConn) ReadFrom(r io.Reader) (int64, error) { return copyPooled(c, r) }
+func (c *netTCPConn) WriteTo(w io.Writer) (int64, error)  { return copyPooled(w, c) }
+
+func (c *netTCPConn) SyscallConn() (syscall.RawConn, error) {
+	if err := c.src.idle(); err != nil {
+		return nil, c.wrap("raw-control", err)
+	}
+	return &netRawConn{&c.src, &c.netSides, c.wrap}, nil
+}
+
+// copyPooled is io.Copy without its allocation, and without asking either side
+// to do the copying, since that is the caller.
+func copyPooled(w io.Writer, r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[copyBufferSize]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
+}
+
+const copyBufferSize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
+
+// netListener is NetListener's result for listeners of other makers.
+type netListener struct {
+	Listener
+	side netSide
+}
+
+func (l *netListener) Accept() (net.Conn, error) { return l.side.accept(l.Listener) }
+
+// netTCPListener is NetListener's result for a TCPListener.
+type netTCPListener struct {
+	*TCPListener
+	side netSide
+}
+
+func (l *netTCPListener) Accept() (net.Conn, error) { return l.side.accept(l.TCPListener) }
+
+// netSides is what goroutines need to use a connection.
+type netSides struct{ rd, wr netSide }
+
+func (s *netSides) init(w *worker) {
+	s.rd.init(w)
+	s.wr.init(w)
+}
+
+// netSide is one direction of a connection for goroutines. One at a time polls,
+// and parks while the poll is pending; the others wait for mu. Whatever ends
+// the call of the one that is parked, a deadline or Close, ends those of the
+// others in turn. To what it polls it is one waker, for ever, so that waiting
+// allocates nothing.
+type netSide struct {
+	mu     sync.Mutex
+	user   atomic.Uintptr // the goroutine that was seen last to run outside the pool
+	unpark chan struct{}  // capacity 1
+	task                  // what is woken
+}
+
+func (s *netSide) init(w *worker) {
+	s.unpark = make(chan struct{}, 1)
+	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, w, &s.task
+}
+
+// poll implements taskBody; see outsider.
+func (s *netSide) poll(w *worker) bool {
+	w.unparks()
+	notify(s.unpark)
+	return false
+}
+
+func (s *netSide) abort(*worker, error) {}
+
+// lock makes the caller the one who polls, with the Context that it returns.
+// To ask all workers whether they run the caller takes time where there are
+// many, so it is done for another caller than the last one only, and before
+// parking.
+func (s *netSide) lock(what, instead string) *Context {
+	if g := getg(); s.user.Load() != g {
+		mustNotBlock(what, instead)
+		s.user.Store(g)
+	}
+	s.mu.Lock()
+	return &s.cx
+}
+
+// park waits until s was woken after the latest park.
+func (s *netSide) park(what, instead string) {
+	mustNotBlock(what, instead)
+	<-s.unpark
+}
+
+const insteadOfNetConn = "the connection's WithContext(cx)"
+
+func (s *netSide) read(c Conn, p []byte) (int, error) {
+	cx := s.lock("Read of a NetConn", insteadOfNetConn)
+	defer s.mu.Unlock()
+	for {
+		n, err := c.PollRead(cx, p)
+		if err != ErrPending {
+			return n, err
+		}
+		s.park("Read of a NetConn", insteadOfNetConn)
+	}
+}
+
+func (s *netSide) write(c Conn, p []byte) (n int, err error) {
+	cx := s.lock("Write of a NetConn", insteadOfNetConn)
+	defer s.mu.Unlock()
+	for {
+		m, err := c.PollWrite(cx, p[n:])
+		n += m
+		if err == ErrPending {
+			s.park("Write of a NetConn", insteadOfNetConn)
+		} else if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+func (s *netSide) accept(ln Listener) (net.Conn, error) {
+	const what, instead = "Accept of a NetListener", "the listener's Accept(cx)"
+	cx := s.lock(what, instead)
+	defer s.mu.Unlock()
+	for {
+		c, err := ln.PollAccept(cx)
+		if err == nil {
+			return NetConn(s.w.rt, c), nil
+		}
+		if err != ErrPending {
+			return nil, err
+		}
+		s.park(what, instead)
+	}
+}
+
+// netRawConn is the syscall.RawConn of a connection for goroutines.
+type netRawConn struct {
+	src   *source
+	sides *netSides
+	wrap  func(op string, err error) error
+}
+
+func (r *netRawConn) Control(f func(fd uintptr)) error {
+	return r.wrap("raw-control", r.src.control(func(fd int) error {
+		f(uintptr(fd))
+		return nil
+	}))
+}
+
+func (r *netRawConn) Read(f func(fd uintptr) (done bool)) error {
+	return r.wrap("raw-read", r.sides.rd.raw(r.src, &r.src.rd, f))
+}
+
+func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
+	return r.wrap("raw-write", r.sides.wr.raw(r.src, &r.src.wr, f))
+}
+
+// raw calls f, and again after each event, until it says that it is done.
+func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) error {
+	const what = "RawConn of a NetConn"
+	cx := s.lock(what, insteadOfNetConn)
+	defer s.mu.Unlock()
+	done := false
+	// f may be about something else than data, so it is called once whatever
+	// is known of the data.
+	if h.expired() {
+		return src.late()
+	}
+	if err := src.control(func(fd int) error { done = f(uintptr(fd)); return nil }); done || err != nil {
+		return err
+	}
+	for {
+		_, err := src.attempt(cx, h, func(fd int) (int, bool, error) {
+			if f(uintptr(fd)) {
+				return 0, false, nil
+			}
+			return 0, false, unix.EAGAIN
+		})
+		if err != ErrPending {
+			return err
+		}
+		s.park(what, insteadOfNetConn)
+	}
+}

@@ -1,0 +1,124 @@
+package async
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkNetConn measures request and answer over goroutine-per-connection
+// servers: on package net, and on NetConn, whose goroutines are woken by a
+// worker. The clients are on package net. The question is whether a goroutine
+// that a worker has woken must wait for the P that the worker keeps: so it is
+// asked with as many Ps as workers and no more ("shared"), with one more, and
+// with the Ps that a runtime brings ("own").
+func BenchmarkNetConn(b *testing.B) {
+	const workers = 2
+	for _, conns := range []int{1, 16, 256} {
+		for _, procs := range []int{workers, workers + 1} {
+			bench := func(name string, listen func(b *testing.B) net.Listener) {
+				b.Run(fmt.Sprintf("conns=%d/procs=%d/%s", conns, procs, name), func(b *testing.B) {
+					before := runtime.GOMAXPROCS(procs)
+					b.Cleanup(func() { runtime.GOMAXPROCS(before) }) // after the runtime's
+					benchNetEcho(b, listen(b), conns)
+				})
+			}
+			bench("net", func(b *testing.B) net.Listener {
+				ln, err := net.Listen("tcp", "127.0.0.1:0")
+				require.NoError(b, err)
+				return ln
+			})
+			for _, shared := range []bool{true, false} {
+				bench(map[bool]string{true: "shared", false: "own"}[shared], func(b *testing.B) net.Listener {
+					rt := newTestRuntime(b, Config{Workers: workers, SharedProcs: shared})
+					ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
+					require.NoError(b, err)
+					return ln
+				})
+			}
+		}
+	}
+}
+
+// benchNetEcho has conns clients ask and wait in a closed loop, b.N times
+// together.
+func benchNetEcho(b *testing.B, ln net.Listener, conns int) {
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer c.Close()
+				p := make([]byte, 64)
+				for {
+					n, err := c.Read(p)
+					if err != nil {
+						return
+					}
+					c.Write(p[:n])
+				}
+			})
+		}
+	})
+	clients := make([]net.Conn, conns)
+	for i := range clients {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(b, err)
+		clients[i] = c
+	}
+	times := make([][]time.Duration, conns)
+	var asked sync.WaitGroup
+	cpu := processTime(b)
+	b.ResetTimer()
+	for i, c := range clients {
+		n := b.N / conns
+		if i < b.N%conns {
+			n++
+		}
+		asked.Go(func() {
+			p := make([]byte, 64)
+			for range n {
+				begun := time.Now()
+				c.Write(p)
+				if _, err := io.ReadFull(c, p); err != nil {
+					b.Error(err)
+					return
+				}
+				times[i] = append(times[i], time.Since(begun))
+			}
+		})
+	}
+	asked.Wait()
+	b.StopTimer()
+	cpu = processTime(b) - cpu
+	all := slices.Concat(times...)
+	slices.Sort(all)
+	at := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))].Microseconds()) }
+	b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-µs/op")
+	b.ReportMetric(at(0.5), "p50-µs")
+	b.ReportMetric(at(0.99), "p99-µs")
+	b.ReportMetric(at(0.999), "p999-µs")
+	for _, c := range clients {
+		c.Close()
+	}
+	ln.Close()
+	served.Wait()
+}
+
+// processTime is the processor time that the process has used.
+func processTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,675 @@
+package async
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// otherConn is a Conn that this package does not know.
+type otherConn struct{ Conn }
+
+// otherListener is a Listener that this package does not know.
+type otherListener struct{ Listener }
+
+func (l otherListener) PollAccept(cx *Context) (Conn, error) {
+	c, err := l.Listener.PollAccept(cx)
+	if err != nil {
+		return nil, err
+	}
+	return otherConn{c}, nil
+}
+
+// netForms are the kinds of connections that NetConn makes.
+var netForms = []struct {
+	name string
+	conn func(*TCPConn) Conn
+}{
+	{"tcp", func(c *TCPConn) Conn { return c }},
+	{"other", func(c *TCPConn) Conn { return otherConn{c} }},
+}
+
+// eachNetForm runs test with the ends of a connection.
+func eachNetForm(t *testing.T, test func(t *testing.T, rt *Runtime, a, b net.Conn)) {
+	for _, form := range netForms {
+		t.Run(form.name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			a, b := tcpPair(t, rt)
+			test(t, rt, NetConn(rt, form.conn(a)), NetConn(rt, form.conn(b)))
+		})
+	}
+}
+
+// answer is what a call on a goroutine returned.
+type answer struct {
+	n   int
+	err error
+}
+
+// later runs a call on a goroutine.
+func later(call func() (int, error)) <-chan answer {
+	c := make(chan answer, 1)
+	go func() {
+		n, err := call()
+		c <- answer{n, err}
+	}()
+	return c
+}
+
+func soon[T any](t testing.TB, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		t.Fatal("nothing came in time")
+	}
+	return v
+}
+
+// parked waits until somebody waits for an event of h.
+func parked(t testing.TB, h *half) {
+	t.Helper()
+	eventually(t, func() bool { return tcpWaits(h) }, "somebody waits")
+}
+
+func TestNetListenerServesAndDialNetConnects(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			c, err := rt.DialNet(t.Context(), "tcp", ln.Addr().String())
+			if !assertNo(t, err) {
+				return
+			}
+			defer c.Close()
+			assertNo(t, tcpAskAll(c, tcpMessages(1)))
+		})
+	}
+	wg.Wait()
+	require.NoError(t, ln.Close())
+}
+
+func assertNo(t *testing.T, err error) bool {
+	if err != nil {
+		t.Errorf("unexpected: %v", err)
+	}
+	return err == nil
+}
+
+// Accept returns a connection or an error, never neither, and its errors are
+// those of package net.
+func TestNetListenerAccept(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	tcp := tcpListen(t)
+	for _, ln := range []net.Listener{NetListener(rt, tcp), NetListener(rt, otherListener{tcp})} {
+		const n = 20
+		accepted := make(chan net.Conn, n)
+		for range n {
+			go func() {
+				c, err := ln.Accept()
+				if assertNo(t, err) {
+					accepted <- c
+				}
+			}()
+		}
+		for range n {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+		}
+		for range n {
+			c := soon(t, accepted)
+			require.NotNil(t, c)
+			require.NoError(t, c.Close())
+		}
+	}
+
+	ln := NetListener(rt, tcp).(interface {
+		net.Listener
+		SetDeadline(time.Time) error
+	})
+	require.NoError(t, ln.SetDeadline(time.Unix(1, 0)))
+	c, err := ln.Accept()
+	require.Nil(t, c)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, ln.SetDeadline(time.Time{}))
+
+	ends := make(chan error, 3)
+	for range 3 {
+		go func() {
+			c, err := ln.Accept()
+			if c != nil {
+				err = errors.New("a connection and an error")
+			}
+			ends <- err
+		}()
+	}
+	parked(t, &tcp.src.rd)
+	require.NoError(t, ln.Close())
+	for range 3 {
+		err := soon(t, ends)
+		require.ErrorIs(t, err, net.ErrClosed)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, "accept", op.Op)
+		require.Equal(t, ln.Addr(), op.Addr)
+	}
+}
+
+func TestNetListenerAndShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	tcp := tcpListen(t)
+	ln := NetListener(rt, tcp)
+	end := later(func() (int, error) { _, err := ln.Accept(); return 0, err })
+	parked(t, &tcp.src.rd)
+	a, b := tcpPair(t, rt)
+	read := later(func() (int, error) { return NetConn(rt, a).Read(make([]byte, 1)) })
+	parked(t, &a.src.rd)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.ErrorIs(t, soon(t, end).err, ErrShutdown)
+	require.ErrorIs(t, soon(t, read).err, ErrShutdown)
+	require.NoError(t, b.Close())
+	_, err := rt.ListenNet("tcp", "127.0.0.1:0")
+	require.ErrorIs(t, err, ErrShutdown)
+	_, err = rt.DialNet(t.Context(), "tcp", "127.0.0.1:1")
+	require.ErrorIs(t, err, ErrShutdown)
+}
+
+func TestNetConnDeadlineEndsCallsThatWait(t *testing.T) {
+	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
+		read := later(func() (int, error) { return a.Read(make([]byte, 8)) })
+		waits(t, a, 0)
+		require.NoError(t, a.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		got := soon(t, read)
+		require.Zero(t, got.n)
+		requireTimeout(t, got.err, "read", a)
+
+		// The write side is not touched, and the connection lives.
+		_, err := a.Write([]byte("to b"))
+		require.NoError(t, err)
+		require.NoError(t, a.SetReadDeadline(time.Time{}))
+		_, err = b.Write([]byte("to a"))
+		require.NoError(t, err)
+		p := make([]byte, 8)
+		n, err := a.Read(p)
+		require.NoError(t, err)
+		require.Equal(t, "to a", string(p[:n]))
+
+		// A Write that fills the connection says how much went out.
+		big := make([]byte, 32<<20)
+		write := later(func() (int, error) { return a.Write(big) })
+		waits(t, a, 1)
+		require.NoError(t, a.SetWriteDeadline(time.Unix(1, 0)))
+		got = soon(t, write)
+		require.Less(t, got.n, len(big))
+		requireTimeout(t, got.err, "write", a)
+	})
+}
+
+// waits waits until somebody waits for side 0, reading, or 1 of a NetConn.
+func waits(t testing.TB, c net.Conn, side int) {
+	t.Helper()
+	var tcp *TCPConn
+	switch c := c.(type) {
+	case *netTCPConn:
+		tcp = c.TCPConn
+	case *netConn:
+		tcp = c.Conn.(otherConn).Conn.(*TCPConn)
+	}
+	parked(t, []*half{&tcp.src.rd, &tcp.src.wr}[side])
+}
+
+func requireTimeout(t testing.TB, err error, op string, c net.Conn) {
+	t.Helper()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	var ne net.Error
+	require.ErrorAs(t, err, &ne)
+	require.True(t, ne.Timeout())
+	requireOp(t, err, op, c)
+}
+
+func requireOp(t testing.TB, err error, op string, c net.Conn) {
+	t.Helper()
+	var oe *net.OpError
+	require.ErrorAs(t, err, &oe)
+	require.Equal(t, op, oe.Op)
+	require.Equal(t, "tcp", oe.Net)
+	require.Equal(t, c.LocalAddr(), oe.Source)
+	require.Equal(t, c.RemoteAddr(), oe.Addr)
+}
+
+func TestNetConnCloseEndsCallsThatWait(t *testing.T) {
+	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
+		var reads, writes []<-chan answer
+		for range 3 {
+			reads = append(reads, later(func() (int, error) { return a.Read(make([]byte, 8)) }))
+			writes = append(writes, later(func() (int, error) { return a.Write(make([]byte, 32<<20)) }))
+		}
+		waits(t, a, 0)
+		waits(t, a, 1)
+		require.NoError(t, a.Close())
+		for i := range reads {
+			got := soon(t, reads[i])
+			require.ErrorIs(t, got.err, net.ErrClosed)
+			requireOp(t, got.err, "read", a)
+			got = soon(t, writes[i])
+			require.ErrorIs(t, got.err, net.ErrClosed)
+			requireOp(t, got.err, "write", a)
+		}
+		require.ErrorIs(t, a.Close(), net.ErrClosed)
+
+		// Closed is closed, also if it was late before.
+		require.NoError(t, b.SetDeadline(time.Unix(1, 0)))
+		require.NoError(t, b.Close())
+		_, err := b.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+}
+
+// Each Write goes out as a whole, also if it has to wait in its middle.
+func TestNetConnWritesAreNotMixed(t *testing.T) {
+	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
+		const writers, rounds, size = 4, 3, 3 << 20
+		for i := range writers {
+			go func() {
+				p := bytes.Repeat([]byte{byte('a' + i)}, size)
+				for range rounds {
+					n, err := a.Write(p)
+					assertNo(t, err)
+					if n != size {
+						t.Errorf("wrote %d of %d", n, size)
+					}
+				}
+			}()
+		}
+		p := make([]byte, size)
+		for range writers * rounds {
+			_, err := io.ReadFull(b, p)
+			require.NoError(t, err)
+			require.Equal(t, bytes.Repeat(p[:1], size), p)
+		}
+	})
+}
+
+// Readers of one connection share what comes: nothing is lost, nothing comes
+// twice.
+func TestNetConnManyReaders(t *testing.T) {
+	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
+		const total, readers = 20000, 8
+		counts := make(chan int, readers)
+		for range readers {
+			go func() {
+				n, p := 0, make([]byte, 7)
+				for {
+					m, err := a.Read(p)
+					if n += m; err != nil {
+						counts <- n
+						return
+					}
+				}
+			}()
+		}
+		for sent := 0; sent < total; sent += 100 {
+			_, err := b.Write(make([]byte, 100))
+			require.NoError(t, err)
+		}
+		require.NoError(t, b.Close())
+		n := 0
+		for range readers {
+			n += soon(t, counts)
+		}
+		require.Equal(t, total, n)
+	})
+}
+
+func TestNetConnPeerEnds(t *testing.T) {
+	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
+		n, err := a.Read(nil)
+		require.Zero(t, n)
+		require.NoError(t, err)
+		read := later(func() (int, error) { return a.Read(make([]byte, 8)) })
+		waits(t, a, 0)
+		require.NoError(t, b.Close())
+		require.Equal(t, answer{0, io.EOF}, soon(t, read), "io.EOF itself")
+	})
+}
+
+func TestNetConnHasTheMethodsOfNetTCPConn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ta, tb := tcpPair(t, rt)
+	a, b := NetConn(rt, ta), NetConn(rt, tb)
+	for _, c := range []net.Conn{a, new(net.TCPConn)} { // the same assertion for both
+		_, ok := c.(interface {
+			syscall.Conn
+			io.ReaderFrom
+			io.WriterTo
+			CloseRead() error
+			CloseWrite() error
+			SetLinger(int) error
+			SetKeepAlive(bool) error
+			SetKeepAlivePeriod(time.Duration) error
+			SetNoDelay(bool) error
+		})
+		require.True(t, ok, "%T", c)
+	}
+
+	// Copying either way does not ask the copier to copy.
+	const text = "through ReadFrom and WriteTo"
+	copied := make(chan string, 1)
+	go func() {
+		var buf bytes.Buffer
+		n, err := io.Copy(&buf, b)
+		assertNo(t, err)
+		if n != int64(len(text)) {
+			t.Errorf("copied %d", n)
+		}
+		copied <- buf.String()
+	}()
+	n, err := io.Copy(a, bytes.NewReader([]byte(text)))
+	require.NoError(t, err)
+	require.EqualValues(t, len(text), n)
+	require.NoError(t, a.(interface{ CloseWrite() error }).CloseWrite())
+	require.Equal(t, text, soon(t, copied))
+
+	// From one of them to the other.
+	c, d := tcpPair(t, rt)
+	ended := later(func() (int, error) { n, err := io.Copy(NetConn(rt, c), a); return int(n), err })
+	_, err = b.Write([]byte(text))
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	require.Equal(t, answer{len(text), nil}, soon(t, ended))
+	require.NoError(t, c.Close())
+	all, err := io.ReadAll(NetConn(rt, d))
+	require.NoError(t, err)
+	require.Equal(t, text, string(all))
+}
+
+func TestNetConnRawConn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ta, tb := tcpPair(t, rt)
+	a, b := NetConn(rt, ta), NetConn(rt, tb)
+	raw, err := a.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { require.EqualValues(t, ta.src.fd, fd) }))
+
+	p, calls := make([]byte, 8), 0
+	read := func() (n int, err error) {
+		calls = 0
+		outer := raw.Read(func(fd uintptr) bool {
+			calls++
+			n, err = unix.Read(int(fd), p)
+			return err != unix.EAGAIN
+		})
+		if outer != nil {
+			err = outer
+		}
+		return n, err
+	}
+	got := later(read)
+	waits(t, a, 0)
+	_, err = b.Write([]byte("raw"))
+	require.NoError(t, err)
+	require.Equal(t, answer{3, nil}, soon(t, got))
+	require.GreaterOrEqual(t, calls, 2)
+
+	// A connection that is known to be drained is asked all the same.
+	_, err = b.Write([]byte("more"))
+	require.NoError(t, err)
+	n, err := read()
+	require.NoError(t, err)
+	require.Equal(t, "more", string(p[:n]))
+	require.NoError(t, raw.Write(func(fd uintptr) bool { n, err = unix.Write(int(fd), []byte("out")); return true }))
+	require.NoError(t, err)
+	_, err = io.ReadFull(b, p[:3])
+	require.NoError(t, err)
+	require.Equal(t, "out", string(p[:3]))
+
+	require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
+	_, err = read()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Zero(t, calls)
+	require.NoError(t, a.SetReadDeadline(time.Time{}))
+	got = later(read)
+	waits(t, a, 0)
+	require.NoError(t, a.Close())
+	require.ErrorIs(t, soon(t, got).err, net.ErrClosed)
+	require.ErrorIs(t, raw.Control(func(uintptr) {}), net.ErrClosed)
+	require.ErrorIs(t, raw.Write(func(uintptr) bool { return true }), net.ErrClosed)
+	_, err = a.(syscall.Conn).SyscallConn()
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestMisuseNetConnInATask(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	a, b := tcpPair(t, rt)
+	c := NetConn(rt, a)
+	ln := NetListener(rt, tcpListen(t))
+	raw, err := c.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	// There is something to read: the mistake must show also when it happens to do no harm.
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "something") }))
+	for what, use := range map[string]func(){
+		"Read":    func() { c.Read(make([]byte, 1)) },
+		"Write":   func() { c.Write([]byte("x")) },
+		"RawConn": func() { raw.Read(func(uintptr) bool { return true }) },
+	} {
+		_, err := tcpJoin(Go(rt, func(cx *Context) error { use(); return nil }))
+		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
+		_, err = tcpJoin(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { use(); return None{}, nil })))
+		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
+	}
+	_, err = tcpJoin(Go(rt, func(cx *Context) error { ln.Accept(); return nil }))
+	requireTaskMisuse(t, err, "Accept", "Accept(cx)")
+	_, err = tcpJoin(Go(rt, func(cx *Context) error { rt.ListenNet("tcp", "127.0.0.1:0"); return nil }))
+	requireTaskMisuse(t, err, "ListenNet", "async.Listen(cx")
+	_, err = tcpJoin(Go(rt, func(cx *Context) error { rt.DialNet(cx, "tcp", "127.0.0.1:1"); return nil }))
+	requireTaskMisuse(t, err, "DialNet", "async.Dial(cx")
+
+	// It works where it should, afterwards.
+	p := make([]byte, 9)
+	_, err = io.ReadFull(c, p)
+	require.NoError(t, err)
+	require.Equal(t, "something", string(p))
+}
+
+func TestMisuseBoundConnOnAGoroutine(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, _ := tcpPair(t, rt)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		bound := a.WithContext(cx)
+		texts := make(chan string, 2)
+		go func() {
+			texts <- misuse(func() { bound.Read(make([]byte, 1)) })
+			texts <- misuse(func() { bound.Write([]byte("x")) })
+		}()
+		for range 2 {
+			text, err := Await(cx, SpawnBlocking(cx, func() (string, error) { return <-texts, nil }))
+			if err != nil {
+				return err
+			}
+			requireMisuse(t, text, "on a goroutine that is not its own")
+		}
+		return nil
+	}))
+}
+
+// The three ways to use a connection may be mixed.
+func TestNetConnBesideTasks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	a, b := tcpPair(t, rt)
+	na, nb := NetConn(rt, a), NetConn(rt, b)
+	const rounds = 200
+	echo := Go(rt, func(cx *Context) error {
+		_, err := io.CopyN(b.WithContext(cx), b.WithContext(cx), rounds/2)
+		return err
+	})
+	p := make([]byte, 1)
+	for i := range rounds / 2 {
+		_, err := na.Write([]byte{byte(i)})
+		require.NoError(t, err)
+		_, err = io.ReadFull(na, p)
+		require.NoError(t, err)
+		require.Equal(t, byte(i), p[0])
+	}
+	_, err := tcpJoin(echo)
+	require.NoError(t, err)
+
+	// A task and a goroutine wait for the same direction; each gets some.
+	reads := make(chan error, 2)
+	go func() {
+		_, err := nb.Read(make([]byte, 1))
+		reads <- err
+	}()
+	parked(t, &b.src.rd)
+	h := Go(rt, func(cx *Context) error {
+		_, err := b.Read(cx, make([]byte, 1))
+		reads <- err
+		return err
+	})
+	_, err = na.Write([]byte("xy"))
+	require.NoError(t, err)
+	require.NoError(t, soon(t, reads))
+	require.NoError(t, soon(t, reads))
+	_, err = tcpJoin(h)
+	require.NoError(t, err)
+}
+
+func TestDialNetEnds(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	addr := tcpFullBacklog(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	end := later(func() (int, error) { _, err := rt.DialNet(ctx, "tcp", addr); return 0, err })
+	cancel()
+	require.ErrorIs(t, soon(t, end).err, context.Canceled)
+	_, err := rt.DialNet(ctx, "tcp", addr)
+	require.ErrorIs(t, err, context.Canceled)
+
+	ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err = rt.DialNet(ctx, "tcp", addr)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var ne net.Error
+	require.ErrorAs(t, err, &ne)
+	require.True(t, ne.Timeout())
+
+	_, err = rt.DialNet(t.Context(), "sctp", addr)
+	require.ErrorAs(t, err, new(net.UnknownNetworkError))
+}
+
+// The end of the context of DialNet means nothing for the connection.
+func TestDialNetContextIsForDialling(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := NetListener(rt, tcpListen(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	a, err := rt.DialNet(ctx, "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer a.Close()
+	cancel()
+	b, err := ln.Accept()
+	require.NoError(t, err)
+	defer b.Close()
+	require.NoError(t, pingPong(a, b))
+}
+
+func pingPong(a, b net.Conn) error {
+	var p [1]byte
+	done := make(chan error, 1)
+	go func() {
+		var p [1]byte
+		_, err := io.ReadFull(b, p[:])
+		if err == nil {
+			_, err = b.Write(p[:])
+		}
+		done <- err
+	}()
+	if _, err := a.Write(p[:]); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(a, p[:]); err != nil {
+		return err
+	}
+	return <-done
+}
+
+// Reading, writing and putting off deadlines allocate nothing once they have
+// been done.
+func TestNetConnAllocatesNothing(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1}) // a report allocates
+	ta, tb := tcpPair(t, rt)
+	a, b := NetConn(rt, ta), NetConn(rt, tb)
+	go func() {
+		p := make([]byte, 64)
+		for {
+			n, err := b.Read(p)
+			if err != nil {
+				return
+			}
+			b.Write(p[:n])
+		}
+	}()
+	p := make([]byte, 64)
+	round := func() {
+		a.SetDeadline(time.Now().Add(time.Hour))
+		b.SetReadDeadline(time.Now().Add(time.Hour))
+		a.Write(p)
+		a.Read(p)
+	}
+	for range 100 {
+		round()
+	}
+	var before, after runtime.MemStats
+	const rounds = 2000
+	runtime.ReadMemStats(&before)
+	for range rounds {
+		round()
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.Mallocs-before.Mallocs, uint64(rounds/4), "the rest is the runtime's own")
+}
+
+func TestNetConnLivesOnTheLeastLoadedWorker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := NetListener(rt, tcpListen(t))
+	var conns []net.Conn
+	for range 40 {
+		a, err := rt.DialNet(t.Context(), "tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer a.Close()
+		b, err := ln.Accept()
+		require.NoError(t, err)
+		defer b.Close()
+		conns = append(conns, b)
+	}
+	for _, c := range conns { // who waits is registered
+		go c.Read(make([]byte, 1))
+		waits(t, c, 0)
+	}
+	for _, w := range rt.workers {
+		require.Greater(t, w.reactor.sources.Load(), int32(10))
+	}
+}

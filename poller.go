@@ -1,0 +1,228 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Poller is epoll or kqueue in one form: for people with a loop of their own,
+// who need readiness and nothing else of this package. It starts no goroutine
+// and needs no Runtime.
+//
+// Descriptors are added with a key of the caller's, and Wait reports that. All
+// methods may be called from any goroutine, also while Wait waits; calls of
+// Wait wait for each other. Events may be spurious: one that was fetched before
+// a Modify, or of a descriptor that has been closed, may still come. A system
+// call that says EAGAIN is the answer.
+type Poller struct {
+	r        reactor
+	waiting  sync.Mutex  // held by Wait
+	notified atomic.Bool // since the last Wait
+	closing  atomic.Bool
+
+	fds map[int]*polled // guarded by r.mu
+}
+
+// polled is a descriptor in a Poller.
+type polled struct {
+	key   any
+	want  Readiness
+	mode  PollMode
+	spent bool // one-shot, and reported; kqueue would report each direction once
+}
+
+// Readiness is a set of what a descriptor is ready for.
+type Readiness = readiness
+
+// What a descriptor may be ready for.
+const (
+	Readable Readiness = readable
+	Writable Readiness = writable
+
+	// HungUp says that nothing more will come from the peer, or that an error is
+	// pending. It is reported whether asked for or not, together with what was
+	// asked for, since calls will not wait.
+	HungUp Readiness = hungUp
+)
+
+// PollMode says how often a Poller reports that a descriptor is ready.
+type PollMode uint8
+
+const (
+	// LevelTriggered reports it with every Wait for as long as it is ready.
+	LevelTriggered PollMode = iota
+
+	// EdgeTriggered reports it once, when it has become ready, and at Add and
+	// Modify if it is ready then: whoever gets the event goes on until EAGAIN.
+	EdgeTriggered
+
+	// OneShot reports it once, and then nothing until Modify asks again.
+	OneShot
+)
+
+// PollEvent says that a descriptor is ready.
+type PollEvent struct {
+	FD    int
+	Key   any // that of Add or Modify
+	Ready Readiness
+}
+
+// NewPoller opens a Poller. It needs three descriptors, and must be closed.
+func NewPoller() (*Poller, error) {
+	p := &Poller{fds: map[int]*polled{}}
+	if err := p.r.open(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Add has Wait report when fd is ready for what is in want, with key. If it is
+// ready already, Wait reports it. A want of nothing is for later: see Modify.
+//
+// fd should be non-blocking. Delete it before it is closed. Add fails with
+// ErrNotPollable, also wrapped, for a descriptor that cannot be waited for; on
+// some systems with EEXIST for one that has been added; with os.ErrClosed after
+// Close.
+func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
+	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
+}
+
+// Modify replaces what Add was given for fd, as if it were added anew: what is
+// ready now is reported, also if it has been. It fails with ENOENT if fd has not
+// been added.
+func (p *Poller) Modify(fd int, key any, want Readiness, mode PollMode) error {
+	return p.arm(fd, polled{key: key, want: want, mode: mode}, true)
+}
+
+func (p *Poller) arm(fd int, as polled, again bool) error {
+	as.want &= Readable | Writable
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if p.r.closed.Load() {
+		return os.ErrClosed
+	}
+	if _, known := p.fds[fd]; again && !known {
+		return os.NewSyscallError("modify", unix.ENOENT)
+	}
+	if err := p.r.poller.arm(fd, as.want, as.mode, again); err != nil {
+		return pollable(fd, err)
+	}
+	p.fds[fd] = &as
+	return nil
+}
+
+// Delete has Wait report nothing more of fd. It fails with ENOENT if fd has not
+// been added.
+func (p *Poller) Delete(fd int) error {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if p.r.closed.Load() {
+		return os.ErrClosed
+	}
+	if _, known := p.fds[fd]; !known {
+		return os.NewSyscallError("delete", unix.ENOENT)
+	}
+	delete(p.fds, fd)
+	return p.r.poller.remove(fd)
+}
+
+// Wait waits until descriptors are ready, or Notify is called, or the timeout
+// has passed, for ever if it is negative. It fills events and returns how many
+// there are. What does not fit is left for the next Wait. One descriptor may be
+// in two events, one for each direction.
+//
+// It fails with os.ErrClosed once Close has been called. It panics if there is
+// no room for an event, and in a task, whose worker it would block, unless the
+// timeout is 0.
+func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err error) {
+	if len(events) == 0 {
+		panic("async: Poller.Wait needs room for an event")
+	}
+	if timeout != 0 {
+		mustNotBlock("Poller.Wait", "a Source")
+	}
+	p.waiting.Lock()
+	defer p.waiting.Unlock()
+	until := after(timeout)
+	for left := timeout; ; {
+		if p.closing.Load() {
+			return 0, os.ErrClosed
+		}
+		some, err := p.r.poller.wait(p.r.events[:min(len(events), eventsPerWait)], left, false)
+		if err != nil {
+			return 0, err
+		}
+		n, woken := p.translate(events, p.r.events[:some])
+		if timeout >= 0 {
+			left = time.Duration(max(until-nanos(), 0))
+		}
+		if n > 0 || woken || left == 0 {
+			return n, nil
+		}
+	}
+}
+
+// translate fills events with what is meant for the caller. woken says that
+// Notify was called, or Close.
+func (p *Poller) translate(events []PollEvent, from []event) (n int, woken bool) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	for _, e := range from {
+		if e.fd == p.r.wakeR {
+			// In this order: a Notify in between is answered by this Wait.
+			p.r.drain()
+			p.notified.Store(false)
+			woken = true
+			continue
+		}
+		d := p.fds[e.fd]
+		if d == nil || d.spent {
+			continue
+		}
+		if ready := e.ready & (d.want | HungUp); ready != 0 {
+			d.spent = d.mode == OneShot
+			events[n] = PollEvent{FD: e.fd, Key: d.key, Ready: ready}
+			n++
+		}
+	}
+	return n, woken && !p.closing.Load()
+}
+
+// Notify ends the Wait that waits, or the next one if none does. Several calls
+// before that are one.
+func (p *Poller) Notify() error {
+	if p.closing.Load() {
+		return os.ErrClosed
+	}
+	if !p.notified.Swap(true) {
+		p.r.wake()
+	}
+	return nil
+}
+
+// Close ends the Wait that waits and frees what the Poller has of the system.
+// Descriptors that were added stay open.
+func (p *Poller) Close() error {
+	if p.closing.Swap(true) {
+		return os.ErrClosed
+	}
+	p.r.wake()
+	p.waiting.Lock() // nobody is in the kernel
+	defer p.waiting.Unlock()
+	p.r.close()
+	return nil
+}
+
+// pollable says ErrNotPollable where the system says that it refuses fd.
+func pollable(fd int, err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: %d", ErrNotPollable, fd)
+	}
+	return err
+}

@@ -1,0 +1,437 @@
+package async
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Handler serves a connection for as long as there is something to do: one
+// request, or all that have come. If it then returns keep, the connection waits
+// for more, and the Handler is called again when something has come. Otherwise
+// the connection is closed.
+//
+// Between calls the connection is a plain future: it has no stack and no
+// buffers, only what the Handler's owner keeps for it. So a Handler should take
+// its buffers from a pool, and give them back when it returns. It must not
+// return keep while it has read more than it has served, for what is in a buffer
+// of its own will not cause a call; a *bufio.Reader says so by Buffered.
+//
+// All calls for a connection have the same cx, that of the connection's task,
+// and one begins after the other has returned. The calls may happen on
+// different workers. Before each call the read deadline is cleared, if
+// Server.IdleTimeout is set.
+//
+// If err is not nil, the connection is closed; see Server.Failed. A panic closes
+// it too, and is a failure of the task: see Config.Unhandled.
+type Handler func(cx *Context, c Conn) (keep bool, err error)
+
+// Serve accepts connections and calls h for each, whenever something has come.
+// It is Server.Serve of a Server with nothing but that Handler.
+func Serve(cx *Context, ln Listener, h Handler) error {
+	s := Server{Handler: h}
+	return s.Serve(cx, ln)
+}
+
+// A Server serves the connections of listeners, each in a task of its own, on
+// the workers in turn or where there are far fewer. The fields must not be
+// changed once Serve has been called.
+type Server struct {
+	// Handler serves the connections; see there.
+	Handler Handler
+
+	// NewHandler, if it is not nil, is called for each connection that is
+	// accepted, by the task that accepts, and returns its Handler. It must not
+	// wait. A closure can keep what belongs to the connection.
+	NewHandler func(c Conn) Handler
+
+	// SpeaksFirst calls the Handler for the first time when the connection has
+	// been accepted, and not only when the peer has sent something: for
+	// protocols in which the server begins.
+	SpeaksFirst bool
+
+	// MaxConns is how many connections a call of Serve has open at once;
+	// further ones stay in the listener's backlog. 0 means no limit.
+	MaxConns int
+
+	// IdleTimeout is how long a connection may wait between two calls of the
+	// Handler, and before the first, until it is closed; 0 means for ever. It
+	// is set as the connection's read deadline, which is cleared before the
+	// next call.
+	IdleTimeout time.Duration
+
+	// Grace is how long handlers may go on after the cx of Serve was
+	// cancelled, before they are cancelled too; 0 means not at all.
+	Grace time.Duration
+
+	// Failed is called with each error that a Handler returns, after the
+	// connection was closed, on the worker; it must not wait. nil ignores them.
+	Failed func(c Conn, err error)
+}
+
+// Serve accepts connections of ln and serves them until accepting fails, and
+// returns that error. It is or wraps net.ErrClosed if somebody has closed ln,
+// ErrShutdown once Shutdown of the runtime has begun, and cx.Err() once cx is
+// cancelled. It leaves ln open, and panics if there is no Handler.
+//
+// Then it drains: connections that wait for something to come are closed;
+// those whose Handler runs are closed when that returns. When all are, Serve
+// returns. A cx that is cancelled cancels the handlers after Grace.
+func (s *Server) Serve(cx *Context, ln Listener) error {
+	if s.Handler == nil && s.NewHandler == nil {
+		panic("async: a Server needs a Handler")
+	}
+	in := &serving{Server: *s}
+	defer in.drain() // also if this task is unwound
+	err := in.accept(cx, ln)
+	in.drain()
+	in.awaitEnd(cx)
+	return err
+}
+
+// serving is one call of Serve.
+type serving struct {
+	Server
+	draining atomic.Bool  // connections are not kept
+	n        atomic.Int64 // connections
+	ends     wakerSlot    // fired by the end of each
+
+	mu    sync.Mutex
+	first *served
+}
+
+func (in *serving) accept(cx *Context, ln Listener) error {
+	for {
+		if _, err := Await(cx, &roomToServe{in: in}); err != nil {
+			return err
+		}
+		c, err := ln.Accept(cx)
+		if err != nil {
+			return err
+		}
+		in.spawn(cx, c)
+	}
+}
+
+// roomToServe is the future of one more connection.
+type roomToServe struct {
+	in    *serving
+	drain Future[None]
+	t     *task
+}
+
+func (r *roomToServe) Poll(cx *Context) (None, error) {
+	if !r.in.full() {
+		r.Cancel()
+		return None{}, nil
+	}
+	if r.drain == nil {
+		r.drain = cx.Runtime().Draining()
+	}
+	if _, err := r.drain.Poll(cx); err != ErrPending {
+		r.Cancel()
+		return None{}, ErrShutdown
+	}
+	r.t = cx.waker(waitsTask)
+	for r.in.full() {
+		if r.in.ends.join(r.t) && r.in.full() {
+			return None{}, ErrPending
+		}
+	}
+	r.Cancel()
+	return None{}, nil
+}
+
+// Cancel implements canceller.
+func (r *roomToServe) Cancel() {
+	if r.t != nil {
+		r.in.ends.leave(r.t, nil)
+	}
+	if r.drain != nil {
+		giveUp(r.drain)
+	}
+}
+
+func (in *serving) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64(in.MaxConns) }
+
+// drain has no connection wait for more.
+func (in *serving) drain() {
+	if !in.draining.Swap(true) {
+		for _, s := range in.all() {
+			s.wake(nil)
+		}
+	}
+}
+
+// awaitEnd waits until there is no connection, also if cx is cancelled.
+func (in *serving) awaitEnd(cx *Context) {
+	t := cx.beginAwait()
+	var grace alarm
+	defer func() { grace.stop(callersWorker()) }()
+	var until int64
+	for told := false; in.lives(cx); t.wait() {
+		if told || !cx.ended() {
+			continue
+		}
+		if until == 0 {
+			until = after(in.Grace)
+		}
+		if told = nanos() >= until; !told {
+			grace.set(cx.here(), until, t)
+			continue
+		}
+		for _, s := range in.all() {
+			s.cancelCause(cx.Cause())
+		}
+	}
+}
+
+// lives reports whether there are connections, and if so makes cx's task be
+// woken when one ends.
+func (in *serving) lives(cx *Context) bool {
+	t := cx.waker(waitsTask)
+	for in.n.Load() > 0 {
+		if in.ends.join(t) {
+			return in.n.Load() > 0
+		}
+	}
+	return false
+}
+
+func (in *serving) all() (all []*served) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for s := in.first; s != nil; s = s.after {
+		all = append(all, s)
+	}
+	return all
+}
+
+func (in *serving) add(s *served) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.n.Add(1)
+	if s.after = in.first; s.after != nil {
+		s.after.before = s
+	}
+	in.first = s
+}
+
+func (in *serving) remove(s *served, w *worker) {
+	in.mu.Lock()
+	if s.before != nil {
+		s.before.after = s.after
+	} else {
+		in.first = s.after
+	}
+	if s.after != nil {
+		s.after.before = s.before
+	}
+	in.mu.Unlock()
+	in.n.Add(-1)
+	in.ends.fire(w)
+}
+
+// spawn starts the task of a connection.
+func (in *serving) spawn(cx *Context, c Conn) {
+	s := &served{in: in, c: c, h: in.handlerOf(c)}
+	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
+	if !in.SpeaksFirst {
+		s.rest()
+	} else {
+		s.phase = servedCalled
+	}
+	if c, ok := c.(streamer); ok {
+		// Registered at once, so that the next one is placed with regard to
+		// this one, and that it stays there wherever it is polled first.
+		if w := cx.Runtime().placeConn(); c.stream().src.registerAt(w) == nil {
+			s.w = w
+		}
+	}
+	in.add(s)
+	start(cx, &s.task)
+}
+
+// handlerOf closes c if NewHandler panics.
+func (in *serving) handlerOf(c Conn) (h Handler) {
+	if in.NewHandler == nil {
+		return in.Handler
+	}
+	defer func() {
+		if h == nil {
+			c.Close()
+		}
+	}()
+	if h = in.NewHandler(c); h == nil {
+		panic("async: Server.NewHandler has returned no Handler")
+	}
+	return h
+}
+
+// served is the task of a connection. While the connection waits for something
+// to come, it is polled like a plain future, on the worker's own stack, and any
+// worker may run it; when the Handler is called, it gets a coroutine, which it
+// gives back when the Handler returns. It is one allocation for all its life.
+type served struct {
+	JoinHandle[None]
+	in            *serving
+	before, after *served // in serving's list
+	c             Conn
+	h             Handler
+	co            *coroutine // while the Handler runs
+	phase         servedPhase
+	keep          bool // what the Handler has returned
+}
+
+// servedPhase says what a connection does.
+type servedPhase uint8
+
+const (
+	servedWaits   servedPhase = iota // for something to come; the kernel is to be asked
+	servedWaiting                    // the same; the next event will be for what comes
+	servedCalled                     // the Handler is to be called
+	servedRuns                       // the Handler runs
+	servedOver                       // the connection is closed
+)
+
+// readablePoller is a Conn that can wait without a buffer. Others wait in
+// their Handler.
+type readablePoller interface{ PollReadable(cx *Context) error }
+
+// rest makes the connection wait.
+func (s *served) rest() {
+	s.phase = servedWaits
+	if d := s.in.IdleTimeout; d > 0 {
+		s.c.SetReadDeadline(time.Now().Add(d))
+	}
+}
+
+func (s *served) poll(w *worker) (done bool) {
+	for {
+		if s.phase <= servedWaiting {
+			s.look(w)
+		}
+		if s.phase <= servedWaiting {
+			return false
+		}
+		if s.phase != servedOver {
+			s.run(w)
+		}
+		if s.phase >= servedRuns {
+			return s.phase == servedOver
+		}
+	}
+}
+
+// look sees what becomes of a connection that waits.
+func (s *served) look(w *worker) {
+	if s.in.draining.Load() || s.state.cancelled() {
+		s.over(w, nil)
+		return
+	}
+	switch err := s.pollReadable(); {
+	case err == ErrPending:
+		s.phase = servedWaits
+		if c, ok := s.c.(streamer); ok && !w.yielded && c.stream().src.home.Load() == w {
+			// Had the events come to another worker, it could have fetched one
+			// before the Handler read what that was about, and tell only now.
+			s.phase = servedWaiting
+		}
+	case err != nil:
+		s.over(w, nil) // IdleTimeout, or the connection has been closed: no Handler has failed
+	default:
+		s.phase = servedCalled
+		if s.in.IdleTimeout > 0 {
+			s.c.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+func (s *served) pollReadable() error {
+	switch c := s.c.(type) {
+	case streamer:
+		if s.phase == servedWaiting {
+			return c.stream().pollReadableAgain(&s.cx)
+		}
+		return c.stream().PollReadable(&s.cx)
+	case readablePoller:
+		return c.PollReadable(&s.cx)
+	}
+	return nil
+}
+
+// run calls the Handler, or lets it go on.
+func (s *served) run(w *worker) {
+	co := s.co
+	if co == nil {
+		co = w.takeCoroutine()
+		s.phase, s.co, co.code, co.t = servedRuns, co, s, &s.task
+		s.g.Store(co.g)
+		if s.listedAt == 0 {
+			w.list(&s.task)
+		}
+	}
+	w.show(&s.task)
+	w.running = co
+	co.resume()
+	w.running = nil
+	if s.phase == servedRuns {
+		return
+	}
+	s.g.Store(0) // until the next call any worker may run it
+	s.co, co.code, co.t = nil, nil, nil
+	w.freeCoroutine(co)
+}
+
+// main implements coroutineCode.
+func (s *served) main(co *coroutine) {
+	keep, err := s.h(&s.cx, s.c)
+	// Not s; see straight.main.
+	done := co.code.(*served)
+	done.keep = keep && err == nil
+	if err != nil {
+		done.c.Close()
+		if f := done.in.Failed; f != nil {
+			f(done.c, err)
+		}
+	}
+	co.returned = true
+}
+
+// end implements coroutineCode. err is not nil if the Handler has not returned.
+func (s *served) end(err error) {
+	if err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled() {
+		s.rest()
+	} else {
+		s.over(s.w, err)
+	}
+}
+
+// over closes the connection and ends the task.
+func (s *served) over(w *worker, err error) {
+	s.phase = servedOver
+	s.c.Close()
+	s.finish(w, None{}, err)
+	s.in.remove(s, w)
+}
+
+// abort implements taskBody; see straight.abort.
+func (s *served) abort(w *worker, err error) {
+	if co := s.co; co != nil {
+		w.running = co
+		co.stop()
+		return
+	}
+	s.over(w, err)
+}
+
+// locate implements locator.
+func (s *served) locate(on *worker) string {
+	if s.co == nil {
+		return "a connection between two calls of its Handler"
+	}
+	if on == nil || s.w != on {
+		return ""
+	}
+	return userFrame(s.co.place(on))
+}

@@ -1,0 +1,594 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// echoOnce is a Handler that echoes what has come, one byte at a time so that
+// it never knows whether there is more, and ends with the peer.
+func echoOnce(cx *Context, c Conn) (keep bool, err error) {
+	var p [1]byte
+	n, err := c.Read(cx, p[:])
+	if err == io.EOF {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = c.Write(cx, p[:n])
+	return true, err
+}
+
+// startServe serves ln in a task and returns its handle.
+func startServe(rt *Runtime, s *Server, ln Listener) *JoinHandle[None] {
+	return Go(rt, func(cx *Context) error { return s.Serve(cx, ln) })
+}
+
+// dials returns n connections to ln, which the test need not close.
+func dials(t testing.TB, ln Listener, n int) []net.Conn {
+	t.Helper()
+	conns := make([]net.Conn, n)
+	for i := range conns {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+		t.Cleanup(func() { c.Close() })
+		conns[i] = c
+	}
+	return conns
+}
+
+// asks sends s and requires it back.
+func asks(t testing.TB, c net.Conn, s string) {
+	t.Helper()
+	_, err := c.Write([]byte(s))
+	require.NoError(t, err)
+	p := make([]byte, len(s))
+	_, err = io.ReadFull(c, p)
+	require.NoError(t, err)
+	require.Equal(t, s, string(p))
+}
+
+// requireEnd requires that the peer has closed c.
+func requireEnd(t testing.TB, c net.Conn) {
+	t.Helper()
+	n, err := c.Read(make([]byte, 1))
+	require.Zero(t, n)
+	require.Error(t, err)
+	require.False(t, errors.Is(err, context.DeadlineExceeded), "the peer has not closed: %v", err)
+	var ne net.Error
+	require.False(t, errors.As(err, &ne) && ne.Timeout(), "the peer has not closed: %v", err)
+}
+
+func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	server := startServe(rt, &Server{Handler: echoOnce}, ln)
+	conns := dials(t, ln, 100)
+	for range 3 {
+		for i, c := range conns {
+			asks(t, c, fmt.Sprint("message ", i))
+		}
+	}
+	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 }, "only Serve's task has a coroutine")
+	require.Less(t, rt.Metrics().Coroutines, 20)
+	eventually(t, func() bool {
+		waits := 0
+		for _, info := range rt.Tasks() {
+			if info.Kind == "straight" && info.State == "waiting" && info.Waits == "read" && strings.Contains(info.Where, "Handler") {
+				waits++
+			}
+		}
+		return waits == len(conns)
+	})
+	for _, w := range rt.workers {
+		require.Greater(t, w.reactor.sources.Load(), int32(30), "the load is spread")
+	}
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	for _, c := range conns {
+		requireEnd(t, c)
+	}
+}
+
+// A Handler that does not wait for the answer to be consumed may leave data in
+// the kernel; it is called for that too.
+func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	var calls atomic.Int32
+	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
+		calls.Add(1)
+		var p [4]byte // exactly a message: nothing says that there is more
+		if _, err := io.ReadFull(c.WithContext(cx), p[:]); err != nil {
+			return false, nil
+		}
+		_, err := c.Write(cx, p[:])
+		return true, err
+	}}, ln)
+	c := dials(t, ln, 1)[0]
+	for range 200 {
+		asks(t, c, "1234abcd5678efgh")
+	}
+	require.GreaterOrEqual(t, calls.Load(), int32(800))
+	c.Close()
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestServeDrainsAtShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	server := startServe(rt, &Server{Handler: echoThree}, ln)
+	conns := dials(t, ln, 20)
+	for _, c := range conns {
+		asks(t, c, "abc")
+	}
+	busy := conns[:5]
+	for _, c := range busy {
+		asks(t, c, "a") // its Handler waits for two more
+	}
+	over := later(func() (int, error) { return 0, rt.Shutdown(t.Context()) })
+	for _, c := range conns[5:] {
+		requireEnd(t, c)
+	}
+	for _, c := range busy {
+		asks(t, c, "bc")
+		requireEnd(t, c)
+	}
+	require.NoError(t, soon(t, over).err)
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, ErrShutdown)
+}
+
+// echoThree echoes three bytes, each when it comes.
+func echoThree(cx *Context, c Conn) (keep bool, err error) {
+	for range 3 {
+		if keep, err = echoOnce(cx, c); !keep || err != nil {
+			break
+		}
+	}
+	return keep, err
+}
+
+func TestServeCancelled(t *testing.T) {
+	for name, grace := range map[string]time.Duration{"at once": 0, "soon": time.Millisecond, "late": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			ln := tcpListen(t)
+			ends := make(chan error, 1)
+			server := startServe(rt, &Server{Grace: grace, Handler: func(cx *Context, c Conn) (bool, error) {
+				_, err := echoThree(cx, c)
+				ends <- err
+				return err == nil, err
+			}}, ln)
+			conns := dials(t, ln, 2)
+			asks(t, conns[0], "abc")
+			require.NoError(t, soon(t, ends))
+			asks(t, conns[1], "a")
+			server.Cancel()
+			requireEnd(t, conns[0])
+			if grace == time.Hour {
+				asks(t, conns[1], "bc")
+				require.NoError(t, soon(t, ends))
+			} else {
+				require.ErrorIs(t, soon(t, ends), context.Canceled)
+			}
+			requireEnd(t, conns[1])
+			_, err := tcpJoin(server)
+			require.ErrorIs(t, err, context.Canceled)
+			// The listener is left open.
+			require.NoError(t, ln.Close())
+		})
+	}
+}
+
+func TestServeMaxConns(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	var now, most atomic.Int32
+	server := startServe(rt, &Server{MaxConns: 3, SpeaksFirst: true, Handler: func(cx *Context, c Conn) (bool, error) {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		if err := tcpWrite(cx, c, "hello"); err != nil {
+			return false, err
+		}
+		return false, tcpExpect(cx, c, "bye")
+	}}, ln)
+	var wg sync.WaitGroup
+	for _, c := range dials(t, ln, 20) {
+		wg.Go(func() {
+			p := make([]byte, 5)
+			if _, err := io.ReadFull(c, p); assertNo(t, err) {
+				runtime.Gosched()
+				_, err = c.Write([]byte("bye"))
+				assertNo(t, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.LessOrEqual(t, most.Load(), int32(3))
+
+	// It notices the cancellation and Shutdown while it is full.
+	full := dials(t, ln, 3)
+	for _, c := range full {
+		_, err := io.ReadFull(c, make([]byte, 5))
+		require.NoError(t, err)
+	}
+	over := later(func() (int, error) { return 0, rt.Shutdown(t.Context()) })
+	eventually(t, rt.draining.Load)
+	for _, c := range full {
+		_, err := c.Write([]byte("bye"))
+		require.NoError(t, err)
+	}
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, ErrShutdown)
+	require.NoError(t, soon(t, over).err)
+}
+
+func TestServeMaxConnsCancelled(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	server := startServe(rt, &Server{MaxConns: 1, Handler: echoOnce}, ln)
+	c := dials(t, ln, 1)[0]
+	asks(t, c, "x")
+	eventually(t, func() bool { return waiting(server) })
+	server.Cancel()
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, context.Canceled)
+	requireEnd(t, c)
+}
+
+func TestServeIdleTimeout(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	failed := make(chan error, 1)
+	slow := make(chan struct{})
+	server := startServe(rt, &Server{
+		IdleTimeout: 20 * time.Millisecond,
+		Failed:      func(_ Conn, err error) { failed <- err },
+		Handler: func(cx *Context, c Conn) (bool, error) {
+			keep, err := echoOnce(cx, c)
+			if err != nil || !keep {
+				return keep, err
+			}
+			if _, err := Await(cx, SpawnBlocking(cx, func() (None, error) { <-slow; return None{}, nil })); err != nil {
+				return false, err
+			}
+			return echoOnce(cx, c) // whatever the time is: the deadline is for waiting only
+		},
+	}, ln)
+	conns := dials(t, ln, 2)
+	requireEnd(t, conns[1]) // which has said nothing
+	c := dials(t, ln, 1)[0]
+	asks(t, c, "a")
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { return Sleep(cx, 30*time.Millisecond) }))
+	close(slow)
+	asks(t, c, "b")
+	requireEnd(t, c)
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.Empty(t, failed, "an idle connection is no failure")
+}
+
+func TestServeHandlerOfEachConnection(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	server := startServe(rt, &Server{NewHandler: func(c Conn) Handler {
+		n := 0
+		return func(cx *Context, same Conn) (bool, error) {
+			if same != c {
+				return false, errors.New("another connection")
+			}
+			if _, err := c.Read(cx, make([]byte, 8)); err != nil {
+				return false, nil
+			}
+			n++
+			return true, tcpWrite(cx, c, fmt.Sprint(n))
+		}
+	}}, ln)
+	conns := dials(t, ln, 5)
+	for i := 1; i < 5; i++ {
+		for _, c := range conns {
+			_, err := c.Write([]byte("?"))
+			require.NoError(t, err)
+			p := make([]byte, 1)
+			_, err = io.ReadFull(c, p)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(i), string(p))
+		}
+	}
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// Whatever a Handler does, its connection is closed and the others go on.
+func TestServeHandlersThatFail(t *testing.T) {
+	unhandled := make(chan error, 10)
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { unhandled <- err }})
+	ln := tcpListen(t)
+	failed := make(chan error, 10)
+	var closed atomic.Int32
+	server := startServe(rt, &Server{
+		Failed: func(c Conn, err error) {
+			if c.SetDeadline(time.Time{}) != nil {
+				closed.Add(1)
+			}
+			failed <- err
+		},
+		Handler: func(cx *Context, c Conn) (bool, error) {
+			var p [1]byte
+			if _, err := c.Read(cx, p[:]); err != nil {
+				return false, nil
+			}
+			switch p[0] {
+			case 'e':
+				return true, errors.New("the Handler's own")
+			case 'p':
+				panic("the Handler panics")
+			case 'g':
+				runtime.Goexit()
+			case 'c':
+				c.Close()
+			}
+			return true, tcpWrite(cx, c, "ok")
+		},
+	}, ln)
+	for range 3 {
+		conns := dials(t, ln, 5)
+		for i, what := range []string{"e", "p", "g", "c", "x"} {
+			_, err := conns[i].Write([]byte(what))
+			require.NoError(t, err)
+			if what != "x" {
+				requireEnd(t, conns[i])
+			}
+		}
+		_, err := io.ReadFull(conns[4], make([]byte, 2))
+		require.NoError(t, err)
+		got := []string{soon(t, failed).Error(), soon(t, failed).Error()}
+		require.Contains(t, got, "the Handler's own")
+	}
+	require.EqualValues(t, 6, closed.Load())
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.NoError(t, rt.Shutdown(ended()))
+	var panics, exits int
+	for range 6 {
+		err := soon(t, unhandled)
+		var p *PanicError
+		if errors.As(err, &p) {
+			require.Equal(t, "the Handler panics", p.Value)
+			panics++
+		} else {
+			require.ErrorIs(t, err, ErrGoexit)
+			exits++
+		}
+	}
+	require.Equal(t, []int{3, 3}, []int{panics, exits})
+}
+
+// Serve works on a goroutine, with connections of other makers, which wait in
+// their Handler.
+func TestServeInBlockOnAndOtherConns(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	tcp := tcpListen(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) {
+			return None{}, Serve(cx, otherListener{tcp}, echoOnce)
+		})
+		done <- err
+	}()
+	for _, c := range dials(t, tcp, 5) {
+		asks(t, c, "several bytes")
+		require.NoError(t, c.Close())
+	}
+	require.NoError(t, tcp.Close())
+	require.ErrorIs(t, soon(t, done), net.ErrClosed)
+}
+
+// Accept of an otherListener; the embedded one would return what it knows.
+func (l otherListener) Accept(cx *Context) (Conn, error) {
+	c, err := l.Listener.Accept(cx)
+	if err != nil {
+		return nil, err
+	}
+	return otherConn{c}, nil
+}
+
+func TestMisuseServeWithoutHandler(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	_, err := tcpJoin(startServe(rt, new(Server), ln))
+	requireTaskMisuse(t, err, "a Server needs a Handler")
+
+	server := startServe(rt, &Server{NewHandler: func(Conn) Handler { return nil }}, ln)
+	c := dials(t, ln, 1)[0]
+	requireEnd(t, c)
+	_, err = tcpJoin(server)
+	requireTaskMisuse(t, err, "NewHandler has returned no Handler")
+}
+
+// The cx of a Handler is no use to others once it has returned.
+func TestMisuseServeContextAfterTheCall(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	leaked := make(chan *Context, 10)
+	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
+		leaked <- cx
+		return echoOnce(cx, c)
+	}}, ln)
+	c := dials(t, ln, 1)[0]
+	asks(t, c, "x")
+	cx := soon(t, leaked)
+	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
+	requireMisuse(t, misuse(func() { Sleep(cx, 1) }), "on a goroutine that is not its own")
+	// Also on the coroutine where it was right before.
+	_, err := tcpJoin(Go(rt, func(*Context) error { return Sleep(cx, 1) }))
+	requireTaskMisuse(t, err, "on a goroutine that is not its own")
+	require.NoError(t, ln.Close())
+	_, err = tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// A Handler that ignores the cancellation is unwound with the runtime, and its
+// connection closed.
+func TestServeUnwound(t *testing.T) {
+	rt, err := New(Config{Workers: 2, Grace: 10 * time.Millisecond, Stalled: func(Stall) {}})
+	require.NoError(t, err)
+	ln := tcpListen(t)
+	never := Never[None]()
+	begun, unwound := make(chan struct{}), make(chan struct{})
+	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
+		defer close(unwound)
+		close(begun)
+		for {
+			Await(cx, never) // fails at once after the cancellation, and yields now and then
+		}
+	}}, ln)
+	conns := dials(t, ln, 2)
+	eventually(t, func() bool { return rt.Metrics().Sources == 3 }, "both are accepted")
+	_, err = conns[0].Write([]byte("x"))
+	require.NoError(t, err)
+	soon(t, begun)
+	var se *ShutdownError
+	require.ErrorAs(t, rt.Shutdown(ended()), &se)
+	soon(t, unwound)
+	requireEnd(t, conns[0])
+	requireEnd(t, conns[1])
+	_, err = tcpJoin(server)
+	require.Error(t, err)
+}
+
+// Connections come, talk and go at random; each answer is right, and all ends.
+func TestServeUnderLoad(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln := tcpListen(t)
+	var opened atomic.Int64
+	server := startServe(rt, &Server{MaxConns: 16, NewHandler: func(Conn) Handler {
+		opened.Add(1)
+		return echoOnce
+	}}, ln)
+	const clients, rounds = 24, 12
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for range rounds {
+				c, err := net.Dial("tcp", ln.Addr().String())
+				if !assertNo(t, err) {
+					return
+				}
+				c.SetDeadline(time.Now().Add(patience))
+				assertNo(t, tcpAskAll(c, []string{"some", "bytes", "again", "and", "again"}[:rand.N(6)]))
+			}
+		})
+	}
+	wg.Wait()
+	server.Cancel()
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, context.Canceled)
+	require.LessOrEqual(t, opened.Load(), int64(clients*rounds))
+	require.Zero(t, rt.Metrics().Sources-1, "all but the listener's")
+}
+
+// A call of a Handler costs no allocation, and a connection that waits little
+// memory.
+func TestServeCosts(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1}) // a report allocates
+	ln := tcpListen(t)
+	p := make([]byte, 64)
+	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
+		n, err := c.Read(cx, p)
+		if err != nil {
+			return false, nil
+		}
+		_, err = c.Write(cx, p[:n])
+		return true, err
+	}}, ln)
+	c := dials(t, ln, 1)[0]
+	q := make([]byte, 64)
+	ask := func() {
+		c.Write(q)
+		c.Read(q)
+	}
+	for range 100 {
+		ask()
+	}
+	const rounds = 2000
+	before := mallocs()
+	for range rounds {
+		ask()
+	}
+	require.Less(t, mallocs()-before, uint64(rounds/4), "the rest is the runtime's own")
+	require.LessOrEqual(t, servedSize, uintptr(192), "bytes of a connection's task")
+	c.Close()
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func mallocs() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
+}
+
+// A connection's readability, as Serve needs it.
+func TestTCPReadable(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, b := tcpPair(t, rt)
+	cx, wakes := newPollCx(t, rt)
+	require.Equal(t, ErrPending, a.PollReadable(cx))
+	require.Equal(t, ErrPending, a.PollReadable(cx))
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "xy") }))
+	eventually(t, func() bool { return wakes.Load() > 0 })
+	for range 3 { // it stays readable until somebody reads
+		require.NoError(t, a.PollReadable(cx))
+	}
+	var p [2]byte
+	n, err := a.PollRead(cx, p[:1])
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.NoError(t, a.PollReadable(cx))
+	n, err = a.PollRead(cx, p[:])
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, ErrPending, a.PollReadable(cx), "an event that was for what has been read does not count")
+
+	h := Go(rt, func(cx *Context) error { return a.Readable(cx) })
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
+	_, err = tcpJoin(h)
+	require.NoError(t, tcpTimeout(err, time.Unix(1, 0)))
+	require.NoError(t, a.SetReadDeadline(time.Time{}))
+	h = Go(rt, func(cx *Context) error { return a.Readable(cx) })
+	eventually(t, func() bool { return waiting(h) })
+	h.Cancel()
+	_, err = tcpJoin(h)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, b.Close())
+	require.NoError(t, tcpRun(rt, a.Readable), "the end")
+	require.NoError(t, a.Close())
+	require.ErrorIs(t, tcpRun(rt, a.Readable), net.ErrClosed)
+}
+
+const servedSize = unsafe.Sizeof(served{})
