@@ -41,6 +41,9 @@ const (
 	waitsRead
 	waitsWrite
 	waitsYield
+	waitsFile
+	waitsProcess
+	waitsSignal
 )
 
 var waitReasons = [...]string{
@@ -52,6 +55,9 @@ var waitReasons = [...]string{
 	waitsRead:    "read",
 	waitsWrite:   "write",
 	waitsYield:   "its turn",
+	waitsFile:    "file",
+	waitsProcess: "process",
+	waitsSignal:  "signal",
 }
 
 func (r waitReason) String() string { return waitReasons[r] }
