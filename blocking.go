@@ -29,13 +29,7 @@ type BlockingConfig struct {
 // Shutdown cancels what is queued at its third stage, and waits for what runs.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	rt, w := s.spawner()
-	c := newCall(rt, fn)
-	if d := s.details(); d != nil {
-		c.details.Store(d)
-	}
-	if h := rt.cfg.Hooks.TaskStart; h != nil {
-		h(c.ident())
-	}
+	c := newCall(rt, s.details(), fn)
 	cx, ok := s.(*Context)
 	canWait := ok && cx.canWait()
 	switch err := rt.calls.submit(&c.place, w == nil && !canWait); {
@@ -57,10 +51,16 @@ type call[T any] struct {
 	place callPlace
 }
 
-func newCall[T any](rt *Runtime, fn func() (T, error)) *call[T] {
+func newCall[T any](rt *Runtime, d *details, fn func() (T, error)) *call[T] {
 	c := &call[T]{fn: fn}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
 	c.w, c.id = rt.place(), rt.nextID()
+	if d != nil {
+		c.details.Store(d)
+	}
+	if h := rt.cfg.Hooks.TaskStart; h != nil {
+		h(c.ident())
+	}
 	return c
 }
 

@@ -219,8 +219,6 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	if f.polled {
 		return nil, f.wrap("close", f.src.close())
 	}
-	c := newCall(cx.t.w.rt, func() (None, error) { return None{}, f.closeNow() })
-	now := func() { c.poll(nil) }
 	f.mu.Lock()
 	if f.closed {
 		defer f.mu.Unlock()
@@ -229,6 +227,11 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	f.closed = true
 	f.now.drop()
 	f.next.drop()
+	f.mu.Unlock()
+
+	c := newCall(cx.t.w.rt, cx.details(), func() (None, error) { return None{}, f.closeNow() })
+	now := func() { c.poll(nil) }
+	f.mu.Lock()
 	idle := f.use == fileIdle
 	if !idle {
 		f.closing = now
