@@ -28,9 +28,7 @@ type BlockingConfig struct {
 // Shutdown cancels what is queued at its third stage, and waits for what runs.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	rt, w := s.spawner()
-	c := &call[T]{fn: fn}
-	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
-	c.w, c.id = rt.place(), rt.nextID()
+	c := newCall(rt, fn)
 	if err := c.adorn(s); err != nil {
 		rt.refuse(&c.task, err)
 		return &c.JoinHandle
@@ -57,6 +55,13 @@ type call[T any] struct {
 	JoinHandle[T]
 	fn    func() (T, error)
 	place callPlace
+}
+
+func newCall[T any](rt *Runtime, fn func() (T, error)) *call[T] {
+	c := &call[T]{fn: fn}
+	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
+	c.w, c.id = rt.place(), rt.nextID()
+	return c
 }
 
 // callPlace is where a call stands in its pool.
@@ -100,6 +105,30 @@ func (c *call[T]) abort(_ *worker, err error) {
 	c.fn = nil
 	var zero T
 	c.finish(nil, zero, err)
+}
+
+// innerCall is a call of the package's own, which has no handle and is done in
+// any case: if the pool does not run it anymore, a goroutine does.
+type innerCall struct {
+	task
+	place callPlace
+	run   func()
+}
+
+func (c *innerCall) placeInPool() *callPlace { return &c.place }
+func (c *innerCall) poll(*worker) bool       { c.run(); return true }
+func (c *innerCall) abort(*worker, error)    { go c.run() }
+
+// do has the pool run run. It returns ErrBusy, and does nothing, if there is no
+// room for it.
+func (rt *Runtime) do(run func()) error {
+	c := &innerCall{run: run}
+	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
+	c.w, c.id = rt.place(), rt.nextID()
+	if err := rt.calls.submit(&c.place, false); err == ErrBusy {
+		return err
+	}
+	return nil
 }
 
 // callList is a queue from the middle of which one can be taken.

@@ -10,16 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Reader reads like an io.Reader, except that it waits through cx.
-type Reader interface {
-	Read(cx *Context, p []byte) (n int, err error)
-}
-
-// A Writer writes like an io.Writer, except that it waits through cx.
-type Writer interface {
-	Write(cx *Context, p []byte) (n int, err error)
-}
-
 // A Conn is a net.Conn whose calls wait through a Context, and can be polled.
 // Any number of tasks and goroutines may use it at once.
 type Conn interface {

@@ -137,14 +137,10 @@ func (c *netTCPConn) SyscallConn() (syscall.RawConn, error) {
 // copyPooled is io.Copy without its allocation, and without asking either side
 // to do the copying, since that is the caller.
 func copyPooled(w io.Writer, r io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[copyBufferSize]byte)
+	buf := copyBuffers.Get().(*[copyChunk]byte)
 	defer copyBuffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
 }
-
-const copyBufferSize = 32 << 10
-
-var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
 
 // netListener is NetListener's result for listeners of other makers.
 type netListener struct {

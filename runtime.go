@@ -21,6 +21,7 @@ type Runtime struct {
 	failures failures
 	watch    *stallWatch // nil if there is none
 	calls    *callPool   // for SpawnBlocking
+	pipes    splicePipes // for Copy
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	numbered atomic.Uint64 // see nextID

@@ -54,6 +54,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	rt.stopWorkers()
 	rt.calls.close()
+	rt.pipes.close()
 	rt.watch.stop()
 	if rt.ownProcs {
 		procs.add(-len(rt.workers))

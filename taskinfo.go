@@ -53,6 +53,7 @@ const (
 	waitsProcess
 	waitsSignal
 	waitsNotify
+	waitsFile
 )
 
 var waitReasons = [...]string{
@@ -76,6 +77,7 @@ var waitReasons = [...]string{
 	waitsProcess: "process",
 	waitsSignal:  "signal",
 	waitsNotify:  "notification",
+	waitsFile:    "file",
 }
 
 func (r waitReason) String() string { return waitReasons[r] }

@@ -1,0 +1,27 @@
+package async
+
+import (
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func datasync(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := conn.Control(func(fd uintptr) {
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Fdatasync(int(fd))
+		}
+	})
+	if cerr != nil {
+		err = os.ErrClosed // the only reason that there is
+	}
+	if err != nil {
+		return &fs.PathError{Op: "datasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}

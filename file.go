@@ -1,0 +1,444 @@
+package async
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// File is an open file, as os.File is, whose operations wait through a Context.
+// It may be used by any number of tasks and goroutines at once, and must be
+// closed.
+//
+// Pipes, FIFOs, terminals, sockets and whatever else the system can report as
+// ready are read and written by the task itself when they are: reads and writes
+// cost no thread while they wait, have deadlines, and cancelling them loses
+// nothing (a Write says how much was written).
+//
+// Files of the disk, which are always ready and yet must be waited for, go to
+// the runtime's pool of blocking calls. So that small reads and writes do not
+// cost a hand-off each:
+//
+//   - Read reads ahead, up to 512 KiB where reads follow each other. What was read
+//     ahead is as old as that; it is thrown away by every change that is made
+//     through this File.
+//   - Write returns once it has a copy of the data, of which it holds at most 512
+//     KiB. The data is on its way to the system then, and needs no further call
+//     to get there. Flush, and everything but Read and Write, waits until
+//     it is there. If that fails, all data that has been accepted
+//     since is dropped, the next call returns the error instead of doing
+//     anything, once, and Close returns it too. With O_SYNC in the flags of
+//     OpenFile, Write waits for its data as Flush does.
+//
+// The position is that of the descriptor as soon as a call other than Read and
+// Write has looked at it or Close has ended; in between, what other descriptors
+// or processes share it with see it run ahead. Reads and writes of several tasks
+// happen one after the other; a Write of more than 256 KiB may be mixed with
+// others.
+//
+// What cancelling loses: Read and Write of a file of the disk nothing. A read
+// that is under way goes on, and what it gets is kept for the next Read; a
+// Write says how much it has accepted, and that will be written. The position is
+// after what was returned or accepted. All other operations happen
+// completely or not at all, one cannot know which: they are not interrupted
+// once they have begun.
+type File struct {
+	name   string
+	polled bool
+	src    source // if polled
+
+	os       *os.File // if not
+	seekable bool
+	exact    bool       // Read reads no more than it is asked for
+	sync     bool       // Write waits until it is written
+	gate     *inputGate // if reads should wait for input before the pool does; may be nil
+
+	mu      sync.Mutex
+	changed wakerSlot // fired when what follows has changed in a way that somebody may wait for
+	use     fileUse
+	closed  bool
+	closing func() // closes the file when its use ends
+
+	now, next fileChunk // what was read ahead
+	grown     int       // how much the next read takes
+	behind    int64     // by how much the position is behind that of the descriptor
+	edits     uint64    // counts changes that make what was read ahead wrong
+	asked     bool      // somebody waits for the read that is under way
+	readErr   error     // what that read has met
+
+	unwritten []byte // accepted, and not with the pool yet
+	accepted  int64  // how many bytes Write has ever accepted
+	settled   int64  // how many of these have been written, or dropped
+	dropped   int64  // how many
+	writeErr  error  // to be reported by the next call
+	writeFail error  // to be reported by Close
+}
+
+// fileUse says who has the position of a file of the disk. There is one user
+// at a time; only the one who makes it idle again, a call of the pool, may take
+// longer than a moment.
+type fileUse uint8
+
+const (
+	fileIdle    fileUse = iota
+	fileReading         // the pool reads ahead
+	fileWriting         // the pool writes what was accepted, until there is no more
+	fileInPlace         // the pool does something else with it
+)
+
+// fileChunk is a part of a file that was read ahead: a buffer, or nil, and
+// how much of it has been used.
+type fileChunk struct {
+	data []byte
+	used int
+}
+
+func (c *fileChunk) left() int { return len(c.data) - c.used }
+
+func (c *fileChunk) drop() {
+	returnBuffer(c.data)
+	*c = fileChunk{}
+}
+
+// FromFile makes a File of f, which belongs to the File from then on, and
+// must not be used anymore. A descriptor that can be waited for (see File) is made
+// non-blocking, which other processes that have inherited the same open file
+// will notice; so it is not for the standard streams: see Stdin.
+func FromFile(f *os.File) (*File, error) {
+	return newFile(f, false)
+}
+
+func newFile(f *os.File, opened bool) (*File, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	nf := &File{name: f.Name(), os: f}
+	fd := -1
+	cerr := conn.Control(func(raw uintptr) {
+		var st unix.Stat_t
+		if err = unix.Fstat(int(raw), &st); err != nil {
+			return
+		}
+		switch kind := uint32(st.Mode) & unix.S_IFMT; {
+		case kind == unix.S_IFREG, kind == unix.S_IFDIR:
+			nf.seekable = true
+			flags, _ := unix.FcntlInt(raw, unix.F_GETFL, 0)
+			nf.sync = flags&unix.O_SYNC != 0
+		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
+			// kqueue does not report there that the last writer has gone.
+		case canBePolled(int(raw)):
+			if err = unix.SetNonblock(int(raw), true); err == nil {
+				fd, err = dupFd(int(raw))
+			}
+		default:
+			_, serr := unix.Seek(int(raw), 0, io.SeekCurrent)
+			nf.seekable = serr == nil
+		}
+	})
+	if cerr != nil {
+		err = os.ErrClosed // the only reason that there is
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: f.Name(), Err: err}
+	}
+	if fd >= 0 {
+		// Go's own poller watches the descriptor of f: this one must not.
+		f.Close()
+		nf.os, nf.polled, nf.src.fd = nil, true, int32(fd)
+	}
+	return nf, nil
+}
+
+// canBePolled reports whether the system can say when fd is ready.
+func canBePolled(fd int) bool {
+	var p poller
+	if p.open() != nil {
+		return false
+	}
+	defer p.close()
+	return p.add(fd) == nil
+}
+
+// dupFd returns another number for the same open file.
+func dupFd(fd int) (int, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return n, nil
+}
+
+// readyNow is a use of a descriptor for source.attempt: EAGAIN if fd is not
+// ready for what is asked.
+func readyNow(fd int, event int16) error {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, 0)
+	if n == 0 && err == nil {
+		err = unix.EAGAIN
+	}
+	return err
+}
+
+// Pipe returns a connected pair of Files, as os.Pipe does; reads from r return
+// what is written to w.
+func Pipe() (r, w *File, err error) {
+	var fds [2]int
+	if err := openPipe(&fds); err != nil {
+		return nil, nil, err
+	}
+	return pipeEnd(fds[0], "|0"), pipeEnd(fds[1], "|1"), nil
+}
+
+// pipeEnd makes a File of a non-blocking descriptor.
+func pipeEnd(fd int, name string) *File {
+	return &File{name: name, polled: true, src: source{fd: int32(fd)}}
+}
+
+// Name returns the name that the file was opened with.
+func (f *File) Name() string { return f.name }
+
+// wrap makes an error what package os would make of it. Errors of package os,
+// of a Context and of the runtime are left as they are.
+func (f *File) wrap(op string, err error) error {
+	switch err {
+	case net.ErrClosed:
+		err = os.ErrClosed
+	case os.ErrClosed, os.ErrDeadlineExceeded:
+	default:
+		if _, ok := err.(syscall.Errno); !ok {
+			return err
+		}
+	}
+	return &fs.PathError{Op: op, Path: f.name, Err: err}
+}
+
+// PollRead reads what is there into p. It returns ErrPending if nothing is,
+// io.EOF at the end, and at once if p is empty. For files of the disk it
+// returns ErrBusy if the queue of the runtime's pool is full.
+func (f *File) PollRead(cx *Context, p []byte) (int, error) {
+	if len(p) > maxIO {
+		p = p[:maxIO]
+	}
+	if !f.polled {
+		return f.pollReadAhead(cx, p)
+	}
+	if len(p) == 0 {
+		return 0, f.wrap("read", f.src.idle())
+	}
+	n, err := f.src.attempt(cx, &f.src.rd, func(fd int) (int, bool, error) {
+		n, err := unix.Read(fd, p)
+		if n == 0 && err == nil {
+			err = io.EOF
+		}
+		return n, false, err // a terminal gives one line at a time: less than len(p) may not be all
+	})
+	return max(n, 0), f.wrap("read", err)
+}
+
+// PollWrite writes as much of p as there is room for, or, for a file of the
+// disk, accepts it: see File, and PollFlush. It returns ErrPending if there is no
+// room. For files of the disk it returns ErrBusy, and has not accepted anything, if
+// the queue of the runtime's pool is full.
+func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
+	if len(p) > maxIO {
+		p = p[:maxIO]
+	}
+	if !f.polled {
+		return f.pollWriteBehind(cx, p)
+	}
+	if len(p) == 0 {
+		return 0, f.wrap("write", f.src.idle())
+	}
+	n, err := f.src.attempt(cx, &f.src.wr, func(fd int) (int, bool, error) {
+		n, err := unix.Write(fd, p)
+		return n, false, err
+	})
+	return max(n, 0), f.wrap("write", err)
+}
+
+// Read waits until something is there, and reads it into p; at the end of the
+// file the error is io.EOF.
+func (f *File) Read(cx *Context, p []byte) (int, error) {
+	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })
+}
+
+// Write writes all of p, unless it fails; n says how much. See File for when it
+// is there.
+func (f *File) Write(cx *Context, p []byte) (n int, err error) {
+	for {
+		m, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.PollWrite(cx, p[n:]) })
+		n += m
+		if err != nil {
+			return n, err
+		}
+		if n == len(p) {
+			break
+		}
+	}
+	if f.sync {
+		before := f.lost()
+		if err := f.Flush(cx); err != nil {
+			return max(0, n-int(f.lost()-before)), err
+		}
+	}
+	return n, nil
+}
+
+func (f *File) lost() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dropped
+}
+
+// WriteString is Write for a string.
+func (f *File) WriteString(cx *Context, s string) (n int, err error) {
+	return f.Write(cx, []byte(s))
+}
+
+// await awaits a poll of one direction.
+func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (int, error) {
+	for {
+		n, err := await(cx, poll)
+		switch err {
+		case errAbandoned:
+			f.leave(cx, h)
+			return n, cx.Err()
+		case ErrBusy:
+			if err := awaitRoom(cx); err != nil {
+				return n, err
+			}
+			continue
+		}
+		return n, err
+	}
+}
+
+// leave is called by those who wait no longer.
+func (f *File) leave(cx *Context, h *half) {
+	if f.polled {
+		h.waiters.leave(cx.t, cx.here())
+		return
+	}
+	if f.gate != nil {
+		f.gate.leave(cx)
+	}
+	f.changed.leave(cx.t, cx.here())
+	if h == &f.src.rd {
+		f.mu.Lock()
+		f.asked, f.readErr = false, nil // the next Read should look for itself whether the end is still there
+		f.mu.Unlock()
+	}
+}
+
+// SyscallConn returns the descriptor for use by package syscall and others.
+// Control works for every File. Read and Write work for files of the disk only:
+// they have no Context to wait with.
+func (f *File) SyscallConn() (syscall.RawConn, error) {
+	if !f.polled {
+		return f.os.SyscallConn()
+	}
+	if err := f.src.idle(); err != nil {
+		return nil, f.wrap("SyscallConn", err)
+	}
+	return rawFile{f}, nil
+}
+
+type rawFile struct{ f *File }
+
+func (r rawFile) Control(fn func(fd uintptr)) error {
+	return r.f.wrap("raw-control", r.f.src.control(func(fd int) error { fn(uintptr(fd)); return nil }))
+}
+
+func (r rawFile) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
+func (r rawFile) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// SetDeadline sets the time after which reads and writes fail with
+// os.ErrDeadlineExceeded; the zero time means never. Files of the disk have no
+// deadlines: the error is os.ErrNoDeadline.
+func (f *File) SetDeadline(t time.Time) error { return f.setDeadline(t, &f.src.rd, &f.src.wr) }
+
+// SetReadDeadline is SetDeadline for reads.
+func (f *File) SetReadDeadline(t time.Time) error { return f.setDeadline(t, &f.src.rd) }
+
+// SetWriteDeadline is SetDeadline for writes.
+func (f *File) SetWriteDeadline(t time.Time) error { return f.setDeadline(t, &f.src.wr) }
+
+func (f *File) setDeadline(t time.Time, halves ...*half) error {
+	if !f.polled {
+		return os.ErrNoDeadline
+	}
+	if err := f.src.idle(); err != nil {
+		return f.wrap("set deadline", err)
+	}
+	for _, h := range halves {
+		h.setDeadline(t)
+	}
+	return nil
+}
+
+// WithContext returns the file with the methods of an os.File, whose calls
+// wait through cx, for everything in the standard library that reads, writes
+// or seeks. It may be used where cx may be used.
+func (f *File) WithContext(cx *Context) *BoundFile { return &BoundFile{f, cx} }
+
+// A BoundFile is a File together with the Context through which it waits. It
+// implements io.Reader, io.Writer, io.Seeker, io.Closer, io.ReaderAt, io.WriterAt,
+// io.StringWriter and fs.ReadDirFile.
+type BoundFile struct {
+	f  *File
+	cx *Context
+}
+
+var (
+	_ io.ReadWriteSeeker = (*BoundFile)(nil)
+	_ io.ReaderAt        = (*BoundFile)(nil)
+	_ io.WriterAt        = (*BoundFile)(nil)
+	_ io.StringWriter    = (*BoundFile)(nil)
+	_ fs.ReadDirFile     = (*BoundFile)(nil)
+)
+
+// Name returns the name that the file was opened with.
+func (b *BoundFile) Name() string { return b.f.name }
+
+// Read is File.Read.
+func (b *BoundFile) Read(p []byte) (int, error) { return b.f.Read(b.cx, p) }
+
+// Write is File.Write.
+func (b *BoundFile) Write(p []byte) (int, error) { return b.f.Write(b.cx, p) }
+
+// WriteString is File.WriteString.
+func (b *BoundFile) WriteString(s string) (int, error) { return b.f.WriteString(b.cx, s) }
+
+// Seek is File.Seek.
+func (b *BoundFile) Seek(offset int64, whence int) (int64, error) {
+	return b.f.Seek(b.cx, offset, whence)
+}
+
+// ReadAt is File.ReadAt.
+func (b *BoundFile) ReadAt(p []byte, off int64) (int, error) { return b.f.ReadAt(b.cx, p, off) }
+
+// WriteAt is File.WriteAt.
+func (b *BoundFile) WriteAt(p []byte, off int64) (int, error) { return b.f.WriteAt(b.cx, p, off) }
+
+// Stat is File.Stat.
+func (b *BoundFile) Stat() (fs.FileInfo, error) { return b.f.Stat(b.cx) }
+
+// ReadDir is File.ReadDir.
+func (b *BoundFile) ReadDir(n int) ([]fs.DirEntry, error) { return b.f.ReadDir(b.cx, n) }
+
+// Sync is File.Sync.
+func (b *BoundFile) Sync() error { return b.f.Sync(b.cx) }
+
+// Truncate is File.Truncate.
+func (b *BoundFile) Truncate(size int64) error { return b.f.Truncate(b.cx, size) }
+
+// Close is File.Close.
+func (b *BoundFile) Close() error { return b.f.Close(b.cx) }

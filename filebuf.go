@@ -1,0 +1,436 @@
+package async
+
+import (
+	"io"
+	"io/fs"
+	"os"
+)
+
+// What a File of the disk does with its position: reading ahead, writing
+// behind, and handing it to those who need it in its right place.
+
+// pending makes cx's task wait for a change. mu is held.
+func (f *File) pending(cx *Context, reason waitReason) error {
+	for !f.changed.join(cx.waker(reason)) {
+		// An event of before; what it was about has been looked at just now.
+	}
+	return ErrPending
+}
+
+// trouble returns what ends an operation before it begins. mu is held.
+func (f *File) trouble(op string) error {
+	if f.closed {
+		return &fs.PathError{Op: op, Path: f.name, Err: os.ErrClosed}
+	}
+	err := f.writeErr
+	f.writeErr = nil
+	return err
+}
+
+func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
+	if !cx.spend() {
+		return 0, ErrPending
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.trouble("read"); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if f.now.left() == 0 && f.use == fileIdle {
+		if err := f.readErr; err != nil {
+			f.readErr = nil
+			return 0, err
+		}
+		if f.gate != nil {
+			if err := f.gate.poll(cx); err != nil {
+				return 0, err
+			}
+		}
+		f.asked = true
+		if err := f.readMore(cx, len(p), false); err != nil {
+			return 0, err
+		}
+	}
+	if f.now.left() == 0 {
+		return 0, f.pending(cx, waitsFile)
+	}
+	n := copy(p, f.now.data[f.now.used:])
+	f.now.used += n
+	if f.now.left() == 0 {
+		f.now.drop()
+		f.now, f.next = f.next, fileChunk{}
+	}
+	if f.use == fileIdle && f.next.data == nil && f.grown == bufferLarge && f.seekable && !f.exact {
+		f.readMore(cx, bufferLarge, true) // if there is no room in the pool it can wait until it is needed
+	}
+	return n, nil
+}
+
+// readMore has the pool read the next part of the file. ahead says that nobody
+// has asked for it. mu is held.
+func (f *File) readMore(cx *Context, want int, ahead bool) error {
+	buf := borrowBuffer(max(want, f.grown))
+	if f.exact {
+		buf = buf[:min(want, len(buf))]
+	}
+	back, edits := f.behind, f.edits
+	f.use = fileReading
+	err := cx.t.w.rt.do(func() {
+		n, err := 0, f.stepBack(back)
+		if err == nil {
+			n, err = f.os.Read(buf)
+		}
+		f.mu.Lock()
+		f.took(buf, max(n, 0), err, f.edits == edits, ahead)
+		f.rest()
+	})
+	if err != nil {
+		f.use = fileIdle
+		returnBuffer(buf)
+		return err
+	}
+	f.behind = 0
+	return nil
+}
+
+// took keeps what the pool has read. valid says that nothing has been changed
+// meanwhile. If nobody has asked, the end or a failure is left for those to meet
+// who get there. mu is held.
+func (f *File) took(buf []byte, n int, err error, valid, ahead bool) {
+	switch {
+	case !valid || f.closed:
+		f.behind += int64(n)
+		n = 0
+	case err != nil && !ahead && f.asked:
+		f.readErr = err
+	case n == 0:
+	case f.now.left() == 0:
+		f.now = fileChunk{data: buf[:n]}
+	default:
+		f.next = fileChunk{data: buf[:n]}
+	}
+	switch {
+	case n < len(buf):
+		f.grown = 0
+	case n <= bufferSmall:
+		f.grown = bufferMedium
+	default:
+		f.grown = bufferLarge
+	}
+	if n == 0 {
+		returnBuffer(buf)
+	}
+}
+
+// forget throws away what was read ahead. What cannot be read again is kept.
+// mu is held.
+func (f *File) forget() {
+	if !f.seekable {
+		return
+	}
+	f.behind += int64(f.now.left() + f.next.left())
+	f.now.drop()
+	f.next.drop()
+	f.readErr, f.grown = nil, 0
+}
+
+// stepBack puts the descriptor's position where the file's is.
+func (f *File) stepBack(by int64) error {
+	if by == 0 {
+		return nil
+	}
+	_, err := f.os.Seek(-by, io.SeekCurrent)
+	return err
+}
+
+// rest ends the use of the position and unlocks mu.
+func (f *File) rest() {
+	f.use = fileIdle
+	closing := f.closing
+	f.closing = nil
+	f.mu.Unlock()
+	f.changed.fire(nil)
+	if closing != nil {
+		closing()
+	}
+}
+
+func (f *File) pollWriteBehind(cx *Context, p []byte) (int, error) {
+	if !cx.spend() {
+		return 0, ErrPending
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.trouble("write"); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	switch f.use {
+	case fileIdle:
+		f.forget()
+		n := f.accept(p)
+		if err := f.writeAccepted(cx); err != nil {
+			returnBuffer(f.unwritten)
+			f.unwritten = nil
+			f.accepted -= int64(n)
+			return 0, err
+		}
+		return n, nil
+	case fileWriting:
+		if n := f.accept(p); n > 0 {
+			return n, nil // the call that is under way takes it along
+		}
+	}
+	return 0, f.pending(cx, waitsFile)
+}
+
+// accept copies as much of p as there is room for. mu is held.
+func (f *File) accept(p []byte) int {
+	have := len(f.unwritten)
+	if want := min(have+len(p), bufferLarge); cap(f.unwritten) < want {
+		larger := borrowBuffer(want)[:have]
+		copy(larger, f.unwritten)
+		returnBuffer(f.unwritten)
+		f.unwritten = larger
+	}
+	n := min(len(p), cap(f.unwritten)-have)
+	f.unwritten = append(f.unwritten, p[:n]...)
+	f.accepted += int64(n)
+	return n
+}
+
+// writeAccepted has the pool write what was accepted, until there is no more.
+// mu is held.
+func (f *File) writeAccepted(cx *Context) error {
+	back := f.behind
+	f.use = fileWriting
+	err := cx.t.w.rt.do(func() {
+		err := f.stepBack(back)
+		f.mu.Lock()
+		for len(f.unwritten) > 0 {
+			buf := f.unwritten
+			f.unwritten = nil
+			f.mu.Unlock()
+			f.changed.fire(nil) // there is room
+			n := 0
+			if err == nil {
+				n, err = f.os.Write(buf)
+			}
+			f.mu.Lock()
+			f.wrote(max(n, 0), len(buf), err)
+			returnBuffer(buf)
+		}
+		f.rest()
+	})
+	if err != nil {
+		f.use = fileIdle
+		return err
+	}
+	f.behind = 0
+	return nil
+}
+
+// wrote notes that n of size bytes have been written. After a failure what was
+// accepted behind them would be written in a wrong place, so it is dropped. mu is
+// held.
+func (f *File) wrote(n, size int, err error) {
+	f.settled += int64(size)
+	if err == nil {
+		return
+	}
+	f.dropped += int64(size - n + len(f.unwritten))
+	f.settled += int64(len(f.unwritten))
+	returnBuffer(f.unwritten)
+	f.unwritten = nil
+	f.writeErr = err
+	if f.writeFail == nil {
+		f.writeFail = err
+	}
+}
+
+// PollFlush reports whether all data that Write has accepted so far has reached the
+// system: it returns nil, the error of a write that has failed, or ErrPending.
+// A File that is not of the disk has nothing to flush.
+func (f *File) PollFlush(cx *Context) error {
+	f.mu.Lock()
+	mark := f.accepted
+	f.mu.Unlock()
+	_, err := f.pollSettled(cx, "flush", mark)
+	return err
+}
+
+// Flush waits until all data that Write has accepted before has reached the
+// system, and returns the error if that failed. It is not Sync, which goes on to
+// the disk.
+func (f *File) Flush(cx *Context) error { return f.settle(cx, "flush") }
+
+// pollSettled is ready once the first mark bytes have been written or dropped.
+func (f *File) pollSettled(cx *Context, op string, mark int64) (int, error) {
+	if f.polled {
+		return 0, f.wrap(op, f.src.idle())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed && f.settled < mark {
+		return 0, f.pending(cx, waitsFile)
+	}
+	return 0, f.trouble(op)
+}
+
+// settle waits until all that was accepted before has been written.
+func (f *File) settle(cx *Context, op string) error {
+	f.mu.Lock()
+	mark := f.accepted
+	f.mu.Unlock()
+	_, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollSettled(cx, op, mark) })
+	return err
+}
+
+// pollPlace takes the position, in its right place once the descriptor has
+// stepped back, which the caller does. It ends with rest.
+func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.trouble(op); err != nil {
+		return 0, err
+	}
+	if f.use != fileIdle {
+		return 0, f.pending(cx, waitsFile)
+	}
+	f.use = fileInPlace
+	f.forget()
+	back, f.behind = f.behind, 0
+	return back, nil
+}
+
+// leavePlace undoes pollPlace.
+func (f *File) leavePlace(back int64) {
+	f.mu.Lock()
+	f.behind = back
+	f.rest()
+}
+
+// inPlace has the pool do fn when nothing else uses the position, with that of
+// the descriptor in its right place. If cx is cancelled, fn goes on if it
+// has begun; with anyway it is waited for then.
+func (f *File) inPlace(cx *Context, op string, anyway bool, fn func() error) error {
+	for {
+		var back int64
+		_, err := f.await(cx, &f.src.wr, func(cx *Context) (n int, err error) {
+			back, err = f.pollPlace(cx, op)
+			return 0, err
+		})
+		if err != nil {
+			return err
+		}
+		var done bool
+		var result error
+		err = cx.t.w.rt.do(func() {
+			err := f.stepBack(back)
+			if err == nil {
+				err = fn()
+			}
+			f.mu.Lock()
+			done, result = true, err
+			f.rest()
+		})
+		if err == nil {
+			return f.awaitDone(cx, anyway, &done, &result)
+		}
+		f.leavePlace(back)
+		if err := awaitRoom(cx); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitDone waits until done is set, which mu guards.
+func (f *File) awaitDone(cx *Context, anyway bool, done *bool, result *error) error {
+	poll := func(cx *Context) (int, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !*done {
+			return 0, f.pending(cx, waitsFile)
+		}
+		return 0, *result
+	}
+	if anyway {
+		_, err := awaitAnyway(cx, poll)
+		return err
+	}
+	_, err := f.await(cx, &f.src.wr, poll)
+	return err
+}
+
+// copyTo copies up to limit bytes from the position of f to that of out, both
+// files of the disk.
+func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err error) {
+	for written < limit && err == nil {
+		var n int64
+		step := min(copyStep, limit-written)
+		n, err = f.copyStepTo(cx, out, step)
+		written += n
+		if err == nil && n < step {
+			return written, nil
+		}
+	}
+	return written, err
+}
+
+// copyStepTo takes both positions, or none: two that copy in opposite
+// directions must not wait for each other.
+func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err error) {
+	var back, outBack int64
+	_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
+		if back, err = f.pollPlace(cx, "read"); err != nil {
+			return 0, err
+		}
+		if outBack, err = out.pollPlace(cx, "write"); err != nil {
+			f.leavePlace(back)
+		}
+		return 0, err
+	})
+	if err != nil {
+		out.leave(cx, &out.src.wr)
+		return 0, err
+	}
+	var done bool
+	var result error
+	err = cx.t.w.rt.do(func() {
+		err := f.stepBack(back)
+		if err == nil {
+			err = out.stepBack(outBack)
+		}
+		if err == nil {
+			n, err = copyFiles(out.os, f.os, step)
+		}
+		out.mu.Lock()
+		out.rest()
+		f.mu.Lock()
+		done, result = true, err
+		f.rest()
+	})
+	if err != nil {
+		f.leavePlace(back)
+		out.leavePlace(outBack)
+		if err := awaitRoom(cx); err != nil {
+			return 0, err
+		}
+		return f.copyStepTo(cx, out, step)
+	}
+	err = f.awaitDone(cx, true, &done, &result)
+	return n, err
+}
+
+// copyFiles copies up to step bytes. If it fails, from is behind what has been
+// written all the same.
+func copyFiles(to, from *os.File, step int64) (int64, error) {
+	at, err := from.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(to, io.LimitReader(from, step))
+	if err != nil {
+		from.Seek(at+n, io.SeekStart)
+	}
+	return n, err
+}

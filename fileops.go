@@ -1,0 +1,263 @@
+package async
+
+import (
+	"io/fs"
+	"os"
+)
+
+// Seek sets the position of the next Read or Write, as os.File.Seek does, and
+// returns it.
+func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
+	if f.polled {
+		return withFile(cx, f, "seek", false, func(o *os.File) (int64, error) { return o.Seek(offset, whence) })
+	}
+	var at int64
+	err := f.inPlace(cx, "seek", false, func() (err error) {
+		at, err = f.os.Seek(offset, whence)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return at, nil
+}
+
+// ReadAt reads len(p) bytes at off, as os.File.ReadAt does. It neither uses nor
+// changes the position, and any number of them run at the same time.
+func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
+	for {
+		part := p[n:min(len(p), n+bufferLarge)]
+		m, err := f.readPart(cx, part, off+int64(n))
+		n += m
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// readPart reads into a buffer of the pool's: p must not change anymore once
+// ReadAt has returned.
+func (f *File) readPart(cx *Context, p []byte, off int64) (int, error) {
+	type part struct {
+		buf []byte
+		n   int
+		err error
+	}
+	drop := func(r part) { returnBuffer(r.buf) }
+	r, err := withFileDrop(cx, f, "read", false, func(o *os.File) (part, error) {
+		buf := borrowBuffer(len(p))
+		n, err := o.ReadAt(buf[:len(p)], off)
+		return part{buf, n, err}, nil
+	}, drop)
+	if err != nil {
+		return 0, err
+	}
+	copy(p, r.buf[:r.n])
+	drop(r)
+	return r.n, r.err
+}
+
+// WriteAt writes p at off, as os.File.WriteAt does, with the exception that a
+// cancelled one may write part of p after it has returned. It neither uses nor changes the
+// position, and any number of them run at the same time.
+func (f *File) WriteAt(cx *Context, p []byte, off int64) (n int, err error) {
+	for {
+		part := p[n:min(len(p), n+bufferLarge)]
+		m, err := f.writePart(cx, part, off+int64(n))
+		n += m
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// writePart writes from a buffer of the pool's: p may change once WriteAt has
+// returned.
+func (f *File) writePart(cx *Context, p []byte, off int64) (int, error) {
+	type part struct {
+		n   int
+		err error
+	}
+	buf := borrowBuffer(len(p))
+	copy(buf, p)
+	r, err := withFile(cx, f, "write", true, func(o *os.File) (part, error) {
+		defer returnBuffer(buf)
+		n, err := o.WriteAt(buf[:len(p)], off)
+		return part{n, err}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+// Sync waits until everything written so far is on the disk, as os.File.Sync
+// does.
+func (f *File) Sync(cx *Context) error {
+	return withFileErr(cx, f, "sync", false, (*os.File).Sync)
+}
+
+// Datasync is Sync for the data and what is needed to read it, and not for the
+// time of its change. Systems that do not have it do what Sync does.
+func (f *File) Datasync(cx *Context) error {
+	return withFileErr(cx, f, "datasync", false, datasync)
+}
+
+// Truncate changes the size of the file, and not the position.
+func (f *File) Truncate(cx *Context, size int64) error {
+	return withFileErr(cx, f, "truncate", true, func(o *os.File) error { return o.Truncate(size) })
+}
+
+// Stat describes the file.
+func (f *File) Stat(cx *Context) (fs.FileInfo, error) {
+	return withFile(cx, f, "stat", false, (*os.File).Stat)
+}
+
+// Chmod changes the mode of the file.
+func (f *File) Chmod(cx *Context, mode fs.FileMode) error {
+	return withFileErr(cx, f, "chmod", false, func(o *os.File) error { return o.Chmod(mode) })
+}
+
+// Chown changes the owner and the group of the file.
+func (f *File) Chown(cx *Context, uid, gid int) error {
+	return withFileErr(cx, f, "chown", false, func(o *os.File) error { return o.Chown(uid, gid) })
+}
+
+// ReadDir returns the next n entries of a directory, or all that are left if n
+// is not positive, as os.File.ReadDir does.
+func (f *File) ReadDir(cx *Context, n int) ([]fs.DirEntry, error) {
+	return withFile(cx, f, "readdir", false, func(o *os.File) ([]fs.DirEntry, error) { return o.ReadDir(n) })
+}
+
+// withFile has the pool do fn once all data has been written that was accepted
+// before. edit says that fn changes what the file contains.
+func withFile[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error)) (T, error) {
+	return withFileDrop(cx, f, op, edit, fn, nil)
+}
+
+func withFileErr(cx *Context, f *File, op string, edit bool, fn func(*os.File) error) error {
+	_, err := withFile(cx, f, op, edit, func(o *os.File) (None, error) { return None{}, fn(o) })
+	return err
+}
+
+// withFileDrop is withFile for a result that must be given back.
+func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error), drop func(T)) (v T, err error) {
+	if err := f.settle(cx, op); err != nil {
+		return v, err
+	}
+	if f.polled {
+		return inPool(cx, func() (T, error) { return withOSFile(f, op, fn) }, drop)
+	}
+	if !edit {
+		return inPool(cx, func() (T, error) { return fn(f.os) }, drop)
+	}
+	f.edited()
+	return inPool(cx, func() (T, error) {
+		defer f.edited()
+		return fn(f.os)
+	}, drop)
+}
+
+// edited notes that what was read ahead is not what the file contains. It is
+// called before a change, for reads that begin after that, and after it, for
+// those that began before.
+func (f *File) edited() {
+	f.mu.Lock()
+	f.edits++
+	f.forget()
+	f.mu.Unlock()
+}
+
+// withOSFile does fn with an os.File of a descriptor that can be polled.
+func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, err error) {
+	fd := -1
+	err = f.src.control(func(raw int) (err error) {
+		fd, err = dupFd(raw)
+		return err
+	})
+	if err != nil {
+		return v, f.wrap(op, err)
+	}
+	o := os.NewFile(uintptr(fd), f.name)
+	defer o.Close()
+	return fn(o)
+}
+
+// Close closes the file, after all data has been written that was accepted. It
+// returns the error of a write that failed, also if a call has reported it
+// already, or of the closing. Whoever uses the file gets os.ErrClosed, and so does
+// a second Close.
+//
+// If cx is cancelled Close does not wait and returns cx.Err(), and the file is
+// closed all the same; if that fails, the error goes to Config.Unhandled.
+func (f *File) Close(cx *Context) error {
+	h, err := f.beginClose(cx)
+	if err != nil || h == nil {
+		return err
+	}
+	_, err = h.Await(cx)
+	return err
+}
+
+// CloseFuture is Close for those who poll: the file is being closed from the
+// call on, and the future is that of the result. Giving it up changes nothing.
+func (f *File) CloseFuture(cx *Context) Future[None] {
+	h, err := f.beginClose(cx)
+	switch {
+	case err != nil:
+		return Failed[None](err)
+	case h == nil:
+		return Ready(None{})
+	}
+	return PollFunc(h.Poll)
+}
+
+// beginClose returns the call that closes a file of the disk. Other files are
+// closed when it returns.
+func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
+	cx.here()
+	if f.polled {
+		return nil, f.wrap("close", f.src.close())
+	}
+	f.mu.Lock()
+	if f.closed {
+		defer f.mu.Unlock()
+		return nil, f.trouble("close")
+	}
+	f.closed = true
+	f.now.drop()
+	f.next.drop()
+	f.mu.Unlock()
+
+	rt := cx.t.w.rt
+	c := newCall(rt, func() (None, error) { return None{}, f.closeNow() })
+	if h := rt.cfg.Hooks.TaskStart; h != nil {
+		h(c.ident())
+	}
+	now := func() { c.poll(nil) }
+	f.mu.Lock()
+	idle := f.use == fileIdle
+	if !idle {
+		f.closing = now
+	}
+	f.mu.Unlock()
+	f.changed.fire(nil)
+	if f.gate != nil {
+		f.gate.close()
+	}
+	if idle && rt.do(now) != nil {
+		go now()
+	}
+	return &c.JoinHandle, nil
+}
+
+// closeNow is called when nobody uses the position anymore.
+func (f *File) closeNow() error {
+	err := f.os.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.writeFail != nil {
+		return f.writeFail
+	}
+	return err
+}

@@ -1,0 +1,264 @@
+package async
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+// The functions of package os that touch the disk, under their names and with
+// their results, each in one call of the runtime's pool. If cx is cancelled
+// before the call has begun nothing has happened; if later, the call goes on
+// and its result is lost, files that it has opened are closed, and the error
+// is cx.Err() as it is.
+
+// Open opens the named file for reading, as os.Open does.
+func Open(cx *Context, name string) (*File, error) { return OpenFile(cx, name, os.O_RDONLY, 0) }
+
+// Create creates or truncates the named file, as os.Create does.
+func Create(cx *Context, name string) (*File, error) {
+	return OpenFile(cx, name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
+}
+
+// OpenFile opens the named file as os.OpenFile does. A FIFO makes its call wait
+// in the pool until the other end is open, too.
+//
+// Like all functions of package os here it has the pool of blocking calls do it, and
+// waits. If cx is cancelled before the call has begun nothing happens; if later,
+// the call goes on, its result is dropped (a file that it has opened is closed),
+// and the error is cx.Err().
+func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
+	return openInPool(cx, func() (*os.File, error) { return os.OpenFile(name, flag, perm) })
+}
+
+// CreateTemp creates a new temporary file, as os.CreateTemp does.
+func CreateTemp(cx *Context, dir, pattern string) (*File, error) {
+	return openInPool(cx, func() (*os.File, error) { return os.CreateTemp(dir, pattern) })
+}
+
+func openInPool(cx *Context, open func() (*os.File, error)) (*File, error) {
+	return inPool(cx, func() (*File, error) {
+		o, err := open()
+		if err != nil {
+			return nil, err
+		}
+		f, err := newFile(o, true)
+		if err != nil {
+			o.Close()
+		}
+		return f, err
+	}, (*File).discard)
+}
+
+// discard closes a file that nobody has got to see.
+func (f *File) discard() {
+	if f.polled {
+		f.src.close()
+	} else {
+		f.os.Close()
+	}
+}
+
+// ReadFile returns what the named file contains, as os.ReadFile does.
+func ReadFile(cx *Context, name string) ([]byte, error) {
+	return inPool(cx, func() ([]byte, error) { return os.ReadFile(name) }, nil)
+}
+
+// WriteFile writes data to the named file, as os.WriteFile does. It works on a
+// copy, so that data may change even if WriteFile was cancelled and goes on.
+func WriteFile(cx *Context, name string, data []byte, perm fs.FileMode) error {
+	data = append([]byte(nil), data...)
+	return errInPool(cx, func() error { return os.WriteFile(name, data, perm) })
+}
+
+// ReadDir returns the entries of the named directory, as os.ReadDir does.
+func ReadDir(cx *Context, name string) ([]fs.DirEntry, error) {
+	type some struct {
+		entries []fs.DirEntry
+		err     error
+	}
+	s, err := inPool(cx, func() (s some, _ error) { // which may have both
+		s.entries, s.err = os.ReadDir(name)
+		return s, nil
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.entries, s.err
+}
+
+// Mkdir creates a directory, as os.Mkdir does.
+func Mkdir(cx *Context, name string, perm fs.FileMode) error {
+	return errInPool(cx, func() error { return os.Mkdir(name, perm) })
+}
+
+// MkdirAll creates a directory and those above it, as os.MkdirAll does.
+func MkdirAll(cx *Context, path string, perm fs.FileMode) error {
+	return errInPool(cx, func() error { return os.MkdirAll(path, perm) })
+}
+
+// MkdirTemp creates a new temporary directory, as os.MkdirTemp does.
+func MkdirTemp(cx *Context, dir, pattern string) (string, error) {
+	return inPool(cx, func() (string, error) { return os.MkdirTemp(dir, pattern) }, nil)
+}
+
+// Remove removes a file or an empty directory, as os.Remove does.
+func Remove(cx *Context, name string) error {
+	return errInPool(cx, func() error { return os.Remove(name) })
+}
+
+// RemoveAll removes path and everything below it, as os.RemoveAll does.
+func RemoveAll(cx *Context, path string) error {
+	return errInPool(cx, func() error { return os.RemoveAll(path) })
+}
+
+// Rename renames a file, as os.Rename does.
+func Rename(cx *Context, oldpath, newpath string) error {
+	return errInPool(cx, func() error { return os.Rename(oldpath, newpath) })
+}
+
+// Link creates a hard link, as os.Link does.
+func Link(cx *Context, oldname, newname string) error {
+	return errInPool(cx, func() error { return os.Link(oldname, newname) })
+}
+
+// Symlink creates a symbolic link, as os.Symlink does.
+func Symlink(cx *Context, oldname, newname string) error {
+	return errInPool(cx, func() error { return os.Symlink(oldname, newname) })
+}
+
+// Readlink returns where a symbolic link leads, as os.Readlink does.
+func Readlink(cx *Context, name string) (string, error) {
+	return inPool(cx, func() (string, error) { return os.Readlink(name) }, nil)
+}
+
+// Stat describes a file, as os.Stat does.
+func Stat(cx *Context, name string) (fs.FileInfo, error) {
+	return inPool(cx, func() (fs.FileInfo, error) { return os.Stat(name) }, nil)
+}
+
+// Lstat is Stat for a symbolic link itself, as os.Lstat is.
+func Lstat(cx *Context, name string) (fs.FileInfo, error) {
+	return inPool(cx, func() (fs.FileInfo, error) { return os.Lstat(name) }, nil)
+}
+
+// Chmod changes the mode of a file, as os.Chmod does.
+func Chmod(cx *Context, name string, mode fs.FileMode) error {
+	return errInPool(cx, func() error { return os.Chmod(name, mode) })
+}
+
+// Chown changes the owner and the group of a file, as os.Chown does.
+func Chown(cx *Context, name string, uid, gid int) error {
+	return errInPool(cx, func() error { return os.Chown(name, uid, gid) })
+}
+
+// Lchown is Chown for a symbolic link itself, as os.Lchown is.
+func Lchown(cx *Context, name string, uid, gid int) error {
+	return errInPool(cx, func() error { return os.Lchown(name, uid, gid) })
+}
+
+// Chtimes changes the times of access and of change of a file, as os.Chtimes
+// does.
+func Chtimes(cx *Context, name string, atime, mtime time.Time) error {
+	return errInPool(cx, func() error { return os.Chtimes(name, atime, mtime) })
+}
+
+// Truncate changes the size of a file, as os.Truncate does.
+func Truncate(cx *Context, name string, size int64) error {
+	return errInPool(cx, func() error { return os.Truncate(name, size) })
+}
+
+// CopyFS copies fsys into a directory, as os.CopyFS does.
+func CopyFS(cx *Context, dir string, fsys fs.FS) error {
+	return errInPool(cx, func() error { return os.CopyFS(dir, fsys) })
+}
+
+// EvalSymlinks returns path without symbolic links, as filepath.EvalSymlinks
+// does.
+func EvalSymlinks(cx *Context, path string) (string, error) {
+	return inPool(cx, func() (string, error) { return filepath.EvalSymlinks(path) }, nil)
+}
+
+// CopyFile copies the contents of the file src to dst, which is created with the
+// permissions of src or truncated, and returns how many bytes it has copied. The
+// kernel does it where it can. If cx is cancelled the copying ends soon, and
+// leaves part of the file.
+func CopyFile(cx *Context, dst, src string) (written int64, err error) {
+	var over atomic.Bool
+	defer over.Store(true)
+	return inPool(cx, func() (int64, error) { return copyFile(dst, src, &over) }, nil)
+}
+
+func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
+	from, err := os.Open(src)
+	if err != nil {
+		return 0, err
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if there, err := os.Stat(dst); err == nil && os.SameFile(info, there) {
+		return 0, &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist} // it would be emptied
+	}
+	to, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, info.Mode().Perm())
+	if err != nil {
+		return 0, err
+	}
+	for n := int64(copyStep); n == copyStep && err == nil && !over.Load(); {
+		n, err = io.Copy(to, io.LimitReader(from, copyStep))
+		written += n
+	}
+	if cerr := to.Close(); err == nil {
+		err = cerr
+	}
+	return written, err
+}
+
+// WalkDir calls fn for root and everything below it, as filepath.WalkDir does.
+// Directories are read in the pool, one after the other; fn runs in the calling
+// task, and may wait. If cx is cancelled, fn gets cx.Err() for the directory
+// that would be next.
+func WalkDir(cx *Context, root string, fn fs.WalkDirFunc) error {
+	info, err := Lstat(cx, root)
+	if err != nil {
+		err = fn(root, nil, err)
+	} else {
+		err = walkDir(cx, root, fs.FileInfoToDirEntry(info), fn)
+	}
+	if err == fs.SkipDir || err == fs.SkipAll {
+		return nil
+	}
+	return err
+}
+
+func walkDir(cx *Context, path string, d fs.DirEntry, fn fs.WalkDirFunc) error {
+	if err := fn(path, d, nil); err != nil || !d.IsDir() {
+		if err == fs.SkipDir && d.IsDir() {
+			err = nil
+		}
+		return err
+	}
+	entries, err := ReadDir(cx, path)
+	if err != nil {
+		if err = fn(path, d, err); err != nil {
+			if err == fs.SkipDir {
+				err = nil
+			}
+			return err
+		}
+	}
+	for _, e := range entries {
+		if err := walkDir(cx, filepath.Join(path, e.Name()), e, fn); err != nil {
+			if err == fs.SkipDir {
+				break
+			}
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package async
+
+import (
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// splicePipe is where data rests between two descriptors while Copy splices.
+// It holds data only between a splice in and the splices out that follow: while
+// Copy waits for its source it holds no pipe, so that idle connections of a
+// proxy cost none.
+type splicePipe struct {
+	r, w int
+	size int // how much it holds at most
+	n    int // how much is in it
+}
+
+// splicePipeSize is what a pipe is asked to hold. The default of the kernel,
+// 64 KiB, makes a copy between connections of one machine a quarter slower.
+const splicePipeSize = 256 << 10
+
+// splicePipes keeps a runtime's empty pipes, a few of them.
+type splicePipes struct {
+	mu     sync.Mutex
+	free   [8]*splicePipe
+	n      int
+	closed bool
+}
+
+func (s *splicePipes) take() (*splicePipe, error) {
+	s.mu.Lock()
+	if s.n > 0 {
+		s.n--
+		p := s.free[s.n]
+		s.mu.Unlock()
+		return p, nil
+	}
+	s.mu.Unlock()
+	var fds [2]int
+	if err := openPipe(&fds); err != nil {
+		return nil, err
+	}
+	p := &splicePipe{r: fds[0], w: fds[1], size: 4096} // the least that there is
+	n, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, splicePipeSize)
+	if err != nil { // a user's limit
+		n, err = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
+	}
+	if err == nil {
+		p.size = n
+	}
+	return p, nil
+}
+
+// put takes a pipe back. One with data in it is of no use to others.
+func (s *splicePipes) put(p *splicePipe) {
+	s.mu.Lock()
+	kept := p.n == 0 && !s.closed && s.n < len(s.free)
+	if kept {
+		s.free[s.n] = p
+		s.n++
+	}
+	s.mu.Unlock()
+	if !kept {
+		p.close()
+	}
+}
+
+// close is called at the runtime's end.
+func (s *splicePipes) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, p := range s.free[:s.n] {
+		p.close()
+	}
+	s.n = 0
+}
+
+func (p *splicePipe) close() {
+	unix.Close(p.r)
+	unix.Close(p.w)
+}
+
+// rest takes out what is in the pipe.
+func (p *splicePipe) rest() []byte {
+	buf := make([]byte, p.n)
+	for n := 0; p.n > 0; {
+		m, err := unix.Read(p.r, buf[n:])
+		if m <= 0 && err != unix.EINTR {
+			return buf[:n]
+		}
+		n, p.n = n+max(m, 0), p.n-max(m, 0)
+	}
+	return buf
+}
+
+const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
+
+// spliceCopy copies from a connection or pipe to another by way of a pipe.
+func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, err error) {
+	pipes := &cx.t.w.rt.pipes
+	for written < limit {
+		p, err := from.spliceIn(cx, pipes, limit-written)
+		switch {
+		case err == io.EOF:
+			return written, nil
+		case err == unix.EINVAL, err == unix.ENOSYS, err == errNotInKernel:
+			return written, errNotInKernel
+		case err != nil:
+			return written, from.wrap("splice", err)
+		}
+		n, err := to.spliceOut(cx, p)
+		written += n
+		if err == nil {
+			pipes.put(p)
+			continue
+		}
+		left := p.rest()
+		pipes.put(p)
+		if err == unix.EINVAL { // the destination is not of a kind that can be spliced to
+			n, err := writeAll(cx, to, left)
+			written += int64(n)
+			if err == nil {
+				return written, errNotInKernel
+			}
+			return written, unwritten(left[n:], err)
+		}
+		return written, unwritten(left, to.wrap("splice", err))
+	}
+	return written, nil
+}
+
+// spliceIn waits until there is something to read, and takes it into a pipe.
+func (e kernelEnd) spliceIn(cx *Context, pipes *splicePipes, limit int64) (p *splicePipe, err error) {
+	n, err := e.attempt(cx, &e.src.rd, func(fd int) (int, bool, error) {
+		if p == nil {
+			if p, err = pipes.take(); err != nil {
+				return 0, false, errNotInKernel // no descriptors left: it can be done without
+			}
+		}
+		n, err := splice(fd, p.w, min(int64(p.size), limit))
+		if n == 0 && err == nil {
+			err = io.EOF
+		}
+		if err != nil && err != unix.EINTR {
+			pipes.put(p)
+			p = nil
+		}
+		return n, false, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.n = n
+	return p, nil
+}
+
+// spliceOut writes all that is in the pipe.
+func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err error) {
+	for p.n > 0 {
+		n, err := e.attempt(cx, &e.src.wr, func(fd int) (int, bool, error) {
+			n, err := splice(p.r, fd, int64(p.n))
+			return n, false, err
+		})
+		p.n -= n
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// splice is the system call; its result has another type on some processors.
+func splice(from, to int, n int64) (int, error) {
+	m, err := unix.Splice(from, nil, to, nil, int(n), spliceFlags)
+	return int(m), err
+}
+
+// writeAll writes p to a destination that cannot be spliced to.
+func writeAll(cx *Context, to kernelEnd, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
+			m, err := unix.Write(fd, p[n:])
+			return m, false, err
+		})
+		n += m
+	}
+	return n, to.wrap("write", err)
+}
+
+// sendfileCopy copies from a file of the disk to a connection or a pipe. The
+// disk may have to be waited for, so the pool does it, for as long as there is
+// room at the destination; the task waits for room.
+func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written int64, err error) {
+	for written < limit {
+		_, err := to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
+			return 0, false, readyNow(fd, unix.POLLOUT)
+		})
+		if err != nil {
+			return written, to.wrap("sendfile", err)
+		}
+		var sent int64
+		var failed error
+		err = file.inPlace(cx, "read", true, func() error {
+			failed = to.src.control(func(out int) (err error) {
+				sent, err = file.sendTo(out, min(copyStep, limit-written))
+				return err
+			})
+			return nil
+		})
+		written += sent
+		switch {
+		case err != nil:
+			return written, err
+		case failed == io.EOF:
+			return written, nil
+		case failed == unix.EINVAL, failed == unix.ENOSYS, failed == unix.EOPNOTSUPP:
+			return written, errNotInKernel
+		case failed != nil && failed != unix.EAGAIN:
+			return written, to.wrap("sendfile", failed)
+		}
+	}
+	return written, nil
+}
+
+// sendTo sends up to n bytes from the file's position, until the destination
+// is full. The caller has the position.
+func (f *File) sendTo(out int, n int64) (sent int64, err error) {
+	conn, err := f.os.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := conn.Control(func(in uintptr) {
+		for sent < n && err == nil {
+			var m int
+			m, err = unix.Sendfile(out, int(in), nil, int(n-sent))
+			sent += int64(max(m, 0))
+			switch {
+			case err == unix.EINTR:
+				err = nil
+			case m == 0 && err == nil:
+				err = io.EOF
+			}
+		}
+	})
+	if cerr != nil {
+		return sent, cerr
+	}
+	return sent, err
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package async
+
+func spliceCopy(*Context, kernelEnd, kernelEnd, int64) (int64, error) { return 0, errNotInKernel }
+
+func sendfileCopy(*Context, kernelEnd, *File, int64) (int64, error) { return 0, errNotInKernel }
+
+// splicePipes is nothing where nothing is spliced.
+type splicePipes struct{}
+
+func (*splicePipes) close() {}

@@ -1,0 +1,243 @@
+package async
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// stdPipe returns a standard stream that is one end of a pipe of blocking
+// descriptors, as a shell makes them.
+func stdPipe(t *testing.T, reading bool) (*File, *os.File) {
+	t.Helper()
+	var fds [2]int
+	require.NoError(t, unix.Pipe(fds[:]))
+	r, w := os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
+	ours, other := r, w
+	if !reading {
+		ours, other = w, r
+	}
+	t.Cleanup(func() { other.Close() })
+	return stdFile(ours), other
+}
+
+func nonblocking(t *testing.T, f *os.File) bool {
+	t.Helper()
+	conn, err := f.SyscallConn()
+	require.NoError(t, err)
+	var flags int
+	require.NoError(t, conn.Control(func(fd uintptr) { flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0) }))
+	require.NoError(t, err)
+	return flags&unix.O_NONBLOCK != 0
+}
+
+// A read that waits for input has no thread, takes no more than it asks for, and
+// loses nothing when it is given up; the descriptor stays as it was.
+func TestStdin(t *testing.T) {
+	rt := fileRuntime(t)
+	in, out := stdPipe(t, true)
+	read := func(cx *Context) (string, error) {
+		p := make([]byte, 3)
+		n, err := in.Read(cx, p)
+		return string(p[:n]), err
+	}
+	h := Spawn(rt, read)
+	eventually(t, func() bool { return waiting(h) })
+	running, _, _, _ := rt.calls.count()
+	require.Zero(t, running)
+	require.False(t, nonblocking(t, in.os))
+	h.Cancel()
+	_, err := join(t, h)
+	require.Equal(t, context.Canceled, err)
+
+	h = Spawn(rt, read)
+	eventually(t, func() bool { return waiting(h) })
+	_, err = out.WriteString("abcdef")
+	require.NoError(t, err)
+	s, err := join(t, h)
+	require.NoError(t, err)
+	require.Equal(t, "abc", s)
+	p := make([]byte, 10)
+	n, err := in.os.Read(p) // somebody else who reads it too
+	require.NoError(t, err)
+	require.Equal(t, "def", string(p[:n]))
+
+	closed := Spawn(rt, read)
+	eventually(t, func() bool { return waiting(closed) })
+	inBlockOn(t, rt, in.Close)
+	_, err = join(t, closed)
+	require.ErrorIs(t, err, os.ErrClosed)
+}
+
+// The streams outlive runtimes.
+func TestStdinNextRuntime(t *testing.T) {
+	in, out := stdPipe(t, true)
+	for range 3 {
+		rt, err := New(Config{Workers: 1})
+		require.NoError(t, err)
+		h := Spawn(rt, func(cx *Context) (string, error) {
+			p := make([]byte, 1)
+			n, err := in.Read(cx, p)
+			return string(p[:n]), err
+		})
+		eventually(t, func() bool { return waiting(h) })
+		_, err = out.WriteString("x")
+		require.NoError(t, err)
+		s, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, "x", s)
+		require.NoError(t, rt.Shutdown(context.Background()))
+	}
+	rt := newTestRuntime(t, Config{Workers: 1})
+	out.Close()
+	inBlockOn(t, rt, func(cx *Context) error {
+		_, err := in.Read(cx, make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		return in.Close(cx)
+	})
+}
+
+// Input that is not there for the asking of the reactor is the pool's to wait for.
+func TestStdinFile(t *testing.T) {
+	rt := fileRuntime(t)
+	name := t.TempDir() + "/in"
+	require.NoError(t, os.WriteFile(name, []byte("one\ntwo\n"), 0o600))
+	o, err := os.Open(name)
+	require.NoError(t, err)
+	in := stdFile(o)
+	inBlockOn(t, rt, func(cx *Context) error {
+		lines := bufio.NewScanner(in.WithContext(cx))
+		var got []string
+		for lines.Scan() {
+			got = append(got, lines.Text())
+		}
+		require.Equal(t, []string{"one", "two"}, got)
+		return in.Close(cx)
+	})
+}
+
+// Write returns when the data is there, also if there is no room at first.
+func TestStdout(t *testing.T) {
+	rt := fileRuntime(t)
+	out, in := stdPipe(t, false)
+	inBlockOn(t, rt, func(cx *Context) error {
+		n, err := out.WriteString(cx, "at once")
+		require.NoError(t, err)
+		require.Equal(t, 7, n)
+		p := make([]byte, 100)
+		n, err = in.Read(p)
+		require.NoError(t, err)
+		require.Equal(t, "at once", string(p[:n]))
+		return nil
+	})
+	require.False(t, nonblocking(t, out.os))
+	h := Go(rt, func(cx *Context) error { _, err := out.Write(cx, pattern(1<<20)); return err })
+	eventually(t, func() bool { return waiting(h) })
+	got := make([]byte, 1<<20)
+	_, err := io.ReadFull(in, got)
+	require.NoError(t, err)
+	require.Equal(t, pattern(1<<20), got)
+	_, err = join(t, h)
+	require.NoError(t, err)
+
+	// One that is given up goes on.
+	var n int
+	h = Go(rt, func(cx *Context) (err error) { n, err = out.Write(cx, pattern(bufferLarge)); return err })
+	eventually(t, func() bool { return waiting(h) })
+	h.Cancel()
+	_, err = join(t, h)
+	require.Equal(t, context.Canceled, err)
+	_, err = io.ReadFull(in, got[:n])
+	require.NoError(t, err)
+	require.Equal(t, pattern(n), got[:n])
+
+	in.Close()
+	inBlockOn(t, rt, func(cx *Context) error {
+		n, err := out.WriteString(cx, "nobody") // not descriptor 1 or 2
+		require.ErrorIs(t, err, syscall.EPIPE)
+		require.Zero(t, n)
+		require.ErrorIs(t, out.Close(cx), syscall.EPIPE)
+		return nil
+	})
+}
+
+// The descriptors 0, 1 and 2 themselves, in another process.
+func TestStdStreams(t *testing.T) {
+	if inChild(t) {
+		err := Run(func(cx *Context) error {
+			line, err := bufio.NewReader(Stdin.WithContext(cx)).ReadString('\n')
+			if err == nil {
+				_, err = Stdout.WriteString(cx, "got "+line)
+			}
+			if err == nil {
+				_, err = Stderr.WriteString(cx, "and said so\n")
+			}
+			return err
+		})
+		if err != nil {
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
+	cmd := child(t)
+	cmd.Stdin = strings.NewReader("a line\nmore")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, "got a line\n", string(out))
+	require.Contains(t, stderr.String(), "and said so\n")
+}
+
+// Who writes to a standard output that nobody reads dies of SIGPIPE, unless it
+// asks for the signal.
+func TestStdoutNobodyReads(t *testing.T) {
+	const survive = "ASYNC_TEST_SURVIVE"
+	if inChild(t) {
+		if os.Getenv(survive) != "" {
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+		}
+		err := Run(func(cx *Context) error {
+			_, err := Stdout.WriteString(cx, "x")
+			return err
+		})
+		switch {
+		case errors.Is(err, syscall.EPIPE):
+			os.Exit(3)
+		case err != nil:
+			os.Exit(4)
+		}
+		os.Exit(0)
+	}
+	for _, env := range []string{"", survive + "=1"} {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		r.Close()
+		cmd := child(t, env)
+		cmd.Stdout = w
+		err = cmd.Run()
+		w.Close()
+		require.Error(t, err)
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if env == "" {
+			require.Equal(t, syscall.SIGPIPE, status.Signal())
+		} else {
+			require.Equal(t, 3, status.ExitStatus())
+		}
+	}
+	// A standard output that is closed when the program starts is the null
+	// device: Go's runtime sees to that.
+	cmd := child(t)
+	shell := *cmd
+	shell.Path, shell.Args = "/bin/sh", append([]string{"sh", "-c", `exec "$0" "$@" >&-`, cmd.Path}, cmd.Args[1:]...)
+	require.NoError(t, shell.Run())
+}
