@@ -415,3 +415,23 @@ func TestDetailsAreReadByAnybody(t *testing.T) {
 	_, err := join(t, h)
 	require.NoError(t, err)
 }
+
+// A worker that gets stuck is watched also if it was the only one whose sleep had
+// a limit, because of a timer.
+func TestStuckAfterABoundedSleep(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	sleeper := Go(pinned(rt, 0), func(cx *Context) error { return Sleep(cx, time.Hour) })
+	eventually(t, func() bool { return waiting(sleeper) && rt.resting.Load() == 1 && rt.workers[0].asleep.Load() })
+	release, spawned := make(chan struct{}), make(chan *JoinHandle[int], 1)
+	stuck := Go(pinned(rt, 0), func(cx *Context) error {
+		spawned <- SpawnFuture(cx, Ready(1))
+		<-release
+		return nil
+	})
+	v, err := join(t, receive(t, spawned))
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	close(release)
+	_, err = join(t, stuck)
+	require.NoError(t, err)
+}

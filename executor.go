@@ -604,17 +604,40 @@ func (w *worker) rest() {
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)
+		if w.rt.othersBusy(w) {
+			// One has woken up meanwhile, and has not seen that this one would
+			// not look after it.
+			w.rt.resting.Add(-1)
+			timeout = watchEvery
+		}
 	}
 	events := w.reactor.wait(timeout, keep)
 	w.asleep.Store(false)
-	if timeout < 0 && int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
-		w.rt.help(w) // all have slept: one other should watch this one, lest it get stuck
-		w.rt.watch.awake()
-	}
 	w.looked = nanos()
+	w.awoken(timeout, len(events) > 0)
 	w.reactor.dispatch(w, events)
 	if w.quiet++; len(events) > 0 {
 		w.quiet, w.worked = 0, w.looked
+	}
+}
+
+// awoken is called after a wait. If there is something to do here, and all others
+// sleep without a limit, one of them must watch this worker, lest it get stuck.
+// Others that sleep with a limit will look by themselves.
+func (w *worker) awoken(timeout time.Duration, events bool) {
+	if timeout < 0 {
+		if int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
+			w.rt.help(w)
+			w.rt.watch.awake()
+		}
+		return
+	}
+	if int(w.rt.resting.Load()) < len(w.rt.workers)-1 {
+		return
+	}
+	at, ok := w.timers.next()
+	if events || w.inbox.Load() != nil || ok && at <= w.looked {
+		w.rt.help(w)
 	}
 }
 
