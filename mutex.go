@@ -30,11 +30,6 @@ const (
 	mutexTries = 4
 )
 
-// lockSpins is how often a mutex that is held, and that nobody waits for, is
-// looked at again before a place in the list is taken: for about as long as a
-// few assignments take.
-const lockSpins = 30
-
 // mutexState is the word that says who has a Mutex and who wants it.
 type mutexState struct{ bits atomic.Uint32 }
 
@@ -170,7 +165,6 @@ func (s *mutexState) drop() (call, promised bool) {
 }
 
 func (s *mutexState) locked() bool { return s.bits.Load()&mutexLocked != 0 }
-func (s *mutexState) wanted() bool { return s.bits.Load()&mutexWanted != 0 }
 
 // Lock waits until the mutex is free and locks it. It fails only if cx is
 // cancelled, with cx.Err(), and has then not locked it; nothing is lost but the
@@ -186,24 +180,11 @@ func (m *Mutex) lockSlow(cx *Context) error {
 	if err := cx.mustAwait(); err != nil {
 		return err
 	}
-	if m.spin() {
+	if m.state.take() {
 		return nil
 	}
 	_, err := Await(cx, m.LockFuture())
 	return err
-}
-
-// spin tries to lock the mutex without a place in the list.
-func (m *Mutex) spin() bool {
-	for range lockSpins {
-		if m.state.take() {
-			return true
-		}
-		if m.state.wanted() {
-			break
-		}
-	}
-	return false
 }
 
 // TryLock locks the mutex if it is free, and reports whether it has.
@@ -216,7 +197,7 @@ func (m *Mutex) LockBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if m.spin() {
+	if m.state.take() {
 		return nil
 	}
 	_, err := waitBlocking(ctx, m.LockFuture())

@@ -136,21 +136,11 @@ func (rw *RWMutex) rlockSlow(cx *Context) error {
 	if err := cx.mustAwait(); err != nil {
 		return err
 	}
-	if rw.rspin() {
+	if rw.state.enter() {
 		return nil
 	}
 	_, err := Await(cx, rw.RLockFuture())
 	return err
-}
-
-// rspin tries for as long as an undisturbed writer needs for a few assignments.
-func (rw *RWMutex) rspin() bool {
-	for range lockSpins {
-		if rw.state.enter() {
-			return true
-		}
-	}
-	return false
 }
 
 // TryRLock locks for reading if no writer holds the lock or waits for readers to
@@ -164,7 +154,7 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if rw.rspin() {
+	if rw.state.enter() {
 		return nil
 	}
 	_, err := waitBlocking(ctx, rw.RLockFuture())

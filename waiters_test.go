@@ -591,9 +591,8 @@ func TestWaitersUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
 	var m Mutex
-	c := NewCond(new(Mutex))
 	m.TryLock()
-	var locked atomic.Bool
+	held := false
 	stubborn := Go(rt, func(cx *Context) error {
 		for m.Lock(cx) != nil { // does not heed cancellation
 			Yield(cx)
@@ -601,29 +600,64 @@ func TestWaitersUnwound(t *testing.T) {
 		return nil
 	})
 	waits := Go(rt, func(cx *Context) error {
-		c.L.Lock(cx)
-		defer func() {
-			locked.Store(c.L.state.locked())
-			c.L.Unlock()
-		}()
 		m.lockRegardless(cx)
 		return nil
 	})
 	inCond := Go(rt, func(cx *Context) error {
-		l := NewCond(new(Mutex))
-		l.L.Lock(cx)
-		defer l.L.Unlock() // panics if it is not locked
+		c := NewCond(new(Mutex))
+		c.L.Lock(cx)
+		defer func() {
+			held = c.L.state.locked()
+			c.L.Unlock()
+		}()
 		for {
-			l.Wait(cx)
+			c.Wait(cx)
 		}
 	})
 	eventually(t, func() bool { return waiting(stubborn) && waiting(waits) && waiting(inCond) })
 	require.Error(t, rt.Shutdown(ended()))
-	_, err = join(t, inCond)
-	require.Equal(t, ErrShutdown, err)
-	require.True(t, locked.Load())
+	for _, h := range []*JoinHandle[None]{stubborn, waits, inCond} {
+		_, err = join(t, h)
+		require.Equal(t, ErrShutdown, err)
+	}
+	require.True(t, held, "Wait leaves its Mutex locked for deferred calls")
+	require.Zero(t, m.list.count())
 	m.Unlock()
 	require.NoError(t, m.LockBlocking(t.Context()))
+}
+
+// bomb is a probe that panics when it is polled.
+type bomb struct{ *probe }
+
+func (b bomb) Poll(*Context) (int, error) { panic("oh") }
+
+// Await gives up what it waits for also if it does not return, and only what it
+// has not finished.
+func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
+	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
+	require.NoError(t, err)
+	var panicked, finished, unwound probe
+	finished.resolve(nil)
+	_, err = join(t, Go(rt, func(cx *Context) error {
+		Await(cx, &finished)
+		return second(Await(cx, Future[int](bomb{&panicked})))
+	}))
+	require.ErrorContains(t, err, "oh")
+	require.EqualValues(t, 1, panicked.cancels.Load())
+	require.Zero(t, finished.cancels.Load())
+
+	begun := int32(0)
+	stubborn := Go(rt, func(cx *Context) error {
+		for {
+			begun++
+			Await(cx, &unwound) // does not heed cancellation
+		}
+	})
+	eventually(t, func() bool { return waiting(stubborn) })
+	require.Error(t, rt.Shutdown(ended()))
+	_, err = join(t, stubborn)
+	require.Equal(t, ErrShutdown, err)
+	require.Equal(t, begun, unwound.cancels.Load())
 }
 
 // What holds a lock and panics, or is cancelled, leaves it locked unless it has
