@@ -56,13 +56,11 @@ func NewSourceOf(c syscall.Conn) (*Source, error) {
 		fd     int
 		failed error
 	)
-	if err := raw.Control(func(own uintptr) {
-		fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
-	}); err != nil {
+	if err := raw.Control(func(own uintptr) { fd, failed = duplicate(int(own)) }); err != nil {
 		return nil, err
 	}
 	if failed != nil {
-		return nil, os.NewSyscallError("fcntl", failed)
+		return nil, failed
 	}
 	s, err := NewSource(fd)
 	if err != nil {

@@ -167,6 +167,20 @@ func TestSourceErrors(t *testing.T) {
 			require.NoError(t, r.SetDeadline(time.Time{}))
 		})
 	}
+	_, w := sourcePipe(t)
+	for err := error(nil); err == nil; {
+		_, err = unix.Write(int(w.src.fd), make([]byte, 4096))
+	}
+	for name, wait := range map[string]func(cx *Context) error{
+		"Writable":  w.Writable,
+		"WriteWith": func(cx *Context) error { _, err := w.WriteWith(cx, writeSome("x")); return err },
+	} {
+		h := Go(rt, wait)
+		eventually(t, func() bool { return waiting(h) }, name)
+		h.Cancel()
+		_, err := tcpJoin(h)
+		require.ErrorIs(t, err, context.Canceled, name)
+	}
 	require.NoError(t, r.SetWriteDeadline(time.Unix(1, 0)))
 	require.ErrorIs(t, tcpRun(rt, r.Writable), os.ErrDeadlineExceeded)
 

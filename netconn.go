@@ -33,14 +33,20 @@ import (
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
 	w := netHome(s)
-	if c, ok := c.(*TCPConn); ok {
+	switch c := c.(type) {
+	case *TCPConn:
 		n := &netTCPConn{TCPConn: c}
-		n.init(w)
+		n.sides.init(w)
+		return n
+	case *UnixConn:
+		n := &netUnixConn{UnixConn: c}
+		n.sides.init(w)
+		return n
+	default:
+		n := &netConn{Conn: c}
+		n.sides.init(w)
 		return n
 	}
-	n := &netConn{Conn: c}
-	n.init(w)
-	return n
 }
 
 // NetListener returns ln as a net.Listener for goroutines. What it accepts is
@@ -50,14 +56,20 @@ func NetConn(s Spawner, c Conn) net.Conn {
 // block: there, call ln.Accept(cx).
 func NetListener(s Spawner, ln Listener) net.Listener {
 	w := netHome(s)
-	if ln, ok := ln.(*TCPListener); ok {
+	switch ln := ln.(type) {
+	case *TCPListener:
 		n := &netTCPListener{TCPListener: ln}
 		n.side.init(w)
 		return n
+	case *UnixListener:
+		n := &netUnixListener{UnixListener: ln}
+		n.side.init(w)
+		return n
+	default:
+		n := &netListener{Listener: ln}
+		n.side.init(w)
+		return n
 	}
-	n := &netListener{Listener: ln}
-	n.side.init(w)
-	return n
 }
 
 // ListenNet is Listen for goroutines: net.Listen on rt. See NetListener.
@@ -103,16 +115,16 @@ func netHome(s Spawner) *worker {
 // netConn is NetConn's result for connections of other makers.
 type netConn struct {
 	Conn
-	netSides
+	sides netSides
 }
 
-func (c *netConn) Read(p []byte) (int, error)  { return c.rd.read(c.Conn, p) }
-func (c *netConn) Write(p []byte) (int, error) { return c.wr.write(c.Conn, p) }
+func (c *netConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.Conn, p) }
+func (c *netConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.Conn, p) }
 
 // netTCPConn is NetConn's result for a TCPConn.
 type netTCPConn struct {
 	*TCPConn
-	netSides
+	sides netSides
 }
 
 var _ interface {
@@ -121,17 +133,39 @@ var _ interface {
 	io.WriterTo
 } = (*netTCPConn)(nil)
 
-func (c *netTCPConn) Read(p []byte) (int, error)  { return c.rd.read(c.TCPConn, p) }
-func (c *netTCPConn) Write(p []byte) (int, error) { return c.wr.write(c.TCPConn, p) }
+func (c *netTCPConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.TCPConn, p) }
+func (c *netTCPConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.TCPConn, p) }
 
 func (c *netTCPConn) ReadFrom(r io.Reader) (int64, error) { return copyPooled(c, r) }
 func (c *netTCPConn) WriteTo(w io.Writer) (int64, error)  { return copyPooled(w, c) }
 
-func (c *netTCPConn) SyscallConn() (syscall.RawConn, error) {
-	if err := c.src.idle(); err != nil {
-		return nil, c.wrap("raw-control", err)
-	}
-	return &netRawConn{&c.src, &c.netSides, c.wrap}, nil
+func (c *netTCPConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
+
+// netUnixConn is NetConn's result for a UnixConn.
+type netUnixConn struct {
+	*UnixConn
+	sides netSides
+}
+
+func (c *netUnixConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UnixConn, p) }
+func (c *netUnixConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.UnixConn, p) }
+
+func (c *netUnixConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
+
+func (c *netUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	err = c.sides.rd.until("ReadMsgUnix of a NetConn", func(cx *Context) error {
+		n, oobn, flags, addr, err = c.PollReadMsgUnix(cx, p, oob)
+		return err
+	})
+	return n, oobn, flags, addr, err
+}
+
+func (c *netUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	err = c.sides.wr.until("WriteMsgUnix of a NetConn", func(cx *Context) error {
+		n, oobn, err = c.PollWriteMsgUnix(cx, p, oob, addr)
+		return err
+	})
+	return n, oobn, err
 }
 
 // copyPooled is io.Copy without its allocation, and without asking either side
@@ -157,6 +191,14 @@ type netTCPListener struct {
 }
 
 func (l *netTCPListener) Accept() (net.Conn, error) { return l.side.accept(l.TCPListener) }
+
+// netUnixListener is NetListener's result for a UnixListener.
+type netUnixListener struct {
+	*UnixListener
+	side netSide
+}
+
+func (l *netUnixListener) Accept() (net.Conn, error) { return l.side.accept(l.UnixListener) }
 
 // netSides is what goroutines need to use a connection.
 type netSides struct{ rd, wr netSide }
@@ -239,6 +281,18 @@ func (s *netSide) write(c Conn, p []byte) (n int, err error) {
 	}
 }
 
+// until polls until that is not pending.
+func (s *netSide) until(what string, poll func(cx *Context) error) error {
+	cx := s.lock(what, insteadOfNetConn)
+	defer s.mu.Unlock()
+	for {
+		if err := poll(cx); err != ErrPending {
+			return err
+		}
+		s.park(what, insteadOfNetConn)
+	}
+}
+
 func (s *netSide) accept(ln Listener) (net.Conn, error) {
 	const what, instead = "Accept of a NetListener", "the listener's Accept(cx)"
 	cx := s.lock(what, instead)
@@ -257,16 +311,15 @@ func (s *netSide) accept(ln Listener) (net.Conn, error) {
 
 // netRawConn is the syscall.RawConn of a connection for goroutines.
 type netRawConn struct {
-	src   *source
+	rawConn
 	sides *netSides
-	wrap  func(op string, err error) error
 }
 
-func (r *netRawConn) Control(f func(fd uintptr)) error {
-	return r.wrap("raw-control", r.src.control(func(fd int) error {
-		f(uintptr(fd))
-		return nil
-	}))
+func (s *netSides) rawConn(c *conn) (syscall.RawConn, error) {
+	if err := c.src.idle(); err != nil {
+		return nil, c.wrap("raw", err)
+	}
+	return &netRawConn{rawConn{src: &c.src, net: c.net, addr: c.laddr}, s}, nil
 }
 
 func (r *netRawConn) Read(f func(fd uintptr) (done bool)) error {
@@ -277,30 +330,18 @@ func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-write", r.sides.wr.raw(r.src, &r.src.wr, f))
 }
 
-// raw calls f, and again after each event, until it says that it is done.
+// raw calls f, and again after each event, until it says that it is done. f may
+// be about something else than data, so it is called whatever is known of the
+// data.
 func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) error {
-	const what = "RawConn of a NetConn"
-	cx := s.lock(what, insteadOfNetConn)
-	defer s.mu.Unlock()
-	done := false
-	// f may be about something else than data, so it is called once whatever
-	// is known of the data.
-	if h.expired() {
-		return src.late()
-	}
-	if err := src.control(func(fd int) error { done = f(uintptr(fd)); return nil }); done || err != nil {
-		return err
-	}
-	for {
+	src.doubt(h)
+	return s.until("RawConn of a NetConn", func(cx *Context) error {
 		_, err := src.attempt(cx, h, func(fd int) (int, bool, error) {
 			if f(uintptr(fd)) {
 				return 0, false, nil
 			}
 			return 0, false, unix.EAGAIN
 		})
-		if err != ErrPending {
-			return err
-		}
-		s.park(what, insteadOfNetConn)
-	}
+		return err
+	})
 }

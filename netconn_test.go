@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -34,10 +35,19 @@ func (l otherListener) PollAccept(cx *Context) (Conn, error) {
 // netForms are the kinds of connections that NetConn makes.
 var netForms = []struct {
 	name string
-	conn func(*TCPConn) Conn
+	pair func(t testing.TB, rt *Runtime) (a, b Conn)
 }{
-	{"tcp", func(c *TCPConn) Conn { return c }},
-	{"other", func(c *TCPConn) Conn { return otherConn{c} }},
+	{"tcp", func(t testing.TB, rt *Runtime) (Conn, Conn) { a, b := tcpPair(t, rt); return a, b }},
+	{"other", func(t testing.TB, rt *Runtime) (Conn, Conn) {
+		a, b := tcpPair(t, rt)
+		return otherConn{a}, otherConn{b}
+	}},
+	{"unix", func(t testing.TB, rt *Runtime) (Conn, Conn) {
+		a, b, err := SocketPair()
+		require.NoError(t, err)
+		t.Cleanup(func() { a.Close(); b.Close() })
+		return a, b
+	}},
 }
 
 // eachNetForm runs test with the ends of a connection.
@@ -45,8 +55,8 @@ func eachNetForm(t *testing.T, test func(t *testing.T, rt *Runtime, a, b net.Con
 	for _, form := range netForms {
 		t.Run(form.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2})
-			a, b := tcpPair(t, rt)
-			test(t, rt, NetConn(rt, form.conn(a)), NetConn(rt, form.conn(b)))
+			a, b := form.pair(t, rt)
+			test(t, rt, NetConn(rt, a), NetConn(rt, b))
 		})
 	}
 }
@@ -234,14 +244,11 @@ func TestNetConnDeadlineEndsCallsThatWait(t *testing.T) {
 // waits waits until somebody waits for side 0, reading, or 1 of a NetConn.
 func waits(t testing.TB, c net.Conn, side int) {
 	t.Helper()
-	var tcp *TCPConn
-	switch c := c.(type) {
-	case *netTCPConn:
-		tcp = c.TCPConn
-	case *netConn:
-		tcp = c.Conn.(otherConn).Conn.(*TCPConn)
+	s, ok := c.(streamer)
+	if !ok {
+		s = c.(*netConn).Conn.(otherConn).Conn.(streamer)
 	}
-	parked(t, []*half{&tcp.src.rd, &tcp.src.wr}[side])
+	parked(t, []*half{&s.stream().src.rd, &s.stream().src.wr}[side])
 }
 
 func requireTimeout(t testing.TB, err error, op string, c net.Conn) {
@@ -258,7 +265,7 @@ func requireOp(t testing.TB, err error, op string, c net.Conn) {
 	var oe *net.OpError
 	require.ErrorAs(t, err, &oe)
 	require.Equal(t, op, oe.Op)
-	require.Equal(t, "tcp", oe.Net)
+	require.Equal(t, c.LocalAddr().Network(), oe.Net)
 	require.Equal(t, c.LocalAddr(), oe.Source)
 	require.Equal(t, c.RemoteAddr(), oe.Addr)
 }
@@ -462,6 +469,43 @@ func TestNetConnRawConn(t *testing.T) {
 	require.ErrorIs(t, raw.Write(func(uintptr) bool { return true }), net.ErrClosed)
 	_, err = a.(syscall.Conn).SyscallConn()
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestNetConnUnix(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln, err := rt.ListenNet("unix", filepath.Join(t.TempDir(), "s"))
+	require.NoError(t, err)
+	defer ln.Close()
+	a, err := rt.DialNet(t.Context(), "unix", ln.Addr().String())
+	require.NoError(t, err)
+	defer a.Close()
+	b, err := ln.Accept()
+	require.NoError(t, err)
+	defer b.Close()
+	require.NoError(t, pingPong(a, b))
+	type messenger interface {
+		syscall.Conn
+		CloseWrite() error
+		ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+		WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+	}
+	ma, mb := a.(messenger), b.(messenger)
+	p := make([]byte, 8)
+	read := later(func() (int, error) { n, _, _, _, err := mb.ReadMsgUnix(p, nil); return n, err })
+	waits(t, b, 0)
+	n, _, err := ma.WriteMsgUnix([]byte("message"), nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, 7, n)
+	require.Equal(t, answer{7, nil}, soon(t, read))
+	require.Equal(t, "message", string(p[:7]))
+	raw, err := ma.SyscallConn()
+	require.NoError(t, err)
+	done := later(func() (int, error) {
+		return 0, raw.Read(func(fd uintptr) bool { _, err := unix.Read(int(fd), p); return err != unix.EAGAIN })
+	})
+	waits(t, a, 0)
+	require.NoError(t, mb.CloseWrite())
+	require.Equal(t, answer{}, soon(t, done))
 }
 
 func TestMisuseNetConnInATask(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -104,6 +105,23 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	for _, c := range conns {
 		requireEnd(t, c)
 	}
+}
+
+func TestServeUnix(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln, err := ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
+	require.NoError(t, err)
+	defer ln.Close()
+	server := startServe(rt, &Server{Handler: echoOnce}, ln)
+	c, err := net.Dial("unix", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	asks(t, c, "several bytes")
+	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
+	require.NoError(t, ln.Close())
+	_, err = tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	requireEnd(t, c)
 }
 
 // A Handler that does not wait for the answer to be consumed may leave data in

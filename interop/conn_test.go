@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ var networks = []struct {
 	addr func(t testing.TB) string
 }{
 	{"tcp", func(testing.TB) string { return "127.0.0.1:0" }},
+	{"unix", func(t testing.TB) string { return filepath.Join(t.TempDir(), "socket") }},
 }
 
 // forms are the ways in which code that knows net.Conn can use a connection.
