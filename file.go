@@ -27,7 +27,7 @@ import (
 // the runtime's pool of blocking calls. So that small reads and writes do not
 // cost a hand-off each:
 //
-//   - Read reads ahead, up to 512 KiB where reads follow each other. What was read
+//   - Read reads ahead, up to 1 MiB where reads follow each other. What was read
 //     ahead is as old as that; it is thrown away by every change that is made
 //     through this File.
 //   - Write returns once it has a copy of the data, of which it holds at most 512
@@ -64,15 +64,16 @@ type File struct {
 	mu      sync.Mutex
 	changed wakerSlot // fired when what follows has changed in a way that somebody may wait for
 	use     fileUse
+	wanted  bool // somebody waits for the position: no more reading ahead and writing behind until then
 	closed  bool
 	closing func() // closes the file when its use ends
 
-	now, next fileChunk // what was read ahead
-	grown     int       // how much the next read takes
-	behind    int64     // by how much the position is behind that of the descriptor
-	edits     uint64    // counts changes that make what was read ahead wrong
-	asked     bool      // somebody waits for the read that is under way
-	readErr   error     // what that read has met
+	ahead   readAhead
+	grown   int    // how much the next read takes
+	behind  int64  // by how much the position is behind that of the descriptor
+	edits   uint64 // counts changes that make what was read ahead wrong
+	asked   bool   // somebody waits for the read that is under way
+	readErr error  // what that read has met
 
 	unwritten []byte // accepted, and not with the pool yet
 	accepted  int64  // how many bytes Write has ever accepted
@@ -93,20 +94,6 @@ const (
 	fileWriting         // the pool writes what was accepted, until there is no more
 	fileInPlace         // the pool does something else with it
 )
-
-// fileChunk is a part of a file that was read ahead: a buffer, or nil, and
-// how much of it has been used.
-type fileChunk struct {
-	data []byte
-	used int
-}
-
-func (c *fileChunk) left() int { return len(c.data) - c.used }
-
-func (c *fileChunk) drop() {
-	returnBuffer(c.data)
-	*c = fileChunk{}
-}
 
 // FromFile makes a File of f, which belongs to the File from then on, and
 // must not be used anymore. A descriptor that can be waited for (see File) is made
@@ -273,6 +260,7 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 // Write writes all of p, unless it fails; n says how much. See File for when it
 // is there.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
+	before := f.lost()
 	for {
 		m, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.PollWrite(cx, p[n:]) })
 		n += m
@@ -284,7 +272,6 @@ func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 		}
 	}
 	if f.sync {
-		before := f.lost()
 		if err := f.Flush(cx); err != nil {
 			return max(0, n-int(f.lost()-before)), err
 		}
@@ -292,7 +279,11 @@ func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 	return n, nil
 }
 
+// lost returns how many accepted bytes have ever been dropped.
 func (f *File) lost() int64 {
+	if !f.sync {
+		return 0
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dropped
@@ -330,12 +321,17 @@ func (f *File) leave(cx *Context, h *half) {
 	if f.gate != nil {
 		f.gate.leave(cx)
 	}
-	f.changed.leave(cx.t, cx.here())
+	f.mu.Lock()
+	wanted := f.wanted
+	f.wanted = false // whoever else wants it says so again
 	if h == &f.src.rd {
-		f.mu.Lock()
 		f.asked, f.readErr = false, nil // the next Read should look for itself whether the end is still there
-		f.mu.Unlock()
 	}
+	f.mu.Unlock()
+	if wanted {
+		f.changed.fire(cx.here())
+	}
+	f.changed.leave(cx.t, cx.here())
 }
 
 // SyscallConn returns the descriptor for use by package syscall and others.

@@ -502,6 +502,44 @@ func TestFileConcurrent(t *testing.T) {
 	inTask(t, rt, f.Close)
 }
 
+// Who needs the position gets it, however much others read and write.
+func TestFileStreamsGiveWay(t *testing.T) {
+	rt := fileRuntime(t)
+	name := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, os.WriteFile(name, pattern(8*bufferLarge), 0o600))
+	var f *File
+	inBlockOn(t, rt, func(cx *Context) (err error) { f, err = OpenFile(cx, name, os.O_RDWR, 0); return err })
+	for _, write := range []bool{false, true} {
+		stream := Go(rt, func(cx *Context) (err error) {
+			for p := make([]byte, 1000); err == nil; {
+				if write {
+					_, err = f.Write(cx, p)
+				} else if _, err = f.Read(cx, p); err == io.EOF {
+					_, err = f.Seek(cx, 0, io.SeekStart)
+				}
+			}
+			return err
+		})
+		gaveUp := Go(rt, func(cx *Context) (err error) {
+			for range 20 {
+				short, cancel := cx.WithTimeout(time.Microsecond)
+				f.Seek(short, 0, io.SeekStart)
+				cancel()
+			}
+			return nil
+		})
+		for range 20 {
+			_, err := join(t, Go(rt, func(cx *Context) error { _, err := f.Seek(cx, 0, io.SeekStart); return err }))
+			require.NoError(t, err)
+		}
+		join(t, gaveUp)
+		stream.Cancel()
+		_, err := join(t, stream)
+		require.Equal(t, context.Canceled, err)
+	}
+	inBlockOn(t, rt, f.Close)
+}
+
 // What a Context carries is the caller's alone: p is not touched after a return.
 // The race detector watches.
 func TestFileCancelledReadAt(t *testing.T) {
@@ -668,7 +706,9 @@ func TestFileScripts(t *testing.T) {
 }
 
 func FuzzFile(f *testing.F) {
-	rt := newTestRuntime(f, Config{Workers: 2})
+	rt, err := New(Config{Workers: 2}) // not newTestRuntime: fuzzing leaves goroutines of its own
+	require.NoError(f, err)
+	f.Cleanup(func() { require.NoError(f, rt.Shutdown(context.Background())) })
 	f.Add([]byte{0, 0, 9, 3, 0, 9, 0, 0, 9, 7, 0, 3, 0, 0, 9}, false)
 	f.Add([]byte{0x40, 200, 9, 0x45, 0, 9, 0x40, 200, 9, 9, 0, 3, 0x89, 1, 2}, true)
 	f.Fuzz(func(t *testing.T, script []byte, appending bool) {

@@ -9,6 +9,55 @@ import (
 // What a File of the disk does with its position: reading ahead, writing
 // behind, and handing it to those who need it in its right place.
 
+// readAheadChunks is how many buffers may wait for the reader. With a single one
+// the reader waited at the end of each, and reading a large file took twice as
+// long.
+const readAheadChunks = 4
+
+// readAhead is the part of a file that was read ahead.
+type readAhead struct {
+	chunks [readAheadChunks]fileChunk
+	n      int
+}
+
+// fileChunk is a buffer and how much of it has been used.
+type fileChunk struct {
+	data []byte
+	used int
+}
+
+func (a *readAhead) push(data []byte) {
+	a.chunks[a.n] = fileChunk{data: data}
+	a.n++
+}
+
+// read takes what there is, as much as p has room for.
+func (a *readAhead) read(p []byte) (n int) {
+	for a.n > 0 && n < len(p) {
+		c := &a.chunks[0]
+		m := copy(p[n:], c.data[c.used:])
+		c.used += m
+		n += m
+		if c.used == len(c.data) {
+			returnBuffer(c.data)
+			copy(a.chunks[:], a.chunks[1:])
+			a.n--
+			a.chunks[a.n] = fileChunk{}
+		}
+	}
+	return n
+}
+
+// drop throws everything away and returns how much that was.
+func (a *readAhead) drop() (n int64) {
+	for _, c := range a.chunks[:a.n] {
+		n += int64(len(c.data) - c.used)
+		returnBuffer(c.data)
+	}
+	*a = readAhead{}
+	return n
+}
+
 // pending makes cx's task wait for a change. mu is held.
 func (f *File) pending(cx *Context, reason waitReason) error {
 	for !f.changed.join(cx.waker(reason)) {
@@ -36,7 +85,7 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	if err := f.trouble("read"); err != nil || len(p) == 0 {
 		return 0, err
 	}
-	if f.now.left() == 0 && f.use == fileIdle {
+	if f.ahead.n == 0 && f.use == fileIdle {
 		if err := f.readErr; err != nil {
 			f.readErr = nil
 			return 0, err
@@ -47,28 +96,27 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 			}
 		}
 		f.asked = true
-		if err := f.readMore(cx, len(p), false); err != nil {
+		if err := f.readMore(cx, len(p)); err != nil {
 			return 0, err
 		}
 	}
-	if f.now.left() == 0 {
+	if f.ahead.n == 0 {
 		return 0, f.pending(cx, waitsFile)
 	}
-	n := copy(p, f.now.data[f.now.used:])
-	f.now.used += n
-	if f.now.left() == 0 {
-		f.now.drop()
-		f.now, f.next = f.next, fileChunk{}
-	}
-	if f.use == fileIdle && f.next.data == nil && f.grown == bufferLarge && f.seekable && !f.exact {
-		f.readMore(cx, bufferLarge, true) // if there is no room in the pool it can wait until it is needed
+	n := f.ahead.read(p)
+	if f.use == fileIdle && f.ahead.n <= readAheadChunks/2 && f.readsAhead() && !f.wanted {
+		f.readMore(cx, bufferLarge) // if there is no room in the pool it can wait until it is needed
 	}
 	return n, nil
 }
 
-// readMore has the pool read the next part of the file. ahead says that nobody
-// has asked for it. mu is held.
-func (f *File) readMore(cx *Context, want int, ahead bool) error {
+// readsAhead reports whether the last reads followed each other, and the next
+// ones may be begun before somebody asks. mu is held.
+func (f *File) readsAhead() bool { return f.grown == bufferLarge && f.seekable && !f.exact }
+
+// readMore has the pool read the next part of the file, and go on as long as
+// that makes sense. mu is held.
+func (f *File) readMore(cx *Context, want int) error {
 	buf := borrowBuffer(max(want, f.grown))
 	if f.exact {
 		buf = buf[:min(want, len(buf))]
@@ -76,13 +124,22 @@ func (f *File) readMore(cx *Context, want int, ahead bool) error {
 	back, edits := f.behind, f.edits
 	f.use = fileReading
 	err := cx.t.w.rt.do(func() {
-		n, err := 0, f.stepBack(back)
-		if err == nil {
-			n, err = f.os.Read(buf)
+		err := f.stepBack(back)
+		for more := true; more; {
+			n := 0
+			if err == nil {
+				n, err = f.os.Read(buf)
+			}
+			f.mu.Lock()
+			more = f.took(buf, max(n, 0), err, f.edits == edits)
+			if !more {
+				f.rest()
+				return
+			}
+			f.mu.Unlock()
+			f.changed.fire(nil)
+			buf = borrowBuffer(bufferLarge)
 		}
-		f.mu.Lock()
-		f.took(buf, max(n, 0), err, f.edits == edits, ahead)
-		f.rest()
 	})
 	if err != nil {
 		f.use = fileIdle
@@ -93,22 +150,17 @@ func (f *File) readMore(cx *Context, want int, ahead bool) error {
 	return nil
 }
 
-// took keeps what the pool has read. valid says that nothing has been changed
-// meanwhile. If nobody has asked, the end or a failure is left for those to meet
-// who get there. mu is held.
-func (f *File) took(buf []byte, n int, err error, valid, ahead bool) {
-	switch {
-	case !valid || f.closed:
+// took keeps what the pool has read, and reports whether it should go on. valid
+// says that nothing has been changed since it began. If nobody has asked for this
+// read, the end or a failure is left for those to meet who get there. mu is held.
+func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
+	if !valid || f.closed {
 		f.behind += int64(n)
 		n = 0
-	case err != nil && !ahead && f.asked:
+	} else if err != nil && f.asked {
 		f.readErr = err
-	case n == 0:
-	case f.now.left() == 0:
-		f.now = fileChunk{data: buf[:n]}
-	default:
-		f.next = fileChunk{data: buf[:n]}
 	}
+	f.asked = false
 	switch {
 	case n < len(buf):
 		f.grown = 0
@@ -119,7 +171,10 @@ func (f *File) took(buf []byte, n int, err error, valid, ahead bool) {
 	}
 	if n == 0 {
 		returnBuffer(buf)
+		return false
 	}
+	f.ahead.push(buf[:n])
+	return f.readsAhead() && f.ahead.n < readAheadChunks && !f.wanted
 }
 
 // forget throws away what was read ahead. What cannot be read again is kept.
@@ -128,9 +183,7 @@ func (f *File) forget() {
 	if !f.seekable {
 		return
 	}
-	f.behind += int64(f.now.left() + f.next.left())
-	f.now.drop()
-	f.next.drop()
+	f.behind += f.ahead.drop()
 	f.readErr, f.grown = nil, 0
 }
 
@@ -176,6 +229,9 @@ func (f *File) pollWriteBehind(cx *Context, p []byte) (int, error) {
 		}
 		return n, nil
 	case fileWriting:
+		if f.wanted {
+			break
+		}
 		if n := f.accept(p); n > 0 {
 			return n, nil // the call that is under way takes it along
 		}
@@ -294,9 +350,10 @@ func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
 		return 0, err
 	}
 	if f.use != fileIdle {
+		f.wanted = true
 		return 0, f.pending(cx, waitsFile)
 	}
-	f.use = fileInPlace
+	f.use, f.wanted = fileInPlace, false
 	f.forget()
 	back, f.behind = f.behind, 0
 	return back, nil

@@ -225,8 +225,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		return nil, f.trouble("close")
 	}
 	f.closed = true
-	f.now.drop()
-	f.next.drop()
+	f.ahead.drop()
 	f.mu.Unlock()
 
 	rt := cx.t.w.rt
