@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"example.com/async"
+)
+
+func TestChecksum(t *testing.T) {
+	dir := t.TempDir()
+	var want strings.Builder
+	for i := range 50 {
+		path := filepath.Join(dir, fmt.Sprintf("%02d", i), "file")
+		require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+		data := make([]byte, i*i*100)
+		rand.Read(data)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		fmt.Fprintf(&want, "%x  %s\n", sha256.Sum256(data), path)
+	}
+	for _, atOnce := range []int{0, 1, 4, 100} {
+		var out, bar bytes.Buffer
+		err := async.Run(func(cx *async.Context) error {
+			failed, err := checksum(cx, dir, atOnce, &out, &bar)
+			require.Zero(t, failed)
+			return err
+		})
+		require.NoError(t, err)
+		require.Equal(t, want.String(), out.String())
+		require.Contains(t, bar.String(), "100 %  50 of 50 files")
+	}
+}
+
+func TestMissingFolder(t *testing.T) {
+	err := async.Run(func(cx *async.Context) error {
+		_, err := checksum(cx, filepath.Join(t.TempDir(), "none"), 1, new(bytes.Buffer), nil)
+		return err
+	})
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// Cancelling ends it soon, and leaves no task behind.
+func TestCancel(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 20 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, 1<<20), 0o600))
+	}
+	err := async.Run(func(cx *async.Context) error {
+		inner, cancel := cx.WithCancel()
+		cancel()
+		_, err := checksum(inner, dir, 4, new(bytes.Buffer), nil)
+		return err
+	})
+	require.Error(t, err)
+}

@@ -1,0 +1,182 @@
+// Command checksum prints the SHA-256 of every file in a tree, as sha256sum does.
+//
+//	checksum [-n 16] [folder]
+//
+// Many files are read at once, but no more than -n; the sums come in the order of
+// the names, and a bar on the terminal shows how far it is.
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"example.com/async"
+)
+
+func main() {
+	atOnce := flag.Int("n", 16, "how many files are read at once")
+	flag.Parse()
+	root := "."
+	if flag.NArg() > 0 {
+		root = flag.Arg(0)
+	}
+	var bar io.Writer
+	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&fs.ModeCharDevice != 0 {
+		bar = os.Stderr
+	}
+	failed := 0
+	out := bufio.NewWriter(os.Stdout)
+	err := async.Run(func(cx *async.Context) (err error) {
+		failed, err = checksum(cx, root, *atOnce, out, bar)
+		return err
+	})
+	if ferr := out.Flush(); err == nil {
+		err = ferr
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "checksum:", err)
+		os.Exit(1)
+	case failed > 0:
+		fmt.Fprintf(os.Stderr, "checksum: %d files could not be read\n", failed)
+		os.Exit(1)
+	}
+}
+
+// file is one file of the tree.
+type file struct {
+	path string
+	size int64
+}
+
+// checksum writes the sums of all regular files below root to out, and a bar to
+// bar unless that is nil. It returns how many files could not be read, which are
+// named on standard error.
+func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (failed int, err error) {
+	files, err := list(cx, root)
+	if err != nil {
+		return 0, err
+	}
+	p := &progress{files: int64(len(files))}
+	for _, f := range files {
+		p.bytes += f.size
+	}
+	err = async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+		if bar != nil {
+			stop := async.Go(cx, func(cx *async.Context) error { return p.show(cx, bar) })
+			defer stop.Cancel()
+		}
+		// What has been started and not printed yet: at most as many as may be
+		// read at once, so a large tree needs no more memory than a small one.
+		atOnce = max(atOnce, 1)
+		var begun []*async.JoinHandle[string]
+		next := func() error {
+			sum, err := begun[0].Await(cx)
+			path := files[0].path
+			begun, files = begun[1:], files[1:]
+			if cx.Err() != nil {
+				return cx.Err()
+			}
+			if err != nil {
+				failed++
+				fmt.Fprintln(os.Stderr, "checksum:", err)
+				return nil
+			}
+			_, err = fmt.Fprintf(out, "%s  %s\n", sum, path)
+			return err
+		}
+		g.KeepGoing() // one that cannot be read does not stop the others
+		for _, f := range files {
+			if len(begun) == atOnce {
+				if err := next(); err != nil {
+					return err
+				}
+			}
+			begun = append(begun, async.Spawn(g, func(cx *async.Context) (string, error) { return sum(cx, f.path, p) }))
+		}
+		for len(begun) > 0 {
+			if err := next(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if bar != nil {
+		p.draw(bar)
+		fmt.Fprintln(bar)
+	}
+	return failed, err
+}
+
+// list returns the regular files below root, in lexical order.
+func list(cx *async.Context, root string) (files []file, err error) {
+	err = async.WalkDir(cx, root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			files = append(files, file{path, info.Size()})
+		}
+		return err
+	})
+	return files, err
+}
+
+// sum returns the sum of one file.
+func sum(cx *async.Context, path string, p *progress) (string, error) {
+	f, err := async.Open(cx, path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close(cx)
+	defer p.doneFiles.Add(1)
+	hash := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(hash, p), f.WithContext(cx)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// progress is how far it is.
+type progress struct {
+	files, bytes         int64
+	doneFiles, doneBytes atomic.Int64
+}
+
+// Write counts what has been read.
+func (p *progress) Write(b []byte) (int, error) {
+	p.doneBytes.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// show draws the bar again and again until it is cancelled.
+func (p *progress) show(cx *async.Context, w io.Writer) error {
+	for {
+		p.draw(w)
+		if err := async.Sleep(cx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+const barWidth = 40
+
+func (p *progress) draw(w io.Writer) {
+	done := 1.0
+	if p.bytes > 0 {
+		done = min(float64(p.doneBytes.Load())/float64(p.bytes), 1)
+	}
+	n := int(done * barWidth)
+	fmt.Fprintf(w, "\r[%s%s] %3.0f %%  %d of %d files", strings.Repeat("=", n), strings.Repeat(" ", barWidth-n),
+		100*done, p.doneFiles.Load(), p.files)
+}
