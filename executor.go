@@ -66,37 +66,36 @@ type worker struct {
 	labelled string          // the same as they look in a profile
 
 	// The worker's own.
-	current    *task      // being polled
-	accepted   *task      // has just accepted a connection; see spawn
-	running    *coroutine // being resumed
-	yielded    bool       // the current task wants to be queued again
-	unparked   bool       // goroutines may stand in the queue of its P; see restFor
-	unwinding  bool       // the worker ends, and unwinds what still waits
-	stopped    bool
-	flip       bool // which of the two run-next slots is served first
-	budget     int  // operations left to the current poll
-	perPoll    int  // see Config.Budget
-	observed   bool // see Config.observed
-	showing    bool // shown is not nil
-	inARow     int  // servings of the run-next slot since the last other one
-	local      localQueue
-	nextLocal  *task
-	coroutine  *coroutine // the free ones
-	selections *selection // the free ones
-	timers     timerQueue
-	reactor    reactor
-	looked     int64 // when the reactor was last asked
-	batch      int   // how many tasks the next round may run
-	worked     int64 // when there was last something to do
-	quiet      int   // waits in the kernel since then
-	ids        uint64
-	taken      uint64    // turns
-	sampled    bool      // this turn is; see sample
-	ticks      dumpTicks // the time when it began
-	seen       []sighting
-	company    bool    // another worker has moved between the last two sightings
-	left       []*task // see lastTask
-	named      map[string]context.Context
+	current   *task      // being polled
+	accepted  *task      // has just accepted a connection; see spawn
+	running   *coroutine // being resumed
+	yielded   bool       // the current task wants to be queued again
+	unparked  bool       // goroutines may stand in the queue of its P; see restFor
+	unwinding bool       // the worker ends, and unwinds what still waits
+	stopped   bool
+	flip      bool // which of the two run-next slots is served first
+	budget    int  // operations left to the current poll
+	perPoll   int  // see Config.Budget
+	observed  bool // see Config.observed
+	showing   bool // shown is not nil
+	inARow    int  // servings of the run-next slot since the last other one
+	local     localQueue
+	nextLocal *task
+	coroutine *coroutine // the free ones
+	timers    timerQueue
+	reactor   reactor
+	looked    int64 // when the reactor was last asked
+	batch     int   // how many tasks the next round may run
+	worked    int64 // when there was last something to do
+	quiet     int   // waits in the kernel since then
+	ids       uint64
+	taken     uint64    // turns
+	sampled   bool      // this turn is; see sample
+	ticks     dumpTicks // the time when it began
+	seen      []sighting
+	company   bool    // another worker has moved between the last two sightings
+	left      []*task // see lastTask
+	named     map[string]context.Context
 
 	counts      [counters]uint64
 	publishedAt int64

@@ -47,9 +47,6 @@ const (
 	waitsCond
 	waitsBarrier
 	waitsDone
-	waitsRecv
-	waitsSend
-	waitsSelect
 	waitsProcess
 	waitsSignal
 	waitsNotify
@@ -71,9 +68,6 @@ var waitReasons = [...]string{
 	waitsCond:    "condition",
 	waitsBarrier: "barrier",
 	waitsDone:    "wait group",
-	waitsRecv:    "receive",
-	waitsSend:    "send",
-	waitsSelect:  "select",
 	waitsProcess: "process",
 	waitsSignal:  "signal",
 	waitsNotify:  "notification",

@@ -30,7 +30,6 @@ type waiter struct {
 	phase      waiterPhase
 
 	// What the primitive keeps with a waiter.
-	owner  any   // what it is part of
 	want   int64 // how much, or what
 	passed int   // how often it had to let others go before
 }

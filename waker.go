@@ -100,12 +100,6 @@ func (s *wakerSlot) fire(from *worker) {
 	}
 }
 
-// waited reports whether anybody waits.
-func (s *wakerSlot) waited() bool {
-	t := s.p.Load()
-	return t != nil && t != fired
-}
-
 // stir wakes those who wait and records nothing: there is reason to look
 // again, but the event has not happened.
 func (s *wakerSlot) stir(from *worker) {
