@@ -44,11 +44,21 @@ const (
 	waiterChosen                    // taken off the list, and has been handed what it wanted
 )
 
+// What has chosen a waiter, for primitives that have both: it is kept in want.
+const (
+	byAll int64 = iota // was for all who waited: no baton
+	byOne              // was for this waiter, and else for the next one
+)
+
 // join puts w at the end of the list, or, if it is in it, makes t the task to
-// wake. mu is held.
+// wake. If w had been called it waits to be called again. mu is held.
 func (l *waitlist) join(w *waiter, t *task) {
 	w.t = t
-	if w.phase != waiterOut {
+	switch w.phase {
+	case waiterCalled:
+		w.phase = waiterIn
+		return
+	case waiterIn, waiterChosen:
 		return
 	}
 	w.phase = waiterIn
@@ -68,6 +78,13 @@ func (l *waitlist) choose(w *waiter) *task {
 	l.unlink(w)
 	w.phase = waiterChosen
 	return w.t
+}
+
+// chooseAll takes all off the list.
+func (l *waitlist) chooseAll(chosen *chosenTasks) {
+	for w := l.first; w != nil; w = l.first {
+		chosen.add(l.choose(w))
+	}
 }
 
 // call has w try for itself; it stays in the list. It returns the task to wake,
@@ -105,6 +122,13 @@ func (l *waitlist) unlink(w *waiter) {
 	}
 	w.prev, w.next = nil, nil
 	l.n--
+}
+
+// wakeChosen wakes t, if there is one. It is called when no lock is held.
+func wakeChosen(t *task) {
+	if t != nil {
+		t.wake(nil)
+	}
 }
 
 // chosenTasks collects the tasks to wake after the lock.
