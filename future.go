@@ -43,12 +43,21 @@ func giveUp(f any) {
 // be ready. Await panics if cx cannot wait, if it is used by other code than
 // its own, and if f returns ErrPending without having taken the waker, for
 // that would hang.
+//
+// f is also given up if Await does not return: when its Poll panics, and when
+// Shutdown unwinds the code that waits.
 func Await[T any](cx *Context, f Future[T]) (T, error) {
+	over := false
+	defer func() {
+		if !over {
+			giveUp(f)
+		}
+	}()
 	v, err := await(cx, f.Poll)
 	if err == errAbandoned {
-		giveUp(f)
 		return v, cx.Err()
 	}
+	over = true
 	return v, err
 }
 
