@@ -149,6 +149,25 @@ func (cx *Context) canWait() bool {
 	return cx.t.kind == kindStraight || cx.t.kind == kindGoroutine
 }
 
+// callers reports whether cx is the caller's: straight-line code's or a
+// goroutine's that runs here and now, and can wait. With calm it is what Await
+// looks at before it polls, at the price of a few loads, for those who seldom
+// wait. They are two so that they can be inlined.
+func (cx *Context) callers() bool { return cx.t.g == getg() }
+
+// calm reports whether nothing has been cancelled. Where it is false one must
+// look closer: cx may be a derived one.
+func (cx *Context) calm() bool {
+	return cx.t.state.bits.Load()&(taskCancelled|taskDone) == 0 && cx.sc.Load() == nil
+}
+
+// mustAwait is the closer look: it panics if cx cannot wait here, and returns
+// cx.Err().
+func (cx *Context) mustAwait() error {
+	cx.beginAwait()
+	return cx.Err()
+}
+
 // spend takes one operation off the budget of the current poll. If there is
 // none left it makes the task yield and reports false: the caller returns
 // ErrPending. So a connection that is always ready cannot keep its worker.
