@@ -41,6 +41,10 @@ const (
 	waitsRead
 	waitsWrite
 	waitsYield
+	waitsSend
+	waitsRecv
+	waitsSelect
+	waitsGo
 )
 
 var waitReasons = [...]string{
@@ -52,6 +56,10 @@ var waitReasons = [...]string{
 	waitsRead:    "read",
 	waitsWrite:   "write",
 	waitsYield:   "its turn",
+	waitsSend:    "send",
+	waitsRecv:    "receive",
+	waitsSelect:  "select",
+	waitsGo:      "goroutine",
 }
 
 func (r waitReason) String() string { return waitReasons[r] }
