@@ -10,8 +10,9 @@ func (c *Chan[T]) RecvFuture() *RecvFuture[T] { return &RecvFuture[T]{c: c} }
 // A RecvFuture is a future of the next message of a Chan; see Chan.RecvFuture.
 // It belongs to one task.
 type RecvFuture[T any] struct {
-	c *Chan[T]
-	w waiter
+	c      *Chan[T]
+	queued bool // w has a place
+	w      waiter
 }
 
 // Poll returns the next message, or fails like Chan.Recv.
@@ -19,11 +20,23 @@ func (f *RecvFuture[T]) Poll(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
-	return f.c.pollRecv(cx, &f.w, chanLoose)
+	if !f.queued {
+		if v, ok := f.c.pullOnce(cx.here()); ok {
+			return v, nil
+		}
+	}
+	v, err = f.c.pollRecv(cx, &f.w, chanLoose)
+	f.queued = err == ErrPending
+	return v, err
 }
 
 // Cancel leaves the queue. The future may be polled again.
-func (f *RecvFuture[T]) Cancel() { f.c.cancelRecv(nil, &f.w, false) }
+func (f *RecvFuture[T]) Cancel() {
+	if f.queued {
+		f.queued = false
+		f.c.cancelRecv(nil, &f.w, false)
+	}
+}
 
 // SendFuture returns Send(v) as a future. It sends when it is polled, and only then:
 // ready without an error, it has sent; given up before, by its method Cancel, it has
@@ -33,9 +46,10 @@ func (c *Chan[T]) SendFuture(v T) *SendFuture[T] { return &SendFuture[T]{c: c, v
 // A SendFuture is a message on its way into a Chan; see Chan.SendFuture. It belongs
 // to one task.
 type SendFuture[T any] struct {
-	c *Chan[T]
-	v T
-	w waiter
+	c      *Chan[T]
+	v      T
+	queued bool // w has a place
+	w      waiter
 }
 
 // Poll sends the message, or fails like Chan.Send.
@@ -43,11 +57,23 @@ func (f *SendFuture[T]) Poll(cx *Context) (None, error) {
 	if !cx.spend() {
 		return None{}, ErrPending
 	}
-	return None{}, f.c.pollSend(cx, &f.w, f.v, sendLoose)
+	if !f.queued {
+		if err := f.c.pushOnce(cx.here(), f.v, false); err != ErrFull {
+			return None{}, err
+		}
+	}
+	err := f.c.pollSend(cx, &f.w, f.v, sendLoose)
+	f.queued = err == ErrPending
+	return None{}, err
 }
 
 // Cancel leaves the queue. The future may be polled again.
-func (f *SendFuture[T]) Cancel() { f.c.cancelSend(nil, &f.w) }
+func (f *SendFuture[T]) Cancel() {
+	if f.queued {
+		f.queued = false
+		f.c.cancelSend(nil, &f.w)
+	}
+}
 
 // Reset makes v the message that is sent next, so that one future can send many
 // without another allocation. The future keeps its place if it waits.

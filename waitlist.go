@@ -166,8 +166,12 @@ func (c *chosenTasks) add(t *task) {
 // wake is called when no lock is held.
 func (c *chosenTasks) wake() { c.wakeFrom(nil) }
 
-// wakeFrom is wake on the thread of the worker from, or nil if it is not known.
+// wakeFrom is wake by code that runs on the thread of the worker from, which may
+// be nil.
 func (c *chosenTasks) wakeFrom(from *worker) {
+	if c.n > 0 && from == nil {
+		from = callersWorker()
+	}
 	for _, t := range c.few[:c.n] {
 		t.wake(from)
 	}
