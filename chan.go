@@ -20,12 +20,12 @@ import (
 // receiver turns to something else; the message then waits for the next receiver.
 //
 // Messages are received in the order in which they were sent, and those who wait
-// are served in the order in which they came. Who comes when a message or room is
+// are woken in the order in which they came. Who comes when a message or room is
 // there takes it, also while others wait and have been woken for it: not more than
-// 64 times in a row, though; after that one who waits is next. So who has n others
-// before it waits for at most 65*(n+1) messages. Those who poll with PollRecv and
-// PollSend have no place in that queue: all of them are woken when there is
-// something to try for.
+// 64 times in a row, though; after that those are next. Who has been woken 4 times
+// in vain has the next message, or room, kept for it, however long it takes to come.
+// Those who poll with PollRecv and PollSend have no place in that queue: all of them
+// are woken when there is something to try for.
 //
 // Cancelling loses nothing. A message stays in the queue until it is received by
 // somebody who returns it; each call that sends says, by its error, whether it
@@ -43,10 +43,14 @@ type Chan[T any] struct {
 
 const unlimited = math.MaxInt / 2
 
-// chanTurns is how often in a row those who have not waited may go before those
-// who have: often enough to make the wake of a waiter worth it, seldom enough to
-// be short.
-const chanTurns = 64
+// The bounds of the doc comment above. The first is often enough to make the wake of
+// a waiter worth it, and seldom enough to be short. It says nothing about those who
+// are called on another worker and slow to come, while others wait, are called and
+// served: for them is the second.
+const (
+	chanTurns = 64
+	chanTries = 4
+)
 
 // chanSide is those who wait at one end of a channel.
 //
@@ -60,6 +64,7 @@ const chanTurns = 64
 type chanSide struct {
 	list      waitlist
 	called    int       // of those who were called, how many have not tried yet
+	promised  int       // for how many of those something is kept
 	firm      int       // of all who wait, how many can be relied on: see the waiter's want
 	overtaken int       // how often in a row others went before those who wait
 	polled    wakerSlot // those who have no place; changed under the lock
@@ -120,23 +125,22 @@ func (c *Chan[T]) settle(wakes *chosenTasks) {
 			break
 		} else if offered {
 			c.ring.push(c.take(w))
+			wakes.add(c.sends.list.choose(w))
 		} else {
-			c.sends.called++
+			wakes.add(c.sends.call(w))
 		}
-		wakes.add(c.sends.list.choose(w))
 	}
 	c.settleRecvs(wakes)
-	if c.room(false) > 0 && c.sends.open() {
+	if c.room(false) > c.sends.promised && c.sends.open() {
 		wakes.add(c.sends.polled.empty())
 	}
 }
 
 func (c *Chan[T]) settleRecvs(wakes *chosenTasks) {
 	for w := c.recvs.list.first; w != nil && c.ready() > c.recvs.called; w = c.recvs.list.first {
-		c.recvs.called++
-		wakes.add(c.recvs.list.choose(w))
+		wakes.add(c.recvs.call(w))
 	}
-	if c.ready() > 0 && c.recvs.open() {
+	if c.ready() > c.recvs.promised && c.recvs.open() {
 		wakes.add(c.recvs.polled.empty())
 	}
 }
@@ -148,10 +152,10 @@ func (c *Chan[T]) settleClosed(wakes *chosenTasks) {
 		if w.want > 0 {
 			c.take(w)
 			w.want = chanRefused
+			wakes.add(c.sends.list.choose(w))
 		} else {
-			c.sends.called++
+			wakes.add(c.sends.call(w))
 		}
-		wakes.add(c.sends.list.choose(w))
 	}
 	wakes.add(c.sends.polled.empty())
 	if !c.drained() {
@@ -159,8 +163,7 @@ func (c *Chan[T]) settleClosed(wakes *chosenTasks) {
 		return
 	}
 	for w := c.recvs.list.first; w != nil; w = c.recvs.list.first {
-		c.recvs.called++
-		wakes.add(c.recvs.list.choose(w))
+		wakes.add(c.recvs.call(w))
 	}
 	wakes.add(c.recvs.polled.empty())
 }
@@ -213,12 +216,30 @@ func (s *chanSide) overtake() bool {
 	return true
 }
 
+// call takes w off the list to try for itself, and returns the task to wake.
+func (s *chanSide) call(w *waiter) *task {
+	s.called++
+	if w.passed >= chanTries {
+		s.promised++
+	}
+	return s.list.choose(w)
+}
+
+// answer is called when w comes, or is given up, after a call.
+func (s *chanSide) answer(w *waiter) {
+	s.called--
+	if w.passed >= chanTries {
+		s.promised--
+	}
+}
+
 // served notes that one who has waited was served.
 func (s *chanSide) served() { s.overtaken = 0 }
 
 // rejoin puts w in the list, in front if it had been called in vain.
 func (s *chanSide) rejoin(w *waiter, t *task) {
 	if w.phase == waiterChosen {
+		w.passed++
 		s.list.joinFirst(w, t)
 	} else {
 		s.list.join(w, t)
@@ -263,7 +284,7 @@ func (c *Chan[T]) take(w *waiter) T {
 // pull receives a message without waiting. turn says that the caller was called
 // for it. wakes is told whose message that was, at a rendezvous. The lock is held.
 func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
-	if c.ready() <= 0 || !turn && !c.recvs.overtake() {
+	if c.ready() <= c.recvs.promised || !turn && !c.recvs.overtake() {
 		return v, false
 	}
 	if turn {
@@ -284,7 +305,7 @@ func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
 
 // enter takes room for one message without waiting; see pull.
 func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
-	if c.room(firm) <= 0 || !turn && !c.sends.overtake() {
+	if c.room(firm) <= c.sends.promised || !turn && !c.sends.overtake() {
 		return false
 	}
 	if turn {
@@ -338,7 +359,7 @@ func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) 
 	c.lock()
 	turn := w.phase == waiterChosen
 	if turn {
-		c.recvs.called--
+		c.recvs.answer(w)
 	}
 	ok := false
 	if w.phase != waiterIn {
@@ -382,7 +403,7 @@ func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) 
 		return v, false
 	}
 	if w.phase == waiterChosen {
-		c.recvs.called--
+		c.recvs.answer(w)
 	}
 	c.leaveRecvs(w)
 	if keep && c.limit == 0 && c.ring.n > c.recvs.firm {
@@ -405,7 +426,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	}
 	turn := w.phase == waiterChosen && w.want == chanLoose
 	if turn {
-		c.sends.called--
+		c.sends.answer(w)
 	}
 	var err error
 	switch {
@@ -452,16 +473,18 @@ func (c *Chan[T]) put(v T, how sendKind) {
 func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
 	c.lock()
 	outcome := ErrPending
-	switch was, want := c.sends.list.leave(w), w.want; {
-	case was == waiterIn && want > 0:
-		c.offers.take(want)
-	case was == waiterChosen && want == chanLoose:
-		c.sends.called--
-	case was == waiterChosen && want == chanSent:
+	switch {
+	case w.phase == waiterIn && w.want > 0:
+		c.offers.take(w.want)
+	case w.phase != waiterChosen:
+	case w.want == chanLoose:
+		c.sends.answer(w)
+	case w.want == chanSent:
 		outcome = nil
-	case was == waiterChosen && want == chanRefused:
+	case w.want == chanRefused:
 		outcome = ErrClosed
 	}
+	c.sends.list.leave(w)
 	c.settleAndUnlock(from)
 	return outcome
 }
@@ -562,7 +585,7 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	switch {
 	case c.closed:
 		err = ErrClosed
-	case c.room(false) > 0:
+	case c.room(false) > c.sends.promised:
 		c.ring.push(v)
 	case c.ring.n > 0:
 		old, displaced = c.ring.pop(), true

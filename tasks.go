@@ -24,7 +24,8 @@ type TaskInfo struct {
 	State string
 
 	// What a task waits for: "time", "read", "write", "task", "blocking call",
-	// "its turn", or "future" for what this package does not know.
+	// "send", "receive", "select", "goroutine" (for one to deliver something), "its
+	// turn", or "future" for what this package does not know.
 	Waits string
 
 	// For is how long it has waited, to a few milliseconds.
