@@ -22,8 +22,10 @@ const (
 	yieldTimes  = 1000
 )
 
-func benchRuntime(b *testing.B) *Runtime {
-	rt, err := New(Config{Workers: 2})
+func benchRuntime(b *testing.B) *Runtime { return benchRuntimeOf(b, 2) }
+
+func benchRuntimeOf(b *testing.B, workers int) *Runtime {
+	rt, err := New(Config{Workers: workers})
 	if err != nil {
 		b.Fatal(err)
 	}

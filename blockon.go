@@ -4,6 +4,7 @@ package async
 type parker struct {
 	task
 	unpark chan struct{} // capacity 1
+	own    waiter        // see task.ownWaiter
 }
 
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park

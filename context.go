@@ -179,6 +179,35 @@ func (cx *Context) mustAwait() error {
 	return cx.Err()
 }
 
+// quick is callers, calm and spend for straight-line code in one, and returns
+// its worker. If it reports false, proceed must look closer.
+func (cx *Context) quick() (w *worker, ok bool) {
+	t := cx.t
+	if t.kind != kindStraight || !cx.callers() || !cx.calm() {
+		return nil, false
+	}
+	w = t.w
+	w.budget--
+	return w, w.budget >= 0
+}
+
+// proceed is what an await does before it polls: it reports false if cx is
+// cancelled, and true once its task may do another operation.
+func (cx *Context) proceed(t *task) bool {
+	for {
+		if cx.ended() {
+			if !cx.spend() {
+				t.wait() // code that ignores cancellation must not keep its worker
+			}
+			return false
+		}
+		if cx.spend() {
+			return true
+		}
+		t.wait()
+	}
+}
+
 // spend takes one operation off the budget of the current poll. If there is
 // none left it makes the task yield and reports false: the caller returns
 // ErrPending. So a connection that is always ready cannot keep its worker.

@@ -25,6 +25,8 @@ type coroutine struct {
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
 
+	own waiter // see task.ownWaiter
+
 	asked bool      // resumed only to tell where it waits
 	where []uintptr // the answer
 }

@@ -66,3 +66,17 @@ func settle(err error) error {
 	}
 	return err
 }
+
+// What a channel and its kin may say.
+var (
+	// ErrClosed is returned when something is sent to what is closed, and when
+	// all that was sent before has been received. The ends of a stream are told
+	// by io.EOF instead.
+	ErrClosed = errors.New("async: closed")
+
+	// ErrFull is returned by a TrySend that found no room.
+	ErrFull = errors.New("async: full")
+
+	// ErrEmpty is returned by a TryRecv that found nothing.
+	ErrEmpty = errors.New("async: empty")
+)

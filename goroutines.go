@@ -11,6 +11,7 @@ import (
 type parkingSpot struct {
 	outsider
 	woken chan struct{} // capacity 1
+	own   waiter        // for awaits that are given up before the spot is
 }
 
 var parkingSpots = sync.Pool{New: func() any {

@@ -228,3 +228,13 @@ func (t *task) wait() {
 	}
 	t.w.running.wait()
 }
+
+// ownWaiter returns a place in a waitlist for an await of t, so that it needs no
+// allocation. Straight-line code waits for one thing at a time: whoever takes the
+// waiter must have left the list before other code of the task runs.
+func (t *task) ownWaiter() *waiter {
+	if t.kind == kindGoroutine {
+		return &t.body.(*parker).own
+	}
+	return &t.w.running.own
+}

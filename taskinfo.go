@@ -51,6 +51,10 @@ const (
 	waitsSignal
 	waitsNotify
 	waitsFile
+	waitsSend
+	waitsRecv
+	waitsSelect
+	waitsGo
 )
 
 var waitReasons = [...]string{
@@ -72,6 +76,10 @@ var waitReasons = [...]string{
 	waitsSignal:  "signal",
 	waitsNotify:  "notification",
 	waitsFile:    "file",
+	waitsSend:    "send",
+	waitsRecv:    "receive",
+	waitsSelect:  "select",
+	waitsGo:      "goroutine",
 }
 
 func (r waitReason) String() string { return waitReasons[r] }

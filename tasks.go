@@ -24,8 +24,9 @@ type TaskInfo struct {
 	State string
 
 	// What a task waits for: "time", "read", "write", "task", "group" (its end,
-	// or room in it), "blocking call", "its turn", or "future" for what this
-	// package does not know.
+	// or room in it), "blocking call", "lock", "send", "receive", "select" and so
+	// on; "goroutine" for one to deliver something, "its turn", or "future" for what
+	// this package does not know.
 	Waits string
 
 	// For is how long it has waited, to a few milliseconds.

@@ -72,6 +72,20 @@ func (l *waitlist) join(w *waiter, t *task) {
 	l.n++
 }
 
+// joinFirst puts w, which is out of the list and had the first place in it, back
+// there. mu is held.
+func (l *waitlist) joinFirst(w *waiter, t *task) {
+	w.t, w.phase = t, waiterIn
+	w.prev, w.next = nil, l.first
+	if l.first != nil {
+		l.first.prev = w
+	} else {
+		l.last = w
+	}
+	l.first = w
+	l.n++
+}
+
 // choose takes w off the list: it has been handed what it wanted. The caller
 // wakes the task that is returned once mu, which is held, is unlocked.
 func (l *waitlist) choose(w *waiter) *task {
@@ -150,11 +164,18 @@ func (c *chosenTasks) add(t *task) {
 }
 
 // wake is called when no lock is held.
-func (c *chosenTasks) wake() {
+func (c *chosenTasks) wake() { c.wakeFrom(nil) }
+
+// wakeFrom is wake by code that runs on the thread of the worker from, which may
+// be nil.
+func (c *chosenTasks) wakeFrom(from *worker) {
+	if c.n > 0 && from == nil {
+		from = callersWorker()
+	}
 	for _, t := range c.few[:c.n] {
-		t.wake(nil)
+		t.wake(from)
 	}
 	for _, t := range c.more {
-		t.wake(nil)
+		t.wake(from)
 	}
 }

@@ -113,6 +113,15 @@ func (s *wakerSlot) stir(from *worker) {
 	}
 }
 
+// empty takes out who waits, for the caller to wake, in slots that are never
+// fired.
+func (s *wakerSlot) empty() *task {
+	if s.p.Load() == nil {
+		return nil
+	}
+	return s.p.Swap(nil)
+}
+
 // fanout wakes several tasks. It is put into a slot once and never reused:
 // the first wake closes it.
 //

@@ -27,7 +27,7 @@ const (
 type event struct {
 	from   *peer
 	joined *async.Chan[error] // not nil: the peer comes, and wants to know whether it may
-	line   string       // what it says; empty: it leaves
+	line   string             // what it says; empty: it leaves
 }
 
 // peer is one client.
@@ -158,7 +158,7 @@ func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error
 			return gone(err)
 		}
 		// The broker must hear of the end, however it comes, and then ends the writer.
-		defer events.Send(cx.WithoutCancel(), event{from: p})
+		defer func() { events.Send(cx.WithoutCancel(), event{from: p}) }()
 		async.Go(g.Named("writer"), func(cx *async.Context) error { return write(conn.WithContext(cx), p.out.All(cx)) })
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" {

@@ -1,0 +1,242 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// A Broadcast sends every message to everybody who has subscribed. It keeps the
+// last n messages. Send never waits: a subscriber that is more than n behind has
+// lost the oldest, and is told how many, see LaggedError. All methods may be
+// called by tasks and goroutines at the same time.
+type Broadcast[T any] struct {
+	list waitlist // of subscriptions that wait; its mu guards everything
+
+	kept   []T    // message number i stands at i modulo the length
+	next   uint64 // the number of the next message
+	subs   int
+	closed bool
+}
+
+// A LaggedError is what a slow subscriber gets instead of messages that are no
+// longer kept. The subscription goes on with the oldest that is.
+type LaggedError struct {
+	Missed uint64 // how many messages were lost
+}
+
+// Error says how many messages were lost.
+func (e *LaggedError) Error() string {
+	return fmt.Sprintf("async: a slow subscriber has lost %d messages", e.Missed)
+}
+
+// NewBroadcast returns a Broadcast that keeps n messages. It panics if n is not
+// positive.
+func NewBroadcast[T any](n int) *Broadcast[T] {
+	if n <= 0 {
+		panic("async: NewBroadcast: a capacity of at least 1 is needed")
+	}
+	return &Broadcast[T]{kept: make([]T, n)}
+}
+
+// Send sends v to all who have subscribed, and returns how many those are; with
+// none the message is lost. It fails only with ErrClosed.
+func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
+	var chosen chosenTasks
+	b.list.mu.Lock()
+	if b.closed {
+		b.list.mu.Unlock()
+		return 0, ErrClosed
+	}
+	b.kept[b.next%uint64(len(b.kept))] = v
+	b.next++
+	b.list.chooseAll(&chosen)
+	subscribers = b.subs
+	b.list.mu.Unlock()
+	chosen.wake()
+	return subscribers, nil
+}
+
+// Close ends it: Send fails, and subscribers get what they have not received yet,
+// then ErrClosed. Close reports whether it was the first.
+func (b *Broadcast[T]) Close() (first bool) {
+	var chosen chosenTasks
+	b.list.mu.Lock()
+	first = !b.closed
+	b.closed = true
+	b.list.chooseAll(&chosen)
+	b.list.mu.Unlock()
+	chosen.wake()
+	return first
+}
+
+// Subscribe returns a subscription that gets the messages sent from now on.
+func (b *Broadcast[T]) Subscribe() *Subscription[T] {
+	b.list.mu.Lock()
+	defer b.list.mu.Unlock()
+	b.subs++
+	return &Subscription[T]{b: b, next: b.next}
+}
+
+// Subscribers returns how many there are.
+func (b *Broadcast[T]) Subscribers() int {
+	b.list.mu.Lock()
+	defer b.list.mu.Unlock()
+	return b.subs
+}
+
+// A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv
+// may be called by several at the same time: each message then goes to one of
+// them. One task at a time may use PollRecv and PollNext.
+type Subscription[T any] struct {
+	b *Broadcast[T]
+
+	// Guarded by the lock of the broadcast.
+	next   uint64 // the number of the message that it receives next
+	closed bool
+	w      waiter // of the task that polls
+}
+
+// receive receives without waiting; err is ErrEmpty if there is nothing. The lock
+// is held.
+func (s *Subscription[T]) receive() (v T, err error) {
+	b := s.b
+	oldest := b.next - min(b.next, uint64(len(b.kept)))
+	switch {
+	case s.closed:
+		return v, ErrClosed
+	case s.next < oldest:
+		err = &LaggedError{Missed: oldest - s.next}
+		s.next = oldest
+		return v, err
+	case s.next < b.next:
+		v = b.kept[s.next%uint64(len(b.kept))]
+		s.next++
+		return v, nil
+	case b.closed:
+		return v, ErrClosed
+	}
+	return v, ErrEmpty
+}
+
+// TryRecv is Recv if there is something, and else fails with ErrEmpty.
+func (s *Subscription[T]) TryRecv() (T, error) {
+	s.b.list.mu.Lock()
+	defer s.b.list.mu.Unlock()
+	return s.receive()
+}
+
+// PollRecv is Recv for code that polls.
+func (s *Subscription[T]) PollRecv(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	return s.poll(cx, &s.w)
+}
+
+func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
+	t := cx.waker(waitsRecv)
+	list := &s.b.list
+	list.mu.Lock()
+	defer list.mu.Unlock()
+	if v, err = s.receive(); err != ErrEmpty {
+		list.leave(w)
+		return v, err
+	}
+	if w.phase == waiterChosen { // by a message that another one has received
+		list.leave(w)
+	}
+	list.join(w, t)
+	return v, ErrPending
+}
+
+// PollNext is PollRecv, but the end is io.EOF: it makes a Subscription a Stream.
+func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
+	v, err := s.PollRecv(cx)
+	if err == ErrClosed {
+		err = io.EOF
+	}
+	return v, err
+}
+
+// Recv waits for the next message and returns it. It fails with a *LaggedError if
+// the next ones have been lost, and can then be called again; with ErrClosed at the
+// end; and with cx.Err() if cx is cancelled, which loses nothing.
+func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
+	t := cx.beginAwait()
+	w, over := t.ownWaiter(), false
+	defer func() {
+		if !over {
+			s.leave(w)
+		}
+	}()
+	for ; cx.proceed(t); t.wait() {
+		if v, err = s.poll(cx, w); err != ErrPending {
+			over = true
+			return v, err
+		}
+	}
+	return v, cx.Err()
+}
+
+// leave gives w's place up. There is nothing to pass on: all who wait are woken.
+func (s *Subscription[T]) leave(w *waiter) {
+	s.b.list.mu.Lock()
+	s.b.list.leave(w)
+	s.b.list.mu.Unlock()
+}
+
+// RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
+// cancels it. It panics in tasks.
+func (s *Subscription[T]) RecvBlocking(ctx context.Context) (v T, err error) {
+	mustNotBlock("Subscription.RecvBlocking", "s.Recv(cx)")
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	return waitBlocking(ctx, Future[T](&subscriptionFuture[T]{s: s}))
+}
+
+// subscriptionFuture is a place among those who wait.
+type subscriptionFuture[T any] struct {
+	s *Subscription[T]
+	w waiter
+}
+
+func (f *subscriptionFuture[T]) Poll(cx *Context) (T, error) { return f.s.poll(cx, &f.w) }
+func (f *subscriptionFuture[T]) Cancel()                     { f.s.leave(&f.w) }
+
+// RecvFuture returns Recv as a future. Given up, by its method Cancel, it loses
+// nothing.
+func (s *Subscription[T]) RecvFuture() Future[T] { return &subscriptionFuture[T]{s: s} }
+
+// All returns what Recv returns, for range: messages and LaggedErrors, and cx.Err()
+// as the last if cx is cancelled. It ends with the broadcast.
+func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for {
+			v, err := s.Recv(cx)
+			if err == ErrClosed {
+				return
+			}
+			_, lagged := err.(*LaggedError)
+			if !yield(v, err) || err != nil && !lagged {
+				return
+			}
+		}
+	}
+}
+
+// Close ends the subscription: whoever waits with it fails with ErrClosed.
+func (s *Subscription[T]) Close() {
+	b := s.b
+	var chosen chosenTasks
+	b.list.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		b.subs--
+		b.list.chooseAll(&chosen) // among them those who wait with s; the others look again
+	}
+	b.list.mu.Unlock()
+	chosen.wake()
+}

@@ -1,0 +1,777 @@
+package async
+
+import (
+	"context"
+	"io"
+	"iter"
+	"math"
+)
+
+// A Chan is a queue of messages between any number of senders and receivers,
+// tasks and goroutines alike: what a Go channel is to goroutines. NewChan gives
+// one of bounded capacity, NewUnboundedChan one without a bound. The zero Chan has
+// capacity 0. A Chan must not be copied. All its methods may be called by anybody
+// at the same time.
+//
+// Capacity 0 makes a rendezvous: Send returns once a Recv has the message, or
+// waits for it and is bound to return it. Two sides of which neither is bound,
+// because each may yet do something else (Select, the futures, PollRecv and
+// PollSend, TrySend), meet as well, but then the sender may be done while the
+// receiver turns to something else; the message then waits for the next receiver.
+//
+// Messages are received in the order in which they were sent, and those who wait
+// are woken in the order in which they came. Who comes when a message or room is
+// there takes it, also while others wait and have been woken for it: not more than
+// 64 times in a row, though; after that those are next. Who has been woken 4 times
+// in vain has the next message, or room, kept for it, however long it takes to come.
+// Those who poll with PollRecv and PollSend have no place in that queue: all of them
+// are woken when there is something to try for.
+//
+// Cancelling loses nothing. A message stays in the queue until it is received by
+// somebody who returns it; each call that sends says, by its error, whether it
+// has.
+type Chan[T any] struct {
+	// recvs.list.mu guards everything; that of sends is not used.
+	recvs, sends chanSide
+
+	limit    int // the capacity; unlimited without a bound
+	ring     ring[T]
+	offers   offers[T] // what is sent by those who wait in Send
+	reserved int       // permits that are out
+	closed   bool
+}
+
+const unlimited = math.MaxInt / 2
+
+// The bounds of the doc comment above. The first is often enough to make the wake of
+// a waiter worth it, and seldom enough to be short. It says nothing about those who
+// are called on another worker and slow to come, while others wait, are called and
+// served: for them is the second.
+const (
+	chanTurns = 64
+	chanTries = 4
+)
+
+// chanSide is those who wait at one end of a channel.
+//
+// A waiter is woken to try for itself: it is taken off the list ("called") when
+// there is something to try for, and no more are called than there are messages,
+// or room. One that comes too late goes back to the front; one that gives up
+// passes its call on. So a message never leaves the queue for somebody who might
+// not want it anymore, and the order is kept whatever is cancelled. The exception
+// is Send, which says whether it has sent: its message is moved to the queue for
+// it, see offers.
+type chanSide struct {
+	list      waitlist
+	called    int       // of those who were called, how many have not tried yet
+	promised  int       // for how many of those something is kept
+	firm      int       // of all who wait, how many can be relied on: see the waiter's want
+	overtaken int       // how often in a row others went before those who wait
+	polled    wakerSlot // those who have no place; changed under the lock
+}
+
+// The want of a waiter of a channel; that of a sender may also be an offer, which
+// is positive.
+const (
+	chanLoose   int64 = 0  // may turn to something else when it is called
+	chanFirm    int64 = 1  // a receiver that takes what is there when it is called
+	chanSent    int64 = -1 // a sender whose message has been moved to the queue
+	chanRefused int64 = -2 // a sender whose channel was closed
+)
+
+// NewChan returns a channel with room for n messages; 0 makes a rendezvous. It
+// panics if n is negative.
+func NewChan[T any](n int) *Chan[T] {
+	if n < 0 {
+		panic("async: NewChan: the capacity is negative")
+	}
+	return &Chan[T]{limit: n}
+}
+
+// NewUnboundedChan returns a channel for which there is always room.
+func NewUnboundedChan[T any]() *Chan[T] { return &Chan[T]{limit: unlimited} }
+
+func (c *Chan[T]) lock()   { c.recvs.list.mu.Lock() }
+func (c *Chan[T]) unlock() { c.recvs.list.mu.Unlock() }
+
+// settleAndUnlock ends a change: it calls those for whom there is something now.
+// from is the worker on whose thread the caller runs, or nil.
+func (c *Chan[T]) settleAndUnlock(from *worker) {
+	if !c.unsettled() {
+		c.unlock()
+		return
+	}
+	var wakes chosenTasks
+	c.settle(&wakes)
+	c.unlock()
+	wakes.wakeFrom(from)
+}
+
+// unsettled reports whether anybody waits who has not been called.
+func (c *Chan[T]) unsettled() bool {
+	return c.recvs.list.first != nil || c.sends.list.first != nil ||
+		c.recvs.polled.p.Load() != nil || c.sends.polled.p.Load() != nil
+}
+
+// settle calls receivers as far as there are messages, and senders as far as there
+// is room.
+func (c *Chan[T]) settle(wakes *chosenTasks) {
+	if c.closed {
+		c.settleClosed(wakes)
+		return
+	}
+	for w := c.sends.list.first; w != nil; w = c.sends.list.first {
+		if offered := w.want > 0; c.room(offered) <= c.sends.called {
+			break
+		} else if offered {
+			c.ring.push(c.take(w))
+			wakes.add(c.sends.list.choose(w))
+		} else {
+			wakes.add(c.sends.call(w))
+		}
+	}
+	c.settleRecvs(wakes)
+	if c.room(false) > c.sends.promised && c.sends.open() {
+		wakes.add(c.sends.polled.empty())
+	}
+}
+
+func (c *Chan[T]) settleRecvs(wakes *chosenTasks) {
+	for w := c.recvs.list.first; w != nil && c.ready() > c.recvs.called; w = c.recvs.list.first {
+		wakes.add(c.recvs.call(w))
+	}
+	if c.ready() > c.recvs.promised && c.recvs.open() {
+		wakes.add(c.recvs.polled.empty())
+	}
+}
+
+// settleClosed calls all senders, to be refused, and all receivers if nothing will
+// come anymore.
+func (c *Chan[T]) settleClosed(wakes *chosenTasks) {
+	for w := c.sends.list.first; w != nil; w = c.sends.list.first {
+		if w.want > 0 {
+			c.take(w)
+			w.want = chanRefused
+			wakes.add(c.sends.list.choose(w))
+		} else {
+			wakes.add(c.sends.call(w))
+		}
+	}
+	wakes.add(c.sends.polled.empty())
+	if !c.drained() {
+		c.settleRecvs(wakes)
+		return
+	}
+	for w := c.recvs.list.first; w != nil; w = c.recvs.list.first {
+		wakes.add(c.recvs.call(w))
+	}
+	wakes.add(c.recvs.polled.empty())
+}
+
+// room returns for how many messages there is room: the capacity, and one more for
+// each receiver that waits, since a message for that does not stay. At a rendezvous
+// that is all there is, and a firm sender, who can wait, counts firm receivers only.
+func (c *Chan[T]) room(firm bool) int {
+	n := c.limit - c.ring.n - c.reserved
+	switch {
+	case c.limit > 0:
+		return n + c.recvs.waiting()
+	case firm:
+		return n + c.recvs.firm
+	case c.recvs.polled.p.Load() != nil:
+		return n + c.recvs.waiting() + 1
+	}
+	return n + c.recvs.waiting()
+}
+
+// ready returns how many messages can be received at once, at least: at a
+// rendezvous also the first one that is offered.
+func (c *Chan[T]) ready() int {
+	if c.limit == 0 {
+		if w := c.sends.list.first; w != nil && w.want > 0 {
+			return c.ring.n + 1
+		}
+	}
+	return c.ring.n
+}
+
+// drained reports whether nothing will ever be received anymore.
+func (c *Chan[T]) drained() bool { return c.closed && c.ring.n == 0 && c.reserved == 0 }
+
+func (s *chanSide) waiting() int { return s.list.n + s.called }
+
+// open reports whether somebody who has not waited may go first.
+func (s *chanSide) open() bool { return s.overtaken < chanTurns || s.waiting() == 0 }
+
+// overtake is open for somebody who then does.
+func (s *chanSide) overtake() bool {
+	switch {
+	case s.waiting() == 0:
+		s.overtaken = 0
+	case s.overtaken >= chanTurns:
+		return false
+	default:
+		s.overtaken++
+	}
+	return true
+}
+
+// call takes w off the list to try for itself, and returns the task to wake.
+func (s *chanSide) call(w *waiter) *task {
+	s.called++
+	if w.passed >= chanTries {
+		s.promised++
+	}
+	return s.list.choose(w)
+}
+
+// answer is called when w comes, or is given up, after a call.
+func (s *chanSide) answer(w *waiter) {
+	s.called--
+	if w.passed >= chanTries {
+		s.promised--
+	}
+}
+
+// served notes that one who has waited was served.
+func (s *chanSide) served() { s.overtaken = 0 }
+
+// rejoin puts w in the list, in front if it had been called in vain.
+func (s *chanSide) rejoin(w *waiter, t *task) {
+	if w.phase == waiterChosen {
+		w.passed++
+		s.list.joinFirst(w, t)
+	} else {
+		s.list.join(w, t)
+	}
+}
+
+// offers is the messages of those who wait in Send, so that a receiver can move
+// one to the queue when it makes room. A waiter's want is the place of its message
+// here, counted from 1.
+type offers[T any] struct {
+	vals []T
+	free []int32
+}
+
+func (o *offers[T]) put(v T) int64 {
+	if n := len(o.free); n > 0 {
+		i := o.free[n-1]
+		o.free = o.free[:n-1]
+		o.vals[i] = v
+		return int64(i) + 1
+	}
+	o.vals = append(o.vals, v)
+	return int64(len(o.vals))
+}
+
+func (o *offers[T]) take(want int64) (v T) {
+	i := int32(want - 1)
+	var zero T
+	v, o.vals[i] = o.vals[i], zero
+	o.free = append(o.free, i)
+	return v
+}
+
+// take takes the message that w offers: it will be sent.
+func (c *Chan[T]) take(w *waiter) T {
+	v := c.offers.take(w.want)
+	w.want = chanSent
+	c.sends.served()
+	return v
+}
+
+// pull receives a message without waiting. turn says that the caller was called
+// for it. wakes is told whose message that was, at a rendezvous. The lock is held.
+func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
+	if c.ready() <= c.recvs.promised || !turn && !c.recvs.overtake() {
+		return v, false
+	}
+	if turn {
+		c.recvs.served()
+	}
+	if c.ring.n > 0 {
+		v = c.ring.pop()
+		if c.limit == unlimited {
+			c.ring.shrink()
+		}
+		return v, true
+	}
+	w := c.sends.list.first
+	v = c.take(w)
+	wakes.add(c.sends.list.choose(w))
+	return v, true
+}
+
+// enter takes room for one message without waiting; see pull.
+func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
+	if c.room(firm) <= c.sends.promised || !turn && !c.sends.overtake() {
+		return false
+	}
+	if turn {
+		c.sends.served()
+	}
+	return true
+}
+
+// pullOnce is pull for those who will not wait.
+func (c *Chan[T]) pullOnce(from *worker) (v T, ok bool) {
+	c.lock()
+	if c.ring.n > 0 && !c.unsettled() && c.recvs.called == 0 {
+		v = c.ring.pop() // the usual case
+		if c.limit == unlimited {
+			c.ring.shrink()
+		}
+		c.unlock()
+		return v, true
+	}
+	var wakes chosenTasks
+	if v, ok = c.pull(false, &wakes); ok {
+		c.settle(&wakes)
+	}
+	c.unlock()
+	wakes.wakeFrom(from)
+	return v, ok
+}
+
+// pushOnce sends v for those who will not wait. It returns nil, ErrClosed or
+// ErrFull.
+func (c *Chan[T]) pushOnce(from *worker, v T, firm bool) error {
+	c.lock()
+	if c.closed {
+		c.unlock()
+		return ErrClosed
+	}
+	if !c.enter(false, firm) {
+		c.unlock()
+		return ErrFull
+	}
+	c.ring.push(v)
+	c.settleAndUnlock(from)
+	return nil
+}
+
+// pollRecv receives for one who waits with w, which is firm or loose.
+func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) {
+	from := cx.here()
+	t := cx.waker(waitsRecv)
+	var wakes chosenTasks
+	c.lock()
+	turn := w.phase == waiterChosen
+	if turn {
+		c.recvs.answer(w)
+	}
+	ok := false
+	if w.phase != waiterIn {
+		v, ok = c.pull(turn, &wakes)
+	}
+	switch {
+	case ok:
+		c.leaveRecvs(w)
+	case c.drained():
+		c.leaveRecvs(w)
+		err = ErrClosed
+	default:
+		if w.phase == waiterOut {
+			w.want = want
+			c.recvs.firm += int(want)
+		}
+		c.recvs.rejoin(w, t)
+		err = ErrPending
+	}
+	c.settle(&wakes)
+	c.unlock()
+	wakes.wakeFrom(from)
+	return v, err
+}
+
+// leaveRecvs takes w out, whose call, if it had one, has been accounted for.
+func (c *Chan[T]) leaveRecvs(w *waiter) {
+	if w.phase != waiterOut {
+		c.recvs.firm -= int(w.want)
+		c.recvs.list.leave(w)
+	}
+}
+
+// cancelRecv gives w's place up. At a rendezvous there may be a message that was
+// sent because w was waiting, and that no other firm receiver waits for: with
+// keep set, the caller gets it.
+func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) {
+	c.lock()
+	if w.phase == waiterOut {
+		c.unlock()
+		return v, false
+	}
+	if w.phase == waiterChosen {
+		c.recvs.answer(w)
+	}
+	c.leaveRecvs(w)
+	if keep && c.limit == 0 && c.ring.n > c.recvs.firm {
+		v, ok = c.ring.pop(), true
+	}
+	c.settleAndUnlock(from)
+	return v, ok
+}
+
+// pollSend sends v for one who waits with w, or makes a permit of the room. A firm
+// one will see to the end what becomes of it: it leaves its message as an offer.
+func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
+	from := cx.here()
+	t := cx.waker(waitsSend)
+	c.lock()
+	if w.phase == waiterChosen && w.want == chanSent {
+		c.sends.list.leave(w)
+		c.unlock()
+		return nil
+	}
+	turn := w.phase == waiterChosen && w.want == chanLoose
+	if turn {
+		c.sends.answer(w)
+	}
+	var err error
+	switch {
+	case c.closed:
+		c.sends.list.leave(w)
+		err = ErrClosed
+	case w.phase != waiterIn && c.enter(turn, how == sendFirm):
+		c.sends.list.leave(w)
+		c.put(v, how)
+	default:
+		if w.phase == waiterOut {
+			w.want = chanLoose
+			if how == sendFirm {
+				w.want = c.offers.put(v)
+			}
+		}
+		c.sends.rejoin(w, t)
+		err = ErrPending
+	}
+	c.settleAndUnlock(from)
+	return err
+}
+
+// sendKind says what pollSend does.
+type sendKind uint8
+
+const (
+	sendFirm    sendKind = iota // send, and offer the message meanwhile
+	sendLoose                   // send when polled, and not otherwise
+	sendReserve                 // make a permit, when polled
+)
+
+// put uses the room that was entered.
+func (c *Chan[T]) put(v T, how sendKind) {
+	if how == sendReserve {
+		c.reserved++
+	} else {
+		c.ring.push(v)
+	}
+}
+
+// cancelSend gives w's place up. It reports ErrPending if nothing had been sent by
+// then, and else the outcome.
+func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
+	c.lock()
+	outcome := ErrPending
+	switch {
+	case w.phase == waiterIn && w.want > 0:
+		c.offers.take(w.want)
+	case w.phase != waiterChosen:
+	case w.want == chanLoose:
+		c.sends.answer(w)
+	case w.want == chanSent:
+		outcome = nil
+	case w.want == chanRefused:
+		outcome = ErrClosed
+	}
+	c.sends.list.leave(w)
+	c.settleAndUnlock(from)
+	return outcome
+}
+
+// Recv waits for a message and returns it. It fails with ErrClosed once the channel
+// is closed and all messages have been received, and with cx.Err() if cx is
+// cancelled, which loses nothing. (At a rendezvous, a Recv that is cancelled when
+// a Send has just found it waiting returns the message.)
+func (c *Chan[T]) Recv(cx *Context) (T, error) {
+	if w, ok := cx.quick(); ok {
+		if v, ok := c.pullOnce(w); ok {
+			return v, nil
+		}
+	}
+	return c.recvSlow(cx)
+}
+
+func (c *Chan[T]) recvSlow(cx *Context) (v T, err error) {
+	t := cx.beginAwait()
+	w, over := t.ownWaiter(), false
+	defer func() {
+		if !over {
+			c.cancelRecv(nil, w, false) // Shutdown unwinds the code
+		}
+	}()
+	for cx.proceed(t) {
+		if v, err = c.pollRecv(cx, w, chanFirm); err != ErrPending {
+			over = true
+			return v, err
+		}
+		t.wait()
+	}
+	over = true
+	if v, ok := c.cancelRecv(cx.here(), w, true); ok {
+		return v, nil
+	}
+	return v, cx.Err()
+}
+
+// Send waits until there is room for v and sends it. It has done so if it returns
+// nil, also if cx was cancelled meanwhile; with any other error v has not been
+// sent: ErrClosed if the channel is or becomes closed, cx.Err() if cx is cancelled.
+func (c *Chan[T]) Send(cx *Context, v T) error {
+	if w, ok := cx.quick(); ok {
+		if err := c.pushOnce(w, v, true); err != ErrFull {
+			return err
+		}
+	}
+	return c.sendSlow(cx, v, sendFirm)
+}
+
+func (c *Chan[T]) sendSlow(cx *Context, v T, how sendKind) error {
+	t := cx.beginAwait()
+	w, over := t.ownWaiter(), false
+	defer func() {
+		if !over {
+			c.cancelSend(nil, w) // Shutdown unwinds the code
+		}
+	}()
+	for cx.proceed(t) {
+		if err := c.pollSend(cx, w, v, how); err != ErrPending {
+			over = true
+			return err
+		}
+		t.wait()
+	}
+	over = true
+	if err := c.cancelSend(cx.here(), w); err != ErrPending {
+		return err
+	}
+	return cx.Err()
+}
+
+// TryRecv receives a message if there is one. It fails with ErrEmpty if there is
+// none, and with ErrClosed if none will come. At a rendezvous it finds those who
+// wait in Send and SendBlocking.
+func (c *Chan[T]) TryRecv() (T, error) {
+	v, ok := c.pullOnce(nil)
+	switch {
+	case ok:
+		return v, nil
+	case c.isDrained():
+		return v, ErrClosed
+	}
+	return v, ErrEmpty
+}
+
+// TrySend sends v if there is room, at a rendezvous if a receiver waits. It fails
+// with ErrFull if not, and with ErrClosed if the channel is closed.
+func (c *Chan[T]) TrySend(v T) error { return c.pushOnce(nil, v, false) }
+
+// ForceSend sends v without waiting: if there is no room it takes out the oldest
+// message, and returns it with displaced set. If there is no message either, at a
+// rendezvous for which nobody waits or because all the room is reserved, that is v
+// itself. It fails only with ErrClosed.
+func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
+	c.lock()
+	switch {
+	case c.closed:
+		err = ErrClosed
+	case c.room(false) > c.sends.promised:
+		c.ring.push(v)
+	case c.ring.n > 0:
+		old, displaced = c.ring.pop(), true
+		c.ring.push(v)
+	default:
+		old, displaced = v, true
+	}
+	c.settleAndUnlock(nil)
+	return old, displaced, err
+}
+
+// PollRecv receives a message. It fails with ErrClosed like Recv, and with
+// ErrPending if there is nothing to receive: cx's task is woken when there may be.
+// It keeps no place in the queue, so there is nothing to give up, but all who poll
+// are woken for each message; where many do, RecvFuture is better.
+func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	t := cx.waker(waitsRecv)
+	var wakes chosenTasks
+	c.lock()
+	v, ok := c.pull(false, &wakes)
+	switch {
+	case ok:
+	case c.drained():
+		err = ErrClosed
+	default:
+		c.recvs.polled.join(t)
+		err = ErrPending
+	}
+	c.settle(&wakes)
+	c.unlock()
+	wakes.wakeFrom(cx.here())
+	return v, err
+}
+
+// PollNext is PollRecv, but the end of the messages is io.EOF: it makes a Chan a
+// Stream.
+func (c *Chan[T]) PollNext(cx *Context) (T, error) {
+	v, err := c.PollRecv(cx)
+	if err == ErrClosed {
+		err = io.EOF
+	}
+	return v, err
+}
+
+// PollSend sends v if there is room and returns nil. With any other error it has
+// not sent: ErrClosed if the channel is closed, ErrPending if there is no room:
+// cx's task is woken when there may be. Like PollRecv it keeps no place.
+func (c *Chan[T]) PollSend(cx *Context, v T) error {
+	if !cx.spend() {
+		return ErrPending
+	}
+	t := cx.waker(waitsSend)
+	var err error
+	c.lock()
+	switch {
+	case c.closed:
+		err = ErrClosed
+	case c.enter(false, false):
+		c.ring.push(v)
+	default:
+		c.sends.polled.join(t)
+		err = ErrPending
+	}
+	c.settleAndUnlock(cx.here())
+	return err
+}
+
+// All returns the messages that Recv returns, for range, until it fails: cx.Err()
+// then tells whether cx was cancelled or the channel closed and empty.
+func (c *Chan[T]) All(cx *Context) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for {
+			v, err := c.Recv(cx)
+			if err != nil || !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
+// cancels it. It panics in tasks.
+func (c *Chan[T]) RecvBlocking(ctx context.Context) (v T, err error) {
+	mustNotBlock("Chan.RecvBlocking", "c.Recv(cx)")
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	if v, ok := c.pullOnce(nil); ok {
+		return v, nil
+	}
+	p := parkingSpots.Get().(*parkingSpot)
+	defer parkingSpots.Put(p)
+	for {
+		if v, err = c.pollRecv(&p.cx, &p.own, chanFirm); err != ErrPending {
+			return v, err
+		}
+		select {
+		case <-p.woken:
+		case <-ctx.Done():
+			if v, ok := c.cancelRecv(nil, &p.own, true); ok {
+				return v, nil
+			}
+			return v, ctx.Err()
+		}
+	}
+}
+
+// SendBlocking is Send for a goroutine outside the pool, which it parks; ctx
+// cancels it. It panics in tasks.
+func (c *Chan[T]) SendBlocking(ctx context.Context, v T) error {
+	mustNotBlock("Chan.SendBlocking", "c.Send(cx, v)")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.pushOnce(nil, v, true); err != ErrFull {
+		return err
+	}
+	return c.sendBlocking(ctx, v, sendFirm)
+}
+
+func (c *Chan[T]) sendBlocking(ctx context.Context, v T, how sendKind) error {
+	p := parkingSpots.Get().(*parkingSpot)
+	defer parkingSpots.Put(p)
+	for {
+		if err := c.pollSend(&p.cx, &p.own, v, how); err != ErrPending {
+			return err
+		}
+		select {
+		case <-p.woken:
+		case <-ctx.Done():
+			if err := c.cancelSend(nil, &p.own); err != ErrPending {
+				return err
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+// Close closes the channel: whoever sends, or waits to, fails with ErrClosed.
+// Messages that were sent before can still be received, and those for which there
+// is a Permit still be sent; after that, receivers fail with ErrClosed. Close
+// reports whether it was the first.
+func (c *Chan[T]) Close() (first bool) {
+	c.lock()
+	first = !c.closed
+	c.closed = true
+	c.settleAndUnlock(nil)
+	return first
+}
+
+// Closed reports whether the channel was closed. There may still be messages.
+func (c *Chan[T]) Closed() bool {
+	c.lock()
+	defer c.unlock()
+	return c.closed
+}
+
+func (c *Chan[T]) isDrained() bool {
+	c.lock()
+	defer c.unlock()
+	return c.drained()
+}
+
+// Len returns how many messages have been sent and not been received, those left
+// out that are on their way to receivers beside a full queue.
+func (c *Chan[T]) Len() int {
+	c.lock()
+	defer c.unlock()
+	return min(c.ring.n, c.limit)
+}
+
+// Cap returns the capacity, -1 if there is no bound.
+func (c *Chan[T]) Cap() int {
+	if c.limit == unlimited {
+		return -1
+	}
+	return c.limit
+}
+
+// Waiting returns how many wait to send and how many wait to receive; those who
+// poll with PollSend and PollRecv are not counted.
+func (c *Chan[T]) Waiting() (senders, receivers int) {
+	c.lock()
+	defer c.unlock()
+	return c.sends.waiting(), c.recvs.waiting()
+}

@@ -1,0 +1,542 @@
+package async
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// party is somebody who waits in a channel under test, with a hand of its own.
+type party struct {
+	h      *hand
+	v      int // what it sends
+	poll   func() (v int, err error)
+	cancel func() (v int, err error) // err is ErrPending if nothing came of it
+}
+
+// newRecv returns a receiver that polls by hand.
+func newRecv(c *Chan[int], firm bool) *party {
+	p := &party{h: newHand()}
+	if firm {
+		f := &firmRecv[int]{c: c}
+		p.poll = func() (int, error) { return f.Poll(p.h.cx) }
+		p.cancel = func() (int, error) {
+			if v, ok := f.cancel(); ok {
+				return v, nil
+			}
+			return 0, ErrPending
+		}
+		return p
+	}
+	f := c.RecvFuture()
+	p.poll = func() (int, error) { return f.Poll(p.h.cx) }
+	p.cancel = func() (int, error) { f.Cancel(); return 0, ErrPending }
+	return p
+}
+
+func newSend(c *Chan[int], v int, firm bool) *party {
+	p := &party{h: newHand(), v: v}
+	if firm {
+		f := &firmSend[int]{c: c, v: v}
+		p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
+		p.cancel = func() (int, error) { return v, f.cancel() }
+		return p
+	}
+	f := c.SendFuture(v)
+	p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
+	p.cancel = func() (int, error) { f.Cancel(); return v, ErrPending }
+	return p
+}
+
+// goModel is a Go channel and those who would wait for it.
+type goModel struct {
+	c            chan int
+	recvs, sends []*party
+	closed       bool
+}
+
+// send sends v for p, who waits if need be. It reports what has come of it, and
+// which receiver has got v, if one had waited.
+func (m *goModel) send(p *party, v int) (err error, to *party) {
+	switch {
+	case m.closed:
+		return ErrClosed, nil
+	case len(m.recvs) > 0:
+		to, m.recvs = m.recvs[0], m.recvs[1:]
+		return nil, to
+	}
+	select {
+	case m.c <- v:
+		return nil, nil
+	default:
+		if p != nil {
+			m.sends = append(m.sends, p)
+			return ErrPending, nil
+		}
+		return ErrFull, nil
+	}
+}
+
+// recv receives for p, who waits if need be. It reports whose message has got
+// through by that.
+func (m *goModel) recv(p *party) (v int, err error, from *party) {
+	select {
+	case got, open := <-m.c:
+		if !open {
+			return 0, ErrClosed, nil
+		}
+		if len(m.sends) > 0 {
+			from, m.sends = m.sends[0], m.sends[1:]
+			m.c <- from.v
+		}
+		return got, nil, from
+	default:
+	}
+	switch {
+	case len(m.sends) > 0: // a rendezvous
+		from, m.sends = m.sends[0], m.sends[1:]
+		return from.v, nil, from
+	case p != nil:
+		m.recvs = append(m.recvs, p)
+		return 0, ErrPending, nil
+	}
+	return 0, ErrEmpty, nil
+}
+
+// FuzzChan compares a Chan with a Go channel: after each operation, once all who
+// were woken have polled, the same messages are there, the same parties wait, and
+// the others have got the same.
+func FuzzChan(f *testing.F) {
+	f.Add(uint8(0), []byte{2, 0, 6, 1, 3, 0, 4, 7, 5})
+	f.Add(uint8(1), []byte{0, 0, 2, 2, 3, 6, 4, 4, 4, 4, 7, 1, 1})
+	f.Add(uint8(2), []byte{3, 3, 3, 0, 6, 14, 22, 0, 0, 2, 2, 2, 1, 1, 5, 1, 1, 1, 1})
+	f.Add(uint8(0), []byte{3, 11, 3, 11, 2, 10, 1, 6, 5})
+	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
+		limit := int(capacity % 4)
+		c, m := NewChan[int](limit), &goModel{c: make(chan int, limit)}
+		var waiting []*party
+		var next int
+		// expect says what a party must get when it polls.
+		type outcome struct {
+			v   int
+			err error
+		}
+		expect := map[*party]outcome{}
+		remove := func(all []*party, p *party) []*party {
+			return slices.DeleteFunc(all, func(q *party) bool { return q == p })
+		}
+		for _, op := range ops {
+			firm := op&8 != 0 || limit == 0 // those who are not bound may miss each other at a rendezvous
+			switch op % 8 {
+			case 0:
+				next++
+				err, to := m.send(nil, next)
+				if to != nil {
+					expect[to] = outcome{next, nil}
+				}
+				require.Equal(t, err, c.TrySend(next))
+			case 1:
+				v, err, from := m.recv(nil)
+				if from != nil {
+					expect[from] = outcome{from.v, nil}
+				}
+				got, gotErr := c.TryRecv()
+				require.Equal(t, err, gotErr)
+				require.Equal(t, v, got)
+			case 2:
+				p := newRecv(c, firm)
+				v, err, from := m.recv(p)
+				if from != nil {
+					expect[from] = outcome{from.v, nil}
+				}
+				got, gotErr := p.poll()
+				require.Equal(t, err, gotErr)
+				require.Equal(t, v, got)
+				if err == ErrPending {
+					waiting = append(waiting, p)
+				}
+			case 3:
+				next++
+				p := newSend(c, next, firm)
+				err, to := m.send(p, next)
+				if to != nil {
+					expect[to] = outcome{next, nil}
+				}
+				_, gotErr := p.poll()
+				require.Equal(t, err, gotErr)
+				if err == ErrPending {
+					waiting = append(waiting, p)
+				}
+			case 4: // force
+				next++
+				var old int
+				displaced := false
+				err, to := m.send(nil, next)
+				switch {
+				case to != nil:
+					expect[to] = outcome{next, nil}
+				case err == ErrFull && limit == 0:
+					old, displaced, err = next, true, nil
+				case err == ErrFull:
+					old, displaced, err = <-m.c, true, nil
+					m.c <- next
+				}
+				gotOld, gotDisplaced, gotErr := c.ForceSend(next)
+				require.Equal(t, []any{old, displaced, err}, []any{gotOld, gotDisplaced, gotErr})
+			case 5:
+				first := !m.closed
+				if first {
+					m.closed = true
+					close(m.c)
+					for _, p := range append(m.sends, m.recvs...) {
+						expect[p] = outcome{p.v, ErrClosed}
+					}
+					m.sends, m.recvs = nil, nil
+				}
+				require.Equal(t, first, c.Close())
+			default: // cancel
+				if len(waiting) > 0 {
+					p := waiting[int(op/8)%len(waiting)]
+					waiting = remove(waiting, p)
+					m.sends, m.recvs = remove(m.sends, p), remove(m.recvs, p)
+					_, err := p.cancel()
+					require.Equal(t, ErrPending, err)
+				}
+			}
+			for again := true; again; {
+				again = false
+				for _, p := range slices.Clone(waiting) {
+					if !p.h.woken() {
+						continue
+					}
+					again = true
+					if v, err := p.poll(); err != ErrPending {
+						require.Contains(t, expect, p)
+						require.Equal(t, expect[p], outcome{v, err})
+						delete(expect, p)
+						waiting = remove(waiting, p)
+					}
+				}
+			}
+			require.Empty(t, expect)
+			require.Equal(t, len(m.c), c.Len())
+			senders, receivers := c.Waiting()
+			require.Equal(t, []int{len(m.sends), len(m.recvs)}, []int{senders, receivers})
+			settled(t, c)
+		}
+	})
+}
+
+// FuzzChanCancel has parties poll and give up at any moment, also when they have
+// been woken, with permits and with those who poll without a place. What was sent
+// is received, once and in order, or is there at the end; what was not sent is not;
+// and at the end nobody waits for what is there.
+func FuzzChanCancel(f *testing.F) {
+	f.Add(uint8(0), []byte{2, 3, 5, 2, 4, 1, 3, 2, 5, 4, 4, 4})
+	f.Add(uint8(1), []byte{0, 3, 3, 6, 1, 5, 13, 5, 1, 1, 7, 15, 8, 9})
+	f.Add(uint8(2), []byte{6, 6, 6, 1, 5, 2, 2, 2, 7, 23, 5, 13, 4, 12, 20, 8, 8, 9, 9})
+	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
+		limit := int(capacity % 4)
+		c := NewChan[int](limit)
+		var waiting []*party
+		var permits []*Permit[int]
+		next := 0
+		sent, received := map[int]bool{}, map[int]bool{}
+		firmSent := map[int]bool{} // when it was sent is not known exactly
+		// entered has what was sent in order, without the firm ones.
+		var entered []int
+		enter := func(v int) {
+			sent[v] = true
+			entered = append(entered, v)
+		}
+		take := func(v int) {
+			require.False(t, received[v], "%d is received twice", v)
+			received[v] = true
+			if firmSent[v] {
+				return
+			}
+			i := slices.Index(entered, v)
+			require.Zero(t, i, "%d overtakes %v", v, entered)
+			entered = entered[1:]
+		}
+		type kind int
+		const (
+			receiver kind = iota
+			sender
+			firmSender
+			reserver
+		)
+		kinds := map[*party]kind{}
+		finish := func(p *party, v int, err error) {
+			if err == ErrPending {
+				return
+			}
+			waiting = slices.DeleteFunc(waiting, func(q *party) bool { return q == p })
+			switch {
+			case err != nil:
+				require.Equal(t, ErrClosed, err)
+				require.True(t, c.Closed())
+			case kinds[p] == receiver:
+				take(v)
+			case kinds[p] == sender:
+				enter(v)
+			case kinds[p] == firmSender:
+				sent[v] = true
+			}
+		}
+		poll := func(p *party) {
+			p.h.woken()
+			v, err := p.poll()
+			finish(p, v, err)
+		}
+		join := func(p *party, k kind) {
+			kinds[p] = k
+			waiting = append(waiting, p)
+			poll(p)
+		}
+		poller := newHand()
+		for _, op := range ops {
+			arg := int(op / 10)
+			switch op % 10 {
+			case 0:
+				if next++; c.TrySend(next) == nil {
+					enter(next)
+				}
+			case 1:
+				if v, err := c.TryRecv(); err == nil {
+					take(v)
+				}
+			case 2:
+				join(newRecv(c, arg%2 == 0), receiver)
+			case 3:
+				next++
+				if arg%2 == 0 {
+					firmSent[next] = true
+					join(newSend(c, next, true), firmSender)
+				} else {
+					join(newSend(c, next, false), sender)
+				}
+			case 4:
+				if len(waiting) > 0 {
+					poll(waiting[arg%len(waiting)])
+				}
+			case 5:
+				if len(waiting) > 0 {
+					p := waiting[arg%len(waiting)]
+					v, err := p.cancel()
+					finish(p, v, err)
+					waiting = slices.DeleteFunc(waiting, func(q *party) bool { return q == p })
+				}
+			case 6:
+				r := &permitting[int]{c: c}
+				p := &party{h: newHand()}
+				p.poll = func() (int, error) {
+					permit, err := r.Poll(p.h.cx)
+					if err == nil {
+						permits = append(permits, permit)
+					}
+					return 0, err
+				}
+				p.cancel = func() (int, error) { r.Cancel(); return 0, ErrPending }
+				join(p, reserver)
+			case 7:
+				if len(permits) > 0 {
+					i := arg % len(permits)
+					if arg%3 == 0 {
+						permits[i].Release()
+					} else {
+						next++
+						permits[i].Send(next)
+						enter(next)
+					}
+					permits = slices.Delete(permits, i, i+1)
+				}
+			case 8:
+				if v, err := c.PollRecv(poller.cx); err == nil {
+					take(v)
+				}
+			case 9:
+				if arg > 20 {
+					c.Close()
+				} else if next++; c.PollSend(poller.cx, next) == nil {
+					enter(next)
+				}
+			}
+		}
+		// Whoever has been woken polls, until nobody has.
+		for again := true; again; {
+			again = false
+			for _, p := range slices.Clone(waiting) {
+				if p.h.woken() {
+					again = true
+					poll(p)
+				}
+			}
+		}
+		settled(t, c)
+		for _, p := range slices.Clone(waiting) {
+			v, err := p.cancel()
+			finish(p, v, err)
+		}
+		settled(t, c)
+		for {
+			v, err := c.TryRecv()
+			if err != nil {
+				break
+			}
+			take(v)
+		}
+		for _, p := range permits {
+			p.Release()
+		}
+		require.Equal(t, sent, received)
+		require.Empty(t, c.ring.n)
+		require.Zero(t, c.recvs.promised+c.sends.promised+c.reserved)
+	})
+}
+
+// FuzzBroadcast compares a Broadcast with a slice of all messages.
+func FuzzBroadcast(f *testing.F) {
+	f.Add(uint8(0), []byte{0, 0, 1, 2, 10, 0, 0, 0, 2, 10, 3, 2, 4})
+	f.Add(uint8(3), []byte{1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 10, 2, 2, 5, 0, 13, 4, 2, 2})
+	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
+		n := int(capacity%4) + 1
+		b := NewBroadcast[int](n)
+		var all []int
+		type subscriber struct {
+			s    *Subscription[int]
+			h    *hand
+			next int
+			gone bool
+			wait bool
+		}
+		var subs []*subscriber
+		closed, alive := false, 0
+		for _, op := range ops {
+			switch op % 8 {
+			case 0:
+				count, err := b.Send(len(all))
+				if closed {
+					require.Equal(t, ErrClosed, err)
+					break
+				}
+				require.NoError(t, err)
+				require.Equal(t, alive, count)
+				all = append(all, len(all))
+				for _, s := range subs {
+					require.Equal(t, s.wait, s.h.woken())
+					s.wait = false
+				}
+			case 1:
+				subs = append(subs, &subscriber{s: b.Subscribe(), h: newHand(), next: len(all)})
+				alive++
+			case 3:
+				if len(subs) > 0 {
+					s := subs[int(op/8)%len(subs)]
+					if s.s.Close(); !s.gone {
+						s.gone = true
+						alive--
+					}
+				}
+			case 4:
+				if op/8 > 24 {
+					require.Equal(t, !closed, b.Close())
+					closed = true
+				}
+			default:
+				if len(subs) == 0 {
+					break
+				}
+				s := subs[int(op/8)%len(subs)]
+				v, err := s.s.PollRecv(s.h.cx)
+				oldest := max(0, len(all)-n)
+				s.wait = false
+				switch {
+				case s.gone:
+					require.Equal(t, ErrClosed, err)
+				case s.next < oldest:
+					var lagged *LaggedError
+					require.ErrorAs(t, err, &lagged)
+					require.EqualValues(t, oldest-s.next, lagged.Missed)
+					s.next = oldest
+				case s.next < len(all):
+					require.NoError(t, err)
+					require.Equal(t, s.next, v)
+					s.next++
+				case closed:
+					require.Equal(t, ErrClosed, err)
+				default:
+					require.Equal(t, ErrPending, err)
+					s.wait = true
+				}
+				s.h.woken()
+			}
+			require.Equal(t, alive, b.Subscribers())
+		}
+	})
+}
+
+// FuzzWatch compares a Watch with a count of its changes.
+func FuzzWatch(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 2, 3, 0, 0, 2, 2, 4, 2})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		w := NewWatch(0)
+		type watcher struct {
+			r    *Watcher[int]
+			h    *hand
+			seen int
+			wait bool
+		}
+		var all []*watcher
+		set, closed := 0, false
+		for _, op := range ops {
+			switch op % 6 {
+			case 0:
+				if closed {
+					require.Equal(t, ErrClosed, w.Set(set+1))
+					break
+				}
+				set++
+				require.NoError(t, w.Set(set))
+				for _, r := range all {
+					require.Equal(t, r.wait, r.h.woken())
+					r.wait = false
+				}
+			case 1:
+				all = append(all, &watcher{r: w.Watch(), h: newHand(), seen: set})
+			case 4:
+				if op/6 > 30 {
+					require.Equal(t, !closed, w.Close())
+					closed = true
+				}
+			default:
+				if len(all) == 0 {
+					break
+				}
+				r := all[int(op/6)%len(all)]
+				require.Equal(t, r.seen != set, r.r.HasChanged())
+				if op%6 == 3 {
+					require.Equal(t, set, r.r.Get())
+					r.seen = set
+					break
+				}
+				v, err := r.r.PollChanged(r.h.cx)
+				r.wait = false
+				switch {
+				case r.seen != set:
+					require.NoError(t, err)
+					require.Equal(t, set, v)
+					r.seen = set
+				case closed:
+					require.Equal(t, ErrClosed, err)
+				default:
+					require.Equal(t, ErrPending, err)
+					r.wait = true
+				}
+				r.h.woken()
+			}
+			require.Equal(t, set, w.Get())
+		}
+	})
+}

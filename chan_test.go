@@ -1,0 +1,1052 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fill sends 1 to n, for which there must be room.
+func fill(t testing.TB, c *Chan[int], n int) {
+	t.Helper()
+	for i := 1; i <= n; i++ {
+		require.NoError(t, c.TrySend(i))
+	}
+}
+
+// drain receives what there is, and checks it.
+func drainChan(t testing.TB, c *Chan[int], want ...int) {
+	t.Helper()
+	for _, w := range want {
+		v, err := c.TryRecv()
+		require.NoError(t, err)
+		require.Equal(t, w, v)
+	}
+	_, err := c.TryRecv()
+	require.NotNil(t, err)
+}
+
+func TestChanTry(t *testing.T) {
+	c := NewChan[int](2)
+	require.Equal(t, 2, c.Cap())
+	_, err := c.TryRecv()
+	require.Equal(t, ErrEmpty, err)
+	fill(t, c, 2)
+	require.Equal(t, ErrFull, c.TrySend(3))
+	require.Equal(t, 2, c.Len())
+	drainChan(t, c, 1, 2)
+	require.Zero(t, c.Len())
+	require.Panics(t, func() { NewChan[int](-1) })
+
+	c = NewUnboundedChan[int]()
+	require.Equal(t, -1, c.Cap())
+	fill(t, c, 10000)
+	require.Equal(t, 10000, c.Len())
+	for i := 1; i <= 10000; i++ {
+		v, err := c.TryRecv()
+		require.NoError(t, err)
+		require.Equal(t, i, v)
+	}
+	require.LessOrEqual(t, len(c.ring.buf), ringKept, "the room has been given back")
+
+	var zero Chan[int]
+	require.Zero(t, zero.Cap())
+	require.Equal(t, ErrFull, zero.TrySend(1))
+}
+
+// What was received must not be kept by the channel.
+func TestChanForgets(t *testing.T) {
+	c := NewChan[*int](1)
+	require.NoError(t, c.TrySend(new(int)))
+	f := &firmSend[*int]{c: c, v: new(int)}
+	pending(t, newHand(), f)
+	for range 2 {
+		_, err := c.TryRecv()
+		require.NoError(t, err)
+	}
+	for _, p := range c.ring.buf {
+		require.Nil(t, p)
+	}
+	for _, p := range c.offers.vals {
+		require.Nil(t, p)
+	}
+}
+
+func TestChanRecvWaits(t *testing.T) {
+	c := NewChan[int](1)
+	h, f := newHand(), c.RecvFuture()
+	pending(t, h, f)
+	pending(t, h, f) // spurious
+	senders, receivers := c.Waiting()
+	require.Equal(t, []int{0, 1}, []int{senders, receivers})
+	fill(t, c, 1)
+	require.True(t, h.woken())
+	got(t, 1, h, f)
+	settled(t, c)
+	pending(t, h, f) // the next message
+	fill(t, c, 1)
+	require.True(t, h.woken())
+	got(t, 1, h, f)
+}
+
+func TestChanSendWaits(t *testing.T) {
+	c := NewChan[int](1)
+	fill(t, c, 1)
+	h, f := newHand(), c.SendFuture(2)
+	pending(t, h, f)
+	require.False(t, h.woken())
+	require.Equal(t, 1, c.Len())
+	drainChan(t, c, 1)
+	require.True(t, h.woken())
+	got(t, None{}, h, f)
+	f.Reset(3)
+	pending(t, h, f)
+	drainChan(t, c, 2)
+	got(t, None{}, h, f)
+	drainChan(t, c, 3)
+	settled(t, c)
+}
+
+// Waiters are served in the order in which they came.
+func TestChanOrder(t *testing.T) {
+	c := NewChan[int](1)
+	fill(t, c, 1)
+	var senders []*firmSend[int]
+	var hands []*hand
+	for i := range 5 {
+		senders, hands = append(senders, &firmSend[int]{c: c, v: i + 2}), append(hands, newHand())
+		pending(t, hands[i], senders[i])
+	}
+	for i := range 5 {
+		v, err := c.TryRecv()
+		require.NoError(t, err)
+		require.Equal(t, i+1, v)
+		require.True(t, hands[i].woken())
+		got(t, None{}, hands[i], senders[i])
+	}
+	drainChan(t, c, 6)
+
+	var receivers []*RecvFuture[int]
+	for i := range 5 {
+		receivers = append(receivers, c.RecvFuture())
+		pending(t, hands[i], receivers[i])
+	}
+	for i := range 5 {
+		require.NoError(t, c.TrySend(i))
+		for j, h := range hands {
+			require.Equal(t, j == i, h.woken(), "message %d, receiver %d", i, j)
+		}
+		got(t, i, hands[i], receivers[i])
+	}
+	settled(t, c)
+}
+
+// No more receivers are woken than there are messages, and no more senders than
+// there is room.
+func TestChanWakesNoMore(t *testing.T) {
+	c := NewChan[int](8)
+	h1, h2 := newHand(), newHand()
+	f1, f2 := c.RecvFuture(), c.RecvFuture()
+	pending(t, h1, f1)
+	pending(t, h2, f2)
+	fill(t, c, 1)
+	require.True(t, h1.woken())
+	require.False(t, h2.woken())
+	drainChan(t, c, 1) // somebody is faster
+	pending(t, h1, f1)
+	fill(t, c, 1)
+	require.True(t, h1.woken(), "it has kept its place")
+	require.False(t, h2.woken())
+	got(t, 1, h1, f1)
+	f2.Cancel()
+
+	fill(t, c, 8)
+	s1, s2 := c.SendFuture(1), c.SendFuture(2)
+	pending(t, h1, s1)
+	pending(t, h2, s2)
+	_, err := c.TryRecv()
+	require.NoError(t, err)
+	require.True(t, h1.woken())
+	require.False(t, h2.woken())
+	require.NoError(t, c.TrySend(9)) // somebody is faster
+	pending(t, h1, s1)
+	_, err = c.TryRecv()
+	require.NoError(t, err)
+	require.True(t, h1.woken(), "it has kept its place")
+	require.False(t, h2.woken())
+	s1.Cancel()
+	require.True(t, h2.woken())
+	got(t, None{}, h2, s2)
+	settled(t, c)
+}
+
+// Cancelled after it was called, a waiter passes that on, and nothing is lost.
+func TestChanCancelAfterNotify(t *testing.T) {
+	h1, h2 := newHand(), newHand()
+	t.Run("recv", func(t *testing.T) {
+		c := NewChan[int](2)
+		f1, f2 := c.RecvFuture(), c.RecvFuture()
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		fill(t, c, 1)
+		require.True(t, h1.woken())
+		f1.Cancel()
+		require.True(t, h2.woken())
+		got(t, 1, h2, f2)
+		settled(t, c)
+	})
+	t.Run("recv, order", func(t *testing.T) {
+		c := NewChan[int](2)
+		f1, f2 := c.RecvFuture(), c.RecvFuture()
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		fill(t, c, 2)
+		f1.Cancel()
+		f2.Cancel()
+		drainChan(t, c, 1, 2)
+		settled(t, c)
+	})
+	t.Run("firm recv", func(t *testing.T) {
+		c := NewChan[int](2)
+		f1, f2 := &firmRecv[int]{c: c}, c.RecvFuture()
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		fill(t, c, 1)
+		_, ok := f1.cancel()
+		require.False(t, ok)
+		require.True(t, h2.woken())
+		got(t, 1, h2, f2)
+		settled(t, c)
+	})
+	t.Run("rendezvous", func(t *testing.T) {
+		c := NewChan[int](0)
+		f1, f2 := &firmRecv[int]{c: c}, &firmRecv[int]{c: c}
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		s := &firmSend[int]{c: c, v: 1}
+		got(t, None{}, h1, s)
+		_, ok := f1.cancel()
+		require.False(t, ok, "another one is bound to take it")
+		require.True(t, h2.woken())
+		v, ok := f2.cancel()
+		require.True(t, ok, "nobody else is")
+		require.Equal(t, 1, v)
+		settled(t, c)
+	})
+	t.Run("send", func(t *testing.T) {
+		c := NewChan[int](1)
+		fill(t, c, 1)
+		f1, f2 := c.SendFuture(2), c.SendFuture(3)
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		v, err := c.TryRecv()
+		require.Equal(t, 1, v)
+		require.NoError(t, err)
+		require.True(t, h1.woken())
+		f1.Cancel()
+		require.True(t, h2.woken())
+		got(t, None{}, h2, f2)
+		drainChan(t, c, 3)
+		settled(t, c)
+	})
+	t.Run("firm send", func(t *testing.T) {
+		c := NewChan[int](1)
+		fill(t, c, 1)
+		f1, f2, f3 := &firmSend[int]{c: c, v: 2}, &firmSend[int]{c: c, v: 3}, &firmSend[int]{c: c, v: 4}
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		pending(t, h2, f3)
+		_, err := c.TryRecv()
+		require.NoError(t, err)
+		require.NoError(t, f1.cancel(), "it has been sent")
+		require.Equal(t, ErrPending, f2.cancel(), "it has not")
+		drainChan(t, c, 2, 4)
+		require.NoError(t, f3.cancel())
+		settled(t, c)
+	})
+	t.Run("reserve", func(t *testing.T) {
+		c := NewChan[int](1)
+		fill(t, c, 1)
+		f1, f2 := &permitting[int]{c: c}, c.SendFuture(2)
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		drainChan(t, c, 1)
+		f1.Cancel()
+		require.True(t, h2.woken())
+		got(t, None{}, h2, f2)
+		settled(t, c)
+	})
+}
+
+func TestChanRendezvous(t *testing.T) {
+	c := NewChan[int](0)
+	h1, h2 := newHand(), newHand()
+
+	s := &firmSend[int]{c: c, v: 1}
+	pending(t, h1, s)
+	require.Zero(t, c.Len())
+	drainChan(t, c, 1)
+	require.True(t, h1.woken())
+	got(t, None{}, h1, s)
+
+	// A sender that can wait relies on firm receivers only.
+	loose := c.RecvFuture()
+	pending(t, h2, loose)
+	s = &firmSend[int]{c: c, v: 2}
+	pending(t, h1, s)
+	require.True(t, h2.woken())
+	loose.Cancel()
+	require.Equal(t, ErrPending, s.cancel())
+	settled(t, c)
+
+	pending(t, h2, loose)
+	pending(t, h1, s)
+	got(t, 2, h2, loose)
+	got(t, None{}, h1, s)
+	settled(t, c)
+
+	// Two that are not bound meet as well, whoever comes first.
+	ls := c.SendFuture(3)
+	pending(t, h2, loose)
+	got(t, None{}, h1, ls)
+	got(t, 3, h2, loose)
+	pending(t, h1, ls)
+	pending(t, h2, loose)
+	require.True(t, h1.woken())
+	got(t, None{}, h1, ls)
+	got(t, 3, h2, loose)
+	settled(t, c)
+	pending(t, h2, loose)
+	require.NoError(t, c.TrySend(4))
+	loose.Cancel()
+	require.Equal(t, ErrFull, c.TrySend(5))
+	drainChan(t, c, 4) // has waited for the next one
+	settled(t, c)
+
+	// So do those who poll without a place.
+	_, err := c.PollRecv(h2.cx)
+	require.Equal(t, ErrPending, err)
+	require.NoError(t, c.PollSend(h1.cx, 6))
+	require.True(t, h2.woken())
+	v, err := c.PollRecv(h2.cx)
+	require.NoError(t, err)
+	require.Equal(t, 6, v)
+	require.Equal(t, ErrPending, c.PollSend(h1.cx, 7))
+	_, err = c.PollRecv(h2.cx)
+	require.Equal(t, ErrPending, err)
+	require.True(t, h1.woken())
+	require.NoError(t, c.PollSend(h1.cx, 7))
+	got(t, 7, h2, loose)
+}
+
+func TestChanForceSend(t *testing.T) {
+	c := NewChan[int](2)
+	fill(t, c, 1)
+	_, displaced, err := c.ForceSend(2)
+	require.NoError(t, err)
+	require.False(t, displaced)
+	old, displaced, err := c.ForceSend(3)
+	require.NoError(t, err)
+	require.True(t, displaced)
+	require.Equal(t, 1, old)
+	drainChan(t, c, 2, 3)
+
+	p1, err := c.TryReserve()
+	require.NoError(t, err)
+	p2, err := c.TryReserve()
+	require.NoError(t, err)
+	old, displaced, err = c.ForceSend(4)
+	require.NoError(t, err)
+	require.True(t, displaced)
+	require.Equal(t, 4, old)
+	p1.Release()
+	p2.Release()
+
+	rendezvous := NewChan[int](0)
+	old, displaced, _ = rendezvous.ForceSend(5)
+	require.True(t, displaced)
+	require.Equal(t, 5, old)
+	f := rendezvous.RecvFuture()
+	pending(t, newHand(), f)
+	_, displaced, _ = rendezvous.ForceSend(5)
+	require.False(t, displaced)
+	got(t, 5, newHand(), f)
+
+	c.Close()
+	_, _, err = c.ForceSend(6)
+	require.Equal(t, ErrClosed, err)
+}
+
+func TestChanPermit(t *testing.T) {
+	c := NewChan[int](1)
+	p, err := c.TryReserve()
+	require.NoError(t, err)
+	require.Equal(t, ErrFull, c.TrySend(1))
+	_, err = c.TryReserve()
+	require.Equal(t, ErrFull, err)
+	h := newHand()
+	f := c.SendFuture(2)
+	pending(t, h, f)
+	p.Send(1)
+	require.False(t, h.woken())
+	require.Panics(t, func() { p.Send(1) })
+	p.Release() // nothing
+	drainChan(t, c, 1)
+	require.True(t, h.woken())
+	f.Cancel()
+
+	p, err = c.TryReserve()
+	require.NoError(t, err)
+	pending(t, h, f)
+	p.Release()
+	require.True(t, h.woken())
+	require.Panics(t, func() { p.Send(1) })
+	got(t, None{}, h, f)
+	drainChan(t, c, 2)
+
+	// A permit outlives Close, and receivers wait for it.
+	p, err = c.TryReserve()
+	require.NoError(t, err)
+	require.True(t, c.Close())
+	_, err = c.TryReserve()
+	require.Equal(t, ErrClosed, err)
+	r1, r2 := c.RecvFuture(), c.RecvFuture()
+	h2 := newHand()
+	pending(t, h, r1)
+	pending(t, h2, r2)
+	_, err = c.TryRecv()
+	require.Equal(t, ErrEmpty, err)
+	p.Send(3)
+	require.True(t, h.woken())
+	got(t, 3, h, r1)
+	require.True(t, h2.woken())
+	failed(t, ErrClosed, h2, r2)
+	settled(t, c)
+}
+
+func TestChanClose(t *testing.T) {
+	c := NewChan[int](1)
+	fill(t, c, 1)
+	h := newHand()
+	firm, loose, reserve := &firmSend[int]{c: c, v: 2}, c.SendFuture(3), &permitting[int]{c: c}
+	pending(t, h, firm)
+	pending(t, h, loose)
+	pending(t, h, reserve)
+	h2 := newHand()
+	require.Equal(t, ErrPending, c.PollSend(h2.cx, 4))
+	require.False(t, c.Closed())
+	require.True(t, c.Close())
+	require.False(t, c.Close())
+	require.True(t, c.Closed())
+	require.True(t, h.woken())
+	require.True(t, h2.woken())
+	failed(t, ErrClosed, h, firm)
+	failed(t, ErrClosed, h, loose)
+	failed(t, ErrClosed, h, reserve)
+	require.Equal(t, ErrClosed, c.PollSend(h2.cx, 4))
+	require.Equal(t, ErrClosed, c.TrySend(4))
+	settled(t, c)
+	got(t, 1, h, c.RecvFuture())
+	failed(t, ErrClosed, h, c.RecvFuture())
+	_, err := c.TryRecv()
+	require.Equal(t, ErrClosed, err)
+	_, err = c.PollRecv(h.cx)
+	require.Equal(t, ErrClosed, err)
+	_, err = c.PollNext(h.cx)
+	require.Equal(t, io.EOF, err)
+
+	// Receivers that wait are told.
+	c = NewChan[int](1)
+	f := c.RecvFuture()
+	pending(t, h, f)
+	_, err = c.PollRecv(h2.cx)
+	require.Equal(t, ErrPending, err)
+	h.woken()
+	h2.woken()
+	c.Close()
+	require.True(t, h.woken())
+	require.True(t, h2.woken())
+	failed(t, ErrClosed, h, f)
+	settled(t, c)
+
+	// A Send that was refused before it was cancelled says so.
+	c = NewChan[int](0)
+	firm = &firmSend[int]{c: c}
+	pending(t, h, firm)
+	c.Close()
+	require.Equal(t, ErrClosed, firm.cancel())
+	settled(t, c)
+}
+
+func TestChanPoll(t *testing.T) {
+	c := NewChan[int](1)
+	var _ Stream[int] = c
+	h1, h2 := newHand(), newHand()
+	for _, h := range []*hand{h1, h2} {
+		_, err := c.PollRecv(h.cx)
+		require.Equal(t, ErrPending, err)
+	}
+	fill(t, c, 1)
+	require.True(t, h1.woken())
+	require.True(t, h2.woken())
+	v, err := c.PollNext(h1.cx)
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	_, err = c.PollNext(h2.cx)
+	require.Equal(t, ErrPending, err)
+
+	require.NoError(t, c.PollSend(h1.cx, 2))
+	require.True(t, h2.woken())
+	require.Equal(t, ErrPending, c.PollSend(h1.cx, 3))
+	drainChan(t, c, 2)
+	require.True(t, h1.woken())
+}
+
+// The promise about those who wait: others go first at most 64 times in a row.
+func TestChanFairness(t *testing.T) {
+	h := newHand()
+	t.Run("recv", func(t *testing.T) {
+		c := NewUnboundedChan[int]()
+		const waiters = 5
+		var fs []*RecvFuture[int]
+		for range waiters {
+			fs = append(fs, c.RecvFuture())
+			pending(t, h, fs[len(fs)-1])
+		}
+		turns := 0
+		for i := 0; i < waiters; {
+			require.NoError(t, c.TrySend(1))
+			switch _, err := c.TryRecv(); {
+			case err == nil:
+				turns++ // somebody who never waits
+			default:
+				require.Equal(t, ErrEmpty, err, "it must let others go before")
+				require.Equal(t, chanTurns, turns)
+				turns = 0
+				got(t, 1, h, fs[i])
+				i++
+			}
+		}
+		settled(t, c)
+	})
+	t.Run("send", func(t *testing.T) {
+		c := NewChan[int](1)
+		fill(t, c, 1)
+		f := c.SendFuture(2)
+		pending(t, h, f)
+		turns := 0
+		for {
+			drainChan(t, c, 1)
+			if c.TrySend(1) != nil {
+				break
+			}
+			turns++
+		}
+		require.Equal(t, chanTurns, turns)
+		got(t, None{}, h, f)
+		drainChan(t, c, 2)
+		settled(t, c)
+	})
+	// Polls do not make it busy while they may not go first.
+	t.Run("poll", func(t *testing.T) {
+		c := NewUnboundedChan[int]()
+		f := c.RecvFuture()
+		pending(t, h, f)
+		p := newHand()
+		n := 0
+		for {
+			require.NoError(t, c.TrySend(1))
+			if _, err := c.PollRecv(p.cx); err == ErrPending {
+				break
+			}
+			n++
+		}
+		require.Equal(t, chanTurns, n)
+		require.False(t, p.woken())
+		require.NoError(t, c.TrySend(1))
+		got(t, 1, h, f)
+		require.True(t, p.woken())
+	})
+}
+
+// Who was woken in vain often enough has the next message, or room, kept for it,
+// against those who wait as well as against those who do not.
+func TestChanPromise(t *testing.T) {
+	h1, h2 := newHand(), newHand()
+	t.Run("recv", func(t *testing.T) {
+		c := NewChan[int](2)
+		slow := c.RecvFuture()
+		pending(t, h1, slow)
+		for range chanTries {
+			other := c.RecvFuture()
+			pending(t, h2, other)
+			fill(t, c, 2) // calls both
+			got(t, 1, h2, other)
+			drainChan(t, c, 2)
+			pending(t, h1, slow) // in vain
+		}
+		other := c.RecvFuture()
+		pending(t, h2, other)
+		fill(t, c, 2)
+		got(t, 1, h2, other)
+		pending(t, h2, other)
+		_, err := c.TryRecv()
+		require.Equal(t, ErrEmpty, err)
+		require.Equal(t, 1, c.Len())
+		got(t, 2, h1, slow)
+		other.Cancel()
+		settled(t, c)
+		require.Zero(t, c.recvs.promised)
+
+		// Given up, it does not keep anything.
+		slow.w.passed = chanTries
+		pending(t, h1, slow)
+		slow.w.passed = chanTries
+		fill(t, c, 1)
+		require.Equal(t, 1, c.recvs.promised)
+		slow.Cancel()
+		require.Zero(t, c.recvs.promised)
+		drainChan(t, c, 1)
+	})
+	t.Run("send", func(t *testing.T) {
+		c := NewChan[int](1)
+		fill(t, c, 1)
+		slow := c.SendFuture(2)
+		pending(t, h1, slow)
+		for range chanTries {
+			drainChan(t, c, 1)
+			fill(t, c, 1)
+			pending(t, h1, slow) // in vain
+		}
+		drainChan(t, c, 1)
+		require.Equal(t, ErrFull, c.TrySend(1))
+		_, displaced, _ := c.ForceSend(1)
+		require.True(t, displaced)
+		got(t, None{}, h1, slow)
+		require.Zero(t, c.sends.promised)
+		drainChan(t, c, 2)
+	})
+}
+
+// Under permanent contention of the tasks of a worker nobody is called more than
+// chanTries+1 times. Each time it waits for its turn: until each of the other tasks
+// has had one, and before each of these the run-next slot was served nextInARow
+// times. One turn moves no more messages than the channel holds and others wait for.
+func TestChanFairnessOfTasks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](4)
+	const (
+		receivers, senders, messages = 6, 2, 20000
+
+		bound = (chanTries + 1) * (receivers + senders) * (nextInARow + 1) * (4 + receivers)
+	)
+	turn := int64(0) // all tasks run on one thread
+	spawner := Go(rt, func(cx *Context) error {
+		var hs []*JoinHandle[int64]
+		for range receivers {
+			hs = append(hs, Spawn(cx, func(cx *Context) (worst int64, err error) {
+				for before := turn; ; before = turn {
+					if _, err := c.Recv(cx); err != nil {
+						return worst, nil
+					}
+					turn++
+					worst = max(worst, turn-before)
+				}
+			}))
+		}
+		var sending []*JoinHandle[None]
+		for range senders {
+			sending = append(sending, Go(cx, func(cx *Context) error {
+				for j := range messages {
+					if err := c.Send(cx, j); err != nil {
+						return err
+					}
+				}
+				return nil
+			}))
+		}
+		for _, h := range sending {
+			if _, err := h.Await(cx); err != nil {
+				return err
+			}
+		}
+		c.Close()
+		for _, h := range hs {
+			switch worst, err := h.Await(cx); {
+			case err != nil:
+				return err
+			case worst > bound:
+				return fmt.Errorf("somebody has waited for %d messages", worst)
+			}
+		}
+		return nil
+	})
+	_, err := join(t, spawner)
+	require.NoError(t, err)
+	require.EqualValues(t, senders*messages, turn)
+}
+
+func TestChanTasks(t *testing.T) {
+	for _, capacity := range []int{0, 1, 4} {
+		t.Run(fmt.Sprint(capacity), func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			c := NewChan[int](capacity)
+			h := Spawn(rt, func(cx *Context) (sum int, err error) {
+				for v := range c.All(cx) {
+					sum += v
+				}
+				_, err = c.Recv(cx)
+				return sum, err
+			})
+			s := Go(rt, func(cx *Context) error {
+				for i := range 1000 {
+					if err := c.Send(cx, i); err != nil {
+						return err
+					}
+				}
+				c.Close()
+				return c.Send(cx, 1)
+			})
+			sum, err := join(t, h)
+			require.Equal(t, ErrClosed, err)
+			require.Equal(t, 999*500, sum)
+			_, err = join(t, s)
+			require.Equal(t, ErrClosed, err)
+			settled(t, c)
+		})
+	}
+}
+
+func TestChanCancelledContext(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](2)
+	fill(t, c, 1)
+	h := Go(rt, func(cx *Context) error {
+		cx, cancel := cx.WithCancel()
+		cancel()
+		_, err := c.Recv(cx)
+		require.Equal(t, context.Canceled, err)
+		require.Equal(t, context.Canceled, c.Send(cx, 2))
+		_, err = c.Reserve(cx)
+		require.Equal(t, context.Canceled, err)
+		i, err := Select(cx, OnRecv(c))
+		require.Equal(t, -1, i)
+		require.Equal(t, context.Canceled, err)
+		for range c.All(cx) {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	})
+	_, err := join(t, h)
+	require.NoError(t, err)
+	drainChan(t, c, 1)
+	require.Zero(t, c.reserved)
+}
+
+func TestChanDeadline(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](0)
+	h := Go(rt, func(cx *Context) error {
+		cx, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		_, err := c.Recv(cx)
+		return err
+	})
+	_, err := join(t, h)
+	require.Equal(t, context.DeadlineExceeded, err)
+	settled(t, c)
+	_, receivers := c.Waiting()
+	require.Zero(t, receivers)
+}
+
+func TestChanBlocking(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for _, capacity := range []int{0, 1} {
+		c, back := NewChan[int](capacity), NewChan[int](capacity)
+		h := Go(rt, func(cx *Context) error {
+			for i := range 100 {
+				v, err := c.Recv(cx)
+				if err != nil || v != i {
+					return fmt.Errorf("%d, not %d: %w", v, i, err)
+				}
+			}
+			for i := range 100 {
+				if err := back.Send(cx, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for i := range 100 {
+			require.NoError(t, c.SendBlocking(t.Context(), i))
+		}
+		for i := range 100 {
+			v, err := back.RecvBlocking(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, i, v)
+		}
+		_, err := join(t, h)
+		require.NoError(t, err)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err = c.RecvBlocking(ctx)
+		require.Equal(t, context.DeadlineExceeded, err)
+		require.Equal(t, context.DeadlineExceeded, c.SendBlocking(ctx, 1))
+		_, err = c.ReserveBlocking(ctx)
+		require.Equal(t, context.DeadlineExceeded, err)
+		cancel()
+		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+		if capacity > 0 {
+			p, err := c.ReserveBlocking(ctx)
+			require.NoError(t, err)
+			p.Send(1)
+		}
+		require.Equal(t, context.DeadlineExceeded, c.SendBlocking(ctx, 1))
+		cancel()
+		settled(t, c)
+
+		misuse := Go(rt, func(cx *Context) error {
+			require.Panics(t, func() { c.SendBlocking(cx, 1) })
+			require.Panics(t, func() { c.RecvBlocking(cx) })
+			require.Panics(t, func() { c.ReserveBlocking(cx) })
+			return nil
+		})
+		_, err = join(t, misuse)
+		require.NoError(t, err)
+	}
+}
+
+// Code that Shutdown unwinds leaves the channel, which others go on to use.
+func TestChanUnwind(t *testing.T) {
+	for name, wait := range map[string]func(cx *Context, c *Chan[int]){
+		"recv":   func(cx *Context, c *Chan[int]) { c.Recv(cx) },
+		"send":   func(cx *Context, c *Chan[int]) { c.Send(cx, 2) },
+		"select": func(cx *Context, c *Chan[int]) { Select(cx, OnRecv(c)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
+			c := NewChan[int](1)
+			if name == "send" {
+				fill(t, c, 1)
+			}
+			Go(rt, func(cx *Context) error {
+				for {
+					wait(cx, c) // ignores cancellation
+				}
+			})
+			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 1 })
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			rt.Shutdown(ctx)
+			senders, receivers := c.Waiting()
+			require.Zero(t, senders+receivers)
+			if name == "send" {
+				drainChan(t, c, 1)
+			} else {
+				fill(t, c, 1)
+				drainChan(t, c, 1)
+			}
+			settled(t, c)
+		})
+	}
+}
+
+func TestChanWaitReasons(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](0)
+	r := Go(rt, func(cx *Context) error { _, err := c.Recv(cx); return err })
+	eventually(t, func() bool { return r.info(nil).Waits == "receive" })
+	r.Cancel()
+	s := Go(rt, func(cx *Context) error { return c.Send(cx, 1) })
+	eventually(t, func() bool { return s.info(nil).Waits == "send" })
+	s.Cancel()
+	l := Go(rt, func(cx *Context) error { _, err := Select(cx, OnRecv(c)); return err })
+	eventually(t, func() bool { return l.info(nil).Waits == "select" })
+	l.Cancel()
+	join(t, l)
+}
+
+// Waiting in a channel needs no memory once it has begun.
+func TestChanAllocs(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for _, capacity := range []int{0, 1} {
+		c, back := NewChan[int](capacity), NewChan[int](capacity)
+		echo := Go(rt, func(cx *Context) error {
+			for v := range c.All(cx) {
+				back.Send(cx, v)
+			}
+			return nil
+		})
+		h := Spawn(rt, func(cx *Context) (float64, error) {
+			return testing.AllocsPerRun(1000, func() {
+				c.Send(cx, 1)
+				back.Recv(cx)
+			}), nil
+		})
+		n, err := join(t, h)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		c.Close()
+		join(t, echo)
+	}
+}
+
+// The promises, with cancellations:
+//
+//  1. what Send says it has sent is received exactly once, or is still there;
+//  2. what it says it has not sent is not;
+//  3. nobody is left waiting for what is there.
+func TestChanExactlyOnce(t *testing.T) {
+	for _, capacity := range []int{0, 1, 4} {
+		t.Run(fmt.Sprint(capacity), func(t *testing.T) { chanExactlyOnce(t, capacity) })
+	}
+}
+
+func chanExactlyOnce(t *testing.T, capacity int) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	c := NewChan[int](capacity)
+	const senders, messages = 6, 400
+	received := make([]atomic.Int32, senders*messages)
+	sent := make([]bool, senders*messages) // each written by its sender
+	take := func(v int) { received[v].Add(1) }
+
+	// flaky is a Context that is cancelled now and then, at any moment.
+	flaky := func(cx *Context, i int) (*Context, context.CancelFunc) {
+		cx, cancel := cx.WithCancel()
+		if i%3 == 0 {
+			go cancel()
+		}
+		return cx, cancel
+	}
+	var sending, receiving sync.WaitGroup
+	for s := range senders {
+		sending.Add(1)
+		base := s * messages
+		once := func(cx *Context, i int) error {
+			cx, cancel := flaky(cx, i)
+			defer cancel()
+			switch s % 3 {
+			case 0:
+				return c.Send(cx, base+i)
+			case 1:
+				_, err := Await(cx, c.SendFuture(base+i))
+				return err
+			default:
+				on := OnSend(c, base+i)
+				if i, err := Select(cx, on, OnFuture(Never[None]())); i != 0 {
+					return err
+				}
+				return on.Err()
+			}
+		}
+		send := func(cx *Context) error {
+			defer sending.Done()
+			for i := range messages {
+				sent[base+i] = once(cx, i) == nil
+			}
+			return nil
+		}
+		if s < 4 {
+			Go(rt, send)
+		} else {
+			go BlockOn(rt, func(cx *Context) (None, error) { return None{}, send(cx) })
+		}
+	}
+	for r := range 6 {
+		receiving.Add(1)
+		once := func(cx *Context, i int) (int, error) {
+			cx, cancel := flaky(cx, i)
+			defer cancel()
+			switch r % 3 {
+			case 0:
+				return c.Recv(cx)
+			case 1:
+				return Await(cx, c.RecvFuture())
+			default:
+				on := OnRecv(c)
+				if i, err := Select(cx, on, OnFuture(Never[None]())); i != 0 {
+					return 0, err
+				}
+				return on.Value()
+			}
+		}
+		recv := func(cx *Context) error {
+			defer receiving.Done()
+			for i := 0; ; i++ {
+				v, err := once(cx, i)
+				if err == nil {
+					take(v)
+				} else if err == ErrClosed {
+					return nil
+				}
+			}
+		}
+		if r < 4 {
+			Go(rt, recv)
+		} else {
+			go BlockOn(rt, func(cx *Context) (None, error) { return None{}, recv(cx) })
+		}
+	}
+	chanAwaiter(t, &sending)
+	c.Close()
+	chanAwaiter(t, &receiving)
+	for i := range received {
+		want := int32(0)
+		if sent[i] {
+			want = 1
+		}
+		require.Equal(t, want, received[i].Load(), "message %d", i)
+	}
+	settled(t, c)
+}
+
+func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	receive(t, done)
+}
+
+// A waiter that gives up at the moment at which it is called, ten thousand times:
+// the message is there for the other one.
+func TestChanGivesUpWhileCalled(t *testing.T) {
+	rounds := 10000
+	if testing.Short() {
+		rounds = 2000
+	}
+	for _, capacity := range []int{0, 1} {
+		c := NewChan[int](capacity)
+		h1, h2 := newHand(), newHand()
+		for i := range rounds {
+			f1, f2 := c.RecvFuture(), c.RecvFuture()
+			pending(t, h1, f1)
+			pending(t, h2, f2)
+			h1.woken()
+			h2.woken()
+			done := make(chan struct{})
+			go func() {
+				if i%2 == 0 {
+					runtime.Gosched()
+				}
+				f1.Cancel()
+				close(done)
+			}()
+			require.NoError(t, c.TrySend(i))
+			<-done
+			require.True(t, h2.woken(), "round %d", i)
+			got(t, i, h2, f2)
+		}
+		settled(t, c)
+	}
+}

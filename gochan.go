@@ -1,0 +1,214 @@
+package async
+
+import (
+	"context"
+	"sync"
+)
+
+// RecvFrom waits for a value of a Go channel, for the cases in which a task meets
+// code that knows those only; tasks among themselves use a Chan. It fails with
+// ErrClosed if ch is closed, and with cx.Err() if cx is cancelled; nothing is lost
+// then: if a value has come by then, it is returned.
+//
+// If there is no value yet, a goroutine is started to wait for it, which ends with
+// the wait: some 3 KiB, and two wakes of threads.
+func RecvFrom[T any](cx *Context, ch <-chan T) (T, error) {
+	return viaGoroutine(cx,
+		func() (v T, ok bool, err error) {
+			select {
+			case v, open := <-ch:
+				return v, true, closedUnless(open)
+			default:
+				return v, false, nil
+			}
+		},
+		func(stop <-chan struct{}) (v T, err error) {
+			select {
+			case v, open := <-ch:
+				return v, closedUnless(open)
+			case <-stop:
+				return v, errAbandoned
+			}
+		})
+}
+
+func closedUnless(open bool) error {
+	if open {
+		return nil
+	}
+	return ErrClosed
+}
+
+// SendTo waits until v is sent to a Go channel. It has done so if it returns nil,
+// also if cx was cancelled meanwhile, and not with any other error: ErrClosed if ch
+// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does.
+func SendTo[T any](cx *Context, ch chan<- T, v T) error {
+	_, err := viaGoroutine(cx,
+		func() (_ None, sent bool, err error) {
+			defer refused(&err)
+			select {
+			case ch <- v:
+				return None{}, true, nil
+			default:
+				return None{}, false, nil
+			}
+		},
+		func(stop <-chan struct{}) (_ None, err error) {
+			defer refused(&err)
+			select {
+			case ch <- v:
+				return None{}, nil
+			case <-stop:
+				return None{}, errAbandoned
+			}
+		})
+	return err
+}
+
+// refused is deferred: sending to a closed Go channel panics, and it is the only
+// thing that does here.
+func refused(err *error) {
+	if recover() != nil {
+		*err = ErrClosed
+	}
+}
+
+// goResult is what a goroutine sends to the task that waits for it.
+type goResult[T any] struct {
+	v   T
+	err error
+}
+
+// viaGoroutine does in a goroutine what would block, if it cannot be done at once:
+// try reports ok if it has, or has failed. block returns errAbandoned if it has not
+// been done when stop is closed; for that much a task that is cancelled waits, so
+// that it can tell what became of it.
+func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), block func(stop <-chan struct{}) (T, error)) (v T, err error) {
+	t := cx.beginAwait()
+	if !cx.proceed(t) {
+		return v, cx.Err()
+	}
+	if v, ok, err := try(); ok || err != nil {
+		return v, err
+	}
+	stop := make(chan struct{})
+	cancel := sync.OnceFunc(func() { close(stop) })
+	defer cancel() // also if Shutdown unwinds the code
+	var o Oneshot[goResult[T]]
+	go func() {
+		v, err := block(stop)
+		o.Send(goResult[T]{v, err})
+	}()
+	for {
+		r, err := o.Poll(cx)
+		if err == nil {
+			if r.err == errAbandoned {
+				r.err = cx.Err()
+			}
+			return r.v, r.err
+		}
+		if cx.ended() {
+			cancel()
+		}
+		t.waits = waitsGo
+		t.wait()
+	}
+}
+
+// FromGoChan returns a Chan of what comes out of a Go channel, for Select and for
+// tasks that receive much from it: one goroutine moves the values, and takes at
+// most one from ch before somebody wants it. The Chan is closed when ch is, or when
+// ctx ends; no value that was taken out of ch is lost by that.
+func FromGoChan[T any](ctx context.Context, ch <-chan T) *Chan[T] {
+	c := NewChan[T](1)
+	go func() {
+		defer c.Close()
+		for forward(ctx, ch, c) {
+		}
+	}()
+	return c
+}
+
+// forward moves one value, and reports whether there may be more.
+func forward[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
+	p, err := c.ReserveBlocking(ctx)
+	if err != nil {
+		return false
+	}
+	defer p.Release()
+	select {
+	case v, open := <-ch:
+		if open {
+			p.Send(v)
+		}
+		return open
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// GroupDone waits until the count of a sync.WaitGroup is zero; see NewGroupDone. It
+// fails only with cx.Err(), if cx is cancelled.
+func GroupDone(cx *Context, wg *sync.WaitGroup) error {
+	_, err := Await(cx, NewGroupDone(wg))
+	return err
+}
+
+// NewGroupDone returns a future that is ready when the count of wg is zero. A
+// goroutine waits for that, from the first poll on, and since a sync.WaitGroup
+// offers no way out of it, goes on to if the future is given up.
+func NewGroupDone(wg *sync.WaitGroup) Future[None] { return &groupDone{wg: wg} }
+
+type groupDone struct {
+	wg *sync.WaitGroup
+	o  *Oneshot[None]
+}
+
+func (g *groupDone) Poll(cx *Context) (None, error) {
+	if g.o == nil {
+		o := new(Oneshot[None])
+		g.o = o
+		go func() {
+			g.wg.Wait()
+			o.Send(None{})
+		}()
+	}
+	return g.o.Poll(cx)
+}
+
+// ContextDone waits until ctx has ended, and returns nil then; see NewContextDone. It
+// fails only with cx.Err(), if cx is cancelled.
+func ContextDone(cx *Context, ctx context.Context) error {
+	_, err := Await(cx, NewContextDone(ctx))
+	return err
+}
+
+// NewContextDone returns a future that is ready when ctx has ended. It waits by
+// context.AfterFunc, without a goroutine, unless ctx is of a type of its own that
+// the context package does not know. Given up, it leaves nothing behind.
+func NewContextDone(ctx context.Context) Future[None] { return &contextDone{ctx: ctx} }
+
+type contextDone struct {
+	ctx  context.Context
+	o    *Oneshot[None]
+	stop func() bool
+}
+
+func (d *contextDone) Poll(cx *Context) (None, error) {
+	if d.ctx.Err() != nil {
+		d.Cancel()
+		return None{}, nil
+	}
+	if d.o == nil {
+		o := new(Oneshot[None])
+		d.o, d.stop = o, context.AfterFunc(d.ctx, func() { o.Send(None{}) })
+	}
+	return d.o.Poll(cx)
+}
+
+// Cancel implements canceller.
+func (d *contextDone) Cancel() {
+	if d.stop != nil {
+		d.stop()
+	}
+}

@@ -1,0 +1,151 @@
+package async
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// A Oneshot hands over one value, once: Send gives it, without waiting, and one
+// Recv gets it, whichever comes first. The zero Oneshot is ready for use, and must
+// not be copied. It is the Future of its value. All methods may be called by tasks
+// and goroutines at the same time.
+//
+// Whoever will not send, or is no longer interested, calls Close; nobody can tell
+// it otherwise.
+type Oneshot[T any] struct {
+	state  oneshotState
+	recvs  wakerSlot // who waits for the value
+	closed wakerSlot // who waits for the end of interest
+	v      T
+}
+
+// oneshotState goes through its values in this order, and may leave some out.
+type oneshotState struct{ is atomic.Uint32 }
+
+const (
+	oneshotOpen    uint32 = iota
+	oneshotSending        // the value is being written, by whoever set this
+	oneshotSent           // it is there
+	oneshotOver           // it has been received, by whoever set this, or none will come
+)
+
+// beginSend makes the caller the one who sends.
+func (s *oneshotState) beginSend() bool { return s.is.CompareAndSwap(oneshotOpen, oneshotSending) }
+
+func (s *oneshotState) sent() { s.is.Store(oneshotSent) }
+
+// take makes the caller the owner of the value, if there is one.
+func (s *oneshotState) take() bool {
+	return s.is.Load() == oneshotSent && s.is.CompareAndSwap(oneshotSent, oneshotOver)
+}
+
+// close ends it, unless a value has been sent or is about to be.
+func (s *oneshotState) close() (first bool) { return s.is.CompareAndSwap(oneshotOpen, oneshotOver) }
+
+func (s *oneshotState) over() bool { return s.is.Load() == oneshotOver }
+
+// Send sends v to the one who receives, now or later. It fails with ErrClosed if
+// there was a Send or a Close before.
+func (o *Oneshot[T]) Send(v T) error {
+	if !o.state.beginSend() {
+		return ErrClosed
+	}
+	o.v = v
+	o.state.sent()
+	if o.recvs.p.Load() != nil {
+		o.recvs.stir(callersWorker())
+	}
+	return nil
+}
+
+// Close ends it without a value: Send and Recv fail with ErrClosed. A value that has
+// been sent before can still be received. Close reports whether it made the end.
+func (o *Oneshot[T]) Close() (first bool) {
+	if first = o.state.close(); first {
+		o.end()
+	}
+	return first
+}
+
+// end tells all who wait that nothing comes anymore.
+func (o *Oneshot[T]) end() {
+	o.recvs.stir(nil)
+	o.closed.stir(nil)
+}
+
+// TryRecv returns the value if it has been sent. It fails with ErrEmpty if it has
+// not, and with ErrClosed if it was received before or will not come.
+func (o *Oneshot[T]) TryRecv() (v T, err error) {
+	if o.state.take() {
+		var zero T
+		v, o.v = o.v, zero // the collector may have it
+		o.end()
+		return v, nil
+	}
+	if o.state.over() {
+		return v, ErrClosed
+	}
+	return v, ErrEmpty
+}
+
+// Poll is Recv for code that polls.
+func (o *Oneshot[T]) Poll(cx *Context) (T, error) {
+	v, err := o.TryRecv()
+	if err != ErrEmpty {
+		return v, err
+	}
+	// If the value came before the place in the slot was taken, nobody will look
+	// there again: so look once more.
+	o.recvs.join(cx.waker(waitsRecv))
+	if v, err = o.TryRecv(); err == ErrEmpty {
+		err = ErrPending
+	}
+	return v, err
+}
+
+// Recv waits for the value and returns it. It fails with ErrClosed if there will be
+// none, because of Close or because another Recv got it, and with cx.Err() if cx is
+// cancelled: the value, if it comes, is then there for another Recv.
+func (o *Oneshot[T]) Recv(cx *Context) (v T, err error) {
+	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
+		if v, err = o.Poll(cx); err != ErrPending {
+			return v, err
+		}
+	}
+	o.recvs.leave(cx.t, cx.here())
+	return v, cx.Err()
+}
+
+// RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
+// cancels it. It panics in tasks.
+func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
+	mustNotBlock("Oneshot.RecvBlocking", "o.Recv(cx)")
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	return waitBlocking(ctx, Future[T](o))
+}
+
+// Closed waits until a value would no longer be of use: until Close, or until one
+// has been received. It is for who works for it, to stop in time. It fails only with
+// cx.Err(), if cx is cancelled.
+func (o *Oneshot[T]) Closed(cx *Context) error {
+	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
+		if err := o.PollClosed(cx); err != ErrPending {
+			return err
+		}
+	}
+	o.closed.leave(cx.t, cx.here())
+	return cx.Err()
+}
+
+// PollClosed is Closed for code that polls: nil, or ErrPending.
+func (o *Oneshot[T]) PollClosed(cx *Context) error {
+	if !o.state.over() {
+		o.closed.join(cx.waker(waitsRecv))
+		if !o.state.over() {
+			return ErrPending
+		}
+	}
+	return nil
+}

@@ -1,0 +1,355 @@
+package async
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// A Case is one of the things that Select waits for. OnRecv, OnSend, OnFuture,
+// OnJoin, OnNext and After make one, which keeps what came of it. It belongs to one
+// task, and may be used in one Select after the other, which then need no
+// allocation.
+type Case interface {
+	// try is poll, but channels don't take a place yet: most Selects that find
+	// something at once do so in their first look.
+	try(cx *Context) (done bool)
+
+	// poll reports whether the case has happened. If not it takes a place in a
+	// queue, and the waker of cx.
+	poll(cx *Context) (done bool)
+
+	// giveUp takes the place back. What was on its way to it goes to others.
+	giveUp()
+}
+
+// Select waits until one of the cases can happen, has it happen, and returns its
+// index. What came of it is in the case:
+//
+//	jobs, quit, late := async.OnRecv(ch), async.OnRecv(stop), async.After(time.Second)
+//	switch i, err := async.Select(cx, jobs, quit, late); i {
+//	case 0:
+//		job, err := jobs.Value()
+//		...
+//
+// Of several that can happen one is taken at random. The others are given up, and
+// nothing of theirs is lost: messages stay in their channels, and are not sent.
+//
+// If cx is cancelled no case happens, and Select returns -1 and cx.Err(); without
+// cases that is what it waits for.
+func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, true) }
+
+// SelectInOrder is Select, but of several cases that can happen it takes the first.
+func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
+
+// TrySelect is Select without waiting: it returns -1 if no case can happen now.
+// Futures are polled once, and given up like other cases that do not happen.
+func TrySelect(cx *Context, cases ...Case) int {
+	var order selectOrder
+	order.shuffle(len(cases))
+	i := -1
+	defer func() { giveUpAll(cases, i) }() // also if a future has panicked
+	i = order.try(cx, cases)
+	return i
+}
+
+// NewSelect returns Select as a future, of the index.
+func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+
+type selectFuture struct{ cases []Case }
+
+func (f *selectFuture) Poll(cx *Context) (int, error) {
+	if !cx.spend() {
+		return -1, ErrPending
+	}
+	cx.waker(waitsSelect) // also if there are no cases
+	var order selectOrder
+	order.shuffle(len(f.cases))
+	i := order.poll(cx, f.cases)
+	if i < 0 {
+		return i, ErrPending
+	}
+	giveUpAll(f.cases, i)
+	return i, nil
+}
+
+// Cancel implements canceller.
+func (f *selectFuture) Cancel() { giveUpAll(f.cases, -1) }
+
+func selectOne(cx *Context, cases []Case, random bool) (int, error) {
+	t := cx.beginAwait()
+	var order selectOrder
+	if random {
+		order.shuffle(len(cases))
+	}
+	if !cx.proceed(t) {
+		return -1, cx.Err()
+	}
+	i := -1
+	defer func() { giveUpAll(cases, i) }() // also if a future has panicked, or Shutdown unwinds the code
+	for i = order.try(cx, cases); i < 0; {
+		if i = order.poll(cx, cases); i >= 0 {
+			break
+		}
+		t.waits = waitsSelect
+		t.wait()
+		if !cx.proceed(t) {
+			return -1, cx.Err()
+		}
+	}
+	return i, nil
+}
+
+// giveUpAll gives up all cases but one.
+func giveUpAll(cases []Case, but int) {
+	for i, c := range cases {
+		if i != but {
+			c.giveUp()
+		}
+	}
+}
+
+// selectOrder is the order in which cases are looked at.
+type selectOrder struct {
+	random bool
+	few    [8]uint8
+	many   []int
+}
+
+// shuffle makes it a random one.
+func (o *selectOrder) shuffle(n int) {
+	if o.random = n > 1; !o.random {
+		return
+	}
+	if n > len(o.few) {
+		o.many = rand.Perm(n)
+		return
+	}
+	bits := rand.Uint64()
+	for i := range n {
+		// A byte of chance for each: the error is too small to matter.
+		j := int(bits&0xff) * (i + 1) >> 8
+		bits >>= 8
+		o.few[i] = o.few[j]
+		o.few[j] = uint8(i)
+	}
+}
+
+func (o *selectOrder) at(i int) int {
+	switch {
+	case !o.random:
+		return i
+	case o.many != nil:
+		return o.many[i]
+	}
+	return int(o.few[i])
+}
+
+// try returns the index of a case that has happened, or -1.
+func (o *selectOrder) try(cx *Context, cases []Case) int {
+	for i := range cases {
+		if i = o.at(i); cases[i].try(cx) {
+			return i
+		}
+	}
+	return -1
+}
+
+// poll is try, and the others wait.
+func (o *selectOrder) poll(cx *Context, cases []Case) int {
+	for i := range cases {
+		if i = o.at(i); cases[i].poll(cx) {
+			return i
+		}
+	}
+	return -1
+}
+
+// OnRecv is the case that a message can be received from c, or that c is closed and
+// empty. A nil c never has one.
+func OnRecv[T any](c *Chan[T]) *RecvCase[T] { return &RecvCase[T]{f: RecvFuture[T]{c: c}} }
+
+// A RecvCase is made by OnRecv.
+type RecvCase[T any] struct {
+	f   RecvFuture[T]
+	v   T
+	err error
+}
+
+// Value returns the message of the last Select in which the case happened, or
+// ErrClosed.
+func (r *RecvCase[T]) Value() (T, error) { return r.v, r.err }
+
+func (r *RecvCase[T]) try(cx *Context) bool {
+	if r.f.c == nil {
+		return false
+	}
+	v, ok := r.f.c.pullOnce(cx.here())
+	if ok {
+		r.v, r.err = v, nil
+	}
+	return ok
+}
+
+func (r *RecvCase[T]) poll(cx *Context) bool {
+	if r.f.c == nil {
+		return false
+	}
+	v, err := r.f.c.pollRecv(cx, &r.f.w, chanLoose)
+	if r.f.queued = err == ErrPending; !r.f.queued {
+		r.v, r.err = v, err
+	}
+	return !r.f.queued
+}
+
+func (r *RecvCase[T]) giveUp() { r.f.Cancel() }
+
+// OnSend is the case that v can be sent to c, or that c is closed. A nil c never has
+// room. A Select should not both send to and receive from the same rendezvous: it
+// might meet itself.
+func OnSend[T any](c *Chan[T], v T) *SendCase[T] { return &SendCase[T]{f: SendFuture[T]{c: c, v: v}} }
+
+// A SendCase is made by OnSend.
+type SendCase[T any] struct {
+	f   SendFuture[T]
+	err error
+}
+
+// Err returns nil if the last Select in which the case happened has sent the
+// message, or ErrClosed.
+func (s *SendCase[T]) Err() error { return s.err }
+
+// Reset makes v the message of the next Select.
+func (s *SendCase[T]) Reset(v T) { s.f.Reset(v) }
+
+func (s *SendCase[T]) try(cx *Context) bool {
+	if s.f.c == nil {
+		return false
+	}
+	err := s.f.c.pushOnce(cx.here(), s.f.v, false)
+	if err != ErrFull {
+		s.err = err
+	}
+	return err != ErrFull
+}
+
+func (s *SendCase[T]) poll(cx *Context) bool {
+	if s.f.c == nil {
+		return false
+	}
+	err := s.f.c.pollSend(cx, &s.f.w, s.f.v, sendLoose)
+	if s.f.queued = err == ErrPending; !s.f.queued {
+		s.err = err
+	}
+	return !s.f.queued
+}
+
+func (s *SendCase[T]) giveUp() { s.f.Cancel() }
+
+// OnFuture is the case that f is ready. If it does not happen f is given up: its
+// method Cancel is called and the case cannot happen anymore. Neither can it once it
+// has happened.
+func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
+
+// A FutureCase is made by OnFuture.
+type FutureCase[T any] struct {
+	f   Future[T]
+	v   T
+	err error
+}
+
+// Result returns the result of the future if it was ready.
+func (f *FutureCase[T]) Result() (T, error) { return f.v, f.err }
+
+func (f *FutureCase[T]) try(cx *Context) bool { return f.poll(cx) }
+
+func (f *FutureCase[T]) poll(cx *Context) bool {
+	if f.f == nil {
+		return false
+	}
+	v, err := f.f.Poll(cx)
+	if err == ErrPending {
+		return false
+	}
+	f.f, f.v, f.err = nil, v, err
+	return true
+}
+
+func (f *FutureCase[T]) giveUp() {
+	if was := f.f; was != nil {
+		f.f = nil
+		giveUp(was)
+	}
+}
+
+// OnJoin is the case that the task of h has ended. If it does not happen the task
+// goes on, and the case may be used again.
+func OnJoin[T any](h *JoinHandle[T]) *JoinCase[T] { return &JoinCase[T]{h: h} }
+
+// A JoinCase is made by OnJoin.
+type JoinCase[T any] struct {
+	h   *JoinHandle[T]
+	v   T
+	err error
+}
+
+// Result returns the result of the task if it has ended.
+func (j *JoinCase[T]) Result() (T, error) { return j.v, j.err }
+
+func (j *JoinCase[T]) try(cx *Context) bool { return j.poll(cx) }
+
+func (j *JoinCase[T]) poll(cx *Context) bool {
+	v, err := j.h.Poll(cx)
+	if err == ErrPending {
+		return false
+	}
+	j.v, j.err = v, err
+	return true
+}
+
+func (j *JoinCase[T]) giveUp() {}
+
+// OnNext is the case that s has its next element, or an error such as io.EOF. If it
+// does not happen s goes on, and the case may be used again.
+func OnNext[T any](s Stream[T]) *NextCase[T] { return &NextCase[T]{s: s} }
+
+// A NextCase is made by OnNext.
+type NextCase[T any] struct {
+	s   Stream[T]
+	v   T
+	err error
+}
+
+// Value returns what the stream gave in the last Select in which the case happened.
+func (n *NextCase[T]) Value() (T, error) { return n.v, n.err }
+
+func (n *NextCase[T]) try(cx *Context) bool { return n.poll(cx) }
+
+func (n *NextCase[T]) poll(cx *Context) bool {
+	v, err := n.s.PollNext(cx)
+	if err == ErrPending {
+		return false
+	}
+	n.v, n.err = v, err
+	return true
+}
+
+func (n *NextCase[T]) giveUp() {}
+
+// After is the case that d has passed since this call, or since the last Reset.
+func After(d time.Duration) *TimerCase { return &TimerCase{s: sleep{until: after(d)}} }
+
+// A TimerCase is made by After. Its time does not begin anew with each Select; once
+// it has passed the case happens at once.
+type TimerCase struct{ s sleep }
+
+// Reset makes the case that d has passed since this call.
+func (t *TimerCase) Reset(d time.Duration) { t.s.until = after(d) }
+
+func (t *TimerCase) try(*Context) bool { return nanos() >= t.s.until }
+
+func (t *TimerCase) poll(cx *Context) bool {
+	_, err := t.s.Poll(cx)
+	return err == nil
+}
+
+func (t *TimerCase) giveUp() { t.s.Cancel() }

@@ -1,0 +1,204 @@
+package async
+
+import (
+	"context"
+	"io"
+)
+
+// A Watch is a value that others want to know the latest state of. Who watches is
+// told that it has changed, not how often: values in between may never be seen. The
+// zero Watch has the zero value. A Watch must not be copied. All methods may be
+// called by tasks and goroutines at the same time.
+type Watch[T any] struct {
+	list waitlist // of watchers that wait; its mu guards everything
+
+	v       T
+	version uint64 // how often it was set
+	closed  bool
+}
+
+// NewWatch returns a Watch whose value is v.
+func NewWatch[T any](v T) *Watch[T] { return &Watch[T]{v: v} }
+
+// Get returns the value.
+func (w *Watch[T]) Get() T {
+	w.list.mu.Lock()
+	defer w.list.mu.Unlock()
+	return w.v
+}
+
+// Set changes the value, also to an equal one, and wakes those who watch. It fails
+// with ErrClosed, without changing it, after Close.
+func (w *Watch[T]) Set(v T) error {
+	_, err := w.set(v, func(uint64) bool { return true })
+	return err
+}
+
+// set changes the value if allowed agrees with its version.
+func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err error) {
+	var chosen chosenTasks
+	w.list.mu.Lock()
+	switch {
+	case w.closed:
+		err = ErrClosed
+	case allowed(w.version):
+		done = true
+		w.v = v
+		w.version++
+		w.list.chooseAll(&chosen)
+	}
+	w.list.mu.Unlock()
+	chosen.wake()
+	return done, err
+}
+
+// Update changes the value to what f makes of it, and returns that. f is called
+// again if somebody else has changed the value meanwhile, and must not change what
+// it is given. Update fails with ErrClosed like Set.
+func (w *Watch[T]) Update(f func(T) T) (T, error) {
+	for {
+		w.list.mu.Lock()
+		v, version := w.v, w.version
+		w.list.mu.Unlock()
+		v = f(v)
+		done, err := w.set(v, func(now uint64) bool { return now == version })
+		if done || err != nil {
+			return v, err
+		}
+	}
+}
+
+// Close says that the value will not change anymore. Those who watch are told of
+// the last change, if they have not been, and then get ErrClosed. Close reports
+// whether it was the first.
+func (w *Watch[T]) Close() (first bool) {
+	var chosen chosenTasks
+	w.list.mu.Lock()
+	first = !w.closed
+	w.closed = true
+	w.list.chooseAll(&chosen)
+	w.list.mu.Unlock()
+	chosen.wake()
+	return first
+}
+
+// Watch returns a Watcher that has seen the present value.
+func (w *Watch[T]) Watch() *Watcher[T] {
+	w.list.mu.Lock()
+	defer w.list.mu.Unlock()
+	return &Watcher[T]{of: w, seen: w.version}
+}
+
+// A Watcher is somebody's view of a Watch: it knows which changes that one has
+// seen. Several may call its methods at the same time, and each change is then seen
+// by one of them; but one task at a time may use PollChanged and PollNext.
+type Watcher[T any] struct {
+	of *Watch[T]
+
+	// Guarded by the lock of the watch.
+	seen uint64 // the version
+	w    waiter // of the task that polls
+}
+
+// Get returns the value, which has then been seen.
+func (r *Watcher[T]) Get() T {
+	r.of.list.mu.Lock()
+	defer r.of.list.mu.Unlock()
+	r.seen = r.of.version
+	return r.of.v
+}
+
+// HasChanged reports whether the value has changed since it was last seen.
+func (r *Watcher[T]) HasChanged() bool {
+	r.of.list.mu.Lock()
+	defer r.of.list.mu.Unlock()
+	return r.seen != r.of.version
+}
+
+// Changed waits until the value has changed since it was last seen, and returns it;
+// it has then been seen. It fails with ErrClosed if it will not change anymore, and
+// with cx.Err() if cx is cancelled, which loses nothing.
+func (r *Watcher[T]) Changed(cx *Context) (v T, err error) {
+	t := cx.beginAwait()
+	w, over := t.ownWaiter(), false
+	defer func() {
+		if !over {
+			r.leave(w)
+		}
+	}()
+	for ; cx.proceed(t); t.wait() {
+		if v, err = r.poll(cx, w); err != ErrPending {
+			over = true
+			return v, err
+		}
+	}
+	return v, cx.Err()
+}
+
+// PollChanged is Changed for code that polls.
+func (r *Watcher[T]) PollChanged(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	return r.poll(cx, &r.w)
+}
+
+func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
+	t := cx.waker(waitsRecv)
+	of := r.of
+	of.list.mu.Lock()
+	defer of.list.mu.Unlock()
+	if r.seen == of.version && !of.closed {
+		if w.phase == waiterChosen { // by a change that another one has seen
+			of.list.leave(w)
+		}
+		of.list.join(w, t)
+		return v, ErrPending
+	}
+	of.list.leave(w)
+	if r.seen == of.version {
+		return v, ErrClosed
+	}
+	r.seen = of.version
+	return of.v, nil
+}
+
+// PollNext is PollChanged, but the end is io.EOF: it makes a Watcher a Stream of
+// the values that it sees.
+func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
+	v, err := r.PollChanged(cx)
+	if err == ErrClosed {
+		err = io.EOF
+	}
+	return v, err
+}
+
+// leave gives w's place up. There is nothing to pass on: all who wait are woken.
+func (r *Watcher[T]) leave(w *waiter) {
+	r.of.list.mu.Lock()
+	r.of.list.leave(w)
+	r.of.list.mu.Unlock()
+}
+
+// ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
+// cancels it. It panics in tasks.
+func (r *Watcher[T]) ChangedBlocking(ctx context.Context) (v T, err error) {
+	mustNotBlock("Watcher.ChangedBlocking", "w.Changed(cx)")
+	if err := ctx.Err(); err != nil {
+		return v, err
+	}
+	return waitBlocking(ctx, r.ChangedFuture())
+}
+
+// ChangedFuture returns Changed as a future. Given up, by its method Cancel, it
+// loses nothing.
+func (r *Watcher[T]) ChangedFuture() Future[T] { return &changedFuture[T]{r: r} }
+
+// changedFuture is a place among those who wait.
+type changedFuture[T any] struct {
+	r *Watcher[T]
+	w waiter
+}
+
+func (f *changedFuture[T]) Poll(cx *Context) (T, error) { return f.r.poll(cx, &f.w) }
+func (f *changedFuture[T]) Cancel()                     { f.r.leave(&f.w) }
