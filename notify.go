@@ -64,9 +64,13 @@ func (s *notifyState) unawaited() { s.bits.Store(notifyNothing) }
 // NotifyOne wakes the one who has waited for longest. If nobody waits, the next
 // Wait returns at once.
 func (n *Notify) NotifyOne() {
-	if n.state.store() {
-		return
+	if !n.state.store() {
+		n.notifyFirst()
 	}
+}
+
+// notifyFirst is NotifyOne when somebody waited a moment ago.
+func (n *Notify) notifyFirst() {
 	var t *task
 	n.list.mu.Lock()
 	if w := n.list.first; w == nil {

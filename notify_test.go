@@ -40,6 +40,8 @@ func TestNotifyPassedOnToNobody(t *testing.T) {
 	n.NotifyOne()
 	w.cancel()
 	require.True(t, n.TryWait())
+	n.notifyFirst()
+	require.True(t, n.TryWait(), "who waited has left")
 	w = waitersOf(t)(n.WaitFuture())
 	w.cancel()
 	require.False(t, n.TryWait())

@@ -109,6 +109,25 @@ func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 	}
 }
 
+// A last reader that comes late to tell the writer finds another one in its place,
+// which has readers of its own to wait for.
+func TestRWMutexLateReader(t *testing.T) {
+	wait := waitersOf(t)
+	var m RWMutex
+	require.True(t, m.TryRLock())
+	writer := wait(m.LockFuture())
+	require.True(t, m.state.exit(), "it has gone, and is about to tell")
+	require.True(t, writer.ready(t))
+	m.lastReader()
+	m.Unlock()
+	require.True(t, m.TryRLock())
+	writer = wait(m.LockFuture())
+	m.lastReader()
+	require.False(t, writer.woken() || writer.ready(t))
+	m.RUnlock()
+	require.True(t, writer.woken() && writer.ready(t))
+}
+
 // Among writers the bound is the Mutex's.
 func TestRWMutexTurns(t *testing.T) {
 	wait := waitersOf(t)

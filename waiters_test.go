@@ -227,6 +227,43 @@ func TestCancelWhileChosen(t *testing.T) {
 	}
 }
 
+// The same if nobody else waits: then it is there for whoever comes.
+func TestCancelWhileChosenAlone(t *testing.T) {
+	var m Mutex
+	var n Notify
+	s := NewSemaphore(2)
+	var rw RWMutex
+	require.True(t, m.TryLock() && s.TryAcquire(2) && rw.TryLock())
+	for name, x := range map[string]struct {
+		future func() Future[None]
+		pass   func()
+		take   func() bool // which sets up the next round, too
+	}{
+		"Mutex":         {m.LockFuture, m.Unlock, m.TryLock},
+		"RWMutex.Lock":  {rw.LockFuture, rw.Unlock, rw.TryLock},
+		"RWMutex.RLock": {rw.RLockFuture, rw.Unlock, rw.TryLock},
+		"Semaphore":     {func() Future[None] { return s.AcquireFuture(1) }, func() { s.Release(2) }, func() bool { return s.TryAcquire(2) }},
+		"Notify":        {n.WaitFuture, n.NotifyOne, n.TryWait},
+	} {
+		begin, passed := make(chan None), make(chan None)
+		go func() {
+			for range begin {
+				x.pass()
+				passed <- None{}
+			}
+		}()
+		wait := waitersOf(t)
+		for range 10_000 {
+			w := wait(x.future())
+			begin <- None{}
+			w.cancel()
+			<-passed
+			require.True(t, x.take(), name)
+		}
+		close(begin)
+	}
+}
+
 // A waiter that was chosen by what is for all has nothing to pass on.
 func TestCancelAfterChosenByAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})

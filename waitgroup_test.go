@@ -22,6 +22,7 @@ func TestWaitGroupByHand(t *testing.T) {
 	wg.Done()
 	require.True(t, a.woken() && b.woken())
 	require.False(t, gone.woken())
+	require.Zero(t, wg.state.bits.Load())
 	wg.Add(1)
 	require.True(t, a.ready(t) && b.ready(t), "they waited when it was zero")
 	requireMisuse(t, misuse(func() { wg.Add(-2) }), "negative")
