@@ -1,0 +1,286 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// gone waits until there is no process with this number, not even a zombie.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, "the end of process ", pid)
+}
+
+// outcome says how a command ended, for comparison with os/exec.
+func outcome(out []byte, err error) string {
+	s := fmt.Sprintf("%q %T", out, err)
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		s += fmt.Sprintf(" %v %q", failed.ProcessState, failed.Stderr)
+	} else if err != nil {
+		s += " " + err.Error()
+	}
+	for _, is := range []error{exec.ErrNotFound, exec.ErrDot, os.ErrNotExist, os.ErrPermission} {
+		s += fmt.Sprint(" ", errors.Is(err, is))
+	}
+	return s
+}
+
+// Each command ends as with os/exec.
+func TestCommandTwins(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plain"), []byte("no program"), 0o600))
+	long := fmt.Sprintf(`i=0; while [ $i -lt 3000 ]; do echo "$i %s" >&2; i=$((i+1)); done; exit 3`, strings.Repeat("x", 40))
+	for _, args := range [][]string{
+		{"true"}, {"false"}, {"sh", "-c", "echo out; echo err >&2"}, {"sh", "-c", "echo out; echo err >&2; exit 7"},
+		{"sh", "-c", "kill -9 $$"}, {"sh", "-c", "kill -TERM $$"}, {"sh", "-c", long},
+		{"no-such-program"}, {"/no/such/program"}, {filepath.Join(dir, "plain")}, {dir}, {"", "x"},
+		{"sh", "-c", "pwd; echo $GREETING; cat"},
+	} {
+		prepare := func(c *exec.Cmd) {
+			c.Env, c.Stdin = append(os.Environ(), "GREETING=hello"), strings.NewReader("input")
+			c.Dir = dir
+		}
+		theirs, theirs2 := exec.Command(args[0], args[1:]...), exec.Command(args[0], args[1:]...)
+		prepare(theirs)
+		prepare(theirs2)
+		want, wantBoth := outcome(theirs.Output()), outcome(theirs2.CombinedOutput())
+		inBlockOn(t, rt, func(cx *Context) error {
+			ours, ours2 := Command(args[0], args[1:]...), Command(args[0], args[1:]...)
+			prepare(ours.Cmd)
+			prepare(ours2.Cmd)
+			require.Equal(t, theirs.String(), ours.String())
+			require.Equal(t, want, outcome(ours.Output(cx)), args)
+			require.Equal(t, wantBoth, outcome(ours2.CombinedOutput(cx)), args)
+			return nil
+		})
+	}
+}
+
+func TestCommandPipes(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(1 << 20)
+	out, err := join(t, Spawn(rt, func(cx *Context) ([]byte, error) {
+		c := Command("sh", "-c", "cat; echo said >&2")
+		in, err := c.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		said, err := c.StderrPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Start(cx); err != nil {
+			return nil, err
+		}
+		Go(cx, func(cx *Context) error {
+			_, err := in.Write(cx, want)
+			return errors.Join(err, in.Close(cx))
+		})
+		b, err := io.ReadAll(out.WithContext(cx))
+		if err != nil {
+			return nil, err
+		}
+		line, err := io.ReadAll(said.WithContext(cx))
+		if err := expect(err == nil && string(line) == "said\n", "%q, %v", line, err); err != nil {
+			return nil, err
+		}
+		if err := c.Wait(cx); err != nil {
+			return nil, err
+		}
+		_, err = out.Read(cx, make([]byte, 1))
+		return b, expect(errors.Is(err, os.ErrClosed), "Wait closes the pipes: %v", err)
+	}))
+	require.NoError(t, err)
+	require.Equal(t, want, out)
+}
+
+// A process that nobody waits for, or has given up to wait for, leaves no zombie.
+func TestCommandNoZombie(t *testing.T) {
+	rt := fileRuntime(t)
+	var alone, killed *Cmd
+	inBlockOn(t, rt, func(cx *Context) error {
+		alone = Command("true")
+		require.NoError(t, alone.Start(cx))
+		killed = Command("sleep", "1000")
+		require.NoError(t, killed.Start(cx))
+		require.NoError(t, killed.Process.Signal(syscall.SIGKILL))
+		return nil
+	})
+	gone(t, alone.Process.Pid)
+	gone(t, killed.Process.Pid)
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.NoError(t, alone.Wait(cx))
+		require.NoError(t, alone.Wait(cx), "again")
+		err := killed.Wait(cx)
+		var failed *exec.ExitError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, syscall.SIGKILL, failed.Sys().(syscall.WaitStatus).Signal())
+		require.False(t, killed.ProcessState.Success())
+		return nil
+	})
+}
+
+// A Wait that is cancelled kills; to await a future of PollWait does not.
+func TestCommandCancelled(t *testing.T) {
+	rt := fileRuntime(t)
+	var c *Cmd
+	var out *File
+	inBlockOn(t, rt, func(cx *Context) (err error) {
+		c = Command("sleep", "1000")
+		out, err = c.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, c.Start(cx))
+		short, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.PollWait(cx) }))
+		require.Equal(t, context.DeadlineExceeded, err)
+		require.NoError(t, syscall.Kill(c.Process.Pid, 0))
+		return nil
+	})
+	others := []*JoinHandle[None]{Go(rt, c.Wait), Go(rt, c.Wait)}
+	for _, h := range others {
+		eventually(t, func() bool { return waiting(h) })
+	}
+	running, _, _, _ := rt.calls.count()
+	require.Zero(t, running, "a process that runs occupies nobody")
+	others[0].Cancel()
+	_, err := join(t, others[0])
+	require.Equal(t, context.Canceled, err)
+	_, err = join(t, others[1])
+	var failed *exec.ExitError
+	require.ErrorAs(t, err, &failed)
+	gone(t, c.Process.Pid)
+	inBlockOn(t, rt, func(cx *Context) error {
+		_, err := out.Read(cx, make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrClosed)
+		return nil
+	})
+}
+
+// Cancel and WaitDelay are those of os/exec.
+func TestCommandCancelFunc(t *testing.T) {
+	rt := fileRuntime(t)
+	for _, ignores := range []bool{false, true} {
+		script := "echo ready; sleep 1000"
+		if ignores {
+			script = "trap '' TERM; echo ready; while :; do sleep 1000; done"
+		}
+		c := Command("sh", "-c", script)
+		asked, ready := make(chan struct{}, 1), make(chan struct{}, 1)
+		c.Cancel = func() error { notify(asked); return c.Process.Signal(syscall.SIGTERM) }
+		c.WaitDelay = time.Millisecond
+		h := Go(rt, func(cx *Context) error {
+			c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			out, err := c.StdoutPipe()
+			if err == nil {
+				err = c.Start(cx)
+			}
+			if err == nil {
+				_, err = io.ReadFull(out.WithContext(cx), make([]byte, 6))
+			}
+			if err != nil {
+				return err
+			}
+			ready <- struct{}{}
+			return c.Wait(cx)
+		})
+		receive(t, ready)
+		eventually(t, func() bool { return waiting(h) })
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		receive(t, asked)
+		gone(t, c.Process.Pid)
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what sh has started
+	}
+}
+
+// A Start that is given up leaves neither a process nor descriptors.
+func TestCommandCancelledStart(t *testing.T) {
+	rt := fileRuntime(t)
+	for i := range 30 {
+		c := Command("sleep", "1000")
+		_, err := c.StdoutPipe()
+		require.NoError(t, err)
+		h := Go(rt, c.Run)
+		for range i {
+			time.Sleep(50 * time.Microsecond)
+		}
+		h.Cancel()
+		_, err = join(t, h)
+		require.Equal(t, context.Canceled, err)
+		eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.tried && (!c.running || c.ended) })
+	}
+}
+
+func TestCommandMisuse(t *testing.T) {
+	rt := fileRuntime(t)
+	inBlockOn(t, rt, func(cx *Context) error {
+		c := Command("true")
+		require.EqualError(t, c.Wait(cx), "exec: not started")
+		require.NoError(t, c.Start(cx))
+		require.EqualError(t, c.Start(cx), "exec: already started")
+		_, err := c.StdinPipe()
+		require.EqualError(t, err, "exec: StdinPipe after process started")
+		require.NoError(t, c.Wait(cx))
+
+		c = Command("true")
+		for _, pipe := range []func() (*File, error){c.StdinPipe, c.StdoutPipe, c.StderrPipe} {
+			_, err := pipe()
+			require.NoError(t, err)
+			_, err = pipe()
+			require.ErrorContains(t, err, "already set")
+		}
+		_, err = c.Output(cx)
+		require.EqualError(t, err, "exec: Stdout already set")
+		_, err = c.CombinedOutput(cx)
+		require.EqualError(t, err, "exec: Stdout already set")
+		require.NoError(t, c.Run(cx))
+
+		over, cancel := cx.WithCancel()
+		cancel()
+		require.Equal(t, context.Canceled, Command("true").Run(over))
+		out, err := Command("true").Output(over)
+		require.Nil(t, out)
+		require.Equal(t, context.Canceled, err)
+		return nil
+	})
+}
+
+// Many at once need no more goroutines of the pool than start at the same time,
+// and a process that ends after its runtime is reaped, too.
+func TestCommandShutdown(t *testing.T) {
+	rt, err := New(Config{Workers: 1})
+	require.NoError(t, err)
+	var all []*Cmd
+	inBlockOn(t, rt, func(cx *Context) error {
+		for range 10 {
+			c := Command("sleep", "1000")
+			require.NoError(t, c.Start(cx))
+			all = append(all, c)
+		}
+		return nil
+	})
+	require.NoError(t, rt.Shutdown(context.Background()))
+	for _, c := range all {
+		require.NoError(t, syscall.Kill(c.Process.Pid, syscall.SIGKILL))
+		gone(t, c.Process.Pid)
+	}
+}
