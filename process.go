@@ -4,127 +4,172 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
-// Cmd is a program to run, or that runs: an exec.Cmd whose calls wait through a
-// Context. The fields are those, documented there, and are set before it is
-// started.
+// Cmd is a program to be run, as exec.Cmd is: it has the fields of an
+// exec.Cmd (Path, Args, Env, Dir, Stdin, Stdout, Stderr, ExtraFiles, SysProcAttr,
+// Cancel, WaitDelay, Process, ProcessState), with the same meaning, and
+// methods that wait through a Context. It cannot be used twice. Its methods may
+// be called by any task; the fields are set before Start, and Process and
+// ProcessState are read after it and after Wait.
 //
-// The child is killed (by Cmd.Cancel, if that is set) when a Start, Run, Output,
-// CombinedOutput or Wait is cancelled. These then return cx.Err() at once. A child
-// that nobody waits for runs on, also when the task that started it or the
-// runtime has ended. In any case its exit status is taken when it ends, so that
-// no zombie remains: a goroutine does that, which needs a thread, for each child
-// that runs. Nothing else bounds their number.
+// Once started, a process is reaped as soon as it ends, whoever waits for it or
+// does not: there is no zombie. On Linux that costs no thread meanwhile, elsewhere a
+// thread for each process that runs; and a parked goroutine, for Cancel. Stdin,
+// Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
+// they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
 //
-// A Cmd can be started once. Start, Run, Output, CombinedOutput and what sets it
-// up are for one task at a time; Wait may be called by any number.
+// A process is not bound to the runtime: Shutdown leaves it running.
 type Cmd struct {
 	*exec.Cmd
+	kill context.CancelFunc
 
-	kill     context.CancelFunc // makes package exec end the child
-	childs   []*os.File         // the child's ends of pipes, of which it gets copies
-	parents  []*File            // and the other ends, to be closed if it cannot be started
-	launched atomic.Bool
-	started  outcome
-	ended    outcome
-}
+	started atomic.Bool
+	parents []*File    // our ends of pipes
+	childs  []*os.File // its
 
-// outcome is an error, or nil, that will be there one day.
-type outcome struct {
-	waiters wakerSlot
+	mu      sync.Mutex
+	tried   bool // to start it, or to be no more
+	running bool // it has been started
+	ended   bool // and reaped
 	err     error
-	known   atomic.Bool // err has been written
-}
-
-// settle makes the outcome known.
-func (o *outcome) settle(err error) {
-	o.err = err
-	o.known.Store(true)
-	o.waiters.fire(nil)
-}
-
-// Poll implements Future.
-func (o *outcome) Poll(cx *Context) (None, error) {
-	// If it was settled before the place was taken nobody will look there
-	// again: so look once more.
-	if !o.known.Load() && o.waiters.join(cx.waker(waitsProcess)) && !o.known.Load() {
-		return None{}, ErrPending
-	}
-	return None{}, o.err
+	exited  wakerSlot
 }
 
 // Command returns the Cmd that runs the named program with the given
-// arguments; see exec.Command, also for how the name is looked up.
+// arguments, as exec.Command does; if name is not a path, it looks for it in the
+// directories of PATH, and an error is reported by Start.
 func Command(name string, arg ...string) *Cmd {
-	ctx, kill := context.WithCancel(context.Background())
-	return &Cmd{Cmd: exec.CommandContext(ctx, name, arg...), kill: kill}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Cmd{Cmd: exec.CommandContext(ctx, name, arg...), kill: cancel}
 }
 
-// Start starts the child and does not wait for it. Its errors are those of
-// exec.Cmd.Start: exec.ErrNotFound, fs.ErrNotExist, fs.ErrPermission and so on.
-// If cx is cancelled meanwhile the child is killed as soon as it has started.
+// Start starts the program and does not wait for it. The errors are those of
+// exec.Cmd.Start. If cx is cancelled the program is not started, or killed as by
+// Wait.
 func (c *Cmd) Start(cx *Context) error {
-	if err := cx.Err(); err != nil {
-		return err
+	cx.here()
+	if c.started.Swap(true) {
+		return errors.New("exec: already started")
 	}
-	if c.launched.Swap(true) {
-		return errStartedTwice
-	}
-	go c.live()
-	return c.await(cx, &c.started)
-}
-
-var errStartedTwice = errors.New("async: the Cmd has been started before")
-
-// live is the goroutine of the child.
-func (c *Cmd) live() {
-	defer c.kill() // the end of its context
-	err := c.Cmd.Start()
-	for _, f := range c.childs {
-		f.Close()
-	}
+	rt := cx.t.w.rt
+	_, err := inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
 	if err != nil {
-		for _, f := range c.parents {
-			f.discard()
+		c.mu.Lock()
+		never := !c.tried
+		c.tried = true
+		c.mu.Unlock()
+		if never {
+			c.closeChilds()
+			c.giveUp()
 		}
-		c.started.settle(err)
-		c.ended.settle(err)
-		return
-	}
-	c.started.settle(nil)
-	c.ended.settle(c.Cmd.Wait())
-}
-
-// await waits for o, and kills the child if it is not to wait any longer.
-func (c *Cmd) await(cx *Context, o *outcome) error {
-	_, err := await(cx, o.Poll)
-	if err == errAbandoned {
-		o.waiters.leave(cx.t, cx.here())
-		c.kill()
-		err = cx.Err()
 	}
 	return err
 }
 
-// Wait waits until the child has ended and all that Stdout and Stderr get has
-// been copied to them. It returns nil if the exit status is 0, an *exec.ExitError
-// if it is another one or a signal has ended the child, and the error of Start
-// if that has failed. It may be called again, by several tasks. Pipes are left
-// open: what the child has written can still be read.
-//
-// Cancelling it kills the child.
-func (c *Cmd) Wait(cx *Context) error {
-	if !c.launched.Load() {
-		return errors.New("async: Cmd.Wait was called before Cmd.Start")
+// start runs in the pool.
+func (c *Cmd) start(rt *Runtime) error {
+	c.mu.Lock()
+	late := c.tried
+	c.tried = true
+	c.mu.Unlock()
+	if late {
+		return context.Canceled
 	}
-	return c.await(cx, &c.ended)
+	err := c.Cmd.Start()
+	c.closeChilds()
+	if err != nil {
+		c.giveUp()
+		return err
+	}
+	c.mu.Lock()
+	c.running = true
+	c.mu.Unlock()
+	c.watch(rt)
+	return nil
 }
 
-// Run starts the child and waits for it; see Start and Wait.
+func (c *Cmd) closeChilds() {
+	for _, f := range c.childs {
+		f.Close()
+	}
+	c.childs = nil
+}
+
+// giveUp kills the process, if there is one, and closes our ends of pipes.
+func (c *Cmd) giveUp() {
+	c.kill()
+	c.closePipes()
+}
+
+func (c *Cmd) closePipes() {
+	for _, f := range c.parents {
+		f.src.close()
+	}
+}
+
+// reap waits for the process, and for the goroutines of os/exec, on a goroutine.
+func (c *Cmd) reap() {
+	err := c.Cmd.Wait()
+	c.mu.Lock()
+	c.ended, c.err = true, err
+	c.mu.Unlock()
+	c.exited.fire(nil)
+	c.kill() // so that its context is released
+}
+
+// PollWait is Wait without waiting: it returns ErrPending while the process
+// runs. Giving up on it leaves the process alone.
+func (c *Cmd) PollWait(cx *Context) error {
+	for {
+		c.mu.Lock()
+		ended, err, running := c.ended, c.err, c.running
+		c.mu.Unlock()
+		switch {
+		case ended:
+			return err
+		case !running:
+			return errors.New("exec: not started")
+		}
+		if c.exited.join(cx.waker(waitsProcess)) {
+			c.mu.Lock()
+			ended = c.ended
+			c.mu.Unlock()
+			if !ended {
+				return ErrPending
+			}
+		}
+	}
+}
+
+// Wait waits until the process has ended and everything has been copied to
+// Stdout and Stderr, closes the pipes of StdinPipe, StdoutPipe and StderrPipe, and
+// returns what exec.Cmd.Wait does: nil, or an *exec.ExitError if the process has
+// failed. So read all that comes from a pipe before Wait. Any number of tasks may
+// wait, any number of times.
+//
+// If cx is cancelled, the process is killed, or what Cancel does is done, and
+// Wait returns cx.Err() at once. If that must not be, Await a future of
+// PollWait.
+func (c *Cmd) Wait(cx *Context) error {
+	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
+	if err == errAbandoned {
+		c.exited.leave(cx.t, cx.here())
+		c.kill()
+		err = cx.Err()
+	}
+	c.closePipes()
+	return err
+}
+
+// Run starts the program and waits for it; see Start and Wait.
 func (c *Cmd) Run(cx *Context) error {
 	if err := c.Start(cx); err != nil {
 		return err
@@ -132,122 +177,138 @@ func (c *Cmd) Run(cx *Context) error {
 	return c.Wait(cx)
 }
 
-// Output runs the child and returns what it writes to its standard output. If
-// it fails and Stderr was not set, the *exec.ExitError has the end of its
-// standard error, 32 KiB of it. Once cancelled it returns no output.
+// Output runs the program and returns what it has written to its standard
+// output. If Stderr is not set, an *exec.ExitError has the beginning and the end of
+// what it has written there. Nothing is returned if cx is cancelled.
 func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("async: Cmd.Output: Stdout is set")
+		return nil, errors.New("exec: Stdout already set")
 	}
 	var stdout bytes.Buffer
+	var stderr *bothEnds
 	c.Stdout = &stdout
-	var stderr tail
 	if c.Stderr == nil {
-		c.Stderr = &stderr
+		stderr = new(bothEnds)
+		c.Stderr = stderr
 	}
 	err := c.Run(cx)
-	if !c.ended.known.Load() {
-		return nil, err // the buffers are still written to
+	var failed *exec.ExitError
+	if errors.As(err, &failed) && stderr != nil {
+		failed.Stderr = stderr.bytes()
 	}
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && c.Stderr == &stderr {
-		exit.Stderr = stderr.end()
-	}
-	return stdout.Bytes(), err
+	return c.collected(&stdout), err
 }
 
-// CombinedOutput runs the child and returns what it writes to its standard
-// output and its standard error. Once cancelled it returns nothing.
+// CombinedOutput runs the program and returns what it has written to its
+// standard output and standard error. Nothing is returned if cx is cancelled.
 func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
-	if c.Stdout != nil || c.Stderr != nil {
-		return nil, errors.New("async: Cmd.CombinedOutput: Stdout or Stderr is set")
+	if c.Stdout != nil {
+		return nil, errors.New("exec: Stdout already set")
+	}
+	if c.Stderr != nil {
+		return nil, errors.New("exec: Stderr already set")
 	}
 	var both bytes.Buffer
 	c.Stdout, c.Stderr = &both, &both
 	err := c.Run(cx)
-	if !c.ended.known.Load() {
-		return nil, err // the buffer is still written to
-	}
-	return both.Bytes(), err
+	return c.collected(&both), err
 }
 
-// tail keeps the end of what is written to it.
-type tail struct{ bytes []byte }
-
-const tailSize = 32 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.bytes = append(t.bytes, p...)
-	if n := len(t.bytes); n > 2*tailSize {
-		t.bytes = append(t.bytes[:0], t.bytes[n-tailSize:]...)
+// collected returns what is in b, unless it is still being written to.
+func (c *Cmd) collected(b *bytes.Buffer) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		return nil
 	}
-	return len(p), nil
+	return b.Bytes()
 }
 
-// end returns the last tailSize bytes.
-func (t *tail) end() []byte { return t.bytes[max(len(t.bytes)-tailSize, 0):] }
-
-// StdinPipe returns a pipe to the child's standard input. Close it when there
-// is no more; writes fail with syscall.EPIPE once the child reads no longer. It
-// must be called before the start, and the pipe be closed in any case, unless
-// Start fails, which closes it.
+// StdinPipe returns a pipe whose data the program reads as its standard
+// input. It must be closed for the program to see the end; Wait closes it, too.
 func (c *Cmd) StdinPipe() (*File, error) {
 	if c.Stdin != nil {
-		return nil, errors.New("async: Cmd.StdinPipe: Stdin is set")
+		return nil, errors.New("exec: Stdin already set")
 	}
-	child, parent, err := c.pipe(false)
+	child, parent, err := c.pipe("StdinPipe", 0)
 	if err == nil {
 		c.Stdin = child
 	}
 	return parent, err
 }
 
-// StdoutPipe returns a pipe from the child's standard output. It ends with
-// io.EOF when the child, and whoever has inherited it, has closed it. It must be
-// called before the start, and the pipe be closed in any case, unless Start
-// fails, which closes it. Wait leaves it open, and may be called before all has
-// been read.
+// StdoutPipe returns a pipe with what the program writes to its standard
+// output. Wait closes it.
 func (c *Cmd) StdoutPipe() (*File, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("async: Cmd.StdoutPipe: Stdout is set")
+		return nil, errors.New("exec: Stdout already set")
 	}
-	child, parent, err := c.pipe(true)
+	child, parent, err := c.pipe("StdoutPipe", 1)
 	if err == nil {
 		c.Stdout = child
 	}
 	return parent, err
 }
 
-// StderrPipe is StdoutPipe for the standard error.
+// StderrPipe returns a pipe with what the program writes to its standard
+// error. Wait closes it.
 func (c *Cmd) StderrPipe() (*File, error) {
 	if c.Stderr != nil {
-		return nil, errors.New("async: Cmd.StderrPipe: Stderr is set")
+		return nil, errors.New("exec: Stderr already set")
 	}
-	child, parent, err := c.pipe(true)
+	child, parent, err := c.pipe("StderrPipe", 1)
 	if err == nil {
 		c.Stderr = child
 	}
 	return parent, err
 }
 
-// pipe makes a pipe of which the child has one end.
-func (c *Cmd) pipe(reads bool) (child *os.File, parent *File, err error) {
-	if c.launched.Load() {
-		return nil, nil, errors.New("async: a pipe was asked for after the Cmd has been started")
+// pipe returns both ends of a pipe of which the program gets the end with the
+// given index, which blocks, as programs expect.
+func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err error) {
+	if c.started.Load() {
+		return nil, nil, fmt.Errorf("exec: %s after process started", method)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
+	var fds [2]int
+	if err := openPipe(&fds); err != nil {
 		return nil, nil, err
 	}
-	child, mine := r, w
-	if reads {
-		child, mine = w, r
+	if err := unix.SetNonblock(fds[end], false); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, os.NewSyscallError("setnonblock", err)
 	}
-	if parent, err = FromFile(mine); err != nil {
-		r.Close()
-		w.Close()
-		return nil, nil, err
-	}
+	child = os.NewFile(uintptr(fds[end]), "|child")
+	parent = pipeEnd(fds[1-end], "|"+method)
 	c.childs = append(c.childs, child)
 	c.parents = append(c.parents, parent)
 	return child, parent, nil
+}
+
+// bothEnds keeps the beginning and the end of what is written to it.
+type bothEnds struct {
+	head, tail []byte
+	left       int // how much between them is left out
+}
+
+// bothEndsSize is how much of each is kept.
+const bothEndsSize = 32 << 10
+
+func (b *bothEnds) Write(p []byte) (int, error) {
+	n := len(p)
+	m := min(n, bothEndsSize-len(b.head))
+	b.head = append(b.head, p[:m]...)
+	b.tail = append(b.tail, p[m:]...)
+	if over := len(b.tail) - bothEndsSize; over > 0 {
+		b.left += over
+		b.tail = append(b.tail[:0], b.tail[over:]...)
+	}
+	return n, nil
+}
+
+func (b *bothEnds) bytes() []byte {
+	if b.left == 0 {
+		return append(b.head, b.tail...)
+	}
+	return fmt.Appendf(b.head, "\n... omitting %d bytes ...\n%s", b.left, b.tail)
 }

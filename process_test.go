@@ -1,12 +1,10 @@
 package async
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,304 +14,273 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 )
 
-// The programs that are run are this test, started again with what it is to do in
-// a variable.
-const programEnv = "ASYNC_TEST_PROGRAM"
+// gone waits until there is no process with this number, not even a zombie.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, "the end of process ", pid)
+}
 
-func init() {
-	switch do, arg, _ := strings.Cut(os.Getenv(programEnv), " "); do {
-	case "":
-	case "exit":
-		os.Stdout.WriteString("out")
-		os.Stderr.WriteString("err")
-		var code int
-		fmt.Sscan(arg, &code)
-		os.Exit(code)
-	case "cat":
-		io.Copy(os.Stdout, os.Stdin)
-		os.Exit(0)
-	case "flood":
-		os.Stderr.Write(bytes.Repeat([]byte("e"), 1<<20))
-		os.Stderr.WriteString("end")
-		os.Exit(1)
-	case "where":
-		dir, _ := os.Getwd()
-		fmt.Print(dir)
-		os.Exit(0)
-	case "hang":
-		fmt.Println("hanging")
-		select {
-		case <-time.After(10 * patience): // in case nobody kills it
-			os.Exit(3)
+// outcome says how a command ended, for comparison with os/exec.
+func outcome(out []byte, err error) string {
+	s := fmt.Sprintf("%q %T", out, err)
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		s += fmt.Sprintf(" %v %q", failed.ProcessState, failed.Stderr)
+	} else if err != nil {
+		s += " " + err.Error()
+	}
+	for _, is := range []error{exec.ErrNotFound, exec.ErrDot, os.ErrNotExist, os.ErrPermission} {
+		s += fmt.Sprint(" ", errors.Is(err, is))
+	}
+	return s
+}
+
+// Each command ends as with os/exec.
+func TestCommandTwins(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plain"), []byte("no program"), 0o600))
+	long := fmt.Sprintf(`i=0; while [ $i -lt 3000 ]; do echo "$i %s" >&2; i=$((i+1)); done; exit 3`, strings.Repeat("x", 40))
+	for _, args := range [][]string{
+		{"true"}, {"false"}, {"sh", "-c", "echo out; echo err >&2"}, {"sh", "-c", "echo out; echo err >&2; exit 7"},
+		{"sh", "-c", "kill -9 $$"}, {"sh", "-c", "kill -TERM $$"}, {"sh", "-c", long},
+		{"no-such-program"}, {"/no/such/program"}, {filepath.Join(dir, "plain")}, {dir}, {"", "x"},
+		{"sh", "-c", "pwd; echo $GREETING; cat"},
+	} {
+		prepare := func(c *exec.Cmd) {
+			c.Env, c.Stdin = append(os.Environ(), "GREETING=hello"), strings.NewReader("input")
+			c.Dir = dir
 		}
-	case "close":
-		os.Stdin.Close()
-		fmt.Println("closed")
-		io.Copy(io.Discard, os.Stdin)
-		time.Sleep(10 * patience)
-	default:
-		os.Exit(4)
+		theirs, theirs2 := exec.Command(args[0], args[1:]...), exec.Command(args[0], args[1:]...)
+		prepare(theirs)
+		prepare(theirs2)
+		want, wantBoth := outcome(theirs.Output()), outcome(theirs2.CombinedOutput())
+		inBlockOn(t, rt, func(cx *Context) error {
+			ours, ours2 := Command(args[0], args[1:]...), Command(args[0], args[1:]...)
+			prepare(ours.Cmd)
+			prepare(ours2.Cmd)
+			require.Equal(t, theirs.String(), ours.String())
+			require.Equal(t, want, outcome(ours.Output(cx)), args)
+			require.Equal(t, wantBoth, outcome(ours2.CombinedOutput(cx)), args)
+			return nil
+		})
 	}
 }
 
-// program returns the Cmd that does this.
-func program(do string) *Cmd {
-	c := Command(os.Args[0])
-	c.Env = append(os.Environ(), programEnv+"="+do, "GORACE=atexit_sleep_ms=0")
-	return c
-}
-
-// noChildren fails the test if there is a child, be it a zombie, after a
-// while.
-func noChildren(t *testing.T) {
-	t.Helper()
-	eventually(t, func() bool {
-		return errors.Is(unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil), unix.ECHILD)
-	}, "a child is left")
-}
-
-func TestCmdOutputs(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
-		out, err := program("exit 0").Output(cx)
-		require.NoError(t, err)
-		require.Equal(t, "out", string(out))
-
-		out, err = program("exit 7").Output(cx)
-		var exit *exec.ExitError
-		require.ErrorAs(t, err, &exit)
-		require.Equal(t, 7, exit.ExitCode())
-		require.Equal(t, "out", string(out))
-		require.Equal(t, "err", string(exit.Stderr))
-
-		out, err = program("exit 0").CombinedOutput(cx)
-		require.NoError(t, err)
-		require.Equal(t, "outerr", string(out))
-
-		_, err = program("flood").Output(cx)
-		require.ErrorAs(t, err, &exit)
-		require.Len(t, exit.Stderr, tailSize)
-		require.True(t, bytes.HasSuffix(exit.Stderr, []byte("end")))
-
-		dir, err := filepath.EvalSymlinks(t.TempDir())
-		require.NoError(t, err)
-		c := program("where")
-		c.Dir = dir
-		out, err = c.Output(cx)
-		require.NoError(t, err)
-		require.Equal(t, dir, string(out))
-		return nil
-	})
-	noChildren(t)
-}
-
-// Errors are those of package exec.
-func TestCmdCannotStart(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	plain := filepath.Join(t.TempDir(), "plain")
-	require.NoError(t, os.WriteFile(plain, nil, 0o600))
-	inTask(t, rt, func(cx *Context) error {
-		for _, c := range []struct {
-			name string
-			kind error
-		}{
-			{"a-program-that-does-not-exist", exec.ErrNotFound},
-			{"/does/not/exist", fs.ErrNotExist},
-			{plain, fs.ErrPermission},
-			{"/", syscall.EISDIR},
-			{"", nil},
-			{"nul\x00", nil},
-		} {
-			want := exec.Command(c.name).Run()
-			cmd := Command(c.name)
-			in, err := cmd.StdinPipe()
-			require.NoError(t, err)
-			got := cmd.Run(cx)
-			require.Error(t, got)
-			require.Equal(t, want.Error(), got.Error(), c.name)
-			if c.kind != nil {
-				require.ErrorIs(t, got, c.kind)
-			}
-			require.Equal(t, got, cmd.Wait(cx))
-			_, err = in.Write(cx, []byte("x"))
-			require.ErrorIs(t, err, fs.ErrClosed, "the pipe was not closed")
-		}
-		return nil
-	})
-	noChildren(t)
-}
-
-func TestCmdPipes(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	inTask(t, rt, func(cx *Context) error {
-		c := program("cat")
+func TestCommandPipes(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(1 << 20)
+	out, err := join(t, Spawn(rt, func(cx *Context) ([]byte, error) {
+		c := Command("sh", "-c", "cat; echo said >&2")
 		in, err := c.StdinPipe()
-		require.NoError(t, err)
+		if err != nil {
+			return nil, err
+		}
 		out, err := c.StdoutPipe()
-		require.NoError(t, err)
-		_, err = c.StdinPipe()
-		require.Error(t, err)
-		require.NoError(t, c.Start(cx))
-		require.Error(t, c.Start(cx), "it has been started")
-		_, err = c.StderrPipe()
-		require.Error(t, err, "it has been started")
-
-		// More than fits into the pipes, so both ends have to wait.
-		data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-		writer := Go(cx, func(cx *Context) error {
-			_, err := in.Write(cx, data)
+		if err != nil {
+			return nil, err
+		}
+		said, err := c.StderrPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Start(cx); err != nil {
+			return nil, err
+		}
+		Go(cx, func(cx *Context) error {
+			_, err := in.Write(cx, want)
 			return errors.Join(err, in.Close(cx))
 		})
-		got, err := io.ReadAll(out.WithContext(cx))
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(data, got))
-		_, err = writer.Await(cx)
-		require.NoError(t, err)
-		require.NoError(t, c.Wait(cx))
-		require.NoError(t, c.Wait(cx), "once more")
-		return out.Close(cx)
-	})
-	noChildren(t)
+		b, err := io.ReadAll(out.WithContext(cx))
+		if err != nil {
+			return nil, err
+		}
+		line, err := io.ReadAll(said.WithContext(cx))
+		if err := expect(err == nil && string(line) == "said\n", "%q, %v", line, err); err != nil {
+			return nil, err
+		}
+		if err := c.Wait(cx); err != nil {
+			return nil, err
+		}
+		_, err = out.Read(cx, make([]byte, 1))
+		return b, expect(errors.Is(err, os.ErrClosed), "Wait closes the pipes: %v", err)
+	}))
+	require.NoError(t, err)
+	require.Equal(t, want, out)
 }
 
-// What the child has written before its end can be read after Wait.
-func TestCmdReadAfterWait(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
-		c := program("exit 0")
-		out, err := c.StdoutPipe()
-		require.NoError(t, err)
-		errs, err := c.StderrPipe()
-		require.NoError(t, err)
-		require.NoError(t, c.Run(cx))
-		got, err := io.ReadAll(out.WithContext(cx))
-		require.NoError(t, err)
-		require.Equal(t, "out", string(got))
-		got, err = io.ReadAll(errs.WithContext(cx))
-		require.NoError(t, err)
-		require.Equal(t, "err", string(got))
-		return errors.Join(out.Close(cx), errs.Close(cx))
-	})
-}
-
-func TestCmdChildClosesItsInput(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
-		c := program("close")
-		in, err := c.StdinPipe()
-		require.NoError(t, err)
-		out, err := c.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, c.Start(cx))
-		_, err = out.Read(cx, make([]byte, 10)) // it has closed it
-		require.NoError(t, err)
-		_, err = in.Write(cx, make([]byte, 1<<20))
-		require.ErrorIs(t, err, syscall.EPIPE)
-		require.NoError(t, c.Process.Kill())
-		var exit *exec.ExitError
-		require.ErrorAs(t, c.Wait(cx), &exit)
-		require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
-		return errors.Join(in.Close(cx), out.Close(cx))
-	})
-	noChildren(t)
-}
-
-// Whoever waits and is cancelled kills the child; the others hear of it.
-func TestCmdCancelKills(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	cmds := make(chan *Cmd, 1)
-	waits := Go(rt, func(cx *Context) error {
-		c := program("hang")
-		out, err := c.StdoutPipe()
-		require.NoError(t, err)
-		defer out.discard()
-		require.NoError(t, c.Start(cx))
-		_, err = out.Read(cx, make([]byte, 10))
-		require.NoError(t, err)
-		cmds <- c
-		return c.Wait(cx)
-	})
-	c := receive(t, cmds)
-	watches := Go(rt, c.Wait)
-	eventually(t, func() bool { return waiting(waits) && waiting(watches) })
-	waits.Cancel()
-	_, err := join(t, waits)
-	require.Equal(t, context.Canceled, err)
-	_, err = join(t, watches)
-	var exit *exec.ExitError
-	require.True(t, errors.As(err, &exit) || errors.Is(err, context.Canceled), "%v", err)
-	noChildren(t)
-
-	inTask(t, rt, func(cx *Context) error {
-		short, cancel := cx.WithTimeout(time.Millisecond)
-		defer cancel()
-		_, err := program("hang").Output(short)
-		require.Equal(t, context.DeadlineExceeded, err)
-		require.Equal(t, context.DeadlineExceeded, program("hang").Start(short))
+// A process that nobody waits for, or has given up to wait for, leaves no zombie.
+func TestCommandNoZombie(t *testing.T) {
+	rt := fileRuntime(t)
+	var alone, killed *Cmd
+	inBlockOn(t, rt, func(cx *Context) error {
+		alone = Command("true")
+		require.NoError(t, alone.Start(cx))
+		killed = Command("sleep", "1000")
+		require.NoError(t, killed.Start(cx))
+		require.NoError(t, killed.Process.Signal(syscall.SIGKILL))
 		return nil
 	})
-	noChildren(t)
+	gone(t, alone.Process.Pid)
+	gone(t, killed.Process.Pid)
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.NoError(t, alone.Wait(cx))
+		require.NoError(t, alone.Wait(cx), "again")
+		err := killed.Wait(cx)
+		var failed *exec.ExitError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, syscall.SIGKILL, failed.Sys().(syscall.WaitStatus).Signal())
+		require.False(t, killed.ProcessState.Success())
+		return nil
+	})
 }
 
-// A start that is cancelled at any moment leaves nothing.
-func TestCmdCancelledStart(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	for range 20 {
-		h := Go(rt, func(cx *Context) error { return program("hang").Run(cx) })
+// A Wait that is cancelled kills; to await a future of PollWait does not.
+func TestCommandCancelled(t *testing.T) {
+	rt := fileRuntime(t)
+	var c *Cmd
+	var out *File
+	inBlockOn(t, rt, func(cx *Context) (err error) {
+		c = Command("sleep", "1000")
+		out, err = c.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, c.Start(cx))
+		short, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.PollWait(cx) }))
+		require.Equal(t, context.DeadlineExceeded, err)
+		require.NoError(t, syscall.Kill(c.Process.Pid, 0))
+		return nil
+	})
+	others := []*JoinHandle[None]{Go(rt, c.Wait), Go(rt, c.Wait)}
+	for _, h := range others {
+		eventually(t, func() bool { return waiting(h) })
+	}
+	running, _, _, _ := rt.calls.count()
+	require.Zero(t, running, "a process that runs occupies nobody")
+	others[0].Cancel()
+	_, err := join(t, others[0])
+	require.Equal(t, context.Canceled, err)
+	_, err = join(t, others[1])
+	var failed *exec.ExitError
+	require.ErrorAs(t, err, &failed)
+	gone(t, c.Process.Pid)
+	inBlockOn(t, rt, func(cx *Context) error {
+		_, err := out.Read(cx, make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrClosed)
+		return nil
+	})
+}
+
+// Cancel and WaitDelay are those of os/exec.
+func TestCommandCancelFunc(t *testing.T) {
+	rt := fileRuntime(t)
+	for _, ignores := range []bool{false, true} {
+		script := "echo ready; sleep 1000"
+		if ignores {
+			script = "trap '' TERM; echo ready; while :; do sleep 1000; done"
+		}
+		c := Command("sh", "-c", script)
+		asked, ready := make(chan struct{}, 1), make(chan struct{}, 1)
+		c.Cancel = func() error { notify(asked); return c.Process.Signal(syscall.SIGTERM) }
+		c.WaitDelay = time.Millisecond
+		h := Go(rt, func(cx *Context) error {
+			c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			out, err := c.StdoutPipe()
+			if err == nil {
+				err = c.Start(cx)
+			}
+			if err == nil {
+				_, err = io.ReadFull(out.WithContext(cx), make([]byte, 6))
+			}
+			if err != nil {
+				return err
+			}
+			ready <- struct{}{}
+			return c.Wait(cx)
+		})
+		receive(t, ready)
 		eventually(t, func() bool { return waiting(h) })
 		h.Cancel()
 		_, err := join(t, h)
 		require.Equal(t, context.Canceled, err)
+		receive(t, asked)
+		gone(t, c.Process.Pid)
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what sh has started
 	}
-	noChildren(t)
 }
 
-// A child that nobody waits for goes on, and leaves no zombie.
-func TestCmdNobodyWaits(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	var in *File
-	inTask(t, rt, func(cx *Context) (err error) {
-		c := program("cat")
-		if in, err = c.StdinPipe(); err != nil {
-			return err
+// A Start that is given up leaves neither a process nor descriptors.
+func TestCommandCancelledStart(t *testing.T) {
+	rt := fileRuntime(t)
+	for i := range 30 {
+		c := Command("sleep", "1000")
+		_, err := c.StdoutPipe()
+		require.NoError(t, err)
+		h := Go(rt, c.Run)
+		for range i {
+			time.Sleep(50 * time.Microsecond)
 		}
-		return c.Start(cx)
-	})
-	require.NoError(t, unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil), "it has ended")
-	inTask(t, rt, in.Close)
-	noChildren(t)
+		h.Cancel()
+		_, err = join(t, h)
+		require.Equal(t, context.Canceled, err)
+		eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.tried && (!c.running || c.ended) })
+	}
 }
 
-func TestCmdWaitBeforeStart(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
-		require.Error(t, Command("true").Wait(cx))
-		c := program("exit 0")
-		c.Stdout = io.Discard
-		_, err := c.Output(cx)
-		require.Error(t, err)
+func TestCommandMisuse(t *testing.T) {
+	rt := fileRuntime(t)
+	inBlockOn(t, rt, func(cx *Context) error {
+		c := Command("true")
+		require.EqualError(t, c.Wait(cx), "exec: not started")
+		require.NoError(t, c.Start(cx))
+		require.EqualError(t, c.Start(cx), "exec: already started")
+		_, err := c.StdinPipe()
+		require.EqualError(t, err, "exec: StdinPipe after process started")
+		require.NoError(t, c.Wait(cx))
+
+		c = Command("true")
+		for _, pipe := range []func() (*File, error){c.StdinPipe, c.StdoutPipe, c.StderrPipe} {
+			_, err := pipe()
+			require.NoError(t, err)
+			_, err = pipe()
+			require.ErrorContains(t, err, "already set")
+		}
+		_, err = c.Output(cx)
+		require.EqualError(t, err, "exec: Stdout already set")
 		_, err = c.CombinedOutput(cx)
-		require.Error(t, err)
-		_, err = c.StdoutPipe()
-		require.Error(t, err)
+		require.EqualError(t, err, "exec: Stdout already set")
+		require.NoError(t, c.Run(cx))
+
+		over, cancel := cx.WithCancel()
+		cancel()
+		require.Equal(t, context.Canceled, Command("true").Run(over))
+		out, err := Command("true").Output(over)
+		require.Nil(t, out)
+		require.Equal(t, context.Canceled, err)
 		return nil
 	})
 }
 
-// Its future form can be polled by hand: the outcome wakes once.
-func TestOutcome(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
-	cx, wakes := newPollCx(t, rt)
-	var o outcome
-	_, err := o.Poll(cx)
-	require.Equal(t, ErrPending, err)
-	o.settle(io.EOF)
-	require.EqualValues(t, 1, wakes.Load())
-	for range 3 {
-		_, err = o.Poll(cx)
-		require.Equal(t, io.EOF, err)
+// Many at once need no more goroutines of the pool than start at the same time,
+// and a process that ends after its runtime is reaped, too.
+func TestCommandShutdown(t *testing.T) {
+	rt, err := New(Config{Workers: 1})
+	require.NoError(t, err)
+	var all []*Cmd
+	inBlockOn(t, rt, func(cx *Context) error {
+		for range 10 {
+			c := Command("sleep", "1000")
+			require.NoError(t, c.Start(cx))
+			all = append(all, c)
+		}
+		return nil
+	})
+	require.NoError(t, rt.Shutdown(context.Background()))
+	for _, c := range all {
+		require.NoError(t, syscall.Kill(c.Process.Pid, syscall.SIGKILL))
+		gone(t, c.Process.Pid)
 	}
 }

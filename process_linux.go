@@ -1,0 +1,49 @@
+package async
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// exitWatch waits for the end of a process in the reactor, by a descriptor of
+// the process that becomes readable then. It is not a task, since the process
+// may outlive the runtime: after Shutdown a goroutine waits.
+type exitWatch struct {
+	c   *Cmd
+	src source
+
+	mu   sync.Mutex
+	cx   *Context
+	over bool
+}
+
+// watch sees to it that the process is reaped.
+func (c *Cmd) watch(rt *Runtime) {
+	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
+	if err != nil { // before Linux 5.3, or forbidden
+		go c.reap()
+		return
+	}
+	w := &exitWatch{c: c, src: source{fd: int32(fd)}}
+	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // called by workers, which must not block
+	w.look()
+}
+
+// look reaps the process if it has ended.
+func (w *exitWatch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return
+	}
+	_, err := w.src.attempt(w.cx, &w.src.rd, func(fd int) (int, bool, error) {
+		return 0, false, readyNow(fd, unix.POLLIN)
+	})
+	if err == ErrPending {
+		return
+	}
+	w.over = true
+	w.src.close()
+	go w.c.reap() // it has ended, or nobody but a goroutine can wait for it
+}
