@@ -41,7 +41,9 @@ func closedUnless(open bool) error {
 
 // SendTo waits until v is sent to a Go channel. It has done so if it returns nil,
 // also if cx was cancelled meanwhile, and not with any other error: ErrClosed if ch
-// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does.
+// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does. (To close a Go
+// channel that somebody may be sending to is a data race, for tasks as for
+// goroutines.)
 func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	_, err := viaGoroutine(cx,
 		func() (_ None, sent bool, err error) {
