@@ -7,7 +7,9 @@
 // plain Future (SpawnFuture), which is polled. Both reach their worker through
 // a Context, the first argument of whatever waits. A JoinHandle is a task's
 // result; a Waker makes a task be polled again. BlockOn, JoinHandle.Wait and
-// NewWaker connect the pool to goroutines and to other loops.
+// NewWaker connect the pool to goroutines and to other loops. Chan, Oneshot,
+// Broadcast and Watch carry messages between all of them, and Select waits for
+// several things at once.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that
 // the goroutines of the program keep their processors while workers wait in the

@@ -360,7 +360,7 @@ func ExampleFromGoChan() {
 				ch <- i
 			}
 		}()
-		for v := range async.FromGoChan(cx, ch).All(cx) {
+		for v := range async.FromGoChan(cx, ch, 8).All(cx) {
 			fmt.Println(v)
 		}
 		return nil

@@ -119,10 +119,11 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 
 // FromGoChan returns a Chan of what comes out of a Go channel, for Select and for
 // tasks that receive much from it: one goroutine moves the values, and takes at
-// most one from ch before somebody wants it. The Chan is closed when ch is, or when
-// ctx ends; no value that was taken out of ch is lost by that.
-func FromGoChan[T any](ctx context.Context, ch <-chan T) *Chan[T] {
-	c := NewChan[T](1)
+// most n from ch before somebody wants them. With room for many the wakes of threads
+// are shared among them. The Chan is closed when ch is, or when ctx ends; no value
+// that was taken out of ch is lost by that.
+func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
+	c := NewChan[T](n)
 	go func() {
 		defer c.Close()
 		for forward(ctx, ch, c) {

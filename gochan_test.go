@@ -110,28 +110,30 @@ func TestSendTo(t *testing.T) {
 
 func TestFromGoChan(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	ch := make(chan int)
-	c := FromGoChan(t.Context(), ch)
-	h := Spawn(rt, func(cx *Context) (sum int, err error) {
-		for v := range c.All(cx) {
-			sum += v
+	for _, n := range []int{0, 1, 16} {
+		ch := make(chan int)
+		c := FromGoChan(t.Context(), ch, n)
+		h := Spawn(rt, func(cx *Context) (sum int, err error) {
+			for v := range c.All(cx) {
+				sum += v
+			}
+			return sum, nil
+		})
+		for i := range 100 {
+			ch <- i
 		}
-		return sum, nil
-	})
-	for i := range 100 {
-		ch <- i
+		close(ch)
+		sum, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, 99*50, sum)
+		eventually(t, c.Closed)
 	}
-	close(ch)
-	sum, err := join(t, h)
-	require.NoError(t, err)
-	require.Equal(t, 99*50, sum)
-	eventually(t, c.Closed)
 
 	// The end of ctx loses nothing that was taken.
 	for i := range 200 {
 		ctx, cancel := context.WithCancel(t.Context())
 		ch := make(chan int)
-		c := FromGoChan(ctx, ch)
+		c := FromGoChan(ctx, ch, i%3)
 		go cancel()
 		select {
 		case ch <- i:
