@@ -1,6 +1,7 @@
 package async
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -134,4 +135,322 @@ func (r *benchReceiver) Poll(cx *Context) (None, error) {
 	}
 	r.done()
 	return None{}, nil
+}
+
+// BenchmarkChanWaiters is what a message costs that wakes one of n receivers, and
+// that its receiver waits again.
+func BenchmarkChanWaiters(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 1000, 10000} {
+		b.Run(fmt.Sprintf("waiters=%d/goroutines", n), func(b *testing.B) {
+			c, over := make(chan int), make(chan struct{})
+			for range n {
+				go func() {
+					for range c {
+						over <- struct{}{}
+					}
+				}()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c <- 1
+				<-over
+			}
+			close(c)
+		})
+		b.Run(fmt.Sprintf("waiters=%d/futures", n), func(b *testing.B) {
+			benchWaiters(b, n, func(cx *Context, c *Chan[int], over *Chan[None]) {
+				SpawnFuture(cx, &benchEcho{f: c.RecvFuture(), over: over})
+			})
+		})
+		b.Run(fmt.Sprintf("waiters=%d/straight", n), func(b *testing.B) {
+			benchWaiters(b, n, func(cx *Context, c *Chan[int], over *Chan[None]) {
+				Go(cx, func(cx *Context) error {
+					for range c.All(cx) {
+						over.Send(cx, None{})
+					}
+					return nil
+				})
+			})
+		})
+		// The channel alone, without tasks.
+		b.Run(fmt.Sprintf("waiters=%d/hand", n), func(b *testing.B) {
+			c := NewChan[int](1)
+			h := newHand()
+			fs := make([]*RecvFuture[int], n)
+			for i := range fs {
+				fs[i] = c.RecvFuture()
+				fs[i].Poll(h.cx)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c.TrySend(1)
+				fs[i%n].Poll(h.cx)
+				fs[i%n].Poll(h.cx)
+			}
+		})
+	}
+}
+
+func benchWaiters(b *testing.B, n int, spawn func(*Context, *Chan[int], *Chan[None])) {
+	rt := benchRuntimeOf(b, 1)
+	b.ReportAllocs()
+	h := Go(rt, func(cx *Context) error {
+		c, over := NewChan[int](0), NewChan[None](1)
+		for range n {
+			spawn(cx, c, over)
+		}
+		for _, receivers := c.Waiting(); receivers < n; _, receivers = c.Waiting() {
+			Yield(cx)
+		}
+		for b.Loop() {
+			c.Send(cx, 1)
+			over.Recv(cx)
+		}
+		c.Close()
+		return nil
+	})
+	h.Wait(b.Context())
+}
+
+type benchEcho struct {
+	f    *RecvFuture[int]
+	over *Chan[None]
+}
+
+func (e *benchEcho) Poll(cx *Context) (None, error) {
+	for {
+		if _, err := e.f.Poll(cx); err != nil {
+			return None{}, settleClosed(err)
+		}
+		e.over.TrySend(None{})
+	}
+}
+
+// settleClosed makes the end of a channel a good end.
+func settleClosed(err error) error {
+	if err == ErrClosed {
+		return nil
+	}
+	return err
+}
+
+// BenchmarkPingPongOneshot is the ping_pong of the announcement, with our
+// Oneshots: 1,000 pairs of tasks, a value there and one back.
+func BenchmarkPingPongOneshot(b *testing.B) {
+	b.Run("goroutines", func(b *testing.B) {
+		over := make(chan struct{})
+		b.ReportAllocs()
+		for b.Loop() {
+			count := countdown(pingPairs, func() { over <- struct{}{} })
+			go func() {
+				for range pingPairs {
+					go func() {
+						ping, pong := make(chan struct{}, 1), make(chan struct{}, 1)
+						go func() { <-ping; pong <- struct{}{} }()
+						ping <- struct{}{}
+						<-pong
+						count()
+					}()
+				}
+			}()
+			<-over
+		}
+	})
+	b.Run("futures", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(pingPairs, done)
+			for range pingPairs {
+				SpawnFuture(cx, &oneshotPinger{done: count})
+			}
+		})
+	})
+	b.Run("straight", func(b *testing.B) {
+		benchOn(b, func(cx *Context, done func()) {
+			count := countdown(pingPairs, done)
+			for range pingPairs {
+				Go(cx, func(cx *Context) error {
+					var ping, pong Oneshot[None]
+					Go(cx, func(cx *Context) error {
+						if _, err := ping.Recv(cx); err != nil {
+							return err
+						}
+						return pong.Send(None{})
+					})
+					ping.Send(None{})
+					_, err := pong.Recv(cx)
+					count()
+					return err
+				})
+			}
+		})
+	})
+}
+
+type oneshotPinger struct {
+	done       func()
+	sent       bool
+	ping, pong Oneshot[None]
+}
+
+func (p *oneshotPinger) Poll(cx *Context) (None, error) {
+	if !p.sent {
+		p.sent = true
+		SpawnFuture(cx, (*oneshotPonger)(p))
+		p.ping.Send(None{})
+	}
+	if _, err := p.pong.Poll(cx); err != nil {
+		return None{}, err
+	}
+	p.done()
+	return None{}, nil
+}
+
+type oneshotPonger oneshotPinger
+
+func (p *oneshotPonger) Poll(cx *Context) (None, error) {
+	if _, err := p.ping.Poll(cx); err != nil {
+		return None{}, err
+	}
+	return None{}, p.pong.Send(None{})
+}
+
+// BenchmarkSelect is one Select that finds a message at once, and one that waits
+// for it: two tasks send each other one message, each beside a channel on which
+// nothing comes.
+func BenchmarkSelect(b *testing.B) {
+	b.Run("ready/goroutine", func(b *testing.B) {
+		c, never := make(chan int, 1), make(chan int)
+		for b.Loop() {
+			c <- 1
+			select {
+			case <-c:
+			case <-never:
+			}
+		}
+	})
+	b.Run("ready/straight", func(b *testing.B) {
+		benchStraight(b, func(cx *Context) {
+			c, never := NewChan[int](1), NewChan[int](0)
+			r, n := OnRecv(c), OnRecv(never)
+			for b.Loop() {
+				c.Send(cx, 1)
+				Select(cx, r, n)
+			}
+		})
+	})
+	b.Run("waiting/goroutines", func(b *testing.B) {
+		c, back, never := make(chan int), make(chan int), make(chan int)
+		go func() {
+			for v := range c {
+				back <- v
+			}
+		}()
+		for b.Loop() {
+			c <- 1
+			select {
+			case <-back:
+			case <-never:
+			}
+		}
+		close(c)
+	})
+	b.Run("waiting/straight", func(b *testing.B) {
+		benchStraight(b, func(cx *Context) {
+			c, back, never := NewChan[int](0), NewChan[int](0), NewChan[int](0)
+			Go(cx, func(cx *Context) error {
+				for v := range c.All(cx) {
+					back.Send(cx, v)
+				}
+				return nil
+			})
+			r, n := OnRecv(back), OnRecv(never)
+			for b.Loop() {
+				c.Send(cx, 1)
+				Select(cx, r, n)
+			}
+			c.Close()
+		})
+	})
+}
+
+// benchStraight runs f in a task of a runtime with one worker.
+func benchStraight(b *testing.B, f func(cx *Context)) {
+	rt := benchRuntimeOf(b, 1)
+	b.ReportAllocs()
+	Go(rt, func(cx *Context) error { f(cx); return nil }).Wait(b.Context())
+}
+
+// BenchmarkRecvFrom is one value out of a Go channel that a goroutine fills: at
+// once, with a goroutine for each wait, and through FromGoChan.
+func BenchmarkRecvFrom(b *testing.B) {
+	feed := func(capacity int) (<-chan int, context.CancelFunc) {
+		ch := make(chan int, capacity)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			for {
+				select {
+				case ch <- 1:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		return ch, cancel
+	}
+	b.Run("goroutine", func(b *testing.B) {
+		ch, stop := feed(0)
+		defer stop()
+		for b.Loop() {
+			<-ch
+		}
+	})
+	for _, capacity := range []int{0, 128} {
+		b.Run(fmt.Sprintf("straight/capacity=%d", capacity), func(b *testing.B) {
+			ch, stop := feed(capacity)
+			defer stop()
+			benchStraight(b, func(cx *Context) {
+				for b.Loop() {
+					RecvFrom(cx, ch)
+				}
+			})
+		})
+	}
+	for _, n := range []int{1, 128} {
+		b.Run(fmt.Sprintf("FromGoChan/n=%d", n), func(b *testing.B) {
+			ch, stop := feed(128)
+			defer stop()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			c := FromGoChan(ctx, ch, n)
+			benchStraight(b, func(cx *Context) {
+				for b.Loop() {
+					c.Recv(cx)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkBroadcast is one message to n who wait for it.
+func BenchmarkBroadcast(b *testing.B) {
+	for _, n := range []int{1, 100} {
+		b.Run(fmt.Sprintf("straight/subscribers=%d", n), func(b *testing.B) {
+			benchStraight(b, func(cx *Context) {
+				bc := NewBroadcast[int](16)
+				for range n {
+					s := bc.Subscribe()
+					Go(cx, func(cx *Context) error {
+						for range s.All(cx) {
+						}
+						return nil
+					})
+				}
+				for b.Loop() {
+					bc.Send(1)
+					Yield(cx)
+				}
+				bc.Close()
+			})
+		})
+	}
 }

@@ -8,7 +8,9 @@
 // a Context, the first argument of whatever waits. A JoinHandle is a task's
 // result, and a Group bounds the lifetime of several; a Waker makes a task be
 // polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
-// goroutines and to other loops.
+// goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
+// between all of them, and Select waits for several things at once. What waits as
+// a method X(cx) is a future as XFuture; a function X(cx) as NewX.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that
 // the goroutines of the program keep their processors while workers wait in the

@@ -41,7 +41,9 @@ func closedUnless(open bool) error {
 
 // SendTo waits until v is sent to a Go channel. It has done so if it returns nil,
 // also if cx was cancelled meanwhile, and not with any other error: ErrClosed if ch
-// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does.
+// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does. (To close a Go
+// channel that somebody may be sending to is a data race, for tasks as for
+// goroutines.)
 func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	_, err := viaGoroutine(cx,
 		func() (_ None, sent bool, err error) {
@@ -117,10 +119,11 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 
 // FromGoChan returns a Chan of what comes out of a Go channel, for Select and for
 // tasks that receive much from it: one goroutine moves the values, and takes at
-// most one from ch before somebody wants it. The Chan is closed when ch is, or when
-// ctx ends; no value that was taken out of ch is lost by that.
-func FromGoChan[T any](ctx context.Context, ch <-chan T) *Chan[T] {
-	c := NewChan[T](1)
+// most n from ch before somebody wants them. With room for many the wakes of threads
+// are shared among them. The Chan is closed when ch is, or when ctx ends; no value
+// that was taken out of ch is lost by that.
+func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
+	c := NewChan[T](n)
 	go func() {
 		defer c.Close()
 		for forward(ctx, ch, c) {

@@ -1,0 +1,169 @@
+package async
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestOneshot(t *testing.T) {
+	h := newHand()
+	t.Run("receiver first", func(t *testing.T) {
+		var o Oneshot[int]
+		pending(t, h, &o)
+		_, err := o.TryRecv()
+		require.Equal(t, ErrEmpty, err)
+		h.woken()
+		require.NoError(t, o.Send(1))
+		require.True(t, h.woken())
+		got(t, 1, h, &o)
+		failed(t, ErrClosed, h, &o)
+		require.Equal(t, ErrClosed, o.Send(2))
+		require.Zero(t, o.v)
+	})
+	t.Run("sender first", func(t *testing.T) {
+		var o Oneshot[*int]
+		require.NoError(t, o.Send(new(int)))
+		require.Equal(t, ErrClosed, o.Send(new(int)))
+		require.False(t, o.Close(), "it has been sent")
+		v, err := o.TryRecv()
+		require.NoError(t, err)
+		require.NotNil(t, v)
+		require.Nil(t, o.v, "not kept")
+		_, err = o.TryRecv()
+		require.Equal(t, ErrClosed, err)
+	})
+	t.Run("close", func(t *testing.T) {
+		var o Oneshot[int]
+		pending(t, h, &o)
+		h2 := newHand()
+		require.Equal(t, ErrPending, o.PollClosed(h2.cx))
+		h.woken()
+		require.True(t, o.Close())
+		require.False(t, o.Close())
+		require.True(t, h.woken())
+		require.True(t, h2.woken())
+		failed(t, ErrClosed, h, &o)
+		require.NoError(t, o.PollClosed(h2.cx))
+		require.Equal(t, ErrClosed, o.Send(1))
+	})
+	t.Run("closed by the receipt", func(t *testing.T) {
+		var o Oneshot[int]
+		require.NoError(t, o.Send(1))
+		require.Equal(t, ErrPending, o.PollClosed(h.cx))
+		h.woken()
+		got(t, 1, newHand(), &o)
+		require.True(t, h.woken())
+		require.NoError(t, o.PollClosed(h.cx))
+	})
+	t.Run("two receivers", func(t *testing.T) {
+		var o Oneshot[int]
+		h2 := newHand()
+		pending(t, h, &o)
+		pending(t, h2, &o)
+		h.woken()
+		require.NoError(t, o.Send(1))
+		require.True(t, h.woken())
+		require.True(t, h2.woken())
+		got(t, 1, h2, &o)
+		failed(t, ErrClosed, h, &o)
+	})
+}
+
+// A Recv that is cancelled leaves the value, also one that was woken for it.
+func TestOneshotCancel(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for range 200 {
+		var o Oneshot[int]
+		r := Spawn(rt, o.Recv)
+		c := Go(rt, o.Closed)
+		eventually(t, func() bool { return waiting(r) && waiting(c) })
+		go r.Cancel()
+		require.NoError(t, o.Send(1))
+		v, err := join(t, r)
+		if err != nil {
+			require.Equal(t, context.Canceled, err)
+			v, err = o.RecvBlocking(t.Context())
+		}
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+		_, err = join(t, c)
+		require.NoError(t, err)
+	}
+
+	var o Oneshot[int]
+	c := Go(rt, o.Closed)
+	c.Cancel()
+	_, err := join(t, c)
+	require.Equal(t, context.Canceled, err)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, o.Send(2))
+	_, err = o.RecvBlocking(ctx)
+	require.Equal(t, context.Canceled, err)
+	misuse := Go(rt, func(cx *Context) error {
+		require.Panics(t, func() { o.RecvBlocking(cx) })
+		cx, cancel := cx.WithCancel()
+		cancel()
+		_, err := o.Recv(cx)
+		return err
+	})
+	_, err = join(t, misuse)
+	require.Equal(t, context.Canceled, err)
+	v, err := o.TryRecv()
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
+}
+
+// Of several who send and several who receive, one each succeeds, and of Send and
+// Close one.
+func TestOneshotRace(t *testing.T) {
+	for i := range 2000 {
+		var (
+			o        Oneshot[int]
+			sent, rx atomic.Int32
+			done     = make(chan struct{})
+		)
+		party := func(f func()) { go func() { f(); done <- struct{}{} }() }
+		for v := range 2 {
+			party(func() {
+				if o.Send(v+1) == nil {
+					sent.Add(1)
+				}
+			})
+			party(func() {
+				for {
+					switch v, err := o.TryRecv(); err {
+					case nil:
+						if v > 0 {
+							rx.Add(1)
+						}
+						return
+					case ErrClosed:
+						return
+					}
+					runtime.Gosched()
+				}
+			})
+		}
+		closed := false
+		party(func() {
+			if i%2 == 0 {
+				closed = o.Close()
+			}
+		})
+		for range 5 {
+			receive(t, done)
+		}
+		want := int32(1)
+		if closed {
+			want = 0
+		}
+		require.Equal(t, want, sent.Load())
+		require.Equal(t, want, rx.Load())
+	}
+}

@@ -1,0 +1,340 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// onTask runs f in a task of a new runtime.
+func onTask(t *testing.T, f func(cx *Context)) {
+	t.Helper()
+	rt := newTestRuntime(t, Config{Workers: 1})
+	_, err := join(t, Go(rt, func(cx *Context) error { f(cx); return nil }))
+	require.NoError(t, err)
+}
+
+func TestSelect(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		in, out := NewChan[int](1), NewChan[string](1)
+		r, s := OnRecv(in), OnSend(out, "a")
+		require.NoError(t, in.TrySend(1))
+		require.NoError(t, out.TrySend("full"))
+		i, err := Select(cx, r, s)
+		require.NoError(t, err)
+		require.Equal(t, 0, i)
+		v, err := r.Value()
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+
+		_, err = out.TryRecv()
+		require.NoError(t, err)
+		i, err = Select(cx, r, s)
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		require.NoError(t, s.Err())
+		text, err := out.TryRecv()
+		require.NoError(t, err)
+		require.Equal(t, "a", text)
+
+		s.Reset("b")
+		i, _ = Select(cx, s)
+		require.Equal(t, 0, i)
+		text, _ = out.TryRecv()
+		require.Equal(t, "b", text)
+
+		late := After(time.Millisecond)
+		i, err = Select(cx, r, late)
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		i, _ = Select(cx, late)
+		require.Equal(t, 0, i, "its time has passed")
+		late.Reset(time.Millisecond)
+		begun := time.Now()
+		Select(cx, late)
+		require.GreaterOrEqual(t, time.Since(begun), time.Millisecond)
+
+		in.Close()
+		out.Close()
+		i, _ = Select(cx, r)
+		require.Equal(t, 0, i)
+		_, err = r.Value()
+		require.Equal(t, ErrClosed, err)
+		Select(cx, s)
+		require.Equal(t, ErrClosed, s.Err())
+		settled(t, in)
+		settled(t, out)
+	})
+}
+
+// Cases that do not happen lose nothing, whether they had been called or not.
+func TestSelectLosers(t *testing.T) {
+	h := newHand()
+	a, b := NewChan[int](1), NewChan[int](1)
+	require.NoError(t, b.TrySend(0))
+	ra, sb := OnRecv(a), OnSend(b, 2)
+	f := NewSelect(ra, sb)
+	for range 100 {
+		pending(t, h, f)
+		h.woken()
+		require.NoError(t, a.TrySend(1))
+		drainChan(t, b, 0) // both can happen now
+		require.True(t, h.woken())
+		i, err := f.Poll(h.cx)
+		require.NoError(t, err)
+		if i == 0 {
+			drainChan(t, b)
+			drainChan(t, a)
+		} else {
+			drainChan(t, a, 1)
+			drainChan(t, b, 2)
+		}
+		require.NoError(t, b.TrySend(0))
+		settled(t, a)
+		settled(t, b)
+	}
+	pending(t, h, f)
+	require.NoError(t, a.TrySend(1))
+	giveUp(f)
+	drainChan(t, a, 1)
+	drainChan(t, b, 0)
+	settled(t, a)
+	settled(t, b)
+}
+
+// What was on its way to a case that loses goes to who waits next.
+func TestSelectPassesOn(t *testing.T) {
+	h1, h2 := newHand(), newHand()
+	a, b := NewChan[int](1), NewChan[int](1)
+	f := NewSelect(OnRecv(a), OnRecv(b))
+	for range 50 {
+		pending(t, h1, f)
+		next, also := a.RecvFuture(), b.RecvFuture()
+		pending(t, h2, next)
+		pending(t, h2, also)
+		require.NoError(t, a.TrySend(1))
+		require.NoError(t, b.TrySend(1))
+		h2.woken()
+		i, err := f.Poll(h1.cx)
+		require.NoError(t, err)
+		require.True(t, h2.woken())
+		if i == 0 {
+			got(t, 1, h2, also)
+			next.Cancel()
+		} else {
+			got(t, 1, h2, next)
+			also.Cancel()
+		}
+	}
+	settled(t, a)
+	settled(t, b)
+}
+
+func TestSelectRandom(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		const n, rounds = 10, 5000 // more cases than find room without allocation
+		for _, n := range []int{2, 8, n} {
+			var cases []Case
+			for range n {
+				c := NewChan[int](0)
+				c.Close()
+				cases = append(cases, OnRecv(c))
+			}
+			counts := make([]int, n)
+			for range rounds {
+				i, err := Select(cx, cases...)
+				require.NoError(t, err)
+				counts[i]++
+				i, err = SelectInOrder(cx, cases...)
+				require.NoError(t, err)
+				require.Zero(t, i)
+			}
+			for i, count := range counts {
+				// Seven standard deviations at the least.
+				require.InDelta(t, rounds/n, count, float64(rounds/n/2+1), "case %d of %d", i, n)
+			}
+		}
+		// Futures take part in the order, too.
+		c := NewChan[int](0)
+		c.Close()
+		i, err := SelectInOrder(cx, OnFuture(Ready(1)), OnRecv(c))
+		require.NoError(t, err)
+		require.Zero(t, i)
+	})
+}
+
+// counted is a future that counts how often it was given up.
+type counted struct {
+	Future[int]
+	cancels int
+}
+
+func (c *counted) Cancel() { c.cancels++ }
+
+func TestSelectFutures(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		lost, won := &counted{Future: Never[int]()}, &counted{Future: Ready(1)}
+		f, g := OnFuture(lost), OnFuture(won)
+		i, err := Select(cx, f, g)
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		v, err := g.Result()
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+		require.Equal(t, 1, lost.cancels)
+		require.Zero(t, won.cancels)
+		require.Equal(t, -1, TrySelect(cx, f, g), "neither can happen again")
+		require.Equal(t, 1, lost.cancels)
+
+		failing := OnFuture(Failed[int](io.ErrUnexpectedEOF))
+		Select(cx, failing)
+		_, err = failing.Result()
+		require.Equal(t, io.ErrUnexpectedEOF, err)
+
+		// A task goes on if it does not end first; a stream, too.
+		h := Spawn(cx, func(cx *Context) (int, error) { return 3, Sleep(cx, time.Millisecond) })
+		elements := NewChan[int](2)
+		fill(t, elements, 2)
+		j, n := OnJoin(h), OnNext[int](elements)
+		i, err = SelectInOrder(cx, j, n)
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		v, err = n.Value()
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+		drainChan(t, elements, 2)
+		i, err = Select(cx, j, n)
+		require.NoError(t, err)
+		require.Zero(t, i)
+		v, err = j.Result()
+		require.NoError(t, err)
+		require.Equal(t, 3, v)
+		elements.Close()
+		Select(cx, n)
+		_, err = n.Value()
+		require.Equal(t, io.EOF, err)
+	})
+}
+
+// A future that panics ends the Select; the other cases are given up.
+func TestSelectPanic(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		c := NewChan[int](0)
+		lost := &counted{Future: Never[int]()}
+		polls := 0
+		f := PollFunc(func(cx *Context) (None, error) {
+			if polls++; polls > 1 {
+				panic("future")
+			}
+			cx.Waker().Wake()
+			return None{}, ErrPending
+		})
+		require.PanicsWithValue(t, "future", func() { SelectInOrder(cx, OnRecv(c), OnFuture(lost), OnFuture(f)) })
+		require.Equal(t, 1, lost.cancels)
+		_, receivers := c.Waiting()
+		require.Zero(t, receivers)
+		settled(t, c)
+		f = PollFunc(func(cx *Context) (None, error) { panic("future") })
+		lost = &counted{Future: Never[int]()}
+		require.PanicsWithValue(t, "future", func() { TrySelect(cx, OnRecv(c), OnFuture(f), OnFuture(lost)) })
+		require.Equal(t, 1, lost.cancels)
+	})
+}
+
+func TestSelectTry(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		c := NewChan[int](1)
+		r := OnRecv(c)
+		require.Equal(t, -1, TrySelect(cx, r, After(time.Hour)))
+		_, receivers := c.Waiting()
+		require.Zero(t, receivers)
+		require.Equal(t, 1, TrySelect(cx, r, OnSend(c, 1)))
+		require.Equal(t, 0, TrySelect(cx, r, After(time.Hour)))
+		require.Equal(t, 1, TrySelect(cx, r, After(-1)))
+		require.Equal(t, -1, TrySelect(cx))
+	})
+}
+
+// A case of a nil channel never happens.
+func TestSelectNil(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		r, s := OnRecv[int](nil), OnSend[int](nil, 1)
+		i, err := Select(cx, r, s, After(time.Millisecond))
+		require.NoError(t, err)
+		require.Equal(t, 2, i)
+	})
+}
+
+func TestSelectCancelled(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](0)
+	lost := &counted{Future: Never[int]()}
+	h := Spawn(rt, func(cx *Context) (int, error) { return Select(cx, OnRecv(c), OnSend(c, 1), OnFuture(lost)) })
+	empty := Spawn(rt, func(cx *Context) (int, error) { return Select(cx) })
+	future := Spawn(rt, func(cx *Context) (int, error) { return Await(cx, NewSelect()) })
+	for _, h := range []*JoinHandle[int]{empty, future} {
+		eventually(t, func() bool { return waiting(h) })
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+	}
+	h.Cancel()
+	_, err := join(t, h)
+	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may have met itself
+	require.Equal(t, 1, lost.cancels)
+	settled(t, c)
+
+	c = NewChan[int](0)
+	h = Spawn(rt, func(cx *Context) (int, error) {
+		cx, cancel := cx.WithTimeout(time.Millisecond)
+		defer cancel()
+		return Select(cx, OnRecv(c))
+	})
+	i, err := join(t, h)
+	require.Equal(t, -1, i)
+	require.Equal(t, context.DeadlineExceeded, err)
+	settled(t, c)
+}
+
+// A plain future selects, too.
+func TestSelectPlainFuture(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c := NewChan[int](0)
+	r := OnRecv(c)
+	h := SpawnFuture(rt, NewSelect(r, OnFuture(Never[int]())))
+	require.NoError(t, c.SendBlocking(t.Context(), 5))
+	i, err := join(t, h)
+	require.NoError(t, err)
+	require.Zero(t, i)
+	v, err := r.Value()
+	require.NoError(t, err)
+	require.Equal(t, 5, v)
+}
+
+// The common cases need no memory if they are used again.
+func TestSelectAllocs(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c, back, never := NewChan[int](0), NewChan[int](0), NewChan[int](0)
+	echo := Go(rt, func(cx *Context) error {
+		for v := range c.All(cx) {
+			back.Send(cx, v)
+		}
+		return nil
+	})
+	h := Spawn(rt, func(cx *Context) (float64, error) {
+		r, s, n, late := OnRecv(back), OnSend(c, 1), OnRecv(never), After(time.Hour)
+		return testing.AllocsPerRun(1000, func() {
+			Select(cx, n, s, late)
+			Select(cx, n, r, late)
+		}), nil
+	})
+	n, err := join(t, h)
+	require.NoError(t, err)
+	require.Zero(t, n)
+	c.Close()
+	join(t, echo)
+}
