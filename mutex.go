@@ -212,13 +212,17 @@ func (m *Mutex) LockFuture() Future[None] { return &lockFuture{m: m} }
 // Unlock unlocks the mutex. It panics if that is not locked. Any task or
 // goroutine may unlock it.
 func (m *Mutex) Unlock() {
-	if !m.state.bits.CompareAndSwap(mutexLocked, 0) && !m.state.release() {
-		m.pass()
+	if !m.state.bits.CompareAndSwap(mutexLocked, 0) {
+		m.unlockSlow()
 	}
 }
 
-// pass unlocks the mutex, which the caller holds, by way of the list.
-func (m *Mutex) pass() {
+// unlockSlow unlocks the mutex if others want it, by way of the list if the first
+// of them must be told.
+func (m *Mutex) unlockSlow() {
+	if m.state.release() {
+		return
+	}
 	var t *task
 	m.list.mu.Lock()
 	switch call, promised := m.state.drop(); {
