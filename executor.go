@@ -107,6 +107,7 @@ type worker struct {
 	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
 	turn      atomic.Uint32        // counts turns: one that stands still is stuck in a poll
+	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
 
 	_ [64]byte
@@ -186,6 +187,9 @@ func (w *worker) serve() {
 func (w *worker) turns() {
 	for ran := 0; !w.stopped; {
 		// 1. Run tasks, at most a round of them.
+		if w.hurry.Load() {
+			w.hurry.Store(false) // before the turn that whoever sets it has seen
+		}
 		w.turn.Add(1)
 		begun := nanos()
 		w.ticks = ticksAt(begun)
@@ -253,6 +257,9 @@ func (w *worker) round(limit int, begun int64) (ran int) {
 		}
 		ran++
 		w.poll(t)
+		if w.hurry.Load() {
+			break
+		}
 	}
 	return ran
 }

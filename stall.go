@@ -94,15 +94,22 @@ func (s *stallWatch) run() {
 	}
 }
 
-// look reports the workers that are in the same turn as before. If this
-// goroutine itself was late, the machine has too few processors for all that
-// runs: then a worker that did not get on need not be stuck.
+// look reports the workers that are in the same turn as before. A turn has many
+// polls, so the worker is told to end it with the present one: what keeps it
+// from doing so is then one poll. If this goroutine itself was late, the machine
+// has too few processors for all that runs: then a worker that did not get on
+// need not be stuck.
 func (s *stallWatch) look(now time.Time, late bool) {
 	for i, w := range s.rt.workers {
 		seen := &s.seen[i]
 		turn := w.turn.Load()
-		if late || turn != seen.turn || w.asleep.Load() {
+		if turn != seen.turn || w.asleep.Load() {
 			*seen = watched{turn: turn, since: now}
+			w.hurry.Store(true)
+			continue
+		}
+		if late {
+			seen.since = now
 			continue
 		}
 		if took := now.Sub(seen.since); took >= s.every && !seen.reported {
@@ -210,12 +217,13 @@ func (w *worker) stack() string {
 	return ""
 }
 
-// isPolling reports whether a stack is that of code in a task. The goroutines
-// that are not are those that a task has started, which have its labels, the
-// worker itself while it does not poll, and all that are switched out: they
-// end in iter.Pull.
+// isPolling reports whether a stack is that of code in a task, which begins in a
+// poll or in a coroutine, perhaps one that the task has made by iter.Pull. The
+// goroutines that are not are those that a task has started, which have its
+// labels, the worker itself while it does not poll, and all that are switched
+// out: they end in iter.Pull.
 func isPolling(stack string) bool {
-	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, ".(*coroutine).serve\n")
+	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, "\niter.Pull[")
 	return ours && !strings.HasPrefix(stack, "iter.Pull")
 }
 

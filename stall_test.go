@@ -1,0 +1,422 @@
+package async
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// stallLog collects what a runtime passes to Config.Stalled.
+type stallLog struct{ c chan Stall }
+
+func newStallLog() *stallLog { return &stallLog{make(chan Stall, 1000)} }
+
+func (l *stallLog) add(s Stall) { l.c <- s }
+
+// next returns the next report on a task of that name. On a machine that is
+// overloaded there may be others.
+func (l *stallLog) next(t *testing.T, name string) Stall {
+	t.Helper()
+	for {
+		if s := receive(t, l.c); s.Task.Name == name {
+			return s
+		}
+	}
+}
+
+// rest returns how many more reports on tasks of that name there are.
+func (l *stallLog) rest(name string) (n int) {
+	for len(l.c) > 0 {
+		if s := <-l.c; s.Task.Name == name {
+			n++
+		}
+	}
+	return n
+}
+
+// newRelease returns a channel, and what closes it: at the end of the test at
+// the latest.
+func newRelease(t *testing.T) (release <-chan None, free func()) {
+	c := make(chan None)
+	free = sync.OnceFunc(func() { close(c) })
+	t.Cleanup(free)
+	return c, free
+}
+
+// blocksHere blocks its thread until it is released.
+//
+//go:noinline
+func blocksHere(release <-chan None) { <-release }
+
+// computesHere computes until it is released.
+//
+//go:noinline
+func computesHere(release <-chan None) {
+	for {
+		select {
+		case <-release:
+			return
+		default:
+		}
+	}
+}
+
+// One worker is kept for 200 ms, with a thousand other tasks:
+//
+//  1. that is reported once, with the task, its worker and the code;
+//  2. tasks that may move are run by others meanwhile;
+//  3. sockets of the stuck worker are served once it returns.
+func TestStall(t *testing.T) {
+	const tasks, stuckFor = 1000, 200 * time.Millisecond
+	for name, stuckIn := range map[string]func(<-chan None){"blocksHere": blocksHere, "computesHere": computesHere} {
+		t.Run(name, func(t *testing.T) {
+			log := newStallLog()
+			rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
+			client, server := stallEcho(t, rt)
+
+			release, free := newRelease(t)
+			spawned := make(chan None)
+			var others []*JoinHandle[int]
+			spawn := func(s Spawner, n int) {
+				for i := range n {
+					work := func(cx *Context) (int, error) { return cx.here().index, nil }
+					if i%2 == 0 {
+						others = append(others, SpawnFuture(s, PollFunc(work)))
+					} else {
+						others = append(others, Spawn(s, func(cx *Context) (int, error) {
+							index := cx.here().index
+							return index, Sleep(cx, time.Millisecond)
+						}))
+					}
+				}
+			}
+			begun := time.Now()
+			h := Go(pinned(rt, 0).Named("stuck"), func(cx *Context) error {
+				spawn(cx, tasks/2)
+				close(spawned)
+				stuckIn(release)
+				return nil
+			})
+			receive(t, spawned)
+			spawn(rt, tasks/2)
+			client.Write([]byte("ping"))
+
+			stall := log.next(t, "stuck")
+			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+			require.Equal(t, 0, stall.Worker)
+			require.GreaterOrEqual(t, stall.For, defaultStall)
+			require.LessOrEqual(t, stall.For, time.Since(begun))
+			require.Contains(t, stall.Stack, "async."+name)
+			require.Contains(t, stall.Stack, "stall_test.go:")
+			require.Contains(t, stall.String(), "async: task "+stall.Task.String()+" has kept worker 0 for "+stall.For.String())
+
+			for _, h := range others {
+				index, err := join(t, h)
+				require.NoError(t, err)
+				require.Equal(t, 1, index, "it ran before the other got stuck, or waited for it")
+			}
+			time.Sleep(stuckFor - time.Since(begun)) // for all that might still go wrong
+			require.False(t, server.state.done(), "it was served, though its worker is stuck")
+			free()
+			_, err := join(t, h)
+			require.NoError(t, err)
+			client.SetReadDeadline(time.Now().Add(patience))
+			var p [4]byte
+			_, err = io.ReadFull(client, p[:])
+			require.NoError(t, err)
+			require.Equal(t, "ping", string(p[:]))
+			require.Zero(t, log.rest("stuck"), "reported more than once")
+			require.GreaterOrEqual(t, rt.Metrics().Stalls, uint64(1))
+		})
+	}
+}
+
+// stallEcho is a connection that a task of worker 0 serves; it echoes one
+// message. The task waits already.
+func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[None]) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	server = Go(pinned(rt, 0).Named("server"), func(cx *Context) error {
+		c, err := Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var p [4]byte
+		if _, err := c.Read(cx, p[:]); err != nil {
+			return err
+		}
+		_, err = c.Write(cx, p[:])
+		return err
+	})
+	client, err = ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() })
+	eventually(t, func() bool { return server.info(nil).Waits == "read" })
+	return client, server
+}
+
+// Each long poll is reported, once, also of the same task, and what is reported
+// is counted.
+func TestStallEachPoll(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add})
+	steps := make(chan (<-chan None))
+	defer close(steps)
+	Go(rt.Named("again"), func(cx *Context) error {
+		for release := range steps {
+			blocksHere(release)
+			if err := Yield(cx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 3 {
+		release, free := newRelease(t)
+		steps <- release
+		log.next(t, "again")
+		free()
+	}
+	require.Zero(t, log.rest("again"))
+	require.GreaterOrEqual(t, rt.Metrics().Stalls, uint64(3))
+}
+
+// The threshold is that of the Config, and what has not reached it is not
+// reported.
+func TestStallThreshold(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: 50 * time.Millisecond, Stalled: log.add})
+	release, free := newRelease(t)
+	begun := time.Now()
+	Go(rt.Named("long"), func(*Context) error { blocksHere(release); return nil })
+	stall := log.next(t, "long")
+	free()
+	require.GreaterOrEqual(t, stall.For, 50*time.Millisecond)
+	require.GreaterOrEqual(t, time.Since(begun), 50*time.Millisecond)
+}
+
+// Many polls, each shorter than the threshold, are no stall, however long they
+// take together before the worker comes round.
+func TestStallIsOnePoll(t *testing.T) {
+	const each, threshold = 10 * time.Millisecond, 100 * time.Millisecond
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: threshold, Stalled: log.add})
+	var longest atomic.Int64
+	var hs []*JoinHandle[None]
+	inTask(t, rt, func(cx *Context) error {
+		for range pollsPerRound - 1 { // all in one round
+			hs = append(hs, SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
+				begun := time.Now()
+				for time.Since(begun) < each {
+				}
+				longest.Store(max(longest.Load(), int64(time.Since(begun))))
+				return None{}, nil
+			})))
+		}
+		return nil
+	})
+	for _, h := range hs {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	if n := len(log.c); n > 0 {
+		// The machine may have made a short poll a long one.
+		require.GreaterOrEqual(t, time.Duration(longest.Load()), threshold, "%v", <-log.c)
+	}
+}
+
+// A future without a name is reported without its number, also if what was
+// polled before it had one; the stack tells what it is.
+func TestStallOfANamelessFuture(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add})
+	for _, before := range []Spawner{rt.Named("straight"), rt} {
+		join(t, Go(before, func(cx *Context) error { return Yield(cx) }))
+		release, free := newRelease(t)
+		SpawnFuture(rt, PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
+		stall := log.next(t, "")
+		free()
+		require.Zero(t, stall.Task)
+		require.Contains(t, stall.Stack, "blocksHere")
+		require.Contains(t, stall.String(), "a future without a name has kept worker 0")
+	}
+	release, free := newRelease(t)
+	h := SpawnFuture(rt.Named("future"), PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
+	stall := log.next(t, "future")
+	free()
+	require.Equal(t, Task{h.ID(), "future"}, stall.Task)
+	require.Contains(t, stall.Stack, "blocksHere")
+}
+
+// The stack is that of the code that keeps the worker, and of nothing else that
+// runs for the same worker or was started by the task.
+func TestStallStack(t *testing.T) {
+	stuck := map[string]func(release <-chan None){
+		"in the task": blocksHere,
+		"in a coroutine of its own": func(release <-chan None) {
+			next, stop := iter.Pull(func(yield func(int) bool) {
+				blocksHere(release)
+				yield(1)
+			})
+			defer stop()
+			next()
+		},
+		"beside one": func(release <-chan None) {
+			next, stop := iter.Pull(func(yield func(int) bool) { yield(bystander(1)) })
+			defer stop()
+			next()
+			blocksHere(release)
+		},
+		"with a goroutine": func(release <-chan None) {
+			began := make(chan None)
+			go func() { close(began); bystanderBlocks(release) }()
+			<-began
+			blocksHere(release)
+		},
+		"in a deferred call": func(release <-chan None) {
+			defer blocksHere(release)
+		},
+	}
+	for _, labels := range []bool{false, true} {
+		log := newStallLog()
+		rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add, Labels: labels})
+		for range 20 { // others, which wait
+			Go(rt.Named("stuck"), func(cx *Context) error { bystander(0); return Sleep(cx, time.Hour) })
+		}
+		for name, stuckIn := range stuck {
+			t.Run(name, func(t *testing.T) {
+				release, free := newRelease(t)
+				h := Go(pinned(rt, 1).Named("stuck"), func(*Context) error { stuckIn(release); return nil })
+				var stall Stall
+				for stall.Task.ID != h.ID() {
+					stall = log.next(t, "stuck")
+				}
+				free()
+				require.Equal(t, 1, stall.Worker)
+				require.Contains(t, stall.Stack, "async.blocksHere\n")
+				require.NotContains(t, stall.Stack, "bystander")
+				join(t, h)
+			})
+		}
+	}
+}
+
+//go:noinline
+func bystander(n int) int { return n }
+
+//go:noinline
+func bystanderBlocks(c <-chan None) { <-c }
+
+// Config.Stall below zero: nothing looks, nothing is reported.
+func TestStallNever(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	require.Nil(t, rt.watch)
+	h, release := stick(t, rt)
+	time.Sleep(5 * defaultStall)
+	release()
+	join(t, h)
+	require.Empty(t, log.c)
+	require.Zero(t, rt.Metrics().Stalls)
+}
+
+// The watch rests while the runtime does, and is there when it wakes.
+func TestStallWatchRests(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
+	for range 5 {
+		eventually(t, rt.watch.parked.Load)
+		require.Equal(t, len(rt.workers), int(rt.resting.Load()))
+		release, free := newRelease(t)
+		h := Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
+		log.next(t, "stuck")
+		free()
+		join(t, h)
+	}
+}
+
+// A handler that takes its time holds up neither workers nor Shutdown's other
+// work, and Shutdown waits for it.
+func TestStallHandlerThatBlocks(t *testing.T) {
+	called := make(chan Stall, 100)
+	release, end := newRelease(t)
+	var over atomic.Bool
+	rt := newTestRuntime(t, Config{Workers: 1, Stalled: func(s Stall) {
+		called <- s
+		<-release
+		over.Store(true)
+	}})
+	h, free := stick(t, rt)
+	receive(t, called)
+	free()
+	join(t, h)
+	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+	require.NoError(t, err)
+	done := make(chan error)
+	go func() { done <- rt.Shutdown(ended()) }()
+	receive(t, rt.workers[0].quit)
+	end()
+	require.NoError(t, receive(t, done))
+	require.True(t, over.Load())
+}
+
+// Without a handler, stalls are reported on standard error, at most one a second.
+func TestStallReporter(t *testing.T) {
+	cfg, err := Config{}.complete()
+	require.NoError(t, err)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	stderr := os.Stderr
+	os.Stderr = w
+	begun := time.Now()
+	for i := range uint64(5) {
+		cfg.Stalled(Stall{Task: Task{ID: i + 1, Name: "stuck"}, Worker: 3, For: 20 * time.Millisecond, Stack: "main.work\n\tmain.go:7\n"})
+	}
+	took := time.Since(begun)
+	os.Stderr = stderr
+	require.NoError(t, w.Close())
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	const want = "async: task 1 (stuck) has kept worker 3 for 20ms or more without awaiting\nmain.work\n\tmain.go:7\n"
+	require.True(t, strings.HasPrefix(string(got), want), string(got))
+	if took < time.Second {
+		require.Equal(t, want, string(got))
+	}
+}
+
+// Sleeping, waiting for sockets and waiting for other tasks is no stall.
+func TestStallNotWhileWaiting(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
+	client, server := stallEcho(t, rt)
+	p := new(probe)
+	hs := []*JoinHandle[None]{
+		Go(rt.Named("waits"), func(cx *Context) error { return Sleep(cx, 3*defaultStall) }),
+		Go(rt.Named("waits"), func(cx *Context) error { _, err := Await(cx, p); return err }),
+		Go(rt.Named("waits"), func(cx *Context) error {
+			_, err := SpawnBlocking(cx, func() (None, error) { time.Sleep(3 * defaultStall); return None{}, nil }).Await(cx)
+			return err
+		}),
+	}
+	for _, h := range []int{0, 2} {
+		_, err := join(t, hs[h])
+		require.NoError(t, err)
+	}
+	p.resolve(errors.New("enough"))
+	client.Close()
+	join(t, hs[1])
+	join(t, server)
+	require.Zero(t, log.rest("waits")+log.rest("server"))
+}
