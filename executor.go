@@ -93,7 +93,7 @@ type worker struct {
 	sampled   bool      // this turn is; see sample
 	ticks     dumpTicks // the time when it began
 	seen      []sighting
-	company   bool    // another worker has moved between the last two sightings
+	company   bool    // another worker has had work between the last two sightings
 	left      []*task // see lastTask
 	named     map[string]context.Context
 
@@ -127,8 +127,9 @@ type worker struct {
 
 // sighting is what a worker knows of another one: its turn, and since when.
 type sighting struct {
-	turn  uint32
-	since int64
+	turn   uint32
+	since  int64
+	worked int64 // its atWork
 }
 
 func newWorker(rt *Runtime, index int) *worker {
@@ -554,10 +555,12 @@ func (w *worker) steal() bool {
 		turn := victim.turn.Load()
 		moved := turn != seen.turn
 		if moved {
-			*seen = sighting{turn, w.looked}
+			seen.turn, seen.since = turn, w.looked
 		}
 		stuck := !moved && !victim.asleep.Load() && w.looked-seen.since >= int64(watch)
-		w.company = w.company || moved
+		worked := victim.atWork.Load()
+		w.company = w.company || worked != seen.worked
+		seen.worked = worked
 		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
 		if !asked && !stuck {
 			continue

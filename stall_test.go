@@ -336,8 +336,7 @@ func TestStallWatchRests(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
 	for range 5 {
-		eventually(t, rt.watch.parked.Load)
-		require.Equal(t, len(rt.workers), int(rt.resting.Load()))
+		eventually(t, func() bool { return rt.watch.parked.Load() && int(rt.resting.Load()) == len(rt.workers) })
 		release, free := newRelease(t)
 		h := Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
 		log.next(t, "stuck")
