@@ -29,10 +29,11 @@ full: ## the same without it, large loads whole
 	go test -count=1 ./...
 
 libraries: ## other people's code on the connections, without servers of theirs
-	cd interop && go vet ./... && go test -count=1 ./...
+	cd interop && go vet ./... && go test -race -count=1 ./...
 
-interop: ## the same with Redis, PostgreSQL, curl, openssl and h2load, which it installs from Debian
+interop: ## the same with Redis and PostgreSQL; example programs under curl, openssl, h2load, nc and redis-benchmark
 	interop/servers.sh
+	interop/programs.sh
 
 fuzz:
 	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 8s . || exit 1; done

@@ -1,12 +1,9 @@
-// Package interop runs other people's code on the connections of package async.
 package interop
 
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,9 +13,11 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-// newRuntime starts a runtime that the test need not shut down.
+// newRuntime starts a runtime that the test need not shut down, and sees to it
+// that nothing else of the test is left.
 func newRuntime(t testing.TB) *async.Runtime {
 	t.Helper()
+	leavesNothing(t)
 	rt, err := async.New(async.Config{Workers: 2, Grace: 10 * time.Second, Stalled: func(async.Stall) {}})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -123,41 +122,6 @@ func each(t *testing.T, test func(t *testing.T, makePipe nettest.MakePipe)) {
 
 func TestConn(t *testing.T) {
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) { nettest.TestConn(t, makePipe) })
-}
-
-// What the issue says that others cannot do.
-
-// A read deadline ends a Read that waits, and does not close the connection.
-func TestDeadlineWakesAndDoesNotClose(t *testing.T) {
-	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
-		a, b, stop, err := makePipe()
-		require.NoError(t, err)
-		defer stop()
-		began := make(chan struct{})
-		read := make(chan error, 1)
-		go func() {
-			close(began)
-			_, err := a.Read(make([]byte, 1))
-			read <- err
-		}()
-		<-began
-		require.NoError(t, a.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
-		select {
-		case err := <-read:
-			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-			var ne net.Error
-			require.ErrorAs(t, err, &ne)
-			require.True(t, ne.Timeout())
-		case <-time.After(20 * time.Second):
-			t.Fatal("the Read goes on")
-		}
-		require.NoError(t, a.SetReadDeadline(time.Time{}))
-		for _, c := range [][2]net.Conn{{a, b}, {b, a}} {
-			go c[0].Write([]byte("x"))
-			_, err := io.ReadFull(c[1], make([]byte, 1))
-			require.NoError(t, err)
-		}
-	})
 }
 
 // Accept returns a connection or an error. This is TestLocalListener-like: a

@@ -113,12 +113,51 @@ func TestHTTP(t *testing.T) {
 			}
 			wg.Wait()
 
-			// A request that is given up ends, and the server's Shutdown too.
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			transport.CloseIdleConnections()
 			require.NoError(t, server.Config.Shutdown(ctx))
 		})
+	}
+}
+
+// A request that is given up ends at once on both sides. For that net/http's
+// server reads in the background, and ends that Read by a deadline.
+func TestHTTPGivenUp(t *testing.T) {
+	rt := newRuntime(t)
+	asked, givenUp := make(chan struct{}), make(chan struct{})
+	ln := listen(t, rt)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/quick" {
+			return
+		}
+		close(asked)
+		<-r.Context().Done()
+		close(givenUp)
+	})}
+	go server.Serve(ln)
+	defer server.Close()
+	client := newHTTPClient(rt)
+	defer client.CloseIdleConnections()
+	url := "http://" + ln.Addr().String()
+	res, err := client.Get(url + "/quick") // so that the next one comes on a connection in use
+	require.NoError(t, err)
+	res.Body.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	result := begun(func() error {
+		req, err := http.NewRequestWithContext(ctx, "GET", url+"/slow", nil)
+		if err == nil {
+			_, err = client.Do(req)
+		}
+		return err
+	})
+	<-asked
+	cancel()
+	require.ErrorIs(t, ends(t, "request", result), context.Canceled)
+	select {
+	case <-givenUp:
+	case <-time.After(patience):
+		t.Fatal("the handler goes on")
 	}
 }
 
@@ -146,9 +185,7 @@ func TestWebSocket(t *testing.T) {
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	c, _, err := websocket.Dial(ctx, "ws://"+ln.Addr().String(), &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: rt.DialNet}},
-	})
+	c, err := dialWebSocket(ctx, rt, "ws://"+ln.Addr().String())
 	require.NoError(t, err)
 	defer c.CloseNow()
 	c.SetReadLimit(1 << 21)
@@ -161,15 +198,19 @@ func TestWebSocket(t *testing.T) {
 	require.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
 }
 
+// tlsConfigs returns those of a server and of a client that trusts it.
+func tlsConfigs() (server, client *tls.Config) {
+	s := httptest.NewUnstartedServer(nil) // for its certificate
+	s.StartTLS()
+	defer s.Close()
+	client = s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	client.ServerName = "example.com"
+	return &tls.Config{Certificates: s.TLS.Certificates}, client
+}
+
 // TestTLS runs crypto/tls as it is, both sides, on every form.
 func TestTLS(t *testing.T) {
-	server := httptest.NewUnstartedServer(nil) // for its certificate
-	server.StartTLS()
-	clientConfig := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	clientConfig.ServerName = "example.com"
-	serverConfig := &tls.Config{Certificates: server.TLS.Certificates}
-	server.Close()
-
+	serverConfig, clientConfig := tlsConfigs()
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
 		a, b, stop, err := makePipe()
 		require.NoError(t, err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/valyala/fasthttp"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -37,26 +35,18 @@ func TestFasthttp(t *testing.T) {
 		}
 		defer ln.Close()
 		addrs <- ln.Addr()
-		for c, err := range ln.Incoming().All(cx) {
-			if err != nil {
-				return err
-			}
-			async.Go(cx, func(cx *async.Context) error {
-				defer c.Close()
-				s.ServeConn(c.WithContext(cx))
-				return nil
-			})
-		}
-		return nil
+		return serveFasthttp(cx, ln, s)
 	})
 	url := "http://" + (<-addrs).String()
-	client := &fasthttp.Client{Dial: func(addr string) (net.Conn, error) {
-		return rt.DialNet(context.Background(), "tcp", addr)
-	}}
+	client := &fasthttp.Client{
+		Dial: func(addr string) (net.Conn, error) {
+			return rt.DialNet(context.Background(), "tcp", addr)
+		},
+		MaxIdleConnDuration: 50 * time.Millisecond, // so long does a goroutine of its own stay
+	}
 	defer client.CloseIdleConnections()
-	transport := &http.Transport{DialContext: rt.DialNet}
-	defer transport.CloseIdleConnections()
-	std := &http.Client{Transport: transport}
+	std := newHTTPClient(rt)
+	defer std.CloseIdleConnections()
 	for i := range 20 {
 		req, res := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 		req.SetRequestURI(url)
@@ -85,9 +75,7 @@ func TestGRPC(t *testing.T) {
 	grpc_health_v1.RegisterHealthServer(server, checks)
 	go server.Serve(ln)
 	defer server.Stop()
-	conn, err := grpc.NewClient("passthrough:///"+ln.Addr().String(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return rt.DialNet(ctx, "tcp", addr) }))
+	conn, err := newGRPCClient(rt, ln.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()
 	client := grpc_health_v1.NewHealthClient(conn)

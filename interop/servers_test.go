@@ -5,15 +5,13 @@ package interop
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
+	"example.com/async"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
@@ -27,15 +25,7 @@ func address(t *testing.T, variable string) string {
 
 func TestRedis(t *testing.T) {
 	rt := newRuntime(t)
-	client := redis.NewClient(&redis.Options{
-		Addr:     address(t, "INTEROP_REDIS"),
-		PoolSize: 4,
-
-		ContextTimeoutEnabled: true, // a context's deadline becomes that of the connection
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return rt.DialNet(ctx, network, addr)
-		},
-	})
+	client := newRedisClient(rt, address(t, "INTEROP_REDIS"))
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -74,15 +64,52 @@ func TestRedis(t *testing.T) {
 	require.NoError(t, client.Ping(ctx).Err())
 }
 
-func TestPostgreSQL(t *testing.T) {
+// In tasks: a client that starts no goroutine, and one that is for goroutines.
+func TestRedisInTasks(t *testing.T) {
 	rt := newRuntime(t)
-	cfg, err := pgxpool.ParseConfig(address(t, "INTEROP_POSTGRES"))
-	require.NoError(t, err)
-	cfg.MaxConns = 4
-	cfg.ConnConfig.DialFunc = rt.DialNet
+	addr := address(t, "INTEROP_REDIS")
+	client := newRedisClient(rt, addr)
+	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	require.NoError(t, client.Del(ctx, "count").Err())
+	const tasks = 16
+	var handles []*async.JoinHandle[int]
+	for range tasks {
+		handles = append(handles, async.Spawn(rt, func(cx *async.Context) (int, error) {
+			return increment(cx, addr, "count")
+		}))
+	}
+	seen := map[int]bool{}
+	for _, h := range handles {
+		n, err := h.Wait(ctx)
+		require.NoError(t, err)
+		seen[n] = true
+	}
+	require.Len(t, seen, tasks)
+	got, err := async.Spawn(rt, func(cx *async.Context) (string, error) {
+		return fetch(cx, client, "count")
+	}).Wait(ctx)
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprint(tasks), got)
+
+	// The client hears of the task's cancellation.
+	waits := async.Go(rt, func(cx *async.Context) error {
+		_, err := async.Await(cx, async.SpawnBlocking(cx, func() ([]string, error) {
+			return client.BLPop(cx, 0, "nothing").Result()
+		}))
+		return err
+	})
+	waits.Cancel()
+	_, err = waits.Wait(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestPostgreSQL(t *testing.T) {
+	rt := newRuntime(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	pool, err := newPostgresPool(ctx, rt, address(t, "INTEROP_POSTGRES"))
 	require.NoError(t, err)
 	defer pool.Close()
 	_, err = pool.Exec(ctx, `create table if not exists interop (i int, s text)`)

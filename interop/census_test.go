@@ -1,0 +1,105 @@
+package interop
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+// census is what a test may leave behind.
+type census struct {
+	stacks [][]byte
+	fds    []string
+}
+
+// lasting are goroutines that libraries start once and never end.
+var lasting = [][]byte{
+	[]byte("fasthttp.updateServerDate"),
+}
+
+// settled opens, once, what the Go runtime keeps open from its first use on.
+var settled = sync.OnceFunc(func() {
+	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		ln.Close()
+	}
+})
+
+func takeCensus() (c census, err error) {
+	settled()
+	buf := make([]byte, 1<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	for _, stack := range bytes.Split(buf, []byte("\n\n")) {
+		if !lasts(stack) {
+			c.stacks = append(c.stacks, stack)
+		}
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		// The descriptor of the directory itself is gone by now.
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			c.fds = append(c.fds, e.Name()+" is "+to)
+		}
+	}
+	return c, err
+}
+
+func lasts(stack []byte) bool {
+	for _, l := range lasting {
+		if bytes.Contains(stack, l) {
+			return true
+		}
+	}
+	return false
+}
+
+// leavesNothing fails the test if, some time after the Cleanup functions that
+// come before this call's, there are more goroutines or descriptors than now.
+func leavesNothing(t testing.TB) {
+	t.Helper()
+	before, err := takeCensus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			after, err := takeCensus()
+			if err == nil && len(after.stacks) <= len(before.stacks) && len(after.fds) <= len(before.fds) {
+				return
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Errorf("left behind: %d goroutines, were %d; %d descriptors, were %d; %v\n%s\n%s",
+					len(after.stacks), len(before.stacks), len(after.fds), len(before.fds), err,
+					bytes.Join(after.stacks, []byte("\n\n")), fmt.Sprint(after.fds))
+				return
+			}
+		}
+	})
+}
+
+// The census sees what it is there to see.
+func TestCensus(t *testing.T) {
+	before, err := takeCensus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan struct{})
+	go func() {
+		ln.Accept()
+		close(accepted)
+	}()
+	after, err := takeCensus()
+	if err != nil || len(after.stacks) <= len(before.stacks) || len(after.fds) <= len(before.fds) {
+		t.Errorf("a goroutine and a descriptor are not seen: %v", err)
+	}
+	ln.Close()
+	<-accepted
+}

@@ -1,0 +1,154 @@
+// Package interop runs other people's code on the connections of package async.
+// docs/libraries.md quotes the functions of this file; the tests use them.
+package interop
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"example.com/async"
+	"github.com/coder/websocket"
+	"github.com/gomodule/redigo/redis"
+	"github.com/jackc/pgx/v5/pgxpool"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/valyala/fasthttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// In a task: these do all their work in the call.
+
+// lines answers each line with what reply makes of it.
+func lines(cx *async.Context, c async.Conn, reply func(line string) string) error {
+	bound := c.WithContext(cx)
+	in, out := bufio.NewScanner(bound), bufio.NewWriter(bound)
+	for in.Scan() {
+		fmt.Fprintln(out, reply(in.Text()))
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+// dialTLS connects by TLS. The connection is for this task.
+func dialTLS(cx *async.Context, address string, config *tls.Config) (*tls.Conn, error) {
+	c, err := async.Dial(cx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	secured := tls.Client(c.WithContext(cx), config)
+	if err := secured.Handshake(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
+// serveFasthttp serves each connection in a task, until it ends.
+func serveFasthttp(cx *async.Context, ln async.Listener, server *fasthttp.Server) error {
+	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
+		return false, server.ServeConn(c.WithContext(cx))
+	})
+}
+
+// increment asks Redis, over a connection of its own.
+func increment(cx *async.Context, address, key string) (int, error) {
+	c, err := async.Dial(cx, "tcp", address)
+	if err != nil {
+		return 0, err
+	}
+	client := redis.NewConn(c.WithContext(cx), 0, 0)
+	defer client.Close()
+	return redis.Int(client.Do("INCR", key)) // but DoContext starts a goroutine
+}
+
+// On goroutines: these start their own.
+
+// serveHTTP serves until the listener is closed.
+func serveHTTP(rt *async.Runtime, address string, handler http.Handler) error {
+	ln, err := rt.ListenNet("tcp", address)
+	if err != nil {
+		return err
+	}
+	return http.Serve(ln, handler)
+}
+
+func newHTTPClient(rt *async.Runtime) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: rt.DialNet}}
+}
+
+func dialWebSocket(ctx context.Context, rt *async.Runtime, url string) (*websocket.Conn, error) {
+	c, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: newHTTPClient(rt)})
+	return c, err
+}
+
+func newGRPCClient(rt *async.Runtime, address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return rt.DialNet(ctx, "tcp", address)
+		}))
+}
+
+func newRedisClient(rt *async.Runtime, address string) *goredis.Client {
+	return goredis.NewClient(&goredis.Options{
+		Addr:                  address,
+		Dialer:                rt.DialNet,
+		ContextTimeoutEnabled: true, // a context's deadline becomes the connection's
+	})
+}
+
+func newPostgresPool(ctx context.Context, rt *async.Runtime, url string) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.DialFunc = dialWith(rt, &async.Dialer{Timeout: 5 * time.Second})
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// dialWith dials for a library as dialer says, with its time-outs, addresses and
+// so on.
+func dialWith(rt *async.Runtime, dialer *async.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := async.BlockOn(rt.Under(ctx), func(cx *async.Context) (async.Conn, error) {
+			return dialer.Dial(cx, network, address)
+		})
+		if err != nil {
+			return nil, err
+		}
+		return async.NetConn(rt, c), nil
+	}
+}
+
+// fetch uses, in a task, a client that is for goroutines.
+func fetch(cx *async.Context, client *goredis.Client, key string) (string, error) {
+	return async.Await(cx, async.SpawnBlocking(cx, func() (string, error) {
+		return client.Get(cx, key).Result() // a Context is a context.Context anywhere
+	}))
+}
+
+// account is a connection that tasks share.
+type account struct {
+	mu   async.Mutex // held over awaits, so not a sync.Mutex
+	conn async.Conn
+}
+
+// ask sends a line and returns the answer. One task at a time does so.
+func (a *account) ask(cx *async.Context, question string) (string, error) {
+	if err := a.mu.Lock(cx); err != nil {
+		return "", err
+	}
+	defer a.mu.Unlock()
+	bound := a.conn.WithContext(cx)
+	if _, err := fmt.Fprintln(bound, question); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+}

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Programs that everybody knows against programs that run on package async:
+# the standard library's own examples, with nothing changed but the listener,
+# under curl, h2load and openssl s_client; this repository's examples under nc,
+# redis-cli and redis-benchmark. Installs what is missing from Debian.
+set -euo pipefail
+cd "$(dirname "$0")"
+. ./lib.sh
+
+wants curl curl
+wants openssl openssl
+wants h2load nghttp2-client
+[[ $(nc -h 2>&1) = *$'\t-N\t'* ]] || need+=(netcat-openbsd) # not every nc can say that it has sent all
+wants redis-cli redis-tools
+wants redis-benchmark redis-tools
+install
+
+get() { curl -sS --max-time 20 "$@"; }
+
+# program makes a program of the examples in files of the standard library's
+# tests. Its argument says which of them it runs. The files are rewritten on the
+# way to the compiler: their package is main, and they listen by stdlisten.
+program() { # name, files
+	local name=$1 sources=$dir/$1.src file to
+	shift
+	mkdir "$sources"
+	{
+		echo 'package main'
+		echo 'import "os"'
+		echo 'func main() {'
+		echo '	map[string]func(){'
+		sed -n 's/^func \(Example[A-Za-z0-9_]*\)() {$/"\1": \1,/p' "$@"
+		echo '	}[os.Args[1]]()'
+		echo '}'
+	} >"$sources/main.go"
+	for file; do
+		sed -e 's/^package [a-z]*_test$/package main/' \
+			-e 's,^import ($,&"example.com/async/interop/stdlisten",' \
+			-e 's/http\.ListenAndServe/stdlisten.ListenAndServe/' \
+			-e 's/srv\.ListenAndServe()/stdlisten.Serve(\&srv)/' \
+			-e 's/srv\.ListenAndServeTLS(/stdlisten.ServeTLS(\&srv, /' \
+			"$file" >"$sources/$(basename "$file" _test.go).go"
+	done
+	{
+		echo '{"Replace": {'
+		for to in "$sources"/*.go; do echo "\"$PWD/cmd/$name/$(basename "$to")\": \"$to\","; done |
+			sed '$s/,$//'
+		echo '}}'
+	} >"$dir/$name.json"
+	go build -overlay "$dir/$name.json" -o "$dir/$name" "./cmd/$name"
+}
+
+std=$(go env GOROOT)/src
+[ -f "$std/net/http/example_test.go" ] || fail "this installation of Go has no example programs"
+program stdhttp "$std"/net/http/example*_test.go
+program stdtls "$std/crypto/tls/example_test.go"
+grep -q stdlisten "$dir/stdtls.src/example.go" || fail "crypto/tls's example does not listen by stdlisten"
+if grep -hE '(http|srv)\.ListenAndServe' "$dir"/std*.src/*.go; then fail "these still listen by net/http"; fi
+go build -o "$dir" ./cmd/httpserver ./cmd/tlsecho
+(cd .. && go build -o "$dir" ./examples/echo ./examples/kv)
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \
+	-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
+trusting=(--cacert "$dir/cert.pem")
+cd "$dir" # where the examples expect cert.pem
+
+echo "net/http's examples"
+start ./stdhttp ExampleListenAndServe
+check "$(get "http://$addr/hello" "http://$addr/hello" -w '%{num_connects} ')" $'Hello, world!\n1 Hello, world!\n0 '
+check "$(get -o /dev/null -w '%{http_code}' "http://$addr/no")" 404
+
+start ./stdhttp ExampleHandleFunc
+check "$(get "http://$addr/" "http://$addr/endpoint")" $'HandleFunc #1!\nHello from a HandleFunc #2!'
+check "$(h2load --h1 -n 5000 -c 20 "http://$addr/")" '5000 succeeded, 0 failed'
+
+start ./stdhttp ExampleHandle
+check "$(h2load --h1 -n 999 -c 9 "http://$addr/count")" '999 succeeded, 0 failed'
+check "$(get "http://$addr/count")" 'count is 1000'
+
+start ./stdhttp ExampleFileServer
+check "$(get "http://$addr/" -w ' %{http_code}')" ' 200'
+
+start ./stdhttp ExampleNotFoundHandler
+check "$(get "http://$addr/resources/people/")" 'people handler'
+
+start ./stdhttp ExampleServer_Shutdown
+check "$(get -o /dev/null -w '%{http_code}' "http://$addr/")" 404
+interrupt
+
+start ./stdhttp ExampleCrossOriginProtection
+check "$(get -d x "http://$addr/hello")" 'request allowed'
+check "$(get -d x -H 'Sec-Fetch-Site: cross-site' -w ' %{http_code}' "http://$addr/hello")" ' 403'
+
+start ./stdhttp ExampleListenAndServeTLS
+check "$(get "${trusting[@]}" -w '%{http_version}' "https://$addr/")" $'Hello, TLS!\n2'
+check "$(get "${trusting[@]}" --http1.1 -w '%{http_version}' "https://$addr/")" $'Hello, TLS!\n1.1'
+check "$(h2load -n 5000 -c 20 -m 10 "https://$addr/")" '5000 succeeded, 0 failed'
+check "$(openssl s_client -connect "$addr" -CAfile cert.pem -verify_return_error -alpn h2 </dev/null 2>&1 | tr -d '\0')" 'ALPN protocol: h2'
+
+start ./stdhttp ExampleProtocols_http1
+check "$(get "${trusting[@]}" -w ' %{http_code} %{http_version}' "https://$addr/")" ' 404 1.1'
+
+echo "crypto/tls's example"
+start ./stdtls ExampleX509KeyPair_httpServer
+check "$(printf 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' |
+	timeout 20 openssl s_client -quiet -connect "$addr" 2>/dev/null)" 'HTTP/1.1 404'
+check "$(h2load -n 2000 -c 10 -m 10 "https://$addr/")" '2000 done'
+
+echo "h2c; crypto/tls in tasks"
+start ./httpserver
+check "$(get --http2-prior-knowledge -w ' %{http_version}' "http://$addr/bar")" 'Hello, "/bar" 2'
+check "$(h2load -n 5000 -c 20 -m 10 "http://$addr/bar")" '5000 succeeded, 0 failed'
+start ./tlsecho -cert cert.pem -key key.pem
+for version in -tls1_2 -tls1_3; do
+	check "$({ echo 'through TLS'; sleep 1; } |
+		timeout 20 openssl s_client $version -quiet -no_ign_eof -connect "$addr" 2>/dev/null || true)" 'through TLS'
+done
+
+echo "examples/echo"
+for server in straight future; do
+	start ./echo -listen 127.0.0.1:0 -server $server
+	head -c 1000000 /dev/urandom >sent
+	# nc shuts its side down after the file, and ends with the connection.
+	timeout 60 nc -N "${addr%:*}" "${addr##*:}" <sent >came
+	cmp sent came
+	# curl sends a request and gets it back: an answer without a header, as HTTP/0.9 has it.
+	# Nobody ends that connection, so curl gives up.
+	check "$(curl -s --http0.9 --max-time 1 "http://$addr/hello" || true)" 'GET /hello HTTP/1.1'
+done
+
+echo "examples/kv"
+start ./kv -listen 127.0.0.1:0
+port=${addr##*:}
+cli() { timeout 20 redis-cli -p "$port" "$@"; }
+check "$(cli ping)" PONG
+check "$(cli set greeting hello) $(cli get greeting)" 'OK hello'
+check "$(cli incr n) $(cli incr n)" '1 2'
+check "$(cli rpush list a b c) $(cli lpop list)" '3 a'
+check "$(cli set short x px 20; sleep 0.2; cli exists short)" 0
+timeout 60 redis-benchmark -p "$port" -q -n 20000 -c 50 -t ping,set,get,incr,lpush,lpop -P 4 >benchmark 2>&1 ||
+	fail "redis-benchmark: $(tail -5 benchmark)"
+[ "$(tr '\r' '\n' <benchmark | grep -c 'requests per second')" = 7 ] || fail "redis-benchmark: $(tail -5 benchmark)"
+check "$(cli ping)" PONG
+interrupt
+echo "programs: all passed"
