@@ -79,8 +79,8 @@ const (
 	chanRefused int64 = -2 // a sender whose channel was closed
 )
 
-// NewChan returns a channel with room for n messages; 0 makes a rendezvous. It
-// panics if n is negative.
+// NewChan returns a channel with room for n messages, and for one more for each
+// receiver that waits; 0 makes a rendezvous. It panics if n is negative.
 func NewChan[T any](n int) *Chan[T] {
 	if n < 0 {
 		panic("async: NewChan: the capacity is negative")

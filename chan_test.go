@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -530,6 +531,7 @@ func TestChanFairness(t *testing.T) {
 			switch _, err := c.TryRecv(); {
 			case err == nil:
 				turns++ // somebody who never waits
+				require.LessOrEqual(t, turns, chanTurns)
 			default:
 				require.Equal(t, ErrEmpty, err, "it must let others go before")
 				require.Equal(t, chanTurns, turns)
@@ -552,6 +554,7 @@ func TestChanFairness(t *testing.T) {
 				break
 			}
 			turns++
+			require.LessOrEqual(t, turns, chanTurns)
 		}
 		require.Equal(t, chanTurns, turns)
 		got(t, None{}, h, f)
@@ -571,6 +574,7 @@ func TestChanFairness(t *testing.T) {
 				break
 			}
 			n++
+			require.LessOrEqual(t, n, chanTurns)
 		}
 		require.Equal(t, chanTurns, n)
 		require.False(t, p.woken())
@@ -833,17 +837,18 @@ func TestChanUnwind(t *testing.T) {
 		"recv":   func(cx *Context, c *Chan[int]) { c.Recv(cx) },
 		"send":   func(cx *Context, c *Chan[int]) { c.Send(cx, 2) },
 		"select": func(cx *Context, c *Chan[int]) { Select(cx, OnRecv(c)) },
+		"future": func(cx *Context, c *Chan[int]) { Await(cx, c.RecvFuture()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
+			rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond,
+				Unhandled: func(_ Task, err error) { t.Error(err) }})
 			c := NewChan[int](1)
 			if name == "send" {
 				fill(t, c, 1)
 			}
 			Go(rt, func(cx *Context) error {
-				for {
-					wait(cx, c) // ignores cancellation
-				}
+				wait(cx.WithoutCancel(), c)
+				return errors.New("it has not been unwound")
 			})
 			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 1 })
 			ctx, cancel := context.WithCancel(context.Background())

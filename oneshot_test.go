@@ -167,3 +167,28 @@ func TestOneshotRace(t *testing.T) {
 		require.Equal(t, want, rx.Load())
 	}
 }
+
+// A value that comes while the receiver takes its place is seen or wakes it.
+func TestOneshotSendWhilePolled(t *testing.T) {
+	rounds := 50000
+	if testing.Short() {
+		rounds = 10000
+	}
+	begin, done := make(chan *Oneshot[int]), make(chan struct{})
+	go func() {
+		for o := range begin {
+			o.Send(1)
+			done <- struct{}{}
+		}
+	}()
+	h := newHand()
+	for range rounds {
+		o := new(Oneshot[int])
+		h.woken()
+		begin <- o
+		_, err := o.Poll(h.cx)
+		<-done
+		require.True(t, err == nil || h.woken())
+	}
+	close(begin)
+}
