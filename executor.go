@@ -622,6 +622,7 @@ func (w *worker) rest() {
 	}
 	events := w.reactor.wait(timeout, keep)
 	w.asleep.Store(false)
+	w.rt.watch.awake()
 	w.looked = nanos()
 	w.awoken(timeout, len(events) > 0)
 	w.reactor.dispatch(w, events)
@@ -637,7 +638,6 @@ func (w *worker) awoken(timeout time.Duration, events bool) {
 	if timeout < 0 {
 		if int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
 			w.rt.help(w)
-			w.rt.watch.awake()
 		}
 		return
 	}

@@ -42,7 +42,8 @@ func newStallReporter() func(Stall) {
 }
 
 // stallWatch finds polls that take too long. It is a goroutine of its own,
-// because all workers may be stuck, and looks only while some worker is awake.
+// because all workers may be stuck. It looks until no worker has had anything to
+// do for a while, and again when one wakes.
 //
 // The workers help each other sooner than that; see steal.
 type stallWatch struct {
@@ -133,14 +134,19 @@ func (s *stallWatch) found(w *worker, turn uint32, took time.Duration) {
 	}
 }
 
-// park waits while all workers rest. It reports false at the end.
+// watchIdle is how long there must have been nothing to do before it parks: to
+// be woken for each event costs more than to look a few times in vain.
+const watchIdle = 100 * time.Millisecond
+
+// park waits while all workers sleep, and have slept for watchIdle. It reports
+// false at the end.
 //
 // Against a missed kick: it says first that it is parked and then looks at the
 // workers; a worker that wakes does the reverse.
 func (s *stallWatch) park() bool {
 	s.parked.Store(true)
 	defer s.parked.Store(false)
-	if int(s.rt.resting.Load()) < len(s.rt.workers) {
+	if s.rt.othersBusy(nil) || nanos()-s.rt.lastWork() < int64(watchIdle) {
 		return true
 	}
 	select {
@@ -151,7 +157,7 @@ func (s *stallWatch) park() bool {
 	}
 }
 
-// awake is called by the first worker that wakes.
+// awake is called by each worker that wakes.
 func (s *stallWatch) awake() {
 	if s != nil && s.parked.Load() {
 		notify(s.kick)

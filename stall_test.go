@@ -331,18 +331,42 @@ func TestStallNever(t *testing.T) {
 	require.Zero(t, rt.Metrics().Stalls)
 }
 
-// The watch rests while the runtime does, and is there when it wakes.
+// The watch rests while the runtime does, also if timers are set, and is there
+// when it wakes. Workers that have nothing to do but to watch each other come to
+// rest.
 func TestStallWatchRests(t *testing.T) {
 	log := newStallLog()
-	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
-	for range 5 {
-		eventually(t, func() bool { return rt.watch.parked.Load() && int(rt.resting.Load()) == len(rt.workers) })
+	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
+	resting := func() bool { // nobody takes a turn for longer than any wait that is there to look
+		var turns []uint32
+		for _, w := range rt.workers {
+			turns = append(turns, w.turn.Load())
+		}
+		time.Sleep(keepP << 5)
+		for i, w := range rt.workers {
+			if w.turn.Load() != turns[i] {
+				return false
+			}
+		}
+		return rt.watch.parked.Load()
+	}
+	for range 3 {
+		eventually(t, resting)
 		release, free := newRelease(t)
 		h := Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
 		log.next(t, "stuck")
 		free()
 		join(t, h)
 	}
+	for i := range rt.workers {
+		h := SpawnFuture(pinned(rt, i), NewSleep(time.Hour))
+		eventually(t, func() bool { return waiting(h) })
+	}
+	eventually(t, resting, "with timers")
+	release, free := newRelease(t)
+	Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
+	log.next(t, "stuck")
+	free()
 }
 
 // A handler that takes its time holds up neither workers nor Shutdown's other
