@@ -565,11 +565,11 @@ func (w *worker) steal() bool {
 		if !asked && !stuck {
 			continue
 		}
-		victim.probe.t.Store(nil) // it may be among what is taken
 		w.counts[countStolen] += w.pushList(victim.queue.steal())
 		if stuck {
-			w.rescue(victim)
+			w.counts[countStolen] += w.rescue(victim)
 		}
+		victim.probe.t.Store(nil) // it may be among what was taken
 		if w.hasTasks() {
 			return true
 		}
@@ -577,22 +577,25 @@ func (w *worker) steal() bool {
 	return false
 }
 
-// rescue takes what a stuck worker has outside its queue. What only that
-// worker may run goes back to it.
-func (w *worker) rescue(victim *worker) {
+// rescue takes what a stuck worker has outside its queue, and returns how many
+// tasks that were. What only that worker may run goes back to it.
+func (w *worker) rescue(victim *worker) (n uint64) {
 	if t := victim.next.Swap(nil); t != nil {
 		w.push(t)
+		n++
 	}
 	for t := victim.takeInbox(); t != nil; {
 		next := t.next
 		t.next = nil
 		if t.movable() {
 			w.push(t)
+			n++
 		} else {
 			victim.send(t)
 		}
 		t = next
 	}
+	return n
 }
 
 // rest waits for something to do.

@@ -45,7 +45,7 @@ func (w *worker) publish(now int64) {
 // of a worker that is busy are up to a millisecond old, and all are read one
 // after the other, so sums of them need not match exactly.
 type Metrics struct {
-	Spawned  uint64 // tasks that were ever started
+	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and what Tasks asks included
 	Ended    uint64 // those of them that have their result
 	Alive    uint64 // those that have not
 	Polls    uint64
@@ -62,6 +62,11 @@ type Metrics struct {
 	CoroutinesFree int // kept for the next tasks
 	BlockOns       int // goroutines in BlockOn
 
+	Blocking           int // calls of SpawnBlocking that run
+	BlockingQueued     int // that wait for a goroutine
+	BlockingGoroutines int // of the pool, the idle ones included
+	BlockingIdle       int // kept for the next calls
+
 	PollTime Histogram // how long polls take: a sample, one poll of a round
 	WakeTime Histogram // from a wake to the poll: a sample
 }
@@ -72,6 +77,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 	for i := range rt.workers {
 		m.add(rt.workers[i])
 	}
+	rt.calls.add(&m)
 	m.Spawned += uint64(max(rt.foreign.Load()-rt.refused.Load(), 0))
 	if m.Spawned > m.Ended {
 		m.Alive = m.Spawned - m.Ended
@@ -114,8 +120,20 @@ func (m *Metrics) add(w *worker) {
 	}
 }
 
+// add adds the calls of the pool, and those that were.
+func (p *callPool) add(m *Metrics) {
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	m.Ended += uint64(p.ended)
+	m.Spawned += uint64(p.spawned)
+	m.Blocking = p.running.n
+	m.BlockingQueued = p.queue.n
+	m.BlockingGoroutines = p.callers
+	m.BlockingIdle = len(p.idle)
+}
+
 // histogramLen is how many buckets a Histogram has: the last but one ends at
-// eight seconds.
+// four seconds.
 const histogramLen = 24
 
 // A Histogram counts durations by their size. The first bucket is for those
@@ -144,13 +162,14 @@ func (h *Histogram) Count() (n uint64) {
 }
 
 // Quantile returns the upper end of the bucket in which the quantile q lies,
-// 0.5 being the median; 0 if nothing was counted.
+// 0.5 being the median and 1 the longest; for the last bucket, its lower end. It
+// returns 0 if nothing was counted.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	total := h.Count()
 	if total == 0 {
 		return 0
 	}
-	rank := uint64(q * float64(total))
+	rank := min(uint64(max(q, 0)*float64(total)), total-1)
 	for i, c := range h.Counts {
 		if rank < c {
 			return h.Bound(i)
