@@ -1,0 +1,360 @@
+package async
+
+import (
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// counts waits until the metrics of rt are as they should be: workers publish
+// theirs when they go to wait.
+func counts(t *testing.T, rt *Runtime, want func(m Metrics) bool) (m Metrics) {
+	t.Helper()
+	if !within(patience, func() bool { m = rt.Metrics(); return want(m) }) {
+		m.PollTime, m.WakeTime = Histogram{}, Histogram{}
+		t.Fatalf("the metrics have never become as they should be: %+v", m)
+	}
+	return m
+}
+
+// What is spawned, wherever, is counted once, and so is its end.
+func TestMetricsTasks(t *testing.T) {
+	const each = 50
+	rt := newTestRuntime(t, Config{Workers: 2})
+	require.Equal(t, 2, rt.Metrics().Workers)
+	var hs []*JoinHandle[None]
+	spawn := func(s Spawner) {
+		for range each {
+			hs = append(hs,
+				SpawnFuture(s, Ready(None{})),
+				Go(s, func(cx *Context) error { return Yield(cx) }),
+				SpawnBlocking(s, func() (None, error) { return None{}, nil }))
+		}
+	}
+	spawn(rt)
+	inTask(t, rt, func(cx *Context) error { spawn(cx); return nil })
+	for _, h := range hs {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	const all = 2*3*each + 1
+	m := counts(t, rt, func(m Metrics) bool { return m.Ended == all })
+	require.EqualValues(t, all, m.Spawned)
+	require.Zero(t, m.Alive)
+	require.GreaterOrEqual(t, m.Polls, uint64(2*each+2*2*each+1), "one for each future, two for each that yields")
+	require.GreaterOrEqual(t, m.Received+m.Stolen, uint64(2*each+1), "those that were spawned outside")
+	require.NotZero(t, m.Received)
+	require.NotZero(t, m.Waits)
+
+	p := new(probe)
+	last := SpawnFuture[int](rt, p)
+	m = counts(t, rt, func(m Metrics) bool { return m.Alive == 1 })
+	require.EqualValues(t, all+1, m.Spawned)
+	p.resolve(nil)
+	join(t, last)
+	counts(t, rt, func(m Metrics) bool { return m.Alive == 0 && m.Ended == all+1 })
+
+	require.NoError(t, rt.Shutdown(ended()))
+	join(t, SpawnFuture(rt, Ready(1)))
+	m = rt.Metrics()
+	require.EqualValues(t, all+1, m.Spawned, "what was refused was never started")
+	require.EqualValues(t, all+1, m.Ended)
+}
+
+func TestMetricsOfWhatWaits(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	const timers, straight = 20, 7
+	var hs []*JoinHandle[None]
+	for range timers - straight {
+		hs = append(hs, SpawnFuture(rt, NewSleep(time.Hour)))
+	}
+	for range straight {
+		hs = append(hs, Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) }))
+	}
+	m := counts(t, rt, func(m Metrics) bool { return m.Timers == timers })
+	require.Equal(t, straight, m.Coroutines)
+	require.Zero(t, m.CoroutinesFree)
+	require.EqualValues(t, timers, m.Alive)
+	for _, h := range hs {
+		h.Cancel()
+	}
+	m = counts(t, rt, func(m Metrics) bool { return m.Timers == 0 && m.Alive == 0 })
+	require.Equal(t, straight, m.Coroutines)
+	require.Equal(t, straight, m.CoroutinesFree)
+
+	require.Zero(t, m.Sources)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	reader := Go(rt, func(cx *Context) error {
+		c, err := Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Read(cx, make([]byte, 1))
+		return err
+	})
+	counts(t, rt, func(m Metrics) bool { return m.Sources == 1 })
+	reader.Cancel()
+	counts(t, rt, func(m Metrics) bool { return m.Sources == 0 })
+
+	var outside sync.WaitGroup
+	stop := make(chan None)
+	for range 3 {
+		outside.Go(func() { BlockOn(rt, func(*Context) (None, error) { <-stop; return None{}, nil }) })
+	}
+	counts(t, rt, func(m Metrics) bool { return m.BlockOns == 3 })
+	close(stop)
+	outside.Wait()
+	require.Zero(t, rt.Metrics().BlockOns)
+}
+
+func TestMetricsQueued(t *testing.T) {
+	const tasks = 10
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var hs []*JoinHandle[None]
+	for i := range tasks {
+		if i%2 == 0 {
+			hs = append(hs, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return NewYield().Poll(cx) })))
+		} else {
+			hs = append(hs, Go(rt, func(cx *Context) error {
+				for {
+					if err := Yield(cx); err != nil {
+						return err
+					}
+				}
+			}))
+		}
+	}
+	m := counts(t, rt, func(m Metrics) bool { return m.Queued == tasks })
+	// Nothing makes the worker wait; the counts go on all the same.
+	counts(t, rt, func(now Metrics) bool { return now.Polls > m.Polls+1000 })
+	for _, h := range hs {
+		h.Cancel()
+	}
+	counts(t, rt, func(m Metrics) bool { return m.Queued == 0 })
+}
+
+func TestMetricsBlocking(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 2}})
+	require.Zero(t, rt.Metrics().BlockingGoroutines)
+	release := occupy(t, rt, 2)
+	var queued []*JoinHandle[int]
+	for range 3 {
+		queued = append(queued, SpawnBlocking(rt, func() (int, error) { return 1, nil }))
+	}
+	m := rt.Metrics()
+	require.Equal(t, [4]int{2, 3, 2, 0}, [4]int{m.Blocking, m.BlockingQueued, m.BlockingGoroutines, m.BlockingIdle})
+	require.EqualValues(t, 5, m.Alive)
+	queued[0].Cancel()
+	m = rt.Metrics()
+	require.Equal(t, 2, m.BlockingQueued)
+	require.EqualValues(t, 4, m.Alive)
+	release()
+	for _, h := range queued[1:] {
+		join(t, h)
+	}
+	m = counts(t, rt, func(m Metrics) bool { return m.Blocking == 0 && m.BlockingIdle == m.BlockingGoroutines })
+	require.Zero(t, m.BlockingQueued)
+	require.NotZero(t, m.BlockingIdle)
+	require.EqualValues(t, 5, m.Ended)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Zero(t, rt.Metrics().BlockingGoroutines)
+}
+
+// Whatever a worker takes over from another is counted, from wherever it takes
+// it.
+func TestMetricsStolen(t *testing.T) {
+	const tasks = 20
+	rt := newTestRuntime(t, Config{Workers: 2})
+	eventually(t, rt.workers[1].asleep.Load)
+	release, free := newRelease(t)
+	spawned := make(chan []*JoinHandle[int])
+	where := func(cx *Context) (int, error) { return cx.here().index, nil }
+	event := new(oneshot)
+	waiter, err := join(t, Spawn(pinned(rt, 0), func(cx *Context) (*JoinHandle[int], error) {
+		return SpawnFuture(cx, PollFunc(func(cx *Context) (int, error) {
+			_, err := event.Poll(cx)
+			return cx.here().index, err
+		})), nil
+	}))
+	require.NoError(t, err)
+	eventually(t, func() bool { return waiting(waiter) })
+	before := counts(t, rt, func(m Metrics) bool { return m.Alive == 1 }).Stolen
+	Go(pinned(rt, 0), func(cx *Context) error {
+		var hs []*JoinHandle[int]
+		for range tasks {
+			hs = append(hs, SpawnFuture(cx, PollFunc(where)))
+		}
+		event.send(cx) // into the run-next slot
+		spawned <- hs
+		blocksHere(release)
+		return nil
+	})
+	hs := append(receive(t, spawned), waiter)
+	for range tasks {
+		hs = append(hs, Spawn(aimAt(rt, 0), where)) // into the inbox
+	}
+	for _, h := range hs {
+		index, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, 1, index)
+	}
+	counts(t, rt, func(m Metrics) bool { return m.Stolen-before == uint64(len(hs)) })
+	require.EqualValues(t, len(hs), rt.WorkerMetrics(1).Stolen-before, "the thief counts")
+	free()
+}
+
+// The figures of the workers add up to those of the runtime.
+func TestWorkerMetrics(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 3})
+	for i := range rt.workers {
+		for range i + 1 {
+			SpawnFuture(pinned(rt, i), NewSleep(time.Hour))
+			Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Hour) })
+		}
+	}
+	m := counts(t, rt, func(m Metrics) bool { return m.Timers == 12 })
+	var sum Metrics
+	for i := range rt.workers {
+		w := rt.WorkerMetrics(i)
+		require.Equal(t, 1, w.Workers)
+		require.Equal(t, 2*(i+1), w.Timers)
+		require.Equal(t, i+1, w.Coroutines)
+		require.Zero(t, w.Alive)
+		sum.Polls += w.Polls
+		sum.Received += w.Received
+	}
+	require.LessOrEqual(t, m.Polls, sum.Polls)
+	require.LessOrEqual(t, m.Received, sum.Received)
+	require.Equal(t, Metrics{}, rt.WorkerMetrics(-1))
+	require.Equal(t, Metrics{}, rt.WorkerMetrics(3))
+}
+
+// Metrics is for servers that ask often: no allocation.
+func TestMetricsAllocateNothing(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	release := occupy(t, rt, 2)
+	defer release()
+	h := Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
+	eventually(t, func() bool { return waiting(h) && rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
+	var m Metrics
+	var q time.Duration
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		m = rt.Metrics()
+		q = m.PollTime.Quantile(0.99)
+	}))
+	require.Zero(t, testing.AllocsPerRun(1000, func() { m = rt.WorkerMetrics(1) }))
+	require.NotZero(t, q+1+time.Duration(m.Workers))
+}
+
+// A poll of five milliseconds is found among the polls, and a wake that nobody
+// answers for so long among the wakes.
+func TestMetricsHistograms(t *testing.T) {
+	const long = 5 * time.Millisecond
+	rt := newTestRuntime(t, Config{Workers: 1})
+	from := func(h Histogram) (n uint64) {
+		for _, c := range h.Counts[bucket(int64(long)):] {
+			n += c
+		}
+		return n
+	}
+	busy := func() {
+		for begun := time.Now(); time.Since(begun) < long; {
+		}
+	}
+	// Both are samples, so it is tried again and again.
+	polls := from(rt.Metrics().PollTime)
+	eventually(t, func() bool {
+		join(t, SpawnFuture(rt, PollFunc(func(*Context) (None, error) { busy(); return None{}, nil })))
+		return within(long, func() bool { return from(rt.Metrics().PollTime) > polls })
+	})
+	wakes := from(rt.Metrics().WakeTime)
+	eventually(t, func() bool {
+		event := new(oneshot)
+		h := SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return event.Poll(cx) }))
+		eventually(t, func() bool { return waiting(h) })
+		join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { event.send(cx); busy(); return None{}, nil })))
+		join(t, h)
+		return within(long, func() bool { return from(rt.Metrics().WakeTime) > wakes })
+	})
+}
+
+// A task that was taken over while its wake was being timed does not keep its
+// former worker from timing others.
+func TestMetricsSampleAfterASteal(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for range 20 {
+		h, release := stick(t, pinned(rt, 0))
+		var hs []*JoinHandle[None]
+		for range 10 {
+			hs = append(hs, SpawnFuture(aimAt(rt, 0), NewYield()))
+		}
+		for _, h := range hs {
+			join(t, h)
+		}
+		release()
+		join(t, h)
+	}
+	for i := range rt.workers {
+		sampled := func() uint64 {
+			h := rt.WorkerMetrics(i).WakeTime
+			return h.Count()
+		}
+		before := sampled()
+		eventually(t, func() bool {
+			join(t, Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+			return sampled() > before
+		})
+	}
+}
+
+func TestHistogramBuckets(t *testing.T) {
+	var h Histogram
+	last := len(h.Counts) - 1
+	require.Equal(t, 1024*time.Nanosecond, h.Bound(0))
+	for i := range last {
+		if i > 0 {
+			require.Equal(t, 2*h.Bound(i-1), h.Bound(i))
+		}
+		require.EqualValues(t, i, bucket(int64(h.Bound(i))-1))
+		require.EqualValues(t, i+1, bucket(int64(h.Bound(i))), "an end belongs to the next")
+	}
+	require.Equal(t, h.Bound(last-1), h.Bound(last), "the last has no end")
+	require.EqualValues(t, 0, bucket(0))
+	require.EqualValues(t, 0, bucket(-1))
+	require.EqualValues(t, last, bucket(1<<62))
+}
+
+func TestHistogramQuantile(t *testing.T) {
+	var h Histogram
+	require.Zero(t, h.Quantile(0.5), "of nothing")
+	require.Zero(t, h.Count())
+	h.Counts[3] = 1
+	for _, q := range []float64{-1, 0, 0.5, 1, 2} {
+		require.Equal(t, h.Bound(3), h.Quantile(q))
+	}
+
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var h Histogram
+		var all []counter
+		for range 1 + random.IntN(100) {
+			b := bucket(random.Int64N(1 << random.IntN(40)))
+			h.Counts[b]++
+			all = append(all, b)
+		}
+		slices.Sort(all)
+		require.EqualValues(t, len(all), h.Count())
+		for _, q := range []float64{0, 0.01, 0.5, 0.9, 0.99, 0.999, 1} {
+			at := min(int(q*float64(len(all))), len(all)-1)
+			require.Equal(t, h.Bound(int(all[at])), h.Quantile(q), "%v of %v", q, all)
+		}
+	}
+}
