@@ -10,7 +10,8 @@ import (
 // Config says how a Runtime is made. The zero Config is a good one. New fails
 // for values that make no sense; nothing panics later because of them.
 type Config struct {
-	// Name tells runtimes apart in profiles and reports.
+	// Name tells runtimes apart in profiles: the label "async.worker" of their
+	// goroutines begins with it.
 	Name string
 
 	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
@@ -62,8 +63,9 @@ type Config struct {
 	Stall time.Duration
 
 	// Stalled is called once for each poll that is found to take longer than
-	// Stall, while it still does, on a goroutine outside the pool. nil means a
-	// report on standard error, at most one a second.
+	// Stall, while it still does, on a goroutine outside the pool. It must not
+	// block for long: no other stall is found meanwhile, and Shutdown waits for
+	// it. nil means a report on standard error, at most one a second.
 	Stalled func(Stall)
 
 	// Labels gives the code of tasks that have a name the profiler label
@@ -76,7 +78,8 @@ type Config struct {
 
 // Hooks are functions that a runtime calls. They are called on the thread
 // where it happens, must be quick, must not await and must not panic. nil ones
-// cost nothing.
+// cost nothing. Calls of SpawnBlocking are tasks, too, that are never polled; what
+// BlockOn runs is none.
 type Hooks struct {
 	WorkerStart func(worker int) // first thing on the worker's thread
 	WorkerStop  func(worker int) // last thing on it
