@@ -1,8 +1,13 @@
 package async
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -63,4 +68,195 @@ func TestShutdownLetsTasksFinish(t *testing.T) {
 	require.Empty(t, over, "Shutdown has not waited")
 	c.Close()
 	require.NoError(t, receive(t, over))
+}
+
+// beginShutdown begins one that waits for the tasks for as long as they take.
+func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
+	t.Helper()
+	c := make(chan error, 1)
+	go func() { c <- rt.Shutdown(t.Context()) }()
+	eventually(t, rt.draining.Load)
+	return c
+}
+
+// Draining is ready from the moment at which Shutdown begins, for all who wait
+// and all who come later, and those who have given up are forgotten.
+func TestDraining(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	cx, wakes := newPollCx(t, rt)
+	early, given := rt.Draining(), rt.Draining()
+	_, err := early.Poll(cx)
+	require.Equal(t, ErrPending, err)
+	other, otherWakes := newPollCx(t, rt)
+	_, err = given.Poll(other)
+	require.Equal(t, ErrPending, err)
+	giveUp(given)
+	woken := otherWakes.Load()
+	var servers []*JoinHandle[None]
+	for range 10 {
+		servers = append(servers,
+			Go(rt, func(cx *Context) error { _, err := Await(cx, rt.Draining()); return err }),
+			SpawnFuture(rt, rt.Draining()))
+	}
+	for _, h := range servers {
+		eventually(t, func() bool { return waiting(h) })
+	}
+	giveUp(rt.Draining()) // that was never polled
+	require.Zero(t, wakes.Load())
+
+	require.NoError(t, receive(t, beginShutdown(t, rt)))
+	for _, h := range servers {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	require.NotZero(t, wakes.Load())
+	require.Equal(t, woken, otherWakes.Load(), "who has given up is woken")
+	for _, f := range []Future[None]{early, rt.Draining()} {
+		_, err = f.Poll(cx)
+		require.NoError(t, err)
+	}
+}
+
+// First stage: from outside nothing is started anymore, from inside everything.
+func TestShutdownDrains(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	release, free := newRelease(t)
+	began := make(chan None)
+	tasks := Go(rt, func(cx *Context) error {
+		close(began)
+		if _, err := Await(cx, rt.Draining()); err != nil {
+			return err
+		}
+		_, err := SpawnBlocking(cx, func() (None, error) { <-release; return None{}, nil }).Await(cx)
+		// A chain of tasks, each begun by the one before as its last act.
+		var last atomic.Bool
+		var link func(left int) func(cx *Context) error
+		link = func(left int) func(cx *Context) error {
+			return func(cx *Context) error {
+				if left == 0 {
+					last.Store(true)
+					return nil
+				}
+				Go(cx, link(left-1))
+				SpawnFuture(cx, Ready(1))
+				return Yield(cx)
+			}
+		}
+		_, err2 := Go(cx, link(100)).Await(cx)
+		for !last.Load() {
+			if err := Yield(cx); err != nil {
+				return err
+			}
+		}
+		return errors.Join(err, err2, cx.Err())
+	})
+	receive(t, began)
+	over := beginShutdown(t, rt)
+
+	_, err := join(t, Go(rt, func(*Context) error { return nil }))
+	require.Equal(t, ErrShutdown, err)
+	_, err = join(t, SpawnFuture(rt.Named("named"), Ready(1)))
+	require.Equal(t, ErrShutdown, err)
+	_, err = join(t, SpawnBlocking(rt, func() (int, error) { return 1, nil }))
+	require.Equal(t, ErrShutdown, err)
+	_, err = BlockOn(rt, func(*Context) (int, error) { return 1, nil })
+	require.Equal(t, ErrShutdown, err)
+	require.Empty(t, over)
+	free()
+	require.NoError(t, receive(t, over))
+	_, err = join(t, tasks)
+	require.NoError(t, err)
+}
+
+// A goroutine in BlockOn is under way, too: the second stage waits for it.
+func TestShutdownWaitsForBlockOn(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	p := new(probe)
+	result := make(chan error, 1)
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) {
+			_, err := Await(cx, p)
+			_, err2 := Go(cx, func(*Context) error { return nil }).Await(cx)
+			return None{}, errors.Join(err, expect(err2 == ErrShutdown, "the goroutine is outside, and has spawned: %v", err2))
+		})
+		result <- err
+	}()
+	eventually(t, func() bool { return rt.Metrics().BlockOns == 1 && p.polls.Load() > 0 })
+	over := beginShutdown(t, rt)
+	require.Empty(t, over)
+	p.resolve(nil)
+	require.NoError(t, receive(t, result))
+	require.NoError(t, receive(t, over))
+}
+
+// Third stage: when the context of Shutdown ends, what still lives is cancelled,
+// also what is only queued, and nothing can be started even by tasks. That it
+// was late is no error if all have ended.
+func TestShutdownCancelsTheLate(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
+	release, free := newRelease(t)
+	call := SpawnBlocking(rt, func() (None, error) { <-release; return None{}, nil })
+	eventually(t, func() bool { return rt.Metrics().Blocking == 1 })
+	queued := SpawnBlocking(rt, func() (None, error) { return None{}, errors.New("it ran") })
+	cleaned := make(chan error, 1)
+	task := Go(rt, func(cx *Context) error {
+		err := Sleep(cx, time.Hour)
+		_, err2 := Go(cx, func(*Context) error { return nil }).result()
+		_, err3 := SpawnBlocking(cx, func() (None, error) { return None{}, nil }).result()
+		cleaned <- errors.Join(
+			expect(errors.Is(err2, ErrShutdown), "Go: %v", err2),
+			expect(err3 != nil, "SpawnBlocking: %v", err3))
+		return err
+	})
+	outside := make(chan error, 1)
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) { return None{}, Sleep(cx, time.Hour) })
+		outside <- err
+	}()
+	eventually(t, func() bool { return waiting(task) && rt.Metrics().BlockOns == 1 })
+	over := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { over <- rt.Shutdown(ctx) }()
+	eventually(t, rt.draining.Load)
+	require.True(t, waiting(task), "it was cancelled in the second stage")
+	cancel()
+	require.NoError(t, receive(t, cleaned))
+	_, err := join(t, task)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = join(t, queued)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, receive(t, outside), context.Canceled)
+	require.Empty(t, over, "a call runs still")
+	free()
+	require.NoError(t, receive(t, over))
+	_, err = join(t, call)
+	require.NoError(t, err)
+}
+
+// What has not ended at last is named, with what it does, in an error that is
+// that of the context; a long list is cut.
+func TestShutdownError(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
+	stuck, release := stick(t, rt.Named("stubborn"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err := rt.Shutdown(ctx)
+	var se *ShutdownError
+	require.ErrorAs(t, err, &se)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, []TaskInfo{{Task: Task{stuck.ID(), "stubborn"}, Kind: "straight", State: "runnable"}}, se.Tasks)
+	require.EqualError(t, err, fmt.Sprintf(
+		"async: shutdown: context deadline exceeded; tasks that have not ended: 1; %d (stubborn) runnable", stuck.ID()))
+	release()
+	join(t, stuck)
+	receive(t, rt.workers[0].quit)
+
+	var many ShutdownError
+	for i := range uint64(13) {
+		many.Tasks = append(many.Tasks, TaskInfo{Task: Task{ID: i + 1}, State: "runnable"})
+	}
+	require.Contains(t, many.Error(), "not ended: 13; 1 runnable; ")
+	require.Contains(t, many.Error(), "; 10 runnable, and 3 more")
+	require.NotContains(t, many.Error(), "11 runnable")
 }
