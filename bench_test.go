@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -431,4 +432,52 @@ func BenchmarkBlocking(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkCancelHandles cancels many tasks that wait, one after the other, and
+// waits until all have ended. The time for one must not grow with their number;
+// what it does with 100,000 stacks is the collector's, which scans them: with
+// GOGC=off it is gone.
+func BenchmarkCancelHandles(b *testing.B) {
+	future := func(cx *Context) *JoinHandle[None] { return SpawnFuture(cx, NewSleep(time.Hour)) }
+	straight := func(cx *Context) *JoinHandle[None] {
+		return Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
+	}
+	for _, tasks := range []int{1000, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("futures/tasks=%d", tasks), func(b *testing.B) { cancelHandles(b, tasks, future) })
+		b.Run(fmt.Sprintf("straight/tasks=%d", tasks), func(b *testing.B) { cancelHandles(b, tasks, straight) })
+	}
+}
+
+func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[None]) {
+	rt, err := New(Config{Workers: 2, Stall: -1}) // so many stacks make collections look like stalls
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rt.Shutdown(context.Background())
+	hs := make([]*JoinHandle[None], tasks)
+	for b.Loop() {
+		b.StopTimer()
+		Go(rt, func(cx *Context) error {
+			for i := range hs {
+				if hs[i] = spawn(cx); i%1000 == 0 {
+					Yield(cx)
+				}
+			}
+			return nil
+		}).Wait(b.Context())
+		for rt.Metrics().Timers < tasks { // until all wait
+			runtime.Gosched()
+		}
+		b.StartTimer()
+		for _, h := range hs {
+			h.Cancel()
+		}
+		for _, h := range hs {
+			if _, err := h.Wait(b.Context()); !errors.Is(err, context.Canceled) {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(tasks), "ns/task")
 }
