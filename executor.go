@@ -106,7 +106,7 @@ type worker struct {
 	next      atomic.Pointer[task] // to run before the queue
 	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
-	turn      atomic.Uint32        // counts turns: one that stands still is stuck in a poll
+	turn      atomic.Uint32        // counts turns and wakes: if it stands still, the worker is stuck in a poll
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
 
@@ -479,8 +479,15 @@ func (w *worker) send(t *task) {
 //
 // Against a lost wake-up: the sender first writes what it has to say, then
 // reads asleep; the worker first sets asleep, then looks at what was written.
+//
+// It also moves the turn, before: until w really runs it must look like one that
+// has begun a turn just now, and not like one that is stuck since it fell asleep.
 func (w *worker) rouse() {
-	if w.asleep.Load() && w.asleep.CompareAndSwap(true, false) {
+	if !w.asleep.Load() {
+		return
+	}
+	w.turn.Add(1)
+	if w.asleep.CompareAndSwap(true, false) {
 		w.reactor.wake()
 	}
 }
@@ -552,12 +559,13 @@ func (w *worker) steal() bool {
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
 		seen := &w.seen[victim.index]
+		asleep := victim.asleep.Load() // before turn: see rouse
 		turn := victim.turn.Load()
 		moved := turn != seen.turn
 		if moved {
 			seen.turn, seen.since = turn, w.looked
 		}
-		stuck := !moved && !victim.asleep.Load() && w.looked-seen.since >= int64(watch)
+		stuck := !moved && !asleep && w.looked-seen.since >= int64(watch)
 		worked := victim.atWork.Load()
 		w.company = w.company || worked != seen.worked
 		seen.worked = worked
@@ -624,6 +632,7 @@ func (w *worker) rest() {
 		}
 	}
 	events := w.reactor.wait(timeout, keep)
+	w.turn.Add(1) // see rouse
 	w.asleep.Store(false)
 	w.rt.watch.awake()
 	w.looked = nanos()

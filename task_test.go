@@ -1286,6 +1286,31 @@ func TestTasksMoveFromAStuckWorker(t *testing.T) {
 	})
 }
 
+// A worker that has just been woken, and has not run yet, is not stuck, however
+// long it has slept: what was sent to it, such as a connection that was placed
+// there, is left to it.
+func TestWokenWorkerIsNotStuck(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	sleeper, other := rt.workers[0], rt.workers[1]
+	for range 50 {
+		eventually(t, sleeper.asleep.Load)
+		p := &plain[None]{f: Ready(None{})}
+		p.body, p.cx.t = p, &p.task
+		p.w = sleeper
+		rt.foreign.Add(1)
+		on(other, func(w *worker) {
+			w.seen[0] = sighting{turn: sleeper.turn.Load(), worked: sleeper.atWork.Load()} // since the beginning
+			asleep := sleeper.asleep.Load()
+			sleeper.send(&p.task)
+			if asleep && w.steal() {
+				t.Error("it was taken over")
+			}
+		})
+		_, err := join(t, &p.JoinHandle)
+		require.NoError(t, err)
+	}
+}
+
 func TestStartedTaskStaysOnItsWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	var hs []*JoinHandle[None]
