@@ -4,10 +4,13 @@ SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
 FUZZ    = FuzzRunQueue FuzzLocalQueue FuzzTimerQueue FuzzWakerSlot
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
 
-.PHONY: demo test bench check fmt vet arch race full fuzz stress libraries interop
+.PHONY: demo observe test bench check fmt vet arch race full fuzz stress libraries interop
 
 demo: ## an echo server under load, three ways, in under a minute
 	go run ./examples/echo
+
+observe: ## a page that shows what a runtime does
+	go run ./examples/observe
 
 test: fmt vet race full libraries fuzz ## everything that must be green
 
