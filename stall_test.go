@@ -443,3 +443,27 @@ func TestStallNotWhileWaiting(t *testing.T) {
 	join(t, server)
 	require.Zero(t, log.rest("waits")+log.rest("server"))
 }
+
+// A look that comes late blames nobody for the time since the last one, and does
+// not forget who was blamed before.
+func TestStallLateLook(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	s := newStallWatch(rt) // driven by hand
+	s.every = defaultStall
+	now := time.Now()
+	look := func(late bool) (reports int) {
+		now = now.Add(s.every)
+		s.look(now, late)
+		return log.rest("stuck")
+	}
+	for range 2 {
+		h, release := stick(t, rt.Named("stuck"))
+		require.Zero(t, look(false), "seen for the first time")
+		require.Zero(t, look(true))
+		require.Equal(t, 1, look(false))
+		require.Zero(t, look(false)+look(true)+look(false), "reported again")
+		release()
+		join(t, h)
+	}
+}

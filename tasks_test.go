@@ -394,3 +394,16 @@ func TestTasksMany(t *testing.T) {
 	}
 	eventually(t, func() bool { w, ids := count(); return w == n && len(ids) == n })
 }
+
+// A survey that stands in a list, as those do that Shutdown has cancelled, is
+// nobody's task.
+func TestTasksLeavesSurveysOut(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	p := &plain[[]TaskInfo]{f: new(survey)}
+	p.details.Store(surveyDetails)
+	user := SpawnFuture(rt, NewSleep(time.Hour))
+	eventually(t, func() bool { return waiting(user) })
+	infos := appendInfos(nil, []*task{&p.task, &user.task}, nil)
+	require.Len(t, infos, 1)
+	require.Equal(t, user.ID(), infos[0].ID)
+}
