@@ -88,6 +88,7 @@ type worker struct {
 	batch     int   // how many tasks the next round may run
 	worked    int64 // when there was last something to do
 	quiet     int   // waits in the kernel since then
+	talk      talk
 	ids       uint64
 	taken     uint64    // turns
 	sampled   bool      // this turn is; see sample
@@ -212,10 +213,12 @@ func (w *worker) turns() {
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
 		if !busy && !w.steal() {
-			if now-w.worked < int64(w.rt.cfg.Spin) {
+			switch {
+			case now-w.worked < int64(w.rt.cfg.Spin):
 				w.spin(now)
-			} else {
-				w.rest()
+			case w.linger(now):
+			default:
+				w.rest(now)
 			}
 			continue
 		}
@@ -610,7 +613,7 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 //
 // Against a lost wake-up, it first says that it sleeps and then looks whether
 // there is something; who has something for it does the reverse.
-func (w *worker) rest() {
+func (w *worker) rest(now int64) {
 	w.asleep.Store(true)
 	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.told.Load() != w.rt.censuses.Load() {
 		w.asleep.Store(false)
@@ -636,6 +639,7 @@ func (w *worker) rest() {
 	w.asleep.Store(false)
 	w.rt.watch.awake()
 	w.looked = nanos()
+	w.talk.slept(w.inbox.Load() != nil && w.looked-now < quickly)
 	w.awoken(timeout, len(events) > 0)
 	w.reactor.dispatch(w, events)
 	if w.quiet++; len(events) > 0 {
