@@ -2,6 +2,7 @@ package async
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -182,16 +183,20 @@ type callPool struct {
 	idle     []*caller // the one that became idle last is the last
 	callers  int       // goroutines, the idle ones included
 	coming   bool      // one was woken or started, and has not taken a call yet
-	sweeping bool      // a timer will end those that are idle for too long
-	closed   bool      // no goroutine waits for more
+	lingers  bool      // one looks at posted before it becomes idle
+	talk     talk      // with those who wait for one call before they make the next
+	posted   atomic.Bool
+	sweeping bool // a timer will end those that are idle for too long
+	closed   bool // no goroutine waits for more
 
 	spawned, ended int64 // see census
 }
 
 // caller is a goroutine of the pool.
 type caller struct {
-	wake  chan struct{} // capacity 1, closed to end it
-	since time.Time     // when it became idle
+	wake    chan struct{} // capacity 1, closed to end it
+	since   time.Time     // when it became idle
+	lingers bool          // it is the one that does
 }
 
 func newCallPool(rt *Runtime) *callPool { return &callPool{rt: rt, cfg: rt.cfg.Blocking} }
@@ -239,6 +244,8 @@ func (p *callPool) push(c *callPlace) {
 func (p *callPool) wakeOne() {
 	switch n := len(p.idle); {
 	case p.coming || p.queue.n == 0:
+	case p.lingers:
+		p.posted.Store(true)
 	case n > 0:
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
@@ -261,23 +268,46 @@ func (p *callPool) serve() {
 			p.leave(now)
 		}
 	}()
-	p.arrive()
+	p.arrive(c)
 	for {
 		if now = p.next(now, c); now != nil {
 			now.t.body.poll(nil)
+		} else if c.lingers {
+			p.linger()
 		} else if _, ok := <-c.wake; ok {
-			p.arrive()
+			p.arrive(c)
 		} else {
 			return
 		}
 	}
 }
 
-// arrive notes that the goroutine that was woken is there.
-func (p *callPool) arrive() {
+// arrive notes that c, which was woken, is there.
+func (p *callPool) arrive(c *caller) {
 	p.room.mu.Lock()
 	p.coming = false
+	p.talk.slept(time.Since(c.since) < time.Duration(quickly))
 	p.room.mu.Unlock()
+}
+
+// linger waits a moment for the next call, without going to sleep.
+func (p *callPool) linger() { lookOut(nanos(), p.posted.Load) }
+
+// mayLinger reports whether a goroutine may wait for the next call in this way:
+// not if it would take the processor of somebody else.
+func (p *callPool) mayLinger() bool {
+	return p.talk.goesOn() && !p.lingers && !p.closed && p.rt.ownProcs
+}
+
+// lingered ends the lingering of c, which found a call or did not.
+func (p *callPool) lingered(c *caller, call bool) {
+	c.lingers, p.lingers = false, false
+	p.posted.Store(false)
+	if call {
+		p.talk.answered()
+	} else {
+		p.talk.inVain()
+	}
 }
 
 // next accounts for the call that c has run and returns its next one. If there
@@ -286,11 +316,19 @@ func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
 	var chosen chosenTasks
 	p.room.mu.Lock()
 	p.account(ran)
-	if next = p.queue.first; next != nil {
+	next = p.queue.first
+	mayLinger := p.mayLinger() && !c.lingers
+	if c.lingers {
+		p.lingered(c, next != nil)
+	}
+	switch {
+	case next != nil:
 		p.queue.remove(next)
 		p.running.push(next)
 		p.wakeOne()
-	} else {
+	case mayLinger:
+		c.lingers, p.lingers = true, true
+	default:
 		p.rest(c)
 	}
 	p.room.letIn(p.hasRoom, &chosen)

@@ -231,3 +231,106 @@ func TestBlockingShutdownWaits(t *testing.T) {
 	release()
 	require.NoError(t, receive(t, over))
 }
+
+// A goroutine whose calls come one soon after the other waits for the next without
+// going to sleep: whoever has it wakes nobody. The pool is driven by hand.
+func TestBlockingLingers(t *testing.T) {
+	pool := func(cfg Config) (*callPool, *caller) {
+		p := newTestRuntime(t, cfg).calls
+		p.callers = 1
+		p.talk = talk{words: talkAfter, after: talkAfter}
+		return p, &caller{wake: make(chan struct{}, 1)}
+	}
+	submit := func(p *callPool) *callPlace {
+		c := newCall(p.rt, func() (int, error) { return 1, nil })
+		require.NoError(t, p.submit(&c.place, true))
+		return &c.place
+	}
+	run := func(p *callPool, place *callPlace, c *caller) *callPlace {
+		place.t.body.poll(nil)
+		return p.next(place, c)
+	}
+	p, c := pool(Config{Workers: 1})
+	require.Nil(t, p.next(nil, c))
+	require.True(t, c.lingers)
+	require.Empty(t, p.idle)
+	other := &caller{wake: make(chan struct{}, 1)}
+	p.callers++
+	require.Nil(t, p.next(nil, other))
+	require.False(t, other.lingers, "one does so already")
+	require.Equal(t, []*caller{other}, p.idle)
+
+	place := submit(p)
+	require.True(t, p.posted.Load())
+	require.Empty(t, other.wake, "somebody comes already")
+	second := submit(p)
+	require.Empty(t, other.wake)
+	require.Same(t, place, p.next(nil, c))
+	require.False(t, c.lingers || p.posted.Load())
+	require.Len(t, other.wake, 1, "who comes wakes the next")
+	<-other.wake
+	p.arrive(other)
+	require.Same(t, second, p.next(nil, other))
+	require.Nil(t, run(p, second, other))
+	require.True(t, other.lingers)
+	require.Nil(t, run(p, place, c))
+	require.False(t, c.lingers)
+
+	// In vain: it becomes idle, and it takes more calls until it is tried again.
+	p.linger()
+	require.Nil(t, p.next(nil, other))
+	require.False(t, other.lingers || p.lingers)
+	require.Len(t, p.idle, 2)
+	require.False(t, p.talk.goesOn())
+	place = submit(p)
+	require.Len(t, other.wake, 1)
+	<-other.wake
+	p.arrive(other)
+	require.Same(t, place, p.next(nil, other))
+	require.Nil(t, run(p, place, other))
+	p.dismiss(2)
+
+	// The end of the pool.
+	p, c = pool(Config{Workers: 1})
+	require.Nil(t, p.next(nil, c))
+	p.close()
+	require.Nil(t, p.next(nil, c))
+	_, open := <-c.wake
+	require.False(t, open)
+	require.Zero(t, p.callers)
+
+	// Where it would take the processor of others.
+	p, c = pool(Config{Workers: 1, SharedProcs: true})
+	require.Nil(t, p.next(nil, c))
+	require.False(t, c.lingers)
+	p.dismiss(1)
+}
+
+// Calls of several tasks, with pauses: each runs once, whoever lingers.
+func TestBlockingTalks(t *testing.T) {
+	const tasks, calls = 4, 300
+	rt := newTestRuntime(t, Config{Workers: 2})
+	var ran atomic.Int64
+	var hs []*JoinHandle[None]
+	for range tasks {
+		hs = append(hs, Go(rt, func(cx *Context) error {
+			for i := range calls {
+				if i%50 == 0 {
+					if err := Sleep(cx, time.Millisecond); err != nil {
+						return err
+					}
+				}
+				got, err := SpawnBlocking(cx, func() (int, error) { ran.Add(1); return i, nil }).Await(cx)
+				if err != nil || got != i {
+					return expect(false, "%d: %d, %v", i, got, err)
+				}
+			}
+			return nil
+		}))
+	}
+	for _, h := range hs {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, tasks*calls, ran.Load())
+}

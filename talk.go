@@ -54,14 +54,25 @@ func (w *worker) linger(now int64) bool {
 	if !w.talk.goesOn() || w.unparked {
 		return false
 	}
-	for until := now + lingerFor; w.inbox.Load() == nil; {
-		for i := 0; i < 100 && w.inbox.Load() == nil; i++ {
-		}
-		if nanos() >= until {
-			w.talk.inVain()
-			return false
-		}
+	if !lookOut(now, func() bool { return w.inbox.Load() != nil }) {
+		w.talk.inVain()
+		return false
 	}
 	w.talk.answered()
 	return true
+}
+
+// lookOut asks again and again, for as long as lingerFor, whether something has
+// come.
+func lookOut(now int64, come func() bool) bool {
+	for until := now + lingerFor; ; {
+		for range 100 {
+			if come() {
+				return true
+			}
+		}
+		if nanos() >= until {
+			return false
+		}
+	}
 }
