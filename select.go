@@ -183,11 +183,12 @@ func (r *RecvCase[T]) try(cx *Context) bool {
 	if r.f.c == nil {
 		return false
 	}
-	v, ok := r.f.c.pullOnce(cx.here())
-	if ok {
-		r.v, r.err = v, nil
+	v, err := r.f.c.pullOnce(cx.here())
+	if err == ErrEmpty {
+		return false
 	}
-	return ok
+	r.v, r.err = v, err
+	return true
 }
 
 func (r *RecvCase[T]) poll(cx *Context) bool {

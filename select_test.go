@@ -167,6 +167,44 @@ func TestSelectRandom(t *testing.T) {
 	})
 }
 
+// A channel that is closed and empty is seen in the first look, like one that has a
+// message: a Select whose other case can always happen would else never see it.
+func TestSelectClosed(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		quit, jobs := NewChan[int](0), NewChan[int](1)
+		quit.Close()
+		fill(t, jobs, 1)
+		q, j := OnRecv(quit), OnRecv(jobs)
+		require.Zero(t, TrySelect(cx, q))
+		_, err := q.Value()
+		require.Equal(t, ErrClosed, err)
+		i, err := SelectInOrder(cx, q, j)
+		require.NoError(t, err)
+		require.Zero(t, i)
+		seen := [2]int{}
+		for range 200 {
+			i, err := Select(cx, q, j)
+			require.NoError(t, err)
+			if seen[i]++; i == 1 {
+				fill(t, jobs, 1)
+			}
+		}
+		require.NotZero(t, seen[0])
+		require.NotZero(t, seen[1])
+
+		// Not while a message may still come.
+		full := NewChan[int](1)
+		p, err := full.TryReserve()
+		require.NoError(t, err)
+		full.Close()
+		require.Equal(t, -1, TrySelect(cx, OnRecv(full)))
+		_, err = full.TryRecv()
+		require.Equal(t, ErrEmpty, err)
+		p.Release()
+		require.Zero(t, TrySelect(cx, OnRecv(full)))
+	})
+}
+
 // counted is a future that counts how often it was given up.
 type counted struct {
 	Future[int]
