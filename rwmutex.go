@@ -320,7 +320,7 @@ func (rw *RWMutex) Upgrade(cx *Context) error {
 	if cx.callers() && cx.calm() && rw.TryUpgrade() {
 		return nil
 	}
-	_, err := Await(cx, rw.UpgradeFuture())
+	_, err := Await(cx, &drainFuture{rw: rw})
 	return err
 }
 
@@ -339,13 +339,17 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, rw.UpgradeFuture())
+	_, err := waitBlocking(ctx, &drainFuture{rw: rw})
 	return err
 }
 
 // UpgradeFuture returns Upgrade as a future. When it is ready the caller is the
-// writer. Given up before that, by its method Cancel, it lets readers in again.
-func (rw *RWMutex) UpgradeFuture() Future[None] { return &drainFuture{rw: rw} }
+// writer. Given up before that, by its method Cancel, it lets readers in again. It
+// panics if there is no upgradable reader, here and when it is polled first.
+func (rw *RWMutex) UpgradeFuture() Future[None] {
+	rw.mustBeUpgradable("UpgradeFuture")
+	return &drainFuture{rw: rw}
+}
 
 func (rw *RWMutex) mustBeUpgradable(op string) {
 	if !rw.turn.state.locked() || !rw.state.readersOnly() {
@@ -438,6 +442,9 @@ func (f *drainFuture) Poll(cx *Context) (None, error) {
 	rw := f.rw
 	if !f.shut {
 		cx.here()
+		if !f.turn {
+			rw.mustBeUpgradable("UpgradeFuture") // or there would be two writers
+		}
 		if rw.state.shut() {
 			return None{}, nil
 		}

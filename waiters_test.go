@@ -546,6 +546,7 @@ func TestMisuseOfWaiters(t *testing.T) {
 		{rw.UUnlock, "UUnlock of an RWMutex that is not locked for upgradable reading"},
 		{rw.UDowngrade, "UDowngrade of an RWMutex that is not"},
 		{func() { rw.TryUpgrade() }, "TryUpgrade of an RWMutex that is not"},
+		{func() { rw.UpgradeFuture() }, "UpgradeFuture of an RWMutex that is not"},
 		{func() { rw.UpgradeBlocking(t.Context()) }, "UpgradeBlocking of an RWMutex that is not"},
 		{func() { s.Release(1) }, "async: Semaphore.Release of 1 permits of 3, of which 0 are held"},
 		{func() { s.Release(-1) }, "negative number of permits"},
@@ -561,8 +562,14 @@ func TestMisuseOfWaiters(t *testing.T) {
 	} {
 		requireMisuse(t, misuse(x.fn), x.text)
 	}
+	rw.TryULock()
+	stale := rw.UpgradeFuture()
+	rw.UUnlock()
+	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture of an RWMutex that is not")
 	rw.TryLock()
 	requireMisuse(t, misuse(rw.UUnlock), "UUnlock")
+	requireMisuse(t, misuse(func() { rw.UpgradeFuture() }), "UpgradeFuture")
+	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture")
 	requireMisuse(t, misuse(rw.RUnlock), "RUnlock")
 	rw.Unlock()
 	rw.TryRLock()
