@@ -597,8 +597,9 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 
 // PollRecv receives a message. It fails with ErrClosed like Recv, and with
 // ErrPending if there is nothing to receive: cx's task is woken when there may be.
-// It keeps no place in the queue, so there is nothing to give up, but all who poll
-// are woken for each message; where many do, RecvFuture is better.
+// It keeps no place in the queue, so nothing goes astray if that does not poll again,
+// but the channel knows the task until the next message, and all who poll are woken
+// for each; where many do, RecvFuture is better.
 func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
@@ -629,6 +630,16 @@ func (c *Chan[T]) PollNext(cx *Context) (T, error) {
 		err = io.EOF
 	}
 	return v, err
+}
+
+// forget implements forgetter.
+func (c *Chan[T]) forget(t *task, from *worker) {
+	c.lock()
+	left := c.recvs.polled.remove(t)
+	c.unlock()
+	if left {
+		t.wake(from)
+	}
 }
 
 // PollSend sends v if there is room and returns nil. With any other error it has

@@ -289,6 +289,7 @@ func OnJoin[T any](h *JoinHandle[T]) *JoinCase[T] { return &JoinCase[T]{h: h} }
 // A JoinCase is made by OnJoin.
 type JoinCase[T any] struct {
 	h   *JoinHandle[T]
+	t   *task // waits for the end
 	v   T
 	err error
 }
@@ -301,13 +302,21 @@ func (j *JoinCase[T]) try(cx *Context) bool { return j.poll(cx) }
 func (j *JoinCase[T]) poll(cx *Context) bool {
 	v, err := j.h.Poll(cx)
 	if err == ErrPending {
+		j.t = cx.t
 		return false
 	}
-	j.v, j.err = v, err
+	j.t, j.v, j.err = nil, v, err
 	return true
 }
 
-func (j *JoinCase[T]) giveUp() {}
+// giveUp leaves the handle, which would else keep every task that has ever waited,
+// for as long as its own runs.
+func (j *JoinCase[T]) giveUp() {
+	if t := j.t; t != nil {
+		j.t = nil
+		j.h.waiters.leave(t, callersWorker())
+	}
+}
 
 // OnNext is the case that s has its next element, or an error such as io.EOF. If it
 // does not happen s goes on, and the case may be used again.
@@ -316,6 +325,7 @@ func OnNext[T any](s Stream[T]) *NextCase[T] { return &NextCase[T]{s: s} }
 // A NextCase is made by OnNext.
 type NextCase[T any] struct {
 	s   Stream[T]
+	t   *task // waits for the next element
 	v   T
 	err error
 }
@@ -328,13 +338,27 @@ func (n *NextCase[T]) try(cx *Context) bool { return n.poll(cx) }
 func (n *NextCase[T]) poll(cx *Context) bool {
 	v, err := n.s.PollNext(cx)
 	if err == ErrPending {
+		n.t = cx.t
 		return false
 	}
-	n.v, n.err = v, err
+	n.t, n.v, n.err = nil, v, err
 	return true
 }
 
-func (n *NextCase[T]) giveUp() {}
+// giveUp leaves the stream, if that is one of this package's, as JoinCase does.
+func (n *NextCase[T]) giveUp() {
+	t := n.t
+	if n.t = nil; t == nil {
+		return
+	}
+	if s, ok := n.s.(forgetter); ok {
+		s.forget(t, callersWorker())
+	}
+}
+
+// forgetter is a Stream that can take back what PollNext has left in it: t does not
+// wait there any longer. from is the worker on whose thread the caller runs, or nil.
+type forgetter interface{ forget(t *task, from *worker) }
 
 // After is the case that d has passed since this call, or since the last Reset.
 func After(d time.Duration) *TimerCase { return &TimerCase{s: sleep{until: after(d)}} }

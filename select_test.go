@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,6 +258,63 @@ func TestSelectFutures(t *testing.T) {
 		_, err = n.Value()
 		require.Equal(t, io.EOF, err)
 	})
+}
+
+// Cases that have lost leave nothing behind, however many tasks come and go while
+// what they wait for goes on.
+func TestSelectForgets(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	forever := func(cx *Context) error { return second(Await(cx, Never[None]())) }
+	h, set := Go(rt, forever), new(JoinSet[None])
+	set.Add(h)
+	c, b, w := NewChan[int](0), NewBroadcast[int](1), NewWatch(1)
+	signals := Signals(syscall.SIGWINCH)
+	defer signals.Close()
+	ln, err := join(t, Spawn(rt, func(cx *Context) (Listener, error) { return Listen(cx, "tcp", "127.0.0.1:0") }))
+	require.NoError(t, err)
+	defer ln.Close()
+	in := ln.Incoming()
+
+	for name, x := range map[string]struct {
+		make func() Case
+		left func() int
+	}{
+		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // the set
+		"OnNext, Chan":         {func() Case { return OnNext[int](c) }, c.recvs.polled.count},
+		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.list.count},
+		"OnNext, Watcher":      {func() Case { return OnNext[int](w.Watch()) }, w.list.count},
+		"OnNext, JoinSet":      {func() Case { return OnNext[*JoinHandle[None]](set) }, set.slot.count},
+		"OnNext, Signals":      {func() Case { return OnNext[os.Signal](signals) }, signals.arrived.count},
+		"OnNext, Incoming":     {func() Case { return OnNext[Conn](in) }, ln.(*TCPListener).src.rd.waiters.count},
+	} {
+		for _, d := range []time.Duration{0, time.Microsecond} {
+			var hs []*JoinHandle[int]
+			for range 2 * fanoutFew {
+				hs = append(hs, Spawn(rt, func(cx *Context) (int, error) { return SelectInOrder(cx, x.make(), After(d)) }))
+			}
+			for _, h := range hs {
+				i, err := join(t, h)
+				require.NoError(t, err)
+				require.Equal(t, 1, i)
+			}
+			require.Zero(t, x.left(), "%s, %v", name, d)
+		}
+	}
+	require.Equal(t, ErrFull, c.TrySend(1), "nobody waits at the rendezvous")
+	h.Cancel()
+	join(t, h)
+}
+
+// count returns how many tasks wait.
+func (s *wakerSlot) count() int {
+	switch t := s.p.Load(); {
+	case t == nil, t == fired:
+		return 0
+	case t.kind == kindFanout:
+		f := t.body.(*fanout)
+		return len(f.all) - f.holes
+	}
+	return 1
 }
 
 // A future that panics ends the Select; the other cases are given up.
