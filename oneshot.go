@@ -88,7 +88,9 @@ func (o *Oneshot[T]) TryRecv() (v T, err error) {
 	return v, ErrEmpty
 }
 
-// Poll is Recv for code that polls.
+// Poll is Recv for code that polls. o knows cx's task from then on until there is
+// an end, or an Await or Select of o has given it up; RecvFuture can be told to
+// forget it.
 func (o *Oneshot[T]) Poll(cx *Context) (T, error) {
 	v, err := o.TryRecv()
 	if err != ErrEmpty {
@@ -123,8 +125,33 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return waitBlocking(ctx, Future[T](o))
+	return waitBlocking(ctx, o.RecvFuture())
 }
+
+// RecvFuture returns Recv as a future. Given up, by its method Cancel, it leaves the
+// value to others, and nothing behind.
+func (o *Oneshot[T]) RecvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
+
+// oneshotFuture is a place in recvs.
+type oneshotFuture[T any] struct {
+	o *Oneshot[T]
+	t *task // has the place
+}
+
+func (f *oneshotFuture[T]) Poll(cx *Context) (T, error) {
+	f.t = cx.t
+	return f.o.Poll(cx)
+}
+
+// Cancel implements canceller.
+func (f *oneshotFuture[T]) Cancel() {
+	if f.t != nil {
+		f.o.forget(f.t, callersWorker())
+	}
+}
+
+// forget implements forgetter.
+func (o *Oneshot[T]) forget(t *task, from *worker) { o.recvs.leave(t, from) }
 
 // Closed waits until a value would no longer be of use: until Close, or until one
 // has been received. It is for who works for it, to stop in time. It fails only with

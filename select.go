@@ -254,6 +254,7 @@ func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 // A FutureCase is made by OnFuture.
 type FutureCase[T any] struct {
 	f   Future[T]
+	t   *task // has polled f
 	v   T
 	err error
 }
@@ -267,19 +268,25 @@ func (f *FutureCase[T]) poll(cx *Context) bool {
 	if f.f == nil {
 		return false
 	}
+	f.t = cx.t
 	v, err := f.f.Poll(cx)
 	if err == ErrPending {
 		return false
 	}
-	f.f, f.v, f.err = nil, v, err
+	f.f, f.t, f.v, f.err = nil, nil, v, err
 	return true
 }
 
 func (f *FutureCase[T]) giveUp() {
-	if was := f.f; was != nil {
-		f.f = nil
-		giveUp(was)
+	was, t := f.f, f.t
+	if f.f, f.t = nil, nil; was == nil {
+		return
 	}
+	if t == nil { // it has not been polled
+		giveUp(was)
+		return
+	}
+	abandon(t, was)
 }
 
 // OnJoin is the case that the task of h has ended. If it does not happen the task
@@ -355,10 +362,6 @@ func (n *NextCase[T]) giveUp() {
 		s.forget(t, callersWorker())
 	}
 }
-
-// forgetter is a Stream that can take back what PollNext has left in it: t does not
-// wait there any longer. from is the worker on whose thread the caller runs, or nil.
-type forgetter interface{ forget(t *task, from *worker) }
 
 // After is the case that d has passed since this call, or since the last Reset.
 func After(d time.Duration) *TimerCase { return &TimerCase{s: sleep{until: after(d)}} }

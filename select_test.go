@@ -274,12 +274,14 @@ func TestSelectForgets(t *testing.T) {
 	require.NoError(t, err)
 	defer ln.Close()
 	in := ln.Incoming()
+	var o Oneshot[int]
 
 	for name, x := range map[string]struct {
 		make func() Case
 		left func() int
 	}{
 		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // the set
+		"OnFuture, Oneshot":    {func() Case { return OnFuture(&o) }, o.recvs.count},
 		"OnNext, Chan":         {func() Case { return OnNext[int](c) }, c.recvs.polled.count},
 		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.list.count},
 		"OnNext, Watcher":      {func() Case { return OnNext[int](w.Watch()) }, w.list.count},
