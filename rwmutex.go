@@ -22,6 +22,8 @@ import (
 // Whose turn it is, among writers and upgradable readers, is decided as for a
 // Mutex, with the same bound.
 //
+// Like a Mutex, a free one is locked without letting other tasks run.
+//
 // A task that holds a read lock must not take another one: if a writer waits, the
 // two wait for each other, as with sync.RWMutex.
 type RWMutex struct {
