@@ -69,8 +69,12 @@ func (o *Oneshot[T]) Close() (first bool) {
 
 // end tells all who wait that nothing comes anymore.
 func (o *Oneshot[T]) end() {
-	o.recvs.stir(nil)
-	o.closed.stir(nil)
+	if o.recvs.p.Load() == nil && o.closed.p.Load() == nil {
+		return
+	}
+	from := callersWorker()
+	o.recvs.stir(from)
+	o.closed.stir(from)
 }
 
 // TryRecv returns the value if it has been sent. It fails with ErrEmpty if it has
