@@ -629,6 +629,40 @@ func TestMisuseOfWaiters(t *testing.T) {
 	}
 }
 
+// Whoever wakes on a worker says which: plain futures come to it instead of having
+// another thread woken, and a goroutine that it wakes gets a processor.
+func TestWaitersWokenByAWorker(t *testing.T) {
+	var (
+		m  Mutex
+		rw RWMutex
+		n  Notify
+		c  = NewCond(&m)
+		o  Oneshot[int]
+		h  = newHand()
+	)
+	onTask(t, func(cx *Context) {
+		for name, x := range map[string]struct {
+			wait func() Future[None]
+			wake func()
+		}{
+			"Unlock":       {func() Future[None] { m.TryLock(); return m.LockFuture() }, m.Unlock},
+			"last RUnlock": {func() Future[None] { rw.TryRLock(); return rw.LockFuture() }, rw.RUnlock},
+			"Signal":       {func() Future[None] { return &condFuture{c: c, begun: true} }, c.Signal},
+			"NotifyOne":    {n.WaitFuture, n.NotifyOne},
+			"Oneshot.Close": {func() Future[None] {
+				return PollFunc(func(cx *Context) (None, error) { return None{}, o.PollClosed(cx) })
+			}, func() { o.Close() }},
+		} {
+			pending(t, h, x.wait())
+			w := cx.here()
+			w.unparked = false
+			x.wake()
+			require.True(t, h.woken(), name)
+			require.True(t, w.unparked, name)
+		}
+	})
+}
+
 // What waits when Shutdown unwinds it leaves its place, and what it was handed goes
 // to others: here to a goroutine outside.
 func TestWaitersUnwound(t *testing.T) {
