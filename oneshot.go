@@ -170,6 +170,38 @@ func (o *Oneshot[T]) Closed(cx *Context) error {
 	return cx.Err()
 }
 
+// ClosedBlocking is Closed for a goroutine outside the pool, which it parks. It fails
+// only if ctx ends, with ctx.Err(). It panics in tasks.
+func (o *Oneshot[T]) ClosedBlocking(ctx context.Context) error {
+	mustNotBlock("Oneshot.ClosedBlocking", "o.Closed(cx)")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := waitBlocking(ctx, o.ClosedFuture())
+	return err
+}
+
+// ClosedFuture returns Closed as a future. It may be given up, by its method Cancel.
+func (o *Oneshot[T]) ClosedFuture() Future[None] { return &closedFuture[T]{o: o} }
+
+// closedFuture is a place in closed.
+type closedFuture[T any] struct {
+	o *Oneshot[T]
+	t *task // has the place
+}
+
+func (f *closedFuture[T]) Poll(cx *Context) (None, error) {
+	f.t = cx.t
+	return None{}, f.o.PollClosed(cx)
+}
+
+// Cancel implements canceller.
+func (f *closedFuture[T]) Cancel() {
+	if f.t != nil {
+		f.o.closed.leave(f.t, callersWorker())
+	}
+}
+
 // PollClosed is Closed for code that polls: nil, or ErrPending.
 func (o *Oneshot[T]) PollClosed(cx *Context) error {
 	if !o.state.over() {

@@ -107,6 +107,7 @@ func TestOneshotCancel(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 	misuse := Go(rt, func(cx *Context) error {
 		require.Panics(t, func() { o.RecvBlocking(cx) })
+		require.Panics(t, func() { o.ClosedBlocking(cx) })
 		cx, cancel := cx.WithCancel()
 		cancel()
 		_, err := o.Recv(cx)
@@ -145,6 +146,21 @@ func TestOneshotForgets(t *testing.T) {
 			require.Zero(t, o.recvs.count())
 		}
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- o.ClosedBlocking(ctx) }()
+	eventually(t, func() bool { return o.closed.count() == 1 })
+	cancel()
+	require.Equal(t, context.Canceled, <-done)
+	require.Equal(t, context.Canceled, o.ClosedBlocking(ctx))
+	require.Zero(t, o.closed.count())
+	closed := o.ClosedFuture()
+	pending(t, newHand(), closed)
+	giveUp(closed)
+	require.Zero(t, o.closed.count())
+	go func() { done <- o.ClosedBlocking(t.Context()) }()
+	eventually(t, func() bool { return o.closed.count() == 1 })
+
 	h, f := newHand(), o.RecvFuture()
 	giveUp(f) // it has no place yet
 	pending(t, h, f)
@@ -155,6 +171,8 @@ func TestOneshotForgets(t *testing.T) {
 	require.True(t, h.woken())
 	giveUp(f)
 	got(t, 1, newHand(), o.RecvFuture())
+	require.NoError(t, <-done)
+	got(t, None{}, newHand(), closed)
 }
 
 // Of several who send and several who receive, one each succeeds, and of Send and

@@ -53,9 +53,15 @@ func TrySelect(cx *Context, cases ...Case) int {
 }
 
 // NewSelect returns Select as a future, of the index.
-func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases, random: true} }
 
-type selectFuture struct{ cases []Case }
+// NewSelectInOrder returns SelectInOrder as a future, of the index.
+func NewSelectInOrder(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+
+type selectFuture struct {
+	cases  []Case
+	random bool
+}
 
 func (f *selectFuture) Poll(cx *Context) (int, error) {
 	if !cx.spend() {
@@ -63,7 +69,9 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 	}
 	cx.waker(waitsSelect) // also if there are no cases
 	var order selectOrder
-	order.shuffle(len(f.cases))
+	if f.random {
+		order.shuffle(len(f.cases))
+	}
 	i := order.poll(cx, f.cases)
 	if i < 0 {
 		return i, ErrPending

@@ -402,6 +402,16 @@ func TestSelectCancelled(t *testing.T) {
 // A plain future selects, too.
 func TestSelectPlainFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
+	for range 100 {
+		got(t, 0, newHand(), NewSelectInOrder(OnFuture(Ready(1)), OnFuture(Ready(2))))
+	}
+	firsts := 0
+	for range 100 {
+		i, err := NewSelect(OnFuture(Ready(1)), OnFuture(Ready(2))).Poll(newHand().cx)
+		require.NoError(t, err)
+		firsts += 1 - i
+	}
+	require.NotContains(t, []int{0, 100}, firsts)
 	c := NewChan[int](0)
 	r := OnRecv(c)
 	h := SpawnFuture(rt, NewSelect(r, OnFuture(Never[int]())))
