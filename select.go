@@ -11,7 +11,8 @@ import (
 // allocation.
 type Case interface {
 	// try is poll, but channels don't take a place yet: most Selects that find
-	// something at once do so in their first look.
+	// something at once do so in their first look. Cases that only know how to be
+	// polled are, and then do nothing when poll follows: once is enough.
 	try(cx *Context) (done bool)
 
 	// poll reports whether the case has happened. If not it takes a place in a
@@ -261,19 +262,25 @@ func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 
 // A FutureCase is made by OnFuture.
 type FutureCase[T any] struct {
-	f   Future[T]
-	t   *task // has polled f
-	v   T
-	err error
+	f     Future[T]
+	t     *task // has polled f
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Result returns the result of the future if it was ready.
 func (f *FutureCase[T]) Result() (T, error) { return f.v, f.err }
 
-func (f *FutureCase[T]) try(cx *Context) bool { return f.poll(cx) }
+func (f *FutureCase[T]) try(cx *Context) (done bool) {
+	done = f.poll(cx)
+	f.tried = !done
+	return done
+}
 
 func (f *FutureCase[T]) poll(cx *Context) bool {
-	if f.f == nil {
+	if f.tried || f.f == nil {
+		f.tried = false
 		return false
 	}
 	f.t = cx.t
@@ -287,7 +294,7 @@ func (f *FutureCase[T]) poll(cx *Context) bool {
 
 func (f *FutureCase[T]) giveUp() {
 	was, t := f.f, f.t
-	if f.f, f.t = nil, nil; was == nil {
+	if f.f, f.t, f.tried = nil, nil, false; was == nil {
 		return
 	}
 	if t == nil { // it has not been polled
@@ -303,18 +310,27 @@ func OnJoin[T any](h *JoinHandle[T]) *JoinCase[T] { return &JoinCase[T]{h: h} }
 
 // A JoinCase is made by OnJoin.
 type JoinCase[T any] struct {
-	h   *JoinHandle[T]
-	t   *task // waits for the end
-	v   T
-	err error
+	h     *JoinHandle[T]
+	t     *task // waits for the end
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Result returns the result of the task if it has ended.
 func (j *JoinCase[T]) Result() (T, error) { return j.v, j.err }
 
-func (j *JoinCase[T]) try(cx *Context) bool { return j.poll(cx) }
+func (j *JoinCase[T]) try(cx *Context) (done bool) {
+	done = j.poll(cx)
+	j.tried = !done
+	return done
+}
 
 func (j *JoinCase[T]) poll(cx *Context) bool {
+	if j.tried {
+		j.tried = false
+		return false
+	}
 	v, err := j.h.Poll(cx)
 	if err == ErrPending {
 		j.t = cx.t
@@ -328,7 +344,7 @@ func (j *JoinCase[T]) poll(cx *Context) bool {
 // for as long as its own runs.
 func (j *JoinCase[T]) giveUp() {
 	if t := j.t; t != nil {
-		j.t = nil
+		j.t, j.tried = nil, false
 		j.h.waiters.leave(t, callersWorker())
 	}
 }
@@ -339,18 +355,27 @@ func OnNext[T any](s Stream[T]) *NextCase[T] { return &NextCase[T]{s: s} }
 
 // A NextCase is made by OnNext.
 type NextCase[T any] struct {
-	s   Stream[T]
-	t   *task // waits for the next element
-	v   T
-	err error
+	s     Stream[T]
+	t     *task // waits for the next element
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Value returns what the stream gave in the last Select in which the case happened.
 func (n *NextCase[T]) Value() (T, error) { return n.v, n.err }
 
-func (n *NextCase[T]) try(cx *Context) bool { return n.poll(cx) }
+func (n *NextCase[T]) try(cx *Context) (done bool) {
+	done = n.poll(cx)
+	n.tried = !done
+	return done
+}
 
 func (n *NextCase[T]) poll(cx *Context) bool {
+	if n.tried {
+		n.tried = false
+		return false
+	}
 	v, err := n.s.PollNext(cx)
 	if err == ErrPending {
 		n.t = cx.t
@@ -363,7 +388,7 @@ func (n *NextCase[T]) poll(cx *Context) bool {
 // giveUp leaves the stream, if that is one of this package's, as JoinCase does.
 func (n *NextCase[T]) giveUp() {
 	t := n.t
-	if n.t = nil; t == nil {
+	if n.t, n.tried = nil, false; t == nil {
 		return
 	}
 	if s, ok := n.s.(forgetter); ok {

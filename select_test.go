@@ -319,6 +319,49 @@ func (s *wakerSlot) count() int {
 	return 1
 }
 
+// A Select that has to wait polls what can only be polled once before it does.
+func TestSelectPollsOnce(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		polls, other, never := 0, false, NewChan[int](0)
+		f := PollFunc(func(cx *Context) (None, error) {
+			if polls++; polls > 1 {
+				return None{}, nil
+			}
+			cx.Waker().Wake()
+			return None{}, ErrPending
+		})
+		Go(cx, func(*Context) error { other = true; require.Equal(t, 1, polls); return nil })
+		i, err := Select(cx, OnRecv(never), OnFuture(f))
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		require.Equal(t, 2, polls)
+		require.True(t, other, "nobody else has run")
+
+		other = false
+		Go(cx, func(*Context) error { other = true; return nil })
+		i, err = Select(cx, OnFuture(NewYield()), OnRecv(never))
+		require.NoError(t, err)
+		require.Zero(t, i)
+		require.True(t, other, "nobody else has run")
+
+		// Cases that are used again are polled again.
+		elements, next := NewChan[int](1), NewChan[int](1)
+		n, r := OnNext[int](elements), OnRecv(next)
+		h := Go(cx, func(cx *Context) error { return nil })
+		j := OnJoin(h)
+		fill(t, next, 1)
+		i, _ = SelectInOrder(cx, j, n, r)
+		require.Equal(t, 2, i)
+		fill(t, elements, 1)
+		i, _ = SelectInOrder(cx, j, n, r)
+		require.Equal(t, 1, i)
+		fill(t, elements, 1)
+		got(t, 1, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+		Yield(cx)
+		got(t, 0, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+	})
+}
+
 // A future that panics ends the Select; the other cases are given up.
 func TestSelectPanic(t *testing.T) {
 	onTask(t, func(cx *Context) {
