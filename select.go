@@ -43,8 +43,15 @@ func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, case
 func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
 
 // TrySelect is Select without waiting: it returns -1 if no case can happen now.
-// Futures are polled once, and given up like other cases that do not happen.
+// Futures are polled once, and given up like other cases that do not happen. Like all
+// that does not wait it does not let other tasks run either, however often it is called.
 func TrySelect(cx *Context, cases ...Case) int {
+	if w := cx.here(); w != nil {
+		// What is polled takes its operations off a budget, and says ErrPending if
+		// there is none left, so that others may run: here that would be no answer.
+		defer func(was int) { w.budget = was }(w.budget)
+		w.budget = w.perPoll + len(cases)
+	}
 	var order selectOrder
 	order.shuffle(len(cases))
 	i := -1

@@ -401,6 +401,34 @@ func TestSelectTry(t *testing.T) {
 	})
 }
 
+// TrySelect finds what is there, also after many operations without a wait.
+func TestSelectTryDrains(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		const n = 3 * operationsPerPoll
+		c := NewChan[int](n)
+		for _, of := range []func() Case{
+			func() Case { return OnRecv(c) },
+			func() Case { return OnNext[int](c) },
+			func() Case { return OnFuture(c.RecvFuture()) },
+		} {
+			fill(t, c, n)
+			for i := range n {
+				require.Zero(t, TrySelect(cx, of()), "element %d", i)
+			}
+			require.Equal(t, -1, TrySelect(cx, of()))
+		}
+		// It changes nothing for what waits.
+		other := false
+		Go(cx, func(*Context) error { other = true; return nil })
+		fill(t, c, n)
+		for !other {
+			_, err := c.Recv(cx)
+			require.NoError(t, err)
+			TrySelect(cx, OnRecv(c))
+		}
+	})
+}
+
 // A case of a nil channel never happens.
 func TestSelectNil(t *testing.T) {
 	onTask(t, func(cx *Context) {
