@@ -160,6 +160,9 @@ func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
+// forget implements forgetter.
+func (s *Subscription[T]) forget(*task, *worker) { s.leave(&s.w) }
+
 // Recv waits for the next message and returns it. It fails with a *LaggedError if
 // the next ones have been lost, and can then be called again; with ErrClosed at the
 // end; and with cx.Err() if cx is cancelled, which loses nothing.

@@ -51,6 +51,29 @@ func TestCancelledYield(t *testing.T) {
 	})
 	_, err := join(t, h)
 	require.NoError(t, err)
+
+	var m Mutex
+	var rw RWMutex
+	var o Once[int]
+	for name, await := range map[string]func(cx *Context) error{
+		"Lock":    m.Lock,
+		"RLock":   rw.RLock,
+		"RW Lock": rw.Lock,
+		"ULock":   rw.ULock,
+		"Do":      func(cx *Context) error { return second(o.Do(cx, nil)) },
+	} {
+		_, err = join(t, Go(rt, func(cx *Context) error {
+			gone, cancel := cx.WithCancel()
+			cancel()
+			other := false
+			Go(cx, func(*Context) error { other = true; return nil })
+			for i := 0; !other && i < 10*operationsPerPoll; i++ {
+				require.Equal(t, context.Canceled, await(gone))
+			}
+			return expect(other, "%s: the other task has not run", name)
+		}))
+		require.NoError(t, err)
+	}
 	cx, wakes := newPollCx(t, rt)
 	y := NewYield()
 	_, err = y.Poll(cx)

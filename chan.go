@@ -314,8 +314,9 @@ func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
 	return true
 }
 
-// pullOnce is pull for those who will not wait.
-func (c *Chan[T]) pullOnce(from *worker) (v T, ok bool) {
+// pullOnce is pull for those who will not wait. It fails with ErrClosed or
+// ErrEmpty.
+func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 	c.lock()
 	if c.ring.n > 0 && !c.unsettled() && c.recvs.called == 0 {
 		v = c.ring.pop() // the usual case
@@ -323,15 +324,21 @@ func (c *Chan[T]) pullOnce(from *worker) (v T, ok bool) {
 			c.ring.shrink()
 		}
 		c.unlock()
-		return v, true
+		return v, nil
 	}
 	var wakes chosenTasks
-	if v, ok = c.pull(false, &wakes); ok {
+	v, ok := c.pull(false, &wakes)
+	switch {
+	case ok:
 		c.settle(&wakes)
+	case c.drained():
+		err = ErrClosed
+	default:
+		err = ErrEmpty
 	}
 	c.unlock()
 	wakes.wakeFrom(from)
-	return v, ok
+	return v, err
 }
 
 // pushOnce sends v for those who will not wait. It returns nil, ErrClosed or
@@ -495,8 +502,8 @@ func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
 // a Send has just found it waiting returns the message.)
 func (c *Chan[T]) Recv(cx *Context) (T, error) {
 	if w, ok := cx.quick(); ok {
-		if v, ok := c.pullOnce(w); ok {
-			return v, nil
+		if v, err := c.pullOnce(w); err != ErrEmpty {
+			return v, err
 		}
 	}
 	return c.recvSlow(cx)
@@ -561,16 +568,7 @@ func (c *Chan[T]) sendSlow(cx *Context, v T, how sendKind) error {
 // TryRecv receives a message if there is one. It fails with ErrEmpty if there is
 // none, and with ErrClosed if none will come. At a rendezvous it finds those who
 // wait in Send and SendBlocking.
-func (c *Chan[T]) TryRecv() (T, error) {
-	v, ok := c.pullOnce(nil)
-	switch {
-	case ok:
-		return v, nil
-	case c.isDrained():
-		return v, ErrClosed
-	}
-	return v, ErrEmpty
-}
+func (c *Chan[T]) TryRecv() (T, error) { return c.pullOnce(nil) }
 
 // TrySend sends v if there is room, at a rendezvous if a receiver waits. It fails
 // with ErrFull if not, and with ErrClosed if the channel is closed.
@@ -599,8 +597,9 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 
 // PollRecv receives a message. It fails with ErrClosed like Recv, and with
 // ErrPending if there is nothing to receive: cx's task is woken when there may be.
-// It keeps no place in the queue, so there is nothing to give up, but all who poll
-// are woken for each message; where many do, RecvFuture is better.
+// It keeps no place in the queue, so nothing goes astray if that does not poll again,
+// but the channel knows the task until the next message, and all who poll are woken
+// for each; where many do, RecvFuture is better.
 func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
@@ -631,6 +630,16 @@ func (c *Chan[T]) PollNext(cx *Context) (T, error) {
 		err = io.EOF
 	}
 	return v, err
+}
+
+// forget implements forgetter.
+func (c *Chan[T]) forget(t *task, from *worker) {
+	c.lock()
+	left := c.recvs.polled.remove(t)
+	c.unlock()
+	if left {
+		t.wake(from)
+	}
 }
 
 // PollSend sends v if there is room and returns nil. With any other error it has
@@ -676,8 +685,8 @@ func (c *Chan[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	if v, ok := c.pullOnce(nil); ok {
-		return v, nil
+	if v, err := c.pullOnce(nil); err != ErrEmpty {
+		return v, err
 	}
 	p := parkingSpots.Get().(*parkingSpot)
 	defer parkingSpots.Put(p)
@@ -744,12 +753,6 @@ func (c *Chan[T]) Closed() bool {
 	c.lock()
 	defer c.unlock()
 	return c.closed
-}
-
-func (c *Chan[T]) isDrained() bool {
-	c.lock()
-	defer c.unlock()
-	return c.drained()
 }
 
 // Len returns how many messages have been sent and not been received, those left

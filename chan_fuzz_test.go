@@ -329,7 +329,7 @@ func FuzzChanCancel(f *testing.F) {
 					waiting = slices.DeleteFunc(waiting, func(q *party) bool { return q == p })
 				}
 			case 6:
-				r := &permitting[int]{c: c}
+				r := c.ReserveFuture()
 				p := &party{h: newHand()}
 				p.poll = func() (int, error) {
 					permit, err := r.Poll(p.h.cx)
@@ -338,7 +338,7 @@ func FuzzChanCancel(f *testing.F) {
 					}
 					return 0, err
 				}
-				p.cancel = func() (int, error) { r.Cancel(); return 0, ErrPending }
+				p.cancel = func() (int, error) { giveUp(r); return 0, ErrPending }
 				join(p, reserver)
 			case 7:
 				if len(permits) > 0 {

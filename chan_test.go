@@ -278,12 +278,12 @@ func TestChanCancelAfterNotify(t *testing.T) {
 	t.Run("reserve", func(t *testing.T) {
 		c := NewChan[int](1)
 		fill(t, c, 1)
-		f1, f2 := &permitting[int]{c: c}, c.SendFuture(2)
+		f1, f2 := c.ReserveFuture(), c.SendFuture(2)
 		pending(t, h1, f1)
 		pending(t, h2, f2)
 		h2.woken()
 		drainChan(t, c, 1)
-		f1.Cancel()
+		giveUp(f1)
 		require.True(t, h2.woken())
 		got(t, None{}, h2, f2)
 		settled(t, c)
@@ -440,7 +440,7 @@ func TestChanClose(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
 	h := newHand()
-	firm, loose, reserve := &firmSend[int]{c: c, v: 2}, c.SendFuture(3), &permitting[int]{c: c}
+	firm, loose, reserve := &firmSend[int]{c: c, v: 2}, c.SendFuture(3), c.ReserveFuture()
 	pending(t, h, firm)
 	pending(t, h, loose)
 	pending(t, h, reserve)

@@ -21,8 +21,8 @@ func (f *RecvFuture[T]) Poll(cx *Context) (v T, err error) {
 		return v, ErrPending
 	}
 	if !f.queued {
-		if v, ok := f.c.pullOnce(cx.here()); ok {
-			return v, nil
+		if v, err := f.c.pullOnce(cx.here()); err != ErrEmpty {
+			return v, err
 		}
 	}
 	v, err = f.c.pollRecv(cx, &f.w, chanLoose)

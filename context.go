@@ -172,11 +172,14 @@ func (cx *Context) calm() bool {
 	return cx.t.state.bits.Load()&(taskCancelled|taskDone) == 0 && cx.sc.Load() == nil
 }
 
-// mustAwait is the closer look: it panics if cx cannot wait here, and returns
-// cx.Err().
+// mustAwait is the closer look: it panics if cx cannot wait here, returns cx.Err(),
+// and has the task yield now and then, as all awaits do that may be in a loop. (Who
+// finds a lock free in the first look does not: it would cost a tenth more.)
 func (cx *Context) mustAwait() error {
-	cx.beginAwait()
-	return cx.Err()
+	if !cx.proceed(cx.beginAwait()) {
+		return cx.Err()
+	}
+	return nil
 }
 
 // quick is callers, calm and spend for straight-line code in one, and returns

@@ -36,6 +36,19 @@ func giveUp(f any) {
 	}
 }
 
+// forgetter is a Future or Stream that is not given up when somebody waits for it no
+// longer, but must not keep that one: t, which polled it, waits there no longer.
+// from is the worker on whose thread the caller runs, or nil.
+type forgetter interface{ forget(t *task, from *worker) }
+
+// abandon is giveUp by the task that has polled f.
+func abandon(t *task, f any) {
+	giveUp(f)
+	if f, ok := f.(forgetter); ok {
+		f.forget(t, callersWorker())
+	}
+}
+
 // Await polls f until it has a result, and returns it. Between polls the
 // calling task or goroutine waits; see Context for who can wait how.
 //
@@ -50,7 +63,7 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 	over := false
 	defer func() {
 		if !over {
-			giveUp(f)
+			abandon(cx.t, f)
 		}
 	}()
 	v, err := await(cx, f.Poll)

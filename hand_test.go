@@ -74,22 +74,6 @@ func (f *firmSend[T]) Poll(cx *Context) (None, error) {
 
 func (f *firmSend[T]) cancel() error { return f.c.cancelSend(nil, &f.w) }
 
-// permitting is what Reserve does.
-type permitting[T any] struct {
-	c *Chan[T]
-	w waiter
-}
-
-func (f *permitting[T]) Poll(cx *Context) (*Permit[T], error) {
-	var zero T
-	if err := f.c.pollSend(cx, &f.w, zero, sendReserve); err != nil {
-		return nil, err
-	}
-	return f.c.permit(nil)
-}
-
-func (f *permitting[T]) Cancel() { f.c.cancelSend(nil, &f.w) }
-
 // settled fails the test unless nobody waits in c for what is there, and nothing is
 // left of those who do not wait anymore.
 func settled[T any](t testing.TB, c *Chan[T]) {

@@ -84,6 +84,9 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 	}
 }
 
+// forget implements forgetter.
+func (s *JoinSet[T]) forget(t *task, from *worker) { s.slot.leave(t, from) }
+
 // take returns what PollNext does, and wakes nobody later.
 func (s *JoinSet[T]) take() (*JoinHandle[T], error) {
 	s.mu.Lock()

@@ -81,6 +81,9 @@ func (l *listener) accept(cx *Context) (accepted, error) {
 	return a, err
 }
 
+// forget implements forgetter.
+func (l *listener) forget(t *task, from *worker) { l.src.rd.waiters.leave(t, from) }
+
 // give makes c the connection that was accepted. The options that a connection
 // has by default come with it from the listener's descriptor.
 func (l *listener) give(a accepted, c *conn) {
@@ -145,6 +148,13 @@ var _ Stream[Conn] = (*Incoming)(nil)
 
 // PollNext returns the next connection.
 func (in *Incoming) PollNext(cx *Context) (Conn, error) { return in.l.PollAccept(cx) }
+
+// forget implements forgetter.
+func (in *Incoming) forget(t *task, from *worker) {
+	if l, ok := in.l.(forgetter); ok {
+		l.forget(t, from)
+	}
+}
 
 // All returns the connections for a range loop, which waits through cx. It
 // ends after the first error.

@@ -16,6 +16,10 @@ import (
 // it has been woken 4 times in vain, the next Unlock hands the mutex to it and
 // to nobody else. The others wait in the order in which they came.
 //
+// Lock of a free mutex does not let other tasks run, however often it is called: code
+// that locks to see whether something has changed, in a loop, must Yield in it. A
+// Cond is better.
+//
 // As with sync.Mutex, code that panics or is cancelled while it holds the mutex
 // leaves it locked, unless it has deferred Unlock.
 type Mutex struct {

@@ -69,8 +69,12 @@ func (o *Oneshot[T]) Close() (first bool) {
 
 // end tells all who wait that nothing comes anymore.
 func (o *Oneshot[T]) end() {
-	o.recvs.stir(nil)
-	o.closed.stir(nil)
+	if o.recvs.p.Load() == nil && o.closed.p.Load() == nil {
+		return
+	}
+	from := callersWorker()
+	o.recvs.stir(from)
+	o.closed.stir(from)
 }
 
 // TryRecv returns the value if it has been sent. It fails with ErrEmpty if it has
@@ -88,7 +92,9 @@ func (o *Oneshot[T]) TryRecv() (v T, err error) {
 	return v, ErrEmpty
 }
 
-// Poll is Recv for code that polls.
+// Poll is Recv for code that polls. o knows cx's task from then on until there is
+// an end, or an Await or Select of o has given it up; RecvFuture can be told to
+// forget it.
 func (o *Oneshot[T]) Poll(cx *Context) (T, error) {
 	v, err := o.TryRecv()
 	if err != ErrEmpty {
@@ -123,8 +129,33 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return waitBlocking(ctx, Future[T](o))
+	return waitBlocking(ctx, o.RecvFuture())
 }
+
+// RecvFuture returns Recv as a future. Given up, by its method Cancel, it leaves the
+// value to others, and nothing behind.
+func (o *Oneshot[T]) RecvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
+
+// oneshotFuture is a place in recvs.
+type oneshotFuture[T any] struct {
+	o *Oneshot[T]
+	t *task // has the place
+}
+
+func (f *oneshotFuture[T]) Poll(cx *Context) (T, error) {
+	f.t = cx.t
+	return f.o.Poll(cx)
+}
+
+// Cancel implements canceller.
+func (f *oneshotFuture[T]) Cancel() {
+	if f.t != nil {
+		f.o.forget(f.t, callersWorker())
+	}
+}
+
+// forget implements forgetter.
+func (o *Oneshot[T]) forget(t *task, from *worker) { o.recvs.leave(t, from) }
 
 // Closed waits until a value would no longer be of use: until Close, or until one
 // has been received. It is for who works for it, to stop in time. It fails only with
@@ -137,6 +168,38 @@ func (o *Oneshot[T]) Closed(cx *Context) error {
 	}
 	o.closed.leave(cx.t, cx.here())
 	return cx.Err()
+}
+
+// ClosedBlocking is Closed for a goroutine outside the pool, which it parks. It fails
+// only if ctx ends, with ctx.Err(). It panics in tasks.
+func (o *Oneshot[T]) ClosedBlocking(ctx context.Context) error {
+	mustNotBlock("Oneshot.ClosedBlocking", "o.Closed(cx)")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := waitBlocking(ctx, o.ClosedFuture())
+	return err
+}
+
+// ClosedFuture returns Closed as a future. It may be given up, by its method Cancel.
+func (o *Oneshot[T]) ClosedFuture() Future[None] { return &closedFuture[T]{o: o} }
+
+// closedFuture is a place in closed.
+type closedFuture[T any] struct {
+	o *Oneshot[T]
+	t *task // has the place
+}
+
+func (f *closedFuture[T]) Poll(cx *Context) (None, error) {
+	f.t = cx.t
+	return None{}, f.o.PollClosed(cx)
+}
+
+// Cancel implements canceller.
+func (f *closedFuture[T]) Cancel() {
+	if f.t != nil {
+		f.o.closed.leave(f.t, callersWorker())
+	}
 }
 
 // PollClosed is Closed for code that polls: nil, or ErrPending.

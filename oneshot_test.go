@@ -107,6 +107,7 @@ func TestOneshotCancel(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 	misuse := Go(rt, func(cx *Context) error {
 		require.Panics(t, func() { o.RecvBlocking(cx) })
+		require.Panics(t, func() { o.ClosedBlocking(cx) })
 		cx, cancel := cx.WithCancel()
 		cancel()
 		_, err := o.Recv(cx)
@@ -117,6 +118,61 @@ func TestOneshotCancel(t *testing.T) {
 	v, err := o.TryRecv()
 	require.NoError(t, err)
 	require.Equal(t, 2, v)
+}
+
+// Whoever gives up leaves nothing behind in a Oneshot that lives on.
+func TestOneshotForgets(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var o Oneshot[int]
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { _, err := o.RecvBlocking(ctx); done <- err }()
+		eventually(t, func() bool { return o.recvs.count() == 1 })
+		cancel()
+		require.Equal(t, context.Canceled, <-done)
+		require.Zero(t, o.recvs.count())
+
+		for _, recv := range []func(cx *Context) (int, error){
+			o.Recv,
+			func(cx *Context) (int, error) { return Await(cx, &o) },
+			func(cx *Context) (int, error) { return Await(cx, o.RecvFuture()) },
+		} {
+			h := Spawn(rt, recv)
+			eventually(t, func() bool { return waiting(h) && o.recvs.count() == 1 })
+			h.Cancel()
+			_, err := join(t, h)
+			require.Equal(t, context.Canceled, err)
+			require.Zero(t, o.recvs.count())
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- o.ClosedBlocking(ctx) }()
+	eventually(t, func() bool { return o.closed.count() == 1 })
+	cancel()
+	require.Equal(t, context.Canceled, <-done)
+	require.Equal(t, context.Canceled, o.ClosedBlocking(ctx))
+	require.Zero(t, o.closed.count())
+	closed := o.ClosedFuture()
+	pending(t, newHand(), closed)
+	giveUp(closed)
+	require.Zero(t, o.closed.count())
+	go func() { done <- o.ClosedBlocking(t.Context()) }()
+	eventually(t, func() bool { return o.closed.count() == 1 })
+
+	h, f := newHand(), o.RecvFuture()
+	giveUp(f) // it has no place yet
+	pending(t, h, f)
+	giveUp(f)
+	require.Zero(t, o.recvs.count())
+	pending(t, h, f)
+	require.NoError(t, o.Send(1))
+	require.True(t, h.woken())
+	giveUp(f)
+	got(t, 1, newHand(), o.RecvFuture())
+	require.NoError(t, <-done)
+	got(t, None{}, newHand(), closed)
 }
 
 // Of several who send and several who receive, one each succeeds, and of Send and

@@ -44,6 +44,35 @@ func (c *Chan[T]) ReserveBlocking(ctx context.Context) (*Permit[T], error) {
 	return c.permit(c.sendBlocking(ctx, zero, sendReserve))
 }
 
+// ReserveFuture returns Reserve as a future. It takes room when it is polled, and only
+// then. Given up before it is ready, by its method Cancel, it leaves its place in the
+// queue; what it has returned is released by Permit.Release alone.
+func (c *Chan[T]) ReserveFuture() Future[*Permit[T]] { return &reserveFuture[T]{c: c} }
+
+type reserveFuture[T any] struct {
+	c      *Chan[T]
+	queued bool // w has a place
+	w      waiter
+}
+
+func (f *reserveFuture[T]) Poll(cx *Context) (*Permit[T], error) {
+	if !cx.spend() {
+		return nil, ErrPending
+	}
+	var zero T
+	err := f.c.pollSend(cx, &f.w, zero, sendReserve)
+	f.queued = err == ErrPending
+	return f.c.permit(err)
+}
+
+// Cancel implements canceller.
+func (f *reserveFuture[T]) Cancel() {
+	if f.queued {
+		f.queued = false
+		f.c.cancelSend(nil, &f.w)
+	}
+}
+
 func (c *Chan[T]) permit(err error) (*Permit[T], error) {
 	if err != nil {
 		return nil, err

@@ -22,6 +22,8 @@ import (
 // Whose turn it is, among writers and upgradable readers, is decided as for a
 // Mutex, with the same bound.
 //
+// Like a Mutex, a free one is locked without letting other tasks run.
+//
 // A task that holds a read lock must not take another one: if a writer waits, the
 // two wait for each other, as with sync.RWMutex.
 type RWMutex struct {
@@ -320,7 +322,7 @@ func (rw *RWMutex) Upgrade(cx *Context) error {
 	if cx.callers() && cx.calm() && rw.TryUpgrade() {
 		return nil
 	}
-	_, err := Await(cx, rw.UpgradeFuture())
+	_, err := Await(cx, &drainFuture{rw: rw})
 	return err
 }
 
@@ -339,13 +341,17 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, rw.UpgradeFuture())
+	_, err := waitBlocking(ctx, &drainFuture{rw: rw})
 	return err
 }
 
 // UpgradeFuture returns Upgrade as a future. When it is ready the caller is the
-// writer. Given up before that, by its method Cancel, it lets readers in again.
-func (rw *RWMutex) UpgradeFuture() Future[None] { return &drainFuture{rw: rw} }
+// writer. Given up before that, by its method Cancel, it lets readers in again. It
+// panics if there is no upgradable reader, here and when it is polled first.
+func (rw *RWMutex) UpgradeFuture() Future[None] {
+	rw.mustBeUpgradable("UpgradeFuture")
+	return &drainFuture{rw: rw}
+}
 
 func (rw *RWMutex) mustBeUpgradable(op string) {
 	if !rw.turn.state.locked() || !rw.state.readersOnly() {
@@ -438,6 +444,9 @@ func (f *drainFuture) Poll(cx *Context) (None, error) {
 	rw := f.rw
 	if !f.shut {
 		cx.here()
+		if !f.turn {
+			rw.mustBeUpgradable("UpgradeFuture") // or there would be two writers
+		}
 		if rw.state.shut() {
 			return None{}, nil
 		}

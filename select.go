@@ -11,7 +11,8 @@ import (
 // allocation.
 type Case interface {
 	// try is poll, but channels don't take a place yet: most Selects that find
-	// something at once do so in their first look.
+	// something at once do so in their first look. Cases that only know how to be
+	// polled are, and then do nothing when poll follows: once is enough.
 	try(cx *Context) (done bool)
 
 	// poll reports whether the case has happened. If not it takes a place in a
@@ -42,8 +43,15 @@ func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, case
 func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
 
 // TrySelect is Select without waiting: it returns -1 if no case can happen now.
-// Futures are polled once, and given up like other cases that do not happen.
+// Futures are polled once, and given up like other cases that do not happen. Like all
+// that does not wait it does not let other tasks run either, however often it is called.
 func TrySelect(cx *Context, cases ...Case) int {
+	if w := cx.here(); w != nil {
+		// What is polled takes its operations off a budget, and says ErrPending if
+		// there is none left, so that others may run: here that would be no answer.
+		defer func(was int) { w.budget = was }(w.budget)
+		w.budget = w.perPoll + len(cases)
+	}
 	var order selectOrder
 	order.shuffle(len(cases))
 	i := -1
@@ -53,9 +61,15 @@ func TrySelect(cx *Context, cases ...Case) int {
 }
 
 // NewSelect returns Select as a future, of the index.
-func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases, random: true} }
 
-type selectFuture struct{ cases []Case }
+// NewSelectInOrder returns SelectInOrder as a future, of the index.
+func NewSelectInOrder(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+
+type selectFuture struct {
+	cases  []Case
+	random bool
+}
 
 func (f *selectFuture) Poll(cx *Context) (int, error) {
 	if !cx.spend() {
@@ -63,7 +77,9 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 	}
 	cx.waker(waitsSelect) // also if there are no cases
 	var order selectOrder
-	order.shuffle(len(f.cases))
+	if f.random {
+		order.shuffle(len(f.cases))
+	}
 	i := order.poll(cx, f.cases)
 	if i < 0 {
 		return i, ErrPending
@@ -183,11 +199,12 @@ func (r *RecvCase[T]) try(cx *Context) bool {
 	if r.f.c == nil {
 		return false
 	}
-	v, ok := r.f.c.pullOnce(cx.here())
-	if ok {
-		r.v, r.err = v, nil
+	v, err := r.f.c.pullOnce(cx.here())
+	if err == ErrEmpty {
+		return false
 	}
-	return ok
+	r.v, r.err = v, err
+	return true
 }
 
 func (r *RecvCase[T]) poll(cx *Context) bool {
@@ -252,33 +269,46 @@ func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 
 // A FutureCase is made by OnFuture.
 type FutureCase[T any] struct {
-	f   Future[T]
-	v   T
-	err error
+	f     Future[T]
+	t     *task // has polled f
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Result returns the result of the future if it was ready.
 func (f *FutureCase[T]) Result() (T, error) { return f.v, f.err }
 
-func (f *FutureCase[T]) try(cx *Context) bool { return f.poll(cx) }
+func (f *FutureCase[T]) try(cx *Context) (done bool) {
+	done = f.poll(cx)
+	f.tried = !done
+	return done
+}
 
 func (f *FutureCase[T]) poll(cx *Context) bool {
-	if f.f == nil {
+	if f.tried || f.f == nil {
+		f.tried = false
 		return false
 	}
+	f.t = cx.t
 	v, err := f.f.Poll(cx)
 	if err == ErrPending {
 		return false
 	}
-	f.f, f.v, f.err = nil, v, err
+	f.f, f.t, f.v, f.err = nil, nil, v, err
 	return true
 }
 
 func (f *FutureCase[T]) giveUp() {
-	if was := f.f; was != nil {
-		f.f = nil
-		giveUp(was)
+	was, t := f.f, f.t
+	if f.f, f.t, f.tried = nil, nil, false; was == nil {
+		return
 	}
+	if t == nil { // it has not been polled
+		giveUp(was)
+		return
+	}
+	abandon(t, was)
 }
 
 // OnJoin is the case that the task of h has ended. If it does not happen the task
@@ -287,26 +317,44 @@ func OnJoin[T any](h *JoinHandle[T]) *JoinCase[T] { return &JoinCase[T]{h: h} }
 
 // A JoinCase is made by OnJoin.
 type JoinCase[T any] struct {
-	h   *JoinHandle[T]
-	v   T
-	err error
+	h     *JoinHandle[T]
+	t     *task // waits for the end
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Result returns the result of the task if it has ended.
 func (j *JoinCase[T]) Result() (T, error) { return j.v, j.err }
 
-func (j *JoinCase[T]) try(cx *Context) bool { return j.poll(cx) }
+func (j *JoinCase[T]) try(cx *Context) (done bool) {
+	done = j.poll(cx)
+	j.tried = !done
+	return done
+}
 
 func (j *JoinCase[T]) poll(cx *Context) bool {
-	v, err := j.h.Poll(cx)
-	if err == ErrPending {
+	if j.tried {
+		j.tried = false
 		return false
 	}
-	j.v, j.err = v, err
+	v, err := j.h.Poll(cx)
+	if err == ErrPending {
+		j.t = cx.t
+		return false
+	}
+	j.t, j.v, j.err = nil, v, err
 	return true
 }
 
-func (j *JoinCase[T]) giveUp() {}
+// giveUp leaves the handle, which would else keep every task that has ever waited,
+// for as long as its own runs.
+func (j *JoinCase[T]) giveUp() {
+	if t := j.t; t != nil {
+		j.t, j.tried = nil, false
+		j.h.waiters.leave(t, callersWorker())
+	}
+}
 
 // OnNext is the case that s has its next element, or an error such as io.EOF. If it
 // does not happen s goes on, and the case may be used again.
@@ -314,26 +362,46 @@ func OnNext[T any](s Stream[T]) *NextCase[T] { return &NextCase[T]{s: s} }
 
 // A NextCase is made by OnNext.
 type NextCase[T any] struct {
-	s   Stream[T]
-	v   T
-	err error
+	s     Stream[T]
+	t     *task // waits for the next element
+	tried bool  // just now
+	v     T
+	err   error
 }
 
 // Value returns what the stream gave in the last Select in which the case happened.
 func (n *NextCase[T]) Value() (T, error) { return n.v, n.err }
 
-func (n *NextCase[T]) try(cx *Context) bool { return n.poll(cx) }
+func (n *NextCase[T]) try(cx *Context) (done bool) {
+	done = n.poll(cx)
+	n.tried = !done
+	return done
+}
 
 func (n *NextCase[T]) poll(cx *Context) bool {
-	v, err := n.s.PollNext(cx)
-	if err == ErrPending {
+	if n.tried {
+		n.tried = false
 		return false
 	}
-	n.v, n.err = v, err
+	v, err := n.s.PollNext(cx)
+	if err == ErrPending {
+		n.t = cx.t
+		return false
+	}
+	n.t, n.v, n.err = nil, v, err
 	return true
 }
 
-func (n *NextCase[T]) giveUp() {}
+// giveUp leaves the stream, if that is one of this package's, as JoinCase does.
+func (n *NextCase[T]) giveUp() {
+	t := n.t
+	if n.t, n.tried = nil, false; t == nil {
+		return
+	}
+	if s, ok := n.s.(forgetter); ok {
+		s.forget(t, callersWorker())
+	}
+}
 
 // After is the case that d has passed since this call, or since the last Reset.
 func After(d time.Duration) *TimerCase { return &TimerCase{s: sleep{until: after(d)}} }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -167,6 +169,44 @@ func TestSelectRandom(t *testing.T) {
 	})
 }
 
+// A channel that is closed and empty is seen in the first look, like one that has a
+// message: a Select whose other case can always happen would else never see it.
+func TestSelectClosed(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		quit, jobs := NewChan[int](0), NewChan[int](1)
+		quit.Close()
+		fill(t, jobs, 1)
+		q, j := OnRecv(quit), OnRecv(jobs)
+		require.Zero(t, TrySelect(cx, q))
+		_, err := q.Value()
+		require.Equal(t, ErrClosed, err)
+		i, err := SelectInOrder(cx, q, j)
+		require.NoError(t, err)
+		require.Zero(t, i)
+		seen := [2]int{}
+		for range 200 {
+			i, err := Select(cx, q, j)
+			require.NoError(t, err)
+			if seen[i]++; i == 1 {
+				fill(t, jobs, 1)
+			}
+		}
+		require.NotZero(t, seen[0])
+		require.NotZero(t, seen[1])
+
+		// Not while a message may still come.
+		full := NewChan[int](1)
+		p, err := full.TryReserve()
+		require.NoError(t, err)
+		full.Close()
+		require.Equal(t, -1, TrySelect(cx, OnRecv(full)))
+		_, err = full.TryRecv()
+		require.Equal(t, ErrEmpty, err)
+		p.Release()
+		require.Zero(t, TrySelect(cx, OnRecv(full)))
+	})
+}
+
 // counted is a future that counts how often it was given up.
 type counted struct {
 	Future[int]
@@ -220,6 +260,108 @@ func TestSelectFutures(t *testing.T) {
 	})
 }
 
+// Cases that have lost leave nothing behind, however many tasks come and go while
+// what they wait for goes on.
+func TestSelectForgets(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	forever := func(cx *Context) error { return second(Await(cx, Never[None]())) }
+	h, set := Go(rt, forever), new(JoinSet[None])
+	set.Add(h)
+	c, b, w := NewChan[int](0), NewBroadcast[int](1), NewWatch(1)
+	signals := Signals(syscall.SIGWINCH)
+	defer signals.Close()
+	ln, err := join(t, Spawn(rt, func(cx *Context) (Listener, error) { return Listen(cx, "tcp", "127.0.0.1:0") }))
+	require.NoError(t, err)
+	defer ln.Close()
+	in := ln.Incoming()
+	var o Oneshot[int]
+
+	for name, x := range map[string]struct {
+		make func() Case
+		left func() int
+	}{
+		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // the set
+		"OnFuture, Oneshot":    {func() Case { return OnFuture(&o) }, o.recvs.count},
+		"OnNext, Chan":         {func() Case { return OnNext[int](c) }, c.recvs.polled.count},
+		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.list.count},
+		"OnNext, Watcher":      {func() Case { return OnNext[int](w.Watch()) }, w.list.count},
+		"OnNext, JoinSet":      {func() Case { return OnNext[*JoinHandle[None]](set) }, set.slot.count},
+		"OnNext, Signals":      {func() Case { return OnNext[os.Signal](signals) }, signals.arrived.count},
+		"OnNext, Incoming":     {func() Case { return OnNext[Conn](in) }, ln.(*TCPListener).src.rd.waiters.count},
+	} {
+		for _, d := range []time.Duration{0, time.Microsecond} {
+			var hs []*JoinHandle[int]
+			for range 2 * fanoutFew {
+				hs = append(hs, Spawn(rt, func(cx *Context) (int, error) { return SelectInOrder(cx, x.make(), After(d)) }))
+			}
+			for _, h := range hs {
+				i, err := join(t, h)
+				require.NoError(t, err)
+				require.Equal(t, 1, i)
+			}
+			require.Zero(t, x.left(), "%s, %v", name, d)
+		}
+	}
+	require.Equal(t, ErrFull, c.TrySend(1), "nobody waits at the rendezvous")
+	h.Cancel()
+	join(t, h)
+}
+
+// count returns how many tasks wait.
+func (s *wakerSlot) count() int {
+	switch t := s.p.Load(); {
+	case t == nil, t == fired:
+		return 0
+	case t.kind == kindFanout:
+		f := t.body.(*fanout)
+		return len(f.all) - f.holes
+	}
+	return 1
+}
+
+// A Select that has to wait polls what can only be polled once before it does.
+func TestSelectPollsOnce(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		polls, other, never := 0, false, NewChan[int](0)
+		f := PollFunc(func(cx *Context) (None, error) {
+			if polls++; polls > 1 {
+				return None{}, nil
+			}
+			cx.Waker().Wake()
+			return None{}, ErrPending
+		})
+		Go(cx, func(*Context) error { other = true; require.Equal(t, 1, polls); return nil })
+		i, err := Select(cx, OnRecv(never), OnFuture(f))
+		require.NoError(t, err)
+		require.Equal(t, 1, i)
+		require.Equal(t, 2, polls)
+		require.True(t, other, "nobody else has run")
+
+		other = false
+		Go(cx, func(*Context) error { other = true; return nil })
+		i, err = Select(cx, OnFuture(NewYield()), OnRecv(never))
+		require.NoError(t, err)
+		require.Zero(t, i)
+		require.True(t, other, "nobody else has run")
+
+		// Cases that are used again are polled again.
+		elements, next := NewChan[int](1), NewChan[int](1)
+		n, r := OnNext[int](elements), OnRecv(next)
+		h := Go(cx, func(cx *Context) error { return nil })
+		j := OnJoin(h)
+		fill(t, next, 1)
+		i, _ = SelectInOrder(cx, j, n, r)
+		require.Equal(t, 2, i)
+		fill(t, elements, 1)
+		i, _ = SelectInOrder(cx, j, n, r)
+		require.Equal(t, 1, i)
+		fill(t, elements, 1)
+		got(t, 1, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+		Yield(cx)
+		got(t, 0, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+	})
+}
+
 // A future that panics ends the Select; the other cases are given up.
 func TestSelectPanic(t *testing.T) {
 	onTask(t, func(cx *Context) {
@@ -256,6 +398,34 @@ func TestSelectTry(t *testing.T) {
 		require.Equal(t, 0, TrySelect(cx, r, After(time.Hour)))
 		require.Equal(t, 1, TrySelect(cx, r, After(-1)))
 		require.Equal(t, -1, TrySelect(cx))
+	})
+}
+
+// TrySelect finds what is there, also after many operations without a wait.
+func TestSelectTryDrains(t *testing.T) {
+	onTask(t, func(cx *Context) {
+		const n = 3 * operationsPerPoll
+		c := NewChan[int](n)
+		for _, of := range []func() Case{
+			func() Case { return OnRecv(c) },
+			func() Case { return OnNext[int](c) },
+			func() Case { return OnFuture(c.RecvFuture()) },
+		} {
+			fill(t, c, n)
+			for i := range n {
+				require.Zero(t, TrySelect(cx, of()), "element %d", i)
+			}
+			require.Equal(t, -1, TrySelect(cx, of()))
+		}
+		// It changes nothing for what waits.
+		other := false
+		Go(cx, func(*Context) error { other = true; return nil })
+		fill(t, c, n)
+		for !other {
+			_, err := c.Recv(cx)
+			require.NoError(t, err)
+			TrySelect(cx, OnRecv(c))
+		}
 	})
 }
 
@@ -303,6 +473,16 @@ func TestSelectCancelled(t *testing.T) {
 // A plain future selects, too.
 func TestSelectPlainFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
+	for range 100 {
+		got(t, 0, newHand(), NewSelectInOrder(OnFuture(Ready(1)), OnFuture(Ready(2))))
+	}
+	firsts := 0
+	for range 100 {
+		i, err := NewSelect(OnFuture(Ready(1)), OnFuture(Ready(2))).Poll(newHand().cx)
+		require.NoError(t, err)
+		firsts += 1 - i
+	}
+	require.NotContains(t, []int{0, 100}, firsts)
 	c := NewChan[int](0)
 	r := OnRecv(c)
 	h := SpawnFuture(rt, NewSelect(r, OnFuture(Never[int]())))

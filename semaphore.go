@@ -13,7 +13,8 @@ import (
 // Requests are served in the order in which they came, and permits are reserved
 // for the first of them: of 10 permits, while a request for 10 waits, none are
 // given to a later request for 1, though 9 may be free. Else large requests would
-// wait as long as small ones come.
+// wait as long as small ones come. Permits that are free are taken without letting
+// other tasks run.
 type Semaphore struct {
 	size  int64
 	state permits

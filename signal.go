@@ -86,6 +86,9 @@ func (s *SignalStream) PollNext(cx *Context) (os.Signal, error) {
 	}
 }
 
+// forget implements forgetter.
+func (s *SignalStream) forget(t *task, from *worker) { s.arrived.leave(t, from) }
+
 // Next waits for the next signal; see PollNext. If cx is cancelled it returns
 // cx.Err(), and no signal is lost.
 func (s *SignalStream) Next(cx *Context) (os.Signal, error) {

@@ -546,6 +546,7 @@ func TestMisuseOfWaiters(t *testing.T) {
 		{rw.UUnlock, "UUnlock of an RWMutex that is not locked for upgradable reading"},
 		{rw.UDowngrade, "UDowngrade of an RWMutex that is not"},
 		{func() { rw.TryUpgrade() }, "TryUpgrade of an RWMutex that is not"},
+		{func() { rw.UpgradeFuture() }, "UpgradeFuture of an RWMutex that is not"},
 		{func() { rw.UpgradeBlocking(t.Context()) }, "UpgradeBlocking of an RWMutex that is not"},
 		{func() { s.Release(1) }, "async: Semaphore.Release of 1 permits of 3, of which 0 are held"},
 		{func() { s.Release(-1) }, "negative number of permits"},
@@ -561,8 +562,14 @@ func TestMisuseOfWaiters(t *testing.T) {
 	} {
 		requireMisuse(t, misuse(x.fn), x.text)
 	}
+	rw.TryULock()
+	stale := rw.UpgradeFuture()
+	rw.UUnlock()
+	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture of an RWMutex that is not")
 	rw.TryLock()
 	requireMisuse(t, misuse(rw.UUnlock), "UUnlock")
+	requireMisuse(t, misuse(func() { rw.UpgradeFuture() }), "UpgradeFuture")
+	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture")
 	requireMisuse(t, misuse(rw.RUnlock), "RUnlock")
 	rw.Unlock()
 	rw.TryRLock()
@@ -620,6 +627,40 @@ func TestMisuseOfWaiters(t *testing.T) {
 		_, err := join(t, Go(rt, func(cx *Context) error { block(); return nil }))
 		requireTaskMisuse(t, err, name, wouldBlock)
 	}
+}
+
+// Whoever wakes on a worker says which: plain futures come to it instead of having
+// another thread woken, and a goroutine that it wakes gets a processor.
+func TestWaitersWokenByAWorker(t *testing.T) {
+	var (
+		m  Mutex
+		rw RWMutex
+		n  Notify
+		c  = NewCond(&m)
+		o  Oneshot[int]
+		h  = newHand()
+	)
+	onTask(t, func(cx *Context) {
+		for name, x := range map[string]struct {
+			wait func() Future[None]
+			wake func()
+		}{
+			"Unlock":       {func() Future[None] { m.TryLock(); return m.LockFuture() }, m.Unlock},
+			"last RUnlock": {func() Future[None] { rw.TryRLock(); return rw.LockFuture() }, rw.RUnlock},
+			"Signal":       {func() Future[None] { return &condFuture{c: c, begun: true} }, c.Signal},
+			"NotifyOne":    {n.WaitFuture, n.NotifyOne},
+			"Oneshot.Close": {func() Future[None] {
+				return PollFunc(func(cx *Context) (None, error) { return None{}, o.PollClosed(cx) })
+			}, func() { o.Close() }},
+		} {
+			pending(t, h, x.wait())
+			w := cx.here()
+			w.unparked = false
+			x.wake()
+			require.True(t, h.woken(), name)
+			require.True(t, w.unparked, name)
+		}
+	})
 }
 
 // What waits when Shutdown unwinds it leaves its place, and what it was handed goes

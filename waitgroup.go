@@ -91,17 +91,31 @@ func (wg *WaitGroup) Done() { wg.Add(-1) }
 
 // Go starts a task that runs fn, and counts it until it has ended, however it
 // does: also when it panics, and when the runtime refuses it or shuts down before
-// it has begun. s is where it starts; see Spawner.
+// it has begun. s is where it starts; see Spawner. Wait does not return what fn
+// returns: that is in the handle, and if nobody asks for it, goes to
+// Config.Unhandled. fn must not call Done for itself; if the count becomes negative at the
+// end of a task the program ends with that panic, which nothing can recover.
 func (wg *WaitGroup) Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
 	wg.Add(1)
 	h := Go(s, fn)
 	// Not a deferred call in the task: it may never begin.
-	if !h.waiters.join(newOutsider(wg.Done)) {
+	if !h.waiters.join(newOutsider(wg.doneAtEnd)) {
 		wg.Done()
 	} else if h.state.done() {
 		h.waiters.fire(nil)
 	}
 	return h
+}
+
+// doneAtEnd is Done by the worker that ends a task. A panic there would be taken for
+// the task's, half of whose end it would leave out.
+func (wg *WaitGroup) doneAtEnd() {
+	defer func() {
+		if v := recover(); v != nil {
+			go panic(v)
+		}
+	}()
+	wg.Done()
 }
 
 // Wait waits until the count is zero. It fails only if cx is cancelled, with

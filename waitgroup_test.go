@@ -2,9 +2,11 @@ package async
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -90,4 +92,22 @@ func TestWaitGroupStress(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// One Done too many in a task ends the program, as with package sync: a runtime that
+// went on would wait for that task for ever.
+func TestWaitGroupDoneTooOften(t *testing.T) {
+	if inChild(t) {
+		rt, err := New(Config{Workers: 1})
+		require.NoError(t, err)
+		var wg WaitGroup
+		wg.Go(rt, func(*Context) error { wg.Done(); return nil })
+		time.Sleep(patience) // only if the program goes on
+		fmt.Println("survived")
+		return
+	}
+	out, err := child(t).CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "panic: async: negative WaitGroup counter")
+	require.NotContains(t, string(out), "survived")
 }

@@ -138,10 +138,11 @@ func (l *waitlist) unlink(w *waiter) {
 	l.n--
 }
 
-// wakeChosen wakes t, if there is one. It is called when no lock is held.
+// wakeChosen wakes t, if there is one. It is called when no lock is held. Looking for
+// the worker costs little beside what the wake of another one's thread costs.
 func wakeChosen(t *task) {
 	if t != nil {
-		t.wake(nil)
+		t.wake(callersWorker())
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 			if old.body.(*fanout).add(t) {
 				return true
 			}
+			s.p.CompareAndSwap(old, nil) // unless it stands here no longer, all have left it
 		default:
 			if s.p.CompareAndSwap(old, newFanout(old, t)) {
 				return true
@@ -70,22 +71,28 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 // leave makes t wait no longer. Since another future of the same task may
 // have waited here too, and has lost its place with t's, t is polled once more.
 func (s *wakerSlot) leave(t *task, from *worker) {
+	if s.remove(t) {
+		t.wake(from)
+	}
+}
+
+// remove is leave, but whoever calls it has t polled once more if it reports true.
+func (s *wakerSlot) remove(t *task) (left bool) {
 	for {
-		old := s.p.Load()
-		var left bool
-		switch {
+		switch old := s.p.Load(); {
 		case old == t:
-			left = s.p.CompareAndSwap(t, nil)
-		case old != nil && old.kind == kindFanout:
-			if left = old.body.(*fanout).remove(t); !left {
-				return
+			if s.p.CompareAndSwap(t, nil) {
+				return true
 			}
+		case old != nil && old.kind == kindFanout:
+			f := old.body.(*fanout)
+			left = f.remove(t)
+			if left && f.shutEmpty() {
+				s.p.CompareAndSwap(old, nil)
+			}
+			return left
 		default:
-			return
-		}
-		if left {
-			t.wake(from)
-			return
+			return false
 		}
 	}
 }
@@ -123,7 +130,7 @@ func (s *wakerSlot) empty() *task {
 }
 
 // fanout wakes several tasks. It is put into a slot once and never reused:
-// the first wake closes it.
+// the first wake closes it, and so does the last who leaves.
 //
 // Adding and removing cost the same however many there are: once there are more
 // than a few, a map says where each stands, and who leaves leaves a hole.
@@ -146,7 +153,8 @@ func newFanout(tasks ...*task) *task {
 	return &f.task
 }
 
-// add reports false if f has fired, and no longer stands in its slot.
+// add reports false if f has been closed: it stands in its slot no longer, or is
+// about to be taken out.
 func (f *fanout) add(t *task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -183,6 +191,17 @@ func (f *fanout) remove(t *task) bool {
 		f.all = slices.DeleteFunc(f.all, func(t *task) bool { return t == nil })
 		f.index()
 	}
+	return true
+}
+
+// shutEmpty closes f if all have left, and reports whether.
+func (f *fanout) shutEmpty() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.all) > f.holes {
+		return false
+	}
+	f.shut = true
 	return true
 }
 

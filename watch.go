@@ -173,6 +173,9 @@ func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
+// forget implements forgetter.
+func (r *Watcher[T]) forget(*task, *worker) { r.leave(&r.w) }
+
 // leave gives w's place up. There is nothing to pass on: all who wait are woken.
 func (r *Watcher[T]) leave(w *waiter) {
 	r.of.list.mu.Lock()
