@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // What follows is the form for code that starts goroutines of its own and knows
@@ -330,18 +328,11 @@ func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-write", r.sides.wr.raw(r.src, &r.src.wr, f))
 }
 
-// raw calls f, and again after each event, until it says that it is done. f may
-// be about something else than data, so it is called whatever is known of the
-// data.
+// raw calls f, and again after each event, until it says that it is done.
 func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) error {
-	src.doubt(h)
+	l := loan{s: src, h: h, f: until(f)}
 	return s.until("RawConn of a NetConn", func(cx *Context) error {
-		_, err := src.attempt(cx, h, func(fd int) (int, bool, error) {
-			if f(uintptr(fd)) {
-				return 0, false, nil
-			}
-			return 0, false, unix.EAGAIN
-		})
+		_, err := l.poll(cx)
 		return err
 	})
 }
