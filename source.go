@@ -56,8 +56,9 @@ const (
 	sourceFull
 
 	// sourceHungUp is set when the poller has said that nothing more will
-	// come. There may be no further event, so sourceDrained means nothing
-	// from then on, and reads go on until the end.
+	// come, or that there is urgent data, which cuts reads short. There may be
+	// no further event, so sourceDrained means nothing from then on, and reads
+	// go on until the end.
 	sourceHungUp
 
 	// sourceUse is one use.
@@ -343,7 +344,7 @@ func (s *source) stir() {
 // ready wakes those who wait for what has happened. w is the worker that runs
 // the caller.
 func (s *source) ready(r readiness, w *worker) {
-	if r&hungUp != 0 && !s.state.has(sourceHungUp) {
+	if r&(hungUp|urgent) != 0 && !s.state.has(sourceHungUp) {
 		s.state.claim(sourceHungUp)
 	}
 	if r&readable != 0 {
