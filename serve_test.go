@@ -306,6 +306,30 @@ func TestServeIdleTimeout(t *testing.T) {
 	require.Empty(t, failed, "an idle connection is no failure")
 }
 
+// Who closes a connection between two calls ends it: there is no further call.
+func TestServeConnClosedByOthers(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	var calls atomic.Int32
+	conns := make(chan Conn, 1)
+	server := startServe(rt, &Server{NewHandler: func(c Conn) Handler {
+		conns <- c
+		return func(cx *Context, c Conn) (bool, error) {
+			calls.Add(1)
+			return echoOnce(cx, c)
+		}
+	}}, ln)
+	client := dials(t, ln, 1)[0]
+	asks(t, client, "x")
+	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 }, "only Serve's task has a coroutine")
+	require.NoError(t, soon(t, conns).Close())
+	requireEnd(t, client)
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.EqualValues(t, 1, calls.Load())
+}
+
 func TestServeHandlerOfEachConnection(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)

@@ -217,6 +217,9 @@ func (s *source) pollReady(cx *Context, h *half, waited bool) error {
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return err
 		}
+		if err := s.idle(); err != nil {
+			return err // what ended the wait was Close
+		}
 		s.doubt(h) // so that whoever acts on this asks the kernel
 		return nil
 	}
