@@ -25,7 +25,8 @@ import (
 // If nobody has waited for c before, it comes to the worker of s, or, if s is a
 // *Runtime, to the one with the fewest connections.
 //
-// Read and Write panic in a task, whose worker they would block: there,
+// Read and Write panic in a task where they would have to wait, which would
+// block its worker, and as a rule also where they would not: there,
 // c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
@@ -235,13 +236,16 @@ func (s *netSide) abort(*worker, error) {}
 // lock makes the caller the one who polls, with the Context that it returns.
 // To ask all workers whether they run the caller takes time where there are
 // many, so it is done for another caller than the last one only, and before
-// parking.
+// each wait.
 func (s *netSide) lock(what, instead string) *Context {
 	if g := getg(); s.user.Load() != g {
 		mustNotBlock(what, instead)
 		s.user.Store(g)
 	}
-	s.mu.Lock()
+	if !s.mu.TryLock() { // a task may have the g of an earlier user
+		mustNotBlock(what, instead)
+		s.mu.Lock()
+	}
 	return &s.cx
 }
 

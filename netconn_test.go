@@ -541,6 +541,26 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	require.Equal(t, "something", string(p))
 }
 
+// A task that happens to have the goroutine of an earlier user is found out
+// before it waits for its turn.
+func TestMisuseNetConnInATaskThatLooksLikeItsUser(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, b := tcpPair(t, rt)
+	c := NetConn(rt, a).(*netTCPConn)
+	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+	parked(t, &a.src.rd)
+	defer a.Close()
+	h := Go(rt, func(cx *Context) error {
+		c.sides.rd.user.Store(getg())
+		c.Read(make([]byte, 1))
+		return nil
+	})
+	_, err := tcpJoin(h)
+	requireTaskMisuse(t, err, "Read", "would block its worker", "WithContext(cx)")
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "x") }))
+	require.Equal(t, answer{1, nil}, soon(t, read))
+}
+
 func TestMisuseBoundConnOnAGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, _ := tcpPair(t, rt)
