@@ -23,7 +23,7 @@ import (
 // io.WriterTo.
 //
 // If nobody has waited for c before, it comes to the worker of s, or, if s is a
-// *Runtime, to the one with the fewest connections.
+// *Runtime, to each worker in turn, or where there are far fewer connections.
 //
 // Read and Write panic in a task where they would have to wait, which would
 // block its worker, and as a rule also where they would not: there,
@@ -31,7 +31,7 @@ import (
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
-	w := netHome(s)
+	w := connHome(s, c)
 	switch c := c.(type) {
 	case *TCPConn:
 		n := &netTCPConn{TCPConn: c}
@@ -87,11 +87,12 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 // NetConn.
 func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
 	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
-	c, err := BlockOn(rt.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
+	s := workerSpawner{rt.placeConn()}
+	c, err := BlockOn(s.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
 	if err != nil {
 		return nil, outerOp("dial", network, err)
 	}
-	return NetConn(rt, c), nil
+	return NetConn(s, c), nil
 }
 
 // outerOp makes an *net.OpError of what BlockOn itself has failed with.
@@ -105,10 +106,24 @@ func outerOp(op, network string, err error) error {
 // netHome returns the worker that serves what goroutines use.
 func netHome(s Spawner) *worker {
 	rt, w := s.spawner()
+	if pinned := workerOf(s); pinned != nil {
+		return pinned
+	}
 	if w == nil {
 		w = rt.placeConn()
 	}
 	return w
+}
+
+// connHome is netHome for a connection, which may be at home already.
+func connHome(s Spawner, c Conn) *worker {
+	rt, _ := s.spawner()
+	if c, ok := c.(streamer); ok {
+		if w := c.stream().src.home.Load(); w != nil && w.rt == rt {
+			return w
+		}
+	}
+	return netHome(s)
 }
 
 // netConn is NetConn's result for connections of other makers.
