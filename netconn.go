@@ -20,7 +20,7 @@ import (
 // calls that are under way; errors are *net.OpError. It can do whatever else c
 // can: over a *TCPConn it also has the methods CloseRead, CloseWrite,
 // SetNoDelay and so on, and is a syscall.Conn, an io.ReaderFrom and an
-// io.WriterTo.
+// io.WriterTo; over a PacketConn it is a net.PacketConn.
 //
 // If nobody has waited for c before, it comes to the worker of s, or, if s is a
 // *Runtime, to each worker in turn, or where there are far fewer connections.
@@ -39,6 +39,18 @@ func NetConn(s Spawner, c Conn) net.Conn {
 		return n
 	case *UnixConn:
 		n := &netUnixConn{UnixConn: c}
+		n.sides.init(w)
+		return n
+	case *UDPConn:
+		n := &netUDPConn{UDPConn: c}
+		n.sides.init(w)
+		return n
+	case *UnixDatagram:
+		n := &netUnixDatagram{UnixDatagram: c}
+		n.sides.init(w)
+		return n
+	case PacketConn:
+		n := &netPacketConn{PacketConn: c}
 		n.sides.init(w)
 		return n
 	default:
@@ -167,19 +179,11 @@ func (c *netUnixConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.U
 func (c *netUnixConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
 func (c *netUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	err = c.sides.rd.until("ReadMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, flags, addr, err = c.PollReadMsgUnix(cx, p, oob)
-		return err
-	})
-	return n, oobn, flags, addr, err
+	return c.sides.readMsgUnix(c.UnixConn, p, oob)
 }
 
 func (c *netUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
-	err = c.sides.wr.until("WriteMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, err = c.PollWriteMsgUnix(cx, p, oob, addr)
-		return err
-	})
-	return n, oobn, err
+	return c.sides.writeMsgUnix(c.UnixConn, p, oob, addr)
 }
 
 // copyPooled is io.Copy without its allocation, and without asking either side
