@@ -271,7 +271,7 @@ func (c *streamConn) Readable(cx *Context) error {
 // stream implements streamer.
 func (c *streamConn) stream() *streamConn { return c }
 
-// streamer is a Conn of this package.
+// streamer is a Conn of this package, or one that embeds it; see streamOf.
 type streamer interface{ stream() *streamConn }
 
 // CloseRead shuts down the reading side.

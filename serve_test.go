@@ -457,6 +457,61 @@ func (l otherListener) Accept(cx *Context) (Conn, error) {
 	return otherConn{c}, nil
 }
 
+// aheadConn is a connection with a buffer, which says so.
+type aheadConn struct {
+	*TCPConn
+	asked *atomic.Int32
+	ahead []byte
+}
+
+func (c *aheadConn) PollReadable(cx *Context) error {
+	c.asked.Add(1)
+	if len(c.ahead) > 0 {
+		return nil
+	}
+	return c.TCPConn.PollReadable(cx)
+}
+
+func (c *aheadConn) Read(cx *Context, p []byte) (n int, err error) {
+	if len(c.ahead) == 0 {
+		buf := make([]byte, 64)
+		if n, err = c.TCPConn.Read(cx, buf); err != nil {
+			return 0, err
+		}
+		c.ahead = buf[:n]
+	}
+	n = copy(p, c.ahead)
+	c.ahead = c.ahead[n:]
+	return n, nil
+}
+
+type aheadListener struct {
+	Listener
+	asked atomic.Int32
+}
+
+func (l *aheadListener) Accept(cx *Context) (Conn, error) {
+	c, err := l.Listener.Accept(cx)
+	if err != nil {
+		return nil, err
+	}
+	return &aheadConn{TCPConn: c.(*TCPConn), asked: &l.asked}, nil
+}
+
+// A type that embeds a connection of this package has its own PollReadable.
+func TestServeAsksTheOuterType(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	tcp := tcpListen(t)
+	ln := &aheadListener{Listener: tcp}
+	server := startServe(rt, &Server{Handler: echoOnce}, ln)
+	c := dials(t, tcp, 1)[0]
+	asks(t, c, "several bytes")
+	require.Positive(t, ln.asked.Load())
+	require.NoError(t, tcp.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
 func TestMisuseServeWithoutHandler(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
