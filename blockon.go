@@ -9,8 +9,9 @@ type parker struct {
 
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
 // it, and returns fn's results. It is the bridge from goroutines: timers and
-// connections that fn awaits are served by the workers of s, and the name of s,
-// if it has one, is that of fn's task.
+// connections that fn awaits are served by a worker of s, if s is of one worker by
+// that (see Runtime.Workers), and the name of s, if it has one, is that of fn's
+// task.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
 // fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a
@@ -21,7 +22,9 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	p := &parker{unpark: make(chan struct{}, 1)}
 	p.kind, p.body = kindGoroutine, p
 	p.g.Store(getg())
-	p.w = rt.place()
+	if p.w = workerOf(s); p.w == nil {
+		p.w = rt.place()
+	}
 	p.cx.t = &p.task
 	err := p.adorn(s)
 	if err == nil && !rt.enter(p) {

@@ -188,13 +188,14 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 }
 
 // took makes of the result of a system call that read what attempt wants to
-// know. Of packets each is read by a call of its own, so a short one says
-// nothing of the next.
+// know. A short read says that there is no more only with TCP. Of packets each is
+// read by a call of its own, and a read of a unix stream stops behind a message
+// that carried descriptors, and where the sender's credentials change.
 func (c *streamConn) took(n, want int, err error) (int, bool, error) {
 	if n == 0 && err == nil {
 		return 0, false, io.EOF
 	}
-	return n, n < want && c.net.kind == unix.SOCK_STREAM, err
+	return n, n < want && c.net.proto == "tcp", err
 }
 
 // PollWrite writes as much of p as there is room for. It returns ErrPending if
@@ -270,7 +271,7 @@ func (c *streamConn) Readable(cx *Context) error {
 // stream implements streamer.
 func (c *streamConn) stream() *streamConn { return c }
 
-// streamer is a Conn of this package.
+// streamer is a Conn of this package, or one that embeds it; see streamOf.
 type streamer interface{ stream() *streamConn }
 
 // CloseRead shuts down the reading side.

@@ -122,13 +122,8 @@ func (s *Source) WriteWith(cx *Context, write func(fd int) (n int, err error)) (
 }
 
 func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, error) {
-	s.src.doubt(h)
-	return s.await(cx, h, func(cx *Context) (int, error) {
-		return s.src.attempt(cx, h, func(fd int) (int, bool, error) {
-			n, err := do(fd)
-			return n, false, err
-		})
-	})
+	l := loan{s: &s.src, h: h, f: do}
+	return s.await(cx, h, l.poll)
 }
 
 func (s *Source) await(cx *Context, h *half, poll func(cx *Context) (int, error)) (int, error) {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // What follows is the form for code that starts goroutines of its own and knows
@@ -22,17 +20,18 @@ import (
 // calls that are under way; errors are *net.OpError. It can do whatever else c
 // can: over a *TCPConn it also has the methods CloseRead, CloseWrite,
 // SetNoDelay and so on, and is a syscall.Conn, an io.ReaderFrom and an
-// io.WriterTo.
+// io.WriterTo; over a PacketConn it is a net.PacketConn.
 //
 // If nobody has waited for c before, it comes to the worker of s, or, if s is a
-// *Runtime, to the one with the fewest connections.
+// *Runtime, to each worker in turn, or where there are far fewer connections.
 //
-// Read and Write panic in a task, whose worker they would block: there,
+// Read and Write panic in a task where they would have to wait, which would
+// block its worker, and as a rule also where they would not: there,
 // c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
-	w := netHome(s)
+	w := connHome(s, c)
 	switch c := c.(type) {
 	case *TCPConn:
 		n := &netTCPConn{TCPConn: c}
@@ -40,6 +39,18 @@ func NetConn(s Spawner, c Conn) net.Conn {
 		return n
 	case *UnixConn:
 		n := &netUnixConn{UnixConn: c}
+		n.sides.init(w)
+		return n
+	case *UDPConn:
+		n := &netUDPConn{UDPConn: c}
+		n.sides.init(w)
+		return n
+	case *UnixDatagram:
+		n := &netUnixDatagram{UnixDatagram: c}
+		n.sides.init(w)
+		return n
+	case PacketConn:
+		n := &netPacketConn{PacketConn: c}
 		n.sides.init(w)
 		return n
 	default:
@@ -88,11 +99,12 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 // NetConn.
 func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
 	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
-	c, err := BlockOn(rt.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
+	s := workerSpawner{rt.placeConn()}
+	c, err := BlockOn(s.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
 	if err != nil {
 		return nil, outerOp("dial", network, err)
 	}
-	return NetConn(rt, c), nil
+	return NetConn(s, c), nil
 }
 
 // outerOp makes an *net.OpError of what BlockOn itself has failed with.
@@ -106,10 +118,24 @@ func outerOp(op, network string, err error) error {
 // netHome returns the worker that serves what goroutines use.
 func netHome(s Spawner) *worker {
 	rt, w := s.spawner()
+	if pinned := workerOf(s); pinned != nil {
+		return pinned
+	}
 	if w == nil {
 		w = rt.placeConn()
 	}
 	return w
+}
+
+// connHome is netHome for a connection, which may be at home already.
+func connHome(s Spawner, c Conn) *worker {
+	rt, _ := s.spawner()
+	if c, ok := c.(streamer); ok {
+		if w := c.stream().src.home.Load(); w != nil && w.rt == rt {
+			return w
+		}
+	}
+	return netHome(s)
 }
 
 // netConn is NetConn's result for connections of other makers.
@@ -153,19 +179,11 @@ func (c *netUnixConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.U
 func (c *netUnixConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
 func (c *netUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	err = c.sides.rd.until("ReadMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, flags, addr, err = c.PollReadMsgUnix(cx, p, oob)
-		return err
-	})
-	return n, oobn, flags, addr, err
+	return c.sides.readMsgUnix(c.UnixConn, p, oob)
 }
 
 func (c *netUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
-	err = c.sides.wr.until("WriteMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, err = c.PollWriteMsgUnix(cx, p, oob, addr)
-		return err
-	})
-	return n, oobn, err
+	return c.sides.writeMsgUnix(c.UnixConn, p, oob, addr)
 }
 
 // copyPooled is io.Copy without its allocation, and without asking either side
@@ -237,13 +255,16 @@ func (s *netSide) abort(*worker, error) {}
 // lock makes the caller the one who polls, with the Context that it returns.
 // To ask all workers whether they run the caller takes time where there are
 // many, so it is done for another caller than the last one only, and before
-// parking.
+// each wait.
 func (s *netSide) lock(what, instead string) *Context {
 	if g := getg(); s.user.Load() != g {
 		mustNotBlock(what, instead)
 		s.user.Store(g)
 	}
-	s.mu.Lock()
+	if !s.mu.TryLock() { // a task may have the g of an earlier user
+		mustNotBlock(what, instead)
+		s.mu.Lock()
+	}
 	return &s.cx
 }
 
@@ -330,18 +351,11 @@ func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-write", r.sides.wr.raw(r.src, &r.src.wr, f))
 }
 
-// raw calls f, and again after each event, until it says that it is done. f may
-// be about something else than data, so it is called whatever is known of the
-// data.
+// raw calls f, and again after each event, until it says that it is done.
 func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) error {
-	src.doubt(h)
+	l := loan{s: src, h: h, f: until(f)}
 	return s.until("RawConn of a NetConn", func(cx *Context) error {
-		_, err := src.attempt(cx, h, func(fd int) (int, bool, error) {
-			if f(uintptr(fd)) {
-				return 0, false, nil
-			}
-			return 0, false, unix.EAGAIN
-		})
+		_, err := l.poll(cx)
 		return err
 	})
 }

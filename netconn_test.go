@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -541,6 +542,202 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	require.Equal(t, "something", string(p))
 }
 
+// Connections that goroutines dial come to all workers alike, whatever else is
+// placed in between.
+func TestDialNetSpreadsConnections(t *testing.T) {
+	dials := map[string]func(rt *Runtime, network, address string) (net.Conn, error){
+		"DialNet": func(rt *Runtime, network, address string) (net.Conn, error) {
+			return rt.DialNet(context.Background(), network, address)
+		},
+		"BlockOn": func(rt *Runtime, network, address string) (net.Conn, error) {
+			c, err := BlockOn(rt, func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
+			if err != nil {
+				return nil, err
+			}
+			return NetConn(rt, c), nil
+		},
+		"spawn": func(rt *Runtime, network, address string) (net.Conn, error) {
+			if _, err := tcpJoin(Go(rt, func(*Context) error { return nil })); err != nil {
+				return nil, err
+			}
+			return rt.DialNet(context.Background(), network, address)
+		},
+	}
+	for name, dial := range dials {
+		for _, network := range []string{"tcp", "unix"} {
+			t.Run(name+" "+network, func(t *testing.T) {
+				rt := newTestRuntime(t, Config{Workers: 2})
+				address := "127.0.0.1:0"
+				if network == "unix" {
+					address = filepath.Join(netDir(t), "s")
+				}
+				ln, err := net.Listen(network, address)
+				require.NoError(t, err)
+				defer ln.Close()
+				for range 8 {
+					c, err := dial(rt, network, ln.Addr().String())
+					require.NoError(t, err)
+					defer c.Close()
+					later(func() (int, error) { return c.Read(make([]byte, 1)) })
+					waits(t, c, 0)
+				}
+				for _, w := range rt.workers {
+					require.EqualValues(t, 4, w.reactor.sources.Load())
+				}
+			})
+		}
+	}
+}
+
+// What a Spawner says of the worker holds for connections, too.
+func TestNetConnOnAWorker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 3})
+	for i, on := range rt.Workers() {
+		for _, s := range []Spawner{on, on.Named("a name"), on.Under(t.Context())} {
+			x, y, err := SocketPair()
+			require.NoError(t, err)
+			defer x.Close()
+			defer y.Close()
+			c := NetConn(s, x)
+			later(func() (int, error) { return c.Read(make([]byte, 1)) })
+			waits(t, c, 0)
+			require.Equal(t, i, x.src.home.Load().index)
+
+			_, err = BlockOn(s, func(cx *Context) (None, error) {
+				require.Equal(t, i, cx.home().index)
+				require.Equal(t, ErrPending, y.PollReadable(cx))
+				return None{}, nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, i, y.src.home.Load().index)
+		}
+	}
+}
+
+// The resolver of package net sends datagrams only if it is given a
+// net.PacketConn.
+func TestDialNetForTheResolver(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	dns := newDNS(t, false, map[string][]dnsRecord{"host.example.": dnsAddrs("192.0.2.7")})
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return rt.DialNet(ctx, "udp", dns.addr)
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	addrs, err := r.LookupHost(ctx, "host.example.")
+	require.NoError(t, err)
+	require.Equal(t, []string{"192.0.2.7"}, addrs)
+}
+
+// otherPacketConn is a PacketConn that this package does not know.
+type otherPacketConn struct{ PacketConn }
+
+func TestNetConnOfDatagrams(t *testing.T) {
+	for _, network := range []string{"udp", "unixgram", "other"} {
+		t.Run(network, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			open := func() PacketConn {
+				if network == "unixgram" {
+					c, err := ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(netDir(t), "s")})
+					require.NoError(t, err)
+					return c
+				}
+				c, err := ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+				require.NoError(t, err)
+				if network == "other" {
+					return otherPacketConn{c}
+				}
+				return c
+			}
+			a, b := NetConn(rt, open()).(net.PacketConn), NetConn(rt, open()).(net.PacketConn)
+			defer b.Close()
+			p := make([]byte, 8)
+			var from net.Addr
+			read := later(func() (n int, err error) { n, from, err = b.ReadFrom(p); return n, err })
+			n, err := a.WriteTo([]byte("message"), b.LocalAddr())
+			require.NoError(t, err)
+			require.Equal(t, 7, n)
+			require.Equal(t, answer{7, nil}, soon(t, read))
+			require.Equal(t, a.LocalAddr().String(), from.String())
+			require.Equal(t, "message", string(p[:7]))
+			if s, ok := a.(syscall.Conn); ok {
+				raw, err := s.SyscallConn()
+				require.NoError(t, err)
+				require.NoError(t, raw.Write(func(uintptr) bool { return true }))
+			} else {
+				require.Equal(t, "other", network)
+			}
+			require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
+			_, _, err = a.ReadFrom(p)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.NoError(t, a.SetReadDeadline(time.Time{}))
+			read = later(func() (int, error) { n, _, err := a.ReadFrom(p); return n, err })
+			require.NoError(t, a.Close())
+			require.ErrorIs(t, soon(t, read).err, net.ErrClosed)
+			_, err = tcpJoin(Go(rt, func(*Context) error { _, _, err := b.ReadFrom(p); return err }))
+			requireTaskMisuse(t, err, "ReadFrom", "would block its worker")
+		})
+	}
+}
+
+// Ancillary data, and addresses without allocations.
+func TestNetConnMessages(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	listen := func() *netUDPConn {
+		c, err := ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return NetConn(rt, c).(*netUDPConn)
+	}
+	a, b := listen(), listen()
+	at := func(c net.PacketConn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
+	p := make([]byte, 8)
+	_, err := a.WriteToUDPAddrPort([]byte("one"), at(b))
+	require.NoError(t, err)
+	n, from, err := b.ReadFromUDPAddrPort(p)
+	require.NoError(t, err)
+	require.Equal(t, "one", string(p[:n]))
+	require.Equal(t, at(a).Port(), from.Port())
+	_, _, err = a.WriteMsgUDPAddrPort([]byte("two"), nil, at(b))
+	require.NoError(t, err)
+	n, _, _, from, err = b.ReadMsgUDPAddrPort(p, nil)
+	require.NoError(t, err)
+	require.Equal(t, "two", string(p[:n]))
+	require.Equal(t, at(a).Port(), from.Port())
+
+	x, y, err := DatagramPair()
+	require.NoError(t, err)
+	nx, ny := NetConn(rt, x).(*netUnixDatagram), NetConn(rt, y).(*netUnixDatagram)
+	defer nx.Close()
+	defer ny.Close()
+	_, _, err = nx.WriteMsgUnix([]byte("three"), nil, nil)
+	require.NoError(t, err)
+	n, _, _, _, err = ny.ReadMsgUnix(p, nil)
+	require.NoError(t, err)
+	require.Equal(t, "three", string(p[:n]))
+	require.NoError(t, pingPong(nx, ny))
+}
+
+// A task that happens to have the goroutine of an earlier user is found out
+// before it waits for its turn.
+func TestMisuseNetConnInATaskThatLooksLikeItsUser(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, b := tcpPair(t, rt)
+	c := NetConn(rt, a).(*netTCPConn)
+	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+	parked(t, &a.src.rd)
+	defer a.Close()
+	h := Go(rt, func(cx *Context) error {
+		c.sides.rd.user.Store(getg())
+		c.Read(make([]byte, 1))
+		return nil
+	})
+	_, err := tcpJoin(h)
+	requireTaskMisuse(t, err, "Read", "would block its worker", "WithContext(cx)")
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "x") }))
+	require.Equal(t, answer{1, nil}, soon(t, read))
+}
+
 func TestMisuseBoundConnOnAGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, _ := tcpPair(t, rt)
@@ -696,7 +893,9 @@ func TestNetConnAllocatesNothing(t *testing.T) {
 	require.Less(t, after.Mallocs-before.Mallocs, uint64(rounds/4), "the rest is the runtime's own")
 }
 
-func TestNetConnLivesOnTheLeastLoadedWorker(t *testing.T) {
+// What is accepted comes to all workers alike, also by a proxy, which dials each
+// time.
+func TestNetListenerSpreadsConnections(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := NetListener(rt, tcpListen(t))
 	var conns []net.Conn

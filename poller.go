@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 // call that says EAGAIN is the answer.
 type Poller struct {
 	r        reactor
-	waiting  sync.Mutex  // held by Wait
+	waiting  chan None   // capacity 1: full while a Wait waits
 	notified atomic.Bool // since the last Wait
 	closing  atomic.Bool
 
@@ -75,7 +74,7 @@ type PollEvent struct {
 
 // NewPoller opens a Poller. It needs three descriptors, and must be closed.
 func NewPoller() (*Poller, error) {
-	p := &Poller{fds: map[int]*polled{}}
+	p := &Poller{waiting: make(chan None, 1), fds: map[int]*polled{}}
 	if err := p.r.open(); err != nil {
 		return nil, err
 	}
@@ -133,7 +132,8 @@ func (p *Poller) Delete(fd int) error {
 }
 
 // Wait waits until descriptors are ready, or Notify is called, or the timeout
-// has passed, for ever if it is negative. It fills events and returns how many
+// has passed, for ever if it is negative. Time for which another Wait waits counts
+// too. It fills events and returns how many
 // there are. What does not fit is left for the next Wait. One descriptor may be
 // in two events, one for each direction.
 //
@@ -147,25 +147,59 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	if timeout != 0 {
 		mustNotBlock("Poller.Wait", "a Source")
 	}
-	p.waiting.Lock()
-	defer p.waiting.Unlock()
-	until := after(timeout)
-	for left := timeout; ; {
-		if p.closing.Load() {
-			return 0, os.ErrClosed
+	until, left := after(timeout), timeout
+	if !p.enter(timeout) {
+		return 0, p.closedErr()
+	}
+	defer p.leave()
+	for {
+		if timeout > 0 {
+			left = time.Duration(max(until-nanos(), 0))
+		}
+		if err := p.closedErr(); err != nil {
+			return 0, err
 		}
 		some, err := p.r.poller.wait(p.r.events[:min(len(events), eventsPerWait)], left, false)
 		if err != nil {
 			return 0, err
 		}
 		n, woken := p.translate(events, p.r.events[:some])
-		if timeout >= 0 {
-			left = time.Duration(max(until-nanos(), 0))
-		}
-		if n > 0 || woken || left == 0 {
+		if n > 0 || woken || timeout >= 0 && nanos() >= until {
 			return n, nil
 		}
 	}
+}
+
+// enter makes the caller the one who waits. It reports false if others have
+// waited for all of the timeout.
+func (p *Poller) enter(timeout time.Duration) bool {
+	select {
+	case p.waiting <- None{}:
+		return true
+	default:
+	}
+	var late <-chan time.Time
+	switch {
+	case timeout == 0:
+		return false
+	case timeout > 0:
+		late = time.After(timeout)
+	}
+	select {
+	case p.waiting <- None{}:
+		return true
+	case <-late:
+		return false
+	}
+}
+
+func (p *Poller) leave() { <-p.waiting }
+
+func (p *Poller) closedErr() error {
+	if p.closing.Load() {
+		return os.ErrClosed
+	}
+	return nil
 }
 
 // translate fills events with what is meant for the caller. woken says that
@@ -197,8 +231,8 @@ func (p *Poller) translate(events []PollEvent, from []event) (n int, woken bool)
 // Notify ends the Wait that waits, or the next one if none does. Several calls
 // before that are one.
 func (p *Poller) Notify() error {
-	if p.closing.Load() {
-		return os.ErrClosed
+	if err := p.closedErr(); err != nil {
+		return err
 	}
 	if !p.notified.Swap(true) {
 		p.r.wake()
@@ -213,8 +247,8 @@ func (p *Poller) Close() error {
 		return os.ErrClosed
 	}
 	p.r.wake()
-	p.waiting.Lock() // nobody is in the kernel
-	defer p.waiting.Unlock()
+	p.enter(-1) // nobody is in the kernel
+	defer p.leave()
 	p.r.close()
 	return nil
 }

@@ -261,6 +261,33 @@ func TestMisusePollerInATask(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A Wait returns in time also while another one waits, and can then be used in a
+// task.
+func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	p := newTestPoller(t)
+	other := later(func() (int, error) { return p.Wait(make([]PollEvent, 1), -1) })
+	eventually(t, func() bool { return standsIn("(*Poller).Wait") })
+	events := make([]PollEvent, 1)
+	_, err := tcpJoin(Go(rt, func(*Context) error {
+		n, err := p.Wait(events, 0)
+		require.Zero(t, n)
+		return err
+	}))
+	require.NoError(t, err)
+	for _, d := range []time.Duration{1, time.Millisecond} {
+		begun := time.Now()
+		n, err := p.Wait(events, d)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		require.GreaterOrEqual(t, time.Since(begun), d)
+	}
+	queued := later(func() (int, error) { return p.Wait(make([]PollEvent, 1), patience) })
+	require.NoError(t, p.Close())
+	require.ErrorIs(t, soon(t, other).err, os.ErrClosed)
+	require.ErrorIs(t, soon(t, queued).err, os.ErrClosed)
+}
+
 // Descriptors come and go while a loop waits; each that stays is served, and
 // nothing is reported of one that has been deleted before the Wait.
 func TestPollerChangesDuringWait(t *testing.T) {

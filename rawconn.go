@@ -46,14 +46,8 @@ func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
 			return nil
 		})
 	}
-	_, err := await(r.cx, func(cx *Context) (int, error) {
-		return r.src.attempt(cx, h, func(fd int) (int, bool, error) {
-			if !f(uintptr(fd)) {
-				return 0, false, unix.EAGAIN
-			}
-			return 0, false, nil
-		})
-	})
+	l := loan{s: r.src, h: h, f: until(f)}
+	_, err := await(r.cx, l.poll)
 	if err == errAbandoned {
 		h.waiters.leave(r.cx.t, r.cx.here())
 		err = r.cx.Err()

@@ -63,7 +63,8 @@ type readiness uint8
 const (
 	readable readiness = 1 << iota
 	writable
-	hungUp // nothing more will come from the peer, or an error is pending; implies the other two
+	hungUp // nothing more will come from the peer, or an error is pending; implies the first two
+	urgent // there is urgent data, in front of which reads stop; kqueue does not say
 )
 
 // eventsPerWait is how many events a worker takes from the kernel at once.

@@ -19,14 +19,20 @@ func (p *poller) open() (err error) {
 	return os.NewSyscallError("epoll_create1", err)
 }
 
-func (p *poller) add(fd int) error { return p.arm(fd, readable|writable, EdgeTriggered, false) }
+func (p *poller) add(fd int) error {
+	return p.control(unix.EPOLL_CTL_ADD, fd, toEpoll(readable|writable, EdgeTriggered)|unix.EPOLLPRI)
+}
 
 func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
 	op := unix.EPOLL_CTL_ADD
 	if again {
 		op = unix.EPOLL_CTL_MOD
 	}
-	e := unix.EpollEvent{Events: toEpoll(want, mode), Fd: int32(fd)}
+	return p.control(op, fd, toEpoll(want, mode))
+}
+
+func (p *poller) control(op, fd int, bits uint32) error {
+	e := unix.EpollEvent{Events: bits, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
 }
 
@@ -93,6 +99,9 @@ func fromEpoll(bits uint32) (r readiness) {
 	}
 	if bits&unix.EPOLLOUT != 0 {
 		r |= writable
+	}
+	if bits&unix.EPOLLPRI != 0 {
+		r |= readable | urgent
 	}
 	if bits&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		r |= readable | writable | hungUp

@@ -24,6 +24,7 @@ type Runtime struct {
 	pipes    splicePipes // for Copy
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
+	conns    atomic.Uint32 // counts connections, for the same
 	numbered atomic.Uint64 // see nextID
 	foreign  atomic.Int64  // tasks spawned from outside
 	refused  atomic.Int64  // those of them that came too late
@@ -203,8 +204,13 @@ func (rt *Runtime) place() *worker {
 
 // placeConn returns the worker for the next connection: each in turn, but if
 // one has far fewer than that one, it.
+//
+// It does not count with place: where each connection comes with a task, half of
+// the workers would get all of them. And each round begins one further on, lest
+// what a proxy accepts come to some and what it dials to the others.
 func (rt *Runtime) placeConn() *worker {
-	next := rt.place()
+	n, workers := rt.conns.Add(1), uint32(len(rt.workers))
+	next := rt.workers[(n+n/workers)%workers]
 	least := next
 	for _, w := range rt.workers {
 		if w.reactor.sources.Load() < least.reactor.sources.Load() {

@@ -332,7 +332,7 @@ func (s *served) look(w *worker) {
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
-		if c, ok := s.c.(streamer); ok && !w.yielded && c.stream().src.home.Load() == w {
+		if c := streamOf(s.c); c != nil && !w.yielded && c.src.home.Load() == w {
 			// Had the events come to another worker, it could have fetched one
 			// before the Handler read what that was about, and tell only now.
 			s.phase = servedWaiting
@@ -348,14 +348,23 @@ func (s *served) look(w *worker) {
 }
 
 func (s *served) pollReadable() error {
-	switch c := s.c.(type) {
-	case streamer:
-		if s.phase == servedWaiting {
-			return c.stream().pollReadableAgain(&s.cx)
-		}
-		return c.stream().PollReadable(&s.cx)
-	case readablePoller:
+	if c := streamOf(s.c); c != nil && s.phase == servedWaiting {
+		return c.pollReadableAgain(&s.cx)
+	}
+	if c, ok := s.c.(readablePoller); ok {
 		return c.PollReadable(&s.cx)
+	}
+	return nil
+}
+
+// streamOf returns what is in a connection of this package; nil for all others,
+// also those that embed one and may have methods of their own.
+func streamOf(c Conn) *streamConn {
+	switch c := c.(type) {
+	case *TCPConn:
+		return &c.streamConn
+	case *UnixConn:
+		return &c.streamConn
 	}
 	return nil
 }

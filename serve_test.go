@@ -306,6 +306,30 @@ func TestServeIdleTimeout(t *testing.T) {
 	require.Empty(t, failed, "an idle connection is no failure")
 }
 
+// Who closes a connection between two calls ends it: there is no further call.
+func TestServeConnClosedByOthers(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	var calls atomic.Int32
+	conns := make(chan Conn, 1)
+	server := startServe(rt, &Server{NewHandler: func(c Conn) Handler {
+		conns <- c
+		return func(cx *Context, c Conn) (bool, error) {
+			calls.Add(1)
+			return echoOnce(cx, c)
+		}
+	}}, ln)
+	client := dials(t, ln, 1)[0]
+	asks(t, client, "x")
+	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 }, "only Serve's task has a coroutine")
+	require.NoError(t, soon(t, conns).Close())
+	requireEnd(t, client)
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.EqualValues(t, 1, calls.Load())
+}
+
 func TestServeHandlerOfEachConnection(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)
@@ -431,6 +455,61 @@ func (l otherListener) Accept(cx *Context) (Conn, error) {
 		return nil, err
 	}
 	return otherConn{c}, nil
+}
+
+// aheadConn is a connection with a buffer, which says so.
+type aheadConn struct {
+	*TCPConn
+	asked *atomic.Int32
+	ahead []byte
+}
+
+func (c *aheadConn) PollReadable(cx *Context) error {
+	c.asked.Add(1)
+	if len(c.ahead) > 0 {
+		return nil
+	}
+	return c.TCPConn.PollReadable(cx)
+}
+
+func (c *aheadConn) Read(cx *Context, p []byte) (n int, err error) {
+	if len(c.ahead) == 0 {
+		buf := make([]byte, 64)
+		if n, err = c.TCPConn.Read(cx, buf); err != nil {
+			return 0, err
+		}
+		c.ahead = buf[:n]
+	}
+	n = copy(p, c.ahead)
+	c.ahead = c.ahead[n:]
+	return n, nil
+}
+
+type aheadListener struct {
+	Listener
+	asked atomic.Int32
+}
+
+func (l *aheadListener) Accept(cx *Context) (Conn, error) {
+	c, err := l.Listener.Accept(cx)
+	if err != nil {
+		return nil, err
+	}
+	return &aheadConn{TCPConn: c.(*TCPConn), asked: &l.asked}, nil
+}
+
+// A type that embeds a connection of this package has its own PollReadable.
+func TestServeAsksTheOuterType(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	tcp := tcpListen(t)
+	ln := &aheadListener{Listener: tcp}
+	server := startServe(rt, &Server{Handler: echoOnce}, ln)
+	c := dials(t, tcp, 1)[0]
+	asks(t, c, "several bytes")
+	require.Positive(t, ln.asked.Load())
+	require.NoError(t, tcp.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 func TestMisuseServeWithoutHandler(t *testing.T) {

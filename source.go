@@ -56,8 +56,9 @@ const (
 	sourceFull
 
 	// sourceHungUp is set when the poller has said that nothing more will
-	// come. There may be no further event, so sourceDrained means nothing
-	// from then on, and reads go on until the end.
+	// come, or that there is urgent data, which cuts reads short. There may be
+	// no further event, so sourceDrained means nothing from then on, and reads
+	// go on until the end.
 	sourceHungUp
 
 	// sourceUse is one use.
@@ -121,6 +122,11 @@ func (s *sourceState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 // and EINTR. op must not block, and reports whether it exhausted its half: it
 // took or gave less than it could have.
 func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	return s.try(cx, h, false, op)
+}
+
+// try is attempt, which does op anyway if that is said, whatever is known of h.
+func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending
 	}
@@ -128,7 +134,7 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 		return 0, s.late()
 	}
 	mark := s.markOf(h)
-	if s.exhausted(mark) {
+	if !anyway && s.exhausted(mark) {
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return 0, err
 		}
@@ -158,6 +164,43 @@ func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted
 	}
 }
 
+// loan is one call for which a function of the user's gets the descriptor.
+type loan struct {
+	s    *source
+	h    *half
+	f    func(fd int) (n int, err error)
+	lent bool
+}
+
+// poll is attempt with that function. It may be about something else than data,
+// so it is called once whatever is known of the half.
+func (l *loan) poll(cx *Context) (int, error) { return l.s.try(cx, l.h, !l.lent, l.lend) }
+
+// lend ends the use of the descriptor also if the function does not return.
+func (l *loan) lend(fd int) (n int, exhausted bool, err error) {
+	l.lent = true
+	returned := false
+	defer func() {
+		if !returned {
+			l.s.use(l.s.markOf(l.h))
+			l.h.waiters.stir(nil)
+		}
+	}()
+	n, err = l.f(fd)
+	returned = true
+	return n, false, err
+}
+
+// until makes a function for a loan of one that says whether it is done.
+func until(f func(fd uintptr) (done bool)) func(fd int) (int, error) {
+	return func(fd int) (int, error) {
+		if f(uintptr(fd)) {
+			return 0, nil
+		}
+		return 0, unix.EAGAIN
+	}
+}
+
 // pollReady returns nil if h is ready: there is something to read, or room to
 // write, or the end. It asks the kernel, unless an event has come and waited
 // says that this must be for something new: since pollReady last returned
@@ -173,6 +216,9 @@ func (s *source) pollReady(cx *Context, h *half, waited bool) error {
 		}
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return err
+		}
+		if err := s.idle(); err != nil {
+			return err // what ended the wait was Close
 		}
 		s.doubt(h) // so that whoever acts on this asks the kernel
 		return nil
@@ -301,7 +347,7 @@ func (s *source) stir() {
 // ready wakes those who wait for what has happened. w is the worker that runs
 // the caller.
 func (s *source) ready(r readiness, w *worker) {
-	if r&hungUp != 0 && !s.state.has(sourceHungUp) {
+	if r&(hungUp|urgent) != 0 && !s.state.has(sourceHungUp) {
 		s.state.claim(sourceHungUp)
 	}
 	if r&readable != 0 {

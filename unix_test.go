@@ -482,6 +482,47 @@ func TestUnixFilesCancelled(t *testing.T) {
 	}))
 }
 
+// A read of a stream stops behind a message with files, also where more is there.
+func TestUnixReadGoesOnBehindFiles(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	reads := map[string]func(cx *Context, c *UnixConn, p []byte) (int, error){
+		"Read": func(cx *Context, c *UnixConn, p []byte) (int, error) { return c.Read(cx, p) },
+		"ReadBuffers": func(cx *Context, c *UnixConn, p []byte) (int, error) {
+			n, err := c.ReadBuffers(cx, net.Buffers{p})
+			return int(n), err
+		},
+	}
+	for name, read := range reads {
+		t.Run(name, func(t *testing.T) {
+			a, b := unixPair(t)
+			ws, _ := unixPipes(t, 1)
+			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				cx, cancel := cx.WithTimeout(patience)
+				defer cancel()
+				if err := drained(cx, b, a); err != nil {
+					return err
+				}
+				if err := b.PollReadable(cx); err != ErrPending { // it waits for events from now on
+					return fmt.Errorf("PollReadable: %v", err)
+				}
+				if _, err := a.SendFiles(cx, []byte("x"), ws[0]); err != nil {
+					return err
+				}
+				if err := tcpWrite(cx, a, "rest"); err != nil {
+					return err
+				}
+				p := make([]byte, 64)
+				for _, want := range []string{"x", "rest"} {
+					if n, err := read(cx, b, p); string(p[:max(n, 0)]) != want || err != nil {
+						return fmt.Errorf("%q, %v", p[:max(n, 0)], err)
+					}
+				}
+				return nil
+			}))
+		})
+	}
+}
+
 // A message that does not fit at once is sent as a whole, its files once.
 func TestUnixFilesWithLargeData(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})

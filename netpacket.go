@@ -1,0 +1,148 @@
+package async
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// netPacketConn is NetConn's result for datagram sockets of other makers.
+type netPacketConn struct {
+	PacketConn
+	sides netSides
+}
+
+func (c *netPacketConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.PacketConn, p) }
+func (c *netPacketConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.PacketConn, p) }
+
+func (c *netPacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	return c.sides.readFrom(c.PacketConn, p)
+}
+
+func (c *netPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
+	return c.sides.writeTo(c.PacketConn, p, addr)
+}
+
+// netUDPConn is NetConn's result for a UDPConn.
+type netUDPConn struct {
+	*UDPConn
+	sides netSides
+}
+
+var _ interface {
+	net.PacketConn
+	syscall.Conn
+} = (*netUDPConn)(nil)
+
+func (c *netUDPConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UDPConn, p) }
+func (c *netUDPConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.UDPConn, p) }
+
+func (c *netUDPConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.sides.readFrom(c.UDPConn, p) }
+
+func (c *netUDPConn) WriteTo(p []byte, addr net.Addr) (int, error) {
+	return c.sides.writeTo(c.UDPConn, p, addr)
+}
+
+func (c *netUDPConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, err error) {
+	err = c.sides.rd.until("ReadFromUDPAddrPort of a NetConn", func(cx *Context) error {
+		n, addr, err = c.PollReadFromUDPAddrPort(cx, p)
+		return err
+	})
+	return n, addr, err
+}
+
+func (c *netUDPConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
+	err = c.sides.wr.until("WriteToUDPAddrPort of a NetConn", func(cx *Context) error {
+		n, err = c.PollWriteToUDPAddrPort(cx, p, addr)
+		return err
+	})
+	return n, err
+}
+
+func (c *netUDPConn) ReadMsgUDPAddrPort(p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	err = c.sides.rd.until("ReadMsgUDPAddrPort of a NetConn", func(cx *Context) error {
+		n, oobn, flags, addr, err = c.PollReadMsgUDPAddrPort(cx, p, oob)
+		return err
+	})
+	return n, oobn, flags, addr, err
+}
+
+func (c *netUDPConn) WriteMsgUDPAddrPort(p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	err = c.sides.wr.until("WriteMsgUDPAddrPort of a NetConn", func(cx *Context) error {
+		n, oobn, err = c.PollWriteMsgUDPAddrPort(cx, p, oob, addr)
+		return err
+	})
+	return n, oobn, err
+}
+
+func (c *netUDPConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
+
+// netUnixDatagram is NetConn's result for a UnixDatagram.
+type netUnixDatagram struct {
+	*UnixDatagram
+	sides netSides
+}
+
+var _ interface {
+	net.PacketConn
+	syscall.Conn
+} = (*netUnixDatagram)(nil)
+
+func (c *netUnixDatagram) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UnixDatagram, p) }
+func (c *netUnixDatagram) Write(p []byte) (int, error) { return c.sides.wr.write(c.UnixDatagram, p) }
+
+func (c *netUnixDatagram) ReadFrom(p []byte) (int, net.Addr, error) {
+	return c.sides.readFrom(c.UnixDatagram, p)
+}
+
+func (c *netUnixDatagram) WriteTo(p []byte, addr net.Addr) (int, error) {
+	return c.sides.writeTo(c.UnixDatagram, p, addr)
+}
+
+func (c *netUnixDatagram) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	return c.sides.readMsgUnix(c.UnixDatagram, p, oob)
+}
+
+func (c *netUnixDatagram) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	return c.sides.writeMsgUnix(c.UnixDatagram, p, oob, addr)
+}
+
+func (c *netUnixDatagram) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
+
+func (s *netSides) readFrom(c PacketConn, p []byte) (n int, addr net.Addr, err error) {
+	err = s.rd.until("ReadFrom of a NetConn", func(cx *Context) error {
+		n, addr, err = c.PollReadFrom(cx, p)
+		return err
+	})
+	return n, addr, err
+}
+
+func (s *netSides) writeTo(c PacketConn, p []byte, addr net.Addr) (n int, err error) {
+	err = s.wr.until("WriteTo of a NetConn", func(cx *Context) error {
+		n, err = c.PollWriteTo(cx, p, addr)
+		return err
+	})
+	return n, err
+}
+
+// unixMessenger is what both kinds of unix-domain sockets have.
+type unixMessenger interface {
+	PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+	PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+}
+
+func (s *netSides) readMsgUnix(c unixMessenger, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	err = s.rd.until("ReadMsgUnix of a NetConn", func(cx *Context) error {
+		n, oobn, flags, addr, err = c.PollReadMsgUnix(cx, p, oob)
+		return err
+	})
+	return n, oobn, flags, addr, err
+}
+
+func (s *netSides) writeMsgUnix(c unixMessenger, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	err = s.wr.until("WriteMsgUnix of a NetConn", func(cx *Context) error {
+		n, oobn, err = c.PollWriteMsgUnix(cx, p, oob, addr)
+		return err
+	})
+	return n, oobn, err
+}
