@@ -316,6 +316,43 @@ func TestFileWriteFails(t *testing.T) {
 	})
 }
 
+// Of a Write in several parts n says how much has not been dropped, and all who
+// wait for the data hear of it; then nobody else does.
+func TestFileWriteFailsForAll(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, "/dev/full", os.O_RDWR, 0)
+		require.NoError(t, err)
+		n, err := f.Write(cx, pattern(4*bufferLarge))
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.Zero(t, n)
+		require.NoError(t, f.Flush(cx))
+
+		release := occupy(t, rt, 1)
+		_, err = f.WriteString(cx, "lost")
+		require.NoError(t, err)
+		var all []*JoinHandle[None]
+		for range 3 {
+			all = append(all, Go(rt, f.Flush))
+			eventually(t, func() bool { return waiting(all[len(all)-1]) })
+		}
+		gone := Go(rt, f.Flush)
+		eventually(t, func() bool { return waiting(gone) })
+		gone.Cancel()
+		gone.Wait(context.Background())
+		require.Len(t, f.stakes, len(all))
+		release()
+		for _, h := range all {
+			_, err := h.Await(cx)
+			require.ErrorIs(t, err, syscall.ENOSPC)
+		}
+		require.NoError(t, f.Flush(cx), "everybody knows")
+		require.Empty(t, f.stakes)
+		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
+		return nil
+	})
+}
+
 // Close waits for what is under way, and its failure is not silent if nobody waits.
 func TestFileCloseUnseen(t *testing.T) {
 	reported := make(chan error, 1)
