@@ -409,6 +409,31 @@ func TestFileCloseInUse(t *testing.T) {
 	require.True(t, bytes.Equal(pattern(2*bufferLarge), b))
 }
 
+// After Close the position that others share is where the reading has stopped.
+func TestFileClosePosition(t *testing.T) {
+	rt := fileRuntime(t)
+	name := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, os.WriteFile(name, pattern(8*bufferLarge), 0o600))
+	for _, size := range []int{0, 1, bufferSmall, 2 * bufferLarge} {
+		o, err := os.Open(name)
+		require.NoError(t, err)
+		fd, err := duplicate(int(o.Fd()))
+		require.NoError(t, err)
+		shared := os.NewFile(uintptr(fd), name)
+		f, err := FromFile(o)
+		require.NoError(t, err)
+		inBlockOn(t, rt, func(cx *Context) error {
+			_, err := io.ReadFull(f.WithContext(cx), make([]byte, size))
+			require.NoError(t, err)
+			return f.Close(cx) // maybe while more is read ahead
+		})
+		at, err := shared.Seek(0, io.SeekCurrent)
+		require.NoError(t, err)
+		require.EqualValues(t, size, at)
+		require.NoError(t, shared.Close())
+	}
+}
+
 // A Shutdown that cancels what is queued does not lose what Write has accepted,
 // nor the closing.
 func TestFileShutdown(t *testing.T) {
