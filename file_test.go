@@ -353,6 +353,31 @@ func TestFileWriteFailsForAll(t *testing.T) {
 	})
 }
 
+// Who wanted the position and gets a failure instead does not want it anymore.
+func TestFileWriteFailsForPlace(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, "/dev/full", os.O_RDWR, 0)
+		require.NoError(t, err)
+		release := occupy(t, rt, 1)
+		_, err = f.WriteString(cx, "lost")
+		require.NoError(t, err)
+		polled, wakes := newPollCx(t, rt)
+		_, err = f.pollPlace(polled, "seek")
+		require.Equal(t, ErrPending, err)
+		other, _ := newPollCx(t, rt)
+		_, err = f.PollWrite(other, []byte("x"))
+		require.Equal(t, ErrPending, err, "no writing behind until then")
+		release()
+		eventually(t, func() bool { return wakes.Load() > 0 })
+		_, err = f.pollPlace(polled, "seek")
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.False(t, f.wanted)
+		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
+		return nil
+	})
+}
+
 // Close waits for what is under way, and its failure is not silent if nobody waits.
 func TestFileCloseUnseen(t *testing.T) {
 	reported := make(chan error, 1)

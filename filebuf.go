@@ -155,7 +155,7 @@ func (f *File) readMore(cx *Context, want int) error {
 // says that nothing has been changed since it began. If nobody has asked for this
 // read, the end or a failure is left for those to meet who get there. mu is held.
 func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
-	if !valid || f.closed {
+	if f.seekable && (!valid || f.closed) { // or it cannot be read again
 		f.behind += int64(n)
 		n = 0
 	} else if err != nil && f.asked {
@@ -442,7 +442,20 @@ func (f *File) lost(stake *fileStake) int {
 // stepped back, which the caller does. It ends with rest.
 func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	back, err = f.takePlace(cx, op)
+	gaveUp := err != nil && err != ErrPending && f.wanted
+	if gaveUp {
+		f.wanted = false // whoever else wants it says so again
+	}
+	f.mu.Unlock()
+	if gaveUp {
+		f.changed.fire(cx.here())
+	}
+	return back, err
+}
+
+// takePlace is pollPlace without what must follow a failure. mu is held.
+func (f *File) takePlace(cx *Context, op string) (back int64, err error) {
 	if err := f.trouble(op); err != nil {
 		return 0, err
 	}
@@ -467,6 +480,9 @@ func (f *File) leavePlace(back int64) {
 // the descriptor in its right place. If cx is cancelled, fn goes on if it
 // has begun; with anyway it is waited for then.
 func (f *File) inPlace(cx *Context, op string, anyway bool, fn func() error) error {
+	if err := f.settle(cx, op); err != nil {
+		return err
+	}
 	for {
 		var back int64
 		_, err := f.await(cx, &f.src.wr, func(cx *Context) (n int, err error) {
@@ -533,46 +549,47 @@ func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err e
 // copyStepTo takes both positions, or none: two that copy in opposite
 // directions must not wait for each other.
 func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err error) {
-	var back, outBack int64
-	_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
-		if back, err = f.pollPlace(cx, "read"); err != nil {
+	for {
+		var back, outBack int64
+		_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
+			if back, err = f.pollPlace(cx, "read"); err != nil {
+				return 0, err
+			}
+			if outBack, err = out.pollPlace(cx, "write"); err != nil {
+				f.leavePlace(back)
+			}
+			return 0, err
+		})
+		if err != nil {
+			out.leave(cx, &out.src.wr)
 			return 0, err
 		}
-		if outBack, err = out.pollPlace(cx, "write"); err != nil {
-			f.leavePlace(back)
-		}
-		return 0, err
-	})
-	if err != nil {
-		out.leave(cx, &out.src.wr)
-		return 0, err
-	}
-	var done bool
-	var result error
-	err = cx.t.w.rt.do(func() {
-		err := f.stepBack(back)
+		var done bool
+		var result error
+		err = cx.t.w.rt.do(func() {
+			err := f.stepBack(back)
+			if err == nil {
+				err = out.stepBack(outBack)
+			}
+			if err == nil {
+				n, err = copyFiles(out.os, f.os, step)
+			}
+			out.mu.Lock()
+			out.rest()
+			f.mu.Lock()
+			done, result = true, err
+			f.rest()
+		})
 		if err == nil {
-			err = out.stepBack(outBack)
+			err = f.awaitDone(cx, true, &done, &result)
+			return n, err
 		}
-		if err == nil {
-			n, err = copyFiles(out.os, f.os, step)
-		}
-		out.mu.Lock()
-		out.rest()
-		f.mu.Lock()
-		done, result = true, err
-		f.rest()
-	})
-	if err != nil {
 		f.leavePlace(back)
 		out.leavePlace(outBack)
 		if err := awaitRoom(cx); err != nil {
 			return 0, err
 		}
-		return f.copyStepTo(cx, out, step)
 	}
-	err = f.awaitDone(cx, true, &done, &result)
-	return n, err
 }
 
 // copyFiles copies up to step bytes. If it fails, from is behind what has been

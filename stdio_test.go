@@ -78,6 +78,30 @@ func TestStdin(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
+// Input that cannot be read again outlives a change of the file, even if the
+// pool waits for it meanwhile.
+func TestStdinKeepsInput(t *testing.T) {
+	rt := fileRuntime(t)
+	in, out := stdPipe(t, true)
+	in.gate = nil
+	h := Spawn(rt, func(cx *Context) (string, error) {
+		p := make([]byte, 3)
+		n, err := in.Read(cx, p)
+		return string(p[:n]), err
+	})
+	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 && waiting(h) })
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.Error(t, in.Truncate(cx, 0))
+		return nil
+	})
+	_, err := out.WriteString("abc")
+	require.NoError(t, err)
+	s, err := join(t, h)
+	require.NoError(t, err)
+	require.Equal(t, "abc", s)
+	inBlockOn(t, rt, in.Close)
+}
+
 // The streams outlive runtimes.
 func TestStdinNextRuntime(t *testing.T) {
 	in, out := stdPipe(t, true)
