@@ -85,7 +85,7 @@ func (n *network) newConn() (Conn, *conn) {
 	}
 }
 
-// Cancel implements canceller: nothing stays open.
+// Cancel implements canceller: nothing stays open, but what Poll has returned.
 func (a *attempt) Cancel() {
 	if a.c != nil {
 		a.base.src.close()
@@ -97,9 +97,9 @@ func (a *attempt) wrap(err error) error { return wrapOp("dial", a.net, a.laddr, 
 
 // awaitAttempt waits for a, whose connection is a C.
 func awaitAttempt[C Conn](cx *Context, a *attempt) (C, error) {
+	defer a.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, a.Poll)
 	if err == errAbandoned {
-		a.Cancel()
 		err = a.wrap(cx.Err())
 	}
 	if err != nil {

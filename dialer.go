@@ -53,6 +53,7 @@ const fallbackDelay = 250 * time.Millisecond
 // deadline and the cancellation of cx end it; nothing is left open then.
 func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	f := d.dialing(network, address)
+	defer f.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, f.Poll)
 	if err == errAbandoned {
 		err = f.givenUp(cx.Err())
@@ -244,15 +245,16 @@ func (d *dialing) Cancel() {
 	d.running = nil
 	if d.lookup != nil {
 		d.lookup.Cancel()
+		d.lookup = nil
 	}
 	if d.sleep != nil {
 		d.sleep.Cancel()
+		d.sleep = nil
 	}
 }
 
 // givenUp ends the dial for another reason than a failure.
 func (d *dialing) givenUp(err error) error {
-	defer d.Cancel()
 	switch {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)

@@ -34,9 +34,10 @@ import (
 //     KiB. The data is on its way to the system then, and needs no further call
 //     to get there. Flush, and everything but Read and Write, waits until
 //     it is there. If that fails, all data that has been accepted
-//     since is dropped, the next call returns the error instead of doing
-//     anything, once, and Close returns it too. With O_SYNC in the flags of
-//     OpenFile, Write waits for its data as Flush does.
+//     since is dropped. Every call that waits for some of it returns the error;
+//     if there is none, the next call does instead of doing anything, once.
+//     Close returns it too. With O_SYNC in the flags of OpenFile, Write waits
+//     for its data as Flush does.
 //
 // The position is that of the descriptor as soon as a call other than Read and
 // Write has looked at it or Close has ended; in between, what other descriptors
@@ -78,9 +79,9 @@ type File struct {
 	unwritten []byte // accepted, and not with the pool yet
 	accepted  int64  // how many bytes Write has ever accepted
 	settled   int64  // how many of these have been written, or dropped
-	dropped   int64  // how many
-	writeErr  error  // to be reported by the next call
-	writeFail error  // to be reported by Close
+	stakes    []*fileStake
+	writeErr  error // to be reported by the next call
+	writeFail error // to be reported by Close
 }
 
 // fileUse says who has the position of a file of the disk. There is one user
@@ -239,7 +240,7 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 		p = p[:maxIO]
 	}
 	if !f.polled {
-		return f.pollWriteBehind(cx, p)
+		return f.pollWriteBehind(cx, p, nil)
 	}
 	if len(p) == 0 {
 		return 0, f.wrap("write", f.src.idle())
@@ -258,35 +259,29 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 }
 
 // Write writes all of p, unless it fails; n says how much. See File for when it
-// is there.
+// is there: n counts what was accepted and has not been dropped by then.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
-	before := f.lost()
-	for {
-		m, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.PollWrite(cx, p[n:]) })
-		n += m
-		if err != nil {
-			return n, err
-		}
-		if n == len(p) {
+	var stake *fileStake
+	defer func() { f.unstake(stake) }()
+	for err == nil {
+		var m int
+		m, err = f.await(cx, &f.src.wr, func(cx *Context) (int, error) {
+			if f.polled {
+				return f.PollWrite(cx, p[n:])
+			}
+			return f.pollWriteBehind(cx, p[n:], &stake)
+		})
+		if n += m; n == len(p) {
 			break
 		}
 	}
-	if f.sync {
-		if err := f.Flush(cx); err != nil {
-			return max(0, n-int(f.lost()-before)), err
-		}
+	if stake == nil {
+		return n, err
 	}
-	return n, nil
-}
-
-// lost returns how many accepted bytes have ever been dropped.
-func (f *File) lost() int64 {
-	if !f.sync {
-		return 0
+	if f.sync && err == nil {
+		_, err = f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollWritten(cx, stake) })
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.dropped
+	return n - f.lost(stake), err
 }
 
 // WriteString is Write for a string.

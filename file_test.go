@@ -316,6 +316,68 @@ func TestFileWriteFails(t *testing.T) {
 	})
 }
 
+// Of a Write in several parts n says how much has not been dropped, and all who
+// wait for the data hear of it; then nobody else does.
+func TestFileWriteFailsForAll(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, "/dev/full", os.O_RDWR, 0)
+		require.NoError(t, err)
+		n, err := f.Write(cx, pattern(4*bufferLarge))
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.Zero(t, n)
+		require.NoError(t, f.Flush(cx))
+
+		release := occupy(t, rt, 1)
+		_, err = f.WriteString(cx, "lost")
+		require.NoError(t, err)
+		var all []*JoinHandle[None]
+		for range 3 {
+			all = append(all, Go(rt, f.Flush))
+			eventually(t, func() bool { return waiting(all[len(all)-1]) })
+		}
+		gone := Go(rt, f.Flush)
+		eventually(t, func() bool { return waiting(gone) })
+		gone.Cancel()
+		gone.Wait(context.Background())
+		require.Len(t, f.stakes, len(all))
+		release()
+		for _, h := range all {
+			_, err := h.Await(cx)
+			require.ErrorIs(t, err, syscall.ENOSPC)
+		}
+		require.NoError(t, f.Flush(cx), "everybody knows")
+		require.Empty(t, f.stakes)
+		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
+		return nil
+	})
+}
+
+// Who wanted the position and gets a failure instead does not want it anymore.
+func TestFileWriteFailsForPlace(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, "/dev/full", os.O_RDWR, 0)
+		require.NoError(t, err)
+		release := occupy(t, rt, 1)
+		_, err = f.WriteString(cx, "lost")
+		require.NoError(t, err)
+		polled, wakes := newPollCx(t, rt)
+		_, err = f.pollPlace(polled, "seek")
+		require.Equal(t, ErrPending, err)
+		other, _ := newPollCx(t, rt)
+		_, err = f.PollWrite(other, []byte("x"))
+		require.Equal(t, ErrPending, err, "no writing behind until then")
+		release()
+		eventually(t, func() bool { return wakes.Load() > 0 })
+		_, err = f.pollPlace(polled, "seek")
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.False(t, f.wanted)
+		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
+		return nil
+	})
+}
+
 // Close waits for what is under way, and its failure is not silent if nobody waits.
 func TestFileCloseUnseen(t *testing.T) {
 	reported := make(chan error, 1)
@@ -370,6 +432,31 @@ func TestFileCloseInUse(t *testing.T) {
 	b, err := os.ReadFile(name)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(pattern(2*bufferLarge), b))
+}
+
+// After Close the position that others share is where the reading has stopped.
+func TestFileClosePosition(t *testing.T) {
+	rt := fileRuntime(t)
+	name := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, os.WriteFile(name, pattern(8*bufferLarge), 0o600))
+	for _, size := range []int{0, 1, bufferSmall, 2 * bufferLarge} {
+		o, err := os.Open(name)
+		require.NoError(t, err)
+		fd, err := duplicate(int(o.Fd()))
+		require.NoError(t, err)
+		shared := os.NewFile(uintptr(fd), name)
+		f, err := FromFile(o)
+		require.NoError(t, err)
+		inBlockOn(t, rt, func(cx *Context) error {
+			_, err := io.ReadFull(f.WithContext(cx), make([]byte, size))
+			require.NoError(t, err)
+			return f.Close(cx) // maybe while more is read ahead
+		})
+		at, err := shared.Seek(0, io.SeekCurrent)
+		require.NoError(t, err)
+		require.EqualValues(t, size, at)
+		require.NoError(t, shared.Close())
+	}
 }
 
 // A Shutdown that cancels what is queued does not lose what Write has accepted,

@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
 
 // What a File of the disk does with its position: reading ahead, writing
@@ -154,7 +155,7 @@ func (f *File) readMore(cx *Context, want int) error {
 // says that nothing has been changed since it began. If nobody has asked for this
 // read, the end or a failure is left for those to meet who get there. mu is held.
 func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
-	if !valid || f.closed {
+	if f.seekable && (!valid || f.closed) { // or it cannot be read again
 		f.behind += int64(n)
 		n = 0
 	} else if err != nil && f.asked {
@@ -208,15 +209,25 @@ func (f *File) rest() {
 	}
 }
 
-func (f *File) pollWriteBehind(cx *Context, p []byte) (int, error) {
+// pollWriteBehind accepts what there is room for. Whoever has more to wait for
+// gets a stake in it, unless stake is nil.
+func (f *File) pollWriteBehind(cx *Context, p []byte, stake **fileStake) (n int, err error) {
 	if !cx.spend() {
 		return 0, ErrPending
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if stake != nil && *stake != nil && (*stake).err != nil {
+		return 0, f.heard(*stake)
+	}
 	if err := f.trouble("write"); err != nil || len(p) == 0 {
 		return 0, err
 	}
+	defer func() {
+		if stake != nil && n > 0 && (f.sync || n < len(p) || *stake != nil) {
+			f.stakeIn(stake, f.accepted-int64(n), f.accepted)
+		}
+	}()
 	switch f.use {
 	case fileIdle:
 		f.forget()
@@ -289,12 +300,14 @@ func (f *File) writeAccepted(cx *Context) error {
 // accepted behind them would be written in a wrong place, so it is dropped. mu is
 // held.
 func (f *File) wrote(n, size int, err error) {
-	f.settled += int64(size)
 	if err == nil {
+		f.settled += int64(size)
 		return
 	}
-	f.dropped += int64(size - n + len(f.unwritten))
-	f.settled += int64(len(f.unwritten))
+	for _, s := range f.stakes {
+		s.lose(f.settled+int64(n), err)
+	}
+	f.settled = f.accepted
 	returnBuffer(f.unwritten)
 	f.unwritten = nil
 	f.writeErr = err
@@ -310,42 +323,139 @@ func (f *File) PollFlush(cx *Context) error {
 	f.mu.Lock()
 	mark := f.accepted
 	f.mu.Unlock()
-	_, err := f.pollSettled(cx, "flush", mark)
+	_, err := f.pollSettled(cx, "flush", mark, nil)
 	return err
 }
 
 // Flush waits until all data that Write has accepted before has reached the
-// system, and returns the error if that failed. It is not Sync, which goes on to
-// the disk.
+// system, and returns the error if that fails, or has failed and nobody has been
+// told yet. It is not Sync, which goes on to the disk.
 func (f *File) Flush(cx *Context) error { return f.settle(cx, "flush") }
 
 // pollSettled is ready once the first mark bytes have been written or dropped.
-func (f *File) pollSettled(cx *Context, op string, mark int64) (int, error) {
+func (f *File) pollSettled(cx *Context, op string, mark int64, stake *fileStake) (int, error) {
 	if f.polled {
 		return 0, f.wrap(op, f.src.idle())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if stake != nil && stake.err != nil {
+		return 0, f.heard(stake)
+	}
 	if !f.closed && f.settled < mark {
 		return 0, f.pending(cx, waitsFile)
 	}
 	return 0, f.trouble(op)
 }
 
+// pollWritten is ready once everything that stake is about has been written or
+// dropped. The failures of others are left for them.
+func (f *File) pollWritten(cx *Context, stake *fileStake) (int, error) {
+	f.mu.Lock()
+	written := stake.err == nil && f.settled >= stake.end()
+	f.mu.Unlock()
+	if written {
+		return 0, nil
+	}
+	return f.pollSettled(cx, "write", stake.end(), stake)
+}
+
 // settle waits until all that was accepted before has been written.
 func (f *File) settle(cx *Context, op string) error {
+	var stake *fileStake
 	f.mu.Lock()
 	mark := f.accepted
+	if f.settled < mark {
+		f.stakeIn(&stake, f.settled, mark)
+	}
 	f.mu.Unlock()
-	_, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollSettled(cx, op, mark) })
+	defer f.unstake(stake)
+	_, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollSettled(cx, op, mark, stake) })
 	return err
+}
+
+// fileStake is data that was accepted and that somebody waits for, in places of
+// the sequence of all that was ever accepted. So a failure is told to everybody
+// whom it concerns, and how much of it was theirs.
+type fileStake struct {
+	parts []fileSpan // in order
+	lost  int        // how many bytes of it were dropped, the last ones
+	err   error      // why
+}
+
+type fileSpan struct{ from, to int64 }
+
+func (s *fileStake) end() int64 { return s.parts[len(s.parts)-1].to }
+
+// lose notes that everything from a place on has been dropped.
+func (s *fileStake) lose(from int64, err error) {
+	for _, p := range s.parts {
+		s.lost += int(max(0, p.to-max(p.from, from)))
+	}
+	if s.lost > 0 && s.err == nil {
+		s.err = err
+	}
+}
+
+// stakeIn adds a part to *stake, which is made if it is nil. mu is held.
+func (f *File) stakeIn(stake **fileStake, from, to int64) {
+	s := *stake
+	if s == nil {
+		s = new(fileStake)
+		*stake = s
+		f.stakes = append(f.stakes, s)
+	}
+	if n := len(s.parts); n > 0 && s.parts[n-1].to == from {
+		s.parts[n-1].to = to
+		return
+	}
+	s.parts = append(s.parts, fileSpan{from, to})
+}
+
+// unstake forgets one who waits no longer; nil is nobody.
+func (f *File) unstake(stake *fileStake) {
+	if stake == nil {
+		return
+	}
+	f.mu.Lock()
+	i := slices.Index(f.stakes, stake)
+	f.stakes = slices.Delete(f.stakes, i, i+1)
+	f.mu.Unlock()
+}
+
+// heard returns why stake was lost, which need not be told to others who had no
+// part in it. mu is held.
+func (f *File) heard(stake *fileStake) error {
+	if f.writeErr == stake.err {
+		f.writeErr = nil
+	}
+	return stake.err
+}
+
+func (f *File) lost(stake *fileStake) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return stake.lost
 }
 
 // pollPlace takes the position, in its right place once the descriptor has
 // stepped back, which the caller does. It ends with rest.
 func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	back, err = f.takePlace(cx, op)
+	gaveUp := err != nil && err != ErrPending && f.wanted
+	if gaveUp {
+		f.wanted = false // whoever else wants it says so again
+	}
+	f.mu.Unlock()
+	if gaveUp {
+		f.changed.fire(cx.here())
+	}
+	return back, err
+}
+
+// takePlace is pollPlace without what must follow a failure. mu is held.
+func (f *File) takePlace(cx *Context, op string) (back int64, err error) {
 	if err := f.trouble(op); err != nil {
 		return 0, err
 	}
@@ -370,6 +480,9 @@ func (f *File) leavePlace(back int64) {
 // the descriptor in its right place. If cx is cancelled, fn goes on if it
 // has begun; with anyway it is waited for then.
 func (f *File) inPlace(cx *Context, op string, anyway bool, fn func() error) error {
+	if err := f.settle(cx, op); err != nil {
+		return err
+	}
 	for {
 		var back int64
 		_, err := f.await(cx, &f.src.wr, func(cx *Context) (n int, err error) {
@@ -436,46 +549,47 @@ func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err e
 // copyStepTo takes both positions, or none: two that copy in opposite
 // directions must not wait for each other.
 func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err error) {
-	var back, outBack int64
-	_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
-		if back, err = f.pollPlace(cx, "read"); err != nil {
+	for {
+		var back, outBack int64
+		_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
+			if back, err = f.pollPlace(cx, "read"); err != nil {
+				return 0, err
+			}
+			if outBack, err = out.pollPlace(cx, "write"); err != nil {
+				f.leavePlace(back)
+			}
+			return 0, err
+		})
+		if err != nil {
+			out.leave(cx, &out.src.wr)
 			return 0, err
 		}
-		if outBack, err = out.pollPlace(cx, "write"); err != nil {
-			f.leavePlace(back)
-		}
-		return 0, err
-	})
-	if err != nil {
-		out.leave(cx, &out.src.wr)
-		return 0, err
-	}
-	var done bool
-	var result error
-	err = cx.t.w.rt.do(func() {
-		err := f.stepBack(back)
+		var done bool
+		var result error
+		err = cx.t.w.rt.do(func() {
+			err := f.stepBack(back)
+			if err == nil {
+				err = out.stepBack(outBack)
+			}
+			if err == nil {
+				n, err = copyFiles(out.os, f.os, step)
+			}
+			out.mu.Lock()
+			out.rest()
+			f.mu.Lock()
+			done, result = true, err
+			f.rest()
+		})
 		if err == nil {
-			err = out.stepBack(outBack)
+			err = f.awaitDone(cx, true, &done, &result)
+			return n, err
 		}
-		if err == nil {
-			n, err = copyFiles(out.os, f.os, step)
-		}
-		out.mu.Lock()
-		out.rest()
-		f.mu.Lock()
-		done, result = true, err
-		f.rest()
-	})
-	if err != nil {
 		f.leavePlace(back)
 		out.leavePlace(outBack)
 		if err := awaitRoom(cx); err != nil {
 			return 0, err
 		}
-		return f.copyStepTo(cx, out, step)
 	}
-	err = f.awaitDone(cx, true, &done, &result)
-	return n, err
 }
 
 // copyFiles copies up to step bytes. If it fails, from is behind what has been

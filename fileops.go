@@ -225,6 +225,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		return nil, f.trouble("close")
 	}
 	f.closed = true
+	f.forget()
 	f.ahead.drop()
 	f.mu.Unlock()
 
@@ -252,7 +253,13 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 
 // closeNow is called when nobody uses the position anymore.
 func (f *File) closeNow() error {
-	err := f.os.Close()
+	f.mu.Lock()
+	back := f.behind
+	f.mu.Unlock()
+	err := f.stepBack(back)
+	if cerr := f.os.Close(); err == nil {
+		err = cerr
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.writeFail != nil {

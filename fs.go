@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -74,7 +75,9 @@ func WriteFile(cx *Context, name string, data []byte, perm fs.FileMode) error {
 	return errInPool(cx, func() error { return os.WriteFile(name, data, perm) })
 }
 
-// ReadDir returns the entries of the named directory, as os.ReadDir does.
+// ReadDir returns the entries of the named directory, as os.ReadDir does. An
+// entry's Info looks at the disk on the spot, and so keeps a worker waiting:
+// Lstat does not.
 func ReadDir(cx *Context, name string) ([]fs.DirEntry, error) {
 	type some struct {
 		entries []fs.DirEntry
@@ -202,6 +205,9 @@ func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if info.IsDir() { // before dst is emptied
+		return 0, &fs.PathError{Op: "read", Path: src, Err: syscall.EISDIR}
+	}
 	if there, err := os.Stat(dst); err == nil && os.SameFile(info, there) {
 		return 0, &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist} // it would be emptied
 	}
@@ -221,7 +227,8 @@ func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
 
 // WalkDir calls fn for root and everything below it, as filepath.WalkDir does.
 // Directories are read in the pool, one after the other; fn runs in the calling
-// task, and may wait. If cx is cancelled, fn gets cx.Err() for the directory
+// task, and may wait; instead of the Info of an entry, which keeps the worker
+// waiting, it should use Lstat. If cx is cancelled, fn gets cx.Err() for the directory
 // that would be next.
 func WalkDir(cx *Context, root string, fn fs.WalkDirFunc) error {
 	info, err := Lstat(cx, root)

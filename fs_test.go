@@ -430,13 +430,6 @@ func TestFileTwins(t *testing.T) {
 	})
 }
 
-func writeAnd(w io.Writer, flush func() error) error {
-	if _, err := w.Write([]byte("x")); err != nil {
-		return err
-	}
-	return flush()
-}
-
 // A file system that is full: what was accepted and did not fit is reported.
 func TestFileDiskFull(t *testing.T) {
 	dir := t.TempDir()
@@ -501,8 +494,15 @@ func TestCopyFile(t *testing.T) {
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		_, err = CopyFile(cx, at("missing/x"), at("src"))
 		require.ErrorIs(t, err, fs.ErrNotExist)
-		_, err = CopyFile(cx, at("x"), dir)
-		require.ErrorIs(t, err, syscall.EISDIR)
+		for _, dst := range []string{"x", "new"} {
+			_, err = CopyFile(cx, at(dst), dir)
+			require.ErrorIs(t, err, syscall.EISDIR)
+		}
+		_, err = os.Stat(at("x"))
+		require.ErrorIs(t, err, fs.ErrNotExist, "a directory is not copied, nor something made for it")
+		b, err := os.ReadFile(at("new"))
+		require.NoError(t, err)
+		require.Equal(t, want, b)
 		return nil
 	})
 	b, err := os.ReadFile(at("src"))

@@ -5,38 +5,53 @@ import "sync/atomic"
 // inPool runs f in the pool of blocking calls and waits for it. If cx is
 // cancelled before f has begun, f is not run. If it is cancelled later, f goes
 // on; nobody is told of its error, and its result, if it is to be given back,
-// goes to drop.
+// goes to drop. So it does if Shutdown unwinds the caller.
 func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
+	var zero T
 	if cx.ended() {
-		var zero T
 		return zero, cx.Err()
 	}
-	var over atomic.Bool // set by the first of the call, when f has returned, and the caller, when it gives up
+	var (
+		over   atomic.Bool // set by the first of the call, when f has returned, and the caller, when it gives up
+		unseen func()      // what the caller must do if it was not the first, and does not get the result
+		seen   bool
+	)
+	defer func() {
+		if !seen && !over.CompareAndSwap(false, true) && unseen != nil {
+			unseen()
+		}
+	}()
 	h := SpawnBlocking(cx, func() (T, error) {
 		v, err := f()
+		kept := err == nil && drop != nil
+		if kept {
+			unseen = func() { drop(v) }
+		}
 		if over.CompareAndSwap(false, true) {
 			return v, err
 		}
-		if err == nil && drop != nil {
+		if kept {
 			drop(v)
 		}
-		var zero T
 		return zero, nil
 	})
 	v, err := await(cx, h.Poll)
 	if err != errAbandoned {
+		seen = true
 		return v, err
 	}
 	h.waiters.leave(cx.t, cx.here())
 	h.Cancel()
-	if !over.CompareAndSwap(false, true) || h.state.done() {
+	seen = over.CompareAndSwap(false, true)
+	if !seen || h.state.done() {
 		// The call has ended, or is about to, or has never begun. Its failure
 		// is seen here, and by nobody else.
-		if v, err := awaitAnyway(cx, h.Poll); err == nil && drop != nil {
+		v, err := awaitAnyway(cx, h.Poll)
+		seen = true
+		if err == nil && drop != nil {
 			drop(v)
 		}
 	}
-	var zero T
 	return zero, cx.Err()
 }
 

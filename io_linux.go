@@ -85,6 +85,9 @@ func (p *splicePipe) close() {
 
 // rest takes out what is in the pipe.
 func (p *splicePipe) rest() []byte {
+	if p.n == 0 {
+		return nil
+	}
 	buf := make([]byte, p.n)
 	for n := 0; p.n > 0; {
 		m, err := unix.Read(p.r, buf[n:])
@@ -101,8 +104,14 @@ const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 // spliceCopy copies from a connection or pipe to another by way of a pipe.
 func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, err error) {
 	pipes := &cx.t.w.rt.pipes
+	var p *splicePipe // with data in it
+	defer func() {
+		if p != nil { // Shutdown unwinds the caller
+			p.close()
+		}
+	}()
 	for written < limit {
-		p, err := from.spliceIn(cx, pipes, limit-written)
+		p, err = from.spliceIn(cx, pipes, limit-written)
 		switch {
 		case err == io.EOF:
 			return written, nil
@@ -113,12 +122,12 @@ func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, er
 		}
 		n, err := to.spliceOut(cx, p)
 		written += n
-		if err == nil {
-			pipes.put(p)
-			continue
-		}
 		left := p.rest()
 		pipes.put(p)
+		p = nil
+		if err == nil {
+			continue
+		}
 		if err == unix.EINVAL { // the destination is not of a kind that can be spliced to
 			n, err := writeAll(cx, to, left)
 			written += int64(n)

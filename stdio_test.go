@@ -78,6 +78,30 @@ func TestStdin(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
+// Input that cannot be read again outlives a change of the file, even if the
+// pool waits for it meanwhile.
+func TestStdinKeepsInput(t *testing.T) {
+	rt := fileRuntime(t)
+	in, out := stdPipe(t, true)
+	in.gate = nil
+	h := Spawn(rt, func(cx *Context) (string, error) {
+		p := make([]byte, 3)
+		n, err := in.Read(cx, p)
+		return string(p[:n]), err
+	})
+	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 && waiting(h) })
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.Error(t, in.Truncate(cx, 0))
+		return nil
+	})
+	_, err := out.WriteString("abc")
+	require.NoError(t, err)
+	s, err := join(t, h)
+	require.NoError(t, err)
+	require.Equal(t, "abc", s)
+	inBlockOn(t, rt, in.Close)
+}
+
 // The streams outlive runtimes.
 func TestStdinNextRuntime(t *testing.T) {
 	in, out := stdPipe(t, true)
@@ -168,6 +192,51 @@ func TestStdout(t *testing.T) {
 		require.ErrorIs(t, out.Close(cx), syscall.EPIPE)
 		return nil
 	})
+}
+
+// A failure is told to everybody whose data it has cost, and to nobody else
+// who might hear of it first.
+func TestStdoutSharedFailure(t *testing.T) {
+	rt := fileRuntime(t)
+	out, in := stdPipe(t, false)
+	size := pipeSize(t)
+	n := make([]int, 3)
+	var all []*JoinHandle[None]
+	for i := range n {
+		all = append(all, Go(rt, func(cx *Context) (err error) { n[i], err = out.Write(cx, pattern(2*size)); return err }))
+		eventually(t, func() bool { return waiting(all[i]) })
+	}
+	stat := Go(rt, func(cx *Context) error { _, err := out.Stat(cx); return err })
+	eventually(t, func() bool { return waiting(stat) })
+	in.Close()
+	for _, h := range append(all, stat) {
+		_, err := join(t, h)
+		require.ErrorIs(t, err, syscall.EPIPE)
+	}
+	require.Equal(t, []int{size, 0, 0}, n)
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.NoError(t, out.Flush(cx), "everybody knows")
+		require.ErrorIs(t, out.Close(cx), syscall.EPIPE)
+		return nil
+	})
+	require.Empty(t, out.stakes)
+}
+
+// pipeSize returns how much a pipe holds.
+func pipeSize(t *testing.T) (n int) {
+	t.Helper()
+	var fds [2]int
+	require.NoError(t, openPipe(&fds))
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	for p := make([]byte, 4096); ; {
+		m, err := unix.Write(fds[1], p)
+		if err == unix.EAGAIN {
+			return n
+		}
+		require.NoError(t, err)
+		n += m
+	}
 }
 
 // The descriptors 0, 1 and 2 themselves, in another process.
