@@ -660,6 +660,11 @@ func TestUDPOptions(t *testing.T) {
 					assert.Equal(t, want, on)
 					assert.NoError(t, err)
 				}
+				assert.NoError(t, c.SetMulticastInterface(nil))
+				for _, nobody := range []net.Addr{nil, (*net.UDPAddr)(nil), (*net.IPAddr)(nil), new(net.UDPAddr)} {
+					assert.ErrorIs(t, c.JoinGroup(nil, nobody), syscall.EINVAL)
+					assert.ErrorIs(t, c.LeaveGroup(nil, nobody), syscall.EINVAL)
+				}
 				assert.NoError(t, c.SetReadBuffer(32<<10))
 				assert.NoError(t, c.SetWriteBuffer(32<<10))
 				n, err = c.option(unix.SOL_SOCKET, unix.SO_RCVBUF)

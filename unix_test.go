@@ -366,6 +366,13 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 			}
 			return n, nil
 		},
+		"ReceiveFiles of fewer than none": func(cx *Context, b fileSender, p []byte) (int, error) {
+			n, files, err := b.ReceiveFiles(cx, p, -10)
+			if !errors.Is(err, syscall.EMSGSIZE) || files != nil {
+				return n, fmt.Errorf("%d files, %v", len(files), err)
+			}
+			return n, nil
+		},
 		"ReadMsgUnix": func(cx *Context, b fileSender, p []byte) (int, error) {
 			oob := make([]byte, unix.CmsgSpace(4))
 			n, oobn, flags, _, err := b.ReadMsgUnix(cx, p, oob)
