@@ -254,7 +254,7 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 	}
 	backlog := s.backlog
 	if backlog <= 0 {
-		backlog = unix.SOMAXCONN
+		backlog = 1<<16 - 1 // the kernel makes its limit of it; some took no larger number
 	}
 	err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
 	return
