@@ -84,7 +84,7 @@ type dialing struct {
 	begun  bool
 	setup  socketSetup
 	target target
-	lookup *offloaded[[]net.IPAddr]
+	lookup *offloaded[resolution]
 	looked bool
 
 	running []*attempt
@@ -116,7 +116,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		d.begun = true
 		d.setup = socketSetup{control: d.Control, keepAlive: d.KeepAlive}
 		var err error
-		if d.target, err = parseTarget(cx, "dial", d.name, d.address); err != nil {
+		if d.target, err = parseTarget("dial", d.name, d.address); err != nil {
 			return nil, err
 		}
 	}
@@ -147,20 +147,14 @@ func (d *dialing) look(cx *Context) error {
 	t := &d.target
 	if t.list == nil {
 		if d.lookup == nil {
-			host, r := t.host, d.Resolver
-			d.lookup = &offloaded[[]net.IPAddr]{f: func(ctx context.Context) ([]net.IPAddr, error) {
-				return r.resolver().LookupIPAddr(ctx, host)
-			}}
+			d.lookup = t.lookup(d.Resolver)
 		}
-		ips, err := d.lookup.Poll(cx)
+		found, err := d.lookup.Poll(cx)
 		if err == ErrPending {
 			return err
 		}
 		d.lookup = nil
-		if err != nil {
-			return t.wrap(err)
-		}
-		if err := t.found(ips); err != nil {
+		if err := t.resolved(found, err); err != nil {
 			return err
 		}
 	}
@@ -259,7 +253,7 @@ func (d *dialing) givenUp(err error) error {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)
 	case !d.begun: // say at least what it is about
-		if t, e := parseTarget(context.Background(), "dial", d.name, d.address); e != nil {
+		if t, e := parseTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
 			return wrapOp("dial", t.net, d.LocalAddr, t.list[0], err)

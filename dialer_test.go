@@ -116,6 +116,33 @@ func TestDialerDefaultDelay(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begun), 250*time.Millisecond)
 }
 
+// The name of a service is looked up off the worker, as that of a host is; a
+// number is not.
+func TestDialerServiceNames(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for address, port := range map[string]int{"127.0.0.1:http": 80, ":https": 443, "localhost:domain": 53} {
+		parsed, err := parseTarget("dial", "tcp", address)
+		require.NoError(t, err)
+		require.Nil(t, parsed.list, address)
+		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			if err := parsed.resolved(Await(cx, parsed.lookup(nil))); err != nil {
+				return err
+			}
+			for _, a := range parsed.list {
+				assert.Equal(t, port, a.(*net.TCPAddr).Port)
+			}
+			assert.NotEmpty(t, parsed.list)
+			return nil
+		}))
+	}
+	for address, port := range map[string]int{"127.0.0.1:80": 80, "127.0.0.1:": 0, ":+443": 443, "[::1]:053": 53} {
+		parsed, err := parseTarget("dial", "tcp", address)
+		require.NoError(t, err)
+		require.Len(t, parsed.list, 1, address)
+		require.Equal(t, port, parsed.list[0].(*net.TCPAddr).Port)
+	}
+}
+
 func TestDialerFailures(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)

@@ -1,8 +1,11 @@
 package async
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,12 +23,13 @@ func (c *UDPConn) Broadcast() (bool, error) {
 }
 
 // SetTTL sets how many routers a message may pass that is not sent to a
-// group: the time to live of IPv4, the hop limit of IPv6.
+// group: the time to live of IPv4, the hop limit of IPv6. This and what is set
+// for groups is set for both families if the socket is of both; on systems other
+// than Linux such a socket may refuse it for IPv4, which then keeps its default.
 func (c *UDPConn) SetTTL(n int) error {
-	if c.v6() {
-		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n)
-	}
-	return c.setOption(unix.IPPROTO_IP, unix.IP_TTL, n)
+	return c.setFamilies(
+		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
+		func(fd int) error { return setOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
 }
 
 // TTL returns what SetTTL sets.
@@ -39,10 +43,9 @@ func (c *UDPConn) TTL() (int, error) {
 // SetMulticastTTL sets how many routers a message to a group may pass. One,
 // the default, keeps it in the local network.
 func (c *UDPConn) SetMulticastTTL(n int) error {
-	if c.v6() {
-		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n)
-	}
-	return c.setByte(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n)
+	return c.setFamilies(
+		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
+		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n) })
 }
 
 // MulticastTTL returns what SetMulticastTTL sets.
@@ -57,10 +60,9 @@ func (c *UDPConn) MulticastTTL() (int, error) {
 // on this host who joined it. It does unless this, or ListenMulticastUDP, says
 // otherwise.
 func (c *UDPConn) SetMulticastLoopback(on bool) error {
-	if c.v6() {
-		return c.setOption(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on))
-	}
-	return c.setByte(unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, boolInt(on))
+	return c.setFamilies(
+		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on)) },
+		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, boolInt(on)) })
 }
 
 // MulticastLoopback returns what SetMulticastLoopback sets.
@@ -75,17 +77,48 @@ func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 }
 
 // SetMulticastInterface sets through which interface messages to groups are
-// sent. Without it the system chooses.
+// sent. Without it, or if ifi is nil, the system chooses.
 func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
+	return c.setFamilies(
+		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, indexOf(ifi)) },
+		func(fd int) error {
+			ip, err := interfaceIPv4(ifi)
+			if c.v6() && errors.Is(err, errNoIPv4) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return os.NewSyscallError("setsockopt", unix.SetsockoptInet4Addr(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, ip))
+		})
+}
+
+// indexOf returns the number of an interface; 0 lets the system choose.
+func indexOf(ifi *net.Interface) int {
+	if ifi == nil {
+		return 0
+	}
+	return ifi.Index
+}
+
+// setFamilies sets an option of the socket's family, and that of IPv4 as well
+// if a socket of IPv6 is one of both.
+func (c *UDPConn) setFamilies(v6, v4 func(fd int) error) error {
 	return c.set(func(fd int) error {
-		if c.v6() {
-			return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifi.Index)
+		if !c.v6() {
+			return v4(fd)
 		}
-		ip, err := interfaceIPv4(ifi)
-		if err != nil {
+		if err := v6(fd); err != nil {
 			return err
 		}
-		return os.NewSyscallError("setsockopt", unix.SetsockoptInet4Addr(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, ip))
+		if only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); only != 0 || err != nil {
+			return os.NewSyscallError("getsockopt", err)
+		}
+		err := v4(fd)
+		if runtime.GOOS != "linux" {
+			return nil
+		}
+		return err
 	})
 }
 
@@ -105,9 +138,13 @@ func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) err
 	var ip net.IP
 	switch g := group.(type) {
 	case *net.UDPAddr:
-		ip = g.IP
+		if group = addrOrNil(g); g != nil {
+			ip = g.IP
+		}
 	case *net.IPAddr:
-		ip = g.IP
+		if group = addrOrNil(g); g != nil {
+			ip = g.IP
+		}
 	}
 	return c.wrapTo("set", group, c.src.control(func(fd int) error {
 		switch ip4, ip6 := ip.To4(), ip.To16(); {
@@ -119,10 +156,7 @@ func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) err
 			mreq := unix.IPMreq{Multiaddr: [4]byte(ip4), Interface: on}
 			return os.NewSyscallError("setsockopt", unix.SetsockoptIPMreq(fd, unix.IPPROTO_IP, v4, &mreq))
 		case ip6 != nil:
-			mreq := unix.IPv6Mreq{Multiaddr: [16]byte(ip6)}
-			if ifi != nil {
-				mreq.Interface = uint32(ifi.Index)
-			}
+			mreq := unix.IPv6Mreq{Multiaddr: [16]byte(ip6), Interface: uint32(indexOf(ifi))}
 			return os.NewSyscallError("setsockopt", unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, v6, &mreq))
 		}
 		return unix.EINVAL
@@ -138,14 +172,15 @@ func (c *conn) getByte(level, name int) (int, error) {
 	})
 }
 
-func (c *conn) setByte(level, name, value int) error {
-	if value < 0 || value > 255 {
-		return c.wrap("set", os.NewSyscallError("setsockopt", unix.EINVAL))
+func setByte(fd, level, name, value int) error {
+	err := error(unix.EINVAL)
+	if value >= 0 && value <= 255 {
+		err = unix.SetsockoptByte(fd, level, name, byte(value))
 	}
-	return c.set(func(fd int) error {
-		return os.NewSyscallError("setsockopt", unix.SetsockoptByte(fd, level, name, byte(value)))
-	})
+	return os.NewSyscallError("setsockopt", err)
 }
+
+var errNoIPv4 = errors.New("the interface has no IPv4 address")
 
 // interfaceIPv4 returns an address by which IPv4 knows an interface; the
 // wildcard for none.
@@ -162,7 +197,7 @@ func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 			return [4]byte(n.IP.To4()), nil
 		}
 	}
-	return ip, &net.AddrError{Err: "the interface has no IPv4 address", Addr: ifi.Name}
+	return ip, fmt.Errorf("%w: %s", errNoIPv4, ifi.Name)
 }
 
 // ListenMulticastUDP opens a socket that receives what is sent to a group, on

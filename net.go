@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,17 +89,19 @@ var errMissingAddress = errors.New("missing address")
 
 // target is an address as a program has written it.
 type target struct {
-	net  *network
-	op   string
-	text string
-	host string // to be looked up, if addrs is nil
-	port int
-	list []net.Addr
+	net     *network
+	op      string
+	text    string
+	host    string // to be looked up, if list is nil
+	service string // the same; empty if port is known
+	port    int
+	list    []net.Addr
 }
 
 // parseTarget takes an address apart. An empty host is the wildcard address for
-// a listener and this host for a dialler.
-func parseTarget(ctx context.Context, op, name, address string) (t target, err error) {
+// a listener and this host for a dialler. It looks nothing up: names of hosts and
+// of services may be in files, or elsewhere in the net.
+func parseTarget(op, name, address string) (t target, err error) {
 	t = target{op: op, text: address}
 	if t.net, err = networkOf(name, "tcp", "udp", "unix", "unixgram"); err != nil {
 		t.net = unnamed(name)
@@ -114,20 +117,71 @@ func parseTarget(ctx context.Context, op, name, address string) (t target, err e
 		t.list = []net.Addr{t.net.ipAddr(nil, 0, "")}
 		return t, nil
 	}
-	host, service, err := net.SplitHostPort(address)
-	if err == nil {
-		t.port, err = net.DefaultResolver.LookupPort(ctx, name, service) // numbers and well-known names: no query
+	host, port, err := net.SplitHostPort(address)
+	t.host = host
+	if isName(port) {
+		t.service = port
+	} else if err == nil {
+		t.port, err = net.DefaultResolver.LookupPort(context.Background(), name, port) // it only checks a number
 	}
 	if err != nil {
 		return t, t.wrap(err)
 	}
-	if host == "" {
-		t.list = []net.Addr{t.net.ipAddr(nil, t.port, "")}
-	} else if ip, err := netip.ParseAddr(host); err == nil {
-		return t, t.found([]net.IPAddr{{IP: ip.AsSlice(), Zone: ip.Zone()}})
+	if ips := t.literal(); ips != nil && t.service == "" {
+		return t, t.found(ips)
 	}
-	t.host = host
 	return t, nil
+}
+
+// isName reports whether the port of an address is not a number.
+func isName(port string) bool {
+	if port != "" && (port[0] == '+' || port[0] == '-') {
+		port = port[1:]
+	}
+	return strings.Trim(port, "0123456789") != ""
+}
+
+// literal returns the address that the host is if it is not a name. That of the
+// empty host is nil.
+func (t *target) literal() []net.IPAddr {
+	if t.host == "" {
+		return []net.IPAddr{{}}
+	}
+	ip, err := netip.ParseAddr(t.host)
+	if err != nil {
+		return nil
+	}
+	return []net.IPAddr{{IP: ip.AsSlice(), Zone: ip.Zone()}}
+}
+
+// lookup returns a future of what t.resolved is to be called with.
+func (t *target) lookup(r *Resolver) *offloaded[resolution] {
+	t = &target{net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
+	return &offloaded[resolution]{f: func(ctx context.Context) (found resolution, err error) {
+		found = resolution{t.port, t.literal()}
+		if t.service != "" {
+			found.port, err = r.resolver().LookupPort(ctx, t.net.name, t.service)
+		}
+		if err == nil && found.ips == nil {
+			found.ips, err = r.resolver().LookupIPAddr(ctx, t.host)
+		}
+		return found, err
+	}}
+}
+
+// resolution is what has been looked up.
+type resolution struct {
+	port int
+	ips  []net.IPAddr
+}
+
+// resolved sets the addresses to those that have been looked up.
+func (t *target) resolved(found resolution, err error) error {
+	if err != nil {
+		return t.wrap(err)
+	}
+	t.port = found.port
+	return t.found(found.ips)
 }
 
 // found sets the addresses to those among ips that are the network's; at least
@@ -138,7 +192,7 @@ func (t *target) found(ips []net.IPAddr) error {
 		if ip.IP.To4() != nil {
 			family = unix.AF_INET
 		}
-		if t.net.family == 0 || t.net.family == family {
+		if len(ip.IP) == 0 || t.net.family == 0 || t.net.family == family {
 			t.list = append(t.list, t.net.ipAddr(ip.IP, t.port, ip.Zone))
 		}
 	}
@@ -154,16 +208,12 @@ func (t *target) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, er
 // resolve returns the address that a program wants to listen on. Of a name
 // with several it is one of IPv4 if there is, as in package net.
 func resolve(cx *Context, network, address string) (*target, net.Addr, error) {
-	t, err := parseTarget(cx, "listen", network, address)
+	t, err := parseTarget("listen", network, address)
 	if err != nil {
 		return nil, nil, err
 	}
 	if t.list == nil {
-		ips, err := DefaultResolver.LookupIPAddr(cx, t.host)
-		if err != nil {
-			return nil, nil, t.wrap(err)
-		}
-		if err := t.found(ips); err != nil {
+		if err := t.resolved(Await(cx, t.lookup(nil))); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -114,14 +114,16 @@ func (m *Message) to(v6 bool) (a netip.AddrPort, err error) {
 	if m.Addr == nil {
 		return a, nil
 	}
-	if a, err = udpAddrPort(m.Addr); err == nil {
+	if a, err = udpAddrPort(m.Addr, v6); err == nil {
 		err = reachable(a, v6)
 	}
 	return a, err
 }
 
-// udpAddrPort translates what a program passed as the address to send to.
-func udpAddrPort(addr net.Addr) (a netip.AddrPort, err error) {
+// udpAddrPort translates what a program passed as the address to send to with a
+// socket of this family. As in package net, the wildcard is this host, and of
+// the socket's family however it is written.
+func udpAddrPort(addr net.Addr, v6 bool) (a netip.AddrPort, err error) {
 	u, ok := addr.(*net.UDPAddr)
 	switch {
 	case !ok:
@@ -137,6 +139,9 @@ func udpAddrPort(addr net.Addr) (a netip.AddrPort, err error) {
 		return a, &net.AddrError{Err: "unexpected address type", Addr: u.IP.String()}
 	case u.Port < 0 || u.Port > 65535:
 		return a, &net.AddrError{Err: "invalid port", Addr: u.String()}
+	}
+	if v6 && ip.Unmap() == netip.IPv4Unspecified() {
+		ip = netip.IPv6Unspecified()
 	}
 	return netip.AddrPortFrom(ip.WithZone(u.Zone), uint16(u.Port)), nil
 }

@@ -14,15 +14,21 @@ type retry struct {
 
 	mu    sync.Mutex
 	delay time.Duration // of the next try after a failure; 0: the last try did not fail
+	due   int64         // when the next try is; 0: it is not set
 	alarm alarm
 }
 
-// later sets the time of the next try, unless it is set.
+// later sets the time of the next try, unless it is set: however often others
+// fail meanwhile, it is not put off. But it moves to the worker that asks, since
+// the one it was set on may be another runtime's, which has ended.
 func (r *retry) later(cx *Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.delay = min(max(2*r.delay, r.first), r.last)
-	r.alarm.set(cx.here(), nanos()+int64(r.delay), r)
+	if r.due == 0 {
+		r.delay = min(max(2*r.delay, r.first), r.last)
+		r.due = nanos() + int64(r.delay)
+	}
+	r.alarm.set(cx.here(), r.due, r)
 }
 
 func (r *retry) succeeded() {
@@ -38,4 +44,9 @@ func (r *retry) stop() {
 }
 
 // expire implements expirer: try again.
-func (r *retry) expire(w *worker) { r.h.waiters.fire(w) }
+func (r *retry) expire(w *worker) {
+	r.mu.Lock()
+	r.due = 0
+	r.mu.Unlock()
+	r.h.waiters.fire(w)
+}

@@ -254,7 +254,7 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 	}
 	backlog := s.backlog
 	if backlog <= 0 {
-		backlog = unix.SOMAXCONN
+		backlog = 1<<16 - 1 // the kernel makes its limit of it; some took no larger number
 	}
 	err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
 	return
@@ -326,32 +326,6 @@ func connected(fd int) error {
 	default:
 		return err
 	}
-}
-
-// zoneIndex returns the number of an IPv6 zone, which is the name or the
-// number of a network interface.
-func zoneIndex(zone string) (uint32, error) {
-	if zone == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	ifi, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0, err
-	}
-	return uint32(ifi.Index), nil
-}
-
-func zoneName(index uint32) string {
-	if index == 0 {
-		return ""
-	}
-	if ifi, err := net.InterfaceByIndex(int(index)); err == nil {
-		return ifi.Name
-	}
-	return strconv.FormatUint(uint64(index), 10)
 }
 
 func setOption(fd, level, name, value int) error {

@@ -199,7 +199,7 @@ func (c *UDPConn) WriteToUDP(cx *Context, p []byte, addr *net.UDPAddr) (int, err
 }
 
 func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error)) (n int, err error) {
-	a, err := udpAddrPort(addr)
+	a, err := udpAddrPort(addr, c.v6())
 	switch {
 	case c.connected() && err == errMissingAddress:
 		err = net.ErrWriteToConnected
@@ -251,7 +251,7 @@ func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n,
 	if addr == nil {
 		return c.writeMsgTo(cx, p, oob, netip.AddrPort{}, nil, c.awaitWriteMsg)
 	}
-	to, err := udpAddrPort(addr)
+	to, err := udpAddrPort(addr, c.v6())
 	if err != nil {
 		return 0, 0, c.wrapTo("write", addr, err)
 	}

@@ -255,6 +255,66 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
+// What is sent to the wildcard address, however it is written, comes to this
+// host or fails as with package net.
+func TestUDPWildcardIsThatOfPackageNet(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for _, network := range []string{"udp", "udp4", "udp6"} {
+		for _, ip := range []net.IP{nil, net.IPv4zero, net.IPv4zero.To4(), net.IPv6zero} {
+			t.Run(fmt.Sprintf("%s to %d bytes of %v", network, len(ip), ip), func(t *testing.T) {
+				std, err := net.ListenUDP(network, nil)
+				require.NoError(t, err)
+				defer std.Close()
+				own, err := ListenUDP(network, nil)
+				require.NoError(t, err)
+				defer own.Close()
+				std.SetDeadline(time.Now().Add(patience))
+				to := func(c interface{ LocalAddr() net.Addr }) *net.UDPAddr {
+					return &net.UDPAddr{IP: ip, Port: c.LocalAddr().(*net.UDPAddr).Port}
+				}
+				outcome := func(from *net.UDPAddr, err error) string {
+					var errno syscall.Errno
+					var bad *net.AddrError
+					switch {
+					case errors.As(err, &errno):
+						return errno.Error()
+					case errors.As(err, &bad):
+						return bad.Err
+					case err != nil:
+						return err.Error()
+					}
+					return from.IP.String()
+				}
+				p := make([]byte, 8)
+				_, err = std.WriteToUDP([]byte("x"), to(std))
+				var from *net.UDPAddr
+				if err == nil {
+					_, from, err = std.ReadFromUDP(p)
+				}
+				want := outcome(from, err)
+				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+					for name, send := range map[string]func() error{
+						"WriteTo":     func() error { _, err := own.WriteTo(cx, []byte("x"), to(own)); return err },
+						"WriteMsgUDP": func() error { _, _, err := own.WriteMsgUDP(cx, []byte("x"), nil, to(own)); return err },
+						"WriteBatch": func() error {
+							_, err := own.WriteBatch(cx, []Message{{Buffers: [][]byte{{'x'}}, Addr: to(own)}}, 0)
+							return err
+						},
+					} {
+						err := send()
+						var from *net.UDPAddr
+						if err == nil {
+							_, from, err = own.ReadFromUDP(cx, p)
+						}
+						assert.Equal(t, want, outcome(from, err), name)
+					}
+					return nil
+				}))
+			})
+		}
+	}
+}
+
 // A socket with a peer hears nobody else.
 func TestUDPPeerAlone(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -659,6 +719,11 @@ func TestUDPOptions(t *testing.T) {
 					on, err = c.MulticastLoopback()
 					assert.Equal(t, want, on)
 					assert.NoError(t, err)
+				}
+				assert.NoError(t, c.SetMulticastInterface(nil))
+				for _, nobody := range []net.Addr{nil, (*net.UDPAddr)(nil), (*net.IPAddr)(nil), new(net.UDPAddr)} {
+					assert.ErrorIs(t, c.JoinGroup(nil, nobody), syscall.EINVAL)
+					assert.ErrorIs(t, c.LeaveGroup(nil, nobody), syscall.EINVAL)
 				}
 				assert.NoError(t, c.SetReadBuffer(32<<10))
 				assert.NoError(t, c.SetWriteBuffer(32<<10))

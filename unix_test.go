@@ -366,6 +366,13 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 			}
 			return n, nil
 		},
+		"ReceiveFiles of fewer than none": func(cx *Context, b fileSender, p []byte) (int, error) {
+			n, files, err := b.ReceiveFiles(cx, p, -10)
+			if !errors.Is(err, syscall.EMSGSIZE) || files != nil {
+				return n, fmt.Errorf("%d files, %v", len(files), err)
+			}
+			return n, nil
+		},
 		"ReadMsgUnix": func(cx *Context, b fileSender, p []byte) (int, error) {
 			oob := make([]byte, unix.CmsgSpace(4))
 			n, oobn, flags, _, err := b.ReadMsgUnix(cx, p, oob)
@@ -705,6 +712,98 @@ func TestUnixgramFullQueue(t *testing.T) {
 			})
 		}
 	}
+}
+
+// That one receiver's queue is full keeps nobody from sending to another, while
+// others wait and when they do not.
+func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	dir := netDir(t)
+	open := func(name string) (*UnixDatagram, *net.UnixAddr) {
+		addr := &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unixgram"}
+		d, err := ListenUnixgram("unixgram", addr)
+		require.NoError(t, err)
+		t.Cleanup(func() { d.Close() })
+		return d, addr
+	}
+	send, _ := open("sender")
+	full, to := open("full")
+	other, toOther := open("other")
+	cx, _ := newPollCx(t, rt)
+	var err error
+	filled := 0
+	for ; filled < 100_000; filled++ {
+		if _, err = send.PollWriteTo(cx, []byte("fill"), to); err != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, err, ErrPending)
+	check := func(what string) {
+		n, err := send.PollWriteTo(cx, []byte(what), toOther)
+		require.NoError(t, err, what)
+		require.Equal(t, len(what), n)
+		n, _, err = send.PollWriteMsgUnix(cx, []byte(what), nil, toOther)
+		require.NoError(t, err, what)
+		require.Equal(t, len(what), n)
+		p := make([]byte, 64)
+		for range 2 {
+			n, err := other.PollRead(cx, p)
+			require.NoError(t, err)
+			require.Equal(t, what, string(p[:n]))
+		}
+	}
+	check("nobody waits")
+	h := Go(rt, func(cx *Context) error {
+		_, err := send.WriteTo(cx, []byte("last"), to)
+		return err
+	})
+	eventually(t, func() bool { return tcpWaits(&send.src.wr) })
+	check("somebody waits")
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		for range filled + 1 {
+			if _, err := full.Read(cx, make([]byte, 8)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	_, err = tcpJoin(h)
+	require.NoError(t, err)
+}
+
+// However often it fails, the next try is not put off; and after it the one
+// after that is later.
+func TestRetryIsNotPutOff(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	cx, wakes := newPollCx(t, rt)
+	var h half
+	r := retry{h: &h, first: time.Hour, last: 3 * time.Hour}
+	defer r.stop()
+	require.True(t, h.waiters.join(cx.t))
+	for _, want := range []time.Duration{1, 2, 3, 3} {
+		r.later(cx)
+		due := r.due
+		for range 3 {
+			r.later(cx)
+		}
+		require.Equal(t, due, r.due)
+		require.Equal(t, due, r.alarm.std.at)
+		require.Equal(t, want*time.Hour, r.delay)
+		r.expire(nil)
+	}
+	require.EqualValues(t, 1, wakes.Load())
+	r.succeeded()
+	r.later(cx)
+	require.Equal(t, time.Hour, r.delay)
+	// On the worker of whoever fails, too.
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		r.later(cx)
+		if at, want := r.alarm.armedAt(cx.here()), tickAfter(r.due); at != want || r.alarm.std != nil {
+			return fmt.Errorf("armed for %d, not %d; Go's timer: %v", at, want, r.alarm.std)
+		}
+		r.stop()
+		return nil
+	}))
 }
 
 func TestUnixgramCancelledAndClosedWhileFull(t *testing.T) {

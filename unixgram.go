@@ -136,11 +136,15 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 
 // pollSend sends p and ancillary data; its error is still to be wrapped. There
 // is an event when a message of this socket's has been received, but not when
-// others' have filled the receiver's queue.
+// others' have filled the receiver's queue. That one receiver's is full says
+// nothing of another's.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
 	full, call := false, "sendto"
 	if len(oob) > 0 {
 		call = "sendmsg"
+	}
+	if to != nil {
+		c.src.doubt(&c.src.wr)
 	}
 	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
 		var err error

@@ -85,6 +85,7 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 // receiveFiles reads into p and makes files of the descriptors that come with
 // it.
 func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, error) {
+	limit = max(limit, 0)
 	oob := make([]byte, unix.CmsgSpace(limit*4))
 	n, oobn, flags, _, err := c.readMsg(cx, p, oob)
 	if err != nil {
