@@ -391,6 +391,9 @@ func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFun
 // WithDeadlineCause is WithDeadline with a cause for the case that the deadline
 // passes; see Cause.
 func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context, context.CancelFunc) {
+	if deadline.IsZero() {
+		deadline = deadline.Add(1) // has passed, too, and does not mean that there is none
+	}
 	child, sc := cx.derive(deadline, cause)
 	return child, sc.cancel
 }
