@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -208,19 +210,27 @@ func (w *worker) labelsOf(name string) context.Context {
 // stack returns the stack of the goroutine that runs on w: of all that have
 // its label the one that is not switched out. Unlike runtime.Stack this does
 // not stop the world while it walks over all goroutines.
-func (w *worker) stack() string {
+//
+// A profile keeps the innermost frames only. So of a deep stack it cannot be said
+// where it begins, and it counts if there is no better one.
+func (w *worker) stack() (deep string) {
 	var profile bytes.Buffer
 	if pprof.Lookup("goroutine").WriteTo(&profile, 1) != nil {
 		return ""
 	}
 	for _, group := range strings.Split(profile.String(), "\n\n") {
-		if strings.Contains(group, w.labelled) {
-			if stack := stackLines(group); isPolling(stack) {
-				return stack
-			}
+		if !strings.Contains(group, w.labelled) {
+			continue
+		}
+		stack := stackLines(group)
+		if isPolling(stack) {
+			return stack
+		}
+		if deep == "" && isCut(group) && !isSwitchedOut(stack) {
+			deep = stack
 		}
 	}
-	return ""
+	return deep
 }
 
 // isPolling reports whether a stack is that of code in a task, which begins in a
@@ -230,7 +240,18 @@ func (w *worker) stack() string {
 // out: they end in iter.Pull.
 func isPolling(stack string) bool {
 	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, "\niter.Pull[")
-	return ours && !strings.HasPrefix(stack, "iter.Pull")
+	return ours && !isSwitchedOut(stack)
+}
+
+func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
+
+// isCut reports whether the outermost frames of a goroutine in a profile are
+// missing.
+func isCut(group string) bool {
+	pcs, _, _ := strings.Cut(strings.TrimLeft(group, "\n"), "\n")
+	outermost, err := strconv.ParseUint(pcs[strings.LastIndexByte(pcs, ' ')+1:], 0, 64)
+	f := runtime.FuncForPC(uintptr(outermost))
+	return err == nil && (f == nil || f.Name() != "runtime.goexit")
 }
 
 // stackLines leaves the functions and lines of a goroutine in a profile.

@@ -284,6 +284,15 @@ func TestStallStack(t *testing.T) {
 			<-began
 			blocksHere(release)
 		},
+		"under a deep stack": func(release <-chan None) {
+			deeper(200, func() { blocksHere(release) })
+		},
+		"with a goroutine under a deep stack": func(release <-chan None) {
+			began := make(chan None)
+			go deeper(200, func() { close(began); bystanderBlocks(release) })
+			<-began
+			blocksHere(release)
+		},
 		"in a deferred call": func(release <-chan None) {
 			defer blocksHere(release)
 		},
@@ -310,6 +319,17 @@ func TestStallStack(t *testing.T) {
 			})
 		}
 	}
+}
+
+// deeper calls f under n frames.
+//
+//go:noinline
+func deeper(n int, f func()) int {
+	if n == 0 {
+		f()
+		return 0
+	}
+	return deeper(n-1, f) + 1
 }
 
 //go:noinline
