@@ -333,6 +333,8 @@ func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
 
 // Value returns the value that the contexts have for key which cx's task is
 // under; see Spawner. What belongs to a task of this package is a TaskLocal.
+// For runtime/pprof a Context has the labels of its task, so that pprof.Do with it
+// leaves them in force.
 func (cx *Context) Value(key any) any {
 	// context.Cause asks for the value of a key of its own. A context of that
 	// package that has ended with the same cause knows it, and no other.
@@ -343,7 +345,7 @@ func (cx *Context) Value(key any) any {
 			return v
 		}
 	}
-	return cx.t.crew().value(key)
+	return cx.t.valueOrLabels(key, cx.t.crew().value(key))
 }
 
 // AfterFunc arranges for f to be called in its own goroutine once cx is

@@ -204,6 +204,7 @@ func (w *worker) turns() {
 		w.pace(ran, now-begun)
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
+			w.relabel()
 		}
 		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
@@ -398,7 +399,7 @@ func (w *worker) pollObserved(t *task) (done bool) {
 	if w.rt.cfg.Labels && who.Name != "" {
 		defer trace.StartRegion(context.Background(), who.Name).End()
 		if t.kind == kindPlain { // a coroutine has its own labels
-			pprof.SetGoroutineLabels(w.labelsOf(who.Name))
+			pprof.SetGoroutineLabels(w.labelsOf(t))
 			defer pprof.SetGoroutineLabels(w.labels)
 		}
 	}
@@ -624,6 +625,7 @@ func (w *worker) rest(now int64) {
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
 	w.publish(w.looked)
+	w.relabel()
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)
