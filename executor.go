@@ -123,6 +123,9 @@ type worker struct {
 	toldEnded   atomic.Int64
 	atWork      atomic.Int64 // worked, as the others may see it
 
+	roused           atomic.Uint64 // times that it was woken
+	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
+
 	_ [64]byte
 }
 
@@ -202,11 +205,11 @@ func (w *worker) turns() {
 		// was done a moment ago or will be done below.
 		now := nanos()
 		w.pace(ran, now-begun)
+		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
 			w.relabel()
 		}
-		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
 		if w.rt.draining.Load() {
 			w.tell()
@@ -492,6 +495,7 @@ func (w *worker) rouse() {
 	}
 	w.turn.Add(1)
 	if w.asleep.CompareAndSwap(true, false) {
+		w.roused.Add(1)
 		w.reactor.wake()
 	}
 }
