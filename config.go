@@ -59,7 +59,9 @@ type Config struct {
 
 	// Stall is how long one poll may keep its worker before that is reported;
 	// 0 means 10 milliseconds, and a negative value never. Detection takes up
-	// to twice as long.
+	// to twice as long. A worker's goroutines are known by a profiler label: a
+	// poll is not found that has replaced its labels by those of a context that
+	// is not derived from its own.
 	Stall time.Duration
 
 	// Stalled is called once for each poll that is found to take longer than

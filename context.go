@@ -336,6 +336,8 @@ func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
 
 // Value returns the value that the contexts have for key which cx's task is
 // under; see Spawner. What belongs to a task of this package is a TaskLocal.
+// For runtime/pprof a Context has the labels of its task, so that pprof.Do with it
+// leaves them in force.
 func (cx *Context) Value(key any) any {
 	// context.Cause asks for the value of a key of its own. A context of that
 	// package that has ended with the same cause knows it, and no other.
@@ -346,7 +348,7 @@ func (cx *Context) Value(key any) any {
 			return v
 		}
 	}
-	return cx.t.crew().value(key)
+	return cx.t.valueOrLabels(key, cx.t.crew().value(key))
 }
 
 // AfterFunc arranges for f to be called in its own goroutine once cx is
@@ -394,6 +396,9 @@ func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFun
 // WithDeadlineCause is WithDeadline with a cause for the case that the deadline
 // passes; see Cause.
 func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context, context.CancelFunc) {
+	if deadline.IsZero() {
+		deadline = deadline.Add(1) // has passed, too, and does not mean that there is none
+	}
 	child, sc := cx.derive(deadline, cause)
 	return child, sc.cancel
 }

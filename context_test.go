@@ -160,9 +160,15 @@ func TestContextDeadlineInThePast(t *testing.T) {
 				return fmt.Errorf("Await with a timeout of %v: %v", d, err)
 			}
 		}
-		child, cancel := cx.WithDeadline(time.Now().Add(-time.Hour))
-		defer cancel()
-		return expect(child.Err() == context.DeadlineExceeded, "Err: %v", child.Err())
+		for _, at := range []time.Time{time.Now().Add(-time.Hour), time.Unix(0, 0), {}} {
+			child, cancel := cx.WithDeadline(at)
+			defer cancel()
+			_, has := child.Deadline()
+			if child.Err() != context.DeadlineExceeded || !has {
+				return fmt.Errorf("with the deadline %v: %v, and that it has one: %v", at, child.Err(), has)
+			}
+		}
+		return nil
 	})
 }
 

@@ -25,6 +25,8 @@ type coroutine struct {
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
 
+	labelledAt int64 // the worker's publishedAt when its labels were set last
+
 	own waiter // see task.ownWaiter
 
 	asked bool      // resumed only to tell where it waits
@@ -78,15 +80,18 @@ func (co *coroutine) serve() {
 func (co *coroutine) run() {
 	co.returned = false
 	defer co.end()
-	if co.t.w.rt.cfg.Labels {
-		co.label()
-	}
+	co.relabel()
 	co.code.main(co)
 }
 
-// label gives the code the profiler labels of its task.
-func (co *coroutine) label() {
-	pprof.SetGoroutineLabels(co.t.w.labelsOf(co.t.name()))
+// relabel gives the code the profiler labels of its task. Where all tasks have the
+// same, those are set now and then only, in case that code has replaced them.
+func (co *coroutine) relabel() {
+	w := co.t.w
+	if w.publishedAt != co.labelledAt || w.rt.cfg.Labels {
+		co.labelledAt = w.publishedAt
+		pprof.SetGoroutineLabels(w.labelsOf(co.t))
+	}
 }
 
 // end is run's deferred call.

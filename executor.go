@@ -123,6 +123,9 @@ type worker struct {
 	toldEnded   atomic.Int64
 	atWork      atomic.Int64 // worked, as the others may see it
 
+	roused           atomic.Uint64 // times that it was woken
+	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
+
 	_ [64]byte
 }
 
@@ -202,10 +205,11 @@ func (w *worker) turns() {
 		// was done a moment ago or will be done below.
 		now := nanos()
 		w.pace(ran, now-begun)
+		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
+			w.relabel()
 		}
-		busy := w.receive()
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
 		if w.rt.draining.Load() {
 			w.tell()
@@ -398,7 +402,7 @@ func (w *worker) pollObserved(t *task) (done bool) {
 	if w.rt.cfg.Labels && who.Name != "" {
 		defer trace.StartRegion(context.Background(), who.Name).End()
 		if t.kind == kindPlain { // a coroutine has its own labels
-			pprof.SetGoroutineLabels(w.labelsOf(who.Name))
+			pprof.SetGoroutineLabels(w.labelsOf(t))
 			defer pprof.SetGoroutineLabels(w.labels)
 		}
 	}
@@ -491,6 +495,7 @@ func (w *worker) rouse() {
 	}
 	w.turn.Add(1)
 	if w.asleep.CompareAndSwap(true, false) {
+		w.roused.Add(1)
 		w.reactor.wake()
 	}
 }
@@ -624,6 +629,7 @@ func (w *worker) rest(now int64) {
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
 	w.publish(w.looked)
+	w.relabel()
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)

@@ -97,10 +97,12 @@ const (
 // failure waits.
 func (fs *failures) hunt() {
 	var collected time.Time
+	over := fs.over
 	for cycles := gcCycles(); ; {
 		select {
 		case <-time.After(huntEvery):
-		case <-fs.over:
+		case <-over:
+			over = nil // what fails from now on, as a call may that outlives Shutdown, is hunted as before
 		}
 		fs.mu.Lock()
 		if len(fs.waiting) == 0 {

@@ -16,6 +16,7 @@ const (
 	countPolls
 	countStolen
 	countReceived
+	countWoken
 	countWaits
 	countTimers
 	countCoroutines
@@ -33,7 +34,7 @@ const publishEvery = int64(time.Millisecond)
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
 	w.counts[countTimers] = uint64(w.timers.len())
-	w.counts[countQueued] = uint64(w.local.n + w.queue.len())
+	w.counts[countQueued] = uint64(w.ready())
 	for i, n := range w.counts {
 		if p := &w.published[i]; p.Load() != n {
 			p.Store(n)
@@ -41,9 +42,24 @@ func (w *worker) publish(now int64) {
 	}
 }
 
+// ready returns how many tasks wait for w to run them, but for those that it has
+// not received yet.
+func (w *worker) ready() int {
+	n := w.local.n + w.queue.len()
+	if w.nextLocal != nil {
+		n++
+	}
+	if w.next.Load() != nil {
+		n++
+	}
+	return n
+}
+
 // Metrics are the figures of a runtime, or of one worker, at one moment. Those
-// of a worker that is busy are up to a millisecond old, and all are read one
-// after the other, so sums of them need not match exactly.
+// of a worker that is busy are up to a millisecond old, but not younger than the
+// round of up to 61 polls that it is in: one that is stuck in a poll says what was
+// so before. All are read one after the other, so sums of them need not match
+// exactly.
 type Metrics struct {
 	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and what Tasks asks included
 	Ended    uint64 // those of them that have their result
@@ -51,11 +67,13 @@ type Metrics struct {
 	Polls    uint64
 	Stolen   uint64 // tasks taken over from another worker
 	Received uint64 // tasks that came from other threads: spawned or woken there
+	Woken    uint64 // wakes of tasks that waited; further ones before the poll are not counted
 	Waits    uint64 // times that a worker went to wait in the kernel
+	Roused   uint64 // times that one that was waiting there was woken by another thread, which is a system call
 	Stalls   uint64 // polls that took longer than Config.Stall
 
 	Workers        int
-	Queued         int // tasks that are ready to run
+	Queued         int // tasks that are ready to run, and that a worker has taken note of
 	Timers         int // that are set
 	Sources        int // connections, listeners and other descriptors in the pollers
 	Coroutines     int // made for straight-line tasks, the free ones included
@@ -107,7 +125,9 @@ func (m *Metrics) add(w *worker) {
 	m.Polls += get(countPolls)
 	m.Stolen += get(countStolen)
 	m.Received += get(countReceived)
+	m.Woken += get(countWoken) + w.wokenFromOutside.Load()
 	m.Waits += get(countWaits)
+	m.Roused += w.roused.Load()
 	m.Workers++
 	m.Queued += int(get(countQueued))
 	m.Timers += int(get(countTimers))

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -136,6 +137,79 @@ func TestMetricsQueued(t *testing.T) {
 		h.Cancel()
 	}
 	counts(t, rt, func(m Metrics) bool { return m.Queued == 0 })
+}
+
+// Queued is all that is ready to run: in the queues, in the run-next slots, and
+// what has come from elsewhere before the worker looked.
+func TestMetricsQueuedIsAll(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	sleeper := func(cx *Context) error { return Sleep(cx, time.Hour) }
+	straight, future := Go(rt, sleeper), SpawnFuture(rt, NewSleep(time.Hour))
+	eventually(t, func() bool { return waiting(straight) && waiting(future) })
+	inTask(t, rt, func(cx *Context) error {
+		w := cx.here()
+		Go(cx, sleeper)
+		SpawnFuture(cx, NewSleep(time.Hour))
+		SpawnFuture(cx, NewSleep(time.Hour))
+		straight.wake(w)
+		future.wake(w)
+		Go(rt, sleeper) // into the inbox
+		queued := w.ready()
+		w.receive()
+		w.publish(nanos())
+		return expect(queued == 5 && rt.Metrics().Queued == 6, "%d, then %d", queued, rt.Metrics().Queued)
+	})
+}
+
+// Each wake of a task that waited is counted, wherever it comes from, and no other;
+// and each time that a worker was woken.
+func TestMetricsWakes(t *testing.T) {
+	const rounds = 20
+	rt := newTestRuntime(t, Config{Workers: 2})
+	other := newTestRuntime(t, Config{Workers: 1})
+	var woken uint64
+	for name, wake := range map[string]func(w Waker){
+		"by a task of its worker": func(w Waker) {
+			inTask(t, pinned(rt, 0), func(*Context) error { w.Wake(); w.Wake(); return nil })
+		},
+		"by a task of another worker": func(w Waker) {
+			inTask(t, pinned(rt, 1), func(*Context) error { w.Wake(); return nil })
+		},
+		"by a task of another runtime": func(w Waker) {
+			inTask(t, other, func(*Context) error { w.Wake(); return nil })
+		},
+		"by a goroutine": func(w Waker) { w.Wake() },
+	} {
+		polls := make(chan None, 10)
+		var waker Waker
+		h := SpawnFuture(pinned(rt, 0), PollFunc(func(cx *Context) (None, error) {
+			waker = cx.Waker()
+			polls <- None{}
+			return None{}, ErrPending
+		}))
+		for range rounds {
+			receive(t, polls)
+			eventually(t, func() bool { return waiting(h) })
+			wake(waker)
+			woken++
+		}
+		receive(t, polls)
+		eventually(t, func() bool { return waiting(h) })
+		h.Cancel()
+		woken++
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		counts(t, rt, func(m Metrics) bool { return m.Woken == woken })
+		require.Empty(t, polls, name)
+	}
+	require.Zero(t, other.Metrics().Woken)
+
+	for i := range uint64(rounds) {
+		eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
+		before := rt.WorkerMetrics(int(i % 2)).Roused
+		inTask(t, pinned(rt, int(i%2)), func(*Context) error { return nil })
+		counts(t, rt, func(Metrics) bool { return rt.WorkerMetrics(int(i%2)).Roused > before })
+	}
 }
 
 func TestMetricsBlocking(t *testing.T) {

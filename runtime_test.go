@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -532,6 +533,29 @@ func TestShutdownEndsTheHunt(t *testing.T) {
 	}
 	require.True(t, within(huntEvery/4, func() bool { return !hunts() }), "it lives on, until it next looks")
 	runtime.KeepAlive(h)
+}
+
+// A failure that comes after Shutdown, and whose handle somebody keeps, is waited
+// for like any other, and not by asking again and again.
+func TestHuntAfterShutdown(t *testing.T) {
+	fs := &failures{report: func(Task, error) {}}
+	stuck := time.AfterFunc(patience, func() { // in real time; an endless loop stops that of the bubble
+		fs.mu.Lock()
+		defer fs.mu.Unlock()
+		fs.waiting = nil
+	})
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan struct{})
+		close(over)
+		fs.over = over
+		h := new(JoinHandle[int])
+		f := fs.add(&h.task, errors.New("failed")).(*failure)
+		time.Sleep(10 * huntEvery)
+		require.True(t, fs.take(f), "hunt took no rest")
+		time.Sleep(huntEvery)
+		runtime.KeepAlive(h)
+	})
+	stuck.Stop()
 }
 
 //go:noinline

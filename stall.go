@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -180,20 +182,25 @@ const workerLabel = "async.worker"
 func (w *worker) label() {
 	value := fmt.Sprintf("%s%d/%d", w.rt.cfg.Name, w.rt.serial, w.index)
 	w.labels = pprof.WithLabels(context.Background(), pprof.Labels(workerLabel, value))
-	pprof.SetGoroutineLabels(w.labels)
+	w.relabel()
 	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)
 }
+
+// relabel gives the worker's goroutine its labels again, which the Poll of a future
+// may have replaced.
+func (w *worker) relabel() { pprof.SetGoroutineLabels(w.labels) }
 
 // labelSets is how many sets of labels a worker keeps. Names are few, unless
 // somebody numbers them.
 const labelSets = 128
 
-// labelsOf returns the labels of tasks of that name: beside the name that of
-// their worker, without which their stalls would not be found.
-func (w *worker) labelsOf(name string) context.Context {
-	if name == "" {
+// labelsOf returns the labels of t: that of its worker, without which its stalls
+// would not be found, and its name, if that is wanted.
+func (w *worker) labelsOf(t *task) context.Context {
+	if !w.rt.cfg.Labels || t.name() == "" {
 		return w.labels
 	}
+	name := t.name()
 	labels, ok := w.named[name]
 	if !ok {
 		if w.named == nil || len(w.named) == labelSets {
@@ -205,22 +212,63 @@ func (w *worker) labelsOf(name string) context.Context {
 	return labels
 }
 
+// valueOrLabels returns what a Context of t has for key, v being what the contexts
+// have that it is under. If it is the key of the profiler's labels the task's
+// own are added: pprof.Do gives the goroutine those of its context when it is
+// through, and the task could not be found by its label any longer.
+func (t *task) valueOrLabels(key, v any) any {
+	w := t.runsCaller()
+	if w == nil || w.labels.Value(key) == nil {
+		return v
+	}
+	own := w.labelsOf(t)
+	if v == nil {
+		return own.Value(key)
+	}
+	var list []string
+	pprof.ForLabels(own, func(key, value string) bool { list = append(list, key, value); return true })
+	return pprof.WithLabels(context.WithValue(context.Background(), key, v), pprof.Labels(list...)).Value(key)
+}
+
+// runsCaller returns the worker that runs t if the caller is t's code, and else
+// nil.
+func (t *task) runsCaller() *worker {
+	if g := t.g.Load(); g != 0 {
+		if g != getg() || t.kind != kindStraight || t.state.done() {
+			return nil
+		}
+		return t.w
+	}
+	if w := callersWorker(); w != nil && w.g == getg() && w.current == t {
+		return w
+	}
+	return nil
+}
+
 // stack returns the stack of the goroutine that runs on w: of all that have
 // its label the one that is not switched out. Unlike runtime.Stack this does
 // not stop the world while it walks over all goroutines.
-func (w *worker) stack() string {
+//
+// A profile keeps the innermost frames only. So of a deep stack it cannot be said
+// where it begins, and it counts if there is no better one.
+func (w *worker) stack() (deep string) {
 	var profile bytes.Buffer
 	if pprof.Lookup("goroutine").WriteTo(&profile, 1) != nil {
 		return ""
 	}
 	for _, group := range strings.Split(profile.String(), "\n\n") {
-		if strings.Contains(group, w.labelled) {
-			if stack := stackLines(group); isPolling(stack) {
-				return stack
-			}
+		if !strings.Contains(group, w.labelled) {
+			continue
+		}
+		stack := stackLines(group)
+		if isPolling(stack) {
+			return stack
+		}
+		if deep == "" && isCut(group) && !isSwitchedOut(stack) {
+			deep = stack
 		}
 	}
-	return ""
+	return deep
 }
 
 // isPolling reports whether a stack is that of code in a task, which begins in a
@@ -230,7 +278,18 @@ func (w *worker) stack() string {
 // out: they end in iter.Pull.
 func isPolling(stack string) bool {
 	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, "\niter.Pull[")
-	return ours && !strings.HasPrefix(stack, "iter.Pull")
+	return ours && !isSwitchedOut(stack)
+}
+
+func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
+
+// isCut reports whether the outermost frames of a goroutine in a profile are
+// missing.
+func isCut(group string) bool {
+	pcs, _, _ := strings.Cut(strings.TrimLeft(group, "\n"), "\n")
+	outermost, err := strconv.ParseUint(pcs[strings.LastIndexByte(pcs, ' ')+1:], 0, 64)
+	f := runtime.FuncForPC(uintptr(outermost))
+	return err == nil && (f == nil || f.Name() != "runtime.goexit")
 }
 
 // stackLines leaves the functions and lines of a goroutine in a profile.

@@ -1,11 +1,14 @@
 package async
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net"
 	"os"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -284,6 +287,15 @@ func TestStallStack(t *testing.T) {
 			<-began
 			blocksHere(release)
 		},
+		"under a deep stack": func(release <-chan None) {
+			deeper(200, func() { blocksHere(release) })
+		},
+		"with a goroutine under a deep stack": func(release <-chan None) {
+			began := make(chan None)
+			go deeper(200, func() { close(began); bystanderBlocks(release) })
+			<-began
+			blocksHere(release)
+		},
 		"in a deferred call": func(release <-chan None) {
 			defer blocksHere(release)
 		},
@@ -310,6 +322,83 @@ func TestStallStack(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A task whose code has had profiler labels of its own, and those that run on the
+// same coroutine or worker later, are found like others.
+func TestStallAfterLabels(t *testing.T) {
+	labelled := pprof.WithLabels(context.Background(), pprof.Labels("who", "me"))
+	do := func(cx *Context) {
+		pprof.Do(cx, pprof.Labels("a", "b"), func(context.Context) {})
+	}
+	replace := func(*Context) { pprof.SetGoroutineLabels(context.Background()) }
+	for _, labels := range []bool{false, true} {
+		log := newStallLog()
+		rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add, Labels: labels})
+		stuck := func(t *testing.T, s Spawner, future bool, before func(*Context)) {
+			release, free := newRelease(t)
+			fn := func(cx *Context) (None, error) {
+				before(cx)
+				blocksHere(release)
+				return None{}, nil
+			}
+			var h *JoinHandle[None]
+			if future {
+				h = SpawnFuture(s, PollFunc(fn))
+			} else {
+				h = Spawn(s, fn)
+			}
+			var stall Stall
+			for stall.Task.ID != h.ID() {
+				stall = log.next(t, "stuck")
+			}
+			free()
+			require.Contains(t, stall.Stack, "async.blocksHere\n")
+			join(t, h)
+		}
+		for _, future := range []bool{false, true} {
+			t.Run(fmt.Sprintf("labels=%v/future=%v", labels, future), func(t *testing.T) {
+				plain := rt.Named("stuck")
+				stuck(t, plain, future, do)
+				stuck(t, plain.Under(labelled), future, do)
+				stuck(t, plain.Under(labelled), future, func(cx *Context) {
+					who, _ := pprof.Label(cx, "who")
+					require.Equal(t, "me", who, "the labels of the context that it is under")
+				})
+				stuck(t, plain, future, func(cx *Context) {
+					outer, cancel := cx.WithCancel()
+					defer cancel()
+					pprof.Do(outer, pprof.Labels("a", "b"), func(ctx context.Context) {
+						pprof.Do(ctx, pprof.Labels("c", "d"), func(context.Context) {})
+					})
+				})
+				if future {
+					SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { replace(cx); return None{}, nil }))
+				} else {
+					Go(rt, func(cx *Context) error { replace(cx); return nil })
+				}
+				for range 2 {
+					eventually(t, rt.workers[0].asleep.Load)
+					stuck(t, plain, future, func(*Context) {})
+				}
+			})
+		}
+	}
+	cx, _ := newPollCx(t, newTestRuntime(t, Config{Workers: 1}))
+	require.Nil(t, cx.Value("key"))
+	_, has := pprof.Label(cx, workerLabel)
+	require.False(t, has, "no worker runs it")
+}
+
+// deeper calls f under n frames.
+//
+//go:noinline
+func deeper(n int, f func()) int {
+	if n == 0 {
+		f()
+		return 0
+	}
+	return deeper(n-1, f) + 1
 }
 
 //go:noinline

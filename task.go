@@ -203,6 +203,11 @@ func (t *task) schedule(from *worker) {
 		w, t.w = from, from
 	}
 	w.probe.woken(t)
+	if from != nil && from.rt == w.rt {
+		from.counts[countWoken]++
+	} else {
+		w.wokenFromOutside.Add(1)
+	}
 	if from == w {
 		w.pushNext(t)
 	} else {
