@@ -367,22 +367,23 @@ func (p *callPool) dismiss(n int) {
 // cancel ends t if it is still queued.
 func (p *callPool) cancel(t *task) {
 	c := t.body.(placed).placeInPool()
-	var chosen chosenTasks
 	p.room.mu.Lock()
 	queued := c.in == &p.queue
 	if queued {
 		p.queue.remove(c)
-		p.running.push(c) // until its end is accounted for
-		p.room.letIn(p.hasRoom, &chosen)
+		p.running.push(c) // until its end is accounted for, which makes room
 	}
 	p.room.mu.Unlock()
-	chosen.wake()
-	if queued {
-		t.body.abort(nil, t.cx.Err())
-		p.room.mu.Lock()
-		p.account(c)
-		p.room.mu.Unlock()
+	if !queued {
+		return
 	}
+	t.body.abort(nil, t.cx.Err())
+	var chosen chosenTasks
+	p.room.mu.Lock()
+	p.account(c)
+	p.room.letIn(p.hasRoom, &chosen)
+	p.room.mu.Unlock()
+	chosen.wake()
 }
 
 // cancelQueued cancels all calls that do not run. It is called when no more

@@ -148,6 +148,27 @@ func TestBlockingPassesRoomOn(t *testing.T) {
 	require.Zero(t, r.count(), "a call that did not begin since its spawner was cancelled has not failed")
 }
 
+// The room of a call that is cancelled in the queue goes to who waits for it.
+func TestBlockingCancelMakesRoom(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
+	waiter := Spawn(rt, func(cx *Context) (int, error) {
+		return SpawnBlocking(cx, func() (int, error) { return 2, nil }).Await(cx)
+	})
+	waits := func(what string) bool { return waiting(waiter) && waiter.info(nil).Waits == what }
+	eventually(t, func() bool { return waits("blocking call") })
+	queued.Cancel()
+	entered := within(patience, func() bool { return waits("task") })
+	_, n, _, _ := rt.calls.count()
+	release()
+	require.True(t, entered, "it still waits for room")
+	require.Equal(t, 1, n)
+	v, err := join(t, waiter)
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
+}
+
 func TestBlockingCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	began, free := make(chan struct{}), make(chan struct{})
