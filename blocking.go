@@ -19,8 +19,8 @@ type BlockingConfig struct {
 //
 // If the queue is full too, code that can wait does: a straight-line task, or a
 // function that BlockOn runs, from whose Context or Group s comes, is suspended
-// until there is room, or until it is cancelled, which is then the result. With
-// any other s the result is ErrBusy at once.
+// until there is room, or until it is cancelled or what s is Under ends, which is
+// then the result. With any other s the result is ErrBusy at once.
 //
 // Cancelling the handle takes a call that is still queued out of the queue; the
 // result is then its Context's error. A call that runs goes on; if it should end
@@ -42,8 +42,7 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	case cx == nil:
 		c.abort(nil, ErrBusy)
 	default:
-		if _, err := Await(cx, rt.calls.entrance(&c.place)); err != nil {
-			c.cancelCause(err) // with the caller
+		if err := c.await(cx, rt.calls.entrance(&c.place)); err != nil {
 			c.abort(nil, err)
 		}
 	}
