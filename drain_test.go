@@ -260,3 +260,45 @@ func TestShutdownError(t *testing.T) {
 	require.Contains(t, many.Error(), "; 10 runnable, and 3 more")
 	require.NotContains(t, many.Error(), "11 runnable")
 }
+
+// A worker ends all tasks in its list, also one that somebody else holds while it
+// looks, as a waker does between taking a task and sending it.
+func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
+	begin := func(t *testing.T, workers int) (*Runtime, func() <-chan error) {
+		rt := newTestRuntime(t, Config{Workers: workers, Grace: time.Millisecond})
+		return rt, func() <-chan error {
+			over := make(chan error, 1)
+			go func() { over <- rt.Shutdown(ended()) }()
+			eventually(t, rt.stopping.Load)
+			return over
+		}
+	}
+	t.Run("straight", func(t *testing.T) {
+		rt, shutdown := begin(t, 1)
+		h := Go(rt, func(cx *Context) error { return Sleep(cx.WithoutCancel(), time.Hour) })
+		eventually(t, func() bool { return waiting(h) })
+		require.True(t, h.state.take())
+		over := shutdown()
+		require.False(t, within(20*time.Millisecond, rt.workers[0].ended), "the worker has gone without it")
+		h.schedule(nil)
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		require.Error(t, receive(t, over))
+	})
+	t.Run("future, sent to a worker that has ended", func(t *testing.T) {
+		rt, shutdown := begin(t, 2)
+		p := new(probe)
+		h := SpawnFuture(aimAt(rt, 0), p)
+		eventually(t, func() bool { return waiting(h) && h.state.take() })
+		lister := rt.workers[h.listedAt-1]
+		h.w = rt.workers[2-h.listedAt] // where its next waker was, say
+		over := shutdown()
+		eventually(t, h.w.ended)
+		require.False(t, lister.ended())
+		h.schedule(nil)
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		require.EqualValues(t, 1, p.cancels.Load())
+		require.Error(t, receive(t, over))
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Shutdown ends the runtime, in the stages that a server needs:
@@ -346,14 +347,23 @@ func (w *worker) abortAll() {
 	w.abort(t)
 }
 
+// lastLook is how long a worker that ends waits for tasks in its list that others
+// hold: they stand in the queue of another worker, which ends them, or are about to
+// be sent here. The sender needs a microsecond, unless its thread has lost its
+// processor. If the other worker is stuck they are left to it after this time.
+const lastLook = 5 * time.Second
+
 // lastTask returns a task for w to end, which it then holds: one that is
-// queued, or else one that waits and that it can get hold of.
+// queued, or else one that waits and that it can get hold of. It returns nil
+// once no task stands in w's list.
 func (w *worker) lastTask() *task {
-	w.receive()
-	if t := w.pick(); t != nil {
-		return t
-	}
-	for again := false; ; again = true {
+	begun := time.Now()
+	for tries := 0; ; tries++ {
+		w.receive()
+		w.inherit()
+		if t := w.pick(); t != nil {
+			return t
+		}
 		for len(w.left) > 0 {
 			t := w.left[0]
 			w.left = w.left[1:]
@@ -361,10 +371,39 @@ func (w *worker) lastTask() *task {
 				return t
 			}
 		}
-		if again {
-			return w.pick() // what others have sent meanwhile
-		}
 		w.left = w.waiting.all()
+		if len(w.left) == 0 || time.Since(begun) > lastLook {
+			return nil
+		}
+		if tries > 0 {
+			time.Sleep(50 * time.Microsecond << min(tries, 10))
+		}
+	}
+}
+
+// inherit takes what was sent to workers that have ended already. Code that has
+// begun can be unwound by its own worker only.
+func (w *worker) inherit() {
+	for _, o := range w.rt.workers {
+		if !o.ended() {
+			continue
+		}
+		for t := o.takeInbox(); t != nil; {
+			next := t.next
+			if t.next = nil; t.g.Load() == 0 {
+				w.push(t)
+			}
+			t = next
+		}
+	}
+}
+
+func (w *worker) ended() bool {
+	select {
+	case <-w.quit:
+		return true
+	default:
+		return false
 	}
 }
 
