@@ -40,13 +40,20 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	switch err := rt.calls.submit(&c.place, w == nil && cx == nil); {
 	case err != ErrBusy:
 	case cx == nil:
-		c.abort(nil, ErrBusy)
+		c.refuse(ErrBusy)
 	default:
 		if err := c.await(cx, rt.calls.entrance(&c.place)); err != nil {
-			c.abort(nil, err)
+			c.refuse(err)
 		}
 	}
 	return &c.JoinHandle
+}
+
+// refuse ends c, for which there was no room. Since it has not begun it is none of
+// its group's failures.
+func (c *call[T]) refuse(err error) {
+	c.crew().leave(&c.task)
+	c.abort(nil, err)
 }
 
 // call is a task that a goroutine of the pool runs.

@@ -586,6 +586,32 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	require.NoError(t, err, "who was refused has not failed the group")
 }
 
+// A call for which the pool has no room has not begun, and so has not failed the
+// group.
+func TestGroupAndFullPool(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	defer occupy(t, rt, 1)()
+	SpawnBlocking(rt, func() (None, error) { return None{}, nil })
+	never := func() (None, error) { t.Error("it ran"); return None{}, nil }
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			other := Go(g, func(cx *Context) error { return Sleep(cx, time.Millisecond) })
+			_, ended, err := SpawnBlocking(g.Try(), never).TryAwait()
+			if !ended || err != ErrBusy || g.Len() != 1 {
+				return fmt.Errorf("a full pool: %v, %v, %d in the group", ended, err, g.Len())
+			}
+			short, cancel := cx.WithTimeout(time.Millisecond)
+			defer cancel()
+			_, ended, err = SpawnBlocking(g.Under(short), never).TryAwait()
+			if !ended || err != context.DeadlineExceeded || g.Len() > 1 {
+				return fmt.Errorf("a full pool and a deadline: %v, %v, %d in the group", ended, err, g.Len())
+			}
+			_, err = other.Await(cx)
+			return errors.Join(err, cx.Err())
+		})
+	})
+}
+
 // Who waits for room is let go when what the new task would be under ends, and
 // the task does not begin: neither at once nor when there is room.
 func TestGroupEndsTheWaitForRoom(t *testing.T) {
