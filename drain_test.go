@@ -234,6 +234,15 @@ func TestShutdownCancelsTheLate(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Grace is for tasks that were cancelled: if all have ended it does not matter.
+func TestShutdownWithoutGrace(t *testing.T) {
+	for range 20 {
+		rt := newTestRuntime(t, Config{Workers: 2, Grace: 1})
+		inTask(t, rt, Yield)
+		require.NoError(t, rt.Shutdown(t.Context()))
+	}
+}
+
 // What has not ended at last is named, with what it does, in an error that is
 // that of the context; a long list is cut.
 func TestShutdownError(t *testing.T) {

@@ -42,17 +42,11 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	defer close(rt.ended)
 	rt.drain()
-	late := rt.awaitTasks(ctx)
-	if late != nil {
-		rt.cancelAll()
+	err := rt.awaitTasks(ctx)
+	if err != nil {
+		err = rt.endTasks(err)
 	}
-	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
-	defer cancel()
 	rt.closing.Store(true)
-	var err error
-	if rt.awaitTasks(grace) != nil {
-		err = &ShutdownError{Tasks: rt.left(), Err: late}
-	}
 	rt.stopWorkers()
 	rt.calls.close()
 	rt.pipes.close()
@@ -62,6 +56,17 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	rt.failures.flush()
 	return err
+}
+
+// endTasks is the third stage. late is the error of the context that has ended.
+func (rt *Runtime) endTasks(late error) error {
+	rt.cancelAll()
+	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	defer cancel()
+	if rt.awaitTasks(grace) == nil {
+		return nil
+	}
+	return &ShutdownError{Tasks: rt.left(), Err: late}
 }
 
 // awaitEnd is the Shutdown of all callers but the first.
