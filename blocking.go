@@ -75,6 +75,7 @@ type callPlace struct {
 	t          *task
 	in         *callList // the queue, those that run, or nil
 	prev, next *callPlace
+	g          uintptr // the goroutine that runs it
 }
 
 // placed is implemented by all calls.
@@ -188,14 +189,16 @@ type callPool struct {
 	idle     []*caller // the one that became idle last is the last
 	callers  int       // goroutines, the idle ones included
 	coming   bool      // one was woken or started, and has not taken a call yet
-	sweeping bool      // a timer will end those that are idle for too long
-	closed   bool      // no goroutine waits for more
+	sweeping bool      // the timer will end those that are idle for too long
+	sweeper  *time.Timer
+	closed   bool // no goroutine waits for more
 
 	spawned, ended int64 // see census
 }
 
 // caller is a goroutine of the pool.
 type caller struct {
+	g     uintptr
 	wake  chan struct{} // capacity 1, closed to end it
 	since time.Time     // when it became idle
 }
@@ -260,7 +263,7 @@ func (p *callPool) wakeOne() {
 // serve is a goroutine of the pool. A call that ends it, by Goexit, has it
 // replaced.
 func (p *callPool) serve() {
-	c := &caller{wake: make(chan struct{}, 1)}
+	c := &caller{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callPlace
 	defer func() {
 		if now != nil {
@@ -294,6 +297,7 @@ func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
 	p.account(ran)
 	if next = p.queue.first; next != nil {
 		p.queue.remove(next)
+		next.g = c.g
 		p.running.push(next)
 		p.wakeOne()
 	} else {
@@ -343,7 +347,7 @@ func (p *callPool) account(ran *callPlace) {
 func (p *callPool) sweepLater(d time.Duration) {
 	if !p.sweeping {
 		p.sweeping = true
-		time.AfterFunc(d, p.sweep)
+		p.sweeper = time.AfterFunc(d, p.sweep)
 	}
 }
 
@@ -412,6 +416,22 @@ func (p *callPool) close() {
 	defer p.room.mu.Unlock()
 	p.closed = true
 	p.dismiss(len(p.idle))
+	if p.sweeping {
+		p.sweeper.Stop() // it would keep the runtime until it fires
+	}
+}
+
+// runsCaller reports whether the calling goroutine runs a call.
+func (p *callPool) runsCaller() bool {
+	g := getg()
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	for c := p.running.first; c != nil; c = c.next {
+		if c.g == g {
+			return true
+		}
+	}
+	return false
 }
 
 // infos describes the calls.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 )
@@ -207,6 +209,21 @@ func TestBlockingGoroutinesEnd(t *testing.T) {
 	v, err := join(t, SpawnBlocking(rt, func() (int, error) { return 7, nil }))
 	require.Equal(t, 7, v)
 	require.NoError(t, err)
+}
+
+// A runtime that was shut down is garbage, also if its goroutines would have been
+// kept for ever.
+func TestBlockingLeavesNothingBehind(t *testing.T) {
+	gone := func() weak.Pointer[Runtime] {
+		rt, err := New(Config{Workers: 1, Blocking: BlockingConfig{Idle: math.MaxInt64}})
+		require.NoError(t, err)
+		_, err = join(t, SpawnBlocking(rt, func() (None, error) { return None{}, nil }))
+		require.NoError(t, err)
+		eventually(t, func() bool { _, _, idle, _ := rt.calls.count(); return idle == 1 })
+		require.NoError(t, rt.Shutdown(t.Context()))
+		return weak.Make(rt)
+	}()
+	eventually(t, func() bool { runtime.GC(); return gone.Value() == nil })
 }
 
 func TestBlockingUnhandled(t *testing.T) {

@@ -28,8 +28,8 @@ import (
 // Connections remain the property of those who opened them; close them.
 //
 // A second call waits for the first, for as long as its ctx lets it. Shutdown
-// panics in a task, and in a function that BlockOn runs on rt: it would wait
-// for itself.
+// panics in a task, and in a function that BlockOn or SpawnBlocking runs on rt: it
+// would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
@@ -137,8 +137,12 @@ func (rt *Runtime) stopWorkers() {
 	}
 }
 
-// mustNotBeInside panics if the calling goroutine is in BlockOn.
+// mustNotBeInside panics if the calling goroutine is one of those for which
+// Shutdown waits.
 func (rt *Runtime) mustNotBeInside() {
+	if rt.calls.runsCaller() {
+		panic("async: Runtime.Shutdown was called in a call of SpawnBlocking on the runtime, and would wait for it; call it on a goroutine of its own")
+	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	for p := range rt.outside {
