@@ -20,8 +20,8 @@ type BlockingConfig struct {
 //
 // If the queue is full too, code that can wait does: a straight-line task, or a
 // function that BlockOn runs, from whose Context or Group s comes, is suspended
-// until there is room, or until it is cancelled, which is then the result. With
-// any other s the result is ErrBusy at once.
+// until there is room, or until it is cancelled or what s is Under ends, which is
+// then the result. With any other s the result is ErrBusy at once.
 //
 // Cancelling the handle takes a call that is still queued out of the queue; the
 // result is then its Context's error. A call that runs goes on; if it should end
@@ -41,14 +41,20 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	switch err := rt.calls.submit(&c.place, w == nil && cx == nil); {
 	case err != ErrBusy:
 	case cx == nil:
-		c.abort(nil, ErrBusy)
+		c.refuse(ErrBusy)
 	default:
-		if _, err := Await(cx, rt.calls.entrance(&c.place)); err != nil {
-			c.cancelCause(err) // with the caller
-			c.abort(nil, err)
+		if err := c.await(cx, rt.calls.entrance(&c.place)); err != nil {
+			c.refuse(err)
 		}
 	}
 	return &c.JoinHandle
+}
+
+// refuse ends c, for which there was no room. Since it has not begun it is none of
+// its group's failures.
+func (c *call[T]) refuse(err error) {
+	c.crew().leave(&c.task)
+	c.abort(nil, err)
 }
 
 // call is a task that a goroutine of the pool runs.
@@ -70,6 +76,7 @@ type callPlace struct {
 	t          *task
 	in         *callList // the queue, those that run, or nil
 	prev, next *callPlace
+	g          uintptr // the goroutine that runs it
 }
 
 // placed is implemented by all calls.
@@ -186,7 +193,8 @@ type callPool struct {
 	lingers  bool      // one looks at posted before it becomes idle
 	talk     talk      // with those who wait for one call before they make the next
 	posted   atomic.Bool
-	sweeping bool // a timer will end those that are idle for too long
+	sweeping bool // the timer will end those that are idle for too long
+	sweeper  *time.Timer
 	closed   bool // no goroutine waits for more
 
 	spawned, ended int64 // see census
@@ -194,6 +202,7 @@ type callPool struct {
 
 // caller is a goroutine of the pool.
 type caller struct {
+	g       uintptr
 	wake    chan struct{} // capacity 1, closed to end it
 	since   time.Time     // when it became idle
 	lingers bool          // it is the one that does
@@ -261,7 +270,7 @@ func (p *callPool) wakeOne() {
 // serve is a goroutine of the pool. A call that ends it, by Goexit, has it
 // replaced.
 func (p *callPool) serve() {
-	c := &caller{wake: make(chan struct{}, 1)}
+	c := &caller{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callPlace
 	defer func() {
 		if now != nil {
@@ -324,6 +333,7 @@ func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
 	switch {
 	case next != nil:
 		p.queue.remove(next)
+		next.g = c.g
 		p.running.push(next)
 		p.wakeOne()
 	case mayLinger:
@@ -375,7 +385,7 @@ func (p *callPool) account(ran *callPlace) {
 func (p *callPool) sweepLater(d time.Duration) {
 	if !p.sweeping {
 		p.sweeping = true
-		time.AfterFunc(d, p.sweep)
+		p.sweeper = time.AfterFunc(d, p.sweep)
 	}
 }
 
@@ -405,22 +415,23 @@ func (p *callPool) dismiss(n int) {
 // cancel ends t if it is still queued.
 func (p *callPool) cancel(t *task) {
 	c := t.body.(placed).placeInPool()
-	var chosen chosenTasks
 	p.room.mu.Lock()
 	queued := c.in == &p.queue
 	if queued {
 		p.queue.remove(c)
-		p.running.push(c) // until its end is accounted for
-		p.room.letIn(p.hasRoom, &chosen)
+		p.running.push(c) // until its end is accounted for, which makes room
 	}
 	p.room.mu.Unlock()
-	chosen.wake()
-	if queued {
-		t.body.abort(nil, t.cx.Err())
-		p.room.mu.Lock()
-		p.account(c)
-		p.room.mu.Unlock()
+	if !queued {
+		return
 	}
+	t.body.abort(nil, t.cx.Err())
+	var chosen chosenTasks
+	p.room.mu.Lock()
+	p.account(c)
+	p.room.letIn(p.hasRoom, &chosen)
+	p.room.mu.Unlock()
+	chosen.wake()
 }
 
 // cancelQueued cancels all calls that do not run. It is called when no more
@@ -443,6 +454,22 @@ func (p *callPool) close() {
 	defer p.room.mu.Unlock()
 	p.closed = true
 	p.dismiss(len(p.idle))
+	if p.sweeping {
+		p.sweeper.Stop() // it would keep the runtime until it fires
+	}
+}
+
+// runsCaller reports whether the calling goroutine runs a call.
+func (p *callPool) runsCaller() bool {
+	g := getg()
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	for c := p.running.first; c != nil; c = c.next {
+		if c.g == g {
+			return true
+		}
+	}
+	return false
 }
 
 // infos describes the calls.

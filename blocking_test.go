@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 )
@@ -148,6 +150,27 @@ func TestBlockingPassesRoomOn(t *testing.T) {
 	require.Zero(t, r.count(), "a call that did not begin since its spawner was cancelled has not failed")
 }
 
+// The room of a call that is cancelled in the queue goes to who waits for it.
+func TestBlockingCancelMakesRoom(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
+	waiter := Spawn(rt, func(cx *Context) (int, error) {
+		return SpawnBlocking(cx, func() (int, error) { return 2, nil }).Await(cx)
+	})
+	waits := func(what string) bool { return waiting(waiter) && waiter.info(nil).Waits == what }
+	eventually(t, func() bool { return waits("blocking call") })
+	queued.Cancel()
+	entered := within(patience, func() bool { return waits("task") })
+	_, n, _, _ := rt.calls.count()
+	release()
+	require.True(t, entered, "it still waits for room")
+	require.Equal(t, 1, n)
+	v, err := join(t, waiter)
+	require.NoError(t, err)
+	require.Equal(t, 2, v)
+}
+
 func TestBlockingCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	began, free := make(chan struct{}), make(chan struct{})
@@ -186,6 +209,21 @@ func TestBlockingGoroutinesEnd(t *testing.T) {
 	v, err := join(t, SpawnBlocking(rt, func() (int, error) { return 7, nil }))
 	require.Equal(t, 7, v)
 	require.NoError(t, err)
+}
+
+// A runtime that was shut down is garbage, also if its goroutines would have been
+// kept for ever.
+func TestBlockingLeavesNothingBehind(t *testing.T) {
+	gone := func() weak.Pointer[Runtime] {
+		rt, err := New(Config{Workers: 1, Blocking: BlockingConfig{Idle: math.MaxInt64}})
+		require.NoError(t, err)
+		_, err = join(t, SpawnBlocking(rt, func() (None, error) { return None{}, nil }))
+		require.NoError(t, err)
+		eventually(t, func() bool { _, _, idle, _ := rt.calls.count(); return idle == 1 })
+		require.NoError(t, rt.Shutdown(t.Context()))
+		return weak.Make(rt)
+	}()
+	eventually(t, func() bool { runtime.GC(); return gone.Value() == nil })
 }
 
 func TestBlockingUnhandled(t *testing.T) {

@@ -234,6 +234,15 @@ func TestShutdownCancelsTheLate(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Grace is for tasks that were cancelled: if all have ended it does not matter.
+func TestShutdownWithoutGrace(t *testing.T) {
+	for range 20 {
+		rt := newTestRuntime(t, Config{Workers: 2, Grace: 1})
+		inTask(t, rt, Yield)
+		require.NoError(t, rt.Shutdown(t.Context()))
+	}
+}
+
 // What has not ended at last is named, with what it does, in an error that is
 // that of the context; a long list is cut.
 func TestShutdownError(t *testing.T) {
@@ -259,4 +268,46 @@ func TestShutdownError(t *testing.T) {
 	require.Contains(t, many.Error(), "not ended: 13; 1 runnable; ")
 	require.Contains(t, many.Error(), "; 10 runnable, and 3 more")
 	require.NotContains(t, many.Error(), "11 runnable")
+}
+
+// A worker ends all tasks in its list, also one that somebody else holds while it
+// looks, as a waker does between taking a task and sending it.
+func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
+	begin := func(t *testing.T, workers int) (*Runtime, func() <-chan error) {
+		rt := newTestRuntime(t, Config{Workers: workers, Grace: time.Millisecond})
+		return rt, func() <-chan error {
+			over := make(chan error, 1)
+			go func() { over <- rt.Shutdown(ended()) }()
+			eventually(t, rt.stopping.Load)
+			return over
+		}
+	}
+	t.Run("straight", func(t *testing.T) {
+		rt, shutdown := begin(t, 1)
+		h := Go(rt, func(cx *Context) error { return Sleep(cx.WithoutCancel(), time.Hour) })
+		eventually(t, func() bool { return waiting(h) })
+		require.True(t, h.state.take())
+		over := shutdown()
+		require.False(t, within(20*time.Millisecond, rt.workers[0].ended), "the worker has gone without it")
+		h.schedule(nil)
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		require.Error(t, receive(t, over))
+	})
+	t.Run("future, sent to a worker that has ended", func(t *testing.T) {
+		rt, shutdown := begin(t, 2)
+		p := new(probe)
+		h := SpawnFuture(aimAt(rt, 0), p)
+		eventually(t, func() bool { return waiting(h) && h.state.take() })
+		lister := rt.workers[h.listedAt-1]
+		h.w = rt.workers[2-h.listedAt] // where its next waker was, say
+		over := shutdown()
+		eventually(t, h.w.ended)
+		require.False(t, lister.ended())
+		h.schedule(nil)
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+		require.EqualValues(t, 1, p.cancels.Load())
+		require.Error(t, receive(t, over))
+	})
 }

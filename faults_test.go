@@ -289,8 +289,21 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		}
 		return nil
 	}))
-	_, err := New(Config{Workers: 2})
+	// What is closed then is only what was opened: descriptor 0 is none of that.
+	stdin, err := os.Stdin.Stat()
+	require.NoError(t, err)
+	intact := func() bool {
+		now, err := os.Stdin.Stat()
+		return err == nil && os.SameFile(stdin, now)
+	}
+	_, err = New(Config{Workers: 2})
 	require.ErrorIs(t, err, syscall.EMFILE)
+	require.True(t, intact(), "without a descriptor for the poller")
+	free(1)
+	_, err = New(Config{Workers: 2})
+	require.ErrorIs(t, err, syscall.EMFILE)
+	require.True(t, intact(), "without one for the pipe")
+	faultsExhaust(t)
 
 	// The second worker does not get all it needs, and the first returns what
 	// it has got.

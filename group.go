@@ -156,8 +156,8 @@ func (g *Group) Wait(cx *Context) error {
 // At the limit, whoever spawns with the group waits for room, first come, first
 // served, if it is straight-line code on a worker, or the function of WithGroup;
 // with any other caller, and with Try, the handle has ErrBusy at once. Cancelling
-// the caller, or the group, ends the wait, and the handle has that error; nothing
-// has begun then. A task of the group that waits for room keeps its own place:
+// the caller, or the group, or what the Spawner is Under, ends the wait, and the
+// handle has that error; nothing has begun then. A task of the group that waits for room keeps its own place:
 // if all do, none ever gets on.
 func (g *Group) SetLimit(n int) {
 	var chosen chosenTasks
@@ -270,8 +270,7 @@ func (g *Group) enterLater(t *task, s Spawner) error {
 			g.tasks.add(t)
 		}
 	}}
-	if _, err := Await(cx, place); err != nil {
-		t.cancelCause(err) // with the caller
+	if err := t.await(cx, place); err != nil {
 		return err
 	}
 	if late {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -583,6 +584,123 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	}
 	_, err = join(t, h)
 	require.NoError(t, err, "who was refused has not failed the group")
+}
+
+// A call for which the pool has no room has not begun, and so has not failed the
+// group.
+func TestGroupAndFullPool(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	defer occupy(t, rt, 1)()
+	SpawnBlocking(rt, func() (None, error) { return None{}, nil })
+	never := func() (None, error) { t.Error("it ran"); return None{}, nil }
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			other := Go(g, func(cx *Context) error { return Sleep(cx, time.Millisecond) })
+			_, ended, err := SpawnBlocking(g.Try(), never).TryAwait()
+			if !ended || err != ErrBusy || g.Len() != 1 {
+				return fmt.Errorf("a full pool: %v, %v, %d in the group", ended, err, g.Len())
+			}
+			short, cancel := cx.WithTimeout(time.Millisecond)
+			defer cancel()
+			_, ended, err = SpawnBlocking(g.Under(short), never).TryAwait()
+			if !ended || err != context.DeadlineExceeded || g.Len() > 1 {
+				return fmt.Errorf("a full pool and a deadline: %v, %v, %d in the group", ended, err, g.Len())
+			}
+			_, err = other.Await(cx)
+			return errors.Join(err, cx.Err())
+		})
+	})
+}
+
+// Who waits for room is let go when what the new task would be under ends, and
+// the task does not begin: neither at once nor when there is room.
+func TestGroupEndsTheWaitForRoom(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	never := func(*Context) error { t.Error("it ran"); return nil }
+	call := func() (None, error) { return None{}, never(nil) }
+	for name, c := range map[string]struct {
+		waits string
+		byCtx bool
+		spawn func(cx *Context, g *Group, ctx context.Context) *JoinHandle[None]
+	}{
+		"the group": {
+			waits: "group",
+			spawn: func(_ *Context, g *Group, _ context.Context) *JoinHandle[None] { return Go(g, never) },
+		},
+		"the context": {
+			waits: "group", byCtx: true,
+			spawn: func(_ *Context, g *Group, ctx context.Context) *JoinHandle[None] { return Go(g.Under(ctx), never) },
+		},
+		"the context, for a call in the group": {
+			waits: "group", byCtx: true,
+			spawn: func(_ *Context, g *Group, ctx context.Context) *JoinHandle[None] {
+				return SpawnBlocking(g.Under(ctx), call)
+			},
+		},
+		"the context, for a call in the pool": {
+			waits: "blocking call", byCtx: true,
+			spawn: func(cx *Context, _ *Group, ctx context.Context) *JoinHandle[None] {
+				return SpawnBlocking(cx.Under(ctx), call)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			groups, free := make(chan *Group, 1), make(chan struct{})
+			h := Go(rt, func(cx *Context) error {
+				return WithGroup(cx, func(cx *Context, g *Group) error {
+					g.SetLimit(1)
+					SpawnBlocking(g, func() (None, error) { <-free; return None{}, nil })
+					groups <- g
+					return nil
+				})
+			})
+			release := sync.OnceFunc(func() { close(free) })
+			defer release()
+			g := receive(t, groups)
+			eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 })
+			queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			waiter := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return c.spawn(cx, g, ctx), nil })
+			eventually(t, func() bool { return waiting(waiter) && waiter.info(nil).Waits == c.waits })
+			if c.byCtx {
+				cancel()
+			} else {
+				g.Cancel()
+			}
+			late, err := join(t, waiter)
+			require.NoError(t, err)
+			_, ended, err := late.TryAwait()
+			require.True(t, ended)
+			require.Equal(t, context.Canceled, err)
+			require.Equal(t, 1, g.Len())
+			release()
+			_, err = join(t, h)
+			require.NoError(t, err)
+			_, err = join(t, queued)
+			require.NoError(t, err)
+		})
+	}
+
+	// There is room, but before he has heard of it the group ends.
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(0)
+			waiter := Spawn(cx, func(cx *Context) (*JoinHandle[None], error) { return Go(g, never), nil })
+			for !waiting(waiter) {
+				Yield(cx)
+			}
+			g.SetLimit(1)
+			g.Cancel()
+			cx = cx.WithoutCancel()
+			late, err := waiter.Await(cx)
+			if err == nil {
+				_, err = late.Await(cx)
+			}
+			return errors.Join(expect(err == context.Canceled, "%v", err),
+				expect(g.tasks.gate.reserved == 0 && g.tasks.gate.n == 0, "%d reserved, %d wait", g.tasks.gate.reserved, g.tasks.gate.n))
+		})
+	})
 }
 
 // Nobody need look at a task that did not begin because its spawner gave up.

@@ -13,7 +13,8 @@ type Spawner interface {
 	Named(name string) Spawner
 
 	// Under returns a Spawner of the same place whose tasks are cancelled when
-	// ctx ends, and none of which begins after that: it then has ctx's error.
+	// ctx ends. One that is spawned after that, or waits for room then, does not
+	// begin: it has ctx's error.
 	// Their Contexts have ctx's deadline and values, and its error and cause
 	// once it has ended. So a goroutine that serves an HTTP request spawns its
 	// tasks, or calls BlockOn, with rt.Under(r.Context()). What such a task

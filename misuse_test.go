@@ -442,3 +442,22 @@ func TestMisuseShutdownInsideBlockOn(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+func TestMisuseShutdownInsideABlockingCall(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	other := newTestRuntime(t, Config{Workers: 1})
+	_, err := join(t, SpawnBlocking(rt, func() (None, error) {
+		if err := other.Shutdown(ended()); err != nil {
+			return None{}, err
+		}
+		return None{}, rt.Shutdown(ended())
+	}))
+	requireTaskMisuse(t, err, "Runtime.Shutdown was called in a call of SpawnBlocking on the runtime, and would wait for it; ")
+	over := make(chan error, 1)
+	_, err = join(t, SpawnBlocking(rt, func() (None, error) {
+		go func() { over <- rt.Shutdown(context.Background()) }() // as it says
+		return None{}, expect(within(patience, rt.draining.Load), "Shutdown has not begun")
+	}))
+	require.NoError(t, err)
+	require.NoError(t, receive(t, over))
+}

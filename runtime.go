@@ -95,11 +95,11 @@ func New(cfg Config) (*Runtime, error) {
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
-		rt.workers = append(rt.workers, w)
 		if err = w.reactor.open(); err != nil {
 			err = fmt.Errorf("async: cannot start worker %d: %w", i, err)
 			break
 		}
+		rt.workers = append(rt.workers, w)
 	}
 	if err == nil {
 		err = rt.startWorkers()

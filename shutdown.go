@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Shutdown ends the runtime, in the stages that a server needs:
@@ -27,8 +28,8 @@ import (
 // Connections remain the property of those who opened them; close them.
 //
 // A second call waits for the first, for as long as its ctx lets it. Shutdown
-// panics in a task, and in a function that BlockOn runs on rt: it would wait
-// for itself.
+// panics in a task, and in a function that BlockOn or SpawnBlocking runs on rt: it
+// would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
@@ -41,17 +42,11 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	defer close(rt.ended)
 	rt.drain()
-	late := rt.awaitTasks(ctx)
-	if late != nil {
-		rt.cancelAll()
+	err := rt.awaitTasks(ctx)
+	if err != nil {
+		err = rt.endTasks(err)
 	}
-	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
-	defer cancel()
 	rt.closing.Store(true)
-	var err error
-	if rt.awaitTasks(grace) != nil {
-		err = &ShutdownError{Tasks: rt.left(), Err: late}
-	}
 	rt.stopWorkers()
 	rt.calls.close()
 	rt.pipes.close()
@@ -61,6 +56,17 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	rt.failures.flush()
 	return err
+}
+
+// endTasks is the third stage. late is the error of the context that has ended.
+func (rt *Runtime) endTasks(late error) error {
+	rt.cancelAll()
+	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	defer cancel()
+	if rt.awaitTasks(grace) == nil {
+		return nil
+	}
+	return &ShutdownError{Tasks: rt.left(), Err: late}
 }
 
 // awaitEnd is the Shutdown of all callers but the first.
@@ -131,8 +137,12 @@ func (rt *Runtime) stopWorkers() {
 	}
 }
 
-// mustNotBeInside panics if the calling goroutine is in BlockOn.
+// mustNotBeInside panics if the calling goroutine is one of those for which
+// Shutdown waits.
 func (rt *Runtime) mustNotBeInside() {
+	if rt.calls.runsCaller() {
+		panic("async: Runtime.Shutdown was called in a call of SpawnBlocking on the runtime, and would wait for it; call it on a goroutine of its own")
+	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	for p := range rt.outside {
@@ -346,14 +356,23 @@ func (w *worker) abortAll() {
 	w.abort(t)
 }
 
+// lastLook is how long a worker that ends waits for tasks in its list that others
+// hold: they stand in the queue of another worker, which ends them, or are about to
+// be sent here. The sender needs a microsecond, unless its thread has lost its
+// processor. If the other worker is stuck they are left to it after this time.
+const lastLook = 5 * time.Second
+
 // lastTask returns a task for w to end, which it then holds: one that is
-// queued, or else one that waits and that it can get hold of.
+// queued, or else one that waits and that it can get hold of. It returns nil
+// once no task stands in w's list.
 func (w *worker) lastTask() *task {
-	w.receive()
-	if t := w.pick(); t != nil {
-		return t
-	}
-	for again := false; ; again = true {
+	begun := time.Now()
+	for tries := 0; ; tries++ {
+		w.receive()
+		w.inherit()
+		if t := w.pick(); t != nil {
+			return t
+		}
 		for len(w.left) > 0 {
 			t := w.left[0]
 			w.left = w.left[1:]
@@ -361,10 +380,39 @@ func (w *worker) lastTask() *task {
 				return t
 			}
 		}
-		if again {
-			return w.pick() // what others have sent meanwhile
-		}
 		w.left = w.waiting.all()
+		if len(w.left) == 0 || time.Since(begun) > lastLook {
+			return nil
+		}
+		if tries > 0 {
+			time.Sleep(50 * time.Microsecond << min(tries, 10))
+		}
+	}
+}
+
+// inherit takes what was sent to workers that have ended already. Code that has
+// begun can be unwound by its own worker only.
+func (w *worker) inherit() {
+	for _, o := range w.rt.workers {
+		if !o.ended() {
+			continue
+		}
+		for t := o.takeInbox(); t != nil; {
+			next := t.next
+			if t.next = nil; t.g.Load() == 0 {
+				w.push(t)
+			}
+			t = next
+		}
+	}
+}
+
+func (w *worker) ended() bool {
+	select {
+	case <-w.quit:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -61,7 +61,30 @@ func (t *task) adorn(s Spawner) error {
 			return err
 		}
 	}
+	if t.state.cancelled() { // one of the contexts has ended while t entered
+		return t.cx.Err()
+	}
 	return nil
+}
+
+// await waits with the caller's cx for the place of t, which is new. The end of
+// what t is under ends the wait, too. If it returns an error t must not begin.
+func (t *task) await(cx *Context, place *entering) error {
+	inner, cancel := cx.WithCancel()
+	defer cancel()
+	for c := t.crew(); c != nil; c = c.outer {
+		defer c.after(cancel)()
+	}
+	_, err := Await(inner, place)
+	switch {
+	case err == nil:
+		return nil
+	case cx.Err() == nil:
+		t.state.cancel(taskByContext)
+		return t.cx.Err()
+	}
+	t.cancelCause(err) // with the caller
+	return err
 }
 
 // enter makes t a member, once there is room.
@@ -102,12 +125,7 @@ func (c *crew) watch() {
 	if watched {
 		return
 	}
-	var unwatch func() bool
-	if cx, ours := c.ctx.(*Context); ours {
-		unwatch = cx.scope().callAfter(c.cancel, true)
-	} else {
-		unwatch = context.AfterFunc(c.ctx, c.cancel)
-	}
+	unwatch := c.after(c.cancel)
 	c.gate.mu.Lock()
 	if len(c.members) > 0 {
 		c.unwatch, unwatch = unwatch, nil
@@ -118,6 +136,14 @@ func (c *crew) watch() {
 	if unwatch != nil {
 		unwatch()
 	}
+}
+
+// after has f called once ctx has ended.
+func (c *crew) after(f func()) (stop func() bool) {
+	if cx, ours := c.ctx.(*Context); ours {
+		return cx.scope().callAfter(f, true)
+	}
+	return context.AfterFunc(c.ctx, f)
 }
 
 // cancel cancels the members.
