@@ -88,7 +88,8 @@ func (b *Broadcast[T]) Subscribers() int {
 
 // A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv
 // may be called by several at the same time: each message then goes to one of
-// them. One task at a time may use PollRecv and PollNext.
+// them. One task at a time may use PollRecv and PollNext. It must not
+// be copied.
 type Subscription[T any] struct {
 	b *Broadcast[T]
 

@@ -38,15 +38,20 @@ func newRecv(c *Chan[int], firm bool) *party {
 func newSend(c *Chan[int], v int, firm bool) *party {
 	p := &party{h: newHand(), v: v}
 	if firm {
-		f := &firmSend[int]{c: c, v: v}
-		p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
-		p.cancel = func() (int, error) { return v, f.cancel() }
+		p, _ = newFirmSend(c, v)
 		return p
 	}
 	f := c.SendFuture(v)
 	p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
 	p.cancel = func() (int, error) { f.Cancel(); return v, ErrPending }
 	return p
+}
+
+func newFirmSend(c *Chan[int], v int) (*party, *firmSend[int]) {
+	p, f := &party{h: newHand(), v: v}, &firmSend[int]{c: c, v: v}
+	p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
+	p.cancel = func() (int, error) { return v, f.cancel() }
+	return p, f
 }
 
 // goModel is a Go channel and those who would wait for it.
@@ -112,6 +117,9 @@ func FuzzChan(f *testing.F) {
 	f.Add(uint8(1), []byte{0, 0, 2, 2, 3, 6, 4, 4, 4, 4, 7, 1, 1})
 	f.Add(uint8(2), []byte{3, 3, 3, 0, 6, 14, 22, 0, 0, 2, 2, 2, 1, 1, 5, 1, 1, 1, 1})
 	f.Add(uint8(0), []byte{3, 11, 3, 11, 2, 10, 1, 6, 5})
+	for i, script := range scripts(100, 200) {
+		f.Add(uint8(i), script)
+	}
 	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
 		limit := int(capacity % 4)
 		c, m := NewChan[int](limit), &goModel{c: make(chan int, limit)}
@@ -229,42 +237,56 @@ func FuzzChan(f *testing.F) {
 }
 
 // FuzzChanCancel has parties poll and give up at any moment, also when they have
-// been woken, with permits and with those who poll without a place. What was sent
-// is received, once and in order, or is there at the end; what was not sent is not;
-// and at the end nobody waits for what is there.
+// been woken, with permits, with ForceSend and with those who poll without a place.
+// What was sent is received, once and in order, or displaced, or is there at the end;
+// what was not sent is not; and at the end nobody waits for what is there.
 func FuzzChanCancel(f *testing.F) {
 	f.Add(uint8(0), []byte{2, 3, 5, 2, 4, 1, 3, 2, 5, 4, 4, 4})
 	f.Add(uint8(1), []byte{0, 3, 3, 6, 1, 5, 13, 5, 1, 1, 7, 15, 8, 9})
 	f.Add(uint8(2), []byte{6, 6, 6, 1, 5, 2, 2, 2, 7, 23, 5, 13, 4, 12, 20, 8, 8, 9, 9})
+	f.Add(uint8(0), []byte{3, 3, 3, 10, 2, 5, 1, 10, 2, 22, 10, 4, 1, 1})
+	f.Add(uint8(4), []byte{2, 2, 10, 10, 4, 5, 1, 3, 13, 6, 7, 10, 1, 1, 1})
+	for i, script := range scripts(100, 200) {
+		f.Add(uint8(i), script)
+	}
 	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
-		limit := int(capacity % 4)
-		c := NewChan[int](limit)
+		c := NewChan[int](int(capacity % 5))
+		if capacity%5 == 4 {
+			c = NewUnboundedChan[int]()
+		}
 		var waiting []*party
 		var permits []*Permit[int]
 		next := 0
 		sent, received := map[int]bool{}, map[int]bool{}
-		firmSent := map[int]bool{} // when it was sent is not known exactly
-		// entered has what was sent in order, without the firm ones.
-		var entered []int
+		var entered []int // what was sent, in order
 		enter := func(v int) {
-			sent[v] = true
-			entered = append(entered, v)
+			if !sent[v] {
+				sent[v] = true
+				entered = append(entered, v)
+			}
+		}
+		// offers has who waits in Send, in order. What they offer may be sent by any
+		// operation, after what that itself sends.
+		var offers []*firmSend[int]
+		enterOffers := func() {
+			offers = slices.DeleteFunc(offers, func(f *firmSend[int]) bool {
+				if f.w.phase == waiterChosen && f.w.want == chanSent {
+					enter(f.v)
+				}
+				return f.w.phase != waiterIn
+			})
 		}
 		take := func(v int) {
+			enterOffers() // at a rendezvous it may have been one
 			require.False(t, received[v], "%d is received twice", v)
 			received[v] = true
-			if firmSent[v] {
-				return
-			}
-			i := slices.Index(entered, v)
-			require.Zero(t, i, "%d overtakes %v", v, entered)
+			require.Zero(t, slices.Index(entered, v), "%d overtakes %v", v, entered)
 			entered = entered[1:]
 		}
 		type kind int
 		const (
 			receiver kind = iota
 			sender
-			firmSender
 			reserver
 		)
 		kinds := map[*party]kind{}
@@ -281,8 +303,6 @@ func FuzzChanCancel(f *testing.F) {
 				take(v)
 			case kinds[p] == sender:
 				enter(v)
-			case kinds[p] == firmSender:
-				sent[v] = true
 			}
 		}
 		poll := func(p *party) {
@@ -297,8 +317,8 @@ func FuzzChanCancel(f *testing.F) {
 		}
 		poller := newHand()
 		for _, op := range ops {
-			arg := int(op / 10)
-			switch op % 10 {
+			arg := int(op / 11)
+			switch op % 11 {
 			case 0:
 				if next++; c.TrySend(next) == nil {
 					enter(next)
@@ -312,8 +332,9 @@ func FuzzChanCancel(f *testing.F) {
 			case 3:
 				next++
 				if arg%2 == 0 {
-					firmSent[next] = true
-					join(newSend(c, next, true), firmSender)
+					p, f := newFirmSend(c, next)
+					join(p, sender)
+					offers = append(offers, f)
 				} else {
 					join(newSend(c, next, false), sender)
 				}
@@ -362,7 +383,22 @@ func FuzzChanCancel(f *testing.F) {
 				} else if next++; c.PollSend(poller.cx, next) == nil {
 					enter(next)
 				}
+			case 10:
+				next++
+				switch old, displaced, err := c.ForceSend(next); {
+				case err != nil:
+					require.Equal(t, ErrClosed, err)
+				case old == next:
+					require.Zero(t, c.ring.n)
+				default:
+					enter(next)
+					if displaced {
+						take(old)
+					}
+				}
 			}
+			enterOffers()
+			require.Equal(t, len(entered), c.ring.n)
 		}
 		// Whoever has been woken polls, until nobody has.
 		for again := true; again; {
@@ -396,20 +432,26 @@ func FuzzChanCancel(f *testing.F) {
 	})
 }
 
-// FuzzBroadcast compares a Broadcast with a slice of all messages.
+// FuzzBroadcast compares a Broadcast with a slice of all messages. Each subscriber polls
+// both with and without a future, which is given up now and then.
 func FuzzBroadcast(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0, 1, 2, 10, 0, 0, 0, 2, 10, 3, 2, 4})
 	f.Add(uint8(3), []byte{1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 10, 2, 2, 5, 0, 13, 4, 2, 2})
+	for i, script := range scripts(100, 200) {
+		f.Add(uint8(i), script)
+	}
 	f.Fuzz(func(t *testing.T, capacity uint8, ops []byte) {
 		n := int(capacity%4) + 1
 		b := NewBroadcast[int](n)
 		var all []int
 		type subscriber struct {
-			s    *Subscription[int]
-			h    *hand
-			next int
-			gone bool
-			wait bool
+			s     *Subscription[int]
+			h, by *hand // by polls f
+			f     Future[int]
+			next  int
+			gone  bool
+			wait  bool // h does
+			waits bool // by does
 		}
 		var subs []*subscriber
 		closed, alive := false, 0
@@ -426,10 +468,13 @@ func FuzzBroadcast(f *testing.F) {
 				all = append(all, len(all))
 				for _, s := range subs {
 					require.Equal(t, s.wait, s.h.woken())
-					s.wait = false
+					require.Equal(t, s.waits, s.by.woken())
+					s.wait, s.waits = false, false
 				}
 			case 1:
-				subs = append(subs, &subscriber{s: b.Subscribe(), h: newHand(), next: len(all)})
+				s := &subscriber{s: b.Subscribe(), h: newHand(), by: newHand(), next: len(all)}
+				s.f = s.s.RecvFuture()
+				subs = append(subs, s)
 				alive++
 			case 3:
 				if len(subs) > 0 {
@@ -437,6 +482,8 @@ func FuzzBroadcast(f *testing.F) {
 					if s.s.Close(); !s.gone {
 						s.gone = true
 						alive--
+						require.True(t, !s.wait || s.h.wakes.Load() > s.h.seen)
+						require.True(t, !s.waits || s.by.wakes.Load() > s.by.seen)
 					}
 				}
 			case 4:
@@ -449,9 +496,20 @@ func FuzzBroadcast(f *testing.F) {
 					break
 				}
 				s := subs[int(op/8)%len(subs)]
-				v, err := s.s.PollRecv(s.h.cx)
+				if op%8 == 5 {
+					giveUp(s.f)
+					s.by.woken()
+					s.waits = false
+					break
+				}
+				h, wait, poll := s.h, &s.wait, s.s.PollRecv
+				if op%8 == 6 {
+					h, wait, poll = s.by, &s.waits, s.f.Poll
+				}
+				h.woken()
+				v, err := poll(h.cx)
 				oldest := max(0, len(all)-n)
-				s.wait = false
+				*wait = false
 				switch {
 				case s.gone:
 					require.Equal(t, ErrClosed, err)
@@ -468,30 +526,42 @@ func FuzzBroadcast(f *testing.F) {
 					require.Equal(t, ErrClosed, err)
 				default:
 					require.Equal(t, ErrPending, err)
-					s.wait = true
+					*wait = true
 				}
-				s.h.woken()
 			}
 			require.Equal(t, alive, b.Subscribers())
 		}
+		for _, s := range subs {
+			giveUp(s.f)
+			s.s.Close()
+			_, err := s.s.PollRecv(s.h.cx)
+			require.Equal(t, ErrClosed, err)
+		}
+		require.Zero(t, b.list.n)
 	})
 }
 
-// FuzzWatch compares a Watch with a count of its changes.
+// FuzzWatch compares a Watch with a count of its changes. Each watcher polls both with
+// and without a future, which is given up now and then.
 func FuzzWatch(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 2, 3, 0, 0, 2, 2, 4, 2})
+	for _, script := range scripts(100, 200) {
+		f.Add(script)
+	}
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		w := NewWatch(0)
 		type watcher struct {
-			r    *Watcher[int]
-			h    *hand
-			seen int
-			wait bool
+			r     *Watcher[int]
+			h, by *hand // by polls f
+			f     Future[int]
+			seen  int
+			wait  bool // h does
+			waits bool // by does
 		}
 		var all []*watcher
 		set, closed := 0, false
 		for _, op := range ops {
-			switch op % 6 {
+			switch op % 8 {
 			case 0:
 				if closed {
 					require.Equal(t, ErrClosed, w.Set(set+1))
@@ -501,12 +571,15 @@ func FuzzWatch(f *testing.F) {
 				require.NoError(t, w.Set(set))
 				for _, r := range all {
 					require.Equal(t, r.wait, r.h.woken())
-					r.wait = false
+					require.Equal(t, r.waits, r.by.woken())
+					r.wait, r.waits = false, false
 				}
 			case 1:
-				all = append(all, &watcher{r: w.Watch(), h: newHand(), seen: set})
+				r := &watcher{r: w.Watch(), h: newHand(), by: newHand(), seen: set}
+				r.f = r.r.ChangedFuture()
+				all = append(all, r)
 			case 4:
-				if op/6 > 30 {
+				if op/8 > 28 {
 					require.Equal(t, !closed, w.Close())
 					closed = true
 				}
@@ -514,15 +587,25 @@ func FuzzWatch(f *testing.F) {
 				if len(all) == 0 {
 					break
 				}
-				r := all[int(op/6)%len(all)]
+				r := all[int(op/8)%len(all)]
 				require.Equal(t, r.seen != set, r.r.HasChanged())
-				if op%6 == 3 {
+				h, wait, poll := r.h, &r.wait, r.r.PollChanged
+				switch op % 8 {
+				case 3:
 					require.Equal(t, set, r.r.Get())
 					r.seen = set
-					break
+					continue
+				case 5:
+					giveUp(r.f)
+					r.by.woken()
+					r.waits = false
+					continue
+				case 6:
+					h, wait, poll = r.by, &r.waits, r.f.Poll
 				}
-				v, err := r.r.PollChanged(r.h.cx)
-				r.wait = false
+				h.woken()
+				v, err := poll(h.cx)
+				*wait = false
 				switch {
 				case r.seen != set:
 					require.NoError(t, err)
@@ -532,11 +615,18 @@ func FuzzWatch(f *testing.F) {
 					require.Equal(t, ErrClosed, err)
 				default:
 					require.Equal(t, ErrPending, err)
-					r.wait = true
+					*wait = true
 				}
-				r.h.woken()
 			}
 			require.Equal(t, set, w.Get())
 		}
+		w.Close()
+		for _, r := range all {
+			giveUp(r.f)
+			r.r.Get()
+			_, err := r.r.PollChanged(r.h.cx)
+			require.Equal(t, ErrClosed, err)
+		}
+		require.Zero(t, w.list.n)
 	})
 }

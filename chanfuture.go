@@ -8,7 +8,7 @@ package async
 func (c *Chan[T]) RecvFuture() *RecvFuture[T] { return &RecvFuture[T]{c: c} }
 
 // A RecvFuture is a future of the next message of a Chan; see Chan.RecvFuture.
-// It belongs to one task.
+// It belongs to one task, and must not be copied.
 type RecvFuture[T any] struct {
 	c      *Chan[T]
 	queued bool // w has a place
@@ -44,7 +44,7 @@ func (f *RecvFuture[T]) Cancel() {
 func (c *Chan[T]) SendFuture(v T) *SendFuture[T] { return &SendFuture[T]{c: c, v: v} }
 
 // A SendFuture is a message on its way into a Chan; see Chan.SendFuture. It belongs
-// to one task.
+// to one task, and must not be copied.
 type SendFuture[T any] struct {
 	c      *Chan[T]
 	v      T

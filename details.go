@@ -92,6 +92,8 @@ type TaskLocal[T any] struct {
 	// Inherit makes the tasks that a task spawns begin with the value that the
 	// variable has at that moment. Otherwise they begin without one.
 	Inherit bool
+
+	_ noCopy
 }
 
 // localValue is one task's value of a TaskLocal.

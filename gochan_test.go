@@ -83,6 +83,30 @@ func TestRecvFromCancel(t *testing.T) {
 	}
 }
 
+// What Shutdown unwinds leaves no goroutine behind (see newTestRuntime), and nothing is
+// taken or sent anymore.
+func TestGoChanUnwound(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
+	from, to := make(chan int), make(chan int)
+	receives := Go(rt, func(cx *Context) error { return second(RecvFrom(cx.WithoutCancel(), from)) })
+	sends := Go(rt, func(cx *Context) error { return SendTo(cx.WithoutCancel(), to, 1) })
+	eventually(t, func() bool { return waiting(receives) && waiting(sends) })
+	require.Error(t, rt.Shutdown(ended()))
+	for _, h := range []*JoinHandle[None]{receives, sends} {
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+	}
+	// Whatever goroutine is left would meet these sooner or later.
+	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
+	select {
+	case from <- 1:
+		require.Fail(t, "a value has been taken for nobody")
+	case <-to:
+		require.Fail(t, "it has been sent for nobody")
+	default:
+	}
+}
+
 func TestSendTo(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ch := make(chan int, 1)

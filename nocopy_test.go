@@ -11,7 +11,10 @@ import (
 func TestVetFindsCopies(t *testing.T) {
 	out, err := exec.Command("go", "vet", "./testdata/nocopy").CombinedOutput()
 	require.Error(t, err)
-	for _, name := range []string{"Mutex", "RWMutex", "Semaphore", "Cond", "Barrier", "WaitGroup", "Once[int]", "Notify"} {
+	for _, name := range []string{"Mutex", "RWMutex", "Semaphore", "Cond", "Barrier", "WaitGroup", "Once[int]", "Notify",
+		"Chan[int]", "RecvFuture[int]", "SendFuture[int]", "RecvCase[int]", "SendCase[int]", "TimerCase",
+		"Oneshot[int]", "Broadcast[int]", "Subscription[int]", "Watch[int]", "Watcher[int]",
+		"JoinSet[int]", "TaskLocal[int]", "Resolver"} {
 		require.Contains(t, string(out), "passes lock by value: example.com/async."+name+" contains")
 	}
 }

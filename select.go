@@ -7,8 +7,8 @@ import (
 
 // A Case is one of the things that Select waits for. OnRecv, OnSend, OnFuture,
 // OnJoin, OnNext and After make one, which keeps what came of it. It belongs to one
-// task, and may be used in one Select after the other, which then need no
-// allocation.
+// task, may be used in one Select after the other, which then need no allocation,
+// and must not be copied.
 type Case interface {
 	// try is poll, but channels don't take a place yet: most Selects that find
 	// something at once do so in their first look. Cases that only know how to be

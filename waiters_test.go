@@ -399,23 +399,20 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 		o  Once[int]
 		c  = NewCond(&m)
 	)
-	check := func(want error, ctx context.Context) {
-		for name, err := range map[string]error{
-			"Lock":      m.LockBlocking(ctx),
-			"RLock":     rw.RLockBlocking(ctx),
-			"RW Lock":   rw.LockBlocking(ctx),
-			"ULock":     rw.ULockBlocking(ctx),
-			"Acquire":   s.AcquireBlocking(ctx, 1),
-			"Notify":    n.WaitBlocking(ctx),
-			"WaitGroup": wg.WaitBlocking(ctx),
-			"Barrier":   second(b.WaitBlocking(ctx)),
-			"Once":      second(o.DoBlocking(ctx, func(context.Context) (int, error) { return 1, nil })),
-		} {
-			require.Equal(t, want, err, name)
-		}
-	}
 	n.NotifyOne()
-	check(context.Canceled, over)
+	for name, err := range map[string]error{
+		"Lock":      m.LockBlocking(over),
+		"RLock":     rw.RLockBlocking(over),
+		"RW Lock":   rw.LockBlocking(over),
+		"ULock":     rw.ULockBlocking(over),
+		"Acquire":   s.AcquireBlocking(over, 1),
+		"Notify":    n.WaitBlocking(over),
+		"WaitGroup": wg.WaitBlocking(over),
+		"Barrier":   second(b.WaitBlocking(over)),
+		"Once":      second(o.DoBlocking(over, func(context.Context) (int, error) { return 1, nil })),
+	} {
+		require.Equal(t, context.Canceled, err, name)
+	}
 	require.True(t, m.TryLock() && rw.TryLock() && s.TryAcquire(1) && n.TryWait())
 
 	require.Equal(t, context.Canceled, c.WaitBlocking(over))
@@ -424,28 +421,110 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 	rw.TryRLock()
 	require.Equal(t, context.Canceled, rw.UpgradeBlocking(over))
 	require.True(t, rw.TryRLock(), "readers get in")
+}
 
-	// While they wait.
+// A goroutine that is parked gives up when its context ends: it leaves its place, and
+// holds nothing.
+func TestWaitersBlockingGiveUp(t *testing.T) {
+	var (
+		m   Mutex
+		rw  RWMutex
+		up  RWMutex
+		s   = NewSemaphore(2)
+		n   Notify
+		wg  WaitGroup
+		b   = NewBarrier(2)
+		o   Once[int]
+		c   = NewCond(new(Mutex))
+		sub = NewBroadcast[int](1).Subscribe()
+		w   = NewWatch(0)
+		ch  = NewChan[int](0)
+	)
+	require.True(t, m.TryLock() && rw.TryLock() && up.TryULock() && up.TryRLock() && s.TryAcquire(1) && o.mu.TryLock() && c.L.TryLock())
 	wg.Add(1)
-	b = NewBarrier(2)
-	rw.RUnlock()
-	rw.RUnlock()
-	require.True(t, rw.TryUpgrade())
-	o.mu.TryLock()
-	soon, cancel := context.WithTimeout(context.Background(), 1)
-	defer cancel()
-	check(context.DeadlineExceeded, soon)
+	draining := func() int {
+		up.readers.mu.Lock()
+		defer up.readers.mu.Unlock()
+		return up.writer.n
+	}
+	senders := func() int { n, _ := ch.Waiting(); return n }
+	receivers := func() int { _, n := ch.Waiting(); return n }
+	watcher := w.Watch()
+	for _, x := range []struct {
+		name  string
+		count func() int // of those who wait
+		block func(ctx context.Context) error
+	}{
+		{"Lock", m.list.count, m.LockBlocking},
+		{"RLock", rw.readers.count, rw.RLockBlocking},
+		{"RW Lock", rw.turn.list.count, rw.LockBlocking},
+		{"ULock", rw.turn.list.count, rw.ULockBlocking},
+		{"Upgrade", draining, up.UpgradeBlocking},
+		{"Acquire", s.list.count, func(ctx context.Context) error { return s.AcquireBlocking(ctx, 2) }},
+		{"Notify", n.list.count, n.WaitBlocking},
+		{"WaitGroup", wg.list.count, wg.WaitBlocking},
+		{"Barrier", b.list.count, func(ctx context.Context) error { return second(b.WaitBlocking(ctx)) }},
+		{"Cond", c.list.count, c.WaitBlocking},
+		{"Once", o.mu.list.count, func(ctx context.Context) error { return second(o.DoBlocking(ctx, nil)) }},
+		{"Broadcast", sub.b.list.count, func(ctx context.Context) error { return second(sub.RecvBlocking(ctx)) }},
+		{"Watch", w.list.count, func(ctx context.Context) error { return second(watcher.ChangedBlocking(ctx)) }},
+		{"Send", senders, func(ctx context.Context) error { return ch.SendBlocking(ctx, 1) }},
+		{"Reserve", senders, func(ctx context.Context) error { return second(ch.ReserveBlocking(ctx)) }},
+		{"Recv", receivers, func(ctx context.Context) error { return second(ch.RecvBlocking(ctx)) }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			over := make(chan error, 1)
+			go func() { over <- x.block(ctx) }()
+			eventually(t, func() bool { return x.count() == 1 })
+			require.Empty(t, over)
+			cancel()
+			require.Equal(t, context.Canceled, receive(t, over))
+			require.Zero(t, x.count())
+		})
+	}
+	require.False(t, c.L.TryLock(), "Wait has locked it again")
+	require.True(t, up.TryRLock(), "readers get in again")
+	require.True(t, s.TryAcquire(1))
 	m.Unlock()
-	rw.DowngradeToU()
-	rw.TryRLock()
-	soon, cancel = context.WithTimeout(context.Background(), 1)
-	defer cancel()
-	require.Equal(t, context.DeadlineExceeded, rw.UpgradeBlocking(soon))
-	m.TryLock()
-	soon, cancel = context.WithTimeout(context.Background(), 1)
-	defer cancel()
-	require.Equal(t, context.DeadlineExceeded, c.WaitBlocking(soon))
-	require.False(t, m.TryLock(), "locked again")
+	rw.Unlock()
+	o.mu.Unlock()
+	require.True(t, m.TryLock() && rw.TryLock() && o.mu.TryLock())
+	n.NotifyOne()
+	require.True(t, n.TryWait())
+	settled(t, ch)
+}
+
+// The same for a Oneshot: what is sent then is there for another.
+func TestOneshotBlockingGivesUp(t *testing.T) {
+	var o Oneshot[int]
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- second(o.RecvBlocking(ctx)) }()
+	eventually(t, func() bool { return o.recvs.p.Load() != nil })
+	require.Empty(t, over)
+	cancel()
+	require.Equal(t, context.Canceled, receive(t, over))
+	require.NoError(t, o.Send(1))
+	v, err := o.RecvBlocking(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+}
+
+// Cond.WaitBlocking waits for its Mutex even if its context has ended.
+func TestCondBlockingLocksAgain(t *testing.T) {
+	c := NewCond(new(Mutex))
+	c.L.TryLock()
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- c.WaitBlocking(ctx) }()
+	eventually(t, func() bool { return c.list.count() == 1 && c.L.TryLock() })
+	cancel()
+	eventually(t, func() bool { return c.list.count() == 0 && c.L.list.count() == 1 })
+	require.Empty(t, over)
+	c.L.Unlock()
+	require.Equal(t, context.Canceled, receive(t, over))
+	require.False(t, c.L.TryLock())
 }
 
 // A goroutine waits for what a task does.

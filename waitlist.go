@@ -25,6 +25,7 @@ type waitlist struct {
 // knows. A waiter belongs to one future and is used again when that is polled
 // anew after an end.
 type waiter struct {
+	_          noCopy
 	t          *task // woken when it is chosen; guarded by the list, like the rest
 	prev, next *waiter
 	phase      waiterPhase
@@ -33,6 +34,12 @@ type waiter struct {
 	want   int64 // how much, or what
 	passed int   // how often it had to let others go before
 }
+
+// noCopy has go vet find copies of what contains it: of a node that others point to.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // waiterPhase says what a waiter may expect.
 type waiterPhase uint8

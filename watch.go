@@ -91,7 +91,8 @@ func (w *Watch[T]) Watch() *Watcher[T] {
 
 // A Watcher is somebody's view of a Watch: it knows which changes that one has
 // seen. Several may call its methods at the same time, and each change is then seen
-// by one of them; but one task at a time may use PollChanged and PollNext.
+// by one of them; but one task at a time may use PollChanged and PollNext. It must not
+// be copied.
 type Watcher[T any] struct {
 	of *Watch[T]
 
