@@ -41,6 +41,7 @@ type Chan[T any] struct {
 	closed   bool
 }
 
+// unlimited leaves room to count with.
 const unlimited = math.MaxInt / 2
 
 // The bounds of the doc comment above. The first is often enough to make the wake of
@@ -85,7 +86,7 @@ func NewChan[T any](n int) *Chan[T] {
 	if n < 0 {
 		panic("async: NewChan: the capacity is negative")
 	}
-	return &Chan[T]{limit: n}
+	return &Chan[T]{limit: min(n, unlimited-1)}
 }
 
 // NewUnboundedChan returns a channel for which there is always room.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -434,6 +435,20 @@ func TestChanPermit(t *testing.T) {
 	require.True(t, h2.woken())
 	failed(t, ErrClosed, h2, r2)
 	settled(t, c)
+}
+
+// A capacity that no memory can hold is a capacity still.
+func TestChanHuge(t *testing.T) {
+	for _, n := range []int{math.MaxInt / 2, math.MaxInt} {
+		c := NewChan[int](n)
+		require.Positive(t, c.Cap())
+		h, r := newHand(), c.RecvFuture()
+		pending(t, h, r)
+		require.NoError(t, c.TrySend(1))
+		require.True(t, h.woken())
+		got(t, 1, h, r)
+		settled(t, c)
+	}
 }
 
 func TestChanClose(t *testing.T) {
