@@ -17,6 +17,7 @@ type Broadcast[T any] struct {
 	kept   []T    // message number i stands at i modulo the length
 	next   uint64 // the number of the next message
 	subs   int
+	number int64 // of the last subscription
 	closed bool
 }
 
@@ -76,7 +77,8 @@ func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.list.mu.Lock()
 	defer b.list.mu.Unlock()
 	b.subs++
-	return &Subscription[T]{b: b, next: b.next}
+	b.number++
+	return &Subscription[T]{b: b, number: b.number, next: b.next}
 }
 
 // Subscribers returns how many there are.
@@ -91,12 +93,14 @@ func (b *Broadcast[T]) Subscribers() int {
 // them. One task at a time may use PollRecv and PollNext. It must not
 // be copied.
 type Subscription[T any] struct {
-	b *Broadcast[T]
+	b      *Broadcast[T]
+	number int64 // which its waiters have in want
 
 	// Guarded by the lock of the broadcast.
-	next   uint64 // the number of the message that it receives next
-	closed bool
-	w      waiter // of the task that polls
+	next    uint64 // the number of the message that it receives next
+	closed  bool
+	waiting int    // how many waiters have joined and not left since
+	w       waiter // of the task that polls
 }
 
 // receive receives without waiting; err is ErrEmpty if there is nothing. The lock
@@ -142,14 +146,25 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	list.mu.Lock()
 	defer list.mu.Unlock()
 	if v, err = s.receive(); err != ErrEmpty {
-		list.leave(w)
+		s.takeOut(w)
 		return v, err
 	}
 	if w.phase == waiterChosen { // by a message that another one has received
-		list.leave(w)
+		s.takeOut(w)
+	}
+	if w.phase == waiterOut {
+		w.want = s.number
+		s.waiting++
 	}
 	list.join(w, t)
 	return v, ErrPending
+}
+
+// takeOut takes w off the list. The lock is held.
+func (s *Subscription[T]) takeOut(w *waiter) {
+	if s.b.list.leave(w) != waiterOut {
+		s.waiting--
+	}
 }
 
 // PollNext is PollRecv, but the end is io.EOF: it makes a Subscription a Stream.
@@ -187,7 +202,7 @@ func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 // leave gives w's place up. There is nothing to pass on: all who wait are woken.
 func (s *Subscription[T]) leave(w *waiter) {
 	s.b.list.mu.Lock()
-	s.b.list.leave(w)
+	s.takeOut(w)
 	s.b.list.mu.Unlock()
 }
 
@@ -231,7 +246,8 @@ func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 	}
 }
 
-// Close ends the subscription: whoever waits with it fails with ErrClosed.
+// Close ends the subscription: whoever waits with it fails with ErrClosed. The others
+// are not disturbed.
 func (s *Subscription[T]) Close() {
 	b := s.b
 	var chosen chosenTasks
@@ -239,8 +255,21 @@ func (s *Subscription[T]) Close() {
 	if !s.closed {
 		s.closed = true
 		b.subs--
-		b.list.chooseAll(&chosen) // among them those who wait with s; the others look again
+		s.chooseOwn(&chosen)
 	}
 	b.list.mu.Unlock()
 	chosen.wake()
+}
+
+// chooseOwn takes those off the list who wait with s.
+func (s *Subscription[T]) chooseOwn(chosen *chosenTasks) {
+	if s.waiting == 0 {
+		return
+	}
+	list := &s.b.list
+	for w, next := list.first, (*waiter)(nil); w != nil; w = next {
+		if next = w.next; w.want == s.number {
+			chosen.add(list.choose(w))
+		}
+	}
 }

@@ -83,6 +83,46 @@ func TestBroadcastUnsubscribe(t *testing.T) {
 	got(t, 1, h2, f2)
 }
 
+// n subscriptions that end cost n wakes, not n for each, and only those who wait with
+// the one that ends look again.
+func TestBroadcastUnsubscribeWakes(t *testing.T) {
+	const n = 50
+	b := NewBroadcast[int](1)
+	hs, subs, fs := make([]*hand, n), make([]*Subscription[int], n), make([]Future[int], n)
+	for i := range n {
+		hs[i], subs[i] = newHand(), b.Subscribe()
+		fs[i] = subs[i].RecvFuture()
+		pending(t, hs[i], fs[i])
+	}
+	second, again := newHand(), subs[0].RecvFuture()
+	pending(t, second, again)
+	pending(t, second, again) // still one place
+	for i, s := range subs[:n-1] {
+		s.Close()
+		for j, h := range hs {
+			require.Equal(t, i == j, h.woken(), "%d of %d", j, i)
+		}
+		failed(t, ErrClosed, hs[i], fs[i])
+		require.Zero(t, subs[i+1].waiting-1)
+	}
+	require.True(t, second.woken())
+	failed(t, ErrClosed, second, again)
+	require.Zero(t, subs[0].waiting)
+
+	// Also after a message that another one has received.
+	last, h := subs[n-1], hs[n-1]
+	b.Send(1)
+	_, err := last.TryRecv()
+	require.NoError(t, err)
+	pending(t, h, fs[n-1])
+	h.woken()
+	last.Close()
+	require.True(t, h.woken())
+	failed(t, ErrClosed, h, fs[n-1])
+	require.Zero(t, last.waiting)
+	require.Zero(t, b.list.count())
+}
+
 // Cancel after notify: the message is there for the next Recv.
 func TestBroadcastCancel(t *testing.T) {
 	b := NewBroadcast[int](2)
