@@ -48,6 +48,9 @@ func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 // one makes the value. It panics in tasks.
 func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
 	mustNotBlock("Once.DoBlocking", "o.Do(cx, fn)")
+	if o.made.Load() && ctx.Err() == nil {
+		return o.v, nil
+	}
 	if err := o.mu.LockBlocking(ctx); err != nil {
 		var zero T
 		return zero, err

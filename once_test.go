@@ -102,3 +102,20 @@ func TestOnceDoFuture(t *testing.T) {
 	require.ErrorContains(t, err, "oh")
 	require.True(t, panics.mu.TryLock())
 }
+
+// Once it is made, nobody needs the lock, and those who ask for it with an ended
+// context are still refused.
+func TestOnceMade(t *testing.T) {
+	var o Once[int]
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	made := func(context.Context) (int, error) { return 1, nil }
+	_, err := o.DoBlocking(ctx, made)
+	require.NoError(t, err)
+	require.True(t, o.mu.TryLock())
+	v, err := o.DoBlocking(ctx, made)
+	require.NoError(t, err)
+	require.Equal(t, 1, v)
+	cancel()
+	_, err = o.DoBlocking(ctx, made)
+	require.Equal(t, context.Canceled, err)
+}
