@@ -250,6 +250,9 @@ func (s *chanSide) rejoin(w *waiter, t *task) {
 // offers is the messages of those who wait in Send, so that a receiver can move
 // one to the queue when it makes room. A waiter's want is the place of its message
 // here, counted from 1.
+//
+// Waiters know their places, so the room of many is given back only when the last
+// message has gone.
 type offers[T any] struct {
 	vals []T
 	free []int32
@@ -271,6 +274,9 @@ func (o *offers[T]) take(want int64) (v T) {
 	var zero T
 	v, o.vals[i] = o.vals[i], zero
 	o.free = append(o.free, i)
+	if n := len(o.vals); n > ringKept && len(o.free) == n {
+		*o = offers[T]{}
+	}
 	return v
 }
 

@@ -437,6 +437,28 @@ func TestChanPermit(t *testing.T) {
 	settled(t, c)
 }
 
+// After a burst of Sends that had to wait, their room is given back.
+func TestChanOffersShrink(t *testing.T) {
+	c := NewChan[int](1)
+	for _, n := range []int{ringKept / 2, 3 * ringKept, ringKept / 2} {
+		fill(t, c, 1)
+		h := newHand()
+		for i := range n {
+			pending(t, h, &firmSend[int]{c: c, v: 2 + i})
+		}
+		settled(t, c)
+		require.Len(t, c.offers.vals, n)
+		for i := range n + 1 {
+			drain, err := c.TryRecv()
+			require.NoError(t, err)
+			require.Equal(t, 1+i, drain)
+		}
+		settled(t, c)
+		require.LessOrEqual(t, cap(c.offers.vals), ringKept)
+		require.LessOrEqual(t, cap(c.offers.free), ringKept)
+	}
+}
+
 // A capacity that no memory can hold is a capacity still.
 func TestChanHuge(t *testing.T) {
 	for _, n := range []int{math.MaxInt / 2, math.MaxInt} {
