@@ -33,6 +33,11 @@ func NewCond(l *Mutex) *Cond { return &Cond{L: l} }
 // If cx is cancelled it returns cx.Err(), and c.L is locked then too: cancelling
 // does not shorten the wait for that. A signal that had been given to it is
 // passed on to another.
+//
+// There is one exception. If Shutdown has to tear the code down while it waits (see
+// Runtime.Shutdown), and another one holds c.L then, Wait does not return and c.L is
+// that one's: a deferred Unlock would unlock it under it. Code that may be torn down
+// beside others that go on, goroutines for instance, must know for itself what it holds.
 func (c *Cond) Wait(cx *Context) error {
 	c.mustBeLocked()
 	f := condFuture{c: c}

@@ -78,6 +78,30 @@ func TestCondCancelled(t *testing.T) {
 	require.True(t, c.L.TryLock())
 }
 
+// A Wait that Shutdown tears down while another one holds the Mutex cannot lock it: a
+// deferred Unlock is that one's.
+func TestCondUnwound(t *testing.T) {
+	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
+	require.NoError(t, err)
+	c := NewCond(new(Mutex))
+	returned := false
+	h := Go(rt, func(cx *Context) error {
+		c.L.Lock(cx)
+		defer c.L.Unlock()
+		err := c.Wait(cx.WithoutCancel())
+		returned = true
+		return err
+	})
+	eventually(t, func() bool { return c.list.count() == 1 && waiting(h) })
+	require.True(t, c.L.TryLock()) // this goroutine has it now
+	require.Error(t, rt.Shutdown(ended()))
+	_, err = join(t, h)
+	require.Equal(t, ErrShutdown, err)
+	require.False(t, returned)
+	require.True(t, c.L.TryLock(), "the deferred Unlock was of the goroutine's lock")
+	require.Zero(t, c.L.list.count())
+}
+
 // A queue of one place between tasks of two workers: each signal is needed.
 func TestCondExactlyOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
