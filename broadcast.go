@@ -33,7 +33,7 @@ func (e *LaggedError) Error() string {
 }
 
 // NewBroadcast returns a Broadcast that keeps n messages. It panics if n is not
-// positive.
+// positive. Subscriptions must be closed; it goes on counting those that are not.
 func NewBroadcast[T any](n int) *Broadcast[T] {
 	if n <= 0 {
 		panic("async: NewBroadcast: a capacity of at least 1 is needed")
@@ -72,7 +72,9 @@ func (b *Broadcast[T]) Close() (first bool) {
 	return first
 }
 
-// Subscribe returns a subscription that gets the messages sent from now on.
+// Subscribe returns a subscription that gets the messages sent from now on. It must be
+// closed when it is no longer needed: until then Send and Subscribers count it. It keeps
+// no messages alive, and nobody waits for it.
 func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.list.mu.Lock()
 	defer b.list.mu.Unlock()

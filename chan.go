@@ -25,7 +25,8 @@ import (
 // 64 times in a row, though; after that those are next. Who has been woken 4 times
 // in vain has the next message, or room, kept for it, however long it takes to come.
 // Those who poll with PollRecv and PollSend have no place in that queue: all of them
-// are woken when there is something to try for.
+// are woken when there is something to try for. ForceSend is not counted: it passes over
+// those who wait in Send, however often it is called.
 //
 // Cancelling loses nothing. A message stays in the queue until it is received by
 // somebody who returns it; each call that sends says, by its error, whether it
@@ -574,17 +575,19 @@ func (c *Chan[T]) sendSlow(cx *Context, v T, how sendKind) error {
 
 // TryRecv receives a message if there is one. It fails with ErrEmpty if there is
 // none, and with ErrClosed if none will come. At a rendezvous it finds those who
-// wait in Send and SendBlocking.
+// wait in Send and SendBlocking. It fails with ErrEmpty also if what is there is kept for
+// those who wait for it and are next; see Chan.
 func (c *Chan[T]) TryRecv() (T, error) { return c.pullOnce(nil) }
 
 // TrySend sends v if there is room, at a rendezvous if a receiver waits. It fails
-// with ErrFull if not, and with ErrClosed if the channel is closed.
+// with ErrFull if not, also if the room is kept for those who wait for it and are next,
+// and with ErrClosed if the channel is closed.
 func (c *Chan[T]) TrySend(v T) error { return c.pushOnce(nil, v, false) }
 
 // ForceSend sends v without waiting: if there is no room it takes out the oldest
 // message, and returns it with displaced set. If there is no message either, at a
 // rendezvous for which nobody waits or because all the room is reserved, that is v
-// itself. It fails only with ErrClosed.
+// itself. It fails only with ErrClosed. Those who wait to send are passed over.
 func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	c.lock()
 	switch {

@@ -459,6 +459,36 @@ func TestChanOffersShrink(t *testing.T) {
 	}
 }
 
+// ForceSend passes over those who wait, as often as it is called; TrySend and TryReserve
+// do not, and say so.
+func TestChanForceSendPassesOver(t *testing.T) {
+	c := NewChan[int](1)
+	fill(t, c, 1)
+	h, f := newHand(), c.SendFuture(0)
+	pending(t, h, f)
+	for i := range 2 * chanTurns {
+		_, _, err := c.ForceSend(i)
+		require.NoError(t, err)
+		if i%2 == 0 {
+			drainChan(t, c, i)
+		}
+	}
+	_, err := c.TryRecv()
+	require.NoError(t, err)
+	for range chanTurns {
+		if c.TrySend(1) != nil {
+			break
+		}
+		drainChan(t, c, 1)
+	}
+	require.Equal(t, ErrFull, c.TrySend(1))
+	_, err = c.TryReserve()
+	require.Equal(t, ErrFull, err)
+	require.Zero(t, c.Len(), "there is room, which is kept")
+	got(t, None{}, h, f)
+	drainChan(t, c, 0)
+}
+
 // A capacity that no memory can hold is a capacity still.
 func TestChanHuge(t *testing.T) {
 	for _, n := range []int{math.MaxInt / 2, math.MaxInt} {

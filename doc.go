@@ -10,7 +10,9 @@
 // polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
 // goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
 // between all of them, and Select waits for several things at once. What waits as
-// a method X(cx) is a future as XFuture; a function X(cx) as NewX.
+// a method X(cx) is a future as XFuture; a function X(cx) as NewX; and XBlocking(ctx) is
+// for goroutines outside: one that has to wait is parked, which costs switches of
+// goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that
 // the goroutines of the program keep their processors while workers wait in the

@@ -150,8 +150,9 @@ func forward[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
 	}
 }
 
-// GroupDone waits until the count of a sync.WaitGroup is zero; see NewGroupDone. It
-// fails only with cx.Err(), if cx is cancelled.
+// GroupDone waits until the count of a sync.WaitGroup is zero. It costs a goroutine for
+// each call, which outlives it if cx is cancelled; see NewGroupDone. A WaitGroup of this
+// package costs none. It fails only with cx.Err(), if cx is cancelled.
 func GroupDone(cx *Context, wg *sync.WaitGroup) error {
 	_, err := Await(cx, NewGroupDone(wg))
 	return err

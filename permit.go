@@ -19,7 +19,8 @@ func (c *Chan[T]) Reserve(cx *Context) (*Permit[T], error) {
 	return c.permit(c.sendSlow(cx, zero, sendReserve))
 }
 
-// TryReserve is Reserve if there is room now; else it fails with ErrFull.
+// TryReserve is Reserve if there is room now; else it fails with ErrFull, also if the
+// room is kept for those who wait for it, as TrySend does.
 func (c *Chan[T]) TryReserve() (*Permit[T], error) {
 	c.lock()
 	defer c.unlock()

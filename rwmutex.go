@@ -126,7 +126,7 @@ func (s *rwState) readersOnly() bool { return s.bits.Load()&rwWriter == 0 }
 
 // RLock waits until no writer holds the lock or is about to, and locks it for
 // reading. It fails only if cx is cancelled, with cx.Err(), and has then not
-// locked it; nothing is lost.
+// locked it; nothing is lost but the place among those who wait.
 func (rw *RWMutex) RLock(cx *Context) error {
 	if cx.callers() && cx.calm() && rw.state.enter() {
 		return nil
@@ -334,7 +334,8 @@ func (rw *RWMutex) TryUpgrade() bool {
 }
 
 // UpgradeBlocking is Upgrade for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks.
+// fails only if ctx ends, with ctx.Err(). It panics in tasks, and if there is no
+// upgradable reader.
 func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	mustNotBlock("RWMutex.UpgradeBlocking", "mu.Upgrade(cx)")
 	rw.mustBeUpgradable("UpgradeBlocking")

@@ -122,7 +122,7 @@ func (s *Semaphore) TryAcquire(n int64) bool {
 }
 
 // AcquireBlocking is Acquire for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks.
+// fails only if ctx ends, with ctx.Err(). It panics in tasks, and as Acquire does.
 func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 	mustNotBlock("Semaphore.AcquireBlocking", "s.Acquire(cx, n)")
 	s.check(n)
@@ -138,7 +138,7 @@ func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 
 // AcquireFuture returns Acquire as a future. When it is ready the permits are the
 // caller's. Given up before that, by its method Cancel, it gives back what it had
-// been handed.
+// been handed. It panics as Acquire does.
 func (s *Semaphore) AcquireFuture(n int64) Future[None] {
 	s.check(n)
 	return &permitFuture{s: s, w: waiter{want: n}}

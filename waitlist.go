@@ -48,7 +48,7 @@ const (
 	waiterOut    waiterPhase = iota // not in the list, and nothing was handed to it
 	waiterIn                        // in the list
 	waiterCalled                    // in the list, and woken to try for itself
-	waiterChosen                    // taken off the list, and has been handed what it wanted
+	waiterChosen                    // taken off the list, and handed what it wanted; in a Chan, only to try for it
 )
 
 // What has chosen a waiter, for primitives that have both: it is kept in want.
@@ -93,8 +93,9 @@ func (l *waitlist) joinFirst(w *waiter, t *task) {
 	l.n++
 }
 
-// choose takes w off the list: it has been handed what it wanted. The caller
-// wakes the task that is returned once mu, which is held, is unlocked.
+// choose takes w off the list: it has been handed what it wanted, or (in a Chan, which
+// counts those that it has called) may try for itself. The caller wakes the task that is
+// returned once mu, which is held, is unlocked.
 func (l *waitlist) choose(w *waiter) *task {
 	l.unlink(w)
 	w.phase = waiterChosen
@@ -108,8 +109,11 @@ func (l *waitlist) chooseAll(chosen *chosenTasks) {
 	}
 }
 
-// call has w try for itself; it stays in the list. It returns the task to wake,
-// nil if w was called before. mu is held.
+// call has w try for itself; it stays in the list, in which only the first is ever
+// called. A Mutex works so: its word says whether the first has been called, and the
+// list need not move if that comes in vain. A Chan, which may have as many called as it
+// has messages, takes them off instead; see chanSide. It returns the task to wake, nil
+// if w was called before. mu is held.
 func (l *waitlist) call(w *waiter) *task {
 	if w.phase == waiterCalled {
 		return nil
