@@ -1,8 +1,7 @@
 # Each target is a line or two that a person could type.
 
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
-FUZZ    = FuzzRunQueue FuzzLocalQueue FuzzTimerQueue FuzzWakerSlot
-CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield'
+CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select'
 
 .PHONY: demo observe test bench check fmt vet arch race full fuzz stress libraries interop
 
@@ -38,8 +37,10 @@ interop: ## the same with Redis and PostgreSQL; example programs under curl, ope
 	interop/servers.sh
 	interop/programs.sh
 
-fuzz:
-	@for f in $(FUZZ); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 8s . || exit 1; done
+fuzz: ## each target for two seconds; built once, since linking takes longer than that
+	@dir=$$(mktemp -d) && trap "rm -r $$dir" EXIT && go test -c -fuzz . -o $$dir/async . && \
+	for f in $$($$dir/async -test.list '^Fuzz'); do \
+		echo $$f; $$dir/async -test.run '^$$' -test.fuzz "^$$f$$" -test.fuzztime 2s -test.fuzzcachedir $$(go env GOCACHE)/fuzz/async || exit 1; done
 
 stress: ## the core again and again, on one to eight processors
 	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .

@@ -1090,35 +1090,147 @@ func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
 	receive(t, done)
 }
 
-// A waiter that gives up at the moment at which it is called, ten thousand times:
-// the message is there for the other one.
+// Whoever gives up at the moment at which it is called, ten thousand times, has got
+// what it was called for, or has not, says which, and leaves it to the other one who
+// waits.
 func TestChanGivesUpWhileCalled(t *testing.T) {
+	h1, h2 := newHand(), newHand()
+	recvs := func(c *Chan[int], i int) (giveUp, call, check func()) {
+		f1, f2 := c.RecvFuture(), c.RecvFuture()
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		return f1.Cancel, func() { require.NoError(t, c.TrySend(i)) }, func() {
+			require.True(t, h2.woken())
+			got(t, i, h2, f2)
+		}
+	}
+	firmRecvs := func(c *Chan[int], i int) (giveUp, call, check func()) {
+		f1, f2 := &firmRecv[int]{c: c}, &firmRecv[int]{c: c}
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		kept := false
+		return func() { _, kept = f1.cancel() }, func() { require.NoError(t, c.TrySend(i)) }, func() {
+			require.False(t, kept, "the other one relies on it")
+			require.True(t, h2.woken())
+			got(t, i, h2, f2)
+		}
+	}
+	// Nobody else waits: it gets the message, or it has not been sent.
+	firmRecvAlone := func(c *Chan[int], i int) (giveUp, call, check func()) {
+		f := &firmRecv[int]{c: c}
+		pending(t, h1, f)
+		v, ok := 0, false
+		var err error
+		return func() { v, ok = f.cancel() }, func() { err = c.TrySend(i) }, func() {
+			if err != nil {
+				require.Equal(t, ErrFull, err)
+			}
+			require.Equal(t, err == nil, ok)
+			require.True(t, !ok || v == i)
+		}
+	}
+	firmSends := func(c *Chan[int], i int) (giveUp, call, check func()) {
+		for c.TrySend(-1) == nil {
+		}
+		f1, f2 := &firmSend[int]{c: c, v: i}, &firmSend[int]{c: c, v: i + 1}
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		var outcome error
+		v := 0
+		recv := func() {
+			var err error
+			v, err = c.TryRecv()
+			require.NoError(t, err)
+		}
+		return func() { outcome = f1.cancel() }, recv, func() {
+			if c.Cap() > 0 {
+				require.Equal(t, -1, v)
+				recv() // what it has made room for
+			}
+			if outcome == nil {
+				require.Equal(t, i, v)
+				recv()
+			}
+			require.Equal(t, i+1, v)
+			require.True(t, h2.woken())
+			got(t, None{}, h2, f2)
+		}
+	}
+	sends := func(c *Chan[int], i int) (giveUp, call, check func()) {
+		fill(t, c, 1)
+		f1, f2 := c.SendFuture(i), c.SendFuture(i+1)
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		return f1.Cancel, func() { drainChan(t, c, 1) }, func() {
+			require.True(t, h2.woken())
+			got(t, None{}, h2, f2)
+			drainChan(t, c, i+1)
+		}
+	}
+	reserves := func(c *Chan[int], i int) (_, call, check func()) {
+		fill(t, c, 1)
+		f1, f2 := c.ReserveFuture(), c.ReserveFuture()
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		return func() { giveUp(f1) }, func() { drainChan(t, c, 1) }, func() {
+			require.True(t, h2.woken())
+			p, err := f2.Poll(h2.cx)
+			require.NoError(t, err)
+			p.Send(i)
+			drainChan(t, c, i)
+		}
+	}
+	for name, x := range map[string]struct {
+		capacities []int
+		round      func(c *Chan[int], i int) (giveUp, call, check func())
+	}{
+		"RecvFuture":      {[]int{0, 1}, recvs},
+		"Recv":            {[]int{0, 1}, firmRecvs},
+		"Recv alone":      {[]int{0}, firmRecvAlone},
+		"Send":            {[]int{0, 1}, firmSends},
+		"SendFuture":      {[]int{1}, sends},
+		"Reserve":         {[]int{1}, reserves},
+		"Select receives": {[]int{0, 1}, selectsGiveUp(t, h1, h2)},
+	} {
+		for _, capacity := range x.capacities {
+			t.Run(fmt.Sprint(name, " ", capacity), func(t *testing.T) {
+				c := NewChan[int](capacity)
+				whileCalled(t, func(i int) (giveUp, call, check func()) { return x.round(c, i) })
+				settled(t, c)
+			})
+		}
+	}
+}
+
+// whileCalled has another goroutine give up, or whatever a test makes of it, while
+// this one calls, and then checks what has come of it.
+func whileCalled(t *testing.T, round func(i int) (giveUp, call, check func())) {
+	t.Helper()
 	rounds := 10000
 	if testing.Short() {
 		rounds = 2000
 	}
-	for _, capacity := range []int{0, 1} {
-		c := NewChan[int](capacity)
-		h1, h2 := newHand(), newHand()
-		for i := range rounds {
-			f1, f2 := c.RecvFuture(), c.RecvFuture()
-			pending(t, h1, f1)
-			pending(t, h2, f2)
-			h1.woken()
-			h2.woken()
-			done := make(chan struct{})
-			go func() {
-				if i%2 == 0 {
-					runtime.Gosched()
-				}
-				f1.Cancel()
-				close(done)
-			}()
-			require.NoError(t, c.TrySend(i))
-			<-done
-			require.True(t, h2.woken(), "round %d", i)
-			got(t, i, h2, f2)
+	begin, done := make(chan func()), make(chan None)
+	defer close(begin)
+	go func() {
+		for giveUp := range begin {
+			giveUp()
+			done <- None{}
 		}
-		settled(t, c)
+	}()
+	for i := 1; i <= rounds; i++ {
+		giveUp, call, check := round(i)
+		begin <- giveUp
+		if i%2 == 0 {
+			runtime.Gosched()
+		}
+		call()
+		<-done
+		check()
 	}
 }

@@ -136,6 +136,65 @@ func TestSelectPassesOn(t *testing.T) {
 	settled(t, b)
 }
 
+// selectsGiveUp is a round of TestChanGivesUpWhileCalled: of two Selects that receive
+// from c the first is given up.
+func selectsGiveUp(t *testing.T, h1, h2 *hand) func(c *Chan[int], i int) (giveUp, call, check func()) {
+	other := NewChan[int](1)
+	return func(c *Chan[int], i int) (_, call, check func()) {
+		r := OnRecv(c)
+		f1, f2 := NewSelect(OnRecv(other), OnRecv(c)), NewSelect(r, OnRecv(other))
+		pending(t, h1, f1)
+		pending(t, h2, f2)
+		h2.woken()
+		return func() { giveUp(f1) }, func() { require.NoError(t, c.TrySend(i)) }, func() {
+			require.True(t, h2.woken())
+			got(t, 0, h2, f2)
+			v, err := r.Value()
+			require.NoError(t, err)
+			require.Equal(t, i, v)
+			settled(t, other)
+		}
+	}
+}
+
+// A Select is polled while both of its cases become possible, ten thousand times: the
+// one that does not happen is left to who waits next.
+func TestSelectLosesWhileCalled(t *testing.T) {
+	h1, h2 := newHand(), newHand()
+	a, b := NewChan[int](1), NewChan[int](1)
+	require.NoError(t, b.TrySend(0))
+	whileCalled(t, func(i int) (poll, call, check func()) {
+		f := NewSelect(OnRecv(a), OnSend(b, i))
+		pending(t, h1, f)
+		recv, send := a.RecvFuture(), b.SendFuture(-i)
+		pending(t, h2, recv)
+		pending(t, h2, send)
+		which, err := -1, ErrPending
+		poll = func() { which, err = f.Poll(h1.cx) }
+		call = func() {
+			require.NoError(t, a.TrySend(i))
+			_, err := b.TryRecv()
+			require.NoError(t, err)
+		}
+		return poll, call, func() {
+			if err == ErrPending { // it was too early
+				poll()
+			}
+			require.NoError(t, err)
+			if which == 0 {
+				got(t, None{}, h2, send)
+				recv.Cancel()
+			} else {
+				got(t, i, h2, recv)
+				send.Cancel()
+			}
+			settled(t, a)
+			settled(t, b)
+			require.Equal(t, 1, b.Len())
+		}
+	})
+}
+
 func TestSelectRandom(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		const n, rounds = 10, 5000 // more cases than find room without allocation

@@ -119,6 +119,7 @@ func FuzzOneshot(f *testing.F) {
 		}
 		return step, func() {
 			step(0, 1)
+			step(0, 2)
 			for i := range actors {
 				step(i, 3)
 				step(i, 4)
