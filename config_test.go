@@ -141,6 +141,14 @@ func TestSpin(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, rt.Metrics().Waits)
 
+	// It lends its P to a goroutine that it has woken, once, and goes on.
+	_, err = join(t, Go(rt, func(*Context) error { w.unparks(); return nil }))
+	require.NoError(t, err)
+	turn := w.turn.Load()
+	eventually(t, func() bool { return w.turn.Load()-turn > 1000 })
+	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.unparked); return nil }))
+	require.NoError(t, err)
+
 	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})
 	_, err = join(t, SpawnFuture(short, Ready(1)))
 	require.NoError(t, err)

@@ -674,6 +674,10 @@ func (w *worker) awoken(timeout time.Duration, events bool) {
 
 // spin looks for events instead of waiting for them.
 func (w *worker) spin(now int64) {
+	if w.unparked {
+		w.unparked = false
+		runtime.Gosched() // see unparks
+	}
 	w.looked = now
 	w.reactor.poll(w)
 	w.stopped = w.rt.stopping.Load()

@@ -23,8 +23,9 @@ var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited
 //
 // Any number of tasks and goroutines may use a Source at once, and like a
 // TCPConn it is served by the worker of the task that first has to wait for it.
-// Its errors are those of the calls, os.ErrClosed after Close, and
-// os.ErrDeadlineExceeded after a deadline. It must be closed or detached.
+// Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
+// workers have ended. It must be closed or detached.
 type Source struct{ src source }
 
 // NewSource returns a Source of fd, which belongs to it until Detach: Close
@@ -108,8 +109,8 @@ func (s *Source) Writable(cx *Context) error {
 }
 
 // ReadWith calls read with the descriptor and returns what it returns, unless
-// that is the error EAGAIN: then it waits until there may be something to read,
-// and calls it again. It does the same at once after EINTR. read must not block,
+// that is or wraps the error EAGAIN: then it waits until there may be something to
+// read, and calls it again. It does the same at once after EINTR. read must not block,
 // and must not keep the descriptor; Close waits for it. Whether read takes all
 // that is there does not matter. Cancelling a ReadWith that waits loses nothing.
 func (s *Source) ReadWith(cx *Context, read func(fd int) (n int, err error)) (int, error) {
@@ -122,7 +123,15 @@ func (s *Source) WriteWith(cx *Context, write func(fd int) (n int, err error)) (
 }
 
 func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, error) {
-	l := loan{s: &s.src, h: h, f: do}
+	l := loan{s: &s.src, h: h, f: func(fd int) (int, error) {
+		n, err := do(fd)
+		for _, errno := range []error{unix.EAGAIN, unix.EINTR} {
+			if errors.Is(err, errno) {
+				err = errno
+			}
+		}
+		return n, err
+	}}
 	return s.await(cx, h, l.poll)
 }
 

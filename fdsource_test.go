@@ -191,6 +191,8 @@ func TestSourceErrors(t *testing.T) {
 		n, err := r.ReadWith(cx, func(fd int) (int, error) {
 			if calls++; calls < 3 {
 				return 0, unix.EINTR
+			} else if calls == 3 {
+				return 0, os.NewSyscallError("read", unix.EINTR)
 			}
 			return 7, unix.EIO
 		})
@@ -287,6 +289,23 @@ func TestSourceOfOthers(t *testing.T) {
 	text, err = read()
 	require.NoError(t, err)
 	require.Equal(t, "two", text)
+}
+
+// EAGAIN may be wrapped.
+func TestSourceWrappedErrors(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	r, w := sourcePipe(t)
+	h := Go(rt, func(cx *Context) error {
+		_, err := r.ReadWith(cx, func(fd int) (int, error) {
+			n, err := unix.Read(fd, make([]byte, 8))
+			return n, os.NewSyscallError("read", err)
+		})
+		return err
+	})
+	eventually(t, func() bool { return waiting(h) })
+	require.NoError(t, tcpRun(rt, func(cx *Context) error { _, err := w.WriteWith(cx, writeSome("x")); return err }))
+	_, err := tcpJoin(h)
+	require.NoError(t, err)
 }
 
 func TestSourceDetach(t *testing.T) {

@@ -25,6 +25,9 @@ import (
 // If nobody has waited for c before, it comes to the worker of s, or, if s is a
 // *Runtime, to each worker in turn, or where there are far fewer connections.
 //
+// That each Write goes out as a whole holds for those of one such net.Conn: two of
+// the same c know nothing of each other.
+//
 // Read and Write panic in a task where they would have to wait, which would
 // block its worker, and as a rule also where they would not: there,
 // c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used

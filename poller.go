@@ -37,17 +37,23 @@ type polled struct {
 }
 
 // Readiness is a set of what a descriptor is ready for.
-type Readiness = readiness
+type Readiness uint8
 
 // What a descriptor may be ready for.
 const (
-	Readable Readiness = readable
-	Writable Readiness = writable
+	Readable Readiness = 1 << iota
+	Writable
 
 	// HungUp says that nothing more will come from the peer, or that an error is
-	// pending. It is reported whether asked for or not, together with what was
-	// asked for, since calls will not wait.
-	HungUp Readiness = hungUp
+	// pending. It is reported together with what was asked for, since calls will
+	// not wait, and need not be asked for. That the peer has closed its sending
+	// side alone is reported only together with Readable. What is reported for a
+	// want of nothing depends on the system.
+	HungUp
+
+	// urgent says that there is urgent data, in front of which reads stop.
+	// Kqueue does not, nor does a Poller.
+	urgent
 )
 
 // PollMode says how often a Poller reports that a descriptor is ready.

@@ -3,6 +3,7 @@ package async
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -111,6 +112,10 @@ func TestPollerModes(t *testing.T) {
 	is(0)
 	require.NoError(t, p.Add(a, a, Readable, LevelTriggered))
 	is(Readable)
+}
+
+func TestReadinessIsAType(t *testing.T) {
+	require.Equal(t, "async.Readiness", reflect.TypeOf(HungUp).String())
 }
 
 func TestPollerHangUp(t *testing.T) {

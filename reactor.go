@@ -34,7 +34,7 @@ type platformPoller interface {
 	// of the caller's. With again fd is registered already, and this replaces
 	// the registration. The directions of a one-shot registration may each be
 	// reported once.
-	arm(fd int, want readiness, mode PollMode, again bool) error
+	arm(fd int, want Readiness, mode PollMode, again bool) error
 
 	// remove ends the registration. It comes before close(2), and events that
 	// have been fetched by then may still be reported.
@@ -54,18 +54,8 @@ var _ platformPoller = (*poller)(nil)
 // event says that a descriptor has become ready.
 type event struct {
 	fd    int
-	ready readiness
+	ready Readiness
 }
-
-// readiness is a set of what a descriptor is ready for.
-type readiness uint8
-
-const (
-	readable readiness = 1 << iota
-	writable
-	hungUp // nothing more will come from the peer, or an error is pending; implies the first two
-	urgent // there is urgent data, in front of which reads stop; kqueue does not say
-)
 
 // eventsPerWait is how many events a worker takes from the kernel at once.
 const eventsPerWait = 128

@@ -42,7 +42,7 @@ func (p *poller) remove(fd int) error {
 
 // arm registers each direction by itself. What is registered keeps its mode for
 // as long as it exists, so it is removed first.
-func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
+func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	if again {
 		if err := p.remove(fd); err != nil {
 			return err
@@ -67,7 +67,7 @@ func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
 }
 
 // filters are kqueue's words for the directions.
-var filters = map[readiness]int{readable: unix.EVFILT_READ, writable: unix.EVFILT_WRITE}
+var filters = map[Readiness]int{Readable: unix.EVFILT_READ, Writable: unix.EVFILT_WRITE}
 
 func (p *poller) changeOne(fd, filter, flags int) error {
 	var changes [1]unix.Kevent_t
@@ -107,12 +107,12 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 const longestWait = 24 * time.Hour
 
 func fromKevent(k *unix.Kevent_t) event {
-	e := event{fd: int(k.Ident), ready: writable}
+	e := event{fd: int(k.Ident), ready: Writable}
 	if k.Filter == unix.EVFILT_READ {
-		e.ready = readable
+		e.ready = Readable
 	}
 	if k.Flags&unix.EV_EOF != 0 {
-		e.ready = readable | writable | hungUp
+		e.ready = Readable | Writable | HungUp
 	}
 	return e
 }

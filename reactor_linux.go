@@ -20,10 +20,10 @@ func (p *poller) open() (err error) {
 }
 
 func (p *poller) add(fd int) error {
-	return p.control(unix.EPOLL_CTL_ADD, fd, toEpoll(readable|writable, EdgeTriggered)|unix.EPOLLPRI)
+	return p.control(unix.EPOLL_CTL_ADD, fd, toEpoll(Readable|Writable, EdgeTriggered)|unix.EPOLLPRI)
 }
 
-func (p *poller) arm(fd int, want readiness, mode PollMode, again bool) error {
+func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	op := unix.EPOLL_CTL_ADD
 	if again {
 		op = unix.EPOLL_CTL_MOD
@@ -36,11 +36,11 @@ func (p *poller) control(op, fd int, bits uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &e))
 }
 
-func toEpoll(want readiness, mode PollMode) (bits uint32) {
-	if want&readable != 0 {
+func toEpoll(want Readiness, mode PollMode) (bits uint32) {
+	if want&Readable != 0 {
 		bits |= unix.EPOLLIN | unix.EPOLLRDHUP
 	}
-	if want&writable != 0 {
+	if want&Writable != 0 {
 		bits |= unix.EPOLLOUT
 	}
 	switch {
@@ -93,18 +93,18 @@ func milliseconds(d time.Duration) int {
 	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
-func fromEpoll(bits uint32) (r readiness) {
+func fromEpoll(bits uint32) (r Readiness) {
 	if bits&unix.EPOLLIN != 0 {
-		r |= readable
+		r |= Readable
 	}
 	if bits&unix.EPOLLOUT != 0 {
-		r |= writable
+		r |= Writable
 	}
 	if bits&unix.EPOLLPRI != 0 {
-		r |= readable | urgent
+		r |= Readable | urgent
 	}
 	if bits&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		r |= readable | writable | hungUp
+		r |= Readable | Writable | HungUp
 	}
 	return r
 }

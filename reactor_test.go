@@ -51,7 +51,7 @@ func eachPoller(t *testing.T, fn func(t pollerTest)) {
 
 // waitFor waits until all of want has been reported for fd, and returns
 // everything that has been.
-func (t *pollerTest) waitFor(fd int, want readiness) (got readiness) {
+func (t *pollerTest) waitFor(fd int, want Readiness) (got Readiness) {
 	t.Helper()
 	for got&want != want {
 		events := make([]event, eventsPerWait)
@@ -101,18 +101,18 @@ func TestPollerEdges(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		a, b := testSocketpair(t)
 		require.NoError(t, t.p.add(a))
-		require.Zero(t, t.waitFor(a, writable)&readable, "an empty socket can only be written")
+		require.Zero(t, t.waitFor(a, Writable)&Readable, "an empty socket can only be written")
 		t.none("a second event without a new edge")
 
 		mustWrite(t, b, "x")
-		require.Zero(t, t.waitFor(a, readable)&hungUp)
+		require.Zero(t, t.waitFor(a, Readable)&HungUp)
 		t.none("unread, but nothing new")
 		mustWrite(t, b, "y")
-		t.waitFor(a, readable)
+		t.waitFor(a, Readable)
 		t.none("still nothing new")
 
 		require.NoError(t, unix.Shutdown(b, unix.SHUT_WR))
-		require.Equal(t, readable|writable|hungUp, t.waitFor(a, hungUp), "hungUp implies the others")
+		require.Equal(t, Readable|Writable|HungUp, t.waitFor(a, HungUp), "HungUp implies the others")
 	})
 }
 
@@ -121,7 +121,7 @@ func TestPollerAddWhatIsReady(t *testing.T) {
 		a, b := testSocketpair(t)
 		mustWrite(t, b, "x")
 		require.NoError(t, t.p.add(a))
-		t.waitFor(a, readable|writable)
+		t.waitFor(a, Readable|Writable)
 	})
 }
 
@@ -134,7 +134,7 @@ func TestPollerRemove(t *testing.T) {
 		t.none("removed")
 		require.Error(t, t.p.remove(a))
 		require.NoError(t, t.p.add(a))
-		t.waitFor(a, readable)
+		t.waitFor(a, Readable)
 	})
 }
 
@@ -144,11 +144,11 @@ func TestPollerPipe(t *testing.T) {
 		require.NoError(t, t.p.add(r))
 		t.none("empty")
 		mustWrite(t, w, "x")
-		t.waitFor(r, readable)
+		t.waitFor(r, Readable)
 		require.NoError(t, t.p.remove(r))
 
 		require.NoError(t, t.p.add(w))
-		t.waitFor(w, writable)
+		t.waitFor(w, Writable)
 	})
 }
 
@@ -159,7 +159,7 @@ func TestPollerPeerHangsUp(t *testing.T) {
 		defer unix.Close(p[0])
 		require.NoError(t, t.p.add(p[0]))
 		unix.Close(p[1])
-		t.waitFor(p[0], readable|writable|hungUp)
+		t.waitFor(p[0], Readable|Writable|HungUp)
 		t.none("hung up once")
 	})
 }
@@ -169,7 +169,7 @@ func TestPollerWritableAgain(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		a, b := testSocketpair(t)
 		require.NoError(t, t.p.add(a))
-		t.waitFor(a, writable)
+		t.waitFor(a, Writable)
 		buf := make([]byte, 1<<16)
 		for {
 			if _, err := unix.Write(a, buf); err != nil {
@@ -183,7 +183,7 @@ func TestPollerWritableAgain(t *testing.T) {
 				break
 			}
 		}
-		t.waitFor(a, writable)
+		t.waitFor(a, Writable)
 	})
 }
 
@@ -222,7 +222,7 @@ func TestPollerWaitForEver(t *testing.T) {
 		r, w := testPipe(t)
 		require.NoError(t, t.p.add(r))
 		for range 20 {
-			var waited readiness
+			var waited Readiness
 			var err error
 			var done sync.WaitGroup
 			done.Go(func() {
@@ -237,7 +237,7 @@ func TestPollerWaitForEver(t *testing.T) {
 			mustWrite(t, w, "x")
 			done.Wait()
 			require.NoError(t, err)
-			require.Equal(t, readable, waited)
+			require.Equal(t, Readable, waited)
 		}
 		mustWrite(t, w, "x")
 		events := make([]event, 1)
@@ -268,7 +268,7 @@ func TestPollerManyEvents(t *testing.T) {
 			require.LessOrEqual(t, n, min(room, eventsPerWait))
 			for _, e := range events[:n] {
 				require.True(t, want[e.fd], "descriptor %d is reported twice", e.fd)
-				require.Equal(t, readable, e.ready)
+				require.Equal(t, Readable, e.ready)
 				delete(want, e.fd)
 			}
 		}
@@ -334,7 +334,7 @@ func TestReactorWake(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, []event{{r.wakeR, readable}}, r.wait(-1, false))
+	require.Equal(t, []event{{r.wakeR, Readable}}, r.wait(-1, false))
 	others.Wait()
 	r.drain()
 	_, err := unix.Read(r.wakeR, make([]byte, 1))
@@ -574,23 +574,23 @@ func TestSourceAttempt(t *testing.T) {
 	step("so there is nothing, without a call", 0, ErrPending, 0)
 	step("nor now", 0, ErrPending, 0)
 	require.Zero(t, wakes.Load())
-	s.ready(writable, nil)
+	s.ready(Writable, nil)
 	require.Zero(t, wakes.Load(), "the other half")
 	step("still not", 0, ErrPending, 0)
 
 	mustWrite(t, peer, "7")
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	require.EqualValues(t, 1, wakes.Load())
 	step("after the event", 1, nil, 1)
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	step("a spurious event costs one call", 0, ErrPending, 1)
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	require.EqualValues(t, 2, wakes.Load())
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	step("two events are one", 0, ErrPending, 1)
 
 	mustWrite(t, peer, "12345678")
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	step("a full buffer", 4, nil, 1)
 	step("and another", 4, nil, 1)
 	step("the call says that there is nothing; the event is still there and costs one more", 0, ErrPending, 1)
@@ -598,7 +598,7 @@ func TestSourceAttempt(t *testing.T) {
 	// What has hung up gives no further event, so it is asked.
 	mustWrite(t, peer, "1")
 	require.NoError(t, unix.Shutdown(peer, unix.SHUT_WR))
-	s.ready(readable|writable|hungUp, nil)
+	s.ready(Readable|Writable|HungUp, nil)
 	step("less than there was room for", 1, nil, 1)
 	step("yet the end is seen without an event", 0, io.EOF, 1)
 	step("again", 0, io.EOF, 1)
@@ -659,7 +659,7 @@ func TestSourceEventForTwo(t *testing.T) {
 	require.Equal(t, ErrPending, err)
 
 	mustWrite(t, peer, "1234")
-	s.ready(readable, nil)
+	s.ready(Readable, nil)
 	n, err := s.attempt(first, &s.rd, func(fd int) (int, bool, error) {
 		// Between the first one's consuming the event and its read.
 		_, err := s.attempt(second, &s.rd, reader(make([]byte, 2)).call)
@@ -691,7 +691,7 @@ func TestSourceEventBetweenReadAndNote(t *testing.T) {
 		_, err := s.attempt(first, &s.rd, reader(make([]byte, 2)).call)
 		require.Equal(t, ErrPending, err)
 		mustWrite(t, peer, "1234")
-		s.ready(readable, nil)
+		s.ready(Readable, nil)
 		n, err := s.attempt(first, &s.rd, reader(make([]byte, 2)).call)
 		require.NoError(t, err)
 		require.Equal(t, 2, n)

@@ -22,6 +22,11 @@ import (
 // different workers. Before each call the read deadline is cleared, if
 // Server.IdleTimeout is set.
 //
+// All this is for connections that have the method PollReadable, like TCPConn and
+// UnixConn. For others the Handler is called again at once, and waits for what
+// comes by itself: it has a stack meanwhile, the connection counts as being in a
+// call when Serve drains, and IdleTimeout does nothing.
+//
 // If err is not nil, the connection is closed; see Server.Failed. A panic closes
 // it too, and is a failure of the task: see Config.Unhandled.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
@@ -34,8 +39,9 @@ func Serve(cx *Context, ln Listener, h Handler) error {
 }
 
 // A Server serves the connections of listeners, each in a task of its own, on
-// the workers in turn or where there are far fewer. The fields must not be
-// changed once Serve has been called.
+// the workers in turn or where there are far fewer; on the worker of the task that
+// calls Serve if that is one of Local or of Runtime.Workers. The fields must not
+// be changed once Serve has been called.
 type Server struct {
 	// Handler serves the connections; see there.
 	Handler Handler
@@ -57,7 +63,7 @@ type Server struct {
 	// IdleTimeout is how long a connection may wait between two calls of the
 	// Handler, and before the first, until it is closed; 0 means for ever. It
 	// is set as the connection's read deadline, which is cleared before the
-	// next call.
+	// next call. It is for connections that have PollReadable; see Handler.
 	IdleTimeout time.Duration
 
 	// Grace is how long handlers may go on after the cx of Serve was
@@ -75,7 +81,8 @@ type Server struct {
 // cancelled. It leaves ln open, and panics if there is no Handler.
 //
 // Then it drains: connections that wait for something to come are closed;
-// those whose Handler runs are closed when that returns. When all are, Serve
+// those whose Handler runs, which may be waiting too, are closed when that
+// returns. When all are, Serve
 // returns. A cx that is cancelled cancels the handlers after Grace.
 func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
@@ -244,12 +251,20 @@ func (in *serving) spawn(cx *Context, c Conn) {
 	if c, ok := c.(streamer); ok {
 		// Registered at once, so that the next one is placed with regard to
 		// this one, and that it stays there wherever it is polled first.
-		if w := cx.Runtime().placeConn(); c.stream().src.registerAt(w) == nil {
+		if w := in.place(cx); c.stream().src.registerAt(w) == nil {
 			s.w = w
 		}
 	}
 	in.add(s)
 	start(cx, &s.task)
+}
+
+// place returns the worker for a connection that cx's task has accepted.
+func (in *serving) place(cx *Context) *worker {
+	if d := cx.t.details.Load(); d != nil && d.local {
+		return cx.home()
+	}
+	return cx.Runtime().placeConn()
 }
 
 // handlerOf closes c if NewHandler panics.

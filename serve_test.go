@@ -107,6 +107,23 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	}
 }
 
+// A task that stays on its worker keeps there what it accepts.
+func TestServeOnAWorker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for i, on := range rt.Workers() {
+		ln := tcpListen(t)
+		server := Go(on, func(cx *Context) error { return Serve(cx, ln, echoOnce) })
+		for _, c := range dials(t, ln, 10) {
+			asks(t, c, "a")
+		}
+		require.EqualValues(t, 11, rt.workers[i].reactor.sources.Load())
+		require.Zero(t, rt.workers[1-i].reactor.sources.Load())
+		require.NoError(t, ln.Close())
+		_, err := tcpJoin(server)
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+}
+
 func TestServeUnix(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln, err := ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
@@ -220,9 +237,12 @@ func TestServeCancelled(t *testing.T) {
 func TestServeMaxConns(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)
-	var now, most atomic.Int32
+	var now atomic.Int32
+	var tooMany atomic.Bool
 	server := startServe(rt, &Server{MaxConns: 3, SpeaksFirst: true, Handler: func(cx *Context, c Conn) (bool, error) {
-		most.Store(max(most.Load(), now.Add(1)))
+		if now.Add(1) > 3 {
+			tooMany.Store(true)
+		}
 		defer now.Add(-1)
 		if err := tcpWrite(cx, c, "hello"); err != nil {
 			return false, err
@@ -241,7 +261,7 @@ func TestServeMaxConns(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	require.LessOrEqual(t, most.Load(), int32(3))
+	require.False(t, tooMany.Load())
 
 	// It notices the cancellation and Shutdown while it is full.
 	full := dials(t, ln, 3)
@@ -446,6 +466,25 @@ func TestServeInBlockOnAndOtherConns(t *testing.T) {
 	}
 	require.NoError(t, tcp.Close())
 	require.ErrorIs(t, soon(t, done), net.ErrClosed)
+}
+
+// Such a connection is always in a call: its Handler has to be cancelled, and
+// IdleTimeout does not concern it.
+func TestServeDrainsOtherConns(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	tcp := tcpListen(t)
+	server := startServe(rt, &Server{IdleTimeout: time.Nanosecond, Grace: time.Hour, Handler: echoOnce}, otherListener{tcp})
+	c := dials(t, tcp, 1)[0]
+	asks(t, c, "a")
+	server.Cancel()
+	require.False(t, within(10*time.Millisecond, server.state.done), "it waits for the Handler")
+	eventually(t, func() bool { // each message ends a call
+		c.Write([]byte("b"))
+		_, err := c.Read(make([]byte, 1))
+		return err != nil
+	})
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 // Accept of an otherListener; the embedded one would return what it knows.

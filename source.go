@@ -346,14 +346,14 @@ func (s *source) stir() {
 
 // ready wakes those who wait for what has happened. w is the worker that runs
 // the caller.
-func (s *source) ready(r readiness, w *worker) {
-	if r&(hungUp|urgent) != 0 && !s.state.has(sourceHungUp) {
+func (s *source) ready(r Readiness, w *worker) {
+	if r&(HungUp|urgent) != 0 && !s.state.has(sourceHungUp) {
 		s.state.claim(sourceHungUp)
 	}
-	if r&readable != 0 {
+	if r&Readable != 0 {
 		s.rd.waiters.fire(w)
 	}
-	if r&writable != 0 {
+	if r&Writable != 0 {
 		s.wr.waiters.fire(w)
 	}
 }

@@ -49,7 +49,9 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 
 // SetLinger sets what Close does with data that was not sent: negative, the
 // default, sends it in the background; zero discards it and resets the
-// connection; else the system tries for that many seconds.
+// connection; else the system tries for that many seconds, for which Close then
+// blocks on Linux, and with it the worker: such a connection is closed in the pool
+// of SpawnBlocking.
 func (c *TCPConn) SetLinger(sec int) error {
 	l := unix.Linger{Onoff: 1, Linger: int32(sec)}
 	if sec < 0 {
