@@ -645,11 +645,11 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			groups, free := make(chan *Group, 1), make(chan struct{})
+			groups, began, free := make(chan *Group, 1), make(chan struct{}), make(chan struct{})
 			h := Go(rt, func(cx *Context) error {
 				return WithGroup(cx, func(cx *Context, g *Group) error {
 					g.SetLimit(1)
-					SpawnBlocking(g, func() (None, error) { <-free; return None{}, nil })
+					SpawnBlocking(g, func() (None, error) { close(began); <-free; return None{}, nil })
 					groups <- g
 					return nil
 				})
@@ -657,6 +657,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 			release := sync.OnceFunc(func() { close(free) })
 			defer release()
 			g := receive(t, groups)
+			receive(t, began)
 			eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 })
 			queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 			ctx, cancel := context.WithCancel(context.Background())
