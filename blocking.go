@@ -1,6 +1,9 @@
 package async
 
 import (
+	"context"
+	"runtime/pprof"
+	"runtime/trace"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -102,6 +105,9 @@ func (c *call[T]) poll(*worker) bool {
 		c.abort(nil, c.cx.Err())
 		return true
 	}
+	if name := c.name(); name != "" && c.w.rt.cfg.Labels {
+		defer labelCall(name)()
+	}
 	returned := false
 	var (
 		v   T
@@ -119,6 +125,18 @@ func (c *call[T]) poll(*worker) bool {
 	v, err = c.fn()
 	returned = true
 	return true
+}
+
+// labelCall gives the calling goroutine, which is one of the pool, the label of a
+// named task, and its region, until the function is called.
+func labelCall(name string) (reset func()) {
+	ctx := pprof.WithLabels(context.Background(), pprof.Labels("task", name))
+	pprof.SetGoroutineLabels(ctx)
+	region := trace.StartRegion(ctx, name)
+	return func() {
+		region.End()
+		pprof.SetGoroutineLabels(context.Background())
+	}
 }
 
 func (c *call[T]) abort(_ *worker, err error) {
@@ -301,6 +319,7 @@ func (p *callPool) wakeOne() {
 // serve is a goroutine of the pool. A call that ends it, by Goexit, has it
 // replaced.
 func (p *callPool) serve() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	c := &caller{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callPlace
 	defer func() {
