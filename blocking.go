@@ -1,6 +1,9 @@
 package async
 
 import (
+	"context"
+	"runtime/pprof"
+	"runtime/trace"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -28,6 +31,12 @@ type BlockingConfig struct {
 // early, hand it a context, for which a Context serves: context.WithTimeout(cx, d).
 // Shutdown cancels what is queued at its third stage, and waits for what runs.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
+	return spawnCall(s, fn, true)
+}
+
+// spawnCall is SpawnBlocking. A call that is not the user's own task, but part of
+// what he does with s, is not refused while the runtime drains.
+func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] {
 	rt, w := s.spawner()
 	c := newCall(rt, fn)
 	if err := c.adorn(s); err != nil {
@@ -38,22 +47,27 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 		h(c.ident())
 	}
 	cx := waiterOf(s)
-	switch err := rt.calls.submit(&c.place, w == nil && cx == nil); {
-	case err != ErrBusy:
-	case cx == nil:
-		c.refuse(ErrBusy)
-	default:
-		if err := c.await(cx, rt.calls.entrance(&c.place)); err != nil {
-			c.refuse(err)
+	c.place.outside = w == nil && (own || cx == nil)
+	err := rt.calls.submit(&c.place)
+	if err == ErrBusy && cx != nil {
+		entrance := rt.calls.entrance(&c.place)
+		if err = c.await(cx, &entrance.entering); err == nil && entrance.err != nil {
+			err = entrance.err
+			rt.calls.passOn()
 		}
+	}
+	if err != nil {
+		c.refuse(err)
 	}
 	return &c.JoinHandle
 }
 
-// refuse ends c, for which there was no room. Since it has not begun it is none of
-// its group's failures.
+// refuse ends c, which has not begun and so is none of its group's failures. The
+// group is told only of Shutdown, as by tasks of other kinds.
 func (c *call[T]) refuse(err error) {
-	c.crew().leave(&c.task)
+	if err != ErrShutdown {
+		c.crew().leave(&c.task)
+	}
 	c.abort(nil, err)
 }
 
@@ -74,6 +88,7 @@ func newCall[T any](rt *Runtime, fn func() (T, error)) *call[T] {
 // callPlace is where a call stands in its pool.
 type callPlace struct {
 	t          *task
+	outside    bool      // it comes too late once the runtime drains
 	in         *callList // the queue, those that run, or nil
 	prev, next *callPlace
 	g          uintptr // the goroutine that runs it
@@ -89,6 +104,9 @@ func (c *call[T]) poll(*worker) bool {
 	if c.state.cancelled() { // before it was queued, or a moment ago
 		c.abort(nil, c.cx.Err())
 		return true
+	}
+	if name := c.name(); name != "" && c.w.rt.cfg.Labels {
+		defer labelCall(name)()
 	}
 	returned := false
 	var (
@@ -107,6 +125,18 @@ func (c *call[T]) poll(*worker) bool {
 	v, err = c.fn()
 	returned = true
 	return true
+}
+
+// labelCall gives the calling goroutine, which is one of the pool, the label of a
+// named task, and its region, until the function is called.
+func labelCall(name string) (reset func()) {
+	ctx := pprof.WithLabels(context.Background(), pprof.Labels("task", name))
+	pprof.SetGoroutineLabels(ctx)
+	region := trace.StartRegion(ctx, name)
+	return func() {
+		region.End()
+		pprof.SetGoroutineLabels(context.Background())
+	}
 }
 
 func (c *call[T]) abort(_ *worker, err error) {
@@ -133,10 +163,12 @@ func (rt *Runtime) do(run func()) error {
 	c := &innerCall{run: run}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
 	c.w, c.id = rt.place(), rt.nextID()
-	if err := rt.calls.submit(&c.place, false); err == ErrBusy {
-		return err
+	err := rt.calls.submit(&c.place)
+	if err == ErrShutdown {
+		c.abort(nil, err)
+		err = nil
 	}
-	return nil
+	return err
 }
 
 // callList is a queue from the middle of which one can be taken.
@@ -210,30 +242,42 @@ type caller struct {
 
 func newCallPool(rt *Runtime) *callPool { return &callPool{rt: rt, cfg: rt.cfg.Blocking} }
 
-// submit queues c. If there is no room it leaves c alone and returns ErrBusy;
-// with any other error c has ended. outside says that a call that comes while
-// the runtime drains is too late.
-func (p *callPool) submit(c *callPlace, outside bool) error {
+// submit queues c, or leaves it alone and returns ErrBusy, if there is no room, or
+// ErrShutdown.
+func (p *callPool) submit(c *callPlace) error {
 	p.room.mu.Lock()
-	var err error
-	switch {
-	case p.rt.closing.Load() || outside && p.rt.draining.Load():
-		err = ErrShutdown
-	case !p.hasRoom() || p.room.first != nil:
-		err = ErrBusy
-	default:
-		p.push(c)
+	defer p.room.mu.Unlock()
+	if !p.late(c) && (!p.hasRoom() || p.room.first != nil) {
+		return ErrBusy
 	}
-	p.room.mu.Unlock()
-	if err == ErrShutdown {
-		c.t.body.abort(nil, err)
-	}
-	return err
+	return p.push(c)
 }
 
-// entrance is the future of c's place in the queue.
-func (p *callPool) entrance(c *callPlace) *entering {
-	return &entering{gate: &p.room, reason: waitsCall, fits: p.hasRoom, enter: func() { p.push(c) }}
+// late reports whether it is too late for c.
+func (p *callPool) late(c *callPlace) bool {
+	return p.rt.closing.Load() || c.outside && p.rt.draining.Load()
+}
+
+// entrance is the future of a call's place in the queue. err says, after it, why
+// the call has not got it.
+type entrance struct {
+	entering
+	err error
+}
+
+func (p *callPool) entrance(c *callPlace) *entrance {
+	e := new(entrance)
+	e.entering = entering{gate: &p.room, reason: waitsCall, fits: p.hasRoom, enter: func() { e.err = p.push(c) }}
+	return e
+}
+
+// passOn lets the next ones have the room that somebody has not taken.
+func (p *callPool) passOn() {
+	var chosen chosenTasks
+	p.room.mu.Lock()
+	p.room.letIn(p.hasRoom, &chosen)
+	p.room.mu.Unlock()
+	chosen.wake()
 }
 
 // hasRoom reports whether one more call may be queued. What a goroutine is
@@ -243,10 +287,15 @@ func (p *callPool) hasRoom() bool {
 	return p.queue.n+p.room.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
-func (p *callPool) push(c *callPlace) {
+// push queues c, for which there is room, unless it is too late.
+func (p *callPool) push(c *callPlace) error {
+	if p.late(c) {
+		return ErrShutdown
+	}
 	p.spawned++
 	p.queue.push(c)
 	p.wakeOne()
+	return nil
 }
 
 // wakeOne has a goroutine come for the queue, if there is one to be had.
@@ -270,6 +319,7 @@ func (p *callPool) wakeOne() {
 // serve is a goroutine of the pool. A call that ends it, by Goexit, has it
 // replaced.
 func (p *callPool) serve() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	c := &caller{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callPlace
 	defer func() {

@@ -211,6 +211,58 @@ func TestBlockingGoroutinesEnd(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// While the runtime drains, a goroutine in BlockOn starts calls no more than other
+// tasks. What it does itself goes on, also if that takes the pool.
+func TestBlockingDuringDrain(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	began, results := make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) {
+			close(began)
+			if _, err := Await(cx, rt.Draining()); err != nil {
+				return None{}, err
+			}
+			_, task := Go(cx, func(*Context) error { panic("it ran") }).Await(cx)
+			_, call := SpawnBlocking(cx, func() (None, error) { panic("it ran") }).Await(cx)
+			_, file := Stat(cx, ".")
+			return None{}, errors.Join(file, expect(task == ErrShutdown && call == ErrShutdown, "%v, %v", task, call))
+		})
+		results <- err
+	}()
+	receive(t, began)
+	require.NoError(t, rt.Shutdown(t.Context()))
+	require.NoError(t, receive(t, results))
+}
+
+// Who waits for room when Shutdown cancels what is queued gets none, although there
+// would be.
+func TestBlockingWaitsForRoomDuringShutdown(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (None, error) { t.Error("it ran"); return None{}, nil })
+	var waiters []*JoinHandle[None]
+	for range 2 {
+		waiters = append(waiters, Go(rt, func(cx *Context) error {
+			cx = cx.WithoutCancel()
+			_, err := SpawnBlocking(cx, func() (None, error) { t.Error("it ran"); return None{}, nil }).Await(cx)
+			return expect(err == ErrShutdown, "%v", err)
+		}))
+	}
+	for _, h := range waiters {
+		eventually(t, func() bool { return waiting(h) && h.info(nil).Waits == "blocking call" })
+	}
+	over := make(chan error, 1)
+	go func() { over <- rt.Shutdown(ended()) }()
+	_, err := join(t, queued)
+	require.Equal(t, context.Canceled, err)
+	for _, h := range waiters {
+		_, err = join(t, h)
+		require.NoError(t, err)
+	}
+	release()
+	require.NoError(t, receive(t, over))
+}
+
 // A runtime that was shut down is garbage, also if its goroutines would have been
 // kept for ever.
 func TestBlockingLeavesNothingBehind(t *testing.T) {
@@ -281,7 +333,8 @@ func TestBlockingLingers(t *testing.T) {
 	}
 	submit := func(p *callPool) *callPlace {
 		c := newCall(p.rt, func() (int, error) { return 1, nil })
-		require.NoError(t, p.submit(&c.place, true))
+		c.place.outside = true
+		require.NoError(t, p.submit(&c.place))
 		return &c.place
 	}
 	run := func(p *callPool, place *callPlace, c *caller) *callPlace {

@@ -410,6 +410,23 @@ func TestLabels(t *testing.T) {
 			require.NotContains(t, labels(off.Named("greeter")), `"task"`)
 		})
 	}
+	call := func(s Spawner) string {
+		labels, _ := join(t, SpawnBlocking(s, func() (string, error) { return labelledHere(t), nil }))
+		return labels
+	}
+	t.Run("call", func(t *testing.T) {
+		for range 2 { // a goroutine of the pool that a task has started, and one that has run another call
+			got, err := join(t, Go(on.Named("starter"), func(cx *Context) error {
+				labels, err := SpawnBlocking(cx, func() (string, error) { return labelledHere(t), nil }).Await(cx)
+				return errors.Join(err, expect(!strings.Contains(labels, "starter") && !strings.Contains(labels, "worker"), "%s", labels))
+			}))
+			require.NoError(t, err, "%v", got)
+			require.Contains(t, call(on.Named("greeter")), label)
+			join(t, SpawnBlocking(on.Named("greeter"), func() (None, error) { panic("oh") }))
+			require.NotContains(t, call(on), `"task"`, "a name has outlived its call")
+			require.NotContains(t, call(off.Named("greeter")), `"task"`)
+		}
+	})
 	require.Contains(t, goroutineProfile(), `"async.worker":"post`)
 	require.Contains(t, goroutineProfile(), `"async.worker":"mail`)
 }
@@ -433,6 +450,7 @@ func TestLabelsInTraces(t *testing.T) {
 		for _, h := range []*JoinHandle[None]{
 			Go(rt.Named("region-straight"), func(cx *Context) error { return Yield(cx) }),
 			SpawnFuture(rt.Named("region-future"), NewYield()),
+			SpawnBlocking(rt.Named("region-call"), func() (None, error) { return None{}, nil }),
 		} {
 			_, err := join(t, h)
 			require.NoError(t, err)
@@ -444,5 +462,6 @@ func TestLabelsInTraces(t *testing.T) {
 	with := traced(Config{Workers: 1, Labels: true})
 	require.Contains(t, with, "region-straight")
 	require.Contains(t, with, "region-future")
+	require.Contains(t, with, "region-call")
 	require.NotContains(t, traced(Config{Workers: 1}), "region-")
 }

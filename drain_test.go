@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -261,6 +262,8 @@ func TestShutdownError(t *testing.T) {
 	join(t, stuck)
 	receive(t, rt.workers[0].quit)
 
+	require.Equal(t, err, rt.Shutdown(t.Context()), "a second call")
+
 	var many ShutdownError
 	for i := range uint64(13) {
 		many.Tasks = append(many.Tasks, TaskInfo{Task: Task{ID: i + 1}, State: "runnable"})
@@ -268,6 +271,40 @@ func TestShutdownError(t *testing.T) {
 	require.Contains(t, many.Error(), "not ended: 13; 1 runnable; ")
 	require.Contains(t, many.Error(), "; 10 runnable, and 3 more")
 	require.NotContains(t, many.Error(), "11 runnable")
+}
+
+// What has not begun has not ended either, wherever it stands.
+func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
+	began, free := make(chan None), make(chan None)
+	hs := make(chan *JoinHandle[None], 2)
+	code := func(*Context) error { t.Error("it ran"); return nil }
+	stuck := Go(rt.Named("stuck"), func(cx *Context) error {
+		hs <- Go(cx.Named("in the queue"), code)
+		hs <- SpawnFuture(cx.Named("future"), PollFunc(func(cx *Context) (None, error) { return None{}, code(cx) }))
+		close(began)
+		<-free
+		return nil
+	})
+	release := sync.OnceFunc(func() { close(free) })
+	defer release()
+	receive(t, began)
+	unbegun := []*JoinHandle[None]{receive(t, hs), receive(t, hs), Go(rt.Named("in the inbox"), code)}
+	for range 2 * ringSize {
+		unbegun = append(unbegun, SpawnFuture(rt, Never[None]()))
+	}
+	err := rt.Shutdown(ended())
+	var se *ShutdownError
+	require.ErrorAs(t, err, &se)
+	require.Len(t, se.Tasks, 1+len(unbegun))
+	require.Contains(t, err.Error(), fmt.Sprintf("not ended: %d; %d (stuck) runnable; %d (in the queue) runnable; %d (future) runnable; %d (in the inbox) runnable; ",
+		len(se.Tasks), stuck.ID(), unbegun[0].ID(), unbegun[1].ID(), unbegun[2].ID()))
+	release()
+	for _, h := range unbegun {
+		_, err := join(t, h)
+		require.Equal(t, ErrShutdown, err)
+	}
+	join(t, stuck)
 }
 
 // A worker ends all tasks in its list, also one that somebody else holds while it

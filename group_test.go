@@ -506,6 +506,49 @@ func TestGroupLimit(t *testing.T) {
 	})
 }
 
+// Promise 2.
+func TestGroupLimitIsFirstComeFirstServed(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	const waiters = 8
+	begun := make(chan int, waiters)
+	inTask(t, rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(1)
+			p := new(probe)
+			Go(g, func(cx *Context) error { _, err := Await(cx, p); return err })
+			var spawners []*JoinHandle[None]
+			for i := range waiters {
+				h := Go(cx, func(*Context) error {
+					Go(g, func(cx *Context) error { begun <- i; return Yield(cx) })
+					return nil
+				})
+				spawners = append(spawners, h)
+				for !waiting(h) {
+					if err := Yield(cx); err != nil {
+						return err
+					}
+				}
+				if i == waiters/2 { // who gives up changes nothing for the others
+					h.Cancel()
+				}
+			}
+			p.resolve(nil)
+			for _, h := range spawners { // the group ends once it is empty, whoever is about to enter
+				if _, err := h.Await(cx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	close(begun)
+	var order []int
+	for i := range begun {
+		order = append(order, i)
+	}
+	require.Equal(t, []int{0, 1, 2, 3, 5, 6, 7}, order)
+}
+
 func TestGroupLimitChanges(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
@@ -645,11 +688,11 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			groups, free := make(chan *Group, 1), make(chan struct{})
+			groups, began, free := make(chan *Group, 1), make(chan struct{}), make(chan struct{})
 			h := Go(rt, func(cx *Context) error {
 				return WithGroup(cx, func(cx *Context, g *Group) error {
 					g.SetLimit(1)
-					SpawnBlocking(g, func() (None, error) { <-free; return None{}, nil })
+					SpawnBlocking(g, func() (None, error) { close(began); <-free; return None{}, nil })
 					groups <- g
 					return nil
 				})
@@ -657,6 +700,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 			release := sync.OnceFunc(func() { close(free) })
 			defer release()
 			g := receive(t, groups)
+			receive(t, began)
 			eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 })
 			queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 			ctx, cancel := context.WithCancel(context.Background())

@@ -21,7 +21,7 @@ func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
 			unseen()
 		}
 	}()
-	h := SpawnBlocking(cx, func() (T, error) {
+	h := spawnCall(cx, func() (T, error) {
 		v, err := f()
 		kept := err == nil && drop != nil
 		if kept {
@@ -34,7 +34,7 @@ func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
 			drop(v)
 		}
 		return zero, nil
-	})
+	}, false)
 	v, err := await(cx, h.Poll)
 	if err != errAbandoned {
 		seen = true

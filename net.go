@@ -257,13 +257,13 @@ func (o *offloaded[T]) Poll(cx *Context) (T, error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		f := o.f
 		o.cancel = cancel
-		o.h = SpawnBlocking(cx, func() (T, error) {
+		o.h = spawnCall(cx, func() (T, error) {
 			v, err := f(ctx)
 			if err != nil && ctx.Err() != nil {
 				err = ctx.Err() // nobody waits, and nothing has failed
 			}
 			return v, err
-		})
+		}, false)
 	}
 	v, err := o.h.Poll(cx)
 	if err != ErrPending {

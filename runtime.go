@@ -41,7 +41,9 @@ type Runtime struct {
 	outside  map[*parker]struct{} // goroutines in BlockOn
 	entered  uint64               // how many there have been; numbers them
 	shutting bool
-	ended    chan struct{} // closed when Shutdown is through
+
+	outcome error         // of Shutdown
+	ended   chan struct{} // closed when it is through
 }
 
 // pools is the workers of all runtimes, to find out whether the caller runs on

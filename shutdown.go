@@ -12,8 +12,8 @@ import (
 // Shutdown ends the runtime, in the stages that a server needs:
 //
 //  1. Listeners accept no more, and nothing is started from outside: Accept,
-//     BlockOn and tasks spawned with rt fail with ErrShutdown. Draining is
-//     ready. Tasks go on, and may spawn others.
+//     BlockOn and tasks that are spawned outside the pool, with rt or in BlockOn,
+//     fail with ErrShutdown. Draining is ready. Tasks go on, and may spawn others.
 //  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that
 //     has ended already this stage is left out.
 //  3. What still lives is cancelled, as by JoinHandle.Cancel, as are the
@@ -25,9 +25,12 @@ import (
 // *ShutdownError that names them, and tears the runtime down under them: code
 // that waits is unwound with its deferred calls, futures are given up, both
 // with ErrShutdown; code that does not wait keeps its thread until it does.
-// Connections remain the property of those who opened them; close them.
+// For that Shutdown waits no longer than Config.Grace either, so that after the
+// end of ctx it takes at most twice that. Connections remain the property of those
+// who opened them; close them.
 //
-// A second call waits for the first, for as long as its ctx lets it. Shutdown
+// A second call waits for the first, for as long as its ctx lets it, and returns
+// what that has returned. Shutdown
 // panics in a task, and in a function that BlockOn or SpawnBlocking runs on rt: it
 // would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
@@ -42,9 +45,8 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	defer close(rt.ended)
 	rt.drain()
-	err := rt.awaitTasks(ctx)
-	if err != nil {
-		err = rt.endTasks(err)
+	if late := rt.awaitTasks(ctx); late != nil {
+		rt.outcome = rt.endTasks(late)
 	}
 	rt.closing.Store(true)
 	rt.stopWorkers()
@@ -55,7 +57,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		procs.add(-len(rt.workers))
 	}
 	rt.failures.flush()
-	return err
+	return rt.outcome
 }
 
 // endTasks is the third stage. late is the error of the context that has ended.
@@ -73,12 +75,12 @@ func (rt *Runtime) endTasks(late error) error {
 func (rt *Runtime) awaitEnd(ctx context.Context) error {
 	select {
 	case <-rt.ended:
-		return nil
+		return rt.outcome
 	default:
 	}
 	select {
 	case <-rt.ended:
-		return nil
+		return rt.outcome
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -247,14 +249,39 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
 		infos = append(infos, w.listed()...)
+		infos = append(infos, w.unbegun()...)
 	}
 	infos = append(infos, rt.outsiders()...)
 	return append(infos, rt.calls.infos()...)
 }
 
+// unbegun describes the tasks that stand where others can take them from w, and
+// that nobody has polled yet, so that they are in no list. Only who holds a task may
+// look at it: they are taken away and sent back.
+func (w *worker) unbegun() (infos []TaskInfo) {
+	var all []*task
+	add := func(t *task) {
+		for ; t != nil; t = t.next {
+			all = append(all, t)
+		}
+	}
+	add(w.next.Swap(nil))
+	for t := w.queue.steal(); t != nil; t = w.queue.steal() {
+		add(t)
+	}
+	add(w.takeInbox())
+	for _, t := range all {
+		if t.listedAt == 0 && !t.surveys() {
+			infos = append(infos, TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"})
+		}
+		w.send(t)
+	}
+	return infos
+}
+
 // A ShutdownError is what Shutdown returns if its context ended before the
-// tasks did. Futures that were being polled for the first time are not in
-// Tasks.
+// tasks did. Not in Tasks are futures that were being polled for the first time, and
+// what a worker that is stuck has not begun if no other may: see Local.
 type ShutdownError struct {
 	Tasks []TaskInfo
 	Err   error // the context's error

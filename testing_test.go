@@ -41,8 +41,12 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	}
 	testRuntimes++
 	t.Cleanup(func() {
-		if err := rt.Shutdown(ended()); err != nil {
-			t.Errorf("Shutdown: %v", err)
+		select {
+		case <-rt.ended: // the test has seen how
+		default:
+			if err := rt.Shutdown(ended()); err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
 		}
 		if testRuntimes--; testRuntimes > 0 {
 			return
