@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Reader reads like an io.Reader, except that it waits through cx.
@@ -107,7 +109,7 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // Copy copies from src to dst until the end of src, and returns how many bytes
 // dst has taken. The end is not an error. On Linux the data does not pass
 // through the program if src and dst are both connections or pipes (TCPConn,
-// File), or if src is a file of the disk and dst one of these; elsewhere, and
+// UnixConn but for packets, File), or if src is a file of the disk and dst one of these; elsewhere, and
 // for all other types, Copy reads and writes. From file to file it is what
 // io.Copy does with two os.Files, off the worker. A type that merely embeds one
 // of these is read and written by its own methods.
@@ -205,6 +207,10 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 	switch v := v.(type) {
 	case *TCPConn:
 		return kernelEnd{&v.src, v.wrap}, true
+	case *UnixConn:
+		if v.net.kind == unix.SOCK_STREAM { // a splice does not keep the bounds of packets
+			return kernelEnd{&v.src, v.wrap}, true
+		}
 	case *File:
 		if v.polled {
 			return kernelEnd{&v.src, v.wrap}, true
