@@ -21,13 +21,16 @@ type Writer interface {
 }
 
 // A Seeker moves its position like an io.Seeker, except that it waits through
-// cx.
+// cx. There is no PollSeeker, since whoever has polled need not come back: what a
+// read in the pool of blocking calls gets is for whoever reads next, but the
+// result of a Seek is one caller's. A task that calls Seek is a future of it.
 type Seeker interface {
 	Seek(cx *Context, offset int64, whence int) (int64, error)
 }
 
 // A Closer must wait to be closed, because something has to be written first.
-// What can be closed at once is an io.Closer.
+// What can be closed at once is an io.Closer. There is no PollCloser, as
+// there is no PollSeeker; File.CloseFuture is the future of a close.
 type Closer interface {
 	Close(cx *Context) error
 }
