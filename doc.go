@@ -9,11 +9,11 @@
 // result, and a Group bounds the lifetime of several; a Waker makes a task be
 // polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
 // goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
-// between all of them, and Select waits for several things at once. What waits as a
-// method X(cx) of a lock or a channel is a future as XFuture; Sleep, Yield, Select
-// and Dial are NewSleep and so on. The future of what has a Poll form is
-// a PollFunc, that of what runs in the pool of blocking calls (the functions of
-// package os, look-ups) SpawnBlocking.
+// between all of them, and Select waits for several things at once. LockFuture,
+// SendFuture and their kin are futures of what locks and channels wait for,
+// NewSleep, NewYield, NewSelect and NewDial those of functions. The
+// future of what has a Poll form is a PollFunc, that of what runs in the pool of
+// blocking calls (the functions of package os, look-ups) SpawnBlocking.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that
 // the goroutines of the program keep their processors while workers wait in the
