@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,9 +39,10 @@ func TestCancellationTable(t *testing.T) {
 	for _, name := range tests {
 		require.True(t, have[name], "docs/cancellation.md names %s, which does not exist", name)
 	}
+	require.Contains(t, operations, "UDPConn.Read", "of an embedded type")
 	for _, op := range operations {
 		if !doNotWait[op] {
-			require.True(t, named[op], "docs/cancellation.md has no row for %s: what does cancelling it lose, and which test shows it?", op)
+			assert.True(t, named[op], "docs/cancellation.md has no row for %s: what does cancelling it lose, and which test shows it?", op)
 		}
 	}
 }
@@ -73,33 +75,67 @@ func cancellationTable(t *testing.T) (operations map[string]bool, tests []string
 }
 
 // declared returns the operations of this package that are exported and take a
-// Context first, and its tests.
+// Context first, and its tests. A type has the methods of what it embeds.
 func declared(t *testing.T) (operations []string, tests map[string]bool) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
 	tests = map[string]bool{}
+	methods, embedded := map[string][]string{}, map[string][]string{}
 	for _, file := range files {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		require.NoError(t, err)
 		for _, d := range parsed.Decls {
-			fn, ok := d.(*ast.FuncDecl)
-			if !ok {
+			if strings.HasSuffix(file, "_test.go") {
+				if fn, ok := d.(*ast.FuncDecl); ok {
+					tests[fn.Name.Name] = fn.Recv == nil
+				}
 				continue
 			}
-			name := fn.Name.Name
-			if strings.HasSuffix(file, "_test.go") {
-				tests[name] = fn.Recv == nil
-			} else if fn.Name.IsExported() && !strings.HasPrefix(name, "Poll") && takesContext(fn.Type) {
-				if of := receiver(fn); of != "" {
-					name = of + "." + name
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if name := d.Name.Name; d.Name.IsExported() && !strings.HasPrefix(name, "Poll") && takesContext(d.Type) {
+					of := ""
+					if d.Recv != nil {
+						of = typeName(d.Recv.List[0].Type)
+					}
+					methods[of] = append(methods[of], name)
 				}
-				if ast.IsExported(name) {
-					operations = append(operations, name)
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					embeds(spec, embedded)
 				}
 			}
 		}
 	}
+	operations = methods[""]
+	for of := range embedded {
+		if !ast.IsExported(of) {
+			continue
+		}
+		for inner := []string{of}; len(inner) > 0; inner = append(inner[1:], embedded[inner[0]]...) {
+			for _, name := range methods[inner[0]] {
+				operations = append(operations, of+"."+name)
+			}
+		}
+	}
 	return operations, tests
+}
+
+// embeds notes what types a type embeds, if spec declares one.
+func embeds(spec ast.Spec, embedded map[string][]string) {
+	declared, ok := spec.(*ast.TypeSpec)
+	if !ok {
+		return
+	}
+	name := declared.Name.Name
+	embedded[name] = nil
+	if s, ok := declared.Type.(*ast.StructType); ok {
+		for _, f := range s.Fields.List {
+			if len(f.Names) == 0 {
+				embedded[name] = append(embedded[name], typeName(f.Type))
+			}
+		}
+	}
 }
 
 // takesContext reports whether the first parameter is a *Context.
@@ -115,12 +151,9 @@ func takesContext(fn *ast.FuncType) bool {
 	return ok && id.Name == "Context"
 }
 
-// receiver returns the name of the type whose method fn is.
-func receiver(fn *ast.FuncDecl) string {
-	if fn.Recv == nil {
-		return ""
-	}
-	x := fn.Recv.List[0].Type
+// typeName returns the name of a type of this package that is written as x, be
+// it a pointer or generic.
+func typeName(x ast.Expr) string {
 	for {
 		switch y := x.(type) {
 		case *ast.StarExpr:
@@ -132,7 +165,7 @@ func receiver(fn *ast.FuncDecl) string {
 		case *ast.Ident:
 			return y.Name
 		default:
-			return ""
+			return "of another package"
 		}
 	}
 }

@@ -9,9 +9,12 @@
 // result, and a Group bounds the lifetime of several; a Waker makes a task be
 // polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
 // goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
-// between all of them, and Select waits for several things at once. What waits as
-// a method X(cx) is a future as XFuture; a function X(cx) as NewX; and XBlocking(ctx) is
-// for goroutines outside: one that has to wait is parked, which costs switches of
+// between all of them, and Select waits for several things at once. LockFuture,
+// SendFuture and their kin are futures of what locks and channels wait for,
+// NewSleep, NewYield, NewSelect and NewDial those of functions. The
+// future of what has a Poll form is a PollFunc, that of what runs in the pool of
+// blocking calls (the functions of package os, look-ups) SpawnBlocking. XBlocking(ctx)
+// is for goroutines outside: one that has to wait is parked, which costs switches of
 // goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //
 // New starts one thread per worker, and raises GOMAXPROCS by as many, so that

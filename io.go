@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Reader reads like an io.Reader, except that it waits through cx.
@@ -19,13 +21,16 @@ type Writer interface {
 }
 
 // A Seeker moves its position like an io.Seeker, except that it waits through
-// cx.
+// cx. There is no PollSeeker, since whoever has polled need not come back: what a
+// read in the pool of blocking calls gets is for whoever reads next, but the
+// result of a Seek is one caller's. A task that calls Seek is a future of it.
 type Seeker interface {
 	Seek(cx *Context, offset int64, whence int) (int64, error)
 }
 
 // A Closer must wait to be closed, because something has to be written first.
-// What can be closed at once is an io.Closer.
+// What can be closed at once is an io.Closer. There is no PollCloser, as
+// there is no PollSeeker; File.CloseFuture is the future of a close.
 type Closer interface {
 	Close(cx *Context) error
 }
@@ -107,7 +112,7 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // Copy copies from src to dst until the end of src, and returns how many bytes
 // dst has taken. The end is not an error. On Linux the data does not pass
 // through the program if src and dst are both connections or pipes (TCPConn,
-// File), or if src is a file of the disk and dst one of these; elsewhere, and
+// UnixConn but for packets, File), or if src is a file of the disk and dst one of these; elsewhere, and
 // for all other types, Copy reads and writes. From file to file it is what
 // io.Copy does with two os.Files, off the worker. A type that merely embeds one
 // of these is read and written by its own methods.
@@ -205,6 +210,10 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 	switch v := v.(type) {
 	case *TCPConn:
 		return kernelEnd{&v.src, v.wrap}, true
+	case *UnixConn:
+		if v.net.kind == unix.SOCK_STREAM { // a splice does not keep the bounds of packets
+			return kernelEnd{&v.src, v.wrap}, true
+		}
 	case *File:
 		if v.polled {
 			return kernelEnd{&v.src, v.wrap}, true

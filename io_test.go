@@ -62,6 +62,11 @@ func TestCopy(t *testing.T) {
 			s := &sameWay{TCPConn: r.(*TCPConn)}
 			return s, func() { done(); require.Positive(t, s.reads) }
 		},
+		"unix": func(t *testing.T) (Reader, func()) {
+			a, b := unixPair(t)
+			h := Go(rt, func(cx *Context) error { _, err := a.Write(cx, want); return errors.Join(err, a.CloseWrite()) })
+			return b, func() { _, err := join(t, h); require.NoError(t, err) }
+		},
 		"pipe": func(t *testing.T) (Reader, func()) {
 			r, w, err := Pipe()
 			require.NoError(t, err)
@@ -84,6 +89,11 @@ func TestCopy(t *testing.T) {
 	destinations := map[string]func(t *testing.T) (dst Writer, check func()){
 		"conn":  func(t *testing.T) (Writer, func()) { return connSink(t, rt, want) },
 		"plain": func(t *testing.T) (Writer, func()) { w, check := connSink(t, rt, want); return plainEnd{w}, check },
+		"unix": func(t *testing.T) (Writer, func()) {
+			a, b := unixPair(t)
+			end := func(*Context) error { return a.CloseWrite() }
+			return a, drain(t, rt, b, want, end, func(*Context) error { return errors.Join(a.Close(), b.Close()) })
+		},
 		"pipe": func(t *testing.T) (Writer, func()) {
 			r, w, err := Pipe()
 			require.NoError(t, err)

@@ -154,15 +154,21 @@ func (b *batch) prepare(ms []Message) {
 	}
 }
 
-// done gives b back, without the caller's memory.
+// done gives b back.
 func (b *batch) done() {
-	clear(b.hdrs)
-	clear(b.iovs)
+	b.forget()
 	batches.Put(b)
 }
 
-func (b *batch) call(trap uintptr, fd, flags int) (int, error) {
-	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(len(b.hdrs)),
+// forget lets go of the caller's memory.
+func (b *batch) forget() {
+	clear(b.hdrs)
+	clear(b.iovs)
+}
+
+// call is for the first count messages.
+func (b *batch) call(trap uintptr, fd, count, flags int) (int, error) {
+	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(count),
 		uintptr(flags), 0, 0)
 	if errno != 0 {
 		return 0, errno
@@ -179,7 +185,7 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 		h := &b.hdrs[i].hdr
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.addrs[i])), uint32(unsafe.Sizeof(b.addrs[i]))
 	}
-	n, err := b.call(unix.SYS_RECVMMSG, fd, flags)
+	n, err := b.call(unix.SYS_RECVMMSG, fd, len(ms), flags)
 	for i := range n {
 		m, h := &ms[i], &b.hdrs[i]
 		m.N, m.NN, m.Flags = int(h.n), int(h.hdr.Controllen), int(h.hdr.Flags)
@@ -192,7 +198,12 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	b := batches.Get().(*batch)
 	defer b.done()
+	return b.send(fd, ms, v6, flags)
+}
+
+func (b *batch) send(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	b.prepare(ms)
+	count := len(ms)
 	for i := range ms {
 		to, err := ms[i].to(v6)
 		if err == nil && to.IsValid() {
@@ -203,11 +214,11 @@ func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 		if err != nil && i == 0 {
 			return 0, err
 		} else if err != nil {
-			b.hdrs = b.hdrs[:i] // the next call says so
+			count = i // the next call says so
 			break
 		}
 	}
-	n, err := b.call(unix.SYS_SENDMMSG, fd, flags)
+	n, err := b.call(unix.SYS_SENDMMSG, fd, count, flags)
 	for i := range n {
 		ms[i].N, ms[i].NN = int(b.hdrs[i].n), len(ms[i].OOB)
 	}

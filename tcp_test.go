@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -1786,9 +1787,17 @@ func TestTCPCancelledWriteSaysHowMuch(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestTCPCancelledAcceptLosesNothing(t *testing.T) {
+func TestCancelledAcceptLosesNothing(t *testing.T) {
+	unix, err := ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(netDir(t), "s"), Net: "unix"})
+	require.NoError(t, err)
+	defer unix.Close()
+	for _, ln := range []Listener{tcpListen(t), unix} {
+		t.Run(ln.Addr().Network(), func(t *testing.T) { cancelledAccept(t, ln) })
+	}
+}
+
+func cancelledAccept(t *testing.T, ln Listener) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	ln := tcpListen(t)
 	clients := 500
 	if testing.Short() {
 		clients = 100
@@ -1822,7 +1831,7 @@ func TestTCPCancelledAcceptLosesNothing(t *testing.T) {
 	})
 	client := Go(rt, func(cx *Context) error {
 		for range clients {
-			c, err := Dial(cx, "tcp", ln.Addr().String())
+			c, err := Dial(cx, ln.Addr().Network(), ln.Addr().String())
 			if err != nil {
 				return err
 			}

@@ -61,3 +61,24 @@ func TestUDPInterfaceWithoutIPv4(t *testing.T) {
 	require.ErrorIs(t, err, errNoIPv4)
 	require.ErrorContains(t, err, "without")
 }
+
+// A batch that is given back has nothing of the caller's memory, nor of the
+// messages that were not sent.
+func TestUDPBatchForgets(t *testing.T) {
+	a, b := udpListen(t), udpListen(t)
+	text := []byte("text")
+	good := Message{Buffers: [][]byte{text}, OOB: text[:0], Addr: b.LocalAddr()}
+	used := new(batch)
+	require.NoError(t, a.src.control(func(fd int) error {
+		n, err := used.send(fd, []Message{good, {Buffers: good.Buffers, OOB: text, Addr: &net.TCPAddr{}}, good}, a.v6(), 0)
+		require.Equal(t, 1, n)
+		return err
+	}))
+	used.forget()
+	for _, h := range used.hdrs[:cap(used.hdrs)] {
+		require.Zero(t, h)
+	}
+	for _, v := range used.iovs[:cap(used.iovs)] {
+		require.Zero(t, v)
+	}
+}

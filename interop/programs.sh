@@ -2,7 +2,7 @@
 # Programs that everybody knows against programs that run on package async:
 # the standard library's own examples, with nothing changed but the listener,
 # under curl, h2load and openssl s_client; this repository's examples under nc,
-# redis-cli and redis-benchmark. Installs what is missing from Debian.
+# curl, redis-cli and redis-benchmark, or beside sha256sum and wc. Installs what is missing from Debian.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./lib.sh
@@ -57,7 +57,7 @@ program stdtls "$std/crypto/tls/example_test.go"
 grep -q stdlisten "$dir/stdtls.src/example.go" || fail "crypto/tls's example does not listen by stdlisten"
 if grep -hE '(http|srv)\.ListenAndServe' "$dir"/std*.src/*.go; then fail "these still listen by net/http"; fi
 go build -o "$dir" ./cmd/httpserver ./cmd/tlsecho
-(cd .. && go build -o "$dir" ./examples/echo ./examples/kv)
+(cd .. && go build -o "$dir" ./examples/{chat,checksum,echo,kv,linecount,proxy})
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \
 	-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
 trusting=(--cacert "$dir/cert.pem")
@@ -141,4 +141,50 @@ timeout 60 redis-benchmark -p "$port" -q -n 20000 -c 50 -t ping,set,get,incr,lpu
 [ "$(tr '\r' '\n' <benchmark | grep -c 'requests per second')" = 7 ] || fail "redis-benchmark: $(tail -5 benchmark)"
 check "$(cli ping)" PONG
 interrupt
+
+echo "examples/chat"
+start ./chat -listen 127.0.0.1:0
+hears() { # name, text
+	for _ in $(seq 200); do
+		! grep -qF "$2" "$1.hears" || return 0
+		sleep 0.1
+	done
+	fail "$1 has not heard '$2' but: $(cat "$1.hears")"
+}
+mkfifo eve.says
+timeout 60 nc -N "${addr%:*}" "${addr##*:}" <eve.says >eve.hears &
+exec 4>eve.says
+printf 'eve\neve: am I there?\n' >&4
+hears eve 'eve: am I there?'
+printf 'bob\neve: psst\nhello, all\nnobody: hm\n' | timeout 60 nc -N "${addr%:*}" "${addr##*:}" >bob.hears
+hears bob 'there is no nobody'
+for line in 'bob has come' 'bob: psst' 'bob: hello, all' 'bob has left'; do hears eve "$line"; done
+exec 4>&-
+interrupt
+
+echo "examples/proxy"
+start ./httpserver
+start ./proxy -listen 127.0.0.1:0 -to "$addr"
+check "$(get "http://$addr/bar" "http://$addr/bar" -w '%{num_connects} ')" $'Hello, "/bar"1 Hello, "/bar"0 '
+check "$(get --http2-prior-knowledge -w ' %{http_version}' "http://$addr/bar")" 'Hello, "/bar" 2'
+check "$(h2load --h1 -n 5000 -c 20 "http://$addr/bar")" '5000 succeeded, 0 failed'
+interrupt
+check "$(cat out)" '22 connections, '
+start ./echo -listen 127.0.0.1:0
+start ./proxy -listen 127.0.0.1:0 -to "$addr"
+timeout 60 nc -N "${addr%:*}" "${addr##*:}" <sent >came
+cmp sent came
+interrupt
+check "$(cat out)" '1 connections, 1000000 bytes up, 1000000 bytes down'
+
+echo "examples/checksum and linecount"
+cp -r "$std/net" tree
+find tree -type f >names
+./checksum tree >sums
+[ "$(wc -l <sums)" = "$(wc -l <names)" ] || fail "$(wc -l <sums) sums of $(wc -l <names) files"
+sha256sum --quiet -c sums
+echo >>tree/net.go
+! sha256sum --quiet -c sums >/dev/null 2>&1 || fail "a file has changed and its sum has not"
+read -r lines bytes < <(find tree -name '*.go' -type f -exec cat {} + | wc -lc)
+check "$(./linecount -ext .go tree | tr -s ' ')" "$lines $bytes"
 echo "programs: all passed"
