@@ -1563,3 +1563,68 @@ func TestBudget(t *testing.T) {
 		})
 	}
 }
+
+// Coroutines that a burst has made end after it, also if their worker has nothing
+// else to do.
+func TestCoroutinesAfterABurst(t *testing.T) {
+	const tasks = 10 * keepFree
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	before := runtime.NumGoroutine()
+	var hs []*JoinHandle[None]
+	for i := range tasks {
+		hs = append(hs, Go(rt, func(cx *Context) error {
+			err := Sleep(cx, time.Hour)
+			if i%100 == 0 {
+				runtime.Goexit()
+			}
+			return err
+		}))
+	}
+	for _, h := range hs {
+		eventually(t, func() bool { return waiting(h) })
+	}
+	require.GreaterOrEqual(t, runtime.NumGoroutine(), before+tasks)
+	for _, h := range hs {
+		h.Cancel()
+	}
+	for _, h := range hs {
+		join(t, h)
+	}
+	counts(t, rt, func(m Metrics) bool { return m.Coroutines == keepFree && m.CoroutinesFree == keepFree })
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before+keepFree })
+	_, err := join(t, Go(rt, func(cx *Context) error { return Yield(cx) }))
+	require.NoError(t, err)
+}
+
+// Coroutines that are needed again and again stay.
+func TestCoroutinesThatAreNeeded(t *testing.T) {
+	const tasks = 3 * keepFree
+	rt := newTestRuntime(t, Config{Workers: 1})
+	on(rt.workers[0], func(w *worker) {
+		now := nanos()
+		trim := func() (free uint64) {
+			for now += int64(trimEvery); w.trim(now); {
+			}
+			return w.counts[countFree]
+		}
+		burst := func(n int) {
+			var all []*coroutine
+			for range n {
+				all = append(all, w.takeCoroutine())
+			}
+			for _, co := range all {
+				w.freeCoroutine(co)
+			}
+		}
+		for range 5 {
+			burst(tasks)
+			require.EqualValues(t, tasks, trim())
+		}
+		burst(tasks - 1)
+		require.EqualValues(t, tasks, trim(), "one less than before is not too many")
+		burst(tasks - keepFree - 10)
+		require.EqualValues(t, tasks-10, trim(), "so many were needed, and keepFree more are kept")
+		require.EqualValues(t, keepFree, trim())
+		require.EqualValues(t, keepFree, w.counts[countCoroutines])
+	})
+}
