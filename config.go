@@ -22,11 +22,16 @@ type Config struct {
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
 	// the number of its workers while it runs, so that each worker brings the
 	// processor that it occupies while it waits for a moment in the kernel,
-	// and the goroutines of the program keep theirs. With SharedProcs the
-	// workers give their processor up whenever they wait, which costs more
-	// time per event. If GOMAXPROCS is then below Workers, which a limit of the
-	// container's may cause, all workers still make progress, in turns of Go's
-	// scheduler, but more of them are no help.
+	// and the goroutines of the program keep theirs. If the program sets
+	// GOMAXPROCS meanwhile, that holds, also after Shutdown. To raise it makes Go
+	// cease, for the whole process and for good, to follow changes of a
+	// container's limit; runtime.SetDefaultGOMAXPROCS, called after Shutdown, makes
+	// it follow them again.
+	//
+	// With SharedProcs the workers give their processor up whenever they wait,
+	// which costs more time per event. If GOMAXPROCS is then below Workers, which
+	// a limit of the container's may cause, all workers still make progress, in
+	// turns of Go's scheduler, but more of them are no help.
 	SharedProcs bool
 
 	// Affinity is, for each worker, the processors that its thread may run on;
