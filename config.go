@@ -16,7 +16,7 @@ type Config struct {
 
 	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
 	// other runtimes have added to it. GOMAXPROCS respects the limits of a
-	// container.
+	// container. There can be at most 4,096.
 	Workers int
 
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
@@ -96,8 +96,10 @@ type Hooks struct {
 	AfterPoll   func(t Task)
 }
 
-// maxWorkers is what task.listedAt can count.
-const maxWorkers = 1<<16 - 1
+// maxWorkers is as many as leave room for other threads: a process that has more
+// than 10,000 is ended by Go, unless it has called debug.SetMaxThreads. Besides,
+// task.listedAt counts to 65,535 only.
+const maxWorkers = 4096
 
 // defaultStall is the Stall of the zero Config.
 const defaultStall = 10 * time.Millisecond
