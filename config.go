@@ -56,8 +56,10 @@ type Config struct {
 
 	// Unhandled is called when a task has failed and nobody ever joined it:
 	// after its handle has become unreachable, or when the runtime shuts
-	// down. A task that was cancelled and says so has not failed. err is a
-	// *PanicError if the task panicked. It is called on a goroutine outside
+	// down. If the error refers to the handle, as one may that holds what its task
+	// has worked on, the handle stays reachable and only Shutdown reports it. A
+	// task that was cancelled and says so has not failed. err is a *PanicError if
+	// the task panicked. It is called on a goroutine outside
 	// the pool, and must not block for long. nil means a line on standard
 	// error, with the stack of a panic; Crash ends the program.
 	Unhandled func(t Task, err error)

@@ -1018,6 +1018,36 @@ func TestWakesAreNeverLost(t *testing.T) {
 	})
 }
 
+// ownerError is an error that refers to the handle of its task.
+type ownerError struct {
+	error
+	h *JoinHandle[None]
+}
+
+// Crash ends the program, whatever is deferred on the goroutine that calls it.
+func TestCrash(t *testing.T) {
+	if inChild(t) {
+		rt, err := New(Config{Workers: 1, Unhandled: Crash})
+		require.NoError(t, err)
+		h := Go(rt.Named("culprit"), func(*Context) error { panicsHere("boom"); return nil })
+		eventually(t, h.state.done)
+		func() {
+			defer func() { recover() }()
+			rt.Shutdown(ended())
+		}()
+		runtime.KeepAlive(h)
+		fmt.Println("survived")
+		return
+	}
+	out, err := child(t).CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, string(out))
+	require.Equal(t, 2, exit.ExitCode(), string(out))
+	require.Contains(t, string(out), "panic: async: task 2 (culprit) failed and nobody joined it: ")
+	require.Contains(t, string(out), "panicsHere")
+	require.NotContains(t, string(out), "survived")
+}
+
 // spawnAndForget returns the number of the task only, so that its handle can
 // become garbage.
 //
@@ -1053,6 +1083,22 @@ func TestUnjoinedFailures(t *testing.T) {
 		require.NoError(t, rt.Shutdown(ended()))
 		require.Equal(t, []error{failed}, r.of(h.ID()))
 		runtime.KeepAlive(h)
+	})
+	t.Run("at Shutdown if the error refers to the handle", func(t *testing.T) {
+		r := new(reports)
+		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+		func() {
+			var h *JoinHandle[None]
+			begin := make(chan None)
+			h = Go(rt, func(*Context) error { <-begin; return &ownerError{failed, h} })
+			close(begin)
+			eventually(t, h.state.done)
+		}()
+		id := spawnAndForget(rt, func(*Context) error { return failed })
+		require.Equal(t, failed, collected(t, r, id))
+		require.Equal(t, 1, r.count())
+		require.NoError(t, rt.Shutdown(ended()))
+		require.Equal(t, 2, r.count())
 	})
 	t.Run("never if joined", func(t *testing.T) {
 		r := new(reports)
