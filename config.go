@@ -11,7 +11,8 @@ import (
 // for values that make no sense; nothing panics later because of them.
 type Config struct {
 	// Name tells runtimes apart in profiles: the label "async.worker" of their
-	// goroutines begins with it.
+	// goroutines is the Name, a number of the runtime and that of the worker, with
+	// slashes between.
 	Name string
 
 	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
