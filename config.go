@@ -11,22 +11,28 @@ import (
 // for values that make no sense; nothing panics later because of them.
 type Config struct {
 	// Name tells runtimes apart in profiles: the label "async.worker" of their
-	// goroutines begins with it.
+	// goroutines is the Name, a number of the runtime and that of the worker, with
+	// slashes between.
 	Name string
 
 	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
 	// other runtimes have added to it. GOMAXPROCS respects the limits of a
-	// container.
+	// container. There can be at most 4,096.
 	Workers int
 
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
 	// the number of its workers while it runs, so that each worker brings the
 	// processor that it occupies while it waits for a moment in the kernel,
-	// and the goroutines of the program keep theirs. With SharedProcs the
-	// workers give their processor up whenever they wait, which costs more
-	// time per event. If GOMAXPROCS is then below Workers, which a limit of the
-	// container's may cause, all workers still make progress, in turns of Go's
-	// scheduler, but more of them are no help.
+	// and the goroutines of the program keep theirs. If the program sets
+	// GOMAXPROCS meanwhile, that holds, also after Shutdown. To raise it makes Go
+	// cease, for the whole process and for good, to follow changes of a
+	// container's limit; runtime.SetDefaultGOMAXPROCS, called after Shutdown, makes
+	// it follow them again.
+	//
+	// With SharedProcs the workers give their processor up whenever they wait,
+	// which costs more time per event. If GOMAXPROCS is then below Workers, which
+	// a limit of the container's may cause, all workers still make progress, in
+	// turns of Go's scheduler, but more of them are no help.
 	SharedProcs bool
 
 	// Affinity is, for each worker, the processors that its thread may run on;
@@ -51,8 +57,10 @@ type Config struct {
 
 	// Unhandled is called when a task has failed and nobody ever joined it:
 	// after its handle has become unreachable, or when the runtime shuts
-	// down. A task that was cancelled and says so has not failed. err is a
-	// *PanicError if the task panicked. It is called on a goroutine outside
+	// down. If the error refers to the handle, as one may that holds what its task
+	// has worked on, the handle stays reachable and only Shutdown reports it. A
+	// task that was cancelled and says so has not failed. err is a *PanicError if
+	// the task panicked. It is called on a goroutine outside
 	// the pool, and must not block for long. nil means a line on standard
 	// error, with the stack of a panic; Crash ends the program.
 	Unhandled func(t Task, err error)
@@ -91,8 +99,10 @@ type Hooks struct {
 	AfterPoll   func(t Task)
 }
 
-// maxWorkers is what task.listedAt can count.
-const maxWorkers = 1<<16 - 1
+// maxWorkers is as many as leave room for other threads: a process that has more
+// than 10,000 is ended by Go, unless it has called debug.SetMaxThreads. Besides,
+// task.listedAt counts to 65,535 only.
+const maxWorkers = 4096
 
 // defaultStall is the Stall of the zero Config.
 const defaultStall = 10 * time.Millisecond

@@ -427,8 +427,11 @@ func TestLabels(t *testing.T) {
 			require.NotContains(t, call(off.Named("greeter")), `"task"`)
 		}
 	})
-	require.Contains(t, goroutineProfile(), `"async.worker":"post`)
-	require.Contains(t, goroutineProfile(), `"async.worker":"mail`)
+	for _, rt := range []*Runtime{on, off} {
+		require.Contains(t, goroutineProfile(), fmt.Sprintf(`"async.worker":"%s/%d/0"`, rt.cfg.Name, rt.serial))
+	}
+	nameless := newTestRuntime(t, Config{Workers: 1})
+	require.Contains(t, goroutineProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
 }
 
 // However many names there are, what is kept for them is bounded.

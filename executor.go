@@ -82,6 +82,9 @@ type worker struct {
 	local     localQueue
 	nextLocal *task
 	coroutine *coroutine // the free ones
+	leastFree uint64     // how few of them there were since trimmedAt
+	trimmedAt int64      // when trim looked last
+	surplus   uint64     // how many of them trim is to end still
 	timers    timerQueue
 	reactor   reactor
 	looked    int64 // when the reactor was last asked
@@ -211,6 +214,9 @@ func (w *worker) turns() {
 			w.relabel()
 		}
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
+		if w.counts[countFree] > keepFree {
+			busy = w.trim(now) || busy
+		}
 		if w.rt.draining.Load() {
 			w.tell()
 		}
@@ -712,6 +718,12 @@ func (w *worker) restFor() (timeout time.Duration, keep bool) {
 	default:
 		timeout = -1
 	}
+	if w.counts[countFree] > keepFree {
+		d := max(time.Duration(w.trimmedAt-w.looked)+trimEvery, 0)
+		if timeout < 0 || d < timeout {
+			timeout = d
+		}
+	}
 	if at, ok := w.timers.next(); ok {
 		if d := max(time.Duration(at-nanos()), 0); timeout < 0 || d < timeout {
 			timeout = d
@@ -725,9 +737,11 @@ func (w *worker) takeCoroutine() *coroutine {
 	co := w.coroutine
 	if co == nil {
 		w.counts[countCoroutines]++
+		w.leastFree = 0
 		return newCoroutine(w)
 	}
 	w.counts[countFree]--
+	w.leastFree = min(w.leastFree, w.counts[countFree])
 	w.coroutine, co.free = co.free, nil
 	return co
 }
@@ -735,4 +749,38 @@ func (w *worker) takeCoroutine() *coroutine {
 func (w *worker) freeCoroutine(co *coroutine) {
 	w.counts[countFree]++
 	co.free, w.coroutine = w.coroutine, co
+}
+
+// Free coroutines that a burst has left behind are ended: how many more than
+// keepFree nobody has needed for trimEvery, at most trimAtOnce in a turn. It is
+// done by time, and not when one becomes free, so that those who start and end
+// thousands of tasks again and again keep what they need.
+const (
+	keepFree   = 256
+	trimEvery  = time.Second
+	trimAtOnce = 64
+)
+
+// trim ends free coroutines that nobody needs, and reports whether there are more.
+// One whose code has called Goexit goes on with that when it ends, so serve begins
+// a new turn then; what is counted here is right before.
+func (w *worker) trim(now int64) (more bool) {
+	if now-w.trimmedAt >= int64(trimEvery) {
+		w.surplus = max(w.leastFree, keepFree) - keepFree
+		w.leastFree, w.trimmedAt = w.counts[countFree], now
+	}
+	for n := 0; w.surplus > 0 && w.counts[countFree] > keepFree; n++ {
+		if n == trimAtOnce {
+			return true
+		}
+		co := w.coroutine
+		w.coroutine, co.free = co.free, nil
+		w.surplus--
+		w.counts[countFree]--
+		w.counts[countCoroutines]--
+		w.leastFree = min(w.leastFree, w.counts[countFree])
+		co.stop()
+	}
+	w.surplus = 0
+	return false
 }

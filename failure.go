@@ -139,12 +139,14 @@ func reportFailure(t Task, err error) {
 }
 
 // Crash is a value for Config.Unhandled: it ends the program with a panic that
-// names the task and its error.
+// names the task and its error. It does not return, and nobody can recover from
+// it, whoever has called Shutdown.
 func Crash(t Task, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v", t, err)
 	if p := (*PanicError)(nil); errors.As(err, &p) {
 		fmt.Fprintf(&b, "\n\n%s", p.Stack)
 	}
-	panic(b.String())
+	go func() { panic(b.String()) }()
+	select {}
 }

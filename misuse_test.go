@@ -319,7 +319,7 @@ func TestMisuseFailed(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, n := range []int{-1, -1 << 31, maxWorkers + 1} {
+	for _, n := range []int{-1, -1 << 31, maxWorkers + 1, 10_000} {
 		rt, err := New(Config{Workers: n})
 		require.Nil(t, rt)
 		require.ErrorContains(t, err, fmt.Sprintf("async: Config.Workers is %d", n))
@@ -327,7 +327,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestThreadsVariable(t *testing.T) {
-	for _, text := range []string{"0", "-1", "x", "1.5", " 2", "65536", "99999999999999999999"} {
+	for _, text := range []string{"0", "-1", "x", "1.5", " 2", "65536", "4097", "99999999999999999999"} {
 		_, err := defaultConfig(text)
 		require.ErrorContains(t, err, fmt.Sprintf("ASYNC_THREADS is %q", text))
 	}
@@ -349,7 +349,7 @@ func TestThreadsVariableInvalid(t *testing.T) {
 	}
 	out, err := child(t, "ASYNC_THREADS=many").CombinedOutput()
 	require.NoError(t, err, string(out))
-	want := "panic: async: the default runtime cannot be started: ASYNC_THREADS is \"many\"; it must be a number from 1 to 65535\n"
+	want := "panic: async: the default runtime cannot be started: ASYNC_THREADS is \"many\"; it must be a number from 1 to 4096\n"
 	require.Equal(t, 2, strings.Count(string(out), want), string(out))
 }
 

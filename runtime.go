@@ -297,26 +297,37 @@ func (rt *Runtime) lastWork() (at int64) {
 	return at
 }
 
-// procs keeps GOMAXPROCS raised by the number of workers that run.
+// procs keeps GOMAXPROCS raised by the number of workers that run, unless the
+// program sets it meanwhile: then that holds, until the last of them has ended
+// and beyond.
 var procs procCount
 
 type procCount struct {
 	mu    sync.Mutex
 	added int
+	set   int // GOMAXPROCS as it was set here, while added is not 0
 }
 
 // own returns GOMAXPROCS without what runtimes have added.
 func (p *procCount) own() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(runtime.GOMAXPROCS(0)-p.added, 1)
+	now := runtime.GOMAXPROCS(0)
+	if now != p.set {
+		return now
+	}
+	return max(now-p.added, 1)
 }
 
 func (p *procCount) add(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := runtime.GOMAXPROCS(0)
+	if p.added == 0 || now == p.set {
+		p.set = max(now+n, 1)
+		runtime.GOMAXPROCS(p.set)
+	}
 	p.added += n
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0)+n, 1))
 }
 
 // mustNotBlock panics if the caller runs on a thread of a pool, which it is

@@ -147,6 +147,25 @@ func TestProcs(t *testing.T) {
 	require.Equal(t, before, runtime.GOMAXPROCS(0))
 }
 
+// What the program sets while a runtime has it raised is left as it is.
+func TestProcsThatAreSet(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(before)
+	first := newTestRuntime(t, Config{Workers: 4})
+	require.Equal(t, before+4, runtime.GOMAXPROCS(2))
+	second := newTestRuntime(t, Config{})
+	require.Len(t, second.workers, 2)
+	require.Equal(t, 2, runtime.GOMAXPROCS(0))
+	require.NoError(t, first.Shutdown(ended()))
+	require.Equal(t, 2, runtime.GOMAXPROCS(0))
+	require.NoError(t, second.Shutdown(ended()))
+	require.Equal(t, 2, runtime.GOMAXPROCS(0))
+	third := newTestRuntime(t, Config{Workers: 1})
+	require.Equal(t, 3, runtime.GOMAXPROCS(0), "all have ended: a new beginning")
+	require.NoError(t, third.Shutdown(ended()))
+	require.Equal(t, 2, runtime.GOMAXPROCS(0))
+}
+
 func TestSpawnAfterShutdown(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})

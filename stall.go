@@ -180,7 +180,10 @@ const workerLabel = "async.worker"
 // label gives the calling goroutine, and the coroutines that it makes, the
 // label by which a profile knows them.
 func (w *worker) label() {
-	value := fmt.Sprintf("%s%d/%d", w.rt.cfg.Name, w.rt.serial, w.index)
+	value := fmt.Sprintf("%d/%d", w.rt.serial, w.index)
+	if name := w.rt.cfg.Name; name != "" {
+		value = name + "/" + value
+	}
 	w.labels = pprof.WithLabels(context.Background(), pprof.Labels(workerLabel, value))
 	w.relabel()
 	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)

@@ -1018,6 +1018,36 @@ func TestWakesAreNeverLost(t *testing.T) {
 	})
 }
 
+// ownerError is an error that refers to the handle of its task.
+type ownerError struct {
+	error
+	h *JoinHandle[None]
+}
+
+// Crash ends the program, whatever is deferred on the goroutine that calls it.
+func TestCrash(t *testing.T) {
+	if inChild(t) {
+		rt, err := New(Config{Workers: 1, Unhandled: Crash})
+		require.NoError(t, err)
+		h := Go(rt.Named("culprit"), func(*Context) error { panicsHere("boom"); return nil })
+		eventually(t, h.state.done)
+		func() {
+			defer func() { recover() }()
+			rt.Shutdown(ended())
+		}()
+		runtime.KeepAlive(h)
+		fmt.Println("survived")
+		return
+	}
+	out, err := child(t).CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, string(out))
+	require.Equal(t, 2, exit.ExitCode(), string(out))
+	require.Contains(t, string(out), "panic: async: task 2 (culprit) failed and nobody joined it: ")
+	require.Contains(t, string(out), "panicsHere")
+	require.NotContains(t, string(out), "survived")
+}
+
 // spawnAndForget returns the number of the task only, so that its handle can
 // become garbage.
 //
@@ -1053,6 +1083,22 @@ func TestUnjoinedFailures(t *testing.T) {
 		require.NoError(t, rt.Shutdown(ended()))
 		require.Equal(t, []error{failed}, r.of(h.ID()))
 		runtime.KeepAlive(h)
+	})
+	t.Run("at Shutdown if the error refers to the handle", func(t *testing.T) {
+		r := new(reports)
+		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+		func() {
+			var h *JoinHandle[None]
+			begin := make(chan None)
+			h = Go(rt, func(*Context) error { <-begin; return &ownerError{failed, h} })
+			close(begin)
+			eventually(t, h.state.done)
+		}()
+		id := spawnAndForget(rt, func(*Context) error { return failed })
+		require.Equal(t, failed, collected(t, r, id))
+		require.Equal(t, 1, r.count())
+		require.NoError(t, rt.Shutdown(ended()))
+		require.Equal(t, 2, r.count())
 	})
 	t.Run("never if joined", func(t *testing.T) {
 		r := new(reports)
@@ -1562,4 +1608,69 @@ func TestBudget(t *testing.T) {
 			require.LessOrEqual(t, turns, 3*rounds, "it yields much more often than it should")
 		})
 	}
+}
+
+// Coroutines that a burst has made end after it, also if their worker has nothing
+// else to do.
+func TestCoroutinesAfterABurst(t *testing.T) {
+	const tasks = 10 * keepFree
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	before := runtime.NumGoroutine()
+	var hs []*JoinHandle[None]
+	for i := range tasks {
+		hs = append(hs, Go(rt, func(cx *Context) error {
+			err := Sleep(cx, time.Hour)
+			if i%100 == 0 {
+				runtime.Goexit()
+			}
+			return err
+		}))
+	}
+	for _, h := range hs {
+		eventually(t, func() bool { return waiting(h) })
+	}
+	require.GreaterOrEqual(t, runtime.NumGoroutine(), before+tasks)
+	for _, h := range hs {
+		h.Cancel()
+	}
+	for _, h := range hs {
+		join(t, h)
+	}
+	counts(t, rt, func(m Metrics) bool { return m.Coroutines == keepFree && m.CoroutinesFree == keepFree })
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before+keepFree })
+	_, err := join(t, Go(rt, func(cx *Context) error { return Yield(cx) }))
+	require.NoError(t, err)
+}
+
+// Coroutines that are needed again and again stay.
+func TestCoroutinesThatAreNeeded(t *testing.T) {
+	const tasks = 3 * keepFree
+	rt := newTestRuntime(t, Config{Workers: 1})
+	on(rt.workers[0], func(w *worker) {
+		now := nanos()
+		trim := func() (free uint64) {
+			for now += int64(trimEvery); w.trim(now); {
+			}
+			return w.counts[countFree]
+		}
+		burst := func(n int) {
+			var all []*coroutine
+			for range n {
+				all = append(all, w.takeCoroutine())
+			}
+			for _, co := range all {
+				w.freeCoroutine(co)
+			}
+		}
+		for range 5 {
+			burst(tasks)
+			require.EqualValues(t, tasks, trim())
+		}
+		burst(tasks - 1)
+		require.EqualValues(t, tasks, trim(), "one less than before is not too many")
+		burst(tasks - keepFree - 10)
+		require.EqualValues(t, tasks-10, trim(), "so many were needed, and keepFree more are kept")
+		require.EqualValues(t, keepFree, trim())
+		require.EqualValues(t, keepFree, w.counts[countCoroutines])
+	})
 }

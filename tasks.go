@@ -1,6 +1,7 @@
 package async
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -75,9 +76,11 @@ func (rt *Runtime) Tasks() []TaskInfo {
 	}
 	infos = append(infos, rt.outsiders()...)
 	infos = append(infos, rt.calls.infos()...)
-	slices.SortFunc(infos, func(a, b TaskInfo) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(infos, byID)
 	return infos
 }
+
+func byID(a, b TaskInfo) int { return cmp.Compare(a.ID, b.ID) }
 
 const surveyPatience = 100 * time.Millisecond
 

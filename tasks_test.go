@@ -407,3 +407,13 @@ func TestTasksLeavesSurveysOut(t *testing.T) {
 	require.Len(t, infos, 1)
 	require.Equal(t, user.ID(), infos[0].ID)
 }
+
+func TestTasksOrder(t *testing.T) {
+	infos := []TaskInfo{{Task: Task{ID: 1 << 63}}, {Task: Task{ID: 1}}, {Task: Task{ID: 1 << 32}}, {Task: Task{ID: 2}}}
+	slices.SortFunc(infos, byID)
+	var ids []uint64
+	for _, info := range infos {
+		ids = append(ids, info.ID)
+	}
+	require.Equal(t, []uint64{1, 2, 1 << 32, 1 << 63}, ids)
+}
