@@ -921,8 +921,7 @@ func TestChanUnwind(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			rt.Shutdown(ctx)
-			senders, receivers := c.Waiting()
-			require.Zero(t, senders+receivers)
+			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 0 })
 			if name == "send" {
 				drainChan(t, c, 1)
 			} else {

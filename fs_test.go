@@ -583,13 +583,18 @@ func TestFSCancelled(t *testing.T) {
 	})
 	fifo := filepath.Join(dir, "fifo")
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
-	h = Go(rt, func(cx *Context) error { _, err := Open(cx, fifo); return err })
-	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 && waiting(h) })
-	h.Cancel()
-	_, err = join(t, h)
-	require.Equal(t, context.Canceled, err)
-	w, err := os.OpenFile(fifo, os.O_WRONLY, 0)
-	require.NoError(t, err)
+	var w *os.File
+	eventually(t, func() bool {
+		h := Go(rt, func(cx *Context) error { _, err := Open(cx, fifo); return err })
+		eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 && waiting(h) })
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		return within(100*time.Millisecond, func() bool { // if it has begun: else once more
+			w, err = os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+			return err == nil
+		})
+	})
 	defer w.Close()
 	eventually(t, func() bool { // its reader is closed
 		_, err := w.Write([]byte("x"))
