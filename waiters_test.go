@@ -505,6 +505,7 @@ func TestOneshotBlockingGivesUp(t *testing.T) {
 	require.Empty(t, over)
 	cancel()
 	require.Equal(t, context.Canceled, receive(t, over))
+	require.Nil(t, o.recvs.p.Load())
 	require.NoError(t, o.Send(1))
 	v, err := o.RecvBlocking(t.Context())
 	require.NoError(t, err)
