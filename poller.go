@@ -138,10 +138,10 @@ func (p *Poller) Delete(fd int) error {
 }
 
 // Wait waits until descriptors are ready, or Notify is called, or the timeout
-// has passed, for ever if it is negative. Time for which another Wait waits counts
-// too. It fills events and returns how many
-// there are. What does not fit is left for the next Wait. One descriptor may be
-// in two events, one for each direction.
+// has passed, for ever if it is negative. Time for which another Wait waits
+// counts too. It fills events and returns how many there are. What does not fit is
+// left for the next Wait. One descriptor may be in two events, one for each
+// direction.
 //
 // It fails with os.ErrClosed once Close has been called. It panics if there is
 // no room for an event, and in a task, whose worker it would block, unless the
