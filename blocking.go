@@ -424,10 +424,14 @@ func (p *callPool) leave(ran *callPlace) {
 func (p *callPool) account(ran *callPlace) {
 	if ran != nil {
 		p.running.remove(ran)
-		p.ended++
-		if p.rt.draining.Load() {
-			notify(p.rt.told)
-		}
+		p.countEnd()
+	}
+}
+
+func (p *callPool) countEnd() {
+	p.ended++
+	if p.rt.draining.Load() {
+		notify(p.rt.told)
 	}
 }
 
@@ -465,23 +469,21 @@ func (p *callPool) dismiss(n int) {
 // cancel ends t if it is still queued.
 func (p *callPool) cancel(t *task) {
 	c := t.body.(placed).placeInPool()
+	var chosen chosenTasks
 	p.room.mu.Lock()
 	queued := c.in == &p.queue
 	if queued {
 		p.queue.remove(c)
-		p.running.push(c) // until its end is accounted for, which makes room
+		p.room.letIn(p.hasRoom, &chosen)
 	}
-	p.room.mu.Unlock()
-	if !queued {
-		return
-	}
-	t.body.abort(nil, t.cx.Err())
-	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.account(c)
-	p.room.letIn(p.hasRoom, &chosen)
 	p.room.mu.Unlock()
 	chosen.wake()
+	if queued {
+		t.body.abort(nil, t.cx.Err())
+		p.room.mu.Lock()
+		p.countEnd()
+		p.room.mu.Unlock()
+	}
 }
 
 // cancelQueued cancels all calls that do not run. It is called when no more

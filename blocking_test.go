@@ -171,6 +171,28 @@ func TestBlockingCancelMakesRoom(t *testing.T) {
 	require.Equal(t, 2, v)
 }
 
+// A call that is cancelled takes no room from the moment on at which it is taken out
+// of the queue, although whoever cancels it has not ended it yet.
+func TestBlockingCancelledTakesNoRoom(t *testing.T) {
+	ending, goOn := make(chan None), make(chan None)
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Hooks: Hooks{TaskEnd: func(t Task) {
+		if t.Name == "cancelled" {
+			close(ending)
+			<-goOn
+		}
+	}}})
+	defer occupy(t, rt, 1)()
+	queued := SpawnBlocking(rt.Named("cancelled"), func() (int, error) { return 1, nil })
+	go queued.Cancel()
+	receive(t, ending)
+	second := SpawnBlocking(rt, func() (int, error) { return 2, nil })
+	_, ended, err := second.TryAwait()
+	close(goOn)
+	require.False(t, ended, "%v", err)
+	_, err = join(t, queued)
+	require.Equal(t, context.Canceled, err)
+}
+
 func TestBlockingCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	began, free := make(chan struct{}), make(chan struct{})
@@ -360,6 +382,7 @@ func TestBlockingLingers(t *testing.T) {
 	require.False(t, c.lingers || p.posted.Load())
 	require.Len(t, other.wake, 1, "who comes wakes the next")
 	<-other.wake
+	other.since = time.Now().Add(time.Hour) // it was not idle for long, however slow the machine is
 	p.arrive(other)
 	require.Same(t, second, p.next(nil, other))
 	require.Nil(t, run(p, second, other))
