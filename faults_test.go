@@ -278,8 +278,18 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		}
 	}()
 
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer w.Close()
 	free := faultsExhaust(t)
 	defer func() { free(64) }()
+	_, err = FromFile(r)
+	require.ErrorIs(t, err, syscall.EMFILE, "not taken for a file of the disk")
+	_, err = w.WriteString("x")
+	require.NoError(t, err)
+	_, err = r.Read(make([]byte, 1))
+	require.NoError(t, err, "left alone")
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
 		if _, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); !errors.Is(err, syscall.EMFILE) {
 			return fmt.Errorf("dial: %v", err)

@@ -123,13 +123,12 @@ func newFile(f *os.File, opened bool) (*File, error) {
 			nf.sync = flags&unix.O_SYNC != 0
 		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
 			// kqueue does not report there that the last writer has gone.
-		case canBePolled(int(raw)):
-			if err = unix.SetNonblock(int(raw), true); err == nil {
-				fd, err = dupFd(int(raw))
-			}
 		default:
-			_, serr := unix.Seek(int(raw), 0, io.SeekCurrent)
-			nf.seekable = serr == nil
+			fd, err = pollableCopy(int(raw))
+			if errors.Is(err, ErrNotPollable) {
+				_, serr := unix.Seek(int(raw), 0, io.SeekCurrent)
+				nf.seekable, err = serr == nil, nil
+			}
 		}
 	})
 	if cerr != nil {
@@ -146,33 +145,17 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	return nf, nil
 }
 
-// canBePolled reports whether the system can say when fd is ready.
-func canBePolled(fd int) bool {
-	var p poller
-	if p.open() != nil {
-		return false
+// pollableCopy returns another descriptor of what fd is, which it makes
+// non-blocking; -1 and an error if it cannot be waited for.
+func pollableCopy(fd int) (int, error) {
+	err := checkPollable(fd)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
 	}
-	defer p.close()
-	return p.add(fd) == nil
-}
-
-// dupFd returns another number for the same open file.
-func dupFd(fd int) (int, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return -1, os.NewSyscallError("fcntl", err)
+		return -1, err
 	}
-	return n, nil
-}
-
-// readyNow is a use of a descriptor for source.attempt: EAGAIN if fd is not
-// ready for what is asked.
-func readyNow(fd int, event int16) error {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: event}}, 0)
-	if n == 0 && err == nil {
-		err = unix.EAGAIN
-	}
-	return err
+	return duplicate(fd)
 }
 
 // Pipe returns a connected pair of Files, as os.Pipe does; reads from r return

@@ -172,7 +172,7 @@ func (f *File) edited() {
 func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, err error) {
 	fd := -1
 	err = f.src.control(func(raw int) (err error) {
-		fd, err = dupFd(raw)
+		fd, err = duplicate(raw)
 		return err
 	})
 	if err != nil {

@@ -460,6 +460,34 @@ func TestFileDiskFull(t *testing.T) {
 			require.ErrorIs(t, WriteFile(cx, name+"2", pattern(10), 0o600), syscall.ENOSPC)
 			_, err = CopyFile(cx, name+"2", name)
 			require.ErrorIs(t, err, syscall.ENOSPC)
+			for way, write := range map[string]func(f *File) (int, error){
+				"Flush": func(f *File) (int, error) {
+					_, err := f.Write(cx, pattern(1000))
+					require.NoError(t, err, "accepted")
+					return 0, f.Flush(cx)
+				},
+				"Write":   func(f *File) (int, error) { return f.Write(cx, pattern(4*bufferLarge)) },
+				"O_SYNC":  func(f *File) (int, error) { f.sync = true; return f.Write(cx, pattern(1000)) },
+				"WriteAt": func(f *File) (int, error) { return f.WriteAt(cx, pattern(1000), 0) },
+				"Copy": func(f *File) (int, error) {
+					from, err := Open(cx, name)
+					require.NoError(t, err)
+					defer from.Close(cx)
+					n, err := Copy(cx, f, from)
+					return int(n), err
+				},
+			} {
+				f, err := Create(cx, name+"2")
+				require.NoError(t, err)
+				n, err := write(f)
+				require.ErrorIs(t, err, syscall.ENOSPC, way)
+				require.Zero(t, n, way)
+				if way == "WriteAt" || way == "Copy" { // which leave nothing for Close to report
+					require.NoError(t, f.Close(cx))
+				} else {
+					require.ErrorIs(t, f.Close(cx), syscall.ENOSPC, way)
+				}
+			}
 		}
 		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
 		return nil

@@ -63,7 +63,8 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 	}
 	// Both dials have a socket, and the copy a pipe, for which there is no room.
 	eventually(t, func() bool {
-		return openFds(t) >= before+4 && all[2].info(nil).Waits == "write" && waiting(all[3])
+		running, _, _, _ := rt.calls.count()
+		return openFds(t) >= before+4 && all[2].info(nil).Waits == "write" && running == 1 && waiting(all[3])
 	})
 	var se *ShutdownError
 	require.ErrorAs(t, rt.Shutdown(ended()), &se)

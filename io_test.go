@@ -258,14 +258,24 @@ func TestCopyCancelled(t *testing.T) {
 					src = plainEnd{src}
 				}
 			}
-			dst, check := connSink(t, rt, want)
+			// Nobody reads until the copies have been cancelled, so that they wait.
+			dst, other := connPair(t)
+			require.NoError(t, dst.SetWriteBuffer(1<<15))
+			require.NoError(t, other.SetReadBuffer(1<<15))
+			permits := NewUnboundedChan[None]()
+			check := drain(t, rt, permittedReader{other, permits}, want,
+				func(*Context) error { return dst.CloseWrite() },
+				func(*Context) error { return errors.Join(dst.Close(), other.Close()) })
 			total, cancelled := int64(0), 0
 			for i := 0; ; i++ {
 				var n int64
 				h := Go(rt, func(cx *Context) (err error) { n, err = Copy(cx, dst, src); return err })
 				eventually(t, func() bool { return waiting(h) || h.state.done() })
-				if i < 50 {
+				if i < 10 {
 					h.Cancel()
+					permits.TrySend(None{})
+				} else {
+					permits.Close()
 				}
 				_, err := join(t, h)
 				total += n
@@ -273,7 +283,8 @@ func TestCopyCancelled(t *testing.T) {
 				if errors.As(err, &left) {
 					require.NotEmpty(t, left.Unwritten)
 					total += int64(len(left.Unwritten))
-					inBlockOn(t, rt, func(cx *Context) error { _, err := dst.Write(cx, left.Unwritten); return err })
+					rest := Go(rt, func(cx *Context) error { _, err := dst.Write(cx, left.Unwritten); return err })
+					eventually(t, func() bool { permits.TrySend(None{}); return rest.state.done() })
 				}
 				if err == nil {
 					break
@@ -281,7 +292,7 @@ func TestCopyCancelled(t *testing.T) {
 				require.ErrorIs(t, err, context.Canceled)
 				cancelled++
 			}
-			t.Logf("cancelled %d times", cancelled)
+			require.Positive(t, cancelled)
 			require.EqualValues(t, len(want), total)
 			check()
 			done()
@@ -364,6 +375,20 @@ func TestCopyIdle(t *testing.T) {
 		out[2*i].Close()
 		out[2*i+1].Close()
 	}
+}
+
+// permittedReader waits for a permit before each read, until there are no more to
+// be had.
+type permittedReader struct {
+	Reader
+	permits *Chan[None]
+}
+
+func (r permittedReader) Read(cx *Context, p []byte) (int, error) {
+	if _, err := r.permits.Recv(cx); err != nil && err != ErrClosed {
+		return 0, err
+	}
+	return r.Reader.Read(cx, p)
 }
 
 type stringReader struct{ *strings.Reader }

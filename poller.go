@@ -261,8 +261,10 @@ func (p *Poller) Close() error {
 
 // pollable says ErrNotPollable where the system says that it refuses fd.
 func pollable(fd int, err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: %d", ErrNotPollable, fd)
+	for _, refusal := range pollRefusals {
+		if errors.Is(err, refusal) {
+			return fmt.Errorf("%w: %d", ErrNotPollable, fd)
+		}
 	}
 	return err
 }

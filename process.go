@@ -153,7 +153,7 @@ func (c *Cmd) PollWait(cx *Context) error {
 // Stdout and Stderr, closes the pipes of StdinPipe, StdoutPipe and StderrPipe, and
 // returns what exec.Cmd.Wait does: nil, or an *exec.ExitError if the process has
 // failed. So read all that comes from a pipe before Wait. Any number of tasks may
-// wait, any number of times.
+// wait, any number of times. Before Start has returned Wait fails and does nothing.
 //
 // If cx is cancelled, the process is killed, or what Cancel does is done, and
 // Wait returns cx.Err() at once. If that must not be, Await a future of
@@ -162,10 +162,15 @@ func (c *Cmd) Wait(cx *Context) error {
 	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
 	if err == errAbandoned {
 		c.exited.leave(cx.t, cx.here())
-		c.kill()
-		err = cx.Err()
+		c.giveUp()
+		return cx.Err()
 	}
-	c.closePipes()
+	c.mu.Lock()
+	ended := c.ended
+	c.mu.Unlock()
+	if ended { // and not called too early
+		c.closePipes()
+	}
 	return err
 }
 
@@ -226,6 +231,7 @@ func (c *Cmd) collected(b *bytes.Buffer) []byte {
 
 // StdinPipe returns a pipe whose data the program reads as its standard
 // input. It must be closed for the program to see the end; Wait closes it, too.
+// A pipe of a Cmd that is never started must be closed by the caller.
 func (c *Cmd) StdinPipe() (*File, error) {
 	if c.Stdin != nil {
 		return nil, errors.New("exec: Stdin already set")
@@ -238,7 +244,7 @@ func (c *Cmd) StdinPipe() (*File, error) {
 }
 
 // StdoutPipe returns a pipe with what the program writes to its standard
-// output. Wait closes it.
+// output. Wait closes it; see StdinPipe.
 func (c *Cmd) StdoutPipe() (*File, error) {
 	if c.Stdout != nil {
 		return nil, errors.New("exec: Stdout already set")
@@ -251,7 +257,7 @@ func (c *Cmd) StdoutPipe() (*File, error) {
 }
 
 // StderrPipe returns a pipe with what the program writes to its standard
-// error. Wait closes it.
+// error. Wait closes it; see StdinPipe.
 func (c *Cmd) StderrPipe() (*File, error) {
 	if c.Stderr != nil {
 		return nil, errors.New("exec: Stderr already set")

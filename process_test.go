@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -262,6 +263,30 @@ func TestCommandMisuse(t *testing.T) {
 		require.Equal(t, context.Canceled, err)
 		return nil
 	})
+}
+
+// A Wait that comes too early leaves the pipes alone, and those of a Cmd that is
+// never started are the caller's and the garbage collector's to close.
+func TestCommandEarlyWait(t *testing.T) {
+	rt := fileRuntime(t)
+	inBlockOn(t, rt, func(cx *Context) error {
+		c := Command("echo", "hello")
+		out, err := c.StdoutPipe()
+		require.NoError(t, err)
+		require.EqualError(t, c.Wait(cx), "exec: not started")
+		require.NoError(t, c.Start(cx))
+		b, err := io.ReadAll(out.WithContext(cx))
+		require.NoError(t, err)
+		require.Equal(t, "hello\n", string(b))
+		return c.Wait(cx)
+	})
+	fds := openFds(t)
+	inBlockOn(t, rt, func(cx *Context) error {
+		out, err := Command("never").StdoutPipe()
+		require.NoError(t, err)
+		return out.Close(cx)
+	})
+	eventually(t, func() bool { runtime.GC(); return openFds(t) <= fds })
 }
 
 // Many at once need no more goroutines of the pool than start at the same time,

@@ -17,6 +17,9 @@ type poller struct {
 	ready [eventsPerWait]unix.Kevent_t
 }
 
+// pollRefusals are what these systems say of devices that they cannot wait for.
+var pollRefusals = []error{unix.EPERM, unix.EINVAL, unix.ENODEV, unix.EOPNOTSUPP}
+
 func (p *poller) open() (err error) {
 	if p.fd, err = unix.Kqueue(); err != nil {
 		return os.NewSyscallError("kqueue", err)

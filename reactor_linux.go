@@ -14,6 +14,9 @@ type poller struct {
 	ready  [eventsPerWait]unix.EpollEvent
 }
 
+// pollRefusals are what the system says of what it cannot wait for.
+var pollRefusals = []error{unix.EPERM}
+
 func (p *poller) open() (err error) {
 	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	return os.NewSyscallError("epoll_create1", err)

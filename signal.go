@@ -19,6 +19,7 @@ type SignalStream struct {
 	mu      sync.Mutex
 	pending []os.Signal // each at most once
 	closed  bool
+	over    bool // and everything noted that came before
 }
 
 var _ Stream[os.Signal] = (*SignalStream)(nil)
@@ -45,6 +46,10 @@ func (s *SignalStream) receive() {
 	for sig := range s.in {
 		s.note(sig)
 	}
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.arrived.fire(nil)
 }
 
 func (s *SignalStream) note(sig os.Signal) {
@@ -65,7 +70,7 @@ func (s *SignalStream) take() (os.Signal, error) {
 		sig := s.pending[0]
 		s.pending = slices.Delete(s.pending, 0, 1)
 		return sig, nil
-	case s.closed:
+	case s.over:
 		return nil, io.EOF
 	default:
 		return nil, ErrPending
@@ -114,7 +119,7 @@ func (s *SignalStream) All(cx *Context) iter.Seq2[os.Signal, error] {
 }
 
 // Close ends the stream: its signals have their usual effect again unless
-// somebody else asks for them. What is pending can still be read, and then
+// somebody else asks for them. What came before can still be read, and then
 // io.EOF. It may be called from any goroutine, more than once.
 func (s *SignalStream) Close() error {
 	s.mu.Lock()
@@ -124,7 +129,6 @@ func (s *SignalStream) Close() error {
 	if first {
 		signal.Stop(s.in) // nothing is sent after this
 		close(s.in)
-		s.arrived.fire(nil)
 	}
 	return nil
 }

@@ -47,31 +47,48 @@ func TestSignalsByHand(t *testing.T) {
 func TestSignalsEnd(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	s := Signals(syscall.SIGUSR1)
-	var got []os.Signal
+	got := make(chan os.Signal, 1)
 	h := Go(rt, func(cx *Context) error {
 		for sig, err := range s.All(cx) {
 			if err != nil {
 				return err
 			}
-			got = append(got, sig)
+			got <- sig
 		}
 		return nil
 	})
 	eventually(t, func() bool { return waiting(h) })
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	eventually(t, func() bool { return waiting(h) && s.count() == 0 })
+	require.Equal(t, syscall.SIGUSR1, receive(t, got))
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close(), "again")
 	_, err := join(t, h)
 	require.NoError(t, err)
-	for range got {
-		require.Equal(t, syscall.SIGUSR1, got[0])
-	}
+	require.Empty(t, got)
 	inTask(t, rt, func(cx *Context) error {
 		_, err := s.Next(cx)
 		require.Equal(t, io.EOF, err)
 		return nil
 	})
+}
+
+// What os/signal has sent before Close is read before the end, whenever the
+// stream's goroutine gets to run.
+func TestSignalsCloseKeeps(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	s := &SignalStream{in: make(chan os.Signal, 1)}
+	s.in <- syscall.SIGTERM
+	require.NoError(t, s.Close())
+	cx, wakes := newPollCx(t, rt)
+	_, err := s.PollNext(cx)
+	require.Equal(t, ErrPending, err)
+	s.receive()
+	require.Positive(t, wakes.Load())
+	sig, err := s.PollNext(cx)
+	require.NoError(t, err)
+	require.Equal(t, syscall.SIGTERM, sig)
+	_, err = s.PollNext(cx)
+	require.Equal(t, io.EOF, err)
 }
 
 // Several tasks wait: a signal goes to one of them, and whoever gives up loses

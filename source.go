@@ -224,13 +224,19 @@ func (s *source) pollReady(cx *Context, h *half, waited bool) error {
 		return nil
 	}
 	_, err := s.attempt(cx, h, func(fd int) (int, bool, error) {
-		fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
-		n, err := unix.Poll(fds[:], 0)
-		if n == 0 && err == nil {
-			err = unix.EAGAIN
-		}
-		return 0, false, err
+		return 0, false, readyNow(fd, events)
 	})
+	return err
+}
+
+// readyNow is a use of a descriptor for attempt: EAGAIN if fd is not ready for
+// what is asked.
+func readyNow(fd int, events int16) error {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	n, err := unix.Poll(fds[:], 0)
+	if n == 0 && err == nil {
+		err = unix.EAGAIN
+	}
 	return err
 }
 

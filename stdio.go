@@ -74,7 +74,7 @@ func (g *inputGate) source() *source {
 	}
 	fd := -1
 	if conn, err := g.of.SyscallConn(); err == nil {
-		conn.Control(func(raw uintptr) { fd, _ = dupFd(int(raw)) })
+		conn.Control(func(raw uintptr) { fd, _ = duplicate(int(raw)) })
 	}
 	if fd < 0 {
 		g.open = true

@@ -39,6 +39,32 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
+// A folder that cannot be read, here because its path is too long, is counted, and
+// the others are not left out.
+func TestUnreadableFolder(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "z"), nil, 0o600))
+	at, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	for range 20 {
+		name := strings.Repeat("a", 250)
+		require.NoError(t, at.Mkdir(name, 0o700))
+		below, err := at.OpenRoot(name)
+		require.NoError(t, err)
+		at.Close()
+		at = below
+	}
+	at.Close()
+	var out bytes.Buffer
+	err = async.Run(func(cx *async.Context) error {
+		failed, err := checksum(cx, dir, 1, &out, nil)
+		require.Equal(t, 1, failed)
+		return err
+	})
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprintf("%x  %s\n", sha256.Sum256(nil), filepath.Join(dir, "z")), out.String())
+}
+
 func TestMissingFolder(t *testing.T) {
 	err := async.Run(func(cx *async.Context) error {
 		_, err := checksum(cx, filepath.Join(t.TempDir(), "none"), 1, new(bytes.Buffer), nil)

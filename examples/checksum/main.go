@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,20 +35,17 @@ func main() {
 		bar = os.Stderr
 	}
 	failed := 0
-	out := bufio.NewWriter(os.Stdout)
 	err := async.Run(func(cx *async.Context) (err error) {
+		out := bufio.NewWriter(async.Stdout.WithContext(cx))
 		failed, err = checksum(cx, root, *atOnce, out, bar)
-		return err
+		return errors.Join(err, out.Flush())
 	})
-	if ferr := out.Flush(); err == nil {
-		err = ferr
-	}
 	switch {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "checksum:", err)
 		os.Exit(1)
 	case failed > 0:
-		fmt.Fprintf(os.Stderr, "checksum: %d files could not be read\n", failed)
+		fmt.Fprintf(os.Stderr, "checksum: %d files or folders could not be read\n", failed)
 		os.Exit(1)
 	}
 }
@@ -59,12 +57,12 @@ type file struct {
 }
 
 // checksum writes the sums of all regular files below root to out, and a bar to
-// bar unless that is nil. It returns how many files could not be read, which are
-// named on standard error.
+// bar unless that is nil. It returns how many files and folders could not be read,
+// which are named on standard error.
 func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (failed int, err error) {
-	files, err := list(cx, root)
+	files, failed, err := list(cx, root)
 	if err != nil {
-		return 0, err
+		return failed, err
 	}
 	p := &progress{files: int64(len(files))}
 	for _, f := range files {
@@ -117,19 +115,28 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 	return failed, err
 }
 
-// list returns the regular files below root, in lexical order.
-func list(cx *async.Context, root string) (files []file, err error) {
+// list returns the regular files below root, in lexical order, and how much could
+// not be looked at. It fails only if nothing can be, or if cx is cancelled.
+func list(cx *async.Context, root string) (files []file, failed int, err error) {
 	err = async.WalkDir(cx, root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
+		var info fs.FileInfo
+		if err == nil && d.Type().IsRegular() {
+			info, err = async.Lstat(cx, path) // d.Info would keep the worker waiting
 		}
-		info, err := d.Info()
-		if err == nil {
+		switch {
+		case cx.Err() != nil:
+			return cx.Err()
+		case err != nil && d == nil: // root itself
+			return err
+		case err != nil:
+			failed++
+			fmt.Fprintln(os.Stderr, "checksum:", err)
+		case info != nil:
 			files = append(files, file{path, info.Size()})
 		}
-		return err
+		return nil
 	})
-	return files, err
+	return files, failed, err
 }
 
 // sum returns the sum of one file.
