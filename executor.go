@@ -82,9 +82,6 @@ type worker struct {
 	local     localQueue
 	nextLocal *task
 	coroutine *coroutine // the free ones
-	leastFree uint64     // how few of them there were since trimmedAt
-	trimmedAt int64      // when trim looked last
-	surplus   uint64     // how many of them trim is to end still
 	timers    timerQueue
 	reactor   reactor
 	looked    int64 // when the reactor was last asked
@@ -103,6 +100,11 @@ type worker struct {
 
 	counts      [counters]uint64
 	publishedAt int64
+
+	// See trim.
+	leastFree uint64 // how few free coroutines there were since trimmedAt
+	trimmedAt int64  // when it looked last
+	surplus   uint64 // how many of them it is to end still
 
 	_ [64]byte
 	// Shared with the other workers.
