@@ -219,6 +219,9 @@ func BenchmarkWakeOne(b *testing.B) {
 						b.Fatal("the order is not that in which they came")
 					}
 				}
+				for _, w := range all { // the next run has the same lock
+					giveUp(w.f)
+				}
 			})
 		}
 		m := new(Mutex)

@@ -8,8 +8,9 @@ const (
 	lingerFor = int64(20 * time.Microsecond)
 
 	// quickly is how soon after a worker has gone to sleep a word must come to
-	// wake it for the two to be talking: the way there and back, and a little work.
-	quickly = 5 * lingerFor
+	// wake it for the two to be talking: several times the way there and back, since
+	// the first words are spoken while the threads still have to be woken.
+	quickly = 10 * lingerFor
 
 	// talkAfter is how many words make a talk, at least and at most.
 	talkAfter = 4
@@ -20,12 +21,12 @@ const (
 // that it does not pay to sleep between two words: each would cost two system calls
 // and the wake of a thread, a hundred times what the word itself does.
 //
-// They do after some words in a row that came soon after the worker had gone to
-// sleep, and until one is waited for in vain. Each time that this happens it takes
+// They do when words have often come soon after the worker had gone to sleep, and
+// until one is waited for in vain. Each time that this happens it takes
 // twice as many words until it is tried again: the two workers may have to share a
 // processor, and there no word ever comes while the other one waits for it.
 type talk struct {
-	words int // in a row
+	words int // that came soon; each sleep that ended otherwise halves them
 	after int // how many it takes
 }
 
@@ -34,7 +35,7 @@ func (t *talk) goesOn() bool { return t.words > 0 && t.words >= t.after }
 // slept is called after a sleep, with whether a word has ended it quickly.
 func (t *talk) slept(word bool) {
 	if !word {
-		t.words = 0
+		t.words /= 2
 		return
 	}
 	t.after = max(t.after, talkAfter)

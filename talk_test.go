@@ -20,7 +20,11 @@ func TestTalk(t *testing.T) {
 
 	k.slept(false)
 	require.False(t, k.goesOn(), "something else has ended the sleep")
-	require.Equal(t, talkAfter, words(), "in a row")
+	require.Equal(t, talkAfter/2, words(), "one such sleep does not make all forgotten")
+	for range 3 {
+		k.slept(false)
+	}
+	require.Equal(t, talkAfter, words(), "several do")
 
 	for n := 2 * talkAfter; n <= talkLimit; n *= 2 {
 		k.inVain()
