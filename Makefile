@@ -44,6 +44,7 @@ fuzz: ## each target for two seconds; built once, since linking takes longer tha
 
 stress: ## the core again and again, on one to eight processors
 	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .
+	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
 bench: ## the announcement's workloads beside goroutines
 	go test -run '^$$' -bench . -benchmem -count 10 .

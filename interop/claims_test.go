@@ -2,9 +2,11 @@ package interop
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -123,4 +125,10 @@ func TestNothingIsForked(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, bytes.Count(mod, []byte("replace")))
 	require.Contains(t, string(mod), "replace example.com/async => ../\n")
+	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
+		a, _, stop, err := makePipe()
+		require.NoError(t, err)
+		defer stop()
+		require.Equal(t, "crypto/tls", reflect.TypeOf(tls.Client(a, &tls.Config{})).Elem().PkgPath())
+	})
 }

@@ -45,9 +45,13 @@ var forms = []struct {
 	wrap func(rt *async.Runtime, c async.Conn) net.Conn
 }{
 	{"goroutines", func(rt *async.Runtime, c async.Conn) net.Conn { return async.NetConn(rt, c) }},
+	{"goroutines-other-maker", func(rt *async.Runtime, c async.Conn) net.Conn { return async.NetConn(rt, otherConn{c}) }},
 	{"bound-in-tasks", func(rt *async.Runtime, c async.Conn) net.Conn { return taskConn{c, rt} }},
 	{"bound-in-BlockOn", func(rt *async.Runtime, c async.Conn) net.Conn { return blockOnConn{c, rt} }},
 }
+
+// otherConn is a connection of somebody else's, of which only the interface is known.
+type otherConn struct{ async.Conn }
 
 // taskConn does each call on the bound form of the connection, in a task of its
 // own.
@@ -102,14 +106,23 @@ func pair(rt *async.Runtime, network, addr string) (a, b async.Conn, err error) 
 	return a, b, err
 }
 
-// each runs test on every network and form.
+// each runs test on every form of the connections of every network, and of those of
+// SocketPair.
 func each(t *testing.T, test func(t *testing.T, makePipe nettest.MakePipe)) {
+	pairs := map[string]func(*async.Runtime) (a, b async.Conn, err error){
+		"socketpair": func(*async.Runtime) (async.Conn, async.Conn, error) { return async.SocketPair() },
+	}
 	for _, network := range networks {
+		pairs[network.name] = func(rt *async.Runtime) (async.Conn, async.Conn, error) {
+			return pair(rt, network.name, network.addr(t))
+		}
+	}
+	for name, pair := range pairs {
 		for _, form := range forms {
-			t.Run(network.name+"/"+form.name, func(t *testing.T) {
+			t.Run(name+"/"+form.name, func(t *testing.T) {
 				rt := newRuntime(t)
 				test(t, func() (c1, c2 net.Conn, stop func(), err error) {
-					a, b, err := pair(rt, network.name, network.addr(t))
+					a, b, err := pair(rt)
 					if err != nil {
 						return nil, nil, nil, err
 					}
