@@ -86,7 +86,9 @@ func TestRecvFromCancel(t *testing.T) {
 // What Shutdown unwinds leaves no goroutine behind (see newTestRuntime), and nothing is
 // taken or sent anymore.
 func TestGoChanUnwound(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
+	// (With time for them to wait again after they have been woken to be cancelled:
+	// who has not done so when the workers stop sees that his Context has ended.)
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond, Unhandled: func(Task, error) {}})
 	from, to := make(chan int), make(chan int)
 	receives := Go(rt, func(cx *Context) error { return second(RecvFrom(cx.WithoutCancel(), from)) })
 	sends := Go(rt, func(cx *Context) error { return SendTo(cx.WithoutCancel(), to, 1) })
@@ -94,7 +96,7 @@ func TestGoChanUnwound(t *testing.T) {
 	require.Error(t, rt.Shutdown(ended()))
 	for _, h := range []*JoinHandle[None]{receives, sends} {
 		_, err := join(t, h)
-		require.Equal(t, ErrShutdown, err)
+		require.True(t, err == ErrShutdown || err == context.Canceled, "%v", err)
 	}
 	// Whatever goroutine is left would meet these sooner or later.
 	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
