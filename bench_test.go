@@ -410,27 +410,36 @@ func BenchmarkBlocking(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
-		b.Run(fmt.Sprintf("goroutines/in-flight=%d", flight), func(b *testing.B) {
-			calls := make(chan func())
-			defer close(calls)
-			for range min(flight, 512) {
-				go func() {
-					for f := range calls {
-						f()
-					}
-				}()
-			}
-			b.ReportAllocs()
-			answers := make(chan int, flight)
-			for b.Loop() {
-				for i := range flight {
-					calls <- func() { answers <- i }
-				}
-				for range flight {
-					<-answers
-				}
-			}
+		b.Run(fmt.Sprintf("goroutines/in-flight=%d", flight), func(b *testing.B) { handCalls(b, flight) })
+		// Whoever is locked to its thread, as a worker is, has both threads woken.
+		b.Run(fmt.Sprintf("locked-goroutine/in-flight=%d", flight), func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			handCalls(b, flight)
 		})
+	}
+}
+
+// handCalls has goroutines call functions that come through a channel.
+func handCalls(b *testing.B, flight int) {
+	calls := make(chan func())
+	defer close(calls)
+	for range min(flight, 512) {
+		go func() {
+			for f := range calls {
+				f()
+			}
+		}()
+	}
+	b.ReportAllocs()
+	answers := make(chan int, flight)
+	for b.Loop() {
+		for i := range flight {
+			calls <- func() { answers <- i }
+		}
+		for range flight {
+			<-answers
+		}
 	}
 }
 
