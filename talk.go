@@ -50,9 +50,9 @@ func (t *talk) inVain() {
 }
 
 // linger waits a moment for what another worker may send, if that has paid
-// before. It reports whether something came.
+// before, and nobody else wants the P meanwhile. It reports whether something came.
 func (w *worker) linger(now int64) bool {
-	if !w.talk.goesOn() || w.unparked {
+	if !w.talk.goesOn() || w.unparked || !w.rt.ownProcs {
 		return false
 	}
 	if !lookOut(now, func() bool { return w.inbox.Load() != nil }) {

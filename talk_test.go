@@ -64,6 +64,12 @@ func TestLinger(t *testing.T) {
 	w.unparked = true
 	require.False(t, w.linger(nanos()+time.Hour.Nanoseconds()))
 	require.True(t, w.talk.goesOn())
+
+	shared := newWorker(newTestRuntime(t, Config{Workers: 1, SharedProcs: true}), 0)
+	shared.talk = w.talk
+	shared.inbox.Store(&task{})
+	require.False(t, shared.linger(nanos()), "it has promised to give its P up whenever it waits")
+	require.True(t, shared.talk.goesOn(), "it has not even tried")
 }
 
 // Words that go to and fro between two workers, and now and then stop for a while:
