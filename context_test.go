@@ -401,8 +401,8 @@ func TestContextReleasesTimers(t *testing.T) {
 			all.Go(cancel)
 		}
 		all.Wait()
-		for range 10 { // the worker takes them out at its next turn
-			if err := Sleep(cx, time.Microsecond); err != nil {
+		for range pollsPerRound + 1 { // the worker takes them out at its next turn
+			if err := Yield(cx); err != nil {
 				return err
 			}
 		}
@@ -563,6 +563,12 @@ func TestYieldLetsOthersRun(t *testing.T) {
 	}
 }
 
+// passHour lets the time of a sleep pass that was polled by hand.
+func passHour(s *sleep) {
+	s.until = nanos()
+	s.alarm.std.fire()
+}
+
 func TestHandPolling(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	t.Run("NewSleep", func(t *testing.T) {
@@ -586,30 +592,42 @@ func TestHandPolling(t *testing.T) {
 	t.Run("a sleep that moves to another task", func(t *testing.T) {
 		a, wakesA := newPollCx(t, rt)
 		b, wakesB := newPollCx(t, rt)
-		s := NewSleep(20 * time.Millisecond)
+		s := NewSleep(time.Hour).(*sleep)
 		_, err := s.Poll(a)
 		require.Equal(t, ErrPending, err)
+		timerA := s.alarm.std.timer
 		_, err = s.Poll(b)
 		require.Equal(t, ErrPending, err)
-		eventually(t, func() bool { return wakesB.Load() == 1 })
+		require.False(t, timerA.Stop(), "it is to wake the first task still")
+		passHour(s)
+		require.EqualValues(t, 1, wakesB.Load())
 		require.Zero(t, wakesA.Load())
 		_, err = s.Poll(b)
 		require.NoError(t, err)
 
-		s = NewSleep(20 * time.Millisecond)
+		s = NewSleep(time.Hour).(*sleep)
 		_, err = s.Poll(a)
 		require.Equal(t, ErrPending, err)
-		_, err = join(t, SpawnFuture(rt, s))
+		timerA = s.alarm.std.timer
+		h := SpawnFuture(rt, s)
+		eventually(t, func() bool { return waiting(h) })
+		require.False(t, timerA.Stop(), "it is to wake the first task still")
+		on(h.w, func(w *worker) {
+			s.until = nanos()
+			w.fireTimers(s.until + int64(2*time.Hour))
+		})
+		_, err = join(t, h)
 		require.NoError(t, err)
 		require.Zero(t, wakesA.Load())
 	})
 	t.Run("Timeout", func(t *testing.T) {
 		cx, wakes := newPollCx(t, rt)
 		p := new(probe)
-		f := Timeout(p, time.Millisecond)
+		f := Timeout(p, time.Hour)
 		_, err := f.Poll(cx)
 		require.Equal(t, ErrPending, err)
-		eventually(t, func() bool { return wakes.Load() > 0 })
+		passHour(f.(*timeout[int]).sleep)
+		require.EqualValues(t, 1, wakes.Load())
 		_, err = f.Poll(cx)
 		require.Equal(t, context.DeadlineExceeded, err)
 		require.EqualValues(t, 1, p.cancels.Load())
