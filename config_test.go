@@ -115,9 +115,9 @@ func TestConfigFewProcs(t *testing.T) {
 	}
 }
 
-// pinned returns a Spawner whose next task starts on worker i and is not taken
-// over by others.
-func pinned(rt *Runtime, i int) Spawner { return &adorned{base: aimAt(rt, i), local: true} }
+// pinned returns a Spawner whose tasks start on worker i and are not taken over
+// by others.
+func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
 
 // A worker that spins asks instead of waiting, and stops when its time is over.
 func TestSpin(t *testing.T) {
@@ -300,7 +300,10 @@ func TestHooks(t *testing.T) {
 
 	cancelled := Go(rt.Named("cancelled"), func(cx *Context) error { return Sleep(cx, time.Hour) })
 	eventually(t, func() bool { return waiting(cancelled) })
-	rt.Tasks()
+	for _, w := range rt.workers { // none of them is still in a hook of before
+		_, err := w.survey().Wait(t.Context())
+		require.NoError(t, err)
+	}
 	before := len(log.all())
 	rt.Tasks()
 	require.Len(t, log.all(), before, "the runtime's own work has been told")
