@@ -55,10 +55,11 @@ func ExampleGroup_Try() {
 	async.Run(func(cx *async.Context) error {
 		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
 			g.SetLimit(1)
-			async.Go(g, func(cx *async.Context) error { return async.Sleep(cx, time.Millisecond) })
+			first := async.Go(g, func(cx *async.Context) error { return async.Sleep(cx, time.Hour) })
 			h := async.Go(g.Try(), async.Yield)
 			_, ended, err := h.TryAwait()
 			fmt.Println(ended, errors.Is(err, async.ErrBusy))
+			first.Cancel()
 			return nil
 		})
 	})
@@ -71,28 +72,24 @@ func ExampleJoinSet() {
 		return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
 			g.KeepGoing()
 			var set async.JoinSet[string]
-			for _, ms := range []int{30, 0, 15} {
-				set.Add(async.Spawn(g, func(cx *async.Context) (string, error) {
-					if ms == 0 {
-						return "", errors.New("nothing to wait for")
-					}
-					d := time.Duration(ms) * time.Millisecond
-					return fmt.Sprint("after ", d), async.Sleep(cx, d)
-				}))
-			}
+			var answer async.Oneshot[string]
+			set.Add(async.Spawn(g, answer.Recv))
+			set.Add(async.Spawn(g, func(cx *async.Context) (string, error) {
+				return "", errors.New("nothing to wait for")
+			}))
 			for h, err := range set.All(cx) {
 				if err != nil {
 					return err // cx has ended
 				}
 				fmt.Println(h.Await(cx))
+				answer.Send("at last") // the first to begin, and the last to end
 			}
 			return nil
 		})
 	})
 	// Output:
 	//  nothing to wait for
-	// after 15ms <nil>
-	// after 30ms <nil>
+	// at last <nil>
 }
 
 // Code of net/http or another library that has a context.Context of its own: what
@@ -143,7 +140,7 @@ func ExampleContext_WithoutCancel() {
 	async.Run(func(cx *async.Context) error {
 		h := async.Go(cx, func(cx *async.Context) error {
 			defer func() {
-				cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)
+				cx, cancel := cx.WithoutCancel().WithTimeout(time.Minute)
 				defer cancel()
 				err := async.Sleep(cx, time.Millisecond) // says goodbye
 				fmt.Println("cleaned up:", err)

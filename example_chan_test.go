@@ -238,7 +238,7 @@ func ExampleSelect() {
 		jobs, quit := async.NewChan[string](1), async.NewChan[async.None](0)
 		jobs.TrySend("a job")
 		// The cases are used again in each round.
-		job, stop, idle := async.OnRecv(jobs), async.OnRecv(quit), async.After(time.Millisecond)
+		job, stop, idle := async.OnRecv(jobs), async.OnRecv(quit), async.After(time.Hour)
 		for {
 			switch i, err := async.Select(cx, job, stop, idle); i {
 			case 0:

@@ -152,7 +152,7 @@ func ExampleSemaphore() {
 				running++
 				most = max(most, running)
 				defer func() { running-- }()
-				return async.Sleep(cx, time.Millisecond)
+				return async.Yield(cx) // others run meanwhile
 			})
 		}
 		return s.Acquire(cx, limit) // all have ended

@@ -208,6 +208,7 @@ func TestStdoutSharedFailure(t *testing.T) {
 	}
 	stat := Go(rt, func(cx *Context) error { _, err := out.Stat(cx); return err })
 	eventually(t, func() bool { return waiting(stat) })
+	eventually(t, func() bool { return full(t, out.os) })
 	in.Close()
 	for _, h := range append(all, stat) {
 		_, err := join(t, h)
@@ -220,6 +221,15 @@ func TestStdoutSharedFailure(t *testing.T) {
 		return nil
 	})
 	require.Empty(t, out.stakes)
+}
+
+// full reports whether a pipe has no room.
+func full(t *testing.T, w *os.File) (is bool) {
+	t.Helper()
+	conn, err := w.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, conn.Control(func(fd uintptr) { is = readyNow(int(fd), unix.POLLOUT) == unix.EAGAIN }))
+	return is
 }
 
 // pipeSize returns how much a pipe holds.
