@@ -3,6 +3,7 @@ package async
 import (
 	"context"
 	"errors"
+	"runtime"
 )
 
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
@@ -167,6 +168,7 @@ func (h *JoinHandle[T]) Name() string { return h.name() }
 func (h *JoinHandle[T]) result() (T, error) {
 	if f, ok := h.err.(*failure); ok {
 		f.handled()
+		runtime.KeepAlive(h) // as garbage it could be reported before it is handled
 		return h.val, f.err
 	}
 	return h.val, h.err

@@ -1131,6 +1131,35 @@ func TestUnjoinedFailures(t *testing.T) {
 		require.NoError(t, rt.Shutdown(ended()))
 		require.Zero(t, r.count())
 	})
+	t.Run("never if joined at this moment", func(t *testing.T) {
+		r := new(reports)
+		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
+		collected := new(atomic.Bool)
+		result := make(chan error, 1)
+		rt.failures.mu.Lock() // so that who joins comes no further than to say so
+		release := sync.OnceFunc(rt.failures.mu.Unlock)
+		defer release()
+		func() {
+			h := &JoinHandle[None]{err: &failure{err: failed, in: &rt.failures}}
+			h.state.finish()
+			runtime.AddCleanup(&h.task, func(c *atomic.Bool) { c.Store(true) }, collected)
+			go func() {
+				_, err := h.Wait(context.Background())
+				result <- err
+			}()
+		}()
+		eventually(t, func() bool { return strings.Contains(goroutineProfile(), "(*failures).take+") })
+		for range 3 {
+			runtime.GC()
+			gone := make(chan None)
+			runtime.AddCleanup(new([64]byte), func(c chan None) { close(c) }, gone)
+			runtime.GC()
+			receive(t, gone)
+		}
+		require.False(t, collected.Load(), "it is garbage already, and could be reported")
+		release()
+		require.Equal(t, failed, receive(t, result))
+	})
 	t.Run("never if cancelled", func(t *testing.T) {
 		r := new(reports)
 		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
