@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -194,8 +195,8 @@ func TestStreamAllocations(t *testing.T) {
 		for name, f := range map[string]func() (int, error){
 			"poll": func() (n int, err error) {
 				a.PollWrite(cx, p)
-				for err = ErrPending; err == ErrPending; { // it may still be under way
-					n, err = b.PollRead(cx, q)
+				for n, err = b.PollRead(cx, q); err == ErrPending; n, err = b.PollRead(cx, q) {
+					runtime.Gosched() // it is still under way
 				}
 				return n, err
 			},
