@@ -71,7 +71,7 @@ func TestReadmeProgram(t *testing.T) {
 
 // newRuntime is for the examples that end their own runtime.
 func newRuntime() *async.Runtime {
-	rt, err := async.New(async.Config{Workers: 2})
+	rt, err := async.New(async.Config{Workers: 2, Grace: 20 * time.Second})
 	if err != nil {
 		panic(err)
 	}

@@ -372,7 +372,7 @@ func TestMisuseNeverReachesTheGoRuntime(t *testing.T) {
 }
 
 func misuseEverything(t *testing.T) {
-	rt, err := New(Config{Workers: 2, Unhandled: func(Task, error) {}})
+	rt, err := New(Config{Workers: 2, Grace: patience, Unhandled: func(Task, error) {}})
 	if err != nil {
 		panic(err)
 	}

@@ -43,7 +43,7 @@ func TestShutdownFreesEverything(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1}) // counts goroutines and descriptors when all is over
 	before := threads(t)
 	for range rounds {
-		rt, err := New(Config{Workers: workers})
+		rt, err := New(Config{Workers: workers, Grace: patience})
 		require.NoError(t, err)
 		if runtime.GOOS == "linux" {
 			require.GreaterOrEqual(t, threads(t), workers)
@@ -54,16 +54,16 @@ func TestShutdownFreesEverything(t *testing.T) {
 		}
 		require.NoError(t, rt.Shutdown(ended()))
 	}
-	// The Go runtime has started threads of its own meanwhile, but not as many
-	// as there were workers.
-	eventually(t, func() bool { return threads(t) < before+2*workers })
+	// The Go runtime has started threads of its own meanwhile, but not nearly as
+	// many as there were workers.
+	eventually(t, func() bool { return threads(t) < before+rounds*workers/2 })
 }
 
 // A worker that is just going to sleep when Shutdown begins must notice it.
 func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for i := range 200 {
-		rt, err := New(Config{Workers: 1 + i%3})
+		rt, err := New(Config{Workers: 1 + i%3, Grace: patience})
 		require.NoError(t, err)
 		if i%2 == 0 {
 			_, err = join(t, SpawnFuture(rt, Ready(1)))
@@ -478,7 +478,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 			h.Cancel()
 			eventually(t, func() bool { return ignored.Load() > 10 })
 			neighbour := Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) })
-			ok := within(patience/4, neighbour.state.done)
+			ok := within(patience, neighbour.state.done)
 			if !ok {
 				rescue.Store(true)
 				t.Error("a neighbour on its worker does not run anymore")
@@ -542,16 +542,42 @@ func TestShutdownUnwindsAll(t *testing.T) {
 // Shutdown ends what it has started outside the pool too: here what watches over
 // a failure that nobody has joined.
 func TestShutdownEndsTheHunt(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
+	var rt *Runtime
+	late := make(chan bool, 1)
+	rt = newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {
+		select {
+		case <-rt.ended:
+			late <- true
+		default:
+			late <- false
+		}
+	}})
 	h := Go(rt, func(*Context) error { return errors.New("failed") })
 	eventually(t, h.state.done)
 	require.NoError(t, rt.Shutdown(ended()))
-	hunts := func() bool {
-		buf := make([]byte, 1<<20)
-		return strings.Contains(string(buf[:runtime.Stack(buf, true)]), "(*failures).hunt")
+	require.False(t, receive(t, late), "the hunt was called off while there was something to hunt")
+	require.True(t, rt.failures.over == rt.ended)
+	hunting := func(fs *failures) bool {
+		fs.mu.Lock()
+		defer fs.mu.Unlock()
+		return fs.hunting
 	}
-	require.True(t, within(huntEvery/4, func() bool { return !hunts() }), "it lives on, until it next looks")
+	eventually(t, func() bool { return !hunting(&rt.failures) })
 	runtime.KeepAlive(h)
+
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan struct{})
+		fs := &failures{report: func(Task, error) {}, over: over}
+		h := new(JoinHandle[int])
+		fs.add(&h.task, errors.New("failed"))
+		synctest.Wait()
+		require.True(t, hunting(fs))
+		fs.flush()
+		close(over)
+		synctest.Wait() // no time passes
+		require.False(t, hunting(fs), "it lives on, until it next looks")
+		runtime.KeepAlive(h)
+	})
 }
 
 // A failure that comes after Shutdown, and whose handle somebody keeps, is waited
