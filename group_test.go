@@ -269,12 +269,13 @@ func TestGroupParentEnds(t *testing.T) {
 		if byTime {
 			want = context.DeadlineExceeded
 		}
-		began := make(chan struct{}, 1)
+		began := make(chan func(), 1)
 		h := Go(rt, func(cx *Context) error {
+			end := func() {}
 			if byTime {
-				short, cancel := cx.WithTimeoutCause(20*time.Millisecond, why)
+				short, cancel := cx.WithTimeoutCause(time.Hour, why)
 				defer cancel()
-				cx = short
+				cx, end = short, func() { short.sc.Load().expire(nil) } // as if the hour had passed
 			}
 			told := errors.New("the task has not been told")
 			err := WithGroup(cx, func(cx *Context, g *Group) error {
@@ -287,14 +288,16 @@ func TestGroupParentEnds(t *testing.T) {
 						causes(cx, cx, want, why))
 					return err
 				})
-				began <- struct{}{}
+				began <- end
 				return nil
 			})
 			return errors.Join(told, expect(err == want, "the group's error is %v", err))
 		})
-		receive(t, began)
-		if !byTime {
-			eventually(t, func() bool { return h.info(nil).Waits == "group" })
+		end := receive(t, began)
+		eventually(t, func() bool { return h.info(nil).Waits == "group" })
+		if byTime {
+			end()
+		} else {
 			h.CancelCause(why)
 		}
 		_, err := join(t, h)
@@ -558,10 +561,14 @@ func TestGroupLimitChanges(t *testing.T) {
 			if !ended || err != ErrBusy {
 				return fmt.Errorf("a limit of 0: %v, %v", ended, err)
 			}
-			short, cancel := cx.WithTimeout(time.Millisecond)
+			inner, cancel := cx.WithCancel()
 			defer cancel()
-			_, err = Go(short.Under(short), stay).Await(cx) // not in the group
-			if err != nil {
+			outside := Go(inner.Under(inner), stay) // not in the group
+			for !waiting(outside) {
+				Yield(cx)
+			}
+			cancel()
+			if _, err = outside.Await(cx); err != nil {
 				return err
 			}
 			g.SetLimit(1)
