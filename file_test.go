@@ -230,7 +230,9 @@ func TestFileCancelledWrite(t *testing.T) {
 		for err == nil {
 			var m int
 			m, err = f.Write(cx, want[n%len(want):])
-			n += m
+			if n += m; n > 100*len(want) { // lest it fill the disk
+				err = Sleep(cx, time.Hour)
+			}
 		}
 		return err
 	})
@@ -599,8 +601,11 @@ func TestFileStreamsGiveWay(t *testing.T) {
 	inBlockOn(t, rt, func(cx *Context) (err error) { f, err = OpenFile(cx, name, os.O_RDWR, 0); return err })
 	for _, write := range []bool{false, true} {
 		stream := Go(rt, func(cx *Context) (err error) {
-			for p := make([]byte, 1000); err == nil; {
-				if write {
+			p := make([]byte, 1000)
+			for i := 0; err == nil; i++ {
+				if write && i%10_000 == 9_999 { // lest it fill the disk
+					_, err = f.Seek(cx, 0, io.SeekStart)
+				} else if write {
 					_, err = f.Write(cx, p)
 				} else if _, err = f.Read(cx, p); err == io.EOF {
 					_, err = f.Seek(cx, 0, io.SeekStart)
@@ -919,11 +924,13 @@ func TestFileFIFO(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "fifo")
 	require.NoError(t, unix.Mkfifo(name, 0o600))
+	opened := make(chan struct{})
 	reader := Spawn(rt, func(cx *Context) (string, error) {
 		f, err := Open(cx, name)
 		if err != nil {
 			return "", err
 		}
+		close(opened)
 		b, err := io.ReadAll(f.WithContext(cx))
 		return string(b), errors.Join(err, f.Close(cx))
 	})
@@ -942,6 +949,7 @@ func TestFileFIFO(t *testing.T) {
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_WRONLY, 0)
 		require.NoError(t, err)
+		receive(t, opened) // what let this one in may have been the open that was given up
 		_, err = f.WriteString(cx, "through")
 		require.NoError(t, err)
 		return f.Close(cx)
