@@ -334,7 +334,11 @@ func TestReactorWake(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, []event{{r.wakeR, Readable}}, r.wait(-1, false))
+	var events []event
+	for len(events) == 0 { // a signal may end a wait
+		events = r.wait(-1, false)
+	}
+	require.Equal(t, []event{{r.wakeR, Readable}}, events)
 	others.Wait()
 	r.drain()
 	_, err := unix.Read(r.wakeR, make([]byte, 1))
@@ -366,7 +370,7 @@ func TestReactorWake(t *testing.T) {
 	r.wake()
 	require.ErrorIs(t, r.register(0), ErrShutdown)
 	r.unregister(0)
-	require.Equal(t, fds, openFds(t))
+	eventually(t, func() bool { return openFds(t) <= fds })
 }
 
 func TestFdTable(t *testing.T) {
