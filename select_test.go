@@ -55,8 +55,8 @@ func TestSelect(t *testing.T) {
 		require.Equal(t, 1, i)
 		i, _ = Select(cx, late)
 		require.Equal(t, 0, i, "its time has passed")
-		late.Reset(time.Millisecond)
 		begun := time.Now()
+		late.Reset(time.Millisecond)
 		Select(cx, late)
 		require.GreaterOrEqual(t, time.Since(begun), time.Millisecond)
 
