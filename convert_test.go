@@ -20,13 +20,18 @@ import (
 func convPair(t testing.TB, network string) (a, b net.Conn) {
 	t.Helper()
 	if network == "udp" {
-		p, err := net.ListenPacket(network, "127.0.0.1:0")
-		require.NoError(t, err)
-		a, err = net.Dial(network, p.LocalAddr().String())
-		require.NoError(t, err)
-		p.Close()
-		b, err = net.DialUDP("udp", p.LocalAddr().(*net.UDPAddr), a.LocalAddr().(*net.UDPAddr))
-		require.NoError(t, err)
+		eventually(t, func() bool {
+			p, err := net.ListenPacket(network, "127.0.0.1:0")
+			require.NoError(t, err)
+			a, err = net.Dial(network, p.LocalAddr().String())
+			require.NoError(t, err)
+			p.Close()
+			b, err = net.DialUDP("udp", p.LocalAddr().(*net.UDPAddr), a.LocalAddr().(*net.UDPAddr))
+			if err != nil {
+				a.Close() // somebody else has got the port meanwhile
+			}
+			return err == nil
+		})
 	} else {
 		address := "127.0.0.1:0"
 		if network != "tcp" {
