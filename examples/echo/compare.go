@@ -174,10 +174,10 @@ func (l load) run(conns []net.Conn, d time.Duration) ([]time.Duration, error) {
 	return all, nil
 }
 
-// client sends requests one after the other, and checks every echo.
+// client sends requests one after the other, at least one, and checks every echo.
 func (l load) client(c net.Conn, seed byte, end time.Time) (latencies []time.Duration, err error) {
 	out, in := make([]byte, l.size), make([]byte, l.size)
-	for began := time.Now(); began.Before(end); {
+	for began := time.Now(); len(latencies) == 0 || began.Before(end); {
 		for i := range out {
 			out[i] = seed + byte(len(latencies)+i)
 		}
