@@ -48,9 +48,13 @@ func main() {
 	}
 }
 
+// patience is how long tasks may take to end once fn has, and then once they have
+// been cancelled.
+var patience = time.Second
+
 // run runs fn in a runtime of its own until it returns or ctx ends.
 func run(ctx context.Context, name string, fn func(cx *async.Context) error) error {
-	rt, err := async.New(async.Config{Name: name})
+	rt, err := async.New(async.Config{Name: name, Grace: patience})
 	if err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func run(ctx context.Context, name string, fn func(cx *async.Context) error) err
 	if ctx.Err() != nil {
 		err = nil
 	}
-	late, cancel := context.WithTimeout(context.Background(), time.Second)
+	late, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return errors.Join(err, rt.Shutdown(late))
 }

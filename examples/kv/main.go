@@ -33,12 +33,13 @@ func main() {
 	}
 }
 
-// patience is how long clients may take to end once the server has been told to.
-const patience = time.Second
+// patience is how long clients may take to end once the server has been told to,
+// and then once they have been cancelled.
+var patience = time.Second
 
 // run serves until ctx ends.
 func run(ctx context.Context, addr string, ready func(net.Addr)) error {
-	rt, err := async.New(async.Config{Name: "kv"})
+	rt, err := async.New(async.Config{Name: "kv", Grace: patience})
 	if err != nil {
 		return err
 	}
