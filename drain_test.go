@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,7 @@ func TestShutdownLetsTasksFinish(t *testing.T) {
 		_, err := c.Write([]byte("abcd"))
 		require.NoError(t, err)
 		var p [4]byte
-		_, err = c.Read(p[:])
+		_, err = io.ReadFull(c, p[:])
 		require.NoError(t, err)
 	}
 	require.Empty(t, over, "Shutdown has not waited")

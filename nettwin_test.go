@@ -314,16 +314,15 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 			})
 		},
 		"udp: read refused": func(api netAPI) error {
-			var c net.Conn
-			err := api.peer("udp", "127.0.0.1:0", func(p net.Conn) (err error) {
-				c, err = api.dial("udp", p.RemoteAddr().String())
-				return err
+			// Who has a peer hears nobody else, and keeps its port from others.
+			return api.peer("udp", "127.0.0.1:0", func(p net.Conn) error {
+				c, err := api.dial("udp", p.LocalAddr().String())
+				if err != nil {
+					return fmt.Errorf("setup: %v", err)
+				}
+				defer c.Close()
+				return netRefused(c, netRead)
 			})
-			if err != nil {
-				return fmt.Errorf("setup: %v", err)
-			}
-			defer c.Close()
-			return netRefused(c, netRead)
 		},
 		"udp: read closed": func(api netAPI) error {
 			return api.udp(func(c net.PacketConn) error { c.Close(); return netReadFrom(c) })
