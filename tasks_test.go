@@ -122,10 +122,11 @@ func TestTasks(t *testing.T) {
 		Go(rt.Named(name), func(cx *Context) error { return c.fn(cx, name) })
 	}
 	for name, c := range straight {
-		info := describes(t, rt, name, func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == c.waits })
+		info := describes(t, rt, name, func(i TaskInfo) bool {
+			line, ok := lines.Load(name) // to dial is to wait, too
+			return ok && i.State == "waiting" && i.Waits == c.waits && strings.Contains(i.Where, line.(string))
+		})
 		require.Equal(t, "straight", info.Kind, name)
-		line, _ := lines.Load(name)
-		require.Contains(t, info.Where, line, name)
 		require.Contains(t, info.Where, "TestTasks.func", name)
 		require.Contains(t, info.String(), info.Task.String()+" waiting for "+c.waits+", ")
 		require.True(t, strings.HasSuffix(info.String(), ", "+info.Where))
@@ -160,9 +161,12 @@ func TestTasks(t *testing.T) {
 	info, _ = infoOf(rt, "queued call")
 	require.Equal(t, TaskInfo{Task: Task{queued.ID(), "queued call"}, Kind: "blocking", State: "queued"}, info)
 
-	all := rt.Tasks()
+	var all []TaskInfo
+	eventually(t, func() bool {
+		all = rt.Tasks()
+		return len(all) == len(straight)+1+1+2+2+2
+	}, "the child, the call of a task, two of each other kind")
 	require.True(t, slices.IsSortedFunc(all, func(a, b TaskInfo) int { return int(a.ID) - int(b.ID) }))
-	require.Len(t, all, len(straight)+1+1+2+2+2, "the child, the call of a task, two of each other kind")
 	ids := map[uint64]bool{}
 	for _, i := range all {
 		ids[i.ID] = true
@@ -188,20 +192,22 @@ func TestTasksWaitsForACall(t *testing.T) {
 func TestTasksIsUpToDate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	first, second := new(probe), new(probe)
-	var lines [2]string
+	lines := make(chan string, 2)
 	Go(rt.Named("walker"), func(cx *Context) error {
-		lines[0] = lineAfter(1)
+		lines <- lineAfter(1)
 		Await(cx, first)
 		NewSleep(time.Hour).Poll(cx) // waits for nothing: it is dropped
-		lines[1] = lineAfter(1)
+		lines <- lineAfter(1)
 		Await(cx, second)
 		return nil
 	})
-	info := describes(t, rt, "walker", func(i TaskInfo) bool { return i.State == "waiting" })
-	require.Contains(t, info.Where, lines[0])
+	waitsAt := func(line string) func(i TaskInfo) bool {
+		return func(i TaskInfo) bool { return i.State == "waiting" && strings.Contains(i.Where, line) }
+	}
+	describes(t, rt, "walker", waitsAt(receive(t, lines)))
 	long := describes(t, rt, "walker", func(i TaskInfo) bool { return i.For >= 40*time.Millisecond })
 	first.resolve(nil)
-	info = describes(t, rt, "walker", func(i TaskInfo) bool { return strings.Contains(i.Where, lines[1]) })
+	info := describes(t, rt, "walker", waitsAt(receive(t, lines)))
 	require.Equal(t, "future", info.Waits)
 	second.resolve(nil)
 	eventually(t, func() bool { _, ok := infoOf(rt, "walker"); return !ok }, "it has ended")
@@ -343,7 +349,7 @@ func TestTasksDuringShutdown(t *testing.T) {
 func TestTasksAndShutdownAtOnce(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for range 20 {
-		rt, err := New(Config{Workers: 2})
+		rt, err := New(Config{Workers: 2, Grace: patience})
 		require.NoError(t, err)
 		for range 10 {
 			Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
