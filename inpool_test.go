@@ -31,6 +31,7 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 	require.NoError(t, err)
 	var ends []*TCPConn
 	var r *File
+	var writer *JoinHandle[None]
 	inBlockOn(t, rt, func(cx *Context) (err error) {
 		for range 2 {
 			c, err := Dial(cx, "tcp", ln.Addr().String())
@@ -40,7 +41,7 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 		var w *File
 		r, w, err = Pipe()
 		require.NoError(t, err)
-		Go(cx, func(cx *Context) error {
+		writer = Go(cx, func(cx *Context) error {
 			defer w.Close(cx)
 			for {
 				if _, err := w.Write(cx, pattern(1<<16)); err != nil {
@@ -66,6 +67,8 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 		running, _, _, _ := rt.calls.count()
 		return openFds(t) >= before+4 && all[2].info(nil).Waits == "write" && running == 1 && waiting(all[3])
 	})
+	writer.Cancel() // it hears of that, but when?
+	join(t, writer)
 	var se *ShutdownError
 	require.ErrorAs(t, rt.Shutdown(ended()), &se)
 	require.Len(t, se.Tasks, 5)
