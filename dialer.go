@@ -100,6 +100,9 @@ type dialing struct {
 
 // Poll implements Future.
 func (d *dialing) Poll(cx *Context) (Conn, error) {
+	if !d.begun && d.end != eternity && nanos() >= d.end {
+		return nil, d.givenUp(context.DeadlineExceeded) // though it might be done at once
+	}
 	c, err := d.poll(cx)
 	if err == ErrPending {
 		if nanos() < d.end {

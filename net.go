@@ -248,8 +248,15 @@ func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, err
 // offloaded is the future of offload.
 type offloaded[T any] struct {
 	f      func(ctx context.Context) (T, error)
-	h      *JoinHandle[T]
+	h      *JoinHandle[answered[T]]
 	cancel context.CancelFunc
+}
+
+// answered is what f has returned. To the call, an error of f's is a result like
+// others: nobody else is told of it if the caller has given up, whenever that was.
+type answered[T any] struct {
+	v   T
+	err error
 }
 
 func (o *offloaded[T]) Poll(cx *Context) (T, error) {
@@ -257,19 +264,19 @@ func (o *offloaded[T]) Poll(cx *Context) (T, error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		f := o.f
 		o.cancel = cancel
-		o.h = spawnCall(cx, func() (T, error) {
+		o.h = spawnCall(cx, func() (answered[T], error) {
 			v, err := f(ctx)
-			if err != nil && ctx.Err() != nil {
-				err = ctx.Err() // nobody waits, and nothing has failed
-			}
-			return v, err
+			return answered[T]{v, err}, nil
 		}, false)
 	}
-	v, err := o.h.Poll(cx)
+	a, err := o.h.Poll(cx)
+	if err == nil {
+		err = a.err
+	}
 	if err != ErrPending {
 		o.cancel()
 	}
-	return v, err
+	return a.v, err
 }
 
 // Cancel implements canceller.
