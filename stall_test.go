@@ -2,7 +2,6 @@ package async
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -55,10 +54,16 @@ func newRelease(t *testing.T) (release <-chan None, free func()) {
 	return c, free
 }
 
+// arrivals counts the calls of blocksHere.
+var arrivals atomic.Int32
+
 // blocksHere blocks its thread until it is released.
 //
 //go:noinline
-func blocksHere(release <-chan None) { <-release }
+func blocksHere(release <-chan None) {
+	arrivals.Add(1)
+	<-release
+}
 
 // computesHere computes until it is released.
 //
@@ -73,74 +78,122 @@ func computesHere(release <-chan None) {
 	}
 }
 
+// handWatch is a watch that a test drives by hand, with a clock of its own, when it
+// knows where the workers are: a thread that loses its processor for a while, wherever
+// it is, would be reported as well. The runtime has no other, by Stall: -1.
+type handWatch struct {
+	*stallWatch
+	log *stallLog
+	now time.Time
+}
+
+func newHandWatch(rt *Runtime, log *stallLog) *handWatch {
+	h := &handWatch{newStallWatch(rt), log, time.Now()}
+	h.every = defaultStall
+	return h
+}
+
+// see looks once more, and returns what it reports.
+func (h *handWatch) see(late bool) (found []Stall) {
+	h.now = h.now.Add(h.every)
+	h.look(h.now, late)
+	for len(h.log.c) > 0 {
+		found = append(found, <-h.log.c)
+	}
+	return found
+}
+
+// stuck returns the report on what start has got stuck in blocksHere.
+func (h *handWatch) stuck(t *testing.T, start func()) Stall {
+	t.Helper()
+	before := arrivals.Load()
+	start()
+	eventually(t, func() bool { return arrivals.Load() > before })
+	require.Empty(t, h.see(false), "seen for the first time")
+	found := h.see(false)
+	require.Len(t, found, 1)
+	return found[0]
+}
+
 // One worker is kept for 200 ms, with a thousand other tasks:
 //
 //  1. that is reported once, with the task, its worker and the code;
 //  2. tasks that may move are run by others meanwhile;
 //  3. sockets of the stuck worker are served once it returns.
 func TestStall(t *testing.T) {
-	const tasks, stuckFor = 1000, 200 * time.Millisecond
 	for name, stuckIn := range map[string]func(<-chan None){"blocksHere": blocksHere, "computesHere": computesHere} {
 		t.Run(name, func(t *testing.T) {
-			log := newStallLog()
-			rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
-			client, server := stallEcho(t, rt)
-
-			release, free := newRelease(t)
-			spawned := make(chan None)
-			var others []*JoinHandle[int]
-			spawn := func(s Spawner, n int) {
-				for i := range n {
-					work := func(cx *Context) (int, error) { return cx.here().index, nil }
-					if i%2 == 0 {
-						others = append(others, SpawnFuture(s, PollFunc(work)))
-					} else {
-						others = append(others, Spawn(s, func(cx *Context) (int, error) {
-							index := cx.here().index
-							return index, Sleep(cx, time.Millisecond)
-						}))
-					}
-				}
-			}
-			begun := time.Now()
-			h := Go(pinned(rt, 0).Named("stuck"), func(cx *Context) error {
-				spawn(cx, tasks/2)
-				close(spawned)
-				stuckIn(release)
-				return nil
-			})
-			receive(t, spawned)
-			spawn(rt, tasks/2)
-			client.Write([]byte("ping"))
-
-			stall := log.next(t, "stuck")
-			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
-			require.Equal(t, 0, stall.Worker)
-			require.GreaterOrEqual(t, stall.For, defaultStall)
-			require.LessOrEqual(t, stall.For, time.Since(begun))
-			require.Contains(t, stall.Stack, "async."+name)
-			require.Contains(t, stall.Stack, "stall_test.go:")
-			require.Contains(t, stall.String(), "async: task "+stall.Task.String()+" has kept worker 0 for "+stall.For.String())
-
-			for _, h := range others {
-				index, err := join(t, h)
-				require.NoError(t, err)
-				require.Equal(t, 1, index, "it ran before the other got stuck, or waited for it")
-			}
-			time.Sleep(stuckFor - time.Since(begun)) // for all that might still go wrong
-			require.False(t, server.state.done(), "it was served, though its worker is stuck")
-			free()
-			_, err := join(t, h)
-			require.NoError(t, err)
-			client.SetReadDeadline(time.Now().Add(patience))
-			var p [4]byte
-			_, err = io.ReadFull(client, p[:])
-			require.NoError(t, err)
-			require.Equal(t, "ping", string(p[:]))
-			require.Zero(t, log.rest("stuck"), "reported more than once")
-			require.GreaterOrEqual(t, rt.Metrics().Stalls, uint64(1))
+			// Once more if the thread lost its processor before it came there.
+			eventually(t, func() bool { return stallsIn(t, name, stuckIn) })
 		})
 	}
+}
+
+// stallsIn reports false, and has not checked all, if the task was reported before it
+// had called stuckIn.
+func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
+	const tasks, stuckFor = 1000, 200 * time.Millisecond
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
+	client, server := stallEcho(t, rt)
+
+	release, free := newRelease(t)
+	spawned := make(chan None)
+	var others []*JoinHandle[int]
+	spawn := func(s Spawner, n int) {
+		for i := range n {
+			work := func(cx *Context) (int, error) { return cx.here().index, nil }
+			if i%2 == 0 {
+				others = append(others, SpawnFuture(s, PollFunc(work)))
+			} else {
+				others = append(others, Spawn(s, func(cx *Context) (int, error) {
+					index := cx.here().index
+					return index, Sleep(cx, time.Millisecond)
+				}))
+			}
+		}
+	}
+	begun := time.Now()
+	h := Go(pinned(rt, 0).Named("stuck"), func(cx *Context) error {
+		spawn(cx, tasks/2)
+		close(spawned)
+		stuckIn(release)
+		return nil
+	})
+	receive(t, spawned)
+	spawn(rt, tasks/2)
+	client.Write([]byte("ping"))
+
+	stall := log.next(t, "stuck")
+	require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+	require.Equal(t, 0, stall.Worker)
+	require.GreaterOrEqual(t, stall.For, defaultStall)
+	require.LessOrEqual(t, stall.For, time.Since(begun))
+	require.Contains(t, stall.String(), "async: task "+stall.Task.String()+" has kept worker 0 for "+stall.For.String())
+	if !strings.Contains(stall.Stack, "async."+name) {
+		free()
+		return false
+	}
+	require.Contains(t, stall.Stack, "stall_test.go:")
+
+	for _, h := range others {
+		index, err := join(t, h)
+		require.NoError(t, err)
+		require.Equal(t, 1, index, "it ran before the other got stuck, or waited for it")
+	}
+	time.Sleep(stuckFor - time.Since(begun)) // for all that might still go wrong
+	require.False(t, server.state.done(), "it was served, though its worker is stuck")
+	require.Zero(t, log.rest("stuck"), "reported more than once")
+	free()
+	_, err := join(t, h)
+	require.NoError(t, err)
+	client.SetReadDeadline(time.Now().Add(patience))
+	var p [4]byte
+	_, err = io.ReadFull(client, p[:])
+	require.NoError(t, err)
+	require.Equal(t, "ping", string(p[:]))
+	require.GreaterOrEqual(t, rt.Metrics().Stalls, uint64(1))
+	return true
 }
 
 // stallEcho is a connection that a task of worker 0 serves; it echoes one
@@ -173,11 +226,11 @@ func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[N
 // is counted.
 func TestStallEachPoll(t *testing.T) {
 	log := newStallLog()
-	rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add})
-	steps := make(chan (<-chan None))
-	defer close(steps)
-	Go(rt.Named("again"), func(cx *Context) error {
-		for release := range steps {
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	steps := NewChan[<-chan None](0)
+	h := Go(rt.Named("again"), func(cx *Context) error {
+		for release := range steps.All(cx) {
 			blocksHere(release)
 			if err := Yield(cx); err != nil {
 				return err
@@ -187,12 +240,14 @@ func TestStallEachPoll(t *testing.T) {
 	})
 	for range 3 {
 		release, free := newRelease(t)
-		steps <- release
-		log.next(t, "again")
+		stall := watch.stuck(t, func() { require.NoError(t, steps.SendBlocking(t.Context(), release)) })
+		require.Equal(t, Task{h.ID(), "again"}, stall.Task)
+		require.Empty(t, watch.see(false), "reported again")
 		free()
 	}
-	require.Zero(t, log.rest("again"))
-	require.GreaterOrEqual(t, rt.Metrics().Stalls, uint64(3))
+	steps.Close()
+	join(t, h)
+	require.EqualValues(t, 3, rt.Metrics().Stalls)
 }
 
 // The threshold is that of the Config, and what has not reached it is not
@@ -212,51 +267,62 @@ func TestStallThreshold(t *testing.T) {
 // Many polls, each shorter than the threshold, are no stall, however long they
 // take together before the worker comes round.
 func TestStallIsOnePoll(t *testing.T) {
-	const each, threshold = 10 * time.Millisecond, 100 * time.Millisecond
 	log := newStallLog()
-	rt := newTestRuntime(t, Config{Workers: 1, Stall: threshold, Stalled: log.add})
-	var longest atomic.Int64
-	var hs []*JoinHandle[None]
-	inTask(t, rt, func(cx *Context) error {
-		for range pollsPerRound - 1 { // all in one round
-			hs = append(hs, SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
-				begun := time.Now()
-				for time.Since(begun) < each {
-				}
-				longest.Store(max(longest.Load(), int64(time.Since(begun))))
-				return None{}, nil
-			})))
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	eventually(t, func() bool { // until the worker would run all in one round
+		entered, goOn := make(chan int, 3), make(chan None)
+		defer close(goOn)
+		var hs []*JoinHandle[None]
+		inTask(t, rt, func(cx *Context) error {
+			for range 3 {
+				hs = append(hs, SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
+					entered <- cx.here().batch
+					<-goOn
+					return None{}, nil
+				})))
+			}
+			return nil
+		})
+		together := false
+		for i := range hs {
+			batch := receive(t, entered)
+			together = together || i == 0 && batch > len(hs)
+			require.Empty(t, watch.see(false), "this poll was not there at the last look")
+			goOn <- None{}
 		}
-		return nil
+		for _, h := range hs {
+			_, err := join(t, h)
+			require.NoError(t, err)
+		}
+		return together
 	})
-	for _, h := range hs {
-		_, err := join(t, h)
-		require.NoError(t, err)
-	}
-	if n := len(log.c); n > 0 {
-		// The machine may have made a short poll a long one.
-		require.GreaterOrEqual(t, time.Duration(longest.Load()), threshold, "%v", <-log.c)
-	}
 }
 
 // A future without a name is reported without its number, also if what was
 // polled before it had one; the stack tells what it is.
 func TestStallOfANamelessFuture(t *testing.T) {
 	log := newStallLog()
-	rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add})
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
 	for _, before := range []Spawner{rt.Named("straight"), rt} {
-		join(t, Go(before, func(cx *Context) error { return Yield(cx) }))
 		release, free := newRelease(t)
-		SpawnFuture(rt, PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
-		stall := log.next(t, "")
+		stall := watch.stuck(t, func() {
+			Go(before, func(cx *Context) error {
+				SpawnFuture(cx, PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
+				return nil
+			})
+		})
 		free()
 		require.Zero(t, stall.Task)
 		require.Contains(t, stall.Stack, "blocksHere")
 		require.Contains(t, stall.String(), "a future without a name has kept worker 0")
 	}
 	release, free := newRelease(t)
-	h := SpawnFuture(rt.Named("future"), PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
-	stall := log.next(t, "future")
+	var h *JoinHandle[None]
+	stall := watch.stuck(t, func() {
+		h = SpawnFuture(rt.Named("future"), PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
+	})
 	free()
 	require.Equal(t, Task{h.ID(), "future"}, stall.Task)
 	require.Contains(t, stall.Stack, "blocksHere")
@@ -302,25 +368,36 @@ func TestStallStack(t *testing.T) {
 	}
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
-		rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add, Labels: labels})
+		rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add, Labels: labels})
+		watch := newHandWatch(rt, log)
 		for range 20 { // others, which wait
-			Go(rt.Named("stuck"), func(cx *Context) error { bystander(0); return Sleep(cx, time.Hour) })
+			h := Go(rt.Named("stuck"), func(cx *Context) error { bystander(0); return Sleep(cx, time.Hour) })
+			eventually(t, func() bool { return waiting(h) })
 		}
+		allAsleep(t, rt)
 		for name, stuckIn := range stuck {
 			t.Run(name, func(t *testing.T) {
 				release, free := newRelease(t)
-				h := Go(pinned(rt, 1).Named("stuck"), func(*Context) error { stuckIn(release); return nil })
-				var stall Stall
-				for stall.Task.ID != h.ID() {
-					stall = log.next(t, "stuck")
-				}
+				var h *JoinHandle[None]
+				stall := watch.stuck(t, func() {
+					h = Go(pinned(rt, 1).Named("stuck"), func(*Context) error { stuckIn(release); return nil })
+				})
 				free()
+				require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
 				require.Equal(t, 1, stall.Worker)
 				require.Contains(t, stall.Stack, "async.blocksHere\n")
 				require.NotContains(t, stall.Stack, "bystander")
 				join(t, h)
 			})
 		}
+	}
+}
+
+// allAsleep waits until no worker polls, once nothing is left that may wake one.
+func allAsleep(t *testing.T, rt *Runtime) {
+	t.Helper()
+	for _, w := range rt.workers {
+		eventually(t, w.asleep.Load)
 	}
 }
 
@@ -334,7 +411,8 @@ func TestStallAfterLabels(t *testing.T) {
 	replace := func(*Context) { pprof.SetGoroutineLabels(context.Background()) }
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
-		rt := newTestRuntime(t, Config{Workers: 1, Stalled: log.add, Labels: labels})
+		rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add, Labels: labels})
+		watch := newHandWatch(rt, log)
 		stuck := func(t *testing.T, s Spawner, future bool, before func(*Context)) {
 			release, free := newRelease(t)
 			fn := func(cx *Context) (None, error) {
@@ -343,16 +421,15 @@ func TestStallAfterLabels(t *testing.T) {
 				return None{}, nil
 			}
 			var h *JoinHandle[None]
-			if future {
-				h = SpawnFuture(s, PollFunc(fn))
-			} else {
-				h = Spawn(s, fn)
-			}
-			var stall Stall
-			for stall.Task.ID != h.ID() {
-				stall = log.next(t, "stuck")
-			}
+			stall := watch.stuck(t, func() {
+				if future {
+					h = SpawnFuture(s, PollFunc(fn))
+				} else {
+					h = Spawn(s, fn)
+				}
+			})
 			free()
+			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
 			require.Contains(t, stall.Stack, "async.blocksHere\n")
 			join(t, h)
 		}
@@ -511,26 +588,30 @@ func TestStallReporter(t *testing.T) {
 // Sleeping, waiting for sockets and waiting for other tasks is no stall.
 func TestStallNotWhileWaiting(t *testing.T) {
 	log := newStallLog()
-	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
+	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
 	client, server := stallEcho(t, rt)
-	p := new(probe)
+	release, free := newRelease(t)
 	hs := []*JoinHandle[None]{
-		Go(rt.Named("waits"), func(cx *Context) error { return Sleep(cx, 3*defaultStall) }),
-		Go(rt.Named("waits"), func(cx *Context) error { _, err := Await(cx, p); return err }),
+		Go(rt.Named("waits"), func(cx *Context) error { return Sleep(cx, time.Hour) }),
+		Go(rt.Named("waits"), func(cx *Context) error { _, err := Await(cx, new(probe)); return err }),
 		Go(rt.Named("waits"), func(cx *Context) error {
-			_, err := SpawnBlocking(cx, func() (None, error) { time.Sleep(3 * defaultStall); return None{}, nil }).Await(cx)
+			_, err := SpawnBlocking(cx, func() (None, error) { blocksHere(release); return None{}, nil }).Await(cx)
 			return err
 		}),
 	}
-	for _, h := range []int{0, 2} {
-		_, err := join(t, hs[h])
-		require.NoError(t, err)
+	for _, h := range hs {
+		eventually(t, func() bool { return waiting(h) })
 	}
-	p.resolve(errors.New("enough"))
+	allAsleep(t, rt)
+	for range 5 {
+		require.Empty(t, watch.see(false))
+	}
+	free()
 	client.Close()
-	join(t, hs[1])
 	join(t, server)
-	require.Zero(t, log.rest("waits")+log.rest("server"))
+	_, err := join(t, hs[2])
+	require.NoError(t, err)
 }
 
 // A look that comes late blames nobody for the time since the last one, and does
@@ -538,14 +619,8 @@ func TestStallNotWhileWaiting(t *testing.T) {
 func TestStallLateLook(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	s := newStallWatch(rt) // driven by hand
-	s.every = defaultStall
-	now := time.Now()
-	look := func(late bool) (reports int) {
-		now = now.Add(s.every)
-		s.look(now, late)
-		return log.rest("stuck")
-	}
+	watch := newHandWatch(rt, log)
+	look := func(late bool) int { return len(watch.see(late)) }
 	for range 2 {
 		h, release := stick(t, rt.Named("stuck"))
 		require.Zero(t, look(false), "seen for the first time")
