@@ -314,8 +314,13 @@ func TestServeIdleTimeout(t *testing.T) {
 	}, ln)
 	conns := dials(t, ln, 2)
 	requireEnd(t, conns[1]) // which has said nothing
-	c := dials(t, ln, 1)[0]
-	asks(t, c, "a")
+	var c net.Conn
+	eventually(t, func() bool { // until one speaks before it has been idle for too long
+		c = dials(t, ln, 1)[0]
+		c.Write([]byte("a"))
+		n, _ := c.Read(make([]byte, 1))
+		return n == 1
+	})
 	require.NoError(t, tcpRun(rt, func(cx *Context) error { return Sleep(cx, 30*time.Millisecond) }))
 	close(slow)
 	asks(t, c, "b")
@@ -473,9 +478,14 @@ func TestServeInBlockOnAndOtherConns(t *testing.T) {
 func TestServeDrainsOtherConns(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	tcp := tcpListen(t)
-	server := startServe(rt, &Server{IdleTimeout: time.Nanosecond, Grace: time.Hour, Handler: echoOnce}, otherListener{tcp})
+	var calls atomic.Int32
+	server := startServe(rt, &Server{IdleTimeout: time.Nanosecond, Grace: time.Hour, Handler: func(cx *Context, c Conn) (bool, error) {
+		calls.Add(1)
+		return echoOnce(cx, c)
+	}}, otherListener{tcp})
 	c := dials(t, tcp, 1)[0]
 	asks(t, c, "a")
+	eventually(t, func() bool { return calls.Load() == 2 })
 	server.Cancel()
 	require.False(t, within(10*time.Millisecond, server.state.done), "it waits for the Handler")
 	eventually(t, func() bool { // each message ends a call
