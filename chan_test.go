@@ -2,7 +2,6 @@ package async
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -877,12 +876,12 @@ func TestChanBlocking(t *testing.T) {
 		_, err = c.ReserveBlocking(ctx)
 		require.Equal(t, context.DeadlineExceeded, err)
 		cancel()
-		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 		if capacity > 0 {
-			p, err := c.ReserveBlocking(ctx)
+			p, err := c.ReserveBlocking(t.Context())
 			require.NoError(t, err)
 			p.Send(1)
 		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 		require.Equal(t, context.DeadlineExceeded, c.SendBlocking(ctx, 1))
 		cancel()
 		settled(t, c)
@@ -906,21 +905,19 @@ func TestChanUnwind(t *testing.T) {
 		"select": func(cx *Context, c *Chan[int]) { Select(cx, OnRecv(c)) },
 		"future": func(cx *Context, c *Chan[int]) { Await(cx, c.RecvFuture()) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		unwinds := func(t *testing.T) bool {
 			rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond,
 				Unhandled: func(_ Task, err error) { t.Error(err) }})
 			c := NewChan[int](1)
 			if name == "send" {
 				fill(t, c, 1)
 			}
-			Go(rt, func(cx *Context) error {
+			h := Go(rt, func(cx *Context) error {
 				wait(cx.WithoutCancel(), c)
-				return errors.New("it has not been unwound")
+				return nil
 			})
 			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 1 })
-			ctx, cancel := context.WithCancel(context.Background())
-			cancel()
-			rt.Shutdown(ctx)
+			rt.Shutdown(ended())
 			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 0 })
 			if name == "send" {
 				drainChan(t, c, 1)
@@ -929,7 +926,15 @@ func TestChanUnwind(t *testing.T) {
 				drainChan(t, c, 1)
 			}
 			settled(t, c)
-		})
+			_, err := join(t, h)
+			if err != nil {
+				require.Equal(t, ErrShutdown, err)
+			}
+			return err != nil
+		}
+		// Who has not waited again, after it was woken to be cancelled, when the
+		// workers stop sees that its Context has ended, and returns: then once more.
+		t.Run(name, func(t *testing.T) { eventually(t, func() bool { return unwinds(t) }) })
 	}
 }
 
@@ -950,7 +955,7 @@ func TestChanWaitReasons(t *testing.T) {
 
 // Waiting in a channel needs no memory once it has begun.
 func TestChanAllocs(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1})
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1}) // a report allocates
 	for _, capacity := range []int{0, 1} {
 		c, back := NewChan[int](capacity), NewChan[int](capacity)
 		echo := Go(rt, func(cx *Context) error {
