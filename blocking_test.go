@@ -348,6 +348,7 @@ func TestBlockingShutdownWaits(t *testing.T) {
 // going to sleep: whoever has it wakes nobody. The pool is driven by hand.
 func TestBlockingLingers(t *testing.T) {
 	pool := func(cfg Config) (*callPool, *caller) {
+		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
 		p := newTestRuntime(t, cfg).calls
 		p.callers = 1
 		p.talk = talk{words: talkAfter, after: talkAfter}
