@@ -42,7 +42,7 @@ func main() {
 
 // patience is how long requests may take, and tasks to end once they are
 // cancelled.
-const patience = 3 * time.Second
+const patience = 10 * time.Second
 
 // run serves until ctx ends.
 func run(ctx context.Context, addr string, ready func(net.Addr)) error {

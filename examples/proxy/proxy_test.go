@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,10 +79,14 @@ func TestForwardsBothWays(t *testing.T) {
 }
 
 func TestNobodyToForwardTo(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	// A socket that has the port, so that nobody else gets it, and does not listen.
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
-	ln.Close()
-	_, addr := start(t, ln.Addr().String())
+	defer syscall.Close(fd)
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	_, addr := start(t, fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port))
 	c, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
 	defer c.Close()
