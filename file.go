@@ -57,7 +57,9 @@ type File struct {
 	src    source // if polled
 
 	os       *os.File // if not
+	conn     syscall.RawConn
 	seekable bool
+	readOnly bool
 	exact    bool       // Read reads no more than it is asked for
 	sync     bool       // Write waits until it is written
 	gate     *inputGate // if reads should wait for input before the pool does; may be nil
@@ -70,6 +72,8 @@ type File struct {
 	closing func() // closes the file when its use ends
 
 	ahead   readAhead
+	cached  bool   // the system may tell what of it is in memory
+	hot     bool   // the last read found it there
 	grown   int    // how much the next read takes
 	behind  int64  // by how much the position is behind that of the descriptor
 	edits   uint64 // counts changes that make what was read ahead wrong
@@ -109,7 +113,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	nf := &File{name: f.Name(), os: f}
+	nf := &File{name: f.Name(), os: f, conn: conn}
 	fd := -1
 	cerr := conn.Control(func(raw uintptr) {
 		var st unix.Stat_t
@@ -121,6 +125,8 @@ func newFile(f *os.File, opened bool) (*File, error) {
 			nf.seekable = true
 			flags, _ := unix.FcntlInt(raw, unix.F_GETFL, 0)
 			nf.sync = flags&unix.O_SYNC != 0
+			nf.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
+			nf.cached = kind == unix.S_IFREG && canReadNow(flags)
 		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
 			// kqueue does not report there that the last writer has gone.
 		default:
@@ -140,9 +146,22 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	if fd >= 0 {
 		// Go's own poller watches the descriptor of f: this one must not.
 		f.Close()
-		nf.os, nf.polled, nf.src.fd = nil, true, int32(fd)
+		nf.os, nf.conn, nf.polled, nf.src.fd = nil, nil, true, int32(fd)
 	}
 	return nf, nil
+}
+
+// plainFile makes a File of a descriptor of a file of the disk that is open for
+// reading, and can be read without waiting.
+func plainFile(fd int, name string) (*File, error) {
+	unix.SetNonblock(fd, false) // which was for the opening
+	f := os.NewFile(uintptr(fd), name)
+	conn, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &File{name: name, os: f, conn: conn, seekable: true, readOnly: true, cached: true}, nil
 }
 
 // pollableCopy returns another descriptor of what fd is, which it makes
@@ -238,6 +257,9 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 // Read waits until something is there, and reads it into p; at the end of the
 // file the error is io.EOF.
 func (f *File) Read(cx *Context, p []byte) (int, error) {
+	if n := f.readHot(cx, p); n > 0 {
+		return n, nil
+	}
 	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })
 }
 

@@ -163,6 +163,7 @@ func TestFileCancelledRead(t *testing.T) {
 	require.NoError(t, os.WriteFile(name, []byte("abcdef"), 0o600))
 	var f *File
 	inBlockOn(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
+	f.cached = false
 	cx, wakes := newPollCx(t, rt)
 	p := make([]byte, 3)
 	_, err := f.PollRead(cx, p)
@@ -492,6 +493,7 @@ func TestFilePoll(t *testing.T) {
 	require.NoError(t, err)
 	f, err := FromFile(o)
 	require.NoError(t, err)
+	f.cached = false
 	release := occupy(t, rt, 1)
 	queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 	cx, _ := newPollCx(t, rt)

@@ -83,6 +83,9 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if n, err := f.readCached(cx, p); err != errNotCached {
+		return n, err
+	}
 	if err := f.trouble("read"); err != nil || len(p) == 0 {
 		return 0, err
 	}
@@ -112,8 +115,8 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 }
 
 // readsAhead reports whether the last reads followed each other, and the next
-// ones may be begun before somebody asks. mu is held.
-func (f *File) readsAhead() bool { return f.grown == bufferLarge && f.seekable && !f.exact }
+// ones may be begun before somebody asks: unless they take no waiting. mu is held.
+func (f *File) readsAhead() bool { return f.grown == bufferLarge && f.seekable && !f.exact && !f.hot }
 
 // readMore has the pool read the next part of the file, and go on as long as
 // that makes sense. mu is held.
@@ -162,20 +165,26 @@ func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
 		f.readErr = err
 	}
 	f.asked = false
-	switch {
-	case n < len(buf):
-		f.grown = 0
-	case n <= bufferSmall:
-		f.grown = bufferMedium
-	default:
-		f.grown = bufferLarge
-	}
+	f.grow(n, len(buf))
 	if n == 0 {
 		returnBuffer(buf)
 		return false
 	}
 	f.ahead.push(buf[:n])
 	return f.readsAhead() && f.ahead.n < readAheadChunks && !f.wanted
+}
+
+// grow notes that n bytes have been read where there was room for size, of which
+// the size of the next read follows. mu is held.
+func (f *File) grow(n, size int) {
+	switch {
+	case n < size:
+		f.grown = 0
+	case n <= bufferSmall:
+		f.grown = bufferMedium
+	default:
+		f.grown = bufferLarge
+	}
 }
 
 // forget throws away what was read ahead. What cannot be read again is kept.
@@ -199,14 +208,19 @@ func (f *File) stepBack(by int64) error {
 
 // rest ends the use of the position and unlocks mu.
 func (f *File) rest() {
+	if closing := f.release(); closing != nil {
+		closing()
+	}
+}
+
+// release is rest but for the closing, which may wait and is left to the caller.
+func (f *File) release() (closing func()) {
 	f.use = fileIdle
-	closing := f.closing
+	closing = f.closing
 	f.closing = nil
 	f.mu.Unlock()
 	f.changed.fire(nil)
-	if closing != nil {
-		closing()
-	}
+	return closing
 }
 
 // pollWriteBehind accepts what there is room for. Whoever has more to wait for

@@ -11,6 +11,12 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 	if f.polled {
 		return withFile(cx, f, "seek", false, func(o *os.File) (int64, error) { return o.Seek(offset, whence) })
 	}
+	if err := cx.mustAwait(); err != nil {
+		return 0, err
+	}
+	if at, ok := f.seekNow(offset, whence); ok {
+		return at, nil
+	}
 	var at int64
 	err := f.inPlace(cx, "seek", false, func() (err error) {
 		at, err = f.os.Seek(offset, whence)
@@ -26,8 +32,15 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 // changes the position, and any number of them run at the same time.
 func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
+		if err := cx.mustAwait(); err != nil {
+			return n, err
+		}
 		part := p[n:min(len(p), n+bufferLarge)]
-		m, err := f.readPart(cx, part, off+int64(n))
+		m := f.readCachedAt(part, off+int64(n))
+		cx.charge(m)
+		if m == 0 {
+			m, err = f.readPart(cx, part, off+int64(n))
+		}
 		n += m
 		if err != nil || n == len(p) {
 			return n, err
@@ -110,6 +123,12 @@ func (f *File) Truncate(cx *Context, size int64) error {
 
 // Stat describes the file.
 func (f *File) Stat(cx *Context) (fs.FileInfo, error) {
+	if err := cx.mustAwait(); err != nil {
+		return nil, err
+	}
+	if info, ok := f.statNow(); ok {
+		return info, nil
+	}
 	return withFile(cx, f, "stat", false, (*os.File).Stat)
 }
 
@@ -212,8 +231,8 @@ func (f *File) CloseFuture(cx *Context) Future[None] {
 	return PollFunc(h.Poll)
 }
 
-// beginClose returns the call that closes a file of the disk. Other files are
-// closed when it returns.
+// beginClose returns the call that closes a file of the disk. Other files, and those
+// that need not be waited for, are closed when it returns.
 func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	cx.here()
 	if f.polled {
@@ -224,10 +243,15 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		defer f.mu.Unlock()
 		return nil, f.trouble("close")
 	}
+	quick := f.closesNow()
 	f.closed = true
 	f.forget()
 	f.ahead.drop()
 	f.mu.Unlock()
+	if quick {
+		f.changed.fire(nil)
+		return nil, f.closeNow()
+	}
 
 	rt := cx.t.w.rt
 	c := newCall(rt, func() (None, error) { return None{}, f.closeNow() })

@@ -32,7 +32,26 @@ func Create(cx *Context, name string) (*File, error) {
 // the call goes on, its result is dropped (a file that it has opened is closed),
 // and the error is cx.Err().
 func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
-	return openInPool(cx, func() (*os.File, error) { return os.OpenFile(name, flag, perm) })
+	learn := false
+	if flag == os.O_RDONLY {
+		if err := cx.mustAwait(); err != nil {
+			return nil, err
+		}
+		f, fresh := cx.t.w.rt.devices.openCached(name)
+		if f != nil {
+			cx.charge(fileCharge)
+			return f, nil
+		}
+		learn = fresh
+	}
+	devices := &cx.t.w.rt.devices
+	return openInPool(cx, func() (*os.File, error) {
+		f, err := os.OpenFile(name, flag, perm)
+		if learn && err == nil {
+			devices.learn(name)
+		}
+		return f, err
+	})
 }
 
 // CreateTemp creates a new temporary file, as os.CreateTemp does.
@@ -65,7 +84,22 @@ func (f *File) discard() {
 
 // ReadFile returns what the named file contains, as os.ReadFile does.
 func ReadFile(cx *Context, name string) ([]byte, error) {
-	return inPool(cx, func() ([]byte, error) { return os.ReadFile(name) }, nil)
+	if err := cx.mustAwait(); err != nil {
+		return nil, err
+	}
+	devices := &cx.t.w.rt.devices
+	data, ok, fresh := devices.readFileCached(name)
+	if ok {
+		cx.charge(len(data) + fileCharge)
+		return data, nil
+	}
+	return inPool(cx, func() ([]byte, error) {
+		data, err := os.ReadFile(name)
+		if fresh && err == nil {
+			devices.learn(name)
+		}
+		return data, err
+	}, nil)
 }
 
 // WriteFile writes data to the named file, as os.WriteFile does. It works on a

@@ -22,6 +22,7 @@ type Runtime struct {
 	watch    *stallWatch // nil if there is none
 	calls    *callPool   // for SpawnBlocking
 	pipes    splicePipes // for Copy
+	devices  devices
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	conns    atomic.Uint32 // counts connections, for the same

@@ -1,0 +1,238 @@
+package async
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"sync/atomic"
+)
+
+// What the system has in memory is read on the spot, by whoever wants it: that
+// takes less than handing the read to the pool, and a thread less. The system is
+// told not to wait for the disk. Whatever it answers but yes, the pool
+// asks again in the usual way, so that all failures come from there.
+//
+// This is for file systems of this machine, which keep that promise. Those behind a
+// network or another process are found out by a first read: they cannot be
+// told.
+
+// errNotCached says that it is for the pool.
+var errNotCached = errors.New("async: not in memory")
+
+// cachedMost is the largest file, and the largest part of one, that is read on
+// the spot: more would keep the worker for too long.
+const cachedMost = bufferLarge
+
+// charge takes the reading of n bytes off the budget of the current poll: 16 KiB
+// cost about as much as an operation on a connection does.
+func (cx *Context) charge(n int) {
+	if w := cx.here(); w != nil {
+		w.budget -= n >> 14
+	}
+}
+
+// fileCharge is what opening and closing a file is charged as.
+const fileCharge = 64 << 10
+
+// devices knows which devices have files that can be read without waiting. The map
+// is replaced, never changed.
+type devices struct {
+	known atomic.Pointer[map[uint64]bool]
+}
+
+// devicesMost is more than there are; numbers of devices that are gone need not
+// be kept.
+const devicesMost = 64
+
+func (d *devices) readable(dev uint64) (readable, known bool) {
+	if m := d.known.Load(); m != nil {
+		readable, known = (*m)[dev]
+	}
+	return readable, known
+}
+
+func (d *devices) note(dev uint64, readable bool) {
+	for {
+		old, m := d.known.Load(), map[uint64]bool{}
+		if old != nil && len(*old) < devicesMost {
+			m = maps.Clone(*old)
+		}
+		m[dev] = readable
+		if d.known.CompareAndSwap(old, &m) {
+			return
+		}
+	}
+}
+
+// readHot is a short way for small reads of what was read on the spot. n is 0 if it
+// leads nowhere.
+func (f *File) readHot(cx *Context, p []byte) (n int) {
+	if f.polled {
+		return 0
+	}
+	if _, ok := cx.quick(); !ok {
+		return 0
+	}
+	f.mu.Lock()
+	if f.hot && f.ahead.n > 0 && f.writeErr == nil && !f.closed {
+		n = f.ahead.read(p)
+	}
+	f.mu.Unlock()
+	return n
+}
+
+// readCached reads on the spot what of the file is in memory, where PollRead is
+// about to. mu is held, except while it reads.
+func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
+	if !f.cached || f.ahead.n > 0 || f.use != fileIdle || f.readErr != nil || f.writeErr != nil || f.closed || len(p) == 0 {
+		return 0, errNotCached
+	}
+	into := p[:min(len(p), cachedMost)]
+	small := len(p) < bufferSmall
+	if small {
+		into = borrowBuffer(max(len(p), f.grown))
+	}
+	back, edits := f.behind, f.edits
+	f.use = fileReading
+	f.mu.Unlock()
+	if f.stepBack(back) == nil {
+		back = 0
+		n, err = readNow(f.conn, into, -1)
+	} else {
+		err = errNotCached
+	}
+	f.mu.Lock()
+	f.behind = back
+	err = f.met(err)
+	if small {
+		f.took(into, n, nil, f.edits == edits)
+		n = f.ahead.read(p)
+	} else if n > 0 {
+		f.grow(n, len(into))
+	}
+	cx.charge(n)
+	f.restHere(cx)
+	if n == 0 && err == nil { // the file was changed meanwhile
+		err = errNotCached
+	}
+	return n, err
+}
+
+// met notes what readNow has returned, and returns nil, io.EOF or errNotCached. mu is
+// held.
+func (f *File) met(err error) error {
+	f.hot = err == nil || err == io.EOF
+	if err == errors.ErrUnsupported {
+		f.cached = false
+		return errNotCached
+	}
+	return err
+}
+
+// restHere is rest for those who must not wait, and go on with mu.
+func (f *File) restHere(cx *Context) {
+	closing := f.release()
+	if closing != nil && cx.t.w.rt.do(closing) != nil {
+		go closing()
+	}
+	f.mu.Lock()
+}
+
+// atHand reports whether the system answers what is asked about the file at once,
+// and nothing must be written, or reported, before. mu is held.
+func (f *File) atHand() bool {
+	return f.hot && !f.closed && f.writeErr == nil && f.settled == f.accepted
+}
+
+// readCachedAt is readCached for ReadAt. n is 0 if that is for the pool.
+func (f *File) readCachedAt(p []byte, off int64) (n int) {
+	f.mu.Lock()
+	now := f.cached && !f.closed && f.writeErr == nil && f.settled == f.accepted && off >= 0
+	f.mu.Unlock()
+	if !now {
+		return 0
+	}
+	n, err := readNow(f.conn, p, off)
+	f.mu.Lock()
+	f.met(err)
+	f.mu.Unlock()
+	return n
+}
+
+// seekNow is Seek if that takes no waiting, and does not fail.
+func (f *File) seekNow(offset int64, whence int) (at int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // others look for data on the disk
+		return 0, false
+	}
+	f.forget()
+	if f.stepBack(f.behind) != nil {
+		return 0, false
+	}
+	f.behind = 0
+	at, err := f.os.Seek(offset, whence)
+	return at, err == nil
+}
+
+// statNow is Stat if that takes no waiting, and does not fail.
+func (f *File) statNow() (info fs.FileInfo, ok bool) {
+	f.mu.Lock()
+	now := f.atHand()
+	f.mu.Unlock()
+	if !now {
+		return nil, false
+	}
+	info, err := f.os.Stat()
+	return info, err == nil
+}
+
+// closesNow reports whether closing the file does not keep its caller waiting:
+// nothing is to be written, and the file is not removed by it. mu is held.
+func (f *File) closesNow() bool { return f.hot && f.readOnly && f.use == fileIdle && hasName(f.conn) }
+
+// openCached opens the named file for reading if that takes no waiting. fresh says
+// that its device is not known yet: see learn.
+func (d *devices) openCached(name string) (f *File, fresh bool) {
+	dev, _, ok := lookUp(name)
+	if !ok {
+		return nil, false
+	}
+	readable, known := d.readable(dev)
+	if !readable {
+		return nil, !known
+	}
+	fd, err := openNow(name)
+	if err != nil {
+		return nil, false
+	}
+	f, err = plainFile(fd, name)
+	if err != nil {
+		return nil, false
+	}
+	return f, false
+}
+
+// readFileCached is ReadFile if that takes no waiting.
+func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
+	dev, size, ok := lookUp(name)
+	if !ok {
+		return nil, false, false
+	}
+	if readable, known := d.readable(dev); !readable || size > cachedMost {
+		return nil, false, !known
+	}
+	data, ok = readWhole(name, int(size))
+	return data, ok, false
+}
+
+// learn finds out whether the files on the device of the named one can be read
+// without waiting. It may wait for that.
+func (d *devices) learn(name string) {
+	if dev, _, ok := lookUp(name); ok {
+		if readable, err := readsNow(name); err == nil {
+			d.note(dev, readable)
+		}
+	}
+}

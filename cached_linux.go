@@ -1,0 +1,110 @@
+package async
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// resolveCached has openat2 fail rather than wait for the disk. x/sys has not got
+// it.
+const resolveCached = 0x20
+
+// canReadNow reports whether a file with these flags may be read by readNow.
+// Direct I/O is waited for whatever one says.
+func canReadNow(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 }
+
+// readNow reads what of a file is in memory at off, or at its position if off is
+// negative. It returns errNotCached if nothing is or if it fails, io.EOF at
+// the end, and errors.ErrUnsupported if there is no need to try again.
+func readNow(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
+	cerr := conn.Control(func(raw uintptr) {
+		fd := int(raw)
+		n, err = unix.Preadv2(fd, [][]byte{p}, max(off, -1), unix.RWF_NOWAIT)
+		if n == 0 && err == nil {
+			err = endOrNot(fd, off)
+		}
+	})
+	switch {
+	case cerr == nil && (err == nil || err == io.EOF):
+		return n, err
+	case cerr == nil && errors.Is(err, errors.ErrUnsupported):
+		return 0, errors.ErrUnsupported
+	}
+	return 0, errNotCached
+}
+
+// endOrNot returns io.EOF if off is at the end of the file. Some versions of the
+// kernel read nothing where they should say EAGAIN.
+func endOrNot(fd int, off int64) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	if err == nil && off < 0 {
+		off, err = unix.Seek(fd, 0, io.SeekCurrent)
+	}
+	if err != nil || off < st.Size {
+		return errNotCached
+	}
+	return io.EOF
+}
+
+// hasName reports whether the file has a name: else closing it removes it, which
+// may take long.
+func hasName(conn syscall.RawConn) bool {
+	var st unix.Stat_t
+	named := false
+	conn.Control(func(fd uintptr) { named = unix.Fstat(int(fd), &st) == nil && st.Nlink > 0 })
+	return named
+}
+
+// lookUp returns the device and the size of a regular file, unless the disk, or
+// whoever has the file, must be asked for them.
+func lookUp(name string) (dev uint64, size int64, ok bool) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
+	if err != nil {
+		return 0, 0, false
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE, &st)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, 0, false
+	}
+	return unix.Mkdev(st.Dev_major, st.Dev_minor), int64(st.Size), true
+}
+
+// openNow opens a file for reading, unless the disk or a lease must be waited for.
+func openNow(name string) (fd int, err error) {
+	return unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: resolveCached})
+}
+
+// readWhole returns the contents of a file of this size, unless that takes
+// waiting or the file has another size by now.
+func readWhole(name string, size int) (data []byte, ok bool) {
+	fd, err := openNow(name)
+	if err != nil {
+		return nil, false
+	}
+	defer unix.Close(fd)
+	data = make([]byte, size+1) // the last byte shows that there is no more
+	n, err := unix.Preadv2(fd, [][]byte{data}, 0, unix.RWF_NOWAIT)
+	return data[:size], err == nil && n == size
+}
+
+// readsNow reports whether the named file can be read without waiting.
+func readsNow(name string) (readable bool, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	_, err = readNow(conn, make([]byte, 1), 0)
+	return err == nil || err == errNotCached || err == io.EOF, nil
+}

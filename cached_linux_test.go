@@ -1,0 +1,134 @@
+package async
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// forgetCached has the system forget what it has in memory of a file.
+func forgetCached(t testing.TB, f *os.File) {
+	require.NoError(t, f.Sync())
+	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+}
+
+// A FIFO on a device that is known waits for its other end in the pool, and
+// nobody opens it before.
+func TestCachedFIFO(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	name, cached := onTheSpot(t, []byte("x"))
+	fifo := filepath.Join(filepath.Dir(name), "fifo")
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	inTask(t, rt, func(cx *Context) error { _, err := ReadFile(cx, name); return err })
+	if cached {
+		dev, _, ok := lookUp(name)
+		require.True(t, ok)
+		readable, known := rt.devices.readable(dev)
+		require.True(t, readable && known)
+	}
+	h := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, fifo) })
+	eventually(t, func() bool { return waiting(h) })
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = w.WriteString("through the pool")
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	got, err := join(t, h)
+	require.NoError(t, err)
+	require.Equal(t, "through the pool", string(got))
+}
+
+// Whatever cannot be read on the spot is found out, and read by the pool: files
+// of /proc, those that are opened for direct I/O, for writing, or by nobody.
+func TestCachedIsRefused(t *testing.T) {
+	rt := fileRuntime(t)
+	name, _ := onTheSpot(t, pattern(4096))
+	require.False(t, canReadNow(unix.O_DIRECT))
+	inBlockOn(t, rt, func(cx *Context) error {
+		for range 2 {
+			data, err := ReadFile(cx, "/proc/self/stat")
+			require.NoError(t, err)
+			require.NotEmpty(t, data)
+			f, err := Open(cx, "/proc/self/stat")
+			require.NoError(t, err)
+			got, err := io.ReadAll(f.WithContext(cx))
+			require.NoError(t, err)
+			require.NotEmpty(t, got)
+			require.NoError(t, f.Close(cx))
+			_, err = ReadFile(cx, filepath.Dir(name))
+			require.ErrorIs(t, err, unix.EISDIR)
+			_, err = ReadFile(cx, name+"/none")
+			require.ErrorIs(t, err, unix.ENOTDIR)
+			_, err = Open(cx, name+"none")
+			require.ErrorIs(t, err, os.ErrNotExist)
+			_, err = Open(cx, "with\x00zero")
+			require.ErrorIs(t, err, unix.EINVAL)
+			f, err = OpenFile(cx, name, os.O_WRONLY, 0)
+			require.NoError(t, err)
+			_, err = f.Read(cx, make([]byte, 1))
+			require.ErrorIs(t, err, unix.EBADF)
+			_, err = f.ReadAt(cx, make([]byte, 1), 0)
+			require.ErrorIs(t, err, unix.EBADF)
+			require.NoError(t, f.Close(cx))
+		}
+		return nil
+	})
+}
+
+// A descriptor that Open has opened on the spot blocks as others do, and a file
+// that its closing removes is closed in the pool.
+func TestCachedDescriptor(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
+	name, cached := onTheSpot(t, pattern(10))
+	var f *File
+	for range 2 { // the second time it may be opened on the spot
+		inTask(t, rt, func(cx *Context) (err error) {
+			if f != nil {
+				f.Close(cx)
+			}
+			if f, err = Open(cx, name); err == nil {
+				_, err = f.Read(cx, make([]byte, 1))
+			}
+			return err
+		})
+	}
+	var flags int
+	f.conn.Control(func(fd uintptr) { flags, _ = unix.FcntlInt(fd, unix.F_GETFL, 0) })
+	require.Zero(t, flags&unix.O_NONBLOCK)
+	f.conn.Control(func(fd uintptr) { flags, _ = unix.FcntlInt(fd, unix.F_GETFD, 0) })
+	require.Equal(t, unix.FD_CLOEXEC, flags)
+	f.mu.Lock()
+	require.Equal(t, cached, f.closesNow())
+	f.mu.Unlock()
+	require.NoError(t, os.Remove(name))
+	f.mu.Lock()
+	require.False(t, f.closesNow())
+	f.mu.Unlock()
+	release := occupy(t, rt, 1)
+	h := Go(rt, f.Close)
+	eventually(t, func() bool { return waiting(h) })
+	release()
+	_, err := join(t, h)
+	require.NoError(t, err)
+}
+
+// Kernels that say 0 where they mean "not now" are not believed.
+func TestCachedEnd(t *testing.T) {
+	o, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.WriteString("abc")
+	require.NoError(t, err)
+	for at, want := range []error{errNotCached, errNotCached, errNotCached, io.EOF, io.EOF} {
+		_, err = o.Seek(int64(at), io.SeekStart)
+		require.NoError(t, err)
+		require.Equal(t, want, endOrNot(int(o.Fd()), -1), fmt.Sprint(at))
+		require.Equal(t, want, endOrNot(int(o.Fd()), int64(at)), fmt.Sprint(at))
+	}
+	require.Equal(t, errNotCached, endOrNot(-1, 0))
+}

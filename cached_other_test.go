@@ -1,0 +1,10 @@
+//go:build !linux
+
+package async
+
+import (
+	"os"
+	"testing"
+)
+
+func forgetCached(t testing.TB, f *os.File) {}

@@ -1,0 +1,296 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// onTheSpot returns the name of a file of the test's, and whether this system and
+// the file system of tests read it on the spot once it has been read.
+func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), "f")
+	require.NoError(t, os.WriteFile(name, data, 0o600))
+	_, err := os.ReadFile(name)
+	require.NoError(t, err)
+	cached, err = readsNow(name)
+	require.NoError(t, err)
+	return name, cached
+}
+
+// While the pool is full what is in memory is read all the same; what cannot be
+// read like that waits for the pool.
+func TestCachedNeedsNoPool(t *testing.T) {
+	want := pattern(3*cachedMost + 5)
+	name, cached := onTheSpot(t, want)
+	small, _ := onTheSpot(t, want[:100])
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
+	var f *File
+	inTask(t, rt, func(cx *Context) (err error) { // the first time finds out about the device
+		if f, err = Open(cx, name); err == nil {
+			_, err = f.Read(cx, make([]byte, 1))
+		}
+		return err
+	})
+	release := occupy(t, rt, 1)
+	queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
+	use := Go(rt, func(cx *Context) error {
+		if at, err := f.Seek(cx, 7, io.SeekStart); at != 7 || err != nil {
+			return fmt.Errorf("Seek: %d, %w", at, err)
+		}
+		got, err := io.ReadAll(f.WithContext(cx))
+		if err != nil || string(got) != string(want[7:]) {
+			return fmt.Errorf("reading: %d bytes, %w", len(got), err)
+		}
+		part := make([]byte, 2*cachedMost)
+		if n, err := f.ReadAt(cx, part, 3); err != nil || string(part[:n]) != string(want[3:][:len(part)]) {
+			return fmt.Errorf("ReadAt: %d, %w", n, err)
+		}
+		info, err := f.Stat(cx)
+		if err != nil || info.Size() != int64(len(want)) || info.Name() != "f" {
+			return fmt.Errorf("Stat: %v, %w", info, err)
+		}
+		if err := f.Close(cx); err != nil {
+			return err
+		}
+		data, err := ReadFile(cx, small)
+		if err != nil || string(data) != string(want[:100]) {
+			return fmt.Errorf("ReadFile: %q, %w", data, err)
+		}
+		g, err := Open(cx, small)
+		if err != nil {
+			return err
+		}
+		data, err = io.ReadAll(g.WithContext(cx))
+		if err != nil || string(data) != string(want[:100]) {
+			return fmt.Errorf("Open and read: %q, %w", data, err)
+		}
+		return g.Close(cx)
+	})
+	if cached {
+		_, err := join(t, use)
+		require.NoError(t, err)
+	} else {
+		eventually(t, func() bool { return waiting(use) })
+	}
+	release()
+	_, err := join(t, use)
+	require.NoError(t, err)
+	join(t, queued)
+}
+
+// What the File has in memory and what it has not are read in turns, and the
+// position is right whatever the way.
+func TestCachedOrNot(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(5*bufferLarge + 11)
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		name, _ := onTheSpot(t, want)
+		inBlockOn(t, rt, func(cx *Context) error {
+			f, err := Open(cx, name)
+			require.NoError(t, err)
+			o, err := os.Open(name)
+			require.NoError(t, err)
+			defer o.Close()
+			for range 60 {
+				switch r.IntN(6) {
+				case 0:
+					forgetCached(t, o)
+				case 1:
+					f.mu.Lock()
+					f.cached = !f.cached && canReadNow(0)
+					f.mu.Unlock()
+				case 2:
+					off, whence := r.Int64N(int64(len(want)+100)), r.IntN(2)
+					at, err := f.Seek(cx, off, whence)
+					require.NoError(t, err)
+					expected, _ := o.Seek(off, whence)
+					require.Equal(t, expected, at, "seed %d", seed)
+				case 3:
+					p, q, off := make([]byte, r.IntN(2*bufferLarge)), make([]byte, 2*bufferLarge), r.Int64N(int64(len(want)))
+					n, err := f.ReadAt(cx, p, off)
+					m, expected := o.ReadAt(q[:len(p)], off)
+					require.Equal(t, expected, err)
+					require.Equal(t, q[:m], p[:n])
+				default:
+					p := make([]byte, 1+r.IntN(1<<(1+r.IntN(20))))
+					n, err := f.Read(cx, p)
+					q := make([]byte, max(n, 1))
+					m, expected := io.ReadFull(o, q)
+					require.Equal(t, expected, err, "seed %d", seed)
+					require.Equal(t, string(q[:m]), string(p[:n]), "seed %d", seed)
+				}
+			}
+			at, err := f.Seek(cx, 0, io.SeekCurrent)
+			require.NoError(t, err)
+			expected, _ := o.Seek(0, io.SeekCurrent)
+			require.Equal(t, expected, at)
+			return f.Close(cx)
+		})
+	}
+}
+
+// Reading on the spot sees what is written, through this File and others.
+func TestCachedSeesChanges(t *testing.T) {
+	rt := fileRuntime(t)
+	name, _ := onTheSpot(t, []byte("aaaa"))
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, os.O_RDWR, 0)
+		require.NoError(t, err)
+		p := make([]byte, 2)
+		read := func(want string) {
+			t.Helper()
+			n, err := f.Read(cx, p)
+			require.NoError(t, err)
+			require.Equal(t, want, string(p[:n]))
+		}
+		read("aa")
+		_, err = f.WriteAt(cx, []byte("b"), 2)
+		require.NoError(t, err)
+		read("ba")
+		_, err = f.WriteString(cx, "cc")
+		require.NoError(t, err)
+		_, err = f.ReadAt(cx, p, 4)
+		require.NoError(t, err)
+		require.Equal(t, "cc", string(p))
+		_, err = f.WriteString(cx, "dd")
+		require.NoError(t, err)
+		info, err := f.Stat(cx)
+		require.NoError(t, err)
+		require.EqualValues(t, 8, info.Size())
+		at, err := f.Seek(cx, 2, io.SeekStart)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, at)
+		read("ba")
+		require.NoError(t, f.Truncate(cx, 0))
+		_, err = f.Read(cx, p)
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, os.WriteFile(name, []byte("fourth"), 0o600))
+		read("th")
+		require.NoError(t, f.Close(cx))
+		for _, want := range []string{"one", "", "three"} {
+			require.NoError(t, os.WriteFile(name, []byte(want), 0o600))
+			got, err := ReadFile(cx, name)
+			require.NoError(t, err)
+			require.Equal(t, want, string(got))
+		}
+		return nil
+	})
+}
+
+// Code that reads what is in memory lets others run, and ends when it is
+// cancelled.
+func TestCachedYields(t *testing.T) {
+	name, _ := onTheSpot(t, pattern(100))
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var f *File
+	inTask(t, rt, func(cx *Context) (err error) {
+		f, err = Open(cx, name)
+		return err
+	})
+	for op, do := range map[string]func(cx *Context) error{
+		"Read": func(cx *Context) error {
+			if _, err := f.Read(cx, make([]byte, 64)); err != io.EOF {
+				return err
+			}
+			_, err := f.Seek(cx, 0, io.SeekStart)
+			return err
+		},
+		"ReadAt":   func(cx *Context) error { _, err := f.ReadAt(cx, make([]byte, 64), 3); return err },
+		"Stat":     func(cx *Context) error { _, err := f.Stat(cx); return err },
+		"ReadFile": func(cx *Context) error { _, err := ReadFile(cx, name); return err },
+		"Open": func(cx *Context) error {
+			g, err := Open(cx, name)
+			if err != nil {
+				return err
+			}
+			return g.Close(cx)
+		},
+	} {
+		var loops atomic.Int64
+		h := Go(rt, func(cx *Context) error {
+			for {
+				if err := do(cx); err != nil {
+					return err
+				}
+				loops.Add(1)
+			}
+		})
+		eventually(t, func() bool { return loops.Load() > 1000 })
+		inTask(t, rt, func(cx *Context) error { return Yield(cx) }) // on the same worker
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err, op)
+	}
+	inTask(t, rt, f.Close)
+}
+
+// One file, read by several tasks and closed while they read: each part is read
+// once, and all end.
+func TestCachedShared(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(64 << 10)
+	name, _ := onTheSpot(t, want)
+	for round := range 40 {
+		var f *File
+		inTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
+		var sum, read atomic.Int64
+		var readers []*JoinHandle[None]
+		for i := range 4 {
+			readers = append(readers, Go(rt, func(cx *Context) error {
+				p := make([]byte, 50+i*bufferSmall/2)
+				for {
+					n, err := f.Read(cx, p)
+					for _, b := range p[:n] {
+						sum.Add(int64(b))
+					}
+					read.Add(int64(n))
+					if err != nil {
+						return err
+					}
+				}
+			}))
+		}
+		end := io.EOF
+		if round%2 == 1 {
+			end = os.ErrClosed
+			inTask(t, rt, f.Close)
+		}
+		for _, h := range readers {
+			if _, err := join(t, h); err != io.EOF {
+				require.ErrorIs(t, err, end)
+			}
+		}
+		if round%2 == 1 {
+			continue
+		}
+		expected := int64(0)
+		for _, b := range want {
+			expected += int64(b)
+		}
+		require.EqualValues(t, len(want), read.Load())
+		require.Equal(t, expected, sum.Load())
+		inTask(t, rt, f.Close)
+	}
+}
+
+// The devices that are remembered are not more than a few.
+func TestCachedDevicesAreFew(t *testing.T) {
+	var d devices
+	for dev := range uint64(10 * devicesMost) {
+		d.note(dev, dev%2 == 0)
+		readable, known := d.readable(dev)
+		require.True(t, known)
+		require.Equal(t, dev%2 == 0, readable)
+		require.LessOrEqual(t, len(*d.known.Load()), devicesMost)
+	}
+}
