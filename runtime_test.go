@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // threads counts the threads of the process, where that is known.
@@ -700,4 +701,34 @@ func waitForever(t *testing.T) {
 	})
 	fmt.Printf("waitsForAccept at %d\nwaitsForSleep at %d\nwaitsForRead at %d\nready\n", accept.Load(), sleep.Load(), read.Load())
 	select {}
+}
+
+// A pause of the whole process that is longer than Grace is not the tasks' fault.
+func TestShutdownOfAPausedProcess(t *testing.T) {
+	const grace = 2 * time.Second // long enough for a worker to answer once it goes on
+	if inChild(t) {
+		rt, err := New(Config{Workers: 1, Grace: grace})
+		require.NoError(t, err)
+		h := Go(rt, func(cx *Context) error {
+			err := Sleep(cx, time.Hour)
+			unix.Kill(unix.Getpid(), unix.SIGSTOP)
+			return err
+		})
+		eventually(t, func() bool { return waiting(h) })
+		fmt.Println("Shutdown:", rt.Shutdown(ended()))
+		return
+	}
+	cmd := child(t)
+	var out strings.Builder
+	cmd.Stdout = &out
+	require.NoError(t, cmd.Start())
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(cmd.Process.Pid, &status, unix.WUNTRACED, nil)
+	require.NoError(t, err)
+	require.Equal(t, cmd.Process.Pid, pid)
+	require.True(t, status.Stopped(), out.String())
+	time.Sleep(grace + grace/10) // which is what it must not count
+	require.NoError(t, cmd.Process.Signal(unix.SIGCONT))
+	require.NoError(t, cmd.Wait())
+	require.Contains(t, out.String(), "Shutdown: <nil>\n")
 }

@@ -63,12 +63,34 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 // endTasks is the third stage. late is the error of the context that has ended.
 func (rt *Runtime) endTasks(late error) error {
 	rt.cancelAll()
-	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	grace, cancel := rt.grace()
 	defer cancel()
 	if rt.awaitTasks(grace) == nil {
 		return nil
 	}
 	return &ShutdownError{Tasks: rt.left(), Err: late}
+}
+
+// grace returns a context that ends after Config.Grace. If the whole process is
+// paused, it takes a tenth of that for the pause, so that those who are waited for
+// have time to answer.
+func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer cancel()
+		const parts = 10
+		tick := time.NewTimer(0)
+		defer tick.Stop()
+		for range parts + 1 {
+			select {
+			case <-tick.C:
+				tick.Reset(rt.cfg.Grace / parts)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // awaitEnd is the Shutdown of all callers but the first.
@@ -122,7 +144,7 @@ func (rt *Runtime) drain() {
 
 // stopWorkers ends the workers, and waits until they have, for a while.
 func (rt *Runtime) stopWorkers() {
-	grace, cancel := context.WithTimeout(context.Background(), rt.cfg.Grace)
+	grace, cancel := rt.grace()
 	defer cancel()
 	rt.stopping.Store(true)
 	for _, w := range rt.workers {
