@@ -9,13 +9,13 @@ import (
 )
 
 // What the system has in memory is read on the spot, by whoever wants it: that
-// takes less than handing the read to the pool, and a thread less. The system is
-// told not to wait for the disk. Whatever it answers but yes, the pool
-// asks again in the usual way, so that all failures come from there.
+// takes less than handing the read to the pool, and no thread. The system is told
+// not to wait for the disk. If it does not succeed at once, the pool asks
+// again in the usual way, so that all failures come from there.
 //
-// This is for file systems of this machine, which keep that promise. Those behind a
-// network or another process are found out by a first read: they cannot be
-// told.
+// Only file systems of this machine can be told so. Those behind a network or
+// another process would keep their caller waiting when a file is opened or closed;
+// they are found out when the first file of each is read, in the pool.
 
 // errNotCached says that it is for the pool.
 var errNotCached = errors.New("async: not in memory")

@@ -60,8 +60,9 @@ func hasName(conn syscall.RawConn) bool {
 	return named
 }
 
-// lookUp returns the device and the size of a regular file, unless the disk, or
-// whoever has the file, must be asked for them.
+// lookUp returns the device and the size of a regular file with something in it,
+// unless the disk, or whoever has the file, must be asked for them. (In /proc, where
+// opening and reading may do more than that, files look empty.)
 func lookUp(name string) (dev uint64, size int64, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
@@ -70,7 +71,7 @@ func lookUp(name string) (dev uint64, size int64, ok bool) {
 	defer unix.Close(fd)
 	var st unix.Statx_t
 	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE, &st)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
 		return 0, 0, false
 	}
 	return unix.Mkdev(st.Dev_major, st.Dev_minor), int64(st.Size), true

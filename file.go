@@ -24,10 +24,14 @@ import (
 // nothing (a Write says how much was written).
 //
 // Files of the disk, which are always ready and yet must be waited for, go to
-// the runtime's pool of blocking calls. So that small reads and writes do not
-// cost a hand-off each:
+// the runtime's pool of blocking calls. What the system has in memory need not be
+// waited for: Read, ReadAt, Seek and Stat take it on the spot, 256 KiB at a time, where
+// the system can be told not to wait (Linux, and file systems that keep that
+// promise, such as ext4, XFS and btrfs). So that small reads and writes do not
+// cost a system call or a hand-off each:
 //
-//   - Read reads ahead, up to 1 MiB where reads follow each other. What was read
+//   - Read reads ahead, up to 1 MiB where reads follow each other and have to be
+//     waited for. What was read
 //     ahead is as old as that; it is thrown away by every change that is made
 //     through this File.
 //   - Write returns once it has a copy of the data, of which it holds at most 512
@@ -95,7 +99,7 @@ type fileUse uint8
 
 const (
 	fileIdle    fileUse = iota
-	fileReading         // the pool reads ahead
+	fileReading         // the pool reads ahead, or a caller on the spot
 	fileWriting         // the pool writes what was accepted, until there is no more
 	fileInPlace         // the pool does something else with it
 )

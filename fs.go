@@ -11,7 +11,8 @@ import (
 )
 
 // The functions of package os that touch the disk, under their names and with
-// their results, each in one call of the runtime's pool. If cx is cancelled
+// their results, each in one call of the runtime's pool, except for what is
+// in memory: see cached.go. If cx is cancelled
 // before the call has begun nothing has happened; if later, the call goes on
 // and its result is lost, files that it has opened are closed, and the error
 // is cx.Err() as it is.
@@ -28,7 +29,9 @@ func Create(cx *Context, name string) (*File, error) {
 // in the pool until the other end is open, too.
 //
 // Like all functions of package os here it has the pool of blocking calls do it, and
-// waits. If cx is cancelled before the call has begun nothing happens; if later,
+// waits; except that a file that is opened for reading, and that the system finds
+// without asking the disk, is opened on the spot, as File reads what is in memory.
+// If cx is cancelled before the call has begun nothing happens; if later,
 // the call goes on, its result is dropped (a file that it has opened is closed),
 // and the error is cx.Err().
 func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
@@ -82,7 +85,8 @@ func (f *File) discard() {
 	}
 }
 
-// ReadFile returns what the named file contains, as os.ReadFile does.
+// ReadFile returns what the named file contains, as os.ReadFile does. A file of up
+// to 256 KiB that the system has in memory is read on the spot; see OpenFile.
 func ReadFile(cx *Context, name string) ([]byte, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
