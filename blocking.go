@@ -240,7 +240,9 @@ type caller struct {
 	lingers bool          // it is the one that does
 }
 
-func newCallPool(rt *Runtime) *callPool { return &callPool{rt: rt, cfg: rt.cfg.Blocking} }
+func newCallPool(rt *Runtime) *callPool {
+	return &callPool{rt: rt, cfg: rt.cfg.Blocking, talk: talk{manner: amongWorkers}}
+}
 
 // submit queues c, or leaves it alone and returns ErrBusy, if there is no room, or
 // ErrShutdown.
@@ -345,12 +347,12 @@ func (p *callPool) serve() {
 func (p *callPool) arrive(c *caller) {
 	p.room.mu.Lock()
 	p.coming = false
-	p.talk.slept(time.Since(c.since) < time.Duration(quickly))
+	p.talk.slept(true, int64(time.Since(c.since)))
 	p.room.mu.Unlock()
 }
 
 // linger waits a moment for the next call, without going to sleep.
-func (p *callPool) linger() { lookOut(nanos(), p.posted.Load) }
+func (p *callPool) linger() { lookOut(nanos(), p.talk.linger, 100, p.posted.Load) }
 
 // mayLinger reports whether a goroutine may wait for the next call in this way:
 // not if it would take the processor of somebody else.
@@ -362,11 +364,7 @@ func (p *callPool) mayLinger() bool {
 func (p *callPool) lingered(c *caller, call bool) {
 	c.lingers, p.lingers = false, false
 	p.posted.Store(false)
-	if call {
-		p.talk.answered()
-	} else {
-		p.talk.inVain()
-	}
+	p.talk.waited(call)
 }
 
 // next accounts for the call that c has run and returns its next one. If there

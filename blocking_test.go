@@ -351,7 +351,7 @@ func TestBlockingLingers(t *testing.T) {
 		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
 		p := newTestRuntime(t, cfg).calls
 		p.callers = 1
-		p.talk = talk{words: talkAfter, after: talkAfter}
+		p.talk.words, p.talk.after = p.talk.least, p.talk.least
 		return p, &caller{wake: make(chan struct{}, 1)}
 	}
 	submit := func(p *callPool) *callPlace {

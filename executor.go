@@ -88,7 +88,9 @@ type worker struct {
 	batch     int   // how many tasks the next round may run
 	worked    int64 // when there was last something to do
 	quiet     int   // waits in the kernel since then
-	talk      talk
+	talk      talk  // with other workers
+	wire      talk  // with the other end of speaker
+	speaker   int   // the descriptor whose event came last, and alone; or -1
 	ids       uint64
 	taken     uint64    // turns
 	sampled   bool      // this turn is; see sample
@@ -153,6 +155,10 @@ func newWorker(rt *Runtime, index int) *worker {
 
 		perPoll:  rt.cfg.Budget,
 		observed: rt.cfg.observed(),
+
+		talk:    talk{manner: amongWorkers},
+		wire:    talk{manner: overWire},
+		speaker: -1,
 	}
 	return w
 }
@@ -653,7 +659,8 @@ func (w *worker) rest(now int64) {
 	w.asleep.Store(false)
 	w.rt.watch.awake()
 	w.looked = nanos()
-	w.talk.slept(w.inbox.Load() != nil && w.looked-now < quickly)
+	w.talk.slept(w.inbox.Load() != nil, w.looked-now)
+	w.wire.slept(w.spoke(events), w.looked-now)
 	w.awoken(timeout, len(events) > 0)
 	w.reactor.dispatch(w, events)
 	if w.quiet++; len(events) > 0 {

@@ -1,28 +1,32 @@
 package async
 
 import (
+	"io"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestTalk(t *testing.T) {
-	var k talk
+	k := talk{manner: amongWorkers}
+	const talkAfter, talkLimit = 4, 4096
 	words := func() (n int) {
 		for ; !k.goesOn(); n++ {
-			k.slept(true)
+			k.slept(true, 0)
 		}
 		return n
 	}
 	require.False(t, k.goesOn())
 	require.Equal(t, talkAfter, words())
 
-	k.slept(false)
+	k.slept(false, 0)
 	require.False(t, k.goesOn(), "something else has ended the sleep")
 	require.Equal(t, talkAfter/2, words(), "one such sleep does not make all forgotten")
 	for range 3 {
-		k.slept(false)
+		k.slept(false, 0)
 	}
 	require.Equal(t, talkAfter, words(), "several do")
 
@@ -47,7 +51,7 @@ func TestLinger(t *testing.T) {
 	w := newWorker(rt, 0) // driven by hand
 	talking := func() {
 		for !w.talk.goesOn() {
-			w.talk.slept(true)
+			w.talk.slept(true, 0)
 		}
 	}
 	require.False(t, w.linger(nanos()+time.Hour.Nanoseconds()), "nobody talks")
@@ -70,6 +74,116 @@ func TestLinger(t *testing.T) {
 	shared.inbox.Store(&task{})
 	require.False(t, shared.linger(nanos()), "it has promised to give its P up whenever it waits")
 	require.True(t, shared.talk.goesOn(), "it has not even tried")
+}
+
+// A worker lingers for the descriptor that has spoken before, and alone; what comes
+// from others it takes, but it is no answer.
+func TestLingerOverWire(t *testing.T) {
+	w := newWorker(newTestRuntime(t, Config{Workers: 1}), 0) // driven by hand
+	require.NoError(t, w.reactor.open())
+	defer w.reactor.close()
+	var ends [2][2]int
+	for i := range ends {
+		require.NoError(t, openPipe(&ends[i]))
+		defer unix.Close(ends[i][0])
+		defer unix.Close(ends[i][1])
+		require.NoError(t, w.reactor.poller.add(ends[i][0]))
+	}
+	w.reactor.wait(0, true) // the first event of a descriptor may tell nothing new
+	speak := func(i int) {
+		_, err := unix.Write(ends[i][1], []byte{0})
+		require.NoError(t, err)
+	}
+	long := nanos() + time.Hour.Nanoseconds()
+	hears := func() {
+		for !w.wire.goesOn() {
+			w.wire.slept(true, 0)
+		}
+		w.speaker = ends[0][0]
+	}
+	speak(0)
+	require.False(t, w.linger(long), "nobody has spoken")
+
+	hears()
+	require.True(t, w.linger(long))
+	require.True(t, w.wire.goesOn())
+	require.Equal(t, ends[0][0], w.speaker)
+
+	speak(1)
+	require.True(t, w.linger(long))
+	require.False(t, w.wire.goesOn(), "somebody else has spoken")
+	require.Equal(t, ends[1][0], w.speaker)
+
+	hears()
+	w.send(&task{})
+	require.True(t, w.linger(long))
+	require.False(t, w.wire.goesOn(), "another worker has spoken")
+	require.NotNil(t, w.takeInbox())
+	w.reactor.wait(0, true) // for which it was woken, perhaps
+
+	hears()
+	require.False(t, w.linger(nanos()))
+	require.False(t, w.wire.goesOn())
+	require.Equal(t, 2*overWire.least, w.wire.after)
+
+	hears()
+	w.unparked = true
+	require.False(t, w.linger(long))
+	require.True(t, w.wire.goesOn(), "it has not even tried")
+
+	require.True(t, w.spoke([]event{{fd: ends[0][0]}}))
+	require.False(t, w.spoke([]event{{fd: ends[0][0]}, {fd: ends[1][0]}}), "two at once")
+	require.False(t, w.spoke([]event{{fd: ends[0][0]}}))
+	require.False(t, w.spoke(nil))
+	for range 2 {
+		require.False(t, w.spoke([]event{{fd: w.reactor.wakeR}}), "that is another worker")
+	}
+}
+
+// One request at a time over a connection, with pauses: each is answered.
+func TestTalkOverWire(t *testing.T) {
+	const words, pauses = 3000, 20
+	ends := [2]*Runtime{newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})}
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer ln.Close()
+	echo := Go(ends[0], func(cx *Context) error {
+		c, err := ln.Accept(cx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = Copy(cx, plainEnd{c}, plainEnd{c})
+		return err
+	})
+	speaker := Go(ends[1], func(cx *Context) error {
+		c, err := Dial(cx, "tcp", ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		b := c.WithContext(cx)
+		for i := range words {
+			if i%(words/pauses) == 0 {
+				if err := Sleep(cx, time.Millisecond); err != nil {
+					return err
+				}
+			}
+			word := []byte{byte(i), byte(i >> 8)}
+			if _, err := b.Write(word); err != nil {
+				return err
+			}
+			got := make([]byte, 2)
+			if _, err := io.ReadFull(b, got); err != nil || string(got) != string(word) {
+				return expect(false, "%d: %v, %v", i, got, err)
+			}
+		}
+		return nil
+	})
+	_, err = join(t, speaker)
+	require.NoError(t, err)
+	_, err = join(t, echo)
+	require.NoError(t, err)
 }
 
 // Words that go to and fro between two workers, and now and then stop for a while:
