@@ -771,6 +771,44 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A sender to another receiver tries, though at this moment somebody finds that the
+// first one's queue is full.
+func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	addr := &net.UnixAddr{Name: filepath.Join(netDir(t), "other"), Net: "unixgram"}
+	other, err := ListenUnixgram("unixgram", addr)
+	require.NoError(t, err)
+	defer other.Close()
+	send, err := ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(netDir(t), "sender"), Net: "unixgram"})
+	require.NoError(t, err)
+	defer send.Close()
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				send.src.state.begin(sourceFull)
+				send.src.use(0)
+			}
+		}
+	}()
+	cx, _ := newPollCx(t, rt)
+	for range 20_000 {
+		if _, err = send.PollWriteTo(cx, []byte("x"), addr); err == nil {
+			_, err = other.PollRead(cx, make([]byte, 1))
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(over)
+	<-ended
+	require.NoError(t, err)
+}
+
 // However often it fails, the next try is not put off; and after it the one
 // after that is later.
 func TestRetryIsNotPutOff(t *testing.T) {

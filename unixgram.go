@@ -143,10 +143,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 	if len(oob) > 0 {
 		call = "sendmsg"
 	}
-	if to != nil {
-		c.src.doubt(&c.src.wr)
-	}
-	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
+	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
 		var err error
 		if len(oob) > 0 {
 			_, err = unix.SendmsgN(fd, p, oob, to, 0)
