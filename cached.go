@@ -93,7 +93,7 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	if small {
 		into = borrowBuffer(max(len(p), f.grown))
 	}
-	back, edits := f.behind, f.edits
+	back, edits, grown := f.behind, f.edits, f.grown
 	f.use = fileReading
 	f.mu.Unlock()
 	if f.stepBack(back) == nil {
@@ -105,11 +105,15 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	f.mu.Lock()
 	f.behind = back
 	err = f.met(err)
+	got, valid := n, f.edits == edits
 	if small {
-		f.took(into, n, nil, f.edits == edits)
+		f.took(into, n, nil, valid)
 		n = f.ahead.read(p)
 	} else if n > 0 {
 		f.grow(n, len(into))
+	}
+	if got < len(into) && err != io.EOF && valid {
+		f.grown = grown // the rest is not in memory, which does not mean that there is no more
 	}
 	cx.charge(n)
 	f.restHere(cx)

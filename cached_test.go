@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -137,6 +138,40 @@ func TestCachedOrNot(t *testing.T) {
 			return f.Close(cx)
 		})
 	}
+}
+
+// controlled is a descriptor whose Control does something else.
+type controlled struct {
+	syscall.RawConn
+	do func(fn func(fd uintptr)) error
+}
+
+func (c controlled) Control(fn func(fd uintptr)) error { return c.do(fn) }
+
+// What is not in memory is read ahead, in ever larger parts, however little of
+// it is asked for at a time.
+func TestCachedMissesGrow(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(12 * bufferLarge)
+	name, _ := onTheSpot(t, want)
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, os.O_RDWR, 0)
+		require.NoError(t, err)
+		f.cached = true
+		f.conn = controlled{f.conn, func(func(uintptr)) error { return errNotCached }}
+		p := make([]byte, 1000)
+		for at := 0; at < 2*bufferLarge; {
+			n, err := f.Read(cx, p)
+			require.NoError(t, err)
+			require.Equal(t, want[at:at+n], p[:n])
+			at += n
+		}
+		f.mu.Lock()
+		grown := f.grown
+		f.mu.Unlock()
+		require.Equal(t, bufferLarge, grown)
+		return f.Close(cx)
+	})
 }
 
 // Reading on the spot sees what is written, through this File and others.
