@@ -83,9 +83,10 @@ func (f *File) readHot(cx *Context, p []byte) (n int) {
 }
 
 // readCached reads on the spot what of the file is in memory, where PollRead is
-// about to. mu is held, except while it reads.
+// about to. mu is held, except while it reads. If somebody waits for the position it
+// leaves the read to the pool, for which the reader must wait, too.
 func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
-	if !f.cached || f.ahead.n > 0 || f.use != fileIdle || f.readErr != nil || f.writeErr != nil || f.closed || len(p) == 0 {
+	if !f.cached || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || f.writeErr != nil || f.closed || len(p) == 0 {
 		return 0, errNotCached
 	}
 	into := p[:min(len(p), cachedMost)]

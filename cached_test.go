@@ -174,6 +174,44 @@ func TestCachedMissesGrow(t *testing.T) {
 	})
 }
 
+// Who reads what is in memory, a large part each time, gives way to those who need
+// the position.
+func TestCachedGivesWay(t *testing.T) {
+	rt := fileRuntime(t)
+	name, _ := onTheSpot(t, pattern(8*bufferLarge))
+	var f *File
+	p := make([]byte, bufferLarge)
+	inBlockOn(t, rt, func(cx *Context) (err error) {
+		if f, err = Open(cx, name); err == nil {
+			_, err = f.Read(cx, p)
+		}
+		return err
+	})
+	eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		idle := f.use == fileIdle
+		if idle {
+			f.use = fileReading // as if somebody read on the spot
+		}
+		return idle
+	})
+	seek := Spawn(rt, func(cx *Context) (int64, error) { return f.Seek(cx, 5, io.SeekStart) })
+	eventually(t, func() bool { return waiting(seek) })
+	f.mu.Lock()
+	require.True(t, f.wanted)
+	f.use = fileIdle // and had ended, but the other does not know yet
+	f.forget()
+	f.mu.Unlock()
+	cx, _ := newPollCx(t, rt)
+	_, err := f.PollRead(cx, p)
+	require.Equal(t, ErrPending, err)
+	at, err := join(t, seek)
+	require.NoError(t, err)
+	require.EqualValues(t, 5, at)
+	inBlockOn(t, rt, f.Close)
+}
+
 // Reading on the spot sees what is written, through this File and others.
 func TestCachedSeesChanges(t *testing.T) {
 	rt := fileRuntime(t)
