@@ -5,7 +5,10 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // What the system has in memory is read on the spot, by whoever wants it: that
@@ -197,22 +200,34 @@ func (f *File) statNow() (info fs.FileInfo, ok bool) {
 // nothing is to be written, and the file is not removed by it. mu is held.
 func (f *File) closesNow() bool { return f.hot && f.readOnly && f.use == fileIdle && hasName(f.conn) }
 
-// openCached opens the named file for reading if that takes no waiting. fresh says
-// that its device is not known yet: see learn.
-func (d *devices) openCached(name string) (f *File, fresh bool) {
-	dev, _, ok := lookUp(name)
+// foundFile is a regular file with something in it.
+type foundFile struct {
+	dev, ino uint64
+	size     int64
+}
+
+// openNow opens the named file for reading, if that takes no waiting and it is not
+// larger than most. fresh says that its device is not known yet: see learn.
+func (d *devices) openNow(name string, most int64) (fd int, found foundFile, ok, fresh bool) {
+	found, ok = lookUp(name)
 	if !ok {
-		return nil, false
+		return -1, found, false, false
 	}
-	readable, known := d.readable(dev)
-	if !readable {
-		return nil, !known
+	readable, known := d.readable(found.dev)
+	if !readable || found.size > most {
+		return -1, found, false, !known
 	}
-	fd, err := openNow(name)
-	if err != nil {
-		return nil, false
+	fd, ok = openFound(name, found)
+	return fd, found, ok, false
+}
+
+// openCached opens the named file for reading if that takes no waiting.
+func (d *devices) openCached(name string) (f *File, fresh bool) {
+	fd, _, ok, fresh := d.openNow(name, math.MaxInt64)
+	if !ok {
+		return nil, fresh
 	}
-	f, err = plainFile(fd, name)
+	f, err := plainFile(fd, name)
 	if err != nil {
 		return nil, false
 	}
@@ -221,23 +236,21 @@ func (d *devices) openCached(name string) (f *File, fresh bool) {
 
 // readFileCached is ReadFile if that takes no waiting.
 func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
-	dev, size, ok := lookUp(name)
+	fd, found, ok, fresh := d.openNow(name, cachedMost)
 	if !ok {
-		return nil, false, false
+		return nil, false, fresh
 	}
-	if readable, known := d.readable(dev); !readable || size > cachedMost {
-		return nil, false, !known
-	}
-	data, ok = readWhole(name, int(size))
+	defer unix.Close(fd)
+	data, ok = readWhole(fd, int(found.size))
 	return data, ok, false
 }
 
 // learn finds out whether the files on the device of the named one can be read
 // without waiting. It may wait for that.
 func (d *devices) learn(name string) {
-	if dev, _, ok := lookUp(name); ok {
+	if found, ok := lookUp(name); ok {
 		if readable, err := readsNow(name); err == nil {
-			d.note(dev, readable)
+			d.note(found.dev, readable)
 		}
 	}
 }

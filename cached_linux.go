@@ -60,36 +60,47 @@ func hasName(conn syscall.RawConn) bool {
 	return named
 }
 
-// lookUp returns the device and the size of a regular file with something in it,
-// unless the disk, or whoever has the file, must be asked for them. (In /proc, where
-// opening and reading may do more than that, files look empty.)
-func lookUp(name string) (dev uint64, size int64, ok bool) {
+// lookUp looks at the named file, if it is a regular one with something in it,
+// unless the disk must be asked for where it is.
+func lookUp(name string) (found foundFile, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
-		return 0, 0, false
+		return foundFile{}, false
 	}
 	defer unix.Close(fd)
-	var st unix.Statx_t
-	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE, &st)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
-		return 0, 0, false
-	}
-	return unix.Mkdev(st.Dev_major, st.Dev_minor), int64(st.Size), true
+	return lookAt(fd)
 }
 
-// openNow opens a file for reading, unless the disk or a lease must be waited for.
-func openNow(name string) (fd int, err error) {
-	return unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: resolveCached})
+// lookAt is lookUp for a descriptor. It asks nobody else who has the file. (In
+// /proc, where opening and reading may do more than that, files look empty.)
+func lookAt(fd int) (found foundFile, ok bool) {
+	var st unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &st)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+		return foundFile{}, false
+	}
+	return foundFile{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
+}
+
+// openFound opens the file that lookUp has found under this name for reading, unless
+// the disk or a lease must be waited for, or another one has the name by now.
+func openFound(name string, found foundFile) (fd int, ok bool) {
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_LARGEFILE
+	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: flags, Resolve: resolveCached})
+	if err != nil {
+		return -1, false
+	}
+	now, ok := lookAt(fd)
+	if !ok || now.dev != found.dev || now.ino != found.ino {
+		unix.Close(fd)
+		return -1, false
+	}
+	return fd, true
 }
 
 // readWhole returns the contents of a file of this size, unless that takes
 // waiting or the file has another size by now.
-func readWhole(name string, size int) (data []byte, ok bool) {
-	fd, err := openNow(name)
-	if err != nil {
-		return nil, false
-	}
-	defer unix.Close(fd)
+func readWhole(fd int, size int) (data []byte, ok bool) {
 	data = make([]byte, size+1) // the last byte shows that there is no more
 	n, err := unix.Preadv2(fd, [][]byte{data}, 0, unix.RWF_NOWAIT)
 	return data[:size], err == nil && n == size

@@ -26,9 +26,9 @@ func TestCachedFIFO(t *testing.T) {
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
 	inTask(t, rt, func(cx *Context) error { _, err := ReadFile(cx, name); return err })
 	if cached {
-		dev, _, ok := lookUp(name)
+		found, ok := lookUp(name)
 		require.True(t, ok)
-		readable, known := rt.devices.readable(dev)
+		readable, known := rt.devices.readable(found.dev)
 		require.True(t, readable && known)
 	}
 	h := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, fifo) })
@@ -78,6 +78,34 @@ func TestCachedIsRefused(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A name that another file gets between the look at it and the opening is left to
+// the pool, whatever that file is.
+func TestCachedRenamed(t *testing.T) {
+	newTestRuntime(t, Config{Workers: 1}) // counts descriptors when all is over
+	name, _ := onTheSpot(t, pattern(10))
+	found, ok := lookUp(name)
+	if !ok {
+		t.Skip("the file system of tests must always be asked")
+	}
+	fd, ok := openFound(name, found)
+	require.True(t, ok)
+	now, ok := lookAt(fd)
+	require.NoError(t, unix.Close(fd))
+	require.True(t, ok)
+	require.Equal(t, found, now)
+	other := name + "other"
+	for what, create := range map[string]func() error{
+		"a file":        func() error { return os.WriteFile(other, pattern(10), 0o600) },
+		"an empty file": func() error { return os.WriteFile(other, nil, 0o600) },
+		"a FIFO":        func() error { return unix.Mkfifo(other, 0o600) },
+	} {
+		require.NoError(t, create())
+		require.NoError(t, os.Rename(other, name))
+		_, ok := openFound(name, found)
+		require.False(t, ok, what)
+	}
 }
 
 // A descriptor that Open has opened on the spot blocks as others do, and a file
