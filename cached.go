@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"math"
+	"os"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -245,12 +246,30 @@ func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 	return data, ok, false
 }
 
-// learn finds out whether the files on the device of the named one can be read
-// without waiting. It may wait for that.
-func (d *devices) learn(name string) {
-	if found, ok := lookUp(name); ok {
-		if readable, err := readsNow(name); err == nil {
-			d.note(found.dev, readable)
-		}
+// learn finds out whether the files on the device of this one can be read without
+// waiting. It may wait for that. It opens and closes nothing: closing any
+// descriptor of a file drops the locks that the process has on it.
+func (d *devices) learn(f *os.File) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return
 	}
+	var found foundFile
+	ok := false
+	conn.Control(func(fd uintptr) { found, ok = lookAt(int(fd)) })
+	if ok {
+		_, err = readNow(conn, make([]byte, 1), 0)
+		d.note(found.dev, err != errors.ErrUnsupported)
+	}
+}
+
+// readFile is os.ReadFile for the first file of a device.
+func (d *devices) readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	d.learn(f)
+	return io.ReadAll(f)
 }

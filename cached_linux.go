@@ -3,7 +3,6 @@ package async
 import (
 	"errors"
 	"io"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -104,19 +103,4 @@ func readWhole(fd int, size int) (data []byte, ok bool) {
 	data = make([]byte, size+1) // the last byte shows that there is no more
 	n, err := unix.Preadv2(fd, [][]byte{data}, 0, unix.RWF_NOWAIT)
 	return data[:size], err == nil && n == size
-}
-
-// readsNow reports whether the named file can be read without waiting.
-func readsNow(name string) (readable bool, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	_, err = readNow(conn, make([]byte, 1), 0)
-	return err == nil || err == errNotCached || err == io.EOF, nil
 }

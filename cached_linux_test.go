@@ -108,6 +108,40 @@ func TestCachedRenamed(t *testing.T) {
 	}
 }
 
+// The locks that the process has on a file outlive what finds out about its
+// device.
+func TestCachedKeepsLocks(t *testing.T) {
+	const nameEnv = "ASYNC_TEST_LOCKED"
+	if inChild(t) {
+		f, err := os.OpenFile(os.Getenv(nameEnv), os.O_RDWR, 0)
+		require.NoError(t, err)
+		lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+		require.NoError(t, unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock))
+		fmt.Println("locked by", lock.Pid)
+		return
+	}
+	rt := newTestRuntime(t, Config{Workers: 1})
+	name, cached := onTheSpot(t, pattern(10))
+	o, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer o.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	require.NoError(t, unix.FcntlFlock(o.Fd(), unix.F_SETLK, &lock))
+	for range 2 {
+		var f *File
+		inTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
+		defer inTask(t, rt, f.Close)
+	}
+	if found, ok := lookUp(name); ok {
+		readable, known := rt.devices.readable(found.dev)
+		require.True(t, known)
+		require.Equal(t, cached, readable)
+	}
+	out, err := child(t, nameEnv+"="+name).Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), fmt.Sprint("locked by ", os.Getpid(), "\n"))
+}
+
 // A descriptor that Open has opened on the spot blocks as others do, and a file
 // that its closing removes is closed in the pool.
 func TestCachedDescriptor(t *testing.T) {

@@ -24,5 +24,3 @@ func lookAt(fd int) (found foundFile, ok bool) { return found, false }
 func openFound(name string, found foundFile) (fd int, ok bool) { return -1, false }
 
 func readWhole(fd int, size int) (data []byte, ok bool) { return nil, false }
-
-func readsNow(name string) (readable bool, err error) { return false, nil }

@@ -35,23 +35,22 @@ func Create(cx *Context, name string) (*File, error) {
 // the call goes on, its result is dropped (a file that it has opened is closed),
 // and the error is cx.Err().
 func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
-	learn := false
+	if err := cx.mustAwait(); err != nil {
+		return nil, err
+	}
+	known, learn := &cx.t.w.rt.devices, false
 	if flag == os.O_RDONLY {
-		if err := cx.mustAwait(); err != nil {
-			return nil, err
-		}
-		f, fresh := cx.t.w.rt.devices.openCached(name)
+		f, fresh := known.openCached(name)
 		if f != nil {
 			cx.charge(fileCharge)
 			return f, nil
 		}
 		learn = fresh
 	}
-	devices := &cx.t.w.rt.devices
 	return openInPool(cx, func() (*os.File, error) {
 		f, err := os.OpenFile(name, flag, perm)
 		if learn && err == nil {
-			devices.learn(name)
+			known.learn(f)
 		}
 		return f, err
 	})
@@ -91,19 +90,17 @@ func ReadFile(cx *Context, name string) ([]byte, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
 	}
-	devices := &cx.t.w.rt.devices
-	data, ok, fresh := devices.readFileCached(name)
+	known := &cx.t.w.rt.devices
+	data, ok, fresh := known.readFileCached(name)
 	if ok {
 		cx.charge(len(data) + fileCharge)
 		return data, nil
 	}
-	return inPool(cx, func() ([]byte, error) {
-		data, err := os.ReadFile(name)
-		if fresh && err == nil {
-			devices.learn(name)
-		}
-		return data, err
-	}, nil)
+	read := os.ReadFile
+	if fresh {
+		read = known.readFile
+	}
+	return inPool(cx, func() ([]byte, error) { return read(name) }, nil)
 }
 
 // WriteFile writes data to the named file, as os.WriteFile does. It works on a
