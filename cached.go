@@ -79,7 +79,7 @@ func (f *File) readHot(cx *Context, p []byte) (n int) {
 		return 0
 	}
 	f.mu.Lock()
-	if f.hot && f.ahead.n > 0 && f.writeErr == nil && !f.closed {
+	if f.ahead.n > 0 && f.atHand() {
 		n = f.ahead.read(p)
 	}
 	f.mu.Unlock()
@@ -90,7 +90,7 @@ func (f *File) readHot(cx *Context, p []byte) (n int) {
 // about to. mu is held, except while it reads. If somebody waits for the position it
 // leaves the read to the pool, for which the reader must wait, too.
 func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
-	if !f.cached || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || f.writeErr != nil || f.closed || len(p) == 0 {
+	if !f.mayTry() || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || len(p) == 0 {
 		return 0, errNotCached
 	}
 	into := p[:min(len(p), cachedMost)]
@@ -109,7 +109,10 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	}
 	f.mu.Lock()
 	f.behind = back
-	err = f.met(err)
+	f.noteRead(err)
+	if err == errors.ErrUnsupported {
+		err = errNotCached
+	}
 	got, valid := n, f.edits == edits
 	if small {
 		f.took(into, n, nil, valid)
@@ -128,15 +131,22 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	return n, err
 }
 
-// met notes what readNow has returned, and returns nil, io.EOF or errNotCached. mu is
-// held.
-func (f *File) met(err error) error {
+// noteRead notes what readNow has returned. mu is held.
+func (f *File) noteRead(err error) {
 	f.hot = err == nil || err == io.EOF
-	if err == errors.ErrUnsupported {
-		f.cached = false
-		return errNotCached
+	f.noteRefusal(err)
+}
+
+// noteRefusal has nobody try again if err says that there is no need to: for files
+// that are opened later, too, if this one was opened on the spot. mu is held.
+func (f *File) noteRefusal(err error) {
+	if err != errors.ErrUnsupported {
+		return
 	}
-	return err
+	f.cached, f.hot = false, false
+	if f.disk.devices != nil {
+		f.disk.devices.note(f.disk.dev, false)
+	}
 }
 
 // restHere is rest for those who must not wait, and go on with mu.
@@ -148,24 +158,34 @@ func (f *File) restHere(cx *Context) {
 	f.mu.Lock()
 }
 
-// atHand reports whether the system answers what is asked about the file at once,
-// and nothing must be written, or reported, before. mu is held.
-func (f *File) atHand() bool {
-	return f.hot && !f.closed && f.writeErr == nil && f.settled == f.accepted
+// mayTry reports whether the system may be asked on the spot: it has not refused
+// that, and nothing must be written, or reported, before. mu is held.
+func (f *File) mayTry() bool {
+	return f.cached && !f.closed && f.writeErr == nil && f.settled == f.accepted
 }
 
-// readCachedAt is readCached for ReadAt. n is 0 if that is for the pool.
+// atHand is mayTry for what the system answers at once if it has the file in
+// memory. mu is held.
+func (f *File) atHand() bool { return f.hot && f.mayTry() }
+
+// readCachedAt is readCached for ReadAt. n is 0 if that is for the pool. What it finds
+// says nothing about the next Read, which is elsewhere.
 func (f *File) readCachedAt(p []byte, off int64) (n int) {
+	if len(p) == 0 || off < 0 {
+		return 0
+	}
 	f.mu.Lock()
-	now := f.cached && !f.closed && f.writeErr == nil && f.settled == f.accepted && off >= 0
+	now := f.mayTry()
 	f.mu.Unlock()
 	if !now {
 		return 0
 	}
 	n, err := readNow(f.conn, p, off)
-	f.mu.Lock()
-	f.met(err)
-	f.mu.Unlock()
+	if err == errors.ErrUnsupported {
+		f.mu.Lock()
+		f.noteRefusal(err)
+		f.mu.Unlock()
+	}
 	return n
 }
 
@@ -224,7 +244,7 @@ func (d *devices) openNow(name string, most int64) (fd int, found foundFile, ok,
 
 // openCached opens the named file for reading if that takes no waiting.
 func (d *devices) openCached(name string) (f *File, fresh bool) {
-	fd, _, ok, fresh := d.openNow(name, math.MaxInt64)
+	fd, found, ok, fresh := d.openNow(name, math.MaxInt64)
 	if !ok {
 		return nil, fresh
 	}
@@ -232,6 +252,7 @@ func (d *devices) openCached(name string) (f *File, fresh bool) {
 	if err != nil {
 		return nil, false
 	}
+	f.disk.devices, f.disk.dev = d, found.dev
 	return f, false
 }
 
@@ -242,8 +263,11 @@ func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 		return nil, false, fresh
 	}
 	defer unix.Close(fd)
-	data, ok = readWhole(fd, int(found.size))
-	return data, ok, false
+	data, err := readWhole(fd, int(found.size))
+	if err == errors.ErrUnsupported {
+		d.note(found.dev, false)
+	}
+	return data, err == nil, false
 }
 
 // learn finds out whether the files on the device of this one can be read without

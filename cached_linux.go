@@ -20,20 +20,24 @@ func canReadNow(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 
 // negative. It returns errNotCached if nothing is or if it fails, io.EOF at
 // the end, and errors.ErrUnsupported if there is no need to try again.
 func readNow(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
-	cerr := conn.Control(func(raw uintptr) {
-		fd := int(raw)
-		n, err = unix.Preadv2(fd, [][]byte{p}, max(off, -1), unix.RWF_NOWAIT)
-		if n == 0 && err == nil {
-			err = endOrNot(fd, off)
-		}
-	})
-	switch {
-	case cerr == nil && (err == nil || err == io.EOF):
-		return n, err
-	case cerr == nil && errors.Is(err, errors.ErrUnsupported):
-		return 0, errors.ErrUnsupported
+	if conn.Control(func(fd uintptr) { n, err = readFdNow(int(fd), p, off) }) != nil {
+		return 0, errNotCached
 	}
-	return 0, errNotCached
+	return n, err
+}
+
+// readFdNow is readNow for a descriptor that nobody else closes.
+func readFdNow(fd int, p []byte, off int64) (n int, err error) {
+	n, err = unix.Preadv2(fd, [][]byte{p}, max(off, -1), unix.RWF_NOWAIT)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return 0, errors.ErrUnsupported
+	case err != nil:
+		return 0, errNotCached
+	case n == 0:
+		return 0, endOrNot(fd, off)
+	}
+	return n, nil
 }
 
 // endOrNot returns io.EOF if off is at the end of the file. Some versions of the
@@ -97,10 +101,13 @@ func openFound(name string, found foundFile) (fd int, ok bool) {
 	return fd, true
 }
 
-// readWhole returns the contents of a file of this size, unless that takes
-// waiting or the file has another size by now.
-func readWhole(fd int, size int) (data []byte, ok bool) {
+// readWhole returns the contents of a file of this size. It fails as readNow does,
+// and if the file has another size by now.
+func readWhole(fd int, size int) (data []byte, err error) {
 	data = make([]byte, size+1) // the last byte shows that there is no more
-	n, err := unix.Preadv2(fd, [][]byte{data}, 0, unix.RWF_NOWAIT)
-	return data[:size], err == nil && n == size
+	n, err := readFdNow(fd, data, 0)
+	if err == nil && n != size {
+		err = errNotCached
+	}
+	return data[:size], err
 }

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,6 +90,7 @@ func TestCachedRenamed(t *testing.T) {
 	if !ok {
 		t.Skip("the file system of tests must always be asked")
 	}
+	require.NoError(t, os.Link(name, name+"kept")) // so that no other file gets its number
 	fd, ok := openFound(name, found)
 	require.True(t, ok)
 	now, ok := lookAt(fd)
@@ -140,6 +142,74 @@ func TestCachedKeepsLocks(t *testing.T) {
 	out, err := child(t, nameEnv+"="+name).Output()
 	require.NoError(t, err)
 	require.Contains(t, string(out), fmt.Sprint("locked by ", os.Getpid(), "\n"))
+}
+
+// A file that the system refuses to read on the spot though its device is known to
+// be read so is read by the pool, and so are others of this device from then on.
+func TestCachedRefusesLater(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	refuses, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0) // a directory
+	require.NoError(t, err)
+	defer unix.Close(refuses)
+	_, err = readWhole(refuses, 1)
+	require.Equal(t, errors.ErrUnsupported, err)
+
+	name, _ := onTheSpot(t, pattern(10))
+	found, ok := lookUp(name)
+	if !ok {
+		t.Skip("the file system of tests must always be asked")
+	}
+	known := &rt.devices
+	for op, read := range map[string]func(cx *Context, f *File) (int, error){
+		"Read":   func(cx *Context, f *File) (int, error) { return f.Read(cx, make([]byte, 3)) },
+		"ReadAt": func(cx *Context, f *File) (int, error) { return f.ReadAt(cx, make([]byte, 3), 2) },
+	} {
+		known.note(found.dev, true)
+		inTask(t, rt, func(cx *Context) error {
+			f, err := Open(cx, name)
+			if err != nil {
+				return err
+			}
+			f.cached, f.hot, f.disk.devices, f.disk.dev = true, true, known, found.dev
+			f.conn = controlled{f.conn, func(fn func(uintptr)) error { fn(uintptr(refuses)); return nil }}
+			n, err := read(cx, f)
+			readable, known := known.readable(found.dev)
+			return errors.Join(err, f.Close(cx), expect(n == 3, "%d bytes", n),
+				expect(!f.cached && !f.hot, "it is tried again"), expect(known && !readable, "it is not noted"))
+		})
+		known.note(found.dev, false)
+		inTask(t, rt, func(cx *Context) error {
+			f, err := Open(cx, name)
+			if err != nil {
+				return err
+			}
+			return errors.Join(expect(f.disk.devices == nil, "%s: the next is opened on the spot", op), f.Close(cx))
+		})
+	}
+}
+
+// ReadFile, too, finds out about a device that it took for another kind.
+func TestCachedReadFileRefused(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	dir, err := os.MkdirTemp("/dev/shm", "async") // a tmpfs, which refuses
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(dir)
+	t.Setenv("TMPDIR", dir)
+	name, cached := onTheSpot(t, pattern(10))
+	found, ok := lookUp(name)
+	if cached || !ok {
+		t.Skip("this one is read on the spot")
+	}
+	rt.devices.note(found.dev, true)
+	inTask(t, rt, func(cx *Context) error {
+		data, err := ReadFile(cx, name)
+		return errors.Join(err, expect(string(data) == string(pattern(10)), "%q", data))
+	})
+	readable, known := rt.devices.readable(found.dev)
+	require.True(t, known)
+	require.False(t, readable)
 }
 
 // A descriptor that Open has opened on the spot blocks as others do, and a file

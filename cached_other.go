@@ -23,4 +23,4 @@ func lookAt(fd int) (found foundFile, ok bool) { return found, false }
 
 func openFound(name string, found foundFile) (fd int, ok bool) { return -1, false }
 
-func readWhole(fd int, size int) (data []byte, ok bool) { return nil, false }
+func readWhole(fd int, size int) (data []byte, err error) { return nil, errors.ErrUnsupported }

@@ -79,6 +79,15 @@ func TestCachedNeedsNoPool(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		if _, err := g.Stat(cx); err != nil {
+			return err
+		}
+		if err := g.Close(cx); err != nil {
+			return err
+		}
+		if g, err = Open(cx, small); err != nil {
+			return err
+		}
 		data, err = io.ReadAll(g.WithContext(cx))
 		if err != nil || string(data) != string(want[:100]) {
 			return fmt.Errorf("Open and read: %q, %w", data, err)
@@ -219,6 +228,38 @@ func TestCachedGivesWay(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 5, at)
 	inBlockOn(t, rt, f.Close)
+}
+
+// What ReadAt finds says nothing about the place where Read is. And ReadAt of
+// nothing, or before the beginning, does what os.File's does.
+func TestCachedReadAtElsewhere(t *testing.T) {
+	rt := fileRuntime(t)
+	want := pattern(100)
+	name, cached := onTheSpot(t, want)
+	o, err := os.Open(name)
+	require.NoError(t, err)
+	defer o.Close()
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, os.O_RDWR, 0)
+		require.NoError(t, err)
+		real := f.conn
+		for _, hot := range []bool{true, false} {
+			for _, conn := range []syscall.RawConn{real, controlled{real, func(func(uintptr)) error { return errNotCached }}} {
+				f.cached, f.hot, f.conn = cached, cached && hot, conn
+				for _, off := range []int64{5, 95, 100, 105, -1} {
+					for _, n := range []int{0, 1, 10} {
+						p, q := make([]byte, n), make([]byte, n)
+						n, err := f.ReadAt(cx, p, off)
+						m, expected := o.ReadAt(q, off)
+						require.Equal(t, expected, err, "at %d", off)
+						require.Equal(t, q[:m], p[:n], "at %d", off)
+						require.Equal(t, cached && hot, f.hot)
+					}
+				}
+			}
+		}
+		return f.Close(cx)
+	})
 }
 
 // Reading on the spot sees what is written, through this File and others.

@@ -75,9 +75,13 @@ type File struct {
 	closed  bool
 	closing func() // closes the file when its use ends
 
-	ahead   readAhead
-	cached  bool   // the system may tell what of it is in memory
-	hot     bool   // the last read found it there
+	ahead  readAhead
+	cached bool     // the system may tell what of it is in memory
+	hot    bool     // the last Read found it there, or the opening did
+	disk   struct { // if it was opened on the spot: what is known of its device
+		devices *devices
+		dev     uint64
+	}
 	grown   int    // how much the next read takes
 	behind  int64  // by how much the position is behind that of the descriptor
 	edits   uint64 // counts changes that make what was read ahead wrong
@@ -165,7 +169,7 @@ func plainFile(fd int, name string) (*File, error) {
 		f.Close()
 		return nil, err
 	}
-	return &File{name: name, os: f, conn: conn, seekable: true, readOnly: true, cached: true}, nil
+	return &File{name: name, os: f, conn: conn, seekable: true, readOnly: true, cached: true, hot: true}, nil
 }
 
 // pollableCopy returns another descriptor of what fd is, which it makes
