@@ -17,6 +17,10 @@ import (
 // not to wait for the disk. If it does not succeed at once, the pool asks
 // again in the usual way, so that all failures come from there.
 //
+// It may take a moment all the same: a miss starts to read ahead from the disk, the first
+// read after a change may note the time of access in the journal, and closing what
+// somebody has just rewritten may begin to write it.
+//
 // Only file systems of this machine can be told so. Those behind a network or
 // another process would keep their caller waiting when a file is opened or closed;
 // they are found out when the first file of each is read, in the pool.
@@ -218,7 +222,9 @@ func (f *File) statNow() (info fs.FileInfo, ok bool) {
 }
 
 // closesNow reports whether closing the file does not keep its caller waiting:
-// nothing is to be written, and the file is not removed by it. mu is held.
+// nothing is to be written, and the file is not removed by it. If somebody reads
+// the file on the spot just then, that read is the last user of the descriptor, and
+// does the closing. mu is held.
 func (f *File) closesNow() bool { return f.hot && f.readOnly && f.use == fileIdle && hasName(f.conn) }
 
 // foundFile is a regular file with something in it.

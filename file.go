@@ -27,8 +27,11 @@ import (
 // the runtime's pool of blocking calls. What the system has in memory need not be
 // waited for: Read, ReadAt, Seek and Stat take it on the spot, 256 KiB at a time, where
 // the system can be told not to wait (Linux, and file systems that keep that
-// promise, such as ext4, XFS and btrfs). So that small reads and writes do not
-// cost a system call or a hand-off each:
+// promise, such as ext4, XFS and btrfs). That keeps the worker for a moment, and now
+// and then for a longer one: when the system starts to read ahead, or notes the time
+// of access.
+//
+// So that small reads and writes do not cost a system call or a hand-off each:
 //
 //   - Read reads ahead, up to 1 MiB where reads follow each other and have to be
 //     waited for. What was read
@@ -111,7 +114,8 @@ const (
 // FromFile makes a File of f, which belongs to the File from then on, and
 // must not be used anymore. A descriptor that can be waited for (see File) is made
 // non-blocking, which other processes that have inherited the same open file
-// will notice; so it is not for the standard streams: see Stdin.
+// will notice; so it is not for the standard streams: see Stdin. A file of the disk
+// is read in the pool only, since a read on the spot would wait for one of theirs.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)
 }
@@ -134,7 +138,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 			flags, _ := unix.FcntlInt(raw, unix.F_GETFL, 0)
 			nf.sync = flags&unix.O_SYNC != 0
 			nf.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
-			nf.cached = kind == unix.S_IFREG && canReadNow(flags)
+			nf.cached = opened && kind == unix.S_IFREG && canReadNow(flags)
 		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
 			// kqueue does not report there that the last writer has gone.
 		default:

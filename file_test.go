@@ -493,7 +493,7 @@ func TestFilePoll(t *testing.T) {
 	require.NoError(t, err)
 	f, err := FromFile(o)
 	require.NoError(t, err)
-	f.cached = false
+	require.False(t, f.cached)
 	release := occupy(t, rt, 1)
 	queued := SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 	cx, _ := newPollCx(t, rt)
