@@ -155,7 +155,7 @@ func (f *File) noteRefusal(err error) {
 
 // restHere is rest for those who must not wait, and go on with mu.
 func (f *File) restHere(cx *Context) {
-	closing := f.release()
+	closing := f.release(cx.here())
 	if closing != nil && cx.t.w.rt.do(closing) != nil {
 		go closing()
 	}

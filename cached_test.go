@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -260,6 +261,78 @@ func TestCachedReadAtElsewhere(t *testing.T) {
 		}
 		return f.Close(cx)
 	})
+}
+
+// A Context that cannot wait is refused also where nothing would have to be waited
+// for, and nothing has happened then.
+func TestCachedMisuse(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	name, cached := onTheSpot(t, pattern(100))
+	plain, _ := newPollCx(t, rt)
+	for _, warm := range []bool{false, cached} {
+		f, err := BlockOn(rt, func(cx *Context) (*File, error) { return OpenFile(cx, name, os.O_RDONLY, 0) })
+		require.NoError(t, err)
+		f.cached, f.hot = warm, warm
+		for op, do := range map[string]func(cx *Context){
+			"Open":     func(cx *Context) { Open(cx, name) },
+			"OpenFile": func(cx *Context) { OpenFile(cx, name, os.O_RDWR, 0) },
+			"ReadFile": func(cx *Context) { ReadFile(cx, name) },
+			"Read":     func(cx *Context) { f.Read(cx, make([]byte, 1)) },
+			"ReadAt":   func(cx *Context) { f.ReadAt(cx, make([]byte, 1), 0) },
+			"Seek":     func(cx *Context) { f.Seek(cx, 0, io.SeekStart) },
+			"Stat":     func(cx *Context) { f.Stat(cx) },
+			"Close":    func(cx *Context) { f.Close(cx) },
+		} {
+			t.Run(fmt.Sprintf("%s, warm: %v", op, warm), func(t *testing.T) {
+				requireMisuse(t, misuse(func() { do(plain) }), "a plain future cannot wait")
+				inTask(t, rt, func(cx *Context) error {
+					text := make(chan string)
+					go func() { text <- misuse(func() { do(cx) }) }()
+					got := <-text
+					return expect(strings.Contains(got, foreignThread), "%q", got)
+				})
+			})
+		}
+		inTask(t, rt, f.Close)
+	}
+}
+
+// A file that is closed while somebody reads it on the spot is closed when that
+// read is over, and what was read ahead is dropped.
+func TestCachedClosedMeanwhile(t *testing.T) {
+	rt := fileRuntime(t)
+	name, _ := onTheSpot(t, pattern(bufferLarge))
+	for _, size := range []int{10, bufferSmall} {
+		f, err := BlockOn(rt, func(cx *Context) (*File, error) { return OpenFile(cx, name, os.O_RDONLY, 0) })
+		require.NoError(t, err)
+		f.cached = true
+		real := f.conn
+		var closed *JoinHandle[None]
+		f.conn = controlled{real, func(fn func(uintptr)) error {
+			if closed == nil { // it is asked again about the end
+				closed = Go(rt, f.Close)
+				eventually(t, func() bool {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					return f.closing != nil
+				})
+			}
+			return real.Control(fn)
+		}}
+		inBlockOn(t, rt, func(cx *Context) error {
+			p := make([]byte, size)
+			_, err := f.Read(cx, p)
+			if err != nil || size < bufferSmall {
+				require.ErrorIs(t, err, os.ErrClosed)
+			}
+			_, err = f.Read(cx, p)
+			require.ErrorIs(t, err, os.ErrClosed)
+			return nil
+		})
+		_, err = join(t, closed)
+		require.NoError(t, err)
+		require.Error(t, real.Control(func(uintptr) {}), "the descriptor is still open")
+	}
 }
 
 // Reading on the spot sees what is written, through this File and others.

@@ -208,18 +208,19 @@ func (f *File) stepBack(by int64) error {
 
 // rest ends the use of the position and unlocks mu.
 func (f *File) rest() {
-	if closing := f.release(); closing != nil {
+	if closing := f.release(nil); closing != nil {
 		closing()
 	}
 }
 
-// release is rest but for the closing, which may wait and is left to the caller.
-func (f *File) release() (closing func()) {
+// release is rest but for the closing, which may wait and is left to the caller. w
+// is the worker that it is called on, or nil.
+func (f *File) release(w *worker) (closing func()) {
 	f.use = fileIdle
 	closing = f.closing
 	f.closing = nil
 	f.mu.Unlock()
-	f.changed.fire(nil)
+	f.changed.fire(w)
 	return closing
 }
 

@@ -207,9 +207,13 @@ func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, e
 // already, or of the closing. Whoever uses the file gets os.ErrClosed, and so does
 // a second Close.
 //
-// If cx is cancelled Close does not wait and returns cx.Err(), and the file is
-// closed all the same; if that fails, the error goes to Config.Unhandled.
+// If cx is cancelled Close does not wait, and returns cx.Err() unless the closing
+// takes no waiting. The file is closed all the same; if that fails, the error goes
+// to Config.Unhandled.
 func (f *File) Close(cx *Context) error {
+	if !f.polled {
+		cx.beginAwait() // it panics where Close could not wait, also if there is no need to
+	}
 	h, err := f.beginClose(cx)
 	if err != nil || h == nil {
 		return err
