@@ -48,8 +48,23 @@ func TestCachedFIFO(t *testing.T) {
 // of /proc, those that are opened for direct I/O, for writing, or by nobody.
 func TestCachedIsRefused(t *testing.T) {
 	rt := fileRuntime(t)
-	name, _ := onTheSpot(t, pattern(4096))
+	want := pattern(4096)
+	name, _ := onTheSpot(t, want)
 	require.False(t, canReadNow(unix.O_DIRECT))
+	_, ok := lookUp("/proc/self/stat")
+	require.False(t, ok)
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, os.O_RDONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			t.Log("no direct I/O here:", err)
+			return nil
+		}
+		require.False(t, f.cached)
+		got, err := io.ReadAll(f.WithContext(cx))
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		return f.Close(cx)
+	})
 	inBlockOn(t, rt, func(cx *Context) error {
 		for range 2 {
 			data, err := ReadFile(cx, "/proc/self/stat")
