@@ -48,8 +48,8 @@ type Config struct {
 	// it must let others run; 0 means 128.
 	Budget int
 
-	// Grace is how long Shutdown waits for tasks that it has cancelled; 0
-	// means a second.
+	// Grace is how long Shutdown waits for tasks that it has cancelled, not
+	// counting pauses of the whole process; 0 means a second.
 	Grace time.Duration
 
 	// Blocking bounds the pool of SpawnBlocking.

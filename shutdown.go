@@ -18,7 +18,7 @@ import (
 //     has ended already this stage is left out.
 //  3. What still lives is cancelled, as by JoinHandle.Cancel, as are the
 //     Contexts of BlockOn, and no task can be spawned at all. Shutdown waits
-//     again, for Config.Grace.
+//     again, for Config.Grace. A pause of the whole process does not count.
 //  4. Every thread and descriptor of the runtime is freed.
 //
 // It returns nil if all tasks have ended. If some have not, it returns a
@@ -75,22 +75,31 @@ func (rt *Runtime) endTasks(late error) error {
 // paused, it takes a tenth of that for the pause, so that those who are waited for
 // have time to answer.
 func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
+	const parts = 10
+	part := rt.cfg.Grace / parts
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		defer cancel()
-		const parts = 10
-		tick := time.NewTimer(0)
-		defer tick.Stop()
-		for range parts + 1 {
-			select {
-			case <-tick.C:
-				tick.Reset(rt.cfg.Grace / parts)
-			case <-ctx.Done():
-				return
-			}
+	var (
+		mu   sync.Mutex // the timer may fire before it is assigned, and while it is stopped
+		left = parts
+		tick *time.Timer
+	)
+	mu.Lock()
+	defer mu.Unlock()
+	tick = time.AfterFunc(part, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left == 0 {
+			cancel()
+		} else if ctx.Err() == nil {
+			tick.Reset(part)
 		}
-	}()
-	return ctx, cancel
+	})
+	return ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		cancel()
+		tick.Stop()
+	}
 }
 
 // awaitEnd is the Shutdown of all callers but the first.
