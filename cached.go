@@ -148,8 +148,8 @@ func (f *File) noteRefusal(err error) {
 		return
 	}
 	f.cached, f.hot = false, false
-	if f.disk.devices != nil {
-		f.disk.devices.note(f.disk.dev, false)
+	if f.noted != nil {
+		f.noted.note(f.dev, false)
 	}
 }
 
@@ -258,7 +258,7 @@ func (d *devices) openCached(name string) (f *File, fresh bool) {
 	if err != nil {
 		return nil, false
 	}
-	f.disk.devices, f.disk.dev = d, found.dev
+	f.noted, f.dev = d, found.dev
 	return f, false
 }
 

@@ -185,7 +185,7 @@ func TestCachedRefusesLater(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			f.cached, f.hot, f.disk.devices, f.disk.dev = true, true, known, found.dev
+			f.cached, f.hot, f.noted, f.dev = true, true, known, found.dev
 			f.conn = controlled{f.conn, func(fn func(uintptr)) error { fn(uintptr(refuses)); return nil }}
 			n, err := read(cx, f)
 			readable, known := known.readable(found.dev)
@@ -198,7 +198,7 @@ func TestCachedRefusesLater(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return errors.Join(expect(f.disk.devices == nil, "%s: the next is opened on the spot", op), f.Close(cx))
+			return errors.Join(expect(f.noted == nil, "%s: the next is opened on the spot", op), f.Close(cx))
 		})
 	}
 }

@@ -78,18 +78,16 @@ type File struct {
 	closed  bool
 	closing func() // closes the file when its use ends
 
-	ahead  readAhead
-	cached bool     // the system may tell what of it is in memory
-	hot    bool     // the last Read found it there, or the opening did
-	disk   struct { // if it was opened on the spot: what is known of its device
-		devices *devices
-		dev     uint64
-	}
-	grown   int    // how much the next read takes
-	behind  int64  // by how much the position is behind that of the descriptor
-	edits   uint64 // counts changes that make what was read ahead wrong
-	asked   bool   // somebody waits for the read that is under way
-	readErr error  // what that read has met
+	ahead   readAhead
+	cached  bool     // the system may tell what of it is in memory
+	hot     bool     // the last Read found it there, or the opening did
+	noted   *devices // if it was opened on the spot: where it stands that this can be done
+	dev     uint64   // with its device, then
+	grown   int      // how much the next read takes
+	behind  int64    // by how much the position is behind that of the descriptor
+	edits   uint64   // counts changes that make what was read ahead wrong
+	asked   bool     // somebody waits for the read that is under way
+	readErr error    // what that read has met
 
 	unwritten []byte // accepted, and not with the pool yet
 	accepted  int64  // how many bytes Write has ever accepted
