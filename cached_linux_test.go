@@ -96,6 +96,29 @@ func TestCachedIsRefused(t *testing.T) {
 	})
 }
 
+// A part that is in memory does not reset the growth of reads; the end does.
+func TestCachedPartsGrow(t *testing.T) {
+	rt := fileRuntime(t)
+	name, cached := onTheSpot(t, pattern(100))
+	if !cached {
+		t.Skip("nothing is read on the spot here")
+	}
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, os.O_RDONLY, 0)
+		require.NoError(t, err)
+		f.grown = bufferMedium
+		p := make([]byte, 1000)
+		n, err := f.Read(cx, p)
+		require.NoError(t, err)
+		require.Equal(t, pattern(100), p[:n])
+		require.Equal(t, bufferMedium, f.grown)
+		_, err = f.Read(cx, p)
+		require.Equal(t, io.EOF, err)
+		require.Zero(t, f.grown)
+		return f.Close(cx)
+	})
+}
+
 // A name that another file gets between the look at it and the opening is left to
 // the pool, whatever that file is.
 func TestCachedRenamed(t *testing.T) {
