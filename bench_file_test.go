@@ -208,21 +208,29 @@ func benchSmall(b *testing.B, write bool) {
 			f.Close()
 		}
 	})
-	b.Run("straight", func(b *testing.B) {
-		rt := benchRuntime(b)
-		b.SetBytes(piece * pieces)
-		for b.Loop() {
-			_, err := Go(rt, func(cx *Context) error {
-				f, err := OpenFile(cx, name, os.O_RDWR, 0)
-				if err != nil {
-					return err
-				}
-				run(b, f.WithContext(cx))
-				return f.Close(cx)
-			}).Wait(context.Background())
-			require.NoError(b, err)
-		}
-	})
+	for _, buffered := range []bool{false, true} {
+		b.Run(map[bool]string{false: "straight", true: "straight with bufio"}[buffered], func(b *testing.B) {
+			rt := benchRuntime(b)
+			b.SetBytes(piece * pieces)
+			for b.Loop() {
+				_, err := Go(rt, func(cx *Context) error {
+					f, err := OpenFile(cx, name, os.O_RDWR, 0)
+					if err != nil {
+						return err
+					}
+					if bound := f.WithContext(cx); buffered {
+						w := bufio.NewWriter(bound)
+						run(b, bufio.NewReadWriter(bufio.NewReader(bound), w))
+						w.Flush()
+					} else {
+						run(b, bound)
+					}
+					return f.Close(cx)
+				}).Wait(context.Background())
+				require.NoError(b, err)
+			}
+		})
+	}
 }
 
 // BenchmarkProxy passes 64 MiB from one connection to another.
