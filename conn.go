@@ -22,6 +22,8 @@ func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 	c.net, c.laddr, c.raddr = n, laddr, raddr
 }
 
+func (c *conn) source() *source { return &c.src }
+
 // Close closes the connection. Whoever uses it gets net.ErrClosed. Data that
 // was written is still sent, unless SetLinger says otherwise.
 func (c *conn) Close() error { return c.wrap("close", c.src.close()) }

@@ -77,7 +77,7 @@ func checkPollable(fd int) error {
 		return pollable(fd, os.NewSyscallError("fcntl", unix.EBADF))
 	}
 	var p poller
-	if err := p.open(); err != nil {
+	if err := p.open(false); err != nil {
 		return err
 	}
 	defer p.close()

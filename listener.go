@@ -39,6 +39,8 @@ type accepted struct {
 	from unix.Sockaddr
 }
 
+func (l *listener) source() *source { return &l.src }
+
 // pollAccept returns the next connection; ErrPending if there is none.
 func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 	if cx.draining() {

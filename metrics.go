@@ -95,6 +95,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 	for i := range rt.workers {
 		m.add(rt.workers[i])
 	}
+	m.Sources += rt.lobby.sources()
 	rt.calls.add(&m)
 	m.Spawned += uint64(max(rt.foreign.Load()-rt.refused.Load(), 0))
 	if m.Spawned > m.Ended {

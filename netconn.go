@@ -11,7 +11,7 @@ import (
 
 // What follows is the form for code that starts goroutines of its own and knows
 // only package net: a driver, net/http, grpc. Its calls park the calling
-// goroutine, and the workers wait for it.
+// goroutine, and the lobby waits for it.
 
 // NetConn returns c as a net.Conn for goroutines. It is to them what c itself
 // is to tasks, and as complete as the connections of package net: any number of
@@ -22,8 +22,9 @@ import (
 // SetNoDelay and so on, and is a syscall.Conn, an io.ReaderFrom and an
 // io.WriterTo; over a PacketConn it is a net.PacketConn.
 //
-// If nobody has waited for c before, it comes to the worker of s, or, if s is a
-// *Runtime, to each worker in turn, or where there are far fewer connections.
+// Only the runtime of s counts: no worker waits for what goroutines read. If a task
+// waits for c, too, its worker does from then on, for both, and a goroutine is woken at
+// the price of another switch of threads.
 //
 // That each Write goes out as a whole holds for those of one such net.Conn: two of
 // the same c know nothing of each other.
@@ -34,54 +35,54 @@ import (
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
-	w := connHome(s, c)
+	rt := lend(s, c)
 	switch c := c.(type) {
 	case *TCPConn:
 		n := &netTCPConn{TCPConn: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	case *UnixConn:
 		n := &netUnixConn{UnixConn: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	case *UDPConn:
 		n := &netUDPConn{UDPConn: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	case *UnixDatagram:
 		n := &netUnixDatagram{UnixDatagram: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	case PacketConn:
 		n := &netPacketConn{PacketConn: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	default:
 		n := &netConn{Conn: c}
-		n.sides.init(w)
+		n.sides.init(rt)
 		return n
 	}
 }
 
 // NetListener returns ln as a net.Listener for goroutines. What it accepts is
-// what NetConn returns, and the workers get the connections in turn. Any number
+// what NetConn returns, and only the runtime of s counts. Any number
 // of goroutines may accept at once. Accept fails with ErrShutdown once the
 // runtime's Shutdown has begun, and panics in a task, whose worker it would
 // block: there, call ln.Accept(cx).
 func NetListener(s Spawner, ln Listener) net.Listener {
-	w := netHome(s)
+	rt := lend(s, ln)
 	switch ln := ln.(type) {
 	case *TCPListener:
 		n := &netTCPListener{TCPListener: ln}
-		n.side.init(w)
+		n.side.init(rt)
 		return n
 	case *UnixListener:
 		n := &netUnixListener{UnixListener: ln}
-		n.side.init(w)
+		n.side.init(rt)
 		return n
 	default:
 		n := &netListener{Listener: ln}
-		n.side.init(w)
+		n.side.init(rt)
 		return n
 	}
 }
@@ -102,12 +103,21 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 // NetConn.
 func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
 	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
-	s := workerSpawner{rt.placeConn()}
-	c, err := BlockOn(s.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
+	c, err := BlockOn(rt.Under(ctx), func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
 	if err != nil {
 		return nil, outerOp("dial", network, err)
 	}
-	return NetConn(s, c), nil
+	return NetConn(rt, c), nil
+}
+
+// lend has the lobby of s wait for what goroutines will use, if it is of this package and
+// a worker has waited for it.
+func lend(s Spawner, what any) *Runtime {
+	rt, _ := s.spawner()
+	if of, ok := what.(interface{ source() *source }); ok {
+		of.source().lend(rt)
+	}
+	return rt
 }
 
 // outerOp makes an *net.OpError of what BlockOn itself has failed with.
@@ -116,29 +126,6 @@ func outerOp(op, network string, err error) error {
 		return err
 	}
 	return &net.OpError{Op: op, Net: network, Err: err}
-}
-
-// netHome returns the worker that serves what goroutines use.
-func netHome(s Spawner) *worker {
-	rt, w := s.spawner()
-	if pinned := workerOf(s); pinned != nil {
-		return pinned
-	}
-	if w == nil {
-		w = rt.placeConn()
-	}
-	return w
-}
-
-// connHome is netHome for a connection, which may be at home already.
-func connHome(s Spawner, c Conn) *worker {
-	rt, _ := s.spawner()
-	if c, ok := c.(streamer); ok {
-		if w := c.stream().src.home.Load(); w != nil && w.rt == rt {
-			return w
-		}
-	}
-	return netHome(s)
 }
 
 // netConn is NetConn's result for connections of other makers.
@@ -224,9 +211,9 @@ func (l *netUnixListener) Accept() (net.Conn, error) { return l.side.accept(l.Un
 // netSides is what goroutines need to use a connection.
 type netSides struct{ rd, wr netSide }
 
-func (s *netSides) init(w *worker) {
-	s.rd.init(w)
-	s.wr.init(w)
+func (s *netSides) init(rt *Runtime) {
+	s.rd.init(rt)
+	s.wr.init(rt)
 }
 
 // netSide is one direction of a connection for goroutines. One at a time polls,
@@ -241,9 +228,9 @@ type netSide struct {
 	task                  // what is woken
 }
 
-func (s *netSide) init(w *worker) {
+func (s *netSide) init(rt *Runtime) {
 	s.unpark = make(chan struct{}, 1)
-	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, w, &s.task
+	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, rt.workers[0], &s.task
 }
 
 // poll implements taskBody; see outsider.

@@ -542,87 +542,6 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	require.Equal(t, "something", string(p))
 }
 
-// Connections that goroutines dial come to all workers alike, whatever else is
-// placed in between.
-func TestDialNetSpreadsConnections(t *testing.T) {
-	atHome := func(c Conn) bool { return c.(streamer).stream().src.home.Load() != nil }
-	early := 0 // how many came to the worker of their BlockOn, since the kernel took its time
-	dials := map[string]func(rt *Runtime, network, address string) (net.Conn, error){
-		"DialNet": func(rt *Runtime, network, address string) (net.Conn, error) {
-			return rt.DialNet(context.Background(), network, address)
-		},
-		"BlockOn": func(rt *Runtime, network, address string) (net.Conn, error) {
-			c, err := BlockOn(rt, func(cx *Context) (Conn, error) { return Dial(cx, network, address) })
-			if err != nil {
-				return nil, err
-			}
-			if atHome(c) {
-				early++
-			}
-			return NetConn(rt, c), nil
-		},
-		"spawn": func(rt *Runtime, network, address string) (net.Conn, error) {
-			if _, err := tcpJoin(Go(rt, func(*Context) error { return nil })); err != nil {
-				return nil, err
-			}
-			return rt.DialNet(context.Background(), network, address)
-		},
-	}
-	for name, dial := range dials {
-		for _, network := range []string{"tcp", "unix"} {
-			t.Run(name+" "+network, func(t *testing.T) {
-				early = 0
-				rt := newTestRuntime(t, Config{Workers: 2})
-				address := "127.0.0.1:0"
-				if network == "unix" {
-					address = filepath.Join(netDir(t), "s")
-				}
-				ln, err := net.Listen(network, address)
-				require.NoError(t, err)
-				defer ln.Close()
-				for range 8 {
-					c, err := dial(rt, network, ln.Addr().String())
-					require.NoError(t, err)
-					defer c.Close()
-					later(func() (int, error) { return c.Read(make([]byte, 1)) })
-					waits(t, c, 0)
-				}
-				if early > 0 && early < 8 {
-					return // some have come in turn, and the others in another turn
-				}
-				for _, w := range rt.workers {
-					require.EqualValues(t, 4, w.reactor.sources.Load())
-				}
-			})
-		}
-	}
-}
-
-// What a Spawner says of the worker holds for connections, too.
-func TestNetConnOnAWorker(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 3})
-	for i, on := range rt.Workers() {
-		for _, s := range []Spawner{on, on.Named("a name"), on.Under(t.Context())} {
-			x, y, err := SocketPair()
-			require.NoError(t, err)
-			defer x.Close()
-			defer y.Close()
-			c := NetConn(s, x)
-			later(func() (int, error) { return c.Read(make([]byte, 1)) })
-			waits(t, c, 0)
-			require.Equal(t, i, x.src.home.Load().index)
-
-			_, err = BlockOn(s, func(cx *Context) (None, error) {
-				require.Equal(t, i, cx.home().index)
-				require.Equal(t, ErrPending, y.PollReadable(cx))
-				return None{}, nil
-			})
-			require.NoError(t, err)
-			require.Equal(t, i, y.src.home.Load().index)
-		}
-	}
-}
-
 // The resolver of package net sends datagrams only if it is given a
 // net.PacketConn.
 func TestDialNetForTheResolver(t *testing.T) {
@@ -902,28 +821,4 @@ func TestNetConnAllocatesNothing(t *testing.T) {
 	// Go's runtime allocates for a goroutine that waits, and keeps that for the next one
 	// on each processor, up to a hundred times: it may run on many.
 	require.Less(t, after.Mallocs-before.Mallocs, uint64(rounds/2), "the rest is the runtime's own")
-}
-
-// What is accepted comes to all workers alike, also by a proxy, which dials each
-// time.
-func TestNetListenerSpreadsConnections(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	ln := NetListener(rt, tcpListen(t))
-	var conns []net.Conn
-	for range 40 {
-		a, err := rt.DialNet(t.Context(), "tcp", ln.Addr().String())
-		require.NoError(t, err)
-		defer a.Close()
-		b, err := ln.Accept()
-		require.NoError(t, err)
-		defer b.Close()
-		conns = append(conns, b)
-	}
-	for _, c := range conns { // who waits is registered
-		go c.Read(make([]byte, 1))
-		waits(t, c, 0)
-	}
-	for _, w := range rt.workers {
-		require.Greater(t, w.reactor.sources.Load(), int32(10))
-	}
 }

@@ -19,11 +19,12 @@ import (
 //
 // Readiness is edge-triggered unless arm says otherwise: an event is reported
 // once, after the descriptor has become ready; and spurious events are harmless.
-// wait is called by the
-// owning worker only; the other methods from anywhere.
+// wait and each
+// are called by the owner only; the other methods from anywhere.
 type platformPoller interface {
-	// open makes the poller usable. On failure nothing is left open.
-	open() error
+	// open makes the poller usable, with wait or, if it is shared, with each. On failure
+	// nothing is left open.
+	open(shared bool) error
 
 	// add registers fd for reading and writing, until remove. If fd is ready
 	// already, that is an event. It fails with unix.EPERM if fd is of a kind
@@ -46,6 +47,11 @@ type platformPoller interface {
 	// do that. A signal ends the wait without an error.
 	wait(events []event, timeout time.Duration, keepP bool) (int, error)
 
+	// each calls f with the events that come, until it returns false. Between two calls
+	// the goroutine waits as one does that reads from a connection of package net, where
+	// the platform can do that.
+	each(events []event, f func([]event) (more bool)) error
+
 	close() error
 }
 
@@ -63,17 +69,22 @@ const eventsPerWait = 128
 // reactor is one worker's poller, and the pipe that wakes it.
 type reactor struct {
 	poller
+	fds          *fdTable // whose events come here
+	shared       bool     // no worker's; see lobby
 	events       [eventsPerWait]event
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
 
 	mu     sync.Mutex // held to use the descriptors, so that nobody does after close
 	closed atomic.Bool
+	ending atomic.Bool // to be closed by its owner
 }
 
-// open makes the reactor usable, or leaves nothing behind.
-func (r *reactor) open() error {
-	if err := r.poller.open(); err != nil {
+// open makes the reactor usable, or leaves nothing behind. fds is nil for those that
+// dispatch nothing; shared says that the owner is no worker; see each.
+func (r *reactor) open(fds *fdTable, shared bool) error {
+	r.fds, r.shared = fds, shared
+	if err := r.poller.open(shared); err != nil {
 		return err
 	}
 	var p [2]int
@@ -140,12 +151,16 @@ func (r *reactor) drain() {
 // wait returns what is ready, after at most the timeout.
 func (r *reactor) wait(timeout time.Duration, keepP bool) []event {
 	n, err := r.poller.wait(r.events[:], timeout, keepP)
-	if err != nil {
-		// The arguments are always right, so only a descriptor that somebody
-		// else has closed can make this fail, and going on would spin.
-		panic(fmt.Sprintf("async: the worker's poller has failed; was its descriptor closed? %v", err))
-	}
+	r.must(err)
 	return r.events[:n]
+}
+
+// must panics if a wait has failed. The arguments are always right, so only a
+// descriptor that somebody else has closed can make it fail, and going on would spin.
+func (r *reactor) must(err error) {
+	if err != nil {
+		panic(fmt.Sprintf("async: the poller has failed; was its descriptor closed? %v", err))
+	}
 }
 
 // poll serves what is ready now.
@@ -153,12 +168,12 @@ func (r *reactor) poll(w *worker) {
 	r.dispatch(w, r.wait(0, true))
 }
 
-// dispatch wakes who waits for events.
+// dispatch wakes who waits for events. w is the worker that runs the caller.
 func (r *reactor) dispatch(w *worker, events []event) {
 	for _, e := range events {
 		if e.fd == r.wakeR {
 			r.drain()
-		} else if s := w.rt.fds.get(e.fd); s != nil {
+		} else if s := r.fds.get(e.fd); s != nil {
 			s.ready(e.ready, w)
 		}
 	}
@@ -178,13 +193,16 @@ func (r *reactor) register(fd int) error {
 	return err
 }
 
-func (r *reactor) unregister(fd int) {
+// unregister is the reverse. It reports false if s was not registered, or r is
+// closed.
+func (r *reactor) unregister(fd int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed.Load() {
-		r.poller.remove(fd)
-		r.sources.Add(-1)
+	if r.closed.Load() || r.poller.remove(fd) != nil {
+		return false
 	}
+	r.sources.Add(-1)
+	return true
 }
 
 // fdTable finds the source of a descriptor. Descriptors are small numbers
@@ -214,16 +232,16 @@ func (t *fdTable) get(fd int) *source {
 	return nil
 }
 
-// stir makes those look again who wait for sources of w, or of any worker if w
+// stir makes those look again who wait for sources of r, or of any reactor if r
 // is nil.
-func (t *fdTable) stir(w *worker) {
+func (t *fdTable) stir(r *reactor) {
 	for i := range t.chunks {
 		c := t.chunks[i].Load()
 		if c == nil {
 			continue
 		}
 		for j := range c {
-			if s := c[j].Load(); s != nil && (w == nil || s.home.Load() == w) {
+			if s := c[j].Load(); s != nil && (r == nil || s.home.Load() == r) {
 				s.stir()
 			}
 		}

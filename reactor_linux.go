@@ -10,15 +10,20 @@ import (
 // poller is epoll.
 type poller struct {
 	fd     int
-	coarse bool // the kernel has no epoll_pwait2: waits are whole milliseconds
+	file   *os.File // the same, for each; nil if it is not shared
+	coarse bool     // the kernel has no epoll_pwait2: waits are whole milliseconds
 	ready  [eventsPerWait]unix.EpollEvent
 }
 
 // pollRefusals are what the system says of what it cannot wait for.
 var pollRefusals = []error{unix.EPERM}
 
-func (p *poller) open() (err error) {
+func (p *poller) open(shared bool) (err error) {
 	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err == nil && shared {
+		unix.SetNonblock(p.fd, true) // so that Go's own poller takes it
+		p.file = os.NewFile(uintptr(p.fd), "epoll")
+	}
 	return os.NewSyscallError("epoll_create1", err)
 }
 
@@ -59,7 +64,12 @@ func (p *poller) remove(fd int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil))
 }
 
-func (p *poller) close() error { return unix.Close(p.fd) }
+func (p *poller) close() error {
+	if p.file != nil {
+		return p.file.Close()
+	}
+	return unix.Close(p.fd)
+}
 
 func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, error) {
 	n, errno := p.kernelWait(p.ready[:min(len(events), len(p.ready))], timeout, keepP)
@@ -74,6 +84,31 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 		events[i] = event{fd: int(e.Fd), ready: fromEpoll(e.Events)}
 	}
 	return int(n), nil
+}
+
+// each has Go's own poller wait until p has events: an epoll can be watched by another
+// one.
+func (p *poller) each(events []event, f func([]event) (more bool)) (err error) {
+	conn, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	more := true
+	look := func(timeout time.Duration) (all bool) {
+		n, waited := p.wait(events, timeout, timeout == 0)
+		err, more = waited, waited == nil && f(events[:n])
+		return n < len(events)
+	}
+	conn.Read(func(uintptr) (over bool) {
+		for all := false; more && !all; {
+			all = look(0)
+		}
+		return !more
+	})
+	for more { // Go's poller cannot take another descriptor
+		look(-1)
+	}
+	return err
 }
 
 func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {

@@ -40,7 +40,7 @@ func eachPoller(t *testing.T, fn func(t pollerTest)) {
 	for _, m := range pollerModes {
 		t.Run(m.name, func(t *testing.T) {
 			pt := pollerTest{T: t, keepP: m.keepP}
-			require.NoError(t, pt.p.open())
+			require.NoError(t, pt.p.open(false))
 			t.Cleanup(func() { pt.p.close() })
 			pt.p.coarse = m.coarse
 			fn(pt)
@@ -325,7 +325,7 @@ func TestMilliseconds(t *testing.T) {
 func TestReactorWake(t *testing.T) {
 	var r reactor
 	fds := openFds(t)
-	require.NoError(t, r.open())
+	require.NoError(t, r.open(nil, false))
 	var others sync.WaitGroup
 	for range 4 {
 		others.Go(func() {
@@ -768,7 +768,7 @@ func TestSourceWithReactor(t *testing.T) {
 		require.Equal(t, 1, n)
 	}
 	home := s.home.Load()
-	require.EqualValues(t, 1, home.reactor.sources.Load())
+	require.EqualValues(t, 1, home.sources.Load())
 
 	_, err = s.attempt(cx, &s.rd, op.call)
 	require.Equal(t, ErrPending, err)
@@ -778,7 +778,7 @@ func TestSourceWithReactor(t *testing.T) {
 	_, err = s.attempt(cx, &s.rd, op.call)
 	require.Equal(t, net.ErrClosed, err)
 	require.Nil(t, rt.fds.get(fd))
-	require.Zero(t, home.reactor.sources.Load())
+	require.Zero(t, home.sources.Load())
 }
 
 // A source is closed while others use it: none of them ever reaches whoever

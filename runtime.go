@@ -23,6 +23,7 @@ type Runtime struct {
 	calls    *callPool   // for SpawnBlocking
 	pipes    splicePipes // for Copy
 	devices  devices
+	lobby    lobby
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
 	conns    atomic.Uint32 // counts connections, for the same
@@ -98,7 +99,7 @@ func New(cfg Config) (*Runtime, error) {
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
-		if err = w.reactor.open(); err != nil {
+		if err = w.reactor.open(&rt.fds, false); err != nil {
 			err = fmt.Errorf("async: cannot start worker %d: %w", i, err)
 			break
 		}

@@ -251,7 +251,7 @@ func (in *serving) spawn(cx *Context, c Conn) {
 	if c, ok := c.(streamer); ok {
 		// Registered at once, so that the next one is placed with regard to
 		// this one, and that it stays there wherever it is polled first.
-		if w := in.place(cx); c.stream().src.registerAt(w) == nil {
+		if w := in.place(cx); c.stream().src.registerAt(&w.reactor) == nil {
 			s.w = w
 		}
 	}
@@ -347,7 +347,7 @@ func (s *served) look(w *worker) {
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
-		if c := streamOf(s.c); c != nil && !w.yielded && c.src.home.Load() == w {
+		if c := streamOf(s.c); c != nil && !w.yielded && c.src.home.Load() == &w.reactor {
 			// Had the events come to another worker, it could have fetched one
 			// before the Handler read what that was about, and tell only now.
 			s.phase = servedWaiting

@@ -165,6 +165,7 @@ func (rt *Runtime) stopWorkers() {
 		case <-grace.Done():
 		}
 	}
+	rt.lobby.close(grace)
 	for _, p := range rt.parked() {
 		p.wake(nil) // awaits that cancellation does not end are over, too
 	}
@@ -497,7 +498,7 @@ func (w *worker) exit() {
 		return slices.DeleteFunc(all, func(o *worker) bool { return o == w })
 	})
 	w.reactor.close()
-	w.rt.fds.stir(w)
+	w.rt.fds.stir(&w.reactor)
 	w.publish(nanos())
 	if h := w.rt.cfg.Hooks.WorkerStop; h != nil {
 		h(w.index)

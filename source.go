@@ -20,7 +20,7 @@ import (
 type source struct {
 	fd    int32
 	state sourceState
-	home  atomic.Pointer[worker] // where it is registered
+	home  atomic.Pointer[reactor] // where it is registered
 	rd    half
 	wr    half
 }
@@ -292,7 +292,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 		case bits&mark == 0, !tried && !exhausted(bits, mark):
 			return false, nil
 		}
-		if w := s.home.Load(); w != nil && w.reactor.closed.Load() {
+		if r := s.home.Load(); r != nil && r.closed.Load() {
 			return false, ErrShutdown
 		}
 		h.arm(cx)
@@ -308,40 +308,98 @@ func (s *source) reason(h *half) waitReason {
 	return waitsRead
 }
 
-// register makes events come, if they don't yet.
+// register makes events come, if they don't yet: to the worker that runs the caller,
+// which takes them over from the lobby, or else there.
 func (s *source) register(cx *Context) error {
-	if s.state.has(sourceRegistered) {
+	registered, home := s.state.has(sourceRegistered), s.home.Load()
+	if registered && (home == nil || !home.shared) {
 		return nil
 	}
 	w := cx.here()
-	if w == nil {
-		w = cx.home()
+	switch {
+	case w == nil && registered:
+		return nil
+	case w == nil:
+		return s.registerOutside(cx.home().rt)
+	case registered:
+		return s.move(home, &w.reactor)
+	default:
+		return s.registerAt(&w.reactor)
 	}
-	return s.registerAt(w)
 }
 
-// registerAt makes them come to w.
-func (s *source) registerAt(w *worker) error {
+// registerOutside makes them come to the lobby of rt.
+func (s *source) registerOutside(rt *Runtime) error {
+	r, err := rt.lobby.enter(rt)
+	if err != nil {
+		return err
+	}
+	return s.registerAt(r)
+}
+
+// lend has the lobby of rt wait for s if a worker of it does.
+func (s *source) lend(rt *Runtime) {
+	home := s.home.Load()
+	if home == nil || home.fds != &rt.fds {
+		return
+	}
+	if r, err := rt.lobby.enter(rt); err == nil {
+		s.move(home, r)
+	}
+}
+
+// registerAt makes them come to r.
+func (s *source) registerAt(r *reactor) error {
 	if !s.state.claim(sourceRegistered) {
 		return nil
 	}
 	if !s.state.begin(0) {
 		return net.ErrClosed
 	}
-	err := w.rt.fds.set(int(s.fd), s)
+	err := r.fds.set(int(s.fd), s)
 	if err == nil {
-		s.home.Store(w)
-		err = w.reactor.register(int(s.fd))
+		s.home.Store(r)
+		err = r.register(int(s.fd))
 	}
 	if err == nil {
 		s.use(0)
 		return nil
 	}
-	w.rt.fds.set(int(s.fd), nil)
+	s.homeless(r)
+	return err
+}
+
+// move makes them come to another reactor of the same runtime. None is lost: what is
+// ready when a descriptor is registered is an event. If somebody else moves s, or registers it,
+// that is left to them.
+func (s *source) move(from, to *reactor) error {
+	if from == to || from.fds != to.fds {
+		return nil
+	}
+	if !s.state.begin(0) {
+		return net.ErrClosed
+	}
+	if s.home.Load() != from || !from.unregister(int(s.fd)) {
+		s.use(0)
+		return nil
+	}
+	for _, r := range []*reactor{to, from} {
+		s.home.Store(r)
+		if err := r.register(int(s.fd)); err == nil {
+			s.use(0)
+			return nil
+		}
+	}
+	s.homeless(from)
+	return s.idle()
+}
+
+// homeless ends a use of s in which it could not be registered.
+func (s *source) homeless(r *reactor) {
+	r.fds.set(int(s.fd), nil)
 	s.home.Store(nil)
 	s.use(sourceRegistered)
 	s.stir() // those who relied on this try for themselves
-	return err
 }
 
 // stir makes all who wait look again.
@@ -402,9 +460,9 @@ func (s *source) release() error {
 
 // forget ends the registration.
 func (s *source) forget() {
-	if w := s.home.Load(); w != nil {
-		w.rt.fds.set(int(s.fd), nil)
-		w.reactor.unregister(int(s.fd))
+	if r := s.home.Load(); r != nil {
+		r.fds.set(int(s.fd), nil)
+		r.unregister(int(s.fd))
 	}
 }
 

@@ -80,7 +80,7 @@ func TestLinger(t *testing.T) {
 // from others it takes, but it is no answer.
 func TestLingerOverWire(t *testing.T) {
 	w := newWorker(newTestRuntime(t, Config{Workers: 1}), 0) // driven by hand
-	require.NoError(t, w.reactor.open())
+	require.NoError(t, w.reactor.open(new(fdTable), false))
 	defer w.reactor.close()
 	var ends [2][2]int
 	for i := range ends {
