@@ -357,7 +357,7 @@ func (p *callPool) linger() { lookOut(nanos(), p.talk.linger, 100, p.posted.Load
 // mayLinger reports whether a goroutine may wait for the next call in this way:
 // not if it would take the processor of somebody else.
 func (p *callPool) mayLinger() bool {
-	return p.talk.goesOn() && !p.lingers && !p.closed && p.rt.ownProcs
+	return p.talk.goesOn() && !p.lingers && !p.closed && p.rt.bringProcs()
 }
 
 // lingered ends the lingering of c, which found a call or did not.

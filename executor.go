@@ -255,6 +255,7 @@ func (w *worker) pace(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
+	w.rt.bringProcs()
 	if w.counts[countPolls] += uint64(ran); ran == 1 {
 		w.polled(took)
 	}
@@ -715,7 +716,7 @@ func (w *worker) unparks() {
 // there to see whether another worker is stuck; they become longer, and end
 // when the whole runtime rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
+	keep = w.rt.ownProcs.Load() && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
 	w.unparked = false
 	switch {
 	case w.rt.othersBusy(w):

@@ -16,7 +16,7 @@ type Runtime struct {
 	cfg      Config // complete
 	serial   uint64 // tells runtimes apart
 	workers  []*worker
-	ownProcs bool
+	ownProcs atomic.Bool // GOMAXPROCS is raised by the number of workers
 	fds      fdTable
 	failures failures
 	watch    *stallWatch // nil if there is none
@@ -90,7 +90,6 @@ func New(cfg Config) (*Runtime, error) {
 	rt := &Runtime{
 		cfg:      cfg,
 		serial:   runtimes.Add(1),
-		ownProcs: !cfg.SharedProcs,
 		told:     make(chan struct{}, 1),
 		outside:  map[*parker]struct{}{},
 		ended:    make(chan struct{}),
@@ -113,9 +112,6 @@ func New(cfg Config) (*Runtime, error) {
 			w.reactor.close()
 		}
 		return nil, err
-	}
-	if rt.ownProcs {
-		procs.add(cfg.Workers)
 	}
 	changePools(func(all []*worker) []*worker { return append(all, rt.workers...) })
 	if cfg.Stall > 0 {
@@ -297,6 +293,32 @@ func (rt *Runtime) lastWork() (at int64) {
 		at = max(at, w.atWork.Load())
 	}
 	return at
+}
+
+// bringProcs raises GOMAXPROCS by the number of workers, which keep a P each while they
+// wait for a moment. It is done when the first task has run: a program whose workers
+// have nothing to do would have more threads than processors for nothing. It reports
+// false if the runtime has no P of its own.
+func (rt *Runtime) bringProcs() bool {
+	if rt.cfg.SharedProcs || rt.ownProcs.Load() {
+		return !rt.cfg.SharedProcs
+	}
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if !rt.ownProcs.Load() && !rt.stopping.Load() {
+		procs.add(len(rt.workers))
+		rt.ownProcs.Store(true)
+	}
+	return rt.ownProcs.Load()
+}
+
+// dropProcs lowers GOMAXPROCS again. rt is stopping.
+func (rt *Runtime) dropProcs() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.ownProcs.Swap(false) {
+		procs.add(-len(rt.workers))
+	}
 }
 
 // procs keeps GOMAXPROCS raised by the number of workers that run, unless the

@@ -128,19 +128,31 @@ func TestRuntimesSideBySide(t *testing.T) {
 	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
 }
 
+// bringsProcs has the first task of rt run, and waits until it has had its effect.
+func bringsProcs(t *testing.T, rt *Runtime) {
+	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+	require.NoError(t, err)
+	if !rt.cfg.SharedProcs {
+		eventually(t, rt.ownProcs.Load)
+	}
+}
+
 func TestProcs(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	shared := newTestRuntime(t, Config{Workers: 2, SharedProcs: true})
+	bringsProcs(t, shared)
 	require.Equal(t, before, runtime.GOMAXPROCS(0))
 	own := newTestRuntime(t, Config{Workers: 3})
+	bringsProcs(t, own)
 	require.Equal(t, before+3, runtime.GOMAXPROCS(0))
 	second := newTestRuntime(t, Config{})
 	require.Len(t, second.workers, before, "the processors that another runtime has brought count as the program's")
+	bringsProcs(t, second)
 	require.Equal(t, before+3+before, runtime.GOMAXPROCS(0))
 	for _, rt := range []*Runtime{own, shared, second} {
-		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
-		require.NoError(t, err)
+		bringsProcs(t, rt)
 	}
+	require.Equal(t, before+3+before, runtime.GOMAXPROCS(0))
 	require.NoError(t, own.Shutdown(ended()))
 	require.NoError(t, shared.Shutdown(ended()))
 	require.NoError(t, second.Shutdown(ended()))
@@ -148,20 +160,47 @@ func TestProcs(t *testing.T) {
 	require.Equal(t, before, runtime.GOMAXPROCS(0))
 }
 
+// A program that has no tasks keeps its GOMAXPROCS.
+func TestProcsWithoutTasks(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := rt.DialNet(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	peer, err := ln.Accept()
+	require.NoError(t, err)
+	defer peer.Close()
+	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+	waits(t, c, 0)
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	require.Equal(t, answer{n: 1}, soon(t, read))
+	require.Equal(t, before, runtime.GOMAXPROCS(0))
+	require.NoError(t, rt.Shutdown(ended()))
+	rt.bringProcs()
+	require.Equal(t, before, runtime.GOMAXPROCS(0), "it has ended")
+}
+
 // What the program sets while a runtime has it raised is left as it is.
 func TestProcsThatAreSet(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(before)
 	first := newTestRuntime(t, Config{Workers: 4})
+	bringsProcs(t, first)
 	require.Equal(t, before+4, runtime.GOMAXPROCS(2))
 	second := newTestRuntime(t, Config{})
 	require.Len(t, second.workers, 2)
+	bringsProcs(t, second)
 	require.Equal(t, 2, runtime.GOMAXPROCS(0))
 	require.NoError(t, first.Shutdown(ended()))
 	require.Equal(t, 2, runtime.GOMAXPROCS(0))
 	require.NoError(t, second.Shutdown(ended()))
 	require.Equal(t, 2, runtime.GOMAXPROCS(0))
 	third := newTestRuntime(t, Config{Workers: 1})
+	bringsProcs(t, third)
 	require.Equal(t, 3, runtime.GOMAXPROCS(0), "all have ended: a new beginning")
 	require.NoError(t, third.Shutdown(ended()))
 	require.Equal(t, 2, runtime.GOMAXPROCS(0))

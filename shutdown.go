@@ -53,9 +53,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.calls.close()
 	rt.pipes.close()
 	rt.watch.stop()
-	if rt.ownProcs {
-		procs.add(-len(rt.workers))
-	}
+	rt.dropProcs()
 	rt.failures.flush()
 	return rt.outcome
 }

@@ -48,6 +48,7 @@ func TestTalk(t *testing.T) {
 // if goroutines stand in the queue of its P.
 func TestLinger(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
+	rt.bringProcs()
 	w := newWorker(rt, 0) // driven by hand
 	talking := func() {
 		for !w.talk.goesOn() {
@@ -79,7 +80,9 @@ func TestLinger(t *testing.T) {
 // A worker lingers for the descriptor that has spoken before, and alone; what comes
 // from others it takes, but it is no answer.
 func TestLingerOverWire(t *testing.T) {
-	w := newWorker(newTestRuntime(t, Config{Workers: 1}), 0) // driven by hand
+	rt := newTestRuntime(t, Config{Workers: 1})
+	rt.bringProcs()
+	w := newWorker(rt, 0) // driven by hand
 	require.NoError(t, w.reactor.open(new(fdTable), false))
 	defer w.reactor.close()
 	var ends [2][2]int
