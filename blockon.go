@@ -8,10 +8,9 @@ type parker struct {
 }
 
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
-// it, and returns fn's results. It is the bridge from goroutines: timers and
-// connections that fn awaits are served by a worker of s, if s is of one worker by
-// that (see Runtime.Workers), and the name of s, if it has one, is that of fn's
-// task.
+// it, and returns fn's results. It is the bridge from goroutines. No worker waits
+// for the timers and connections that fn awaits. The name of s, if it has one, is that
+// of fn's task.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
 // fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a

@@ -34,8 +34,9 @@ type Context struct {
 var _ context.Context = (*Context)(nil)
 
 // NewContext returns a Context for a loop that polls futures itself: w is
-// woken when such a future may have its result. It cannot wait. Timers and
-// connections that are polled with it are served by the workers of s.
+// woken when such a future may have its result. It cannot wait. No worker waits
+// for the timers and connections that are polled with it: of s only the runtime
+// counts.
 //
 // It may be used on any goroutine, by one at a time.
 func NewContext(s Spawner, w Waker) *Context {
@@ -99,8 +100,7 @@ func (t *task) misuse() string {
 	}
 }
 
-// home returns the worker that serves cx's timers and connections if here
-// returns nil.
+// home returns the worker of cx's task; if here returns nil, any of its runtime.
 func (cx *Context) home() *worker { return cx.t.w }
 
 // spawner implements Spawner: new tasks start on the worker of cx.

@@ -26,7 +26,7 @@ func (c *Cmd) watch(rt *Runtime) {
 		return
 	}
 	w := &exitWatch{c: c, src: source{fd: int32(fd)}}
-	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // called by workers, which must not block
+	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // called where it must not block
 	w.look()
 }
 
