@@ -32,16 +32,16 @@ var errNotCached = errors.New("async: not in memory")
 // the spot: more would keep the worker for too long.
 const cachedMost = bufferLarge
 
-// charge takes the reading of n bytes off the budget of the current poll: 16 KiB
+// charge takes the reading of n bytes off the budget of the current poll: 32 KiB
 // cost about as much as an operation on a connection does.
 func (cx *Context) charge(n int) {
 	if w := cx.here(); w != nil {
-		w.budget -= n >> 14
+		w.budget -= n >> 15
 	}
 }
 
 // fileCharge is what opening and closing a file is charged as.
-const fileCharge = 64 << 10
+const fileCharge = 128 << 10
 
 // devices knows which devices have files that can be read without waiting. The map
 // is replaced, never changed.
@@ -73,8 +73,8 @@ func (d *devices) note(dev uint64, readable bool) {
 	}
 }
 
-// readHot is a short way for small reads of what was read on the spot. n is 0 if it
-// leads nowhere.
+// readHot is a short way to what is in memory, for as long as all reads find it there.
+// n is 0 if it leads nowhere.
 func (f *File) readHot(cx *Context, p []byte) (n int) {
 	if f.polled {
 		return 0
@@ -83,8 +83,12 @@ func (f *File) readHot(cx *Context, p []byte) (n int) {
 		return 0
 	}
 	f.mu.Lock()
-	if f.ahead.n > 0 && f.atHand() {
+	switch {
+	case !f.atHand():
+	case f.ahead.n > 0:
 		n = f.ahead.read(p)
+	default:
+		n, _ = f.readCached(cx, p) // if it fails, so does the next one
 	}
 	f.mu.Unlock()
 	return n

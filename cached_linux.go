@@ -28,7 +28,7 @@ func readNow(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 
 // readFdNow is readNow for a descriptor that nobody else closes.
 func readFdNow(fd int, p []byte, off int64) (n int, err error) {
-	n, err = unix.Preadv2(fd, [][]byte{p}, max(off, -1), unix.RWF_NOWAIT)
+	n, err = preadv2(fd, p, max(off, -1), unix.RWF_NOWAIT)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return 0, errors.ErrUnsupported

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -37,6 +38,19 @@ func epollPwait2(epfd int, events []unix.EpollEvent, d time.Duration, keepP bool
 			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	}
 	return n, errno
+}
+
+// preadv2 is the system call for one buffer, which must not be empty.
+func preadv2(fd int, p []byte, off int64, flags int) (int, error) {
+	v := unix.Iovec{Base: &p[0]}
+	v.SetLen(len(p))
+	const half = bits.UintSize / 2 // the kernel takes the offset in two words, of which 64 bits need one
+	n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&v)), 1,
+		uintptr(off), uintptr(uint64(off)>>half>>half), uintptr(flags))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // rawAddr is an address of IPv4 or IPv6 as the kernel has it.

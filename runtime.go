@@ -88,11 +88,11 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	rt := &Runtime{
-		cfg:      cfg,
-		serial:   runtimes.Add(1),
-		told:     make(chan struct{}, 1),
-		outside:  map[*parker]struct{}{},
-		ended:    make(chan struct{}),
+		cfg:     cfg,
+		serial:  runtimes.Add(1),
+		told:    make(chan struct{}, 1),
+		outside: map[*parker]struct{}{},
+		ended:   make(chan struct{}),
 	}
 	rt.calls = newCallPool(rt)
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
