@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +29,11 @@ type figures struct {
 	p50, p99, p999 float64 // latency in microseconds
 }
 
+// load is what a generator tells of one run; times are in microseconds.
+type load struct {
+	requests, took, p50, p99, p999, failed float64
+}
+
 var columns = []struct {
 	title string
 	of    func(figures) float64
@@ -48,23 +52,20 @@ func compareLoad(o options) error {
 	if len(chosen) == 0 {
 		return nil
 	}
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return errors.New("wrk is not installed: run bench.sh")
+	for _, program := range []string{"wrk", "h2load"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s is not installed: run bench.sh", program)
+		}
 	}
-	script, err := os.CreateTemp("", "wrk-*.lua")
-	if err != nil {
-		return err
+	kind := "wrk, closed loop"
+	if o.rate > 0 {
+		kind = fmt.Sprintf("h2load, %d requests/s", o.rate)
 	}
-	defer os.Remove(script.Name())
-	_, err = script.WriteString(report)
-	if err := errors.Join(err, script.Close()); err != nil {
-		return err
-	}
-	fmt.Printf("wrk, closed loop, %d connections; %d rounds of %v each, servers in turn\n", o.conns, o.rounds, o.time)
+	fmt.Printf("%s, %d connections; %d rounds of %v each, servers in turn\n", kind, o.conns, o.rounds, o.time)
 	runs := make([][]figures, len(chosen))
 	for round := range o.rounds {
 		for i, s := range chosen {
-			f, err := measure(s, o, script.Name())
+			f, err := measure(s, o)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name(), err)
 			}
@@ -78,20 +79,20 @@ func compareLoad(o options) error {
 }
 
 // measure starts a server, puts it under load and stops it.
-func measure(s server, o options, script string) (f figures, err error) {
+func measure(s server, o options) (f figures, err error) {
 	p, err := start(s)
 	if err != nil {
 		return f, err
 	}
 	defer p.stop()
-	if _, err = wrk(s, p, o.conns, time.Second, script); err != nil { // warm-up
+	if _, err = o.load(s, p, time.Second); err != nil { // warm-up
 		return f, err
 	}
 	before, err := p.used(askCPU)
 	if err != nil {
 		return f, err
 	}
-	out, err := wrk(s, p, o.conns, o.time, script)
+	l, err := o.load(s, p, o.time)
 	if err != nil {
 		return f, err
 	}
@@ -99,33 +100,62 @@ func measure(s server, o options, script string) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
-	var n, took, failed float64
-	_, line, _ := strings.Cut(out, "figures ")
-	if _, err = fmt.Sscan(line, &n, &took, &f.p50, &f.p99, &f.p999, &failed); err != nil {
-		return f, fmt.Errorf("wrk printed no figures: %s", out)
+	if l.failed > 0 || l.requests == 0 {
+		return f, fmt.Errorf("of %.0f requests %.0f failed", l.requests, l.failed)
 	}
-	if failed > 0 || n == 0 {
-		return f, fmt.Errorf("of %.0f requests %.0f failed", n, failed)
+	return figures{
+		rate: l.requests / l.took * 1e6,
+		cpu:  float64((after.cpu - before.cpu).Microseconds()) / l.requests,
+		p50:  l.p50, p99: l.p99, p999: l.p999,
+	}, nil
+}
+
+// load puts the server under load for a while.
+func (o options) load(s server, p *process, d time.Duration) (load, error) {
+	if o.rate > 0 {
+		return o.h2load(s, p, d)
 	}
-	f.rate = n / took * 1e6
-	f.cpu = float64((after.cpu - before.cpu).Microseconds()) / n
-	return f, nil
+	return o.wrk(s, p, d)
 }
 
 // wrk runs it with one thread, which leaves the server the other processors.
-func wrk(s server, p *process, conns int, d time.Duration, script string) (string, error) {
+func (o options) wrk(s server, p *process, d time.Duration) (l load, err error) {
+	script, err := os.CreateTemp("", "wrk-*.lua")
+	if err != nil {
+		return l, err
+	}
+	defer os.Remove(script.Name())
+	_, err = script.WriteString(report)
+	if err := errors.Join(err, script.Close()); err != nil {
+		return l, err
+	}
+	out, err := run("wrk", "-t1", fmt.Sprint("-c", o.conns), fmt.Sprintf("-d%ds", int(d.Seconds())), "-s", script.Name(), s.url(p))
+	if err != nil {
+		return l, err
+	}
+	_, line, _ := strings.Cut(out, "figures ")
+	if _, err = fmt.Sscan(line, &l.requests, &l.took, &l.p50, &l.p99, &l.p999, &l.failed); err != nil {
+		return l, fmt.Errorf("wrk printed no figures: %s", out)
+	}
+	return l, nil
+}
+
+// url is where the process serves.
+func (s server) url(p *process) string {
 	scheme := "http"
 	if strings.HasSuffix(s.protocol, "-tls") {
 		scheme = "https"
 	}
-	var out bytes.Buffer
-	cmd := exec.Command("wrk", "-t1", fmt.Sprint("-c", conns), fmt.Sprintf("-d%ds", int(d.Seconds())),
-		"-s", script, scheme+"://"+p.addr+"/")
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("wrk: %w: %s", err, out.String())
+	return scheme + "://" + p.addr + "/"
+}
+
+// run runs a program and returns what it prints.
+func run(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", name, err, out)
 	}
-	return out.String(), nil
+	return string(out), err
 }
 
 // printLoad prints medians, and beside those that are not on package net the

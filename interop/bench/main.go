@@ -1,7 +1,7 @@
 // Command bench compares HTTP servers on the connections of package async with
 // the same on package net: fasthttp and net/http, in the clear and over
-// crypto/tls, under wrk; and what they need for idle connections. bench.sh
-// installs wrk and runs it.
+// crypto/tls, under wrk, or with -rate under h2load; and what they need for idle
+// connections. bench.sh installs both and runs it.
 //
 // Each server runs in a process of its own; the servers of a comparison take
 // turns, round by round. CPU time is the server process's, per request.
@@ -19,6 +19,7 @@ import (
 
 type options struct {
 	rounds, conns, idle int
+	rate                int
 	time                time.Duration
 	only                *regexp.Regexp
 }
@@ -27,6 +28,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each server is measured")
 	flag.IntVar(&o.conns, "conns", 64, "connections under load")
+	flag.IntVar(&o.rate, "rate", 0, "requests per second, over all connections; 0 is as many as there are answers")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "how long each server is loaded in each round")
 	flag.IntVar(&o.idle, "idle", 10_000, "idle connections; 0 leaves that comparison out")
 	only := flag.String("only", "", "measure only the servers whose name matches this `regexp`")
@@ -50,6 +52,8 @@ func (o options) check() error {
 		return errors.New("-rounds must be 1 to 100")
 	case o.conns < 1 || o.conns > 5000:
 		return errors.New("-conns must be 1 to 5000")
+	case o.rate != 0 && (o.rate < o.conns || o.rate > 1_000_000):
+		return errors.New("-rate must be 0, or -conns to 1000000")
 	case o.time < time.Second || o.time > time.Minute:
 		return errors.New("-time must be 1s to 1m")
 	case o.idle < 0 || o.idle > 20_000:
