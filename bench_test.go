@@ -308,7 +308,7 @@ func (p *ponger) Poll(cx *Context) (None, error) {
 }
 
 // What the neighbours pay: a goroutine that sleeps 100 microseconds, and a
-// collection, in a program without a runtime, beside one that waits, and
+// collection, in a program without a runtime, beside one whose tasks have ended, and
 // beside one whose workers are awoken by a socket every few milliseconds and
 // so spend all their time in waits that keep the P.
 func BenchmarkNeighbours(b *testing.B) {
@@ -326,7 +326,7 @@ func BenchmarkNeighbours(b *testing.B) {
 		}
 		b.Run(work.name+"/without", measure)
 		b.Run(work.name+"/idle", func(b *testing.B) {
-			benchRuntime(b)
+			benchRuntime(b).bringProcs()
 			measure(b)
 		})
 		b.Run(work.name+"/served", func(b *testing.B) {

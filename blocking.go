@@ -357,7 +357,13 @@ func (p *callPool) linger() { lookOut(nanos(), p.talk.linger, 100, p.posted.Load
 // mayLinger reports whether a goroutine may wait for the next call in this way:
 // not if it would take the processor of somebody else.
 func (p *callPool) mayLinger() bool {
-	return p.talk.goesOn() && !p.lingers && !p.closed && p.rt.bringProcs()
+	if !p.talk.goesOn() || p.lingers || p.closed {
+		return false
+	}
+	if !p.rt.ownProcs.asked.Load() {
+		go p.rt.bringProcs() // it may wait
+	}
+	return p.rt.ownProcs.Load()
 }
 
 // lingered ends the lingering of c, which found a call or did not.

@@ -349,7 +349,9 @@ func TestBlockingShutdownWaits(t *testing.T) {
 func TestBlockingLingers(t *testing.T) {
 	pool := func(cfg Config) (*callPool, *caller) {
 		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
-		p := newTestRuntime(t, cfg).calls
+		rt := newTestRuntime(t, cfg)
+		rt.bringProcs()
+		p := rt.calls
 		p.callers = 1
 		p.talk.words, p.talk.after = p.talk.least, p.talk.least
 		return p, &caller{wake: make(chan struct{}, 1)}

@@ -35,15 +35,15 @@ var _ context.Context = (*Context)(nil)
 
 // NewContext returns a Context for a loop that polls futures itself: w is
 // woken when such a future may have its result. It cannot wait. No worker waits
-// for the timers and connections that are polled with it: of s only the runtime
-// counts.
+// for timers that are polled with it, nor for connections, unless a task has waited for
+// them: of s only the runtime counts.
 //
 // It may be used on any goroutine, by one at a time.
 func NewContext(s Spawner, w Waker) *Context {
 	rt, _ := s.spawner()
 	o := &outsider{fn: w.Wake}
 	o.kind, o.body = kindOutsider, o
-	o.w = rt.place()
+	o.w = rt.workers[0]
 	o.cx.t = &o.task
 	return &o.cx
 }

@@ -18,7 +18,7 @@
 // goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //
 // New starts one thread per worker, and one goroutine that reports polls that take
-// too long. The first task raises GOMAXPROCS by the number of workers, so that
+// too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the number of workers, so that
 // the goroutines of the program keep their processors while workers wait in the
 // kernel. A goroutine waits for the descriptors that goroutines use. Blocking
 // calls have a pool of goroutines of their own. When a task has failed and
@@ -37,8 +37,8 @@
 //
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
-// are its tools; reactor.go, source.go, conn.go and listener.go are what waits
-// for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
+// are its tools; reactor.go, source.go, lobby.go, conn.go and listener.go are
+// what waits for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
 // and group.go cancel; metrics.go, tasks.go and stall.go show what goes on.
 // waitlist.go is under mutex.go, chan.go and their kin. docs/design.md says why it
 // is so.

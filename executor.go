@@ -255,7 +255,6 @@ func (w *worker) pace(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
-	w.rt.bringProcs()
 	if w.counts[countPolls] += uint64(ran); ran == 1 {
 		w.polled(took)
 	}

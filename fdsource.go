@@ -22,7 +22,8 @@ var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited
 // WriteWith take the system call, and do it when it will not block.
 //
 // Any number of tasks and goroutines may use a Source at once, and like a
-// TCPConn it is served by the worker of the task that first has to wait for it.
+// TCPConn it is served by the worker of the task that first has to wait for it,
+// and by none as long as only goroutines do.
 // Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
 // os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
 // workers have ended. It must be closed or detached.
@@ -77,7 +78,7 @@ func checkPollable(fd int) error {
 		return pollable(fd, os.NewSyscallError("fcntl", unix.EBADF))
 	}
 	var p poller
-	if err := p.open(false); err != nil {
+	if err := p.open(); err != nil {
 		return err
 	}
 	defer p.close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // lobby is where those wait for descriptors whom no worker runs: goroutines, and loops
@@ -14,15 +15,17 @@ import (
 //
 // It is opened when the first of them has to wait.
 type lobby struct {
+	fds     *fdTable
 	reactor atomic.Pointer[reactor]
+	closed  atomic.Bool
+	g       atomic.Uintptr // its goroutine
 
-	mu     sync.Mutex
-	closed bool
-	quit   chan None // closed when its goroutine has ended
+	mu   sync.Mutex
+	quit chan None // closed when its goroutine has ended; nil if there was none
 }
 
-// enter returns the reactor for a descriptor of rt that waits here.
-func (l *lobby) enter(rt *Runtime) (*reactor, error) {
+// enter returns the reactor for what waits here.
+func (l *lobby) enter() (*reactor, error) {
 	if r := l.reactor.Load(); r != nil {
 		return r, nil
 	}
@@ -31,11 +34,11 @@ func (l *lobby) enter(rt *Runtime) (*reactor, error) {
 	if r := l.reactor.Load(); r != nil {
 		return r, nil
 	}
-	if l.closed {
+	if l.closed.Load() {
 		return nil, ErrShutdown
 	}
-	r := new(reactor)
-	if err := r.open(&rt.fds, true); err != nil {
+	r := &reactor{shared: true}
+	if err := r.open(l.fds); err != nil {
 		return nil, err
 	}
 	l.quit = make(chan None)
@@ -44,35 +47,61 @@ func (l *lobby) enter(rt *Runtime) (*reactor, error) {
 	return r, nil
 }
 
-// serve wakes those who wait until the runtime ends.
+// serve wakes those who wait, until the lobby is closed. Where a Waker's function calls
+// Goexit, another goroutine goes on.
 func (l *lobby) serve(r *reactor) {
-	defer close(l.quit)
-	err := r.each(r.events[:], func(events []event) (more bool) {
+	l.g.Store(getg())
+	defer func() {
+		l.g.Store(0)
+		if !l.closed.Load() {
+			go l.serve(r)
+			return
+		}
+		r.close()
+		r.fds.stir(r)
+		close(l.quit)
+	}()
+	look := func(timeout time.Duration) (all bool) {
+		events := r.wait(timeout, timeout == 0)
 		r.dispatch(nil, events)
-		return !r.ending.Load()
+		return len(events) < len(r.events) // no signal ends a wait of no time
+	}
+	r.watch(func() (over bool) {
+		for !l.closed.Load() && !look(0) {
+		}
+		return l.closed.Load()
 	})
-	r.must(err)
-	r.close()
-	r.fds.stir(r)
+	for !l.closed.Load() {
+		look(-1)
+	}
 }
 
-// close ends the lobby, and has those who wait look again. It waits until that is done,
-// or ctx has ended.
-func (l *lobby) close(ctx context.Context) {
+// close ends the lobby, and has those who wait look again.
+func (l *lobby) close() {
 	l.mu.Lock()
-	l.closed = true
+	l.closed.Store(true)
 	l.mu.Unlock()
-	r := l.reactor.Load()
-	if r == nil {
+	if r := l.reactor.Load(); r != nil {
+		r.wake()
+	}
+}
+
+// awaitEnd waits until that is done, or ctx has ended.
+func (l *lobby) awaitEnd(ctx context.Context) {
+	l.mu.Lock()
+	quit := l.quit
+	l.mu.Unlock()
+	if quit == nil {
 		return
 	}
-	r.ending.Store(true)
-	r.wake()
 	select {
-	case <-l.quit:
+	case <-quit:
 	case <-ctx.Done():
 	}
 }
+
+// runsCaller reports whether the caller is its goroutine: a function of NewWaker.
+func (l *lobby) runsCaller() bool { return l.g.Load() == getg() }
 
 // sources returns how many descriptors are waited for here.
 func (l *lobby) sources() int {

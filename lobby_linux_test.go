@@ -1,18 +1,58 @@
 package async
 
 import (
+	"io"
 	"os"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
-// Where Go's own poller has no room for another one, each waits in system calls.
-func TestPollerEachAlone(t *testing.T) {
-	var p poller
-	require.NoError(t, p.open(false))
-	require.NoError(t, unix.SetNonblock(p.fd, false))
-	p.file = os.NewFile(uintptr(p.fd), "epoll") // which leaves blocking descriptors to themselves
-	eachEvent(t, &p)
+// lobbyState returns what Go says of what a lobby's goroutine does.
+func lobbyState() string {
+	buf := make([]byte, 1<<20)
+	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(g, "(*lobby).serve(") {
+			first, _, _ := strings.Cut(g, "\n")
+			return first
+		}
+	}
+	return ""
+}
+
+// The lobby waits in Go's own poller, and in a system call where that has no room.
+func TestLobbyWaits(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		rt := newTestRuntime(t, Config{Workers: 1})
+		a, b, err := SocketPair()
+		require.NoError(t, err)
+		defer a.Close()
+		defer b.Close()
+		if alone {
+			r, l := &reactor{shared: true}, &rt.lobby
+			require.NoError(t, r.open(l.fds))
+			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // which blocks, for all that os knows
+			l.quit = make(chan None)
+			l.reactor.Store(r)
+			go l.serve(r)
+		}
+		x, y := NetConn(rt, a), NetConn(rt, b)
+		for range 10 {
+			read := later(func() (int, error) { return x.Read(make([]byte, 2)) })
+			waits(t, x, 0)
+			eventually(t, func() bool {
+				return strings.Contains(lobbyState(), map[bool]string{false: "[IO wait", true: "[syscall"}[alone])
+			})
+			_, err = y.Write([]byte("x"))
+			require.NoError(t, err)
+			require.Equal(t, answer{n: 1}, soon(t, read))
+		}
+		require.NoError(t, unix.Shutdown(int(b.src.fd), unix.SHUT_RDWR))
+		_, err = x.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, rt.Shutdown(ended()))
+	}
 }

@@ -1,12 +1,15 @@
 package async
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -119,19 +122,6 @@ func TestTaskTakesOverFromTheLobby(t *testing.T) {
 	n, err = join(t, inTask)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-
-	// With another runtime it is not moved: the table of descriptors is one runtime's.
-	other := newTestRuntime(t, Config{Workers: 1})
-	home := a.src.home.Load()
-	NetConn(other, a)
-	_, err = tcpJoin(Go(other, func(cx *Context) error {
-		if err := a.PollReadable(cx); err != ErrPending {
-			return err
-		}
-		return nil
-	}))
-	require.NoError(t, err)
-	require.True(t, a.src.home.Load() == home)
 }
 
 // No event is lost while a connection goes to and fro between a worker and the lobby.
@@ -191,48 +181,223 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 	require.Equal(t, 1, rt.lobby.sources())
 }
 
+// However a connection ends while it goes to and fro, all who wait for it hear of it,
+// and no poller keeps it.
+func TestSourceMovesAndEnds(t *testing.T) {
+	const conns = 8
+	ends := map[string]struct {
+		end  func(rt *Runtime, a, b *UnixConn)
+		want error
+	}{
+		"closed":     {func(_ *Runtime, a, _ *UnixConn) { a.Close() }, net.ErrClosed},
+		"peer ended": {func(_ *Runtime, _, b *UnixConn) { b.CloseWrite() }, io.EOF},
+		"shutdown":   {func(rt *Runtime, _, _ *UnixConn) { rt.Shutdown(ended()) }, ErrShutdown},
+	}
+	for name, test := range ends {
+		t.Run(name, func(t *testing.T) {
+			for range 20 {
+				rt := newTestRuntime(t, Config{Workers: 2})
+				var over atomic.Bool
+				var movers sync.WaitGroup
+				var pairs [conns][2]*UnixConn
+				var reads []<-chan answer
+				var tasks []*JoinHandle[int]
+				for i := range pairs {
+					a, b, err := SocketPair()
+					require.NoError(t, err)
+					pairs[i] = [2]*UnixConn{a, b}
+					c := NetConn(rt, a)
+					for range 2 {
+						reads = append(reads, later(func() (int, error) { return c.Read(make([]byte, 1)) }))
+						tasks = append(tasks, Spawn(rt, func(cx *Context) (int, error) {
+							for {
+								if n, err := a.Read(cx, make([]byte, 1)); n > 0 || err != nil {
+									return n, err
+								}
+							}
+						}))
+					}
+					movers.Go(func() {
+						for !over.Load() {
+							NetConn(rt, a)
+							a.src.stir() // and the tasks take it back
+							runtime.Gosched()
+						}
+					})
+				}
+				for _, h := range tasks {
+					eventually(t, func() bool { return waiting(h) || h.state.done() })
+				}
+				for _, p := range pairs {
+					test.end(rt, p[0], p[1])
+				}
+				for _, read := range reads {
+					require.ErrorIs(t, soon(t, read).err, test.want)
+				}
+				for _, h := range tasks {
+					_, err := join(t, h)
+					if test.want == ErrShutdown {
+						require.ErrorIs(t, err, context.Canceled)
+					} else {
+						require.ErrorIs(t, err, test.want)
+					}
+				}
+				over.Store(true)
+				movers.Wait()
+				for _, p := range pairs {
+					fd := int(p[0].src.fd)
+					p[0].Close()
+					require.Nil(t, rt.fds.get(fd))
+					p[1].Close()
+				}
+				if test.want != ErrShutdown {
+					require.Zero(t, registered(rt))
+					require.Zero(t, rt.lobby.sources())
+				}
+				rt.Shutdown(ended())
+			}
+		})
+	}
+}
+
 // What cannot be registered where it should go stays where it is, and if that is no
 // longer possible either, who waits tries for himself.
 func TestSourceMoveFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	lobby, err := rt.lobby.enter(rt)
+	lobby, err := rt.lobby.enter()
 	require.NoError(t, err)
 	open := func() *reactor {
 		r := new(reactor)
-		require.NoError(t, r.open(&rt.fds, false))
+		require.NoError(t, r.open(&rt.fds))
 		t.Cleanup(r.close)
 		return r
 	}
 	closed, from := open(), open()
 	closed.close()
-	fd, _ := testSocketpair(t)
-	s := &source{fd: int32(fd)}
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer b.Close()
+	s := &a.src
 	require.NoError(t, s.registerAt(from))
+	require.False(t, s.state.has(sourceMoved))
 	require.NoError(t, s.move(from, closed))
 	require.True(t, s.home.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, closed.sources.Load())
 
-	require.NoError(t, s.move(lobby, from), "it is not there")
+	require.NoError(t, s.move(lobby, closed), "it is not there")
 	require.True(t, s.home.Load() == from)
+	require.EqualValues(t, 1, from.sources.Load())
+	require.Zero(t, lobby.sources.Load())
 
-	// Closed between the two registrations, as by a Shutdown.
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, s.rd.waiters.join(cx.waker(waitsRead)))
-	require.True(t, from.unregister(fd))
 	from.close()
-	s.state.begin(0)
-	s.homeless(from)
+	require.NoError(t, s.move(from, closed))
 	require.EqualValues(t, 1, wakes.Load())
 	require.Nil(t, s.home.Load())
-	require.Nil(t, rt.fds.get(fd))
+	require.Nil(t, rt.fds.get(int(s.fd)))
 	require.False(t, s.state.has(sourceRegistered))
-	require.NoError(t, s.register(cx))
+	require.Equal(t, ErrPending, a.PollReadable(cx))
 	require.True(t, s.home.Load() == lobby)
-	s.forget()
 
-	require.True(t, s.state.claim(sourceClosed))
+	require.NoError(t, a.Close())
+	require.Zero(t, lobby.sources.Load())
 	require.Equal(t, net.ErrClosed, s.move(lobby, from))
+}
+
+// Two runtimes do not take a connection from each other: each has a table of its own.
+func TestSourceOfAnotherRuntime(t *testing.T) {
+	rt, other := newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer a.Close()
+	defer b.Close()
+	poll := func(cx *Context) (None, error) {
+		if err := a.PollReadable(cx); err != ErrPending {
+			return None{}, fmt.Errorf("ready: %w", err)
+		}
+		return None{}, nil
+	}
+	for _, onWorker := range []bool{false, true} {
+		if onWorker {
+			inTask(t, rt, func(cx *Context) error { _, err := poll(cx); return err })
+			require.True(t, a.src.home.Load() == &rt.workers[0].reactor)
+		} else {
+			_, err = BlockOn(rt, poll)
+			require.NoError(t, err)
+			require.True(t, a.src.home.Load() == rt.lobby.reactor.Load())
+		}
+		home := a.src.home.Load()
+		NetConn(other, a)
+		_, err = BlockOn(other, poll)
+		require.NoError(t, err)
+		inTask(t, other, func(cx *Context) error { _, err := poll(cx); return err })
+		require.True(t, a.src.home.Load() == home)
+	}
+}
+
+// NetConn and NetListener take over what a task has waited for, whatever it is.
+func TestHandOver(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	tcp, peer := tcpPair(t, rt)
+	defer peer.Close()
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer b.Close()
+	udp, err := ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	c, d, err := DatagramPair()
+	require.NoError(t, err)
+	defer d.Close()
+	ln := tcpListen(t)
+	all := []interface {
+		io.Closer
+		source() *source
+	}{tcp, a, udp, c, ln}
+	for _, what := range all {
+		s := what.source()
+		inTask(t, rt, func(cx *Context) error {
+			if err := s.pollReady(cx, &s.rd, false); err != ErrPending {
+				return fmt.Errorf("ready: %w", err)
+			}
+			return nil
+		})
+		require.True(t, s.home.Load() == &rt.workers[0].reactor)
+		if ln, ok := what.(Listener); ok {
+			NetListener(rt, ln)
+		} else {
+			NetConn(rt, what.(Conn))
+		}
+		require.True(t, s.home.Load() == rt.lobby.reactor.Load(), "%T", what)
+	}
+	require.Zero(t, registered(rt))
+	for _, what := range all {
+		what.Close()
+	}
+	require.Zero(t, rt.lobby.sources())
+}
+
+// Where a task has taken a connection, its worker wakes goroutines, too.
+func TestWorkerWakesGoroutines(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, b := tcpPair(t, rt)
+	defer b.Close()
+	c := NetConn(rt, a)
+	inTask(t, rt, func(cx *Context) error {
+		if err := a.PollReadable(cx); err != ErrPending {
+			return fmt.Errorf("ready: %w", err)
+		}
+		return nil
+	})
+	for range 100 {
+		read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+		waits(t, c, 0)
+		require.True(t, a.src.home.Load() == &rt.workers[0].reactor)
+		_, err := NetConn(rt, b).Write([]byte("x"))
+		require.NoError(t, err)
+		require.Equal(t, answer{n: 1}, soon(t, read))
+	}
 }
 
 // Who comes to the lobby while the runtime ends is not left waiting there.
@@ -242,16 +407,18 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 		var all sync.WaitGroup
 		begin := make(chan None)
 		for range 4 {
-			a, b := testSocketpair(t)
-			s := &source{fd: int32(a)}
-			op := reader(make([]byte, 1))
+			a, b, err := SocketPair()
+			require.NoError(t, err)
 			woken := make(chan None, 1)
 			cx := NewContext(rt, NewWaker(func() { notify(woken) }))
 			all.Go(func() {
+				defer b.Close()
+				defer a.Close()
 				<-begin
 				for {
-					if _, err := s.attempt(cx, &s.rd, op.call); err != ErrPending {
-						if err != ErrShutdown {
+					err := a.PollReadable(cx)
+					if err != ErrPending {
+						if !errors.Is(err, ErrShutdown) {
 							t.Error(err)
 						}
 						return
@@ -264,7 +431,6 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 					}
 				}
 			})
-			_ = b
 		}
 		close(begin)
 		require.NoError(t, rt.Shutdown(ended()))
@@ -272,7 +438,59 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 	}
 }
 
-// Without descriptors for the lobby, goroutines learn it, and can go on later.
+// The function of a Waker that does not return keeps nobody else from being woken, and
+// one that would block is found out.
+func TestLobbyAndWakers(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var conns [4][2]*UnixConn
+	for i := range conns {
+		a, b, err := SocketPair()
+		require.NoError(t, err)
+		defer a.Close()
+		defer b.Close()
+		conns[i] = [2]*UnixConn{a, b}
+	}
+	panics := make(chan any, len(conns))
+	var woken atomic.Int32
+	for i, pair := range conns {
+		cx := NewContext(rt, NewWaker(func() {
+			func() {
+				defer func() { panics <- recover() }()
+				BlockOn(rt, func(*Context) (None, error) { return None{}, nil })
+			}()
+			if woken.Add(1); i%2 == 0 {
+				runtime.Goexit()
+			}
+		}))
+		require.Equal(t, ErrPending, pair[0].PollReadable(cx))
+	}
+	for _, pair := range conns {
+		mustWriteConn(t, pair[1])
+	}
+	for range conns {
+		require.Contains(t, receive(t, panics), "BlockOn was called in the function of a Waker")
+	}
+	eventually(t, func() bool { return woken.Load() == int32(len(conns)) })
+
+	// It goes on.
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer a.Close()
+	defer b.Close()
+	c := NetConn(rt, a)
+	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+	waits(t, c, 0)
+	mustWriteConn(t, b)
+	require.Equal(t, answer{n: 1}, soon(t, read))
+}
+
+func mustWriteConn(t *testing.T, c *UnixConn) {
+	n, err := unix.Write(int(c.src.fd), []byte("x"))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+// Without descriptors for the lobby a worker waits for goroutines, until there are some.
 func TestLobbyWithoutDescriptors(t *testing.T) {
 	if os.Getenv(faultsChild) == "" {
 		faultsStart(t, "alone").finish()
@@ -286,49 +504,22 @@ func TestLobbyWithoutDescriptors(t *testing.T) {
 	defer b.Close()
 	c, peer := NetConn(rt, a), NetConn(rt, b)
 	free := faultsExhaust(t)
-	for range 3 {
-		_, err = c.Read(make([]byte, 1))
-		require.ErrorIs(t, err, syscall.EMFILE)
-		requireOp(t, err, "read", c)
+	readOne := func(home *reactor) {
+		read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
+		waits(t, c, 0)
+		if home == nil {
+			home = rt.lobby.reactor.Load()
+		}
+		require.True(t, a.src.home.Load() == home)
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+		require.Equal(t, answer{n: 1}, soon(t, read))
 	}
+	readOne(&rt.workers[0].reactor)
+	NetConn(rt, a)
+	require.Nil(t, rt.lobby.reactor.Load())
+	readOne(&rt.workers[0].reactor)
 	free(64)
-	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
-	waits(t, c, 0)
-	_, err = peer.Write([]byte("x"))
-	require.NoError(t, err)
-	require.Equal(t, answer{n: 1}, soon(t, read))
-}
-
-// Each reports all events, as a poller of goroutines.
-func TestPollerEach(t *testing.T) {
-	var p poller
-	require.NoError(t, p.open(true))
-	eachEvent(t, &p)
-}
-
-// eachEvent has p report what happens to a socket, and closes it.
-func eachEvent(t *testing.T, p *poller) {
-	a, b := testSocketpair(t)
-	require.NoError(t, p.add(a))
-	got, done := make(chan Readiness), make(chan error)
-	go func() {
-		done <- p.each(make([]event, 1), func(events []event) (more bool) {
-			for _, e := range events {
-				got <- e.ready
-				more = more || e.ready&HungUp == 0
-			}
-			return more || len(events) == 0
-		})
-	}()
-	require.Zero(t, receive(t, got)&Readable)
-	for range 3 {
-		mustWrite(t, b, "x")
-		require.NotZero(t, receive(t, got)&Readable)
-	}
-	require.NoError(t, unix.Shutdown(b, unix.SHUT_RDWR))
-	for r := Readiness(0); r&HungUp == 0; {
-		r = receive(t, got)
-	}
-	require.NoError(t, receive(t, done))
-	require.NoError(t, p.close())
+	NetConn(rt, a)
+	readOne(nil)
 }

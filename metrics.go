@@ -75,7 +75,7 @@ type Metrics struct {
 	Workers        int
 	Queued         int // tasks that are ready to run, and that a worker has taken note of
 	Timers         int // that are set
-	Sources        int // connections, listeners and other descriptors in the pollers
+	Sources        int // connections, listeners and other descriptors in the pollers, those that only goroutines wait for included
 	Coroutines     int // made for straight-line tasks, the free ones included
 	CoroutinesFree int // kept for the next tasks
 	BlockOns       int // goroutines in BlockOn

@@ -35,7 +35,7 @@ import (
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
-	rt := lend(s, c)
+	rt := handOver(s, c)
 	switch c := c.(type) {
 	case *TCPConn:
 		n := &netTCPConn{TCPConn: c}
@@ -70,7 +70,7 @@ func NetConn(s Spawner, c Conn) net.Conn {
 // runtime's Shutdown has begun, and panics in a task, whose worker it would
 // block: there, call ln.Accept(cx).
 func NetListener(s Spawner, ln Listener) net.Listener {
-	rt := lend(s, ln)
+	rt := handOver(s, ln)
 	switch ln := ln.(type) {
 	case *TCPListener:
 		n := &netTCPListener{TCPListener: ln}
@@ -110,12 +110,12 @@ func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Co
 	return NetConn(rt, c), nil
 }
 
-// lend has the lobby of s wait for what goroutines will use, if it is of this package and
-// a worker has waited for it.
-func lend(s Spawner, what any) *Runtime {
+// handOver has the lobby wait for what goroutines will use, if it is of this package and
+// a worker has waited for it. It returns the runtime of s.
+func handOver(s Spawner, what any) *Runtime {
 	rt, _ := s.spawner()
 	if of, ok := what.(interface{ source() *source }); ok {
-		of.source().lend(rt)
+		of.source().handOver(rt)
 	}
 	return rt
 }

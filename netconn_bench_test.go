@@ -15,9 +15,9 @@ import (
 )
 
 // BenchmarkNetConn measures request and answer over goroutine-per-connection
-// servers: on package net, and on NetConn, whose goroutines are woken by a
-// worker. The clients are on package net. The question is whether a goroutine
-// that a worker has woken must wait for the P that the worker keeps: so it is
+// servers: on package net, and on NetConn, in a program without tasks ("alone") and in one
+// whose workers have something to do now and then. The clients are on package net. The
+// question is whether goroutines must wait for the Ps that workers keep: so it is
 // asked with as many Ps as workers and no more ("shared"), with one more, and
 // with the Ps that a runtime brings ("own").
 func BenchmarkNetConn(b *testing.B) {
@@ -36,9 +36,12 @@ func BenchmarkNetConn(b *testing.B) {
 				require.NoError(b, err)
 				return ln
 			})
-			for _, shared := range []bool{true, false} {
-				bench(map[bool]string{true: "shared", false: "own"}[shared], func(b *testing.B) net.Listener {
-					rt := newTestRuntime(b, Config{Workers: workers, SharedProcs: shared})
+			for _, name := range []string{"alone", "shared", "own"} {
+				bench(name, func(b *testing.B) net.Listener {
+					rt := newTestRuntime(b, Config{Workers: workers, SharedProcs: name == "shared"})
+					if name != "alone" {
+						serveSlowly(b, rt)
+					}
 					ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 					require.NoError(b, err)
 					return ln

@@ -81,7 +81,7 @@ type PollEvent struct {
 // NewPoller opens a Poller. It needs three descriptors, and must be closed.
 func NewPoller() (*Poller, error) {
 	p := &Poller{waiting: make(chan None, 1), fds: map[int]*polled{}}
-	if err := p.r.open(nil, false); err != nil {
+	if err := p.r.open(nil); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -13,18 +13,16 @@ import (
 )
 
 // platformPoller is what a platform supplies, in reactor_linux.go and
-// reactor_bsd.go: the type poller. Everything else about readiness (waking a
-// worker that waits, the table of sources, who is woken by what) is here,
+// reactor_bsd.go: the type poller. Everything else about readiness (waking
+// the owner that waits, the table of sources, who is woken by what) is here,
 // once. A poller knows descriptors, and nothing of tasks.
 //
 // Readiness is edge-triggered unless arm says otherwise: an event is reported
 // once, after the descriptor has become ready; and spurious events are harmless.
-// wait and each
-// are called by the owner only; the other methods from anywhere.
+// wait and watch are called by the owner only; the other methods from anywhere.
 type platformPoller interface {
-	// open makes the poller usable, with wait or, if it is shared, with each. On failure
-	// nothing is left open.
-	open(shared bool) error
+	// open makes the poller usable. On failure nothing is left open.
+	open() error
 
 	// add registers fd for reading and writing, until remove. If fd is ready
 	// already, that is an event. It fails with unix.EPERM if fd is of a kind
@@ -47,10 +45,10 @@ type platformPoller interface {
 	// do that. A signal ends the wait without an error.
 	wait(events []event, timeout time.Duration, keepP bool) (int, error)
 
-	// each calls f with the events that come, until it returns false. Between two calls
-	// the goroutine waits as one does that reads from a connection of package net, where
-	// the platform can do that.
-	each(events []event, f func([]event) (more bool)) error
+	// watch calls look whenever there may be events, until it reports that all is over.
+	// Between two calls the goroutine waits as one does that reads from a connection
+	// of package net. Where that cannot be had it returns.
+	watch(look func() (over bool))
 
 	close() error
 }
@@ -66,25 +64,25 @@ type event struct {
 // eventsPerWait is how many events a worker takes from the kernel at once.
 const eventsPerWait = 128
 
-// reactor is one worker's poller, and the pipe that wakes it.
+// reactor is a poller that somebody serves, a worker or the lobby's goroutine, and the
+// pipe that wakes its owner.
 type reactor struct {
 	poller
 	fds          *fdTable // whose events come here
-	shared       bool     // no worker's; see lobby
+	shared       bool     // the lobby's
 	events       [eventsPerWait]event
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
 
 	mu     sync.Mutex // held to use the descriptors, so that nobody does after close
 	closed atomic.Bool
-	ending atomic.Bool // to be closed by its owner
 }
 
-// open makes the reactor usable, or leaves nothing behind. fds is nil for those that
-// dispatch nothing; shared says that the owner is no worker; see each.
-func (r *reactor) open(fds *fdTable, shared bool) error {
-	r.fds, r.shared = fds, shared
-	if err := r.poller.open(shared); err != nil {
+// open makes the reactor usable, or leaves nothing behind. fds is nil if nothing is
+// dispatched.
+func (r *reactor) open(fds *fdTable) error {
+	r.fds = fds
+	if err := r.poller.open(); err != nil {
 		return err
 	}
 	var p [2]int
@@ -129,7 +127,7 @@ func (r *reactor) close() {
 	unix.Close(r.wakeW)
 }
 
-// wake ends the wait of the worker. If the pipe is full, it has been woken.
+// wake ends the wait of the owner. If the pipe is full, it has been woken.
 func (r *reactor) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -170,7 +168,14 @@ func (r *reactor) poll(w *worker) {
 
 // dispatch wakes who waits for events. w is the worker that runs the caller.
 func (r *reactor) dispatch(w *worker, events []event) {
+	next := 0
+	defer func() {
+		if next < len(events) { // a Waker's function has not returned
+			r.dispatch(w, events[next:])
+		}
+	}()
 	for _, e := range events {
+		next++
 		if e.fd == r.wakeR {
 			r.drain()
 		} else if s := r.fds.get(e.fd); s != nil {
@@ -193,16 +198,13 @@ func (r *reactor) register(fd int) error {
 	return err
 }
 
-// unregister is the reverse. It reports false if s was not registered, or r is
-// closed.
-func (r *reactor) unregister(fd int) bool {
+func (r *reactor) unregister(fd int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed.Load() || r.poller.remove(fd) != nil {
-		return false
+	if !r.closed.Load() {
+		r.poller.remove(fd)
+		r.sources.Add(-1)
 	}
-	r.sources.Add(-1)
-	return true
 }
 
 // fdTable finds the source of a descriptor. Descriptors are small numbers

@@ -20,7 +20,7 @@ type poller struct {
 // pollRefusals are what these systems say of devices that they cannot wait for.
 var pollRefusals = []error{unix.EPERM, unix.EINVAL, unix.ENODEV, unix.EOPNOTSUPP}
 
-func (p *poller) open(bool) (err error) {
+func (p *poller) open() (err error) {
 	if p.fd, err = unix.Kqueue(); err != nil {
 		return os.NewSyscallError("kqueue", err)
 	}
@@ -105,16 +105,8 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 	return max(n, 0), os.NewSyscallError("kevent", err)
 }
 
-// each waits in system calls: not all of these systems let one kqueue watch another
-// that is not for one process alone, as Go's poller wants it.
-func (p *poller) each(events []event, f func([]event) (more bool)) error {
-	for {
-		n, err := p.wait(events, -1, false)
-		if err != nil || !f(events[:n]) {
-			return err
-		}
-	}
-}
+// watch: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
+func (p *poller) watch(func() (over bool)) {}
 
 // longestWait is a time that every kqueue accepts. To end a wait early is
 // harmless.

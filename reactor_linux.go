@@ -10,7 +10,7 @@ import (
 // poller is epoll.
 type poller struct {
 	fd     int
-	file   *os.File // the same, for each; nil if it is not shared
+	file   *os.File // the same, once it is watched
 	coarse bool     // the kernel has no epoll_pwait2: waits are whole milliseconds
 	ready  [eventsPerWait]unix.EpollEvent
 }
@@ -18,12 +18,8 @@ type poller struct {
 // pollRefusals are what the system says of what it cannot wait for.
 var pollRefusals = []error{unix.EPERM}
 
-func (p *poller) open(shared bool) (err error) {
+func (p *poller) open() (err error) {
 	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err == nil && shared {
-		unix.SetNonblock(p.fd, true) // so that Go's own poller takes it
-		p.file = os.NewFile(uintptr(p.fd), "epoll")
-	}
 	return os.NewSyscallError("epoll_create1", err)
 }
 
@@ -86,29 +82,16 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 	return int(n), nil
 }
 
-// each has Go's own poller wait until p has events: an epoll can be watched by another
-// one.
-func (p *poller) each(events []event, f func([]event) (more bool)) (err error) {
-	conn, err := p.file.SyscallConn()
-	if err != nil {
-		return err
+// watch has Go's own poller watch p: an epoll can be watched by another one. It returns
+// if that one has no room.
+func (p *poller) watch(look func() (over bool)) {
+	if p.file == nil {
+		unix.SetNonblock(p.fd, true) // or os takes it for a file that blocks
+		p.file = os.NewFile(uintptr(p.fd), "epoll")
 	}
-	more := true
-	look := func(timeout time.Duration) (all bool) {
-		n, waited := p.wait(events, timeout, timeout == 0)
-		err, more = waited, waited == nil && f(events[:n])
-		return n < len(events)
+	if conn, err := p.file.SyscallConn(); err == nil {
+		conn.Read(func(uintptr) bool { return look() })
 	}
-	conn.Read(func(uintptr) (over bool) {
-		for all := false; more && !all; {
-			all = look(0)
-		}
-		return !more
-	})
-	for more { // Go's poller cannot take another descriptor
-		look(-1)
-	}
-	return err
 }
 
 func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {

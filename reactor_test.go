@@ -40,7 +40,7 @@ func eachPoller(t *testing.T, fn func(t pollerTest)) {
 	for _, m := range pollerModes {
 		t.Run(m.name, func(t *testing.T) {
 			pt := pollerTest{T: t, keepP: m.keepP}
-			require.NoError(t, pt.p.open(false))
+			require.NoError(t, pt.p.open())
 			t.Cleanup(func() { pt.p.close() })
 			pt.p.coarse = m.coarse
 			fn(pt)
@@ -325,7 +325,7 @@ func TestMilliseconds(t *testing.T) {
 func TestReactorWake(t *testing.T) {
 	var r reactor
 	fds := openFds(t)
-	require.NoError(t, r.open(nil, false))
+	require.NoError(t, r.open(nil))
 	var others sync.WaitGroup
 	for range 4 {
 		others.Go(func() {

@@ -16,7 +16,7 @@ type Runtime struct {
 	cfg      Config // complete
 	serial   uint64 // tells runtimes apart
 	workers  []*worker
-	ownProcs atomic.Bool // GOMAXPROCS is raised by the number of workers
+	ownProcs ownProcs
 	fds      fdTable
 	failures failures
 	watch    *stallWatch // nil if there is none
@@ -68,6 +68,19 @@ func callersWorker() *worker {
 	return nil
 }
 
+// inLobby reports whether the caller is the goroutine of a lobby: the function of a
+// Waker, which it calls.
+func inLobby() bool {
+	if all := pools.all.Load(); all != nil {
+		for _, w := range *all {
+			if w.index == 0 && w.rt.lobby.runsCaller() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // changePools replaces pools.all by what change makes of a copy of it.
 func changePools(change func([]*worker) []*worker) {
 	pools.mu.Lock()
@@ -94,11 +107,12 @@ func New(cfg Config) (*Runtime, error) {
 		outside: map[*parker]struct{}{},
 		ended:   make(chan struct{}),
 	}
+	rt.lobby.fds = &rt.fds
 	rt.calls = newCallPool(rt)
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
-		if err = w.reactor.open(&rt.fds, false); err != nil {
+		if err = w.reactor.open(&rt.fds); err != nil {
 			err = fmt.Errorf("async: cannot start worker %d: %w", i, err)
 			break
 		}
@@ -205,12 +219,10 @@ func (rt *Runtime) place() *worker {
 // placeConn returns the worker for the next connection: each in turn, but if
 // one has far fewer than that one, it.
 //
-// It does not count with place: where each connection comes with a task, half of
-// the workers would get all of them. And each round begins one further on, lest
-// what a proxy accepts come to some and what it dials to the others.
+// It does not count with place: where each connection comes with a task from outside,
+// half of the workers would get all of them.
 func (rt *Runtime) placeConn() *worker {
-	n, workers := rt.conns.Add(1), uint32(len(rt.workers))
-	next := rt.workers[(n+n/workers)%workers]
+	next := rt.workers[rt.conns.Add(1)%uint32(len(rt.workers))]
 	least := next
 	for _, w := range rt.workers {
 		if w.reactor.sources.Load() < least.reactor.sources.Load() {
@@ -246,6 +258,9 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 		notify(rt.told)
 		t.body.abort(nil, ErrShutdown)
 		return
+	}
+	if !t.surveys() {
+		rt.bringProcs()
 	}
 	w.send(t)
 }
@@ -295,28 +310,38 @@ func (rt *Runtime) lastWork() (at int64) {
 	return at
 }
 
-// bringProcs raises GOMAXPROCS by the number of workers, which keep a P each while they
-// wait for a moment. It is done when the first task has run: a program whose workers
-// have nothing to do would have more threads than processors for nothing. It reports
-// false if the runtime has no P of its own.
-func (rt *Runtime) bringProcs() bool {
-	if rt.cfg.SharedProcs || rt.ownProcs.Load() {
-		return !rt.cfg.SharedProcs
-	}
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	if !rt.ownProcs.Load() && !rt.stopping.Load() {
-		procs.add(len(rt.workers))
-		rt.ownProcs.Store(true)
-	}
-	return rt.ownProcs.Load()
+// ownProcs says whether a runtime has raised GOMAXPROCS by the number of its workers,
+// which keep a P each while they wait for a moment.
+type ownProcs struct {
+	atomic.Bool // it has
+
+	asked atomic.Bool // somebody has it raised
+	mu    sync.Mutex
+	over  bool
 }
 
-// dropProcs lowers GOMAXPROCS again. rt is stopping.
+// bringProcs raises GOMAXPROCS, when the first task comes from outside: a program whose
+// workers have nothing to do would have more threads than processors for nothing. It
+// may wait for a collection.
+func (rt *Runtime) bringProcs() {
+	o := &rt.ownProcs
+	if rt.cfg.SharedProcs || o.asked.Load() || o.asked.Swap(true) {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.over {
+		procs.add(len(rt.workers))
+		o.Store(true)
+	}
+}
+
+// dropProcs lowers it again, for good.
 func (rt *Runtime) dropProcs() {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	if rt.ownProcs.Swap(false) {
+	o := &rt.ownProcs
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over = true; o.Swap(false) {
 		procs.add(-len(rt.workers))
 	}
 }
@@ -359,5 +384,8 @@ func (p *procCount) add(n int) {
 func mustNotBlock(what, instead string) {
 	if callersWorker() != nil {
 		panic("async: " + what + " was called in a task and would block its worker; use " + instead)
+	}
+	if inLobby() {
+		panic("async: " + what + " was called in the function of a Waker, which must not block; start a goroutine there")
 	}
 }

@@ -167,6 +167,36 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
+// A connection that was in the lobby may have an event that is told late, for what the
+// Handler has read by then. It is not called for that.
+func TestServeAsksForLateEvents(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := tcpListen(t)
+	conns := make(chan *TCPConn, 10)
+	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
+		if c.(*TCPConn).PollReadable(cx) == ErrPending {
+			t.Error("it is called for nothing")
+		}
+		NetConn(cx, c)
+		keep, err := echoOnce(cx, c)
+		conns <- c.(*TCPConn)
+		return keep, err
+	}}, ln)
+	c := dials(t, ln, 1)[0]
+	for range 100 {
+		asks(t, c, "x")
+		s := &receive(t, conns).src
+		eventually(t, func() bool { return s.home.Load() == &rt.workers[0].reactor && tcpWaits(&s.rd) })
+		late := []event{{fd: int(s.fd), ready: Readable}}
+		rt.lobby.reactor.Load().dispatch(nil, late)
+		eventually(t, func() bool { return tcpWaits(&s.rd) })
+	}
+	c.Close()
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
 func TestServeDrainsAtShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)

@@ -154,6 +154,7 @@ func (rt *Runtime) stopWorkers() {
 	grace, cancel := rt.grace()
 	defer cancel()
 	rt.stopping.Store(true)
+	rt.lobby.close()
 	for _, w := range rt.workers {
 		w.rouse()
 	}
@@ -163,7 +164,7 @@ func (rt *Runtime) stopWorkers() {
 		case <-grace.Done():
 		}
 	}
-	rt.lobby.close(grace)
+	rt.lobby.awaitEnd(grace)
 	for _, p := range rt.parked() {
 		p.wake(nil) // awaits that cancellation does not end are over, too
 	}

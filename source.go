@@ -12,7 +12,8 @@ import (
 
 // source is a non-blocking descriptor and those who wait for it. It is
 // registered with the poller of the worker whose task waits first, so that a
-// connection comes to where its task is; there it stays until it is closed.
+// connection comes to where its task is; there it stays until it is closed, or handed
+// over to goroutines. As long as only those wait, it is in the lobby.
 //
 // Any number of tasks and goroutines may use a source at once. The descriptor
 // is closed when none of them is in a system call with it, so that none can
@@ -20,7 +21,7 @@ import (
 type source struct {
 	fd    int32
 	state sourceState
-	home  atomic.Pointer[reactor] // where it is registered
+	home  atomic.Pointer[reactor] // where it is registered; nil for a moment while it moves
 	rd    half
 	wr    half
 }
@@ -60,6 +61,10 @@ const (
 	// no further event, so sourceDrained means nothing from then on, and reads
 	// go on until the end.
 	sourceHungUp
+
+	// sourceMoved is set once the source has changed its poller. The former owner may
+	// have fetched an event before that, and tell late.
+	sourceMoved
 
 	// sourceUse is one use.
 	sourceUse
@@ -320,7 +325,9 @@ func (s *source) register(cx *Context) error {
 	case w == nil && registered:
 		return nil
 	case w == nil:
-		return s.registerOutside(cx.home().rt)
+		return s.registerOutside(cx.home())
+	case registered && home.fds != &w.rt.fds:
+		return nil // another runtime's
 	case registered:
 		return s.move(home, &w.reactor)
 	default:
@@ -328,22 +335,27 @@ func (s *source) register(cx *Context) error {
 	}
 }
 
-// registerOutside makes them come to the lobby of rt.
-func (s *source) registerOutside(rt *Runtime) error {
-	r, err := rt.lobby.enter(rt)
-	if err != nil {
+// registerOutside makes them come to the lobby of rt, or, if there are no descriptors for
+// that, to a worker.
+func (s *source) registerOutside(w *worker) error {
+	r, err := w.rt.lobby.enter()
+	switch {
+	case err == nil:
+		return s.registerAt(r)
+	case err == ErrShutdown:
 		return err
+	default:
+		return s.registerAt(&w.reactor)
 	}
-	return s.registerAt(r)
 }
 
-// lend has the lobby of rt wait for s if a worker of it does.
-func (s *source) lend(rt *Runtime) {
+// handOver makes them come to the lobby of rt, if they come to a worker of it.
+func (s *source) handOver(rt *Runtime) {
 	home := s.home.Load()
-	if home == nil || home.fds != &rt.fds {
+	if home == nil || home.shared || home.fds != &rt.fds {
 		return
 	}
-	if r, err := rt.lobby.enter(rt); err == nil {
+	if r, err := rt.lobby.enter(); err == nil {
 		s.move(home, r)
 	}
 }
@@ -358,40 +370,46 @@ func (s *source) registerAt(r *reactor) error {
 	}
 	err := r.fds.set(int(s.fd), s)
 	if err == nil {
-		s.home.Store(r)
-		err = r.register(int(s.fd))
+		err = s.settle(r)
 	}
-	if err == nil {
-		s.use(0)
-		return nil
+	if err != nil {
+		s.homeless(r)
+		return err
 	}
-	s.homeless(r)
-	return err
+	s.use(0)
+	return nil
+}
+
+// settle registers s with r, and makes that its home.
+func (s *source) settle(r *reactor) error {
+	if err := r.register(int(s.fd)); err != nil {
+		return err
+	}
+	s.home.Store(r)
+	if r.closed.Load() {
+		s.stir() // who waits has seen no home, nor has whoever has closed r
+	}
+	return nil
 }
 
 // move makes them come to another reactor of the same runtime. None is lost: what is
-// ready when a descriptor is registered is an event. If somebody else moves s, or registers it,
-// that is left to them.
+// ready when a descriptor is registered is an event. Who takes the home out moves it;
+// if somebody else does, that is left to them.
 func (s *source) move(from, to *reactor) error {
-	if from == to || from.fds != to.fds {
-		return nil
-	}
-	if !s.state.begin(0) {
+	if !s.state.begin(sourceMoved) {
 		return net.ErrClosed
 	}
-	if s.home.Load() != from || !from.unregister(int(s.fd)) {
+	if !s.home.CompareAndSwap(from, nil) {
 		s.use(0)
 		return nil
 	}
-	for _, r := range []*reactor{to, from} {
-		s.home.Store(r)
-		if err := r.register(int(s.fd)); err == nil {
-			s.use(0)
-			return nil
-		}
+	from.unregister(int(s.fd))
+	if s.settle(to) != nil && s.settle(from) != nil {
+		s.homeless(from)
+		return nil // who waits registers it anew, or learns why that fails
 	}
-	s.homeless(from)
-	return s.idle()
+	s.use(0)
+	return nil
 }
 
 // homeless ends a use of s in which it could not be registered.

@@ -83,7 +83,7 @@ func TestLingerOverWire(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
 	w := newWorker(rt, 0) // driven by hand
-	require.NoError(t, w.reactor.open(new(fdTable), false))
+	require.NoError(t, w.reactor.open(new(fdTable)))
 	defer w.reactor.close()
 	var ends [2][2]int
 	for i := range ends {

@@ -13,7 +13,8 @@ import (
 //
 // It is served by the worker of the task that first has to wait for it, so a
 // connection belongs in the hands of one task; from others it works as well,
-// but each event then has to cross to another thread. TCP_NODELAY and
+// but each event then has to cross to another thread. As long as only goroutines
+// wait for it, and again after NetConn, no worker serves it. TCP_NODELAY and
 // keep-alive are on unless switched off.
 //
 // Cancelling a Read loses nothing. Cancelling a Write may leave part of the

@@ -12,8 +12,8 @@ import (
 // to the address it is told, or of DialUDP, which has one peer. See PacketConn
 // for what its methods have in common.
 //
-// It is served by the worker of the task that first has to wait for it. It must
-// be closed.
+// It is served by the worker of the task that first has to wait for it, and by none
+// as long as only goroutines do. It must be closed.
 type UDPConn struct{ packetConn }
 
 var _ PacketConn = (*UDPConn)(nil)
