@@ -344,6 +344,7 @@ func serveSlowly(b *testing.B, rt *Runtime) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { ln.Close() })
+	var served atomic.Int32
 	Go(rt, func(cx *Context) error {
 		for c, err := range ln.Incoming().All(cx) {
 			if err != nil {
@@ -351,6 +352,7 @@ func serveSlowly(b *testing.B, rt *Runtime) {
 			}
 			Go(cx, func(cx *Context) error {
 				defer c.Close()
+				served.Add(1)
 				for buf := make([]byte, 1); ; {
 					if _, err := c.Read(cx, buf); err != nil {
 						return nil
@@ -382,6 +384,7 @@ func serveSlowly(b *testing.B, rt *Runtime) {
 			}
 		})
 	}
+	eventually(b, func() bool { return int(served.Load()) == len(rt.workers) })
 }
 
 // BenchmarkBlocking hands calls to a pool and waits for their results, one at a

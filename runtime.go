@@ -220,9 +220,12 @@ func (rt *Runtime) place() *worker {
 // one has far fewer than that one, it.
 //
 // It does not count with place: where each connection comes with a task from outside,
-// half of the workers would get all of them.
+// half of the workers would get all of them. And each round begins one further on, so
+// that neighbours come to one worker now and then: those who speak in the order in
+// which they have come then wake it once for two.
 func (rt *Runtime) placeConn() *worker {
-	next := rt.workers[rt.conns.Add(1)%uint32(len(rt.workers))]
+	n, workers := rt.conns.Add(1), uint32(len(rt.workers))
+	next := rt.workers[(n+n/workers)%workers]
 	least := next
 	for _, w := range rt.workers {
 		if w.reactor.sources.Load() < least.reactor.sources.Load() {

@@ -128,6 +128,23 @@ func TestRuntimesSideBySide(t *testing.T) {
 	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
 }
 
+// Connections come to all workers alike, with or without tasks from outside in between.
+func TestPlaceConn(t *testing.T) {
+	for _, workers := range []int{1, 2, 3} {
+		rt := newTestRuntime(t, Config{Workers: workers})
+		for _, with := range []func(){func() {}, func() { rt.place() }} {
+			placed := map[*worker]int{}
+			for range 6 * workers {
+				with()
+				placed[rt.placeConn()]++
+			}
+			for _, w := range rt.workers {
+				require.Equal(t, 6, placed[w])
+			}
+		}
+	}
+}
+
 // bringsProcs has the first task of rt run, and waits until it has had its effect.
 func bringsProcs(t *testing.T, rt *Runtime) {
 	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
