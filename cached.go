@@ -74,24 +74,23 @@ func (d *devices) note(dev uint64, readable bool) {
 }
 
 // readHot is a short way to what is in memory, for as long as all reads find it there.
-// n is 0 if it leads nowhere.
-func (f *File) readHot(cx *Context, p []byte) (n int) {
+// The error is errNotCached if it leads nowhere.
+func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	if f.polled {
-		return 0
+		return 0, errNotCached
 	}
 	if _, ok := cx.quick(); !ok {
-		return 0
+		return 0, errNotCached
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
-	case !f.atHand():
+	case !f.atHand() || len(p) == 0:
+		return 0, errNotCached
 	case f.ahead.n > 0:
-		n = f.ahead.read(p)
-	default:
-		n, _ = f.readCached(cx, p) // if it fails, so does the next one
+		return f.ahead.read(p), nil
 	}
-	f.mu.Unlock()
-	return n
+	return f.readCached(cx, p)
 }
 
 // readCached reads on the spot what of the file is in memory, where PollRead is

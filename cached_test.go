@@ -193,6 +193,34 @@ func TestCachedMissesGrow(t *testing.T) {
 	})
 }
 
+// The end of a file of which all is in memory is known at once.
+func TestCachedEndIsAskedOnce(t *testing.T) {
+	rt := fileRuntime(t)
+	name, cached := onTheSpot(t, pattern(bufferLarge))
+	inTask(t, rt, func(cx *Context) error {
+		f, err := Open(cx, name)
+		if err != nil {
+			return err
+		}
+		defer f.Close(cx)
+		conn, asked := f.conn, 0
+		f.conn = controlled{conn, func(fn func(uintptr)) error { asked++; return conn.Control(fn) }}
+		p := make([]byte, bufferLarge)
+		if _, err = io.ReadFull(f.WithContext(cx), p); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		hot := f.hot // not if the system has just forgotten a part of it
+		f.mu.Unlock()
+		asked = 0
+		n, err := f.Read(cx, p)
+		if err != io.EOF || n != 0 || cached && hot && asked != 1 {
+			return fmt.Errorf("asked %d times: %d, %w", asked, n, err)
+		}
+		return nil
+	})
+}
+
 // Who reads what is in memory, a large part each time, gives way to those who need
 // the position.
 func TestCachedGivesWay(t *testing.T) {

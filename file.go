@@ -267,8 +267,8 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 // Read waits until something is there, and reads it into p; at the end of the
 // file the error is io.EOF.
 func (f *File) Read(cx *Context, p []byte) (int, error) {
-	if n := f.readHot(cx, p); n > 0 {
-		return n, nil
+	if n, err := f.readHot(cx, p); err != errNotCached {
+		return n, err
 	}
 	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })
 }
