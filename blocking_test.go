@@ -418,8 +418,10 @@ func TestBlockingLingers(t *testing.T) {
 
 	// Where it would take the processor of others.
 	p, c = pool(Config{Workers: 1, SharedProcs: true})
+	require.True(t, p.rt.ownProcs.asked.Load(), "there is nothing to ask for after each call")
 	require.Nil(t, p.next(nil, c))
 	require.False(t, c.lingers)
+	require.False(t, p.rt.ownProcs.Load())
 	p.dismiss(1)
 }
 

@@ -21,9 +21,9 @@ type Config struct {
 	Workers int
 
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
-	// the number of its workers, from its first task or burst of blocking calls to Shutdown, so that each worker
-	// brings the processor that it occupies while it waits for a moment in the kernel,
-	// and the goroutines of the program keep theirs. If the program sets
+	// the number of its workers, from its first task or burst of blocking calls to
+	// Shutdown, so that each worker brings the processor that it occupies while it
+	// waits for a moment in the kernel, and the goroutines of the program keep theirs. If the program sets
 	// GOMAXPROCS meanwhile, that holds, also after Shutdown; one that lowers it should
 	// share, too, or its goroutines may have to wait for a worker's P. To raise it makes Go
 	// cease, for the whole process and for good, to follow changes of a

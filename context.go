@@ -36,7 +36,7 @@ var _ context.Context = (*Context)(nil)
 // NewContext returns a Context for a loop that polls futures itself: w is
 // woken when such a future may have its result. It cannot wait. No worker waits
 // for timers that are polled with it, nor for connections, unless a task has waited for
-// them: of s only the runtime counts.
+// them, as those of Serve do, or descriptors have run out: of s only the runtime counts.
 //
 // It may be used on any goroutine, by one at a time.
 func NewContext(s Spawner, w Waker) *Context {

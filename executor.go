@@ -188,7 +188,7 @@ func (w *worker) run(ready func(error)) {
 func (w *worker) serve() {
 	defer func() {
 		if v := recover(); v != nil {
-			panic(v) // a bug in this package, or a Waker's function that panics
+			panic(v) // a bug in this package
 		}
 		if !w.stopped {
 			w.serve()

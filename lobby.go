@@ -18,7 +18,7 @@ type lobby struct {
 	fds     *fdTable
 	reactor atomic.Pointer[reactor]
 	closed  atomic.Bool
-	g       atomic.Uintptr // its goroutine
+	g       atomic.Uintptr // its goroutine, once it runs
 
 	mu   sync.Mutex
 	quit chan None // closed when its goroutine has ended; nil if there was none
@@ -47,20 +47,10 @@ func (l *lobby) enter() (*reactor, error) {
 	return r, nil
 }
 
-// serve wakes those who wait, until the lobby is closed. Where a Waker's function calls
-// Goexit, another goroutine goes on.
+// serve wakes those who wait, until the lobby is closed.
 func (l *lobby) serve(r *reactor) {
 	l.g.Store(getg())
-	defer func() {
-		l.g.Store(0)
-		if !l.closed.Load() {
-			go l.serve(r)
-			return
-		}
-		r.close()
-		r.fds.stir(r)
-		close(l.quit)
-	}()
+	allLobbies.add(l)
 	look := func(timeout time.Duration) (all bool) {
 		events := r.wait(timeout, timeout == 0)
 		r.dispatch(nil, events)
@@ -74,6 +64,10 @@ func (l *lobby) serve(r *reactor) {
 	for !l.closed.Load() {
 		look(-1)
 	}
+	r.close()
+	r.fds.stir(r)
+	allLobbies.remove(l)
+	close(l.quit)
 }
 
 // close ends the lobby, and has those who wait look again.
@@ -100,8 +94,20 @@ func (l *lobby) awaitEnd(ctx context.Context) {
 	}
 }
 
-// runsCaller reports whether the caller is its goroutine: a function of NewWaker.
-func (l *lobby) runsCaller() bool { return l.g.Load() == getg() }
+// allLobbies is those of all runtimes, to find out whether the caller runs in one.
+var allLobbies roster[*lobby]
+
+// inLobby reports whether the caller is the goroutine of a lobby: the function of a
+// Waker, which it calls.
+func inLobby() bool {
+	g := getg()
+	for _, l := range allLobbies.all() {
+		if l.g.Load() == g {
+			return true
+		}
+	}
+	return false
+}
 
 // sources returns how many descriptors are waited for here.
 func (l *lobby) sources() int {

@@ -438,8 +438,7 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 	}
 }
 
-// The function of a Waker that does not return keeps nobody else from being woken, and
-// one that would block is found out.
+// The function of a Waker that would block is found out.
 func TestLobbyAndWakers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var conns [4][2]*UnixConn
@@ -451,16 +450,10 @@ func TestLobbyAndWakers(t *testing.T) {
 		conns[i] = [2]*UnixConn{a, b}
 	}
 	panics := make(chan any, len(conns))
-	var woken atomic.Int32
-	for i, pair := range conns {
+	for _, pair := range conns {
 		cx := NewContext(rt, NewWaker(func() {
-			func() {
-				defer func() { panics <- recover() }()
-				BlockOn(rt, func(*Context) (None, error) { return None{}, nil })
-			}()
-			if woken.Add(1); i%2 == 0 {
-				runtime.Goexit()
-			}
+			defer func() { panics <- recover() }()
+			BlockOn(rt, func(*Context) (None, error) { return None{}, nil })
 		}))
 		require.Equal(t, ErrPending, pair[0].PollReadable(cx))
 	}
@@ -470,18 +463,22 @@ func TestLobbyAndWakers(t *testing.T) {
 	for range conns {
 		require.Contains(t, receive(t, panics), "BlockOn was called in the function of a Waker")
 	}
-	eventually(t, func() bool { return woken.Load() == int32(len(conns)) })
+}
 
-	// It goes on.
+// A lobby that has ended is forgotten.
+func TestLobbiesAreForgotten(t *testing.T) {
+	before := len(allLobbies.all())
+	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
 	require.NoError(t, err)
 	defer a.Close()
 	defer b.Close()
-	c := NetConn(rt, a)
-	read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
-	waits(t, c, 0)
-	mustWriteConn(t, b)
-	require.Equal(t, answer{n: 1}, soon(t, read))
+	cx, _ := newPollCx(t, rt)
+	require.Equal(t, ErrPending, a.PollReadable(cx))
+	eventually(t, func() bool { return len(allLobbies.all()) == before+1 })
+	require.False(t, inLobby())
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Len(t, allLobbies.all(), before)
 }
 
 func mustWriteConn(t *testing.T, c *UnixConn) {

@@ -168,14 +168,7 @@ func (r *reactor) poll(w *worker) {
 
 // dispatch wakes who waits for events. w is the worker that runs the caller.
 func (r *reactor) dispatch(w *worker, events []event) {
-	next := 0
-	defer func() {
-		if next < len(events) { // a Waker's function has not returned
-			r.dispatch(w, events[next:])
-		}
-	}()
 	for _, e := range events {
-		next++
 		if e.fd == r.wakeR {
 			r.drain()
 		} else if s := r.fds.get(e.fd); s != nil {
@@ -184,7 +177,7 @@ func (r *reactor) dispatch(w *worker, events []event) {
 	}
 }
 
-// register adds s to the poller.
+// register has the poller watch fd.
 func (r *reactor) register(fd int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

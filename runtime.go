@@ -48,49 +48,45 @@ type Runtime struct {
 	ended   chan struct{} // closed when it is through
 }
 
-// pools is the workers of all runtimes, to find out whether the caller runs on
-// one. It is replaced, never changed.
-var pools struct {
-	mu  sync.Mutex
-	all atomic.Pointer[[]*worker]
-}
+// allWorkers is the workers of all runtimes, to find out whether the caller runs on one.
+var allWorkers roster[*worker]
 
 // callersWorker returns the worker on whose thread the caller runs; nil if it
 // is a goroutine outside.
 func callersWorker() *worker {
-	if all := pools.all.Load(); all != nil {
-		for _, w := range *all {
-			if w.runsCaller() {
-				return w
-			}
+	for _, w := range allWorkers.all() {
+		if w.runsCaller() {
+			return w
 		}
 	}
 	return nil
 }
 
-// inLobby reports whether the caller is the goroutine of a lobby: the function of a
-// Waker, which it calls.
-func inLobby() bool {
-	if all := pools.all.Load(); all != nil {
-		for _, w := range *all {
-			if w.index == 0 && w.rt.lobby.runsCaller() {
-				return true
-			}
-		}
-	}
-	return false
+// roster is a list that is read often, without a lock. It is replaced, never changed.
+type roster[T comparable] struct {
+	mu   sync.Mutex
+	list atomic.Pointer[[]T]
 }
 
-// changePools replaces pools.all by what change makes of a copy of it.
-func changePools(change func([]*worker) []*worker) {
-	pools.mu.Lock()
-	defer pools.mu.Unlock()
-	var all []*worker
-	if old := pools.all.Load(); old != nil {
-		all = slices.Clone(*old)
+func (r *roster[T]) all() []T {
+	if list := r.list.Load(); list != nil {
+		return *list
 	}
-	all = change(all)
-	pools.all.Store(&all)
+	return nil
+}
+
+func (r *roster[T]) add(some ...T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := slices.Concat(r.all(), some)
+	r.list.Store(&all)
+}
+
+func (r *roster[T]) remove(one T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := slices.DeleteFunc(slices.Clone(r.all()), func(o T) bool { return o == one })
+	r.list.Store(&all)
 }
 
 // New starts a runtime. It fails if cfg makes no sense or the operating system
@@ -108,6 +104,7 @@ func New(cfg Config) (*Runtime, error) {
 		ended:   make(chan struct{}),
 	}
 	rt.lobby.fds = &rt.fds
+	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
 	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
 	for i := range cfg.Workers {
@@ -127,7 +124,7 @@ func New(cfg Config) (*Runtime, error) {
 		}
 		return nil, err
 	}
-	changePools(func(all []*worker) []*worker { return append(all, rt.workers...) })
+	allWorkers.add(rt.workers...)
 	if cfg.Stall > 0 {
 		rt.watch = newStallWatch(rt)
 		go rt.watch.run()
@@ -318,17 +315,17 @@ func (rt *Runtime) lastWork() (at int64) {
 type ownProcs struct {
 	atomic.Bool // it has
 
-	asked atomic.Bool // somebody has it raised
+	asked atomic.Bool // somebody has it raised, or nobody is to
 	mu    sync.Mutex
 	over  bool
 }
 
-// bringProcs raises GOMAXPROCS, when the first task comes from outside: a program whose
-// workers have nothing to do would have more threads than processors for nothing. It
-// may wait for a collection.
+// bringProcs raises GOMAXPROCS, when the first task comes from outside or many blocking
+// calls come soon after each other: a program whose workers have nothing to do would
+// have more threads than processors for nothing. It may wait for a collection.
 func (rt *Runtime) bringProcs() {
 	o := &rt.ownProcs
-	if rt.cfg.SharedProcs || o.asked.Load() || o.asked.Swap(true) {
+	if o.asked.Load() || o.asked.Swap(true) {
 		return
 	}
 	o.mu.Lock()

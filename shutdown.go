@@ -493,9 +493,7 @@ func (w *worker) stopCoroutines() {
 // exit is the worker's last act.
 func (w *worker) exit() {
 	w.tell()
-	changePools(func(all []*worker) []*worker {
-		return slices.DeleteFunc(all, func(o *worker) bool { return o == w })
-	})
+	allWorkers.remove(w)
 	w.reactor.close()
 	w.rt.fds.stir(&w.reactor)
 	w.publish(nanos())

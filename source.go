@@ -62,8 +62,8 @@ const (
 	// go on until the end.
 	sourceHungUp
 
-	// sourceMoved is set once the source has changed its poller. The former owner may
-	// have fetched an event before that, and tell late.
+	// sourceMoved is set before the source changes its poller, and stays, also if that
+	// fails. The former owner may have fetched an event before, and tell late.
 	sourceMoved
 
 	// sourceUse is one use.
@@ -325,7 +325,7 @@ func (s *source) register(cx *Context) error {
 	case w == nil && registered:
 		return nil
 	case w == nil:
-		return s.registerOutside(cx.home())
+		return s.registerOutside(cx.home().rt)
 	case registered && home.fds != &w.rt.fds:
 		return nil // another runtime's
 	case registered:
@@ -337,15 +337,15 @@ func (s *source) register(cx *Context) error {
 
 // registerOutside makes them come to the lobby of rt, or, if there are no descriptors for
 // that, to a worker.
-func (s *source) registerOutside(w *worker) error {
-	r, err := w.rt.lobby.enter()
+func (s *source) registerOutside(rt *Runtime) error {
+	r, err := rt.lobby.enter()
 	switch {
 	case err == nil:
 		return s.registerAt(r)
 	case err == ErrShutdown:
 		return err
 	default:
-		return s.registerAt(&w.reactor)
+		return s.registerAt(&rt.placeConn().reactor)
 	}
 }
 
@@ -376,7 +376,7 @@ func (s *source) registerAt(r *reactor) error {
 		s.homeless(r)
 		return err
 	}
-	s.use(0)
+	s.settled()
 	return nil
 }
 
@@ -386,10 +386,16 @@ func (s *source) settle(r *reactor) error {
 		return err
 	}
 	s.home.Store(r)
-	if r.closed.Load() {
+	return nil
+}
+
+// settled ends a use of s in which it got a home.
+func (s *source) settled() {
+	r := s.home.Load()
+	s.use(0)
+	if r != nil && r.closed.Load() {
 		s.stir() // who waits has seen no home, nor has whoever has closed r
 	}
-	return nil
 }
 
 // move makes them come to another reactor of the same runtime. None is lost: what is
@@ -408,7 +414,7 @@ func (s *source) move(from, to *reactor) error {
 		s.homeless(from)
 		return nil // who waits registers it anew, or learns why that fails
 	}
-	s.use(0)
+	s.settled()
 	return nil
 }
 

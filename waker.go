@@ -1,6 +1,8 @@
 package async
 
 import (
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,7 +19,9 @@ type Waker struct{ t *task }
 
 // NewWaker returns a Waker that calls wake, for loops that poll futures
 // themselves; see NewContext. wake is called on whatever goroutine wakes,
-// possibly on several at once, and must not block.
+// possibly on several at once, and must not block. The program crashes if it panics
+// or calls runtime.Goexit, as the Fail functions of package testing do: whoever
+// called it would wake nobody anymore.
 func NewWaker(wake func()) Waker { return Waker{newOutsider(wake)} }
 
 // Wake makes the task be polled again.
@@ -261,8 +265,24 @@ func newOutsider(fn func()) *task {
 
 func (o *outsider) poll(w *worker) bool {
 	w.unparks()
+	returned := false
+	defer func() {
+		if !returned {
+			crash(recover())
+		}
+	}()
 	o.fn()
+	returned = true
 	return false
+}
+
+// crash ends the program, in a goroutine of its own, where nobody recovers: a Waker's
+// function has panicked with v, or called Goexit if that is nil.
+func crash(v any) {
+	if v == nil {
+		v = "it called runtime.Goexit"
+	}
+	go panic(fmt.Sprintf("async: the function of a Waker must return: %v\n\n%s", v, debug.Stack()))
 }
 
 func (o *outsider) abort(*worker, error) {}

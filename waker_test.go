@@ -2,8 +2,10 @@ package async
 
 import (
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -336,6 +338,41 @@ func TestWakerSlotLeaveStress(t *testing.T) {
 			all[n].fire(nil)
 		}
 		require.Equal(t, before, s.wakes.Load(), "task %d still stands in a slot that it has left", i)
+	}
+}
+
+// A Waker's function that does not return ends the program, whoever called it: they
+// may have had others to wake. Nobody recovers that, and it says where it happened.
+func TestWakerMustReturn(t *testing.T) {
+	ends := map[string]func(){
+		"panics": func() { panic("at the disco") },
+		"exits":  runtime.Goexit,
+	}
+	if role := os.Getenv(faultsChild); role != "" {
+		by, how, _ := strings.Cut(role, " ")
+		rt := newTestRuntime(t, Config{Workers: 1})
+		a, b, err := SocketPair()
+		require.NoError(t, err)
+		cx := NewContext(rt, NewWaker(ends[how]))
+		require.Equal(t, ErrPending, a.PollReadable(cx))
+		if by == "lobby" {
+			mustWriteConn(t, b)
+		} else {
+			Go(rt, func(*Context) error {
+				defer func() { recover() }()
+				return a.Close()
+			})
+		}
+		receive(t, make(chan None))
+	}
+	for _, by := range []string{"lobby", "task"} {
+		for how := range ends {
+			err := faultsStart(t, by+" "+how).wait()
+			require.Error(t, err)
+			require.Contains(t, err.Error(), "panic: async: the function of a Waker must return: "+
+				map[string]string{"panics": "at the disco", "exits": "it called runtime.Goexit"}[how])
+			require.Contains(t, err.Error(), "(*outsider).poll")
+		}
 	}
 }
 
