@@ -319,6 +319,9 @@ func TestFSTwins(t *testing.T) {
 				if n == "full" && slices.Contains([]string{"Chmod", "Chown", "Chtimes", "ReadFile"}, name) {
 					continue // it is the system's, and has no end
 				}
+				if n == "" && name == "CopyFS" {
+					continue // package os takes that for the root, where root may write
+				}
 				var results, trees []string
 				run := func(c osCalls) {
 					dir := plantTree(t)
