@@ -40,7 +40,7 @@ func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
 // While the pool is full what is in memory is read all the same; what cannot be
 // read like that waits for the pool.
 func TestCachedNeedsNoPool(t *testing.T) {
-	want := pattern(3*cachedMost + 5)
+	want := pattern(3*cachedPartMost + 5)
 	name, cached := onTheSpot(t, want)
 	small, _ := onTheSpot(t, want[:100])
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
@@ -61,7 +61,7 @@ func TestCachedNeedsNoPool(t *testing.T) {
 		if err != nil || string(got) != string(want[7:]) {
 			return fmt.Errorf("reading: %d bytes, %w", len(got), err)
 		}
-		part := make([]byte, 2*cachedMost)
+		part := make([]byte, 2*cachedPartMost)
 		if n, err := f.ReadAt(cx, part, 3); err != nil || string(part[:n]) != string(want[3:][:len(part)]) {
 			return fmt.Errorf("ReadAt: %d, %w", n, err)
 		}

@@ -25,7 +25,7 @@ import (
 //
 // Files of the disk, which are always ready and yet must be waited for, go to
 // the runtime's pool of blocking calls. What the system has in memory need not be
-// waited for: Read, ReadAt, Seek and Stat take it on the spot, 256 KiB at a time, where
+// waited for: Read, ReadAt, Seek and Stat take it on the spot, 1 MiB at a time, where
 // the system can be told not to wait (Linux, and file systems that keep that
 // promise, such as ext4, XFS and btrfs). That keeps the worker for a moment, and now
 // and then for a longer one: when the system starts to read ahead, or notes the time

@@ -35,11 +35,11 @@ func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 		if err := cx.mustAwait(); err != nil {
 			return n, err
 		}
-		part := p[n:min(len(p), n+bufferLarge)]
-		m := f.readCachedAt(part, off+int64(n))
+		at := off + int64(n)
+		m := f.readCachedAt(p[n:min(len(p), n+cachedPartMost)], at)
 		cx.charge(m)
 		if m == 0 {
-			m, err = f.readPart(cx, part, off+int64(n))
+			m, err = f.readPart(cx, p[n:min(len(p), n+bufferLarge)], at)
 		}
 		n += m
 		if err != nil || n == len(p) {
