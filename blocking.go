@@ -363,7 +363,7 @@ func (p *callPool) mayLinger() bool {
 	if !p.rt.ownProcs.asked.Load() {
 		go p.rt.bringProcs() // it may wait
 	}
-	return p.rt.ownProcs.Load()
+	return p.rt.ownProcs.raised.Load()
 }
 
 // lingered ends the lingering of c, which found a call or did not.

@@ -421,7 +421,7 @@ func TestBlockingLingers(t *testing.T) {
 	require.True(t, p.rt.ownProcs.asked.Load(), "there is nothing to ask for after each call")
 	require.Nil(t, p.next(nil, c))
 	require.False(t, c.lingers)
-	require.False(t, p.rt.ownProcs.Load())
+	require.False(t, p.rt.ownProcs.raised.Load())
 	p.dismiss(1)
 }
 

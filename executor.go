@@ -715,7 +715,7 @@ func (w *worker) unparks() {
 // there to see whether another worker is stuck; they become longer, and end
 // when the whole runtime rests.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs.Load() && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
+	keep = w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
 	w.unparked = false
 	switch {
 	case w.rt.othersBusy(w):

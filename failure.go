@@ -1,11 +1,13 @@
 package async
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"time"
@@ -96,6 +98,7 @@ const (
 // hunt makes sure that the collector looks at the handles, and ends once no
 // failure waits.
 func (fs *failures) hunt() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has failed
 	var collected time.Time
 	over := fs.over
 	for cycles := gcCycles(); ; {

@@ -26,7 +26,7 @@ var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited
 // and by none as long as only goroutines do.
 // Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
 // os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
-// workers have ended. It must be closed or detached.
+// workers end. It must be closed or detached.
 type Source struct{ src source }
 
 // NewSource returns a Source of fd, which belongs to it until Detach: Close
@@ -188,7 +188,7 @@ var ErrSourceInUse = errors.New("async: another call uses the descriptor at this
 // open, and non-blocking. Whoever waits gets os.ErrClosed. If another goroutine
 // is in a call of ReadWith, WriteWith or Control that uses the descriptor at
 // this moment, nothing happens and Detach returns ErrSourceInUse. Calls that only
-// wait are not in the way.
+// wait are not in the way, except while one begins to.
 func (s *Source) Detach() (fd int, err error) {
 	if err := s.src.detach(); err != nil {
 		return -1, sourceError(err)

@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,12 +44,14 @@ func (l *lobby) enter() (*reactor, error) {
 	}
 	l.quit = make(chan None)
 	l.reactor.Store(r)
+	callersWorker().unparks()
 	go l.serve(r)
 	return r, nil
 }
 
 // serve wakes those who wait, until the lobby is closed.
 func (l *lobby) serve(r *reactor) {
+	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has come first
 	l.g.Store(getg())
 	allLobbies.add(l)
 	look := func(timeout time.Duration) (all bool) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -304,6 +305,53 @@ func TestSourceMoveFails(t *testing.T) {
 	require.NoError(t, a.Close())
 	require.Zero(t, lobby.sources.Load())
 	require.Equal(t, net.ErrClosed, s.move(lobby, from))
+}
+
+// Whoever tells of a descriptor that comes to somebody else tells late, or of the one
+// who had the number before.
+func TestLateEvents(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	lobby, err := rt.lobby.enter()
+	require.NoError(t, err)
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer a.Close()
+	defer b.Close()
+	worker := new(reactor)
+	require.NoError(t, worker.open(&rt.fds))
+	defer worker.close()
+	require.NoError(t, a.src.registerAt(worker))
+	require.True(t, a.src.staysWith(worker))
+	cx, wakes := newPollCx(t, rt)
+	require.True(t, a.src.rd.waiters.join(cx.waker(waitsRead)))
+	late := []event{{fd: int(a.src.fd), ready: Readable | HungUp}}
+	lobby.dispatch(nil, late)
+	require.Zero(t, wakes.Load())
+	require.False(t, a.src.state.has(sourceHungUp))
+	worker.dispatch(nil, late)
+	require.EqualValues(t, 1, wakes.Load())
+
+	require.NoError(t, a.src.move(worker, lobby))
+	require.False(t, a.src.staysWith(lobby))
+}
+
+// The lobby's goroutine, which stays, is not one of whoever has come first. And what
+// waited there is counted no longer once the runtime has ended.
+func TestLobbyIsNobodys(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	a, b, err := SocketPair()
+	require.NoError(t, err)
+	defer b.Close()
+	cx, _ := newPollCx(t, rt)
+	pprof.Do(t.Context(), pprof.Labels("request", "first"), func(context.Context) {
+		require.Equal(t, ErrPending, a.PollReadable(cx))
+	})
+	eventually(t, func() bool { return rt.lobby.g.Load() != 0 })
+	require.Empty(t, profileLabels(t, "(*lobby).serve"))
+	require.Equal(t, 1, rt.Metrics().Sources)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.NoError(t, a.Close())
+	require.Zero(t, rt.Metrics().Sources)
 }
 
 // Two runtimes do not take a connection from each other: each has a table of its own.

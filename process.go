@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 
@@ -117,6 +118,7 @@ func (c *Cmd) closePipes() {
 
 // reap waits for the process, and for the goroutines of os/exec, on a goroutine.
 func (c *Cmd) reap() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	err := c.Cmd.Wait()
 	c.mu.Lock()
 	c.ended, c.err = true, err

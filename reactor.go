@@ -166,12 +166,12 @@ func (r *reactor) poll(w *worker) {
 	r.dispatch(w, r.wait(0, true))
 }
 
-// dispatch wakes who waits for events. w is the worker that runs the caller.
+// dispatch wakes those who wait for events. w is the worker that runs the caller.
 func (r *reactor) dispatch(w *worker, events []event) {
 	for _, e := range events {
 		if e.fd == r.wakeR {
 			r.drain()
-		} else if s := r.fds.get(e.fd); s != nil {
+		} else if s := r.fds.get(e.fd); s != nil && s.comesTo(r) {
 			s.ready(e.ready, w)
 		}
 	}
@@ -196,15 +196,16 @@ func (r *reactor) unregister(fd int) {
 	defer r.mu.Unlock()
 	if !r.closed.Load() {
 		r.poller.remove(fd)
-		r.sources.Add(-1)
 	}
+	r.sources.Add(-1)
 }
 
 // fdTable finds the source of a descriptor. Descriptors are small numbers
 // without gaps, so it is an array, in pieces. A lookup takes no lock. An event
 // of a descriptor that was closed and reused since it was fetched finds the
-// new owner, for whom it is spurious: if it was a hang-up, the new owner will
-// read once more than needed where it could have known the socket to be empty.
+// new owner if that is registered with the same reactor, or just about to be. For the
+// new owner it is spurious: if it was a hang-up, it will read once more than needed
+// where it could have known the socket to be empty.
 type fdTable struct {
 	mu     sync.Mutex
 	chunks [fdChunks]atomic.Pointer[fdChunk]

@@ -313,11 +313,10 @@ func (rt *Runtime) lastWork() (at int64) {
 // ownProcs says whether a runtime has raised GOMAXPROCS by the number of its workers,
 // which keep a P each while they wait for a moment.
 type ownProcs struct {
-	atomic.Bool // it has
-
-	asked atomic.Bool // somebody has it raised, or nobody is to
-	mu    sync.Mutex
-	over  bool
+	raised atomic.Bool
+	asked  atomic.Bool // somebody has it raised, or nobody is to
+	mu     sync.Mutex
+	over   bool
 }
 
 // bringProcs raises GOMAXPROCS, when the first task comes from outside or many blocking
@@ -332,7 +331,7 @@ func (rt *Runtime) bringProcs() {
 	defer o.mu.Unlock()
 	if !o.over {
 		procs.add(len(rt.workers))
-		o.Store(true)
+		o.raised.Store(true)
 	}
 }
 
@@ -341,7 +340,7 @@ func (rt *Runtime) dropProcs() {
 	o := &rt.ownProcs
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.over = true; o.Swap(false) {
+	if o.over = true; o.raised.Swap(false) {
 		procs.add(-len(rt.workers))
 	}
 }

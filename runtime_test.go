@@ -150,7 +150,7 @@ func bringsProcs(t *testing.T, rt *Runtime) {
 	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 	require.NoError(t, err)
 	if !rt.cfg.SharedProcs {
-		eventually(t, rt.ownProcs.Load)
+		eventually(t, rt.ownProcs.raised.Load)
 	}
 }
 

@@ -347,9 +347,7 @@ func (s *served) look(w *worker) {
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
-		if c := streamOf(s.c); c != nil && !w.yielded && c.src.home.Load() == &w.reactor && !c.src.state.has(sourceMoved) {
-			// Had the events come to another worker, it could have fetched one
-			// before the Handler read what that was about, and tell only now.
+		if c := streamOf(s.c); c != nil && !w.yielded && c.src.staysWith(&w.reactor) {
 			s.phase = servedWaiting
 		}
 	case err != nil:

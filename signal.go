@@ -1,10 +1,12 @@
 package async
 
 import (
+	"context"
 	"io"
 	"iter"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"sync"
 )
@@ -43,6 +45,7 @@ func Signals(sig ...os.Signal) *SignalStream {
 // receive is the stream's goroutine. It empties the channel at once, since
 // os/signal drops what finds no room there.
 func (s *SignalStream) receive() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	for sig := range s.in {
 		s.note(sig)
 	}

@@ -432,6 +432,21 @@ func (s *source) stir() {
 	s.wr.waiters.stir(nil)
 }
 
+// comesTo reports whether s is registered with r, or with none for a moment: then its
+// event may come before its home is known. Else r tells late, or of somebody who had
+// the same number before, and nobody needs to hear that: whatever is ready when a
+// descriptor is registered is an event.
+func (s *source) comesTo(r *reactor) bool {
+	home := s.home.Load()
+	return home == r || home == nil
+}
+
+// staysWith reports whether s has never been registered with another reactor than r:
+// then no event is told late, after a read of what it was about.
+func (s *source) staysWith(r *reactor) bool {
+	return s.home.Load() == r && !s.state.has(sourceMoved)
+}
+
 // ready wakes those who wait for what has happened. w is the worker that runs
 // the caller.
 func (s *source) ready(r Readiness, w *worker) {

@@ -79,6 +79,7 @@ func newStallWatch(rt *Runtime) *stallWatch {
 }
 
 func (s *stallWatch) run() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has called New
 	defer close(s.ended)
 	tick := time.NewTimer(s.every)
 	defer tick.Stop()
