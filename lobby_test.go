@@ -385,6 +385,55 @@ func TestSourceOfAnotherRuntime(t *testing.T) {
 	}
 }
 
+// A connection outlives the runtime that has waited for it, with all who wait with
+// another one.
+func TestSourceOutlivesItsRuntime(t *testing.T) {
+	for _, inTask := range []bool{false, true} {
+		rt, other := newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})
+		a, b, err := SocketPair()
+		require.NoError(t, err)
+		defer a.Close()
+		defer b.Close()
+		first := Spawn(rt, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
+		eventually(t, func() bool { return waiting(first) })
+		_, err = NetConn(rt, b).Write([]byte("x"))
+		require.NoError(t, err)
+		join(t, first)
+		if !inTask {
+			NetConn(rt, a) // to the lobby
+		}
+		c := NetConn(other, a)
+		reads := make(chan answer, 2)
+		go func() {
+			n, err := c.Read(make([]byte, 1))
+			reads <- answer{n, err}
+		}()
+		waits(t, c, 0)
+		if inTask {
+			h := Spawn(other, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
+			eventually(t, func() bool { return waiting(h) })
+			go func() {
+				n, err := h.Wait(context.Background())
+				reads <- answer{n, err}
+			}()
+		}
+		home := a.src.home.Load()
+		require.True(t, home.fds == &rt.fds)
+		require.NoError(t, rt.Shutdown(ended()))
+		eventually(t, func() bool { r := a.src.home.Load(); return r != nil && r.fds == &other.fds })
+		require.Zero(t, home.sources.Load())
+		require.Nil(t, rt.fds.get(int(a.src.fd)))
+		_, err = NetConn(other, b).Write([]byte("y"))
+		require.NoError(t, err)
+		require.Equal(t, answer{n: 1}, soon(t, reads))
+		if inTask {
+			_, err = NetConn(other, b).Write([]byte("z"))
+			require.NoError(t, err)
+			require.Equal(t, answer{n: 1}, soon(t, reads))
+		}
+	}
+}
+
 // NetConn and NetListener take over what a task has waited for, whatever it is.
 func TestHandOver(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})

@@ -24,8 +24,7 @@ import (
 //
 // Only the runtime of s counts: no worker waits for what goroutines read. If a task
 // waits for c, too, its worker does from then on, for both, and a goroutine is woken at
-// the price of another switch of threads. If somebody has waited for c with another
-// runtime, that one goes on waiting, and c is of no use once it has shut down.
+// the price of another switch of threads.
 //
 // That each Write goes out as a whole holds for those of one such net.Conn: two of
 // the same c know nothing of each other.

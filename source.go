@@ -314,22 +314,30 @@ func (s *source) reason(h *half) waitReason {
 }
 
 // register makes events come, if they don't yet: to the worker that runs the caller,
-// which takes them over from the lobby, or else there.
+// which takes them over from the lobby, or else there. Another runtime keeps them until
+// it has ended.
 func (s *source) register(cx *Context) error {
 	registered, home := s.state.has(sourceRegistered), s.home.Load()
-	if registered && (home == nil || !home.shared) {
+	if registered && (home == nil || !home.shared && !home.closed.Load()) {
 		return nil
 	}
-	w := cx.here()
+	w, rt := cx.here(), cx.home().rt
+	if registered && home.fds != &rt.fds {
+		if !home.closed.Load() {
+			return nil
+		}
+		if err := s.leave(home); err != nil {
+			return err
+		}
+		registered = false
+	}
 	switch {
-	case w == nil && registered:
+	case registered && (w == nil || !home.shared):
 		return nil
-	case w == nil:
-		return s.registerOutside(cx.home().rt)
-	case registered && home.fds != &w.rt.fds:
-		return nil // another runtime's
 	case registered:
 		return s.move(home, &w.reactor)
+	case w == nil:
+		return s.registerOutside(rt)
 	default:
 		return s.registerAt(&w.reactor)
 	}
@@ -415,6 +423,20 @@ func (s *source) move(from, to *reactor) error {
 		return nil // who waits registers it anew, or learns why that fails
 	}
 	s.settled()
+	return nil
+}
+
+// leave makes s forget a reactor that is closed.
+func (s *source) leave(r *reactor) error {
+	if !s.state.begin(sourceMoved) {
+		return net.ErrClosed
+	}
+	if !s.home.CompareAndSwap(r, nil) {
+		s.use(0)
+		return nil
+	}
+	r.unregister(int(s.fd))
+	s.homeless(r)
 	return nil
 }
 
