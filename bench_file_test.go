@@ -69,12 +69,35 @@ func plantFiles(b *testing.B) (names []string) {
 	return names
 }
 
-// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once.
+// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once: files that are in
+// memory, and, where the system can be told to forget them, others.
 func BenchmarkSmallFiles(b *testing.B) {
 	names := plantFiles(b)
+	benchSmallFiles(b, names, func(*testing.B) {})
+	b.Run("cold", func(b *testing.B) {
+		benchSmallFiles(b, names, func(b *testing.B) {
+			b.StopTimer()
+			for _, name := range names {
+				forgetFile(b, name)
+			}
+			b.StartTimer()
+		})
+	})
+}
+
+// forgetFile is forgetCached by name.
+func forgetFile(b *testing.B, name string) {
+	f, err := os.Open(name)
+	require.NoError(b, err)
+	defer f.Close()
+	forgetCached(b, f)
+}
+
+func benchSmallFiles(b *testing.B, names []string, prepare func(*testing.B)) {
 	b.Run("goroutines", func(b *testing.B) {
 		watchThreads(b)
 		for b.Loop() {
+			prepare(b)
 			var next atomic.Int64
 			var all sync.WaitGroup
 			for range filesAtOnce {
@@ -89,29 +112,34 @@ func BenchmarkSmallFiles(b *testing.B) {
 			all.Wait()
 		}
 	})
-	b.Run("straight", func(b *testing.B) {
-		rt := benchRuntime(b)
-		watchThreads(b)
-		for b.Loop() {
-			var next atomic.Int64
-			var all []*JoinHandle[None]
-			for range filesAtOnce {
-				all = append(all, Go(rt, func(cx *Context) error {
-					for i := next.Add(1) - 1; i < smallFiles; i = next.Add(1) - 1 {
-						if _, err := ReadFile(cx, names[i]); err != nil {
-							return err
+	for _, limit := range []int{512, 4} {
+		b.Run(fmt.Sprintf("straight/limit=%d", limit), func(b *testing.B) {
+			rt, err := New(Config{Workers: 2, Blocking: BlockingConfig{Limit: limit}})
+			require.NoError(b, err)
+			defer rt.Shutdown(context.Background())
+			watchThreads(b)
+			for b.Loop() {
+				prepare(b)
+				var next atomic.Int64
+				var all []*JoinHandle[None]
+				for range filesAtOnce {
+					all = append(all, Go(rt, func(cx *Context) error {
+						for i := next.Add(1) - 1; i < smallFiles; i = next.Add(1) - 1 {
+							if _, err := ReadFile(cx, names[i]); err != nil {
+								return err
+							}
 						}
+						return nil
+					}))
+				}
+				for _, h := range all {
+					if _, err := h.Wait(context.Background()); err != nil {
+						b.Fatal(err)
 					}
-					return nil
-				}))
-			}
-			for _, h := range all {
-				if _, err := h.Wait(context.Background()); err != nil {
-					b.Fatal(err)
 				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // largeFile is 256 MiB; ASYNC_BENCH_LARGE=1 makes it 1 GiB.
