@@ -10,7 +10,8 @@ type parker struct {
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
 // it, and returns fn's results. It is the bridge from goroutines. No worker waits
 // for timers that fn awaits, nor for connections, unless a task has waited for them, as
-// those of Serve do, or descriptors have run out. The name of s, if it has one, is that of fn's task.
+// those of Serve do, or descriptors have run out. The name of s, if it has one, is that
+// of fn's task.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
 // fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a

@@ -23,12 +23,12 @@ type Config struct {
 	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
 	// the number of its workers, from its first task or burst of blocking calls to
 	// Shutdown, so that each worker brings the processor that it occupies while it
-	// waits for a moment in the kernel, and the goroutines of the program keep theirs. If the program sets
-	// GOMAXPROCS meanwhile, that holds, also after Shutdown; one that lowers it should
-	// share, too, or its goroutines may have to wait for a worker's P. To raise it makes Go
-	// cease, for the whole process and for good, to follow changes of a
-	// container's limit; runtime.SetDefaultGOMAXPROCS, called after Shutdown, makes
-	// it follow them again.
+	// waits for a moment in the kernel, and the goroutines of the program keep theirs.
+	// If the program sets GOMAXPROCS meanwhile, that holds, also after Shutdown; one
+	// that lowers it should share, too, or its goroutines may have to wait for a
+	// worker's P. To raise it makes Go cease, for the whole process and for good, to
+	// follow changes of a container's limit; runtime.SetDefaultGOMAXPROCS, called
+	// after Shutdown, makes it follow them again.
 	//
 	// With SharedProcs the workers give their processor up whenever they wait,
 	// which costs more time per event. If GOMAXPROCS is then below Workers, which

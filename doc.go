@@ -20,9 +20,10 @@
 // New starts one thread per worker, and one goroutine that reports polls that take
 // too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the
 // number of workers, so that the goroutines of the program keep their processors
-// while workers wait in the kernel. A goroutine waits for the descriptors that goroutines use. Blocking
-// calls have a pool of goroutines of their own. When a task has failed and
-// nobody has joined it, a goroutine watches until somebody has or nobody can.
+// while workers wait in the kernel. A goroutine waits for the descriptors that
+// goroutines use. Blocking calls have a pool of goroutines of their own. When a task
+// has failed and nobody has joined it, a goroutine watches until somebody has or
+// nobody can.
 // Shutdown takes all of them back.
 //
 // Use plain goroutines instead where there are few of them, where they mostly
