@@ -407,37 +407,41 @@ func (s *source) settled() {
 }
 
 // move makes them come to another reactor of the same runtime. None is lost: what is
-// ready when a descriptor is registered is an event. Who takes the home out moves it;
-// if somebody else does, that is left to them.
+// ready when a descriptor is registered is an event.
 func (s *source) move(from, to *reactor) error {
-	if !s.state.begin(sourceMoved) {
-		return net.ErrClosed
+	mine, err := s.takeFrom(from)
+	switch {
+	case !mine:
+		return err
+	case s.settle(to) != nil && s.settle(from) != nil:
+		s.homeless(from) // who waits registers it anew, or learns why that fails
+	default:
+		s.settled()
 	}
-	if !s.home.CompareAndSwap(from, nil) {
-		s.use(0)
-		return nil
-	}
-	from.unregister(int(s.fd))
-	if s.settle(to) != nil && s.settle(from) != nil {
-		s.homeless(from)
-		return nil // who waits registers it anew, or learns why that fails
-	}
-	s.settled()
 	return nil
 }
 
 // leave makes s forget a reactor that is closed.
 func (s *source) leave(r *reactor) error {
+	mine, err := s.takeFrom(r)
+	if mine {
+		s.homeless(r)
+	}
+	return err
+}
+
+// takeFrom takes the home out, in a use of s that the caller ends. If somebody else has
+// done that it reports false, and all is left to them.
+func (s *source) takeFrom(r *reactor) (mine bool, err error) {
 	if !s.state.begin(sourceMoved) {
-		return net.ErrClosed
+		return false, net.ErrClosed
 	}
 	if !s.home.CompareAndSwap(r, nil) {
 		s.use(0)
-		return nil
+		return false, nil
 	}
 	r.unregister(int(s.fd))
-	s.homeless(r)
-	return nil
+	return true, nil
 }
 
 // homeless ends a use of s in which it could not be registered.
