@@ -25,7 +25,7 @@ type coroutine struct {
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
 
-	labelledAt int64 // the worker's publishedAt when its labels were set last
+	labelling uint32 // the worker's when its labels were set last
 
 	own waiter // see task.ownWaiter
 
@@ -88,8 +88,8 @@ func (co *coroutine) run() {
 // same, those are set now and then only, in case that code has replaced them.
 func (co *coroutine) relabel() {
 	w := co.t.w
-	if w.publishedAt != co.labelledAt || w.rt.cfg.Labels {
-		co.labelledAt = w.publishedAt
+	if w.labelling != co.labelling || w.rt.cfg.Labels {
+		co.labelling = w.labelling
 		pprof.SetGoroutineLabels(w.labelsOf(co.t))
 	}
 }

@@ -102,6 +102,7 @@ type worker struct {
 
 	counts      [counters]uint64
 	publishedAt int64
+	labelling   uint32 // how often labels have been set anew
 
 	// See trim.
 	leastFree uint64 // how few free coroutines there were since trimmedAt

@@ -191,8 +191,11 @@ func (w *worker) label() {
 }
 
 // relabel gives the worker's goroutine its labels again, which the Poll of a future
-// may have replaced.
-func (w *worker) relabel() { pprof.SetGoroutineLabels(w.labels) }
+// may have replaced. Its coroutines get theirs when they begin the next task.
+func (w *worker) relabel() {
+	pprof.SetGoroutineLabels(w.labels)
+	w.labelling++
+}
 
 // labelSets is how many sets of labels a worker keeps. Names are few, unless
 // somebody numbers them.

@@ -449,13 +449,17 @@ func TestStallAfterLabels(t *testing.T) {
 						pprof.Do(ctx, pprof.Labels("c", "d"), func(context.Context) {})
 					})
 				})
+				var replaced *JoinHandle[None]
 				if future {
-					SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { replace(cx); return None{}, nil }))
+					replaced = SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { replace(cx); return None{}, nil }))
 				} else {
-					Go(rt, func(cx *Context) error { replace(cx); return nil })
+					replaced = Go(rt, func(cx *Context) error { replace(cx); return nil })
 				}
+				_, err := join(t, replaced)
+				require.NoError(t, err)
 				for range 2 {
-					eventually(t, rt.workers[0].asleep.Load)
+					// asleep alone may only say that it is about to be, with the labels as they are.
+					eventually(t, func() bool { return rt.resting.Load() == 1 })
 					stuck(t, plain, future, func(*Context) {})
 				}
 			})
