@@ -426,13 +426,17 @@ func (cx *Context) WithoutCancel() *Context {
 func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	w := cx.here()
 	sc := &scope{t: cx.t, parent: cx, deadline: deadline, late: late}
-	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !deadline.Before(outer)) {
-		sc.deadline, deadline = outer, time.Time{} // what keeps the outer one will do
+	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !earlier(deadline, outer)) {
+		sc.deadline = outer
 	}
 	child := &Context{t: cx.t}
 	child.sc.Store(sc)
-	if at := nanosAt(deadline); deadline.IsZero() {
-	} else if at <= nanos() {
+	if deadline.IsZero() {
+		return child, sc
+	}
+	// The timer is set also if the outer deadline seems to come first: the wall clock
+	// may have been stepped since that one was converted.
+	if at := nanosAt(deadline); at <= nanos() {
 		sc.close(scopeExpired, late, w)
 	} else {
 		sc.arm(w, at)

@@ -17,7 +17,17 @@ const eternity = int64(1) << 61 // 73 years
 
 func nanos() int64 { return int64(time.Since(epoch)) }
 
-func nanosAt(t time.Time) int64 { return clampTime(int64(t.Sub(epoch))) }
+// nanosAt returns when t is. A time without a monotonic reading (parsed, from a
+// database, after Round) is taken to be as far from now as the wall clock says at
+// this moment: how far it is from epoch changes with every step of that clock.
+func nanosAt(t time.Time) int64 {
+	now := time.Now()
+	return clampTime(int64(now.Sub(epoch)) + clampTime(int64(t.Sub(now))))
+}
+
+// earlier reports whether a comes before b. Only one of them may have a monotonic
+// reading.
+func earlier(a, b time.Time) bool { return nanosAt(a) < nanosAt(b) }
 
 // after returns the time d from now; now if d is negative.
 func after(d time.Duration) int64 { return nanos() + max(clampTime(int64(d)), 0) }

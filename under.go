@@ -222,7 +222,7 @@ func (c *crew) ending() (status uint32, cause error) {
 // deadline returns the earliest one.
 func (c *crew) deadline() (deadline time.Time, ok bool) {
 	for ; c != nil; c = c.outer {
-		if d, has := c.ctx.Deadline(); has && (!ok || d.Before(deadline)) {
+		if d, has := c.ctx.Deadline(); has && (!ok || earlier(d, deadline)) {
 			deadline, ok = d, true
 		}
 	}
