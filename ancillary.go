@@ -1,8 +1,8 @@
 package async
 
 import (
-	"io"
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +12,14 @@ import (
 func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	n, err = c.pollRead(cx, "recvmsg", func(fd int) (n int, exhausted bool, err error) {
 		n, oobn, flags, from, err = recvMsg(fd, p, oob)
-		// Of ancillary data alone, with a stream, a byte comes along that is not
-		// asked for.
-		if n == 0 && err == nil && c.net.kind != unix.SOCK_DGRAM {
-			err = io.EOF
+		switch {
+		case c.net.kind == unix.SOCK_DGRAM:
+		case c.net.kind == unix.SOCK_SEQPACKET && oobn > 0: // an empty packet that carries something
+		default:
+			err = orEOF(n, err)
 		}
+		// If p is empty a byte comes along that was not asked for, except from a
+		// datagram socket.
 		return min(n, len(p)), false, err
 	})
 	return n, oobn, flags, from, err
@@ -35,10 +38,18 @@ func (c *conn) readMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from uni
 // that is nil. Its error is still to be wrapped.
 func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int, err error) {
 	n, err = c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
-		n, err := unix.SendmsgN(fd, p, oob, to, 0)
+		n, err := sendMsgTo(fd, p, oob, to)
 		return n, false, err
 	})
 	return max(n, 0), callError("sendmsg", err)
+}
+
+// sendMsgTo sends p and ancillary data, without blocking.
+func sendMsgTo(fd int, p, oob []byte, to unix.Sockaddr) (int, error) {
+	if u, ok := to.(*unix.SockaddrUnix); ok {
+		return syscall.SendmsgN(fd, p, oob, stdUnix(u), sendFlags)
+	}
+	return unix.SendmsgN(fd, p, oob, to, sendFlags)
 }
 
 // awaitWriteMsg awaits pollWriteMsg.

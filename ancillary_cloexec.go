@@ -5,5 +5,5 @@ package async
 import "golang.org/x/sys/unix"
 
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
-	return unix.Recvmsg(fd, p, oob, unix.MSG_CMSG_CLOEXEC)
+	return unix.Recvmsg(fd, p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 }

@@ -10,9 +10,10 @@ import (
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	n, oobn, flags, from, err = unix.Recvmsg(fd, p, oob, 0)
+	n, oobn, flags, from, err = unix.Recvmsg(fd, p, oob, unix.MSG_DONTWAIT)
 	if err == nil {
-		for _, fd := range rightsIn(oob[:oobn]) {
+		fds, _ := descriptorsIn(oob[:oobn])
+		for _, fd := range fds {
 			unix.CloseOnExec(fd)
 		}
 	}

@@ -184,34 +184,36 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 		return 0, c.wrap("read", c.src.idle())
 	}
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) {
-		n, err := unix.Read(fd, p)
-		return c.took(n, len(p), err)
+		n, err := recv(fd, p, 0)
+		// Only with TCP can a read prove that there is no more. Of packets each is
+		// read by a call of its own, and a read of a unix stream stops behind a message
+		// that carried descriptors, and where the sender's credentials change.
+		return n, c.net.proto == "tcp" && emptied(p, n), orEOF(n, err)
 	})
 }
 
-// took makes of the result of a system call that read what attempt wants to
-// know. A short read says that there is no more only with TCP. Of packets each is
-// read by a call of its own, and a read of a unix stream stops behind a message
-// that carried descriptors, and where the sender's credentials change.
-func (c *streamConn) took(n, want int, err error) (int, bool, error) {
+// orEOF returns the error of a system call that has read n bytes: no bytes and no
+// error are the end.
+func orEOF(n int, err error) error {
 	if n == 0 && err == nil {
-		return 0, false, io.EOF
+		return io.EOF
 	}
-	return n, n < want && c.net.proto == "tcp", err
+	return err
 }
 
 // PollWrite writes as much of p as there is room for. It returns ErrPending if
 // there is none.
 func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
-	if len(p) > maxIO {
+	if packets := c.net.kind == unix.SOCK_SEQPACKET; packets {
+		// Of these an empty one is one, too, and none is divided.
+	} else if len(p) == 0 {
+		return 0, c.wrap("write", c.src.idle())
+	} else if len(p) > maxIO {
 		p = p[:maxIO]
 	}
-	if len(p) == 0 {
-		return 0, c.wrap("write", c.src.idle())
-	}
 	return c.pollWrite(cx, "write", func(fd int) (int, bool, error) {
-		n, err := unix.Write(fd, p)
-		return n, n < len(p), err
+		n, err := send(fd, p)
+		return n, false, err
 	})
 }
 
@@ -240,9 +242,8 @@ func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
 		return 0, c.wrap("read", c.src.idle())
 	}
 	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
-		n, err := recvFrom(fd, p, unix.MSG_PEEK, nil)
-		n, _, err = c.took(n, len(p), err)
-		return n, false, err
+		n, err := recv(fd, p, unix.MSG_PEEK)
+		return n, false, orEOF(n, err)
 	})
 }
 
@@ -291,7 +292,7 @@ func (c *streamConn) shutdown(how int) error {
 // connect begins to connect. While that goes on it returns ErrPending, and
 // pollConnected tells the rest.
 func (c *conn) connect(sa unix.Sockaddr) error {
-	switch err := unix.Connect(int(c.src.fd), sa); err {
+	switch err := connectTo(int(c.src.fd), sa); err {
 	case nil, unix.EISCONN:
 		return nil
 	case unix.EINPROGRESS, unix.EALREADY, unix.EINTR:

@@ -167,10 +167,12 @@ func (n *network) listenerOf(fd int) Listener {
 	if n.proto == "tcp" {
 		l := new(TCPListener)
 		l.init(fd, n)
+		l.src.share()
 		return l
 	}
 	l := new(UnixListener)
 	l.init(fd, n)
+	l.src.share()
 	l.SetUnlinkOnClose(false)
 	return l
 }
@@ -179,6 +181,7 @@ func (n *network) listenerOf(fd int) Listener {
 func (n *network) connOf(fd int) Conn {
 	c, base := n.newConn()
 	base.init(fd, n, nil, nil)
+	base.src.share()
 	base.named(nil)
 	return c
 }

@@ -157,6 +157,9 @@ func newFile(f *os.File, opened bool) (*File, error) {
 		// Go's own poller watches the descriptor of f: this one must not.
 		f.Close()
 		nf.os, nf.conn, nf.polled, nf.src.fd = nil, nil, true, int32(fd)
+		if !opened {
+			nf.src.share()
+		}
 	}
 	return nf, nil
 }
@@ -234,11 +237,11 @@ func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 		return 0, f.wrap("read", f.src.idle())
 	}
 	n, err := f.src.attempt(cx, &f.src.rd, func(fd int) (int, bool, error) {
-		n, err := unix.Read(fd, p)
-		if n == 0 && err == nil {
-			err = io.EOF
+		if err := f.src.keepNonblocking(fd); err != nil {
+			return 0, false, err
 		}
-		return n, false, err // a terminal gives one line at a time: less than len(p) may not be all
+		n, err := unix.Read(fd, p)
+		return n, false, orEOF(n, err) // a terminal gives one line at a time: less than len(p) may not be all
 	})
 	return max(n, 0), f.wrap("read", err)
 }
@@ -258,6 +261,9 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 		return 0, f.wrap("write", f.src.idle())
 	}
 	n, err := f.src.attempt(cx, &f.src.wr, func(fd int) (int, bool, error) {
+		if err := f.src.keepNonblocking(fd); err != nil {
+			return 0, false, err
+		}
 		n, err := unix.Write(fd, p)
 		return n, false, err
 	})

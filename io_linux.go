@@ -103,15 +103,10 @@ const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 
 // spliceCopy copies from a connection or pipe to another by way of a pipe.
 func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, err error) {
-	pipes := &cx.t.w.rt.pipes
-	var p *splicePipe // with data in it
-	defer func() {
-		if p != nil { // Shutdown unwinds the caller
-			p.close()
-		}
-	}()
+	s := spliceSource{kernelEnd: from, pipes: &cx.t.w.rt.pipes}
+	defer s.drop() // Shutdown may unwind the caller
 	for written < limit {
-		p, err = from.spliceIn(cx, pipes, limit-written)
+		err := s.fill(cx, limit-written)
 		switch {
 		case err == io.EOF:
 			return written, nil
@@ -120,58 +115,123 @@ func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, er
 		case err != nil:
 			return written, from.wrap("splice", err)
 		}
-		n, err := to.spliceOut(cx, p)
-		written += n
-		left := p.rest()
-		pipes.put(p)
-		p = nil
-		if err == nil {
-			continue
-		}
-		if err == unix.EINVAL { // the destination is not of a kind that can be spliced to
-			n, err := writeAll(cx, to, left)
-			written += int64(n)
-			if err == nil {
-				return written, errNotInKernel
+		refused := false
+		if s.pipe != nil {
+			n, err := to.spliceOut(cx, s.pipe)
+			written += n
+			s.takeBack()
+			refused = err == unix.EINVAL // the destination is not of a kind that can be spliced to
+			if err != nil && !refused {
+				return written, unwritten(s.read, to.wrap("splice", err))
 			}
-			return written, unwritten(left[n:], err)
 		}
-		return written, unwritten(left, to.wrap("splice", err))
+		n, err := writeAll(cx, to, s.read)
+		written += int64(n)
+		if err != nil {
+			return written, unwritten(s.read[n:], err)
+		}
+		if refused {
+			return written, errNotInKernel
+		}
 	}
 	return written, nil
 }
 
-// spliceIn waits until there is something to read, and takes it into a pipe.
-func (e kernelEnd) spliceIn(cx *Context, pipes *splicePipes, limit int64) (p *splicePipe, err error) {
-	n, err := e.attempt(cx, &e.src.rd, func(fd int) (int, bool, error) {
-		if p == nil {
-			if p, err = pipes.take(); err != nil {
-				return 0, false, errNotInKernel // no descriptors left: it can be done without
-			}
-		}
-		n, err := splice(fd, p.w, min(int64(p.size), limit))
-		if n == 0 && err == nil {
-			err = io.EOF
-		}
-		if err != nil && err != unix.EINTR {
-			pipes.put(p)
-			p = nil
-		}
-		return n, false, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.n = n
-	return p, nil
+// spliceSource is the source of a copy, and what has been taken from it and not been
+// written yet: in a pipe, or in memory, or, while the copy waits for more, nowhere.
+type spliceSource struct {
+	kernelEnd
+	pipes *splicePipes
+	pipe  *splicePipe
+	buf   *[copyChunk]byte // for what cannot be spliced
+	read  []byte
 }
 
-// spliceOut writes all that is in the pipe.
-func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err error) {
-	for p.n > 0 {
-		n, err := e.attempt(cx, &e.src.wr, func(fd int) (int, bool, error) {
-			n, err := splice(p.r, fd, int64(p.n))
+// fill waits until there is something to read, and takes it.
+func (s *spliceSource) fill(cx *Context, limit int64) error {
+	s.read = nil
+	_, err := s.attempt(cx, &s.src.rd, func(fd int) (int, bool, error) {
+		if err := s.src.keepNonblocking(fd); err != nil {
+			return 0, false, err
+		}
+		n, err := s.splice(fd, limit)
+		if n > 0 || err != nil && err != unix.EAGAIN {
 			return n, false, err
+		}
+		// A splice also stops at urgent data, and then says that there is nothing, or
+		// that this is the end. Only a read knows.
+		n, err = s.readPart(fd, limit)
+		return n, false, err
+	})
+	return err
+}
+
+// splice takes what is there into a pipe.
+func (s *spliceSource) splice(fd int, limit int64) (int, error) {
+	p, err := s.pipes.take()
+	if err != nil {
+		return 0, errNotInKernel // no descriptors left: it can be done without
+	}
+	for {
+		p.n, err = splice(fd, p.w, min(int64(p.size), limit))
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if p.n = max(p.n, 0); p.n > 0 {
+		s.pipe = p
+	} else {
+		s.pipes.put(p)
+	}
+	return p.n, err
+}
+
+// readPart takes what is there into memory.
+func (s *spliceSource) readPart(fd int, limit int64) (int, error) {
+	if s.buf == nil {
+		s.buf = copyBuffers.Get().(*[copyChunk]byte)
+	}
+	n, err := unix.Read(fd, s.buf[:min(copyChunk, limit)])
+	if n > 0 {
+		s.read = s.buf[:n]
+		return n, err
+	}
+	copyBuffers.Put(s.buf) // the copy is about to wait, or at its end
+	s.buf = nil
+	return n, orEOF(n, err)
+}
+
+// takeBack takes what is left in the pipe into memory, and gives the pipe back.
+func (s *spliceSource) takeBack() {
+	s.read = s.pipe.rest()
+	s.pipes.put(s.pipe)
+	s.pipe = nil
+}
+
+// drop lets go of everything.
+func (s *spliceSource) drop() {
+	if s.pipe != nil {
+		s.pipe.close()
+	}
+	if s.buf != nil {
+		copyBuffers.Put(s.buf)
+	}
+}
+
+// spliceOut writes what is in the pipe. It leaves a rest if it does not get on: the
+// system has taken nothing and yet the destination is writable, so that no event would
+// tell when to try again.
+func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err error) {
+	for stuck := false; p.n > 0 && !stuck; {
+		n, err := e.attempt(cx, &e.src.wr, func(fd int) (int, bool, error) {
+			if err := e.src.keepNonblocking(fd); err != nil {
+				return 0, false, err
+			}
+			n, err := splice(p.r, fd, int64(p.n))
+			if n == 0 && err == nil || err == unix.EAGAIN && readyNow(fd, unix.POLLOUT) == nil {
+				stuck, err = true, nil
+			}
+			return max(n, 0), false, err
 		})
 		p.n -= n
 		written += int64(n)
@@ -193,6 +253,9 @@ func writeAll(cx *Context, to kernelEnd, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
 		m, err = to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
+			if err := to.src.keepNonblocking(fd); err != nil {
+				return 0, false, err
+			}
 			m, err := unix.Write(fd, p[n:])
 			return m, false, err
 		})
@@ -216,7 +279,13 @@ func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written i
 		var failed error
 		err = file.inPlace(cx, "read", true, func() error {
 			failed = to.src.control(func(out int) (err error) {
+				if err = to.src.keepNonblocking(out); err != nil {
+					return err
+				}
 				sent, err = file.sendTo(out, min(copyStep, limit-written))
+				if sent == 0 && err == unix.EAGAIN && readyNow(out, unix.POLLOUT) == nil {
+					err = errNotInKernel // no event would tell when to try again
+				}
 				return err
 			})
 			return nil
@@ -225,9 +294,9 @@ func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written i
 		switch {
 		case err != nil:
 			return written, err
-		case failed == io.EOF:
-			return written, nil
-		case failed == unix.EINVAL, failed == unix.ENOSYS, failed == unix.EOPNOTSUPP:
+		case failed == io.EOF: // or so it seems: only a read knows
+			return written, errNotInKernel
+		case failed == unix.EINVAL, failed == unix.ENOSYS, failed == unix.EOPNOTSUPP, failed == errNotInKernel:
 			return written, errNotInKernel
 		case failed != nil && failed != unix.EAGAIN:
 			return written, to.wrap("sendfile", failed)

@@ -49,7 +49,9 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 	starved := false
 	a.fd, err = l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
 		for err = unix.ECONNABORTED; err == unix.ECONNABORTED; {
-			n, a.from, err = acceptSocket(fd)
+			if err = l.src.keepNonblocking(fd); err == nil {
+				n, a.from, err = acceptSocket(fd)
+			}
 		}
 		switch err {
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:

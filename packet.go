@@ -40,19 +40,22 @@ func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 		return 0, c.wrap("read", c.src.idle())
 	}
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) {
-		n, err := unix.Read(fd, p)
+		n, err := recv(fd, p, 0)
 		return n, false, err
 	})
 }
 
 // PollPeek is PollRead, but the message stays there.
 func (c *packetConn) PollPeek(cx *Context, p []byte) (int, error) {
-	return c.pollRecv(cx, p, unix.MSG_PEEK, nil)
+	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
+		n, err := recv(fd, p, unix.MSG_PEEK)
+		return n, false, err
+	})
 }
 
 func (c *packetConn) pollRecv(cx *Context, p []byte, flags int, from *netip.AddrPort) (int, error) {
-	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
-		n, err := recvFrom(fd, p, flags, from)
+	return c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
+		n, *from, err = recvFrom(fd, p, flags)
 		return n, false, err
 	})
 }
@@ -61,7 +64,7 @@ func (c *packetConn) pollRecv(cx *Context, p []byte, flags int, from *netip.Addr
 // dialled to. It returns ErrPending if there is no room.
 func (c *packetConn) PollWrite(cx *Context, p []byte) (int, error) {
 	return c.pollWrite(cx, "write", func(fd int) (int, bool, error) {
-		n, err := unix.Write(fd, p)
+		n, err := send(fd, p)
 		return n, false, err
 	})
 }

@@ -11,22 +11,37 @@ import (
 // What rawsys_linux.go does in one system call without allocating, by what all
 // systems have.
 
-// recvFrom receives into p, and the sender into from if that is not nil.
-func recvFrom(fd int, p []byte, flags int, from *netip.AddrPort) (int, error) {
-	n, sa, err := unix.Recvfrom(fd, p, flags)
-	if err == nil && from != nil {
-		*from = addrPortOf(sa)
-	}
+// sendFlags is what every call that sends is told beside its own flags: not to block,
+// whoever has made the descriptor blocking.
+const sendFlags = unix.MSG_DONTWAIT
+
+// recv receives into p. It does not block.
+func recv(fd int, p []byte, flags int) (int, error) {
+	n, _, err := unix.Recvfrom(fd, p, flags|unix.MSG_DONTWAIT)
 	return n, err
 }
 
-// sendTo sends p to an address that a socket of this family can send to.
+// recvFrom is recv that returns the sender, too.
+func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err error) {
+	n, sa, err := unix.Recvfrom(fd, p, flags|unix.MSG_DONTWAIT)
+	return n, addrPortOf(sa), err
+}
+
+// emptied reports that no read proves that all has been taken: here, the poller does
+// not tell of urgent data, where a read stops.
+func emptied([]byte, int) bool { return false }
+
+// send sends p to the peer. It does not block.
+func send(fd int, p []byte) (int, error) { return unix.SendmsgN(fd, p, nil, nil, sendFlags) }
+
+// sendTo sends p to an address that a socket of this family can send to. It does not
+// block.
 func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	sa, err := sockaddrOf(to, v6)
 	if err != nil {
 		return err
 	}
-	return unix.Sendto(fd, p, 0, sa)
+	return unix.Sendto(fd, p, sendFlags, sa)
 }
 
 // recvBatch receives as many messages as are there, up to len(ms). A failure
@@ -34,7 +49,7 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	for i := range ms {
 		m := &ms[i]
-		n, nn, got, sa, err := unix.RecvmsgBuffers(fd, m.Buffers, m.OOB, flags)
+		n, nn, got, sa, err := unix.RecvmsgBuffers(fd, m.Buffers, m.OOB, flags|unix.MSG_DONTWAIT)
 		if err != nil && i == 0 {
 			return 0, err
 		} else if err != nil {
@@ -58,7 +73,7 @@ func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 		}
 		n := 0
 		if err == nil {
-			n, err = unix.SendmsgBuffers(fd, m.Buffers, m.OOB, sa, flags)
+			n, err = unix.SendmsgBuffers(fd, m.Buffers, m.OOB, sa, flags|sendFlags)
 		}
 		if err != nil && i == 0 {
 			return 0, err

@@ -23,6 +23,7 @@ var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait
 
 // Control calls f with the descriptor, which stays open meanwhile.
 func (r *rawConn) Control(f func(fd uintptr)) error {
+	r.src.share()
 	return r.wrap("raw-control", r.src.control(func(fd int) error { f(uintptr(fd)); return nil }))
 }
 
@@ -39,6 +40,7 @@ func (r *rawConn) Write(f func(fd uintptr) (done bool)) error {
 
 func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
 	if r.cx == nil {
+		r.src.share()
 		return r.src.control(func(fd int) error {
 			if !f(uintptr(fd)) {
 				return errRawWait
@@ -91,6 +93,7 @@ func (c *conn) File() (*os.File, error) {
 
 // file duplicates the descriptor.
 func (s *source) file(name string) (f *os.File, err error) {
+	s.share()
 	err = s.control(func(fd int) error {
 		dup, err := duplicate(fd)
 		if err == nil {

@@ -97,22 +97,58 @@ func errnoErr(errno unix.Errno) error {
 	return errno
 }
 
-// recvFrom receives into p, and the sender into from if that is not nil.
-func recvFrom(fd int, p []byte, flags int, from *netip.AddrPort) (int, error) {
+// sendFlags is what every call that sends is told beside its own flags: not to block,
+// whoever has made the descriptor blocking, and to raise no signal.
+const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+
+// recv receives into p. It does not block.
+func recv(fd int, p []byte, flags int) (int, error) {
+	return recvInto(fd, p, flags, nil, nil)
+}
+
+// recvFrom is recv that returns the sender, too.
+func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err error) {
 	var a rawAddr
 	size := uint32(unsafe.Sizeof(a))
+	if n, err = recvInto(fd, p, flags, &a, &size); err == nil {
+		from = a.get()
+	}
+	return n, from, err
+}
+
+func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		uintptr(flags), uintptr(unsafe.Pointer(&a)), uintptr(unsafe.Pointer(&size)))
+		uintptr(flags|unix.MSG_DONTWAIT), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(size)))
 	if errno != 0 {
 		return 0, errno
-	}
-	if from != nil {
-		*from = a.get()
 	}
 	return int(n), nil
 }
 
-// sendTo sends p to an address that rawAddr.set takes.
+// emptied reports whether a read from a TCP socket that has put n bytes into p shows
+// that it has taken all there was. A short read stops at the end of the data, at
+// urgent data (of which the poller tells), or at memory that cannot be written. The
+// last is impossible if the rest of p lies in the page that has just been written.
+func emptied(p []byte, n int) bool {
+	if n <= 0 || n >= len(p) {
+		return false
+	}
+	const page = 4096 // no system has smaller ones
+	first := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	return (first+uintptr(n-1))/page == (first+uintptr(len(p)-1))/page
+}
+
+// send sends p to the peer. It does not block.
+func send(fd int, p []byte) (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		sendFlags, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// sendTo sends p to an address that rawAddr.set takes. It does not block.
 func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	var a rawAddr
 	size, err := a.set(to, v6)
@@ -120,7 +156,7 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 		return err
 	}
 	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		0, uintptr(unsafe.Pointer(&a)), uintptr(size))
+		sendFlags, uintptr(unsafe.Pointer(&a)), uintptr(size))
 	return errnoErr(errno)
 }
 
@@ -199,7 +235,7 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 		h := &b.hdrs[i].hdr
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&b.addrs[i])), uint32(unsafe.Sizeof(b.addrs[i]))
 	}
-	n, err := b.call(unix.SYS_RECVMMSG, fd, len(ms), flags)
+	n, err := b.call(unix.SYS_RECVMMSG, fd, len(ms), flags|unix.MSG_DONTWAIT)
 	for i := range n {
 		m, h := &ms[i], &b.hdrs[i]
 		m.N, m.NN, m.Flags = int(h.n), int(h.hdr.Controllen), int(h.hdr.Flags)
@@ -232,7 +268,7 @@ func (b *batch) send(fd int, ms []Message, v6 bool, flags int) (int, error) {
 			break
 		}
 	}
-	n, err := b.call(unix.SYS_SENDMMSG, fd, count, flags)
+	n, err := b.call(unix.SYS_SENDMMSG, fd, count, flags|sendFlags)
 	for i := range n {
 		ms[i].N, ms[i].NN = int(b.hdrs[i].n), len(ms[i].OOB)
 	}

@@ -83,6 +83,24 @@ func (n *network) ipSockaddr(ip net.IP, port int, zone string) (family int, sa u
 	return unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte(v6), ZoneId: index}, err
 }
 
+// stdUnix translates a for package syscall, which takes abstract names that fill the
+// kernel's field for names; x/sys does not.
+func stdUnix(a *unix.SockaddrUnix) *syscall.SockaddrUnix { return &syscall.SockaddrUnix{Name: a.Name} }
+
+func bindTo(fd int, a unix.Sockaddr) error {
+	if u, ok := a.(*unix.SockaddrUnix); ok {
+		return syscall.Bind(fd, stdUnix(u))
+	}
+	return unix.Bind(fd, a)
+}
+
+func connectTo(fd int, a unix.Sockaddr) error {
+	if u, ok := a.(*unix.SockaddrUnix); ok {
+		return syscall.Connect(fd, stdUnix(u))
+	}
+	return unix.Connect(fd, a)
+}
+
 // addr translates an address of the kernel's; nil if it is none.
 func (n *network) addr(sa unix.Sockaddr) net.Addr {
 	switch sa := sa.(type) {
@@ -249,7 +267,7 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 	if err = s.controlled(n, family, fd, laddr); err != nil {
 		return
 	}
-	if err = os.NewSyscallError("bind", unix.Bind(fd, sa)); err != nil || n.kind == unix.SOCK_DGRAM {
+	if err = os.NewSyscallError("bind", bindTo(fd, sa)); err != nil || n.kind == unix.SOCK_DGRAM {
 		return
 	}
 	backlog := s.backlog
@@ -277,7 +295,7 @@ func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.S
 		var from unix.Sockaddr
 		only := network{family: family} // a wildcard must be one of the same family
 		if _, from, err = only.sockaddr(laddr); err == nil {
-			err = os.NewSyscallError("bind", unix.Bind(fd, from))
+			err = os.NewSyscallError("bind", bindTo(fd, from))
 		}
 	}
 	if err != nil {

@@ -46,14 +46,15 @@ const (
 	// before it does, and cleared again only if that fails.
 	sourceRegistered
 
-	// sourceDrained is set while a read is under way, and stays set if it took
-	// less than it had room for: there will be an event before there is more.
-	// It saves the system call that would only say EAGAIN. A read that got all
-	// it asked for, or failed, clears it. (Setting it afterwards instead would
-	// miss what came between the system call and that.)
+	// sourceDrained is set while a read is under way, and stays set if the kernel
+	// has said EAGAIN, or if the read has proved that nothing is left (see
+	// emptied): there will be an event before there is more. It saves the system
+	// call that would only say EAGAIN. Every other read clears it. (Setting it
+	// afterwards instead would miss what came between the system call and that.)
 	sourceDrained
 
-	// sourceFull is the same for writes.
+	// sourceFull is the same for writes, but only EAGAIN proves that there is no
+	// room: a write also stops short at memory that cannot be read.
 	sourceFull
 
 	// sourceHungUp is set when the poller has said that nothing more will
@@ -61,6 +62,13 @@ const (
 	// no further event, so sourceDrained means nothing from then on, and reads
 	// go on until the end.
 	sourceHungUp
+
+	// sourceShared is set once others may have the descriptor: it was duplicated,
+	// inherited, or lent to a function of the user's. They may have made it
+	// blocking, or have given it a protocol of its own (kernel TLS). So calls that
+	// cannot be told not to wait look first (see keepNonblocking), and no read
+	// proves that nothing is left.
+	sourceShared
 
 	// sourceMoved is set before the source changes its poller, and stays, also if that
 	// fails. The former owner may have fetched an event before, and tell late.
@@ -124,8 +132,8 @@ func (s *sourceState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 
 // attempt does op, and if the kernel says "not now", registers the waker of cx
 // and returns ErrPending. It is the one place of the package that knows EAGAIN
-// and EINTR. op must not block, and reports whether it exhausted its half: it
-// took or gave less than it could have.
+// and EINTR. op must not block, and reports whether it has proved that h is
+// exhausted, so that only an event can help.
 func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	return s.try(cx, h, false, op)
 }
@@ -148,9 +156,15 @@ func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, 
 		if !s.state.begin(mark) {
 			return 0, net.ErrClosed
 		}
+		if h == &s.wr {
+			raceRelease()
+		}
 		n, exhausted, err := op(int(s.fd))
 		for err == unix.EINTR {
 			n, exhausted, err = op(int(s.fd))
+		}
+		if h == &s.rd && err == nil {
+			raceAcquire()
 		}
 		again := err == unix.EAGAIN
 		if again || exhausted && err == nil {
@@ -184,6 +198,7 @@ func (l *loan) poll(cx *Context) (int, error) { return l.s.try(cx, l.h, !l.lent,
 // lend ends the use of the descriptor also if the function does not return.
 func (l *loan) lend(fd int) (n int, exhausted bool, err error) {
 	l.lent = true
+	l.s.share()
 	returned := false
 	defer func() {
 		if !returned {
@@ -271,7 +286,30 @@ func (s *source) markOf(h *half) uint32 {
 func (s *source) exhausted(mark uint32) bool { return exhausted(s.state.bits.Load(), mark) }
 
 func exhausted(bits, mark uint32) bool {
-	return bits&mark != 0 && (mark == sourceFull || bits&sourceHungUp == 0)
+	return bits&mark != 0 && (mark == sourceFull || bits&(sourceHungUp|sourceShared) == 0)
+}
+
+// share notes that others may have the descriptor from now on.
+func (s *source) share() {
+	if !s.state.has(sourceShared) {
+		s.state.claim(sourceShared)
+	}
+}
+
+// keepNonblocking has the descriptor, for which the caller has a use, not block the
+// call that follows. It is for calls that cannot be told so themselves, such as accept
+// and splice. Whoever made the descriptor blocking finds it non-blocking again. If that
+// happens once more between this and the call, the call blocks: nothing can be done
+// about that moment.
+func (s *source) keepNonblocking(fd int) error {
+	if !s.state.has(sourceShared) {
+		return nil
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(fd, true)
+	}
+	return err
 }
 
 // wait takes a place for cx's task among those who wait for an event. It

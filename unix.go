@@ -35,7 +35,7 @@ func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixCon
 // unixAttempt prepares to dial a unix-domain socket.
 func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, error) {
 	n, err := networkOf(name, proto)
-	if err == nil && (raddr == nil || raddr.Name == "") {
+	if err == nil && !unixNamed(raddr) {
 		err = errMissingAddress
 	}
 	if err != nil {
@@ -43,6 +43,9 @@ func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, erro
 	}
 	return &attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
 }
+
+// unixNamed reports whether a is an address that can be dialled.
+func unixNamed(a *net.UnixAddr) bool { return a != nil && a.Name != "" }
 
 // SocketPair returns the two ends of a new connection of the network "unix".
 // Their addresses have no names.
@@ -108,7 +111,7 @@ func ListenUnix(network string, laddr *net.UnixAddr) (*UnixListener, error) {
 }
 
 func (s *socketSetup) listenUnix(name string, laddr *net.UnixAddr) (*UnixListener, error) {
-	n, fd, err := s.bindUnix("unix", name, laddr)
+	n, fd, err := s.bindUnix("listen", "unix", name, laddr)
 	if err != nil {
 		return nil, err
 	}
@@ -117,17 +120,21 @@ func (s *socketSetup) listenUnix(name string, laddr *net.UnixAddr) (*UnixListene
 	return l, nil
 }
 
-func (s *socketSetup) bindUnix(proto, name string, laddr *net.UnixAddr) (n *network, fd int, err error) {
+func (s *socketSetup) bindUnix(op, proto, name string, laddr *net.UnixAddr) (n *network, fd int, err error) {
 	if n, err = networkOf(name, proto); err == nil && laddr == nil {
 		err = errMissingAddress
 	}
 	if err == nil {
 		fd, err = s.listen(n, laddr)
 	}
-	if err != nil {
-		return nil, -1, wrapOp("listen", unnamed(name), nil, addrOrNil(laddr), err)
+	if err == nil {
+		return n, fd, nil
 	}
-	return n, fd, nil
+	source, addr := net.Addr(nil), addrOrNil(laddr)
+	if op == "dial" {
+		source, addr = addr, nil
+	}
+	return nil, -1, wrapOp(op, unnamed(name), source, addr, err)
 }
 
 // SetUnlinkOnClose sets whether Close removes the socket's file. It does for a

@@ -379,7 +379,7 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 			if err != nil || flags&unix.MSG_CTRUNC == 0 {
 				return n, fmt.Errorf("flags %x, %v", flags, err)
 			}
-			for _, fd := range rightsIn(oob[:oobn]) {
+			for _, fd := range sentIn(oob[:oobn]) {
 				unix.Close(fd)
 			}
 			return n, nil
@@ -437,7 +437,7 @@ func TestUnixPollMsg(t *testing.T) {
 			n, oobn, _, _, err = b.PollReadMsgUnix(cx, p, oob)
 			require.NoError(t, err)
 			require.Equal(t, "poll", string(p[:n]))
-			fds := rightsIn(oob[:oobn])
+			fds := sentIn(oob[:oobn])
 			require.Len(t, fds, 1)
 			unix.Close(fds[0])
 			require.Empty(t, read(0))
@@ -870,4 +870,10 @@ func TestUnixgramCancelledAndClosedWhileFull(t *testing.T) {
 	require.NoError(t, d.Close())
 	_, err = tcpJoin(h)
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// sentIn returns the descriptors that came with a message.
+func sentIn(oob []byte) []int {
+	fds, _ := descriptorsIn(oob)
+	return fds
 }

@@ -43,7 +43,11 @@ func ListenUnixgram(network string, laddr *net.UnixAddr) (*UnixDatagram, error) 
 }
 
 func (s *socketSetup) listenUnixgram(name string, laddr *net.UnixAddr) (*UnixDatagram, error) {
-	n, fd, err := s.bindUnix("unixgram", name, laddr)
+	return s.bindUnixgram("listen", name, laddr)
+}
+
+func (s *socketSetup) bindUnixgram(op, name string, laddr *net.UnixAddr) (*UnixDatagram, error) {
+	n, fd, err := s.bindUnix(op, "unixgram", name, laddr)
 	if err != nil {
 		return nil, err
 	}
@@ -52,10 +56,14 @@ func (s *socketSetup) listenUnixgram(name string, laddr *net.UnixAddr) (*UnixDat
 	return c, nil
 }
 
-// DialUnixgram opens a socket that sends to raddr and receives from it alone.
-// Unless it has an address of its own, laddr, nobody can answer. It does not
-// wait.
+// DialUnixgram opens a socket that sends to raddr and receives from it alone. The
+// peer can answer only if the socket has an address of its own, laddr. If raddr is nil
+// or has no name, the socket has no peer, and is one of laddr as ListenUnixgram
+// opens it. It does not wait.
 func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, error) {
+	if unixNamed(laddr) && !unixNamed(raddr) {
+		return new(socketSetup).bindUnixgram("dial", network, laddr)
+	}
 	a, err := unixAttempt("unixgram", network, laddr, raddr)
 	if err == nil {
 		err = a.now()
@@ -80,7 +88,7 @@ func DatagramPair() (a, b *UnixDatagram, err error) {
 func (c *UnixDatagram) PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	var from unix.Sockaddr
 	n, err = c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
-		n, from, err = unix.Recvfrom(fd, p, 0)
+		n, from, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
 		return n, false, err
 	})
 	return n, addrOrNil(c.unixAddr(from)), err
@@ -144,12 +152,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 		call = "sendmsg"
 	}
 	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
-		var err error
-		if len(oob) > 0 {
-			_, err = unix.SendmsgN(fd, p, oob, to, 0)
-		} else {
-			err = unix.Sendto(fd, p, 0, to)
-		}
+		_, err := sendMsgTo(fd, p, oob, to)
 		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
 			err = unix.EAGAIN
 		}

@@ -46,11 +46,7 @@ func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send
 func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) (n int, err error) {
 	// Duplicates, because the files may be closed while this waits.
 	fds := make([]int, 0, len(files))
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}()
+	defer func() { closeAll(fds) }()
 	for _, f := range files {
 		fd, err := duplicateFile(f)
 		if err != nil {
@@ -86,16 +82,15 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 // it.
 func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, error) {
 	limit = max(limit, 0)
-	oob := make([]byte, unix.CmsgSpace(limit*4))
+	oob := make([]byte, unix.CmsgSpace(limit*4)+otherAncillary)
 	n, oobn, flags, _, err := c.readMsg(cx, p, oob)
 	if err != nil {
 		return n, nil, err
 	}
-	fds := rightsIn(oob[:oobn])
+	fds, others := descriptorsIn(oob[:oobn])
+	closeAll(others)
 	if len(fds) > limit || flags&unix.MSG_CTRUNC != 0 {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		closeAll(fds)
 		return n, nil, c.wrap("read", os.NewSyscallError("recvmsg", unix.EMSGSIZE))
 	}
 	files := make([]*os.File, len(fds))
@@ -105,17 +100,31 @@ func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, 
 	return n, files, nil
 }
 
-// rightsIn returns the descriptors that came with a message.
-func rightsIn(oob []byte) (fds []int) {
+// otherAncillary is room for what a message brings beside descriptors if the program has
+// asked the socket for it: credentials, a descriptor of the sender's process, a
+// security label, a time. A label may be longer; then the message is refused.
+const otherAncillary = 512
+
+// descriptorsIn returns the descriptors that the sender of a message has sent, and those
+// that the system has added. All are the caller's to close.
+func descriptorsIn(oob []byte) (sent, added []int) {
 	// What is cut off at the end is no message, but those before it have been
 	// parsed.
 	msgs, _ := unix.ParseSocketControlMessage(oob)
 	for i := range msgs {
-		if more, err := unix.ParseUnixRights(&msgs[i]); err == nil {
-			fds = append(fds, more...)
+		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			sent = append(sent, fds...)
+		} else if fd, ok := pidfdIn(&msgs[i]); ok {
+			added = append(added, fd)
 		}
 	}
-	return fds
+	return sent, added
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }
 
 // ReadMsgUnix waits for data and what comes with it: descriptors, for example,

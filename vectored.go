@@ -18,8 +18,8 @@ func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, erro
 		return 0, c.wrap("read", c.src.idle())
 	}
 	n, err := c.pollRead(cx, "recvmsg", func(fd int) (int, bool, error) {
-		n, _, _, _, err := unix.RecvmsgBuffers(fd, bufs, nil, 0)
-		return c.took(n, size, err)
+		n, _, _, _, err := unix.RecvmsgBuffers(fd, bufs, nil, unix.MSG_DONTWAIT)
+		return n, false, orEOF(n, err)
 	})
 	return int64(n), err
 }
@@ -44,8 +44,8 @@ func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, er
 		return 0, c.wrap("write", c.src.idle())
 	}
 	n, err := c.pollWrite(cx, "sendmsg", func(fd int) (int, bool, error) {
-		n, err := unix.SendmsgBuffers(fd, some, nil, nil, 0)
-		return n, n < size, err
+		n, err := unix.SendmsgBuffers(fd, some, nil, nil, sendFlags)
+		return n, false, err
 	})
 	consume(bufs, n)
 	return int64(n), err
