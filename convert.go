@@ -18,7 +18,8 @@ func FileConn(f *os.File) (Conn, error) { return fromFile[Conn](f) }
 
 // FileListener is FileConn for listeners, as net.FileListener. Connections
 // that arrive from then on have TCP_NODELAY and keep-alive on, as usual, also
-// those that are accepted through f.
+// those that are accepted through f. The two share whether they are non-blocking:
+// where f is made blocking, the next Accept makes both non-blocking again.
 func FileListener(f *os.File) (Listener, error) { return fromFile[Listener](f) }
 
 // FilePacketConn is FileConn for sockets of messages, as net.FilePacketConn.

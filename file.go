@@ -112,7 +112,8 @@ const (
 // FromFile makes a File of f, which belongs to the File from then on, and
 // must not be used anymore. A descriptor that can be waited for (see File) is made
 // non-blocking, which other processes that have inherited the same open file
-// will notice; so it is not for the standard streams: see Stdin. A file of the disk
+// will notice; if one makes it blocking, the next read or write makes it non-blocking
+// again. So it is not for the standard streams: see Stdin. A file of the disk
 // is read in the pool only, since a read on the spot would wait for one of theirs.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)

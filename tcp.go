@@ -21,8 +21,7 @@ import (
 // data written: it returns how much.
 //
 // Urgent data is for system calls of one's own; see SyscallConn. What comes
-// behind it is read like everything else on Linux; on other systems a Read may
-// wait although that is there, until more comes.
+// behind it is read like everything else.
 //
 // A connection must be closed: as long as it is open the runtime refers to it,
 // and the garbage collector does not close it.
