@@ -1,6 +1,7 @@
 package async
 
 import (
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -78,29 +79,55 @@ func DatagramPair() (a, b *UnixDatagram, err error) {
 
 // PollReadFrom is ReadFrom without waiting.
 func (c *UnixDatagram) PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	return c.pollReadFromUnix(cx, p)
+}
+
+// pollReadFromUnix reads a message, or data of a stream, whose end is an
+// *net.OpError as in package net, and returns the sender's address or nil.
+func (c *conn) pollReadFromUnix(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	var from unix.Sockaddr
 	n, err = c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
 		n, from, err = unix.Recvfrom(fd, p, 0)
 		return n, false, err
 	})
+	if n == 0 && err == nil && c.net.kind != unix.SOCK_DGRAM {
+		err = c.wrapEnd(io.EOF)
+	}
 	return n, addrOrNil(c.unixAddr(from)), err
 }
 
-// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
-// nil if the sender has no address.
-func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+// wrapEnd wraps the end of a stream, which package net does where it returns
+// an address with the data.
+func (c *conn) wrapEnd(err error) error {
+	if err == io.EOF {
+		return wrapOp("read", c.net, c.laddr, c.raddr, err)
+	}
+	return err
+}
+
+// readFromUnix awaits pollReadFromUnix.
+func (c *conn) readFromUnix(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	n, err = c.awaitRead(cx, func(cx *Context) (n int, err error) {
-		n, addr, err = c.PollReadFrom(cx, p)
+		n, addr, err = c.pollReadFromUnix(cx, p)
 		return n, err
 	})
 	return n, addr, err
 }
 
-// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
-func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
-	n, addr, err := c.ReadFrom(cx, p)
+func asUnixAddr(n int, addr net.Addr, err error) (int, *net.UnixAddr, error) {
 	from, _ := addr.(*net.UnixAddr)
 	return n, from, err
+}
+
+// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
+// nil if the sender has no address.
+func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	return c.readFromUnix(cx, p)
+}
+
+// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
+func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
+	return asUnixAddr(c.ReadFrom(cx, p))
 }
 
 // PollWriteTo is WriteTo without waiting.
@@ -175,6 +202,15 @@ func (c *UnixDatagram) Close() error {
 	return err
 }
 
+// CloseRead shuts down the reading side: sending to this socket fails with EPIPE.
+// Messages that are there can still be read. On Linux a read that finds none waits,
+// as one does with package net, until its deadline or Close.
+func (c *UnixDatagram) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+
+// CloseWrite shuts down the writing side. Each Write and WriteTo after that
+// fails with EPIPE.
+func (c *UnixDatagram) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+
 // receiver checks and translates the address of a message.
 func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	u, ok := addr.(*net.UnixAddr)
@@ -195,8 +231,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 }
 
 // WithContext returns the socket as a net.Conn whose calls wait through cx. It
-// is a net.PacketConn, too, and has the other methods of net.UnixConn that are
-// of use for datagrams.
+// is a net.PacketConn, too, and has every method of *net.UnixConn.
 func (c *UnixDatagram) WithContext(cx *Context) net.Conn { return &boundUnixDatagram{c, cx} }
 
 type boundUnixDatagram struct {
