@@ -437,7 +437,11 @@ func TestNetFormsSendUnix(t *testing.T) {
 			_, peer := netUnixgrams(t, api)
 			c, err := api.dial("unixgram", peer.LocalAddr().String())
 			assert.NoError(t, err)
-			return sends(t, unixSends, c.(netUnix), peer.LocalAddr().(*net.UnixAddr), receiveText(t, peer), addrsOf(api))
+			// Package net refuses WriteMsgUnix here even if there is no address; ours sends.
+			calls := slices.DeleteFunc(slices.Clone(unixSends), func(call sendCall[netUnix, *net.UnixAddr]) bool {
+				return call.name == "WriteMsgUnix"
+			})
+			return sends(t, calls, c.(netUnix), peer.LocalAddr().(*net.UnixAddr), receiveText(t, peer), addrsOf(api))
 		})
 	})
 	t.Run("unix dialled", func(t *testing.T) {
@@ -741,6 +745,7 @@ func TestNetListenerMethods(t *testing.T) {
 			all = append(all, said("Close", 0, l.Addr().Network(), l.Close()), said("Close again", 0, "", l.Close()))
 			_, err = os.Stat(api.path("s"))
 			all = append(all, fmt.Sprint("the file is there: ", err == nil))
+			os.Remove(api.path("s"))
 		}
 		return all
 	})

@@ -220,14 +220,14 @@ func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error))
 // PollReadMsgUDPAddrPort is ReadMsgUDPAddrPort without waiting.
 func (c *UDPConn) PollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.pollReadMsg(cx, p, oob)
-	return n, oobn, flags, addrPortOf(sa), err
+	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
 // ReadMsgUDPAddrPort waits for a message and its ancillary data. oobn says how
 // much of that there is, flags are those of recvmsg(2).
 func (c *UDPConn) ReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.readMsg(cx, p, oob)
-	return n, oobn, flags, addrPortOf(sa), err
+	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
 // ReadMsgUDP is ReadMsgUDPAddrPort for those who want a *net.UDPAddr.

@@ -137,7 +137,7 @@ func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, e
 		return 0, err
 	}
 	n, err := c.pollSend(cx, p, nil, to)
-	return n, c.wrapTo("write", addr, err)
+	return n, c.wrapTo("write", addr, callError("sendto", err))
 }
 
 // WriteTo sends p to addr, a *net.UnixAddr. It waits while the receiver's
@@ -148,7 +148,7 @@ func (c *UnixDatagram) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error
 		return 0, err
 	}
 	n, err := c.awaitSendMsg(cx, p, nil, to)
-	return n, c.wrapTo("write", addr, err)
+	return n, c.wrapTo("write", addr, callError("sendto", err))
 }
 
 // WriteToUnix is WriteTo.
@@ -166,10 +166,7 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 // others' have filled the receiver's queue. That one receiver's is full says
 // nothing of another's.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
-	full, call := false, "sendto"
-	if len(oob) > 0 {
-		call = "sendmsg"
-	}
+	full := false
 	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
 		var err error
 		if len(oob) > 0 {
@@ -189,7 +186,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 		c.full.succeeded()
 	}
 	if err != nil {
-		return 0, callError(call, err)
+		return 0, err
 	}
 	return len(p), nil
 }
@@ -214,6 +211,9 @@ func (c *UnixDatagram) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
 // receiver checks and translates the address of a message.
 func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	u, ok := addr.(*net.UnixAddr)
+	if ok {
+		addr = addrOrNil(u)
+	}
 	var err error
 	switch {
 	case !ok:
@@ -221,7 +221,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	case c.connected():
 		err = net.ErrWriteToConnected
 	case u == nil:
-		addr, err = nil, errMissingAddress
+		err = errMissingAddress
 	case u.Net != c.net.name:
 		err = syscall.EAFNOSUPPORT
 	default:
