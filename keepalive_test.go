@@ -124,11 +124,11 @@ func keepAliveOwn(rt *Runtime) keepAliveAPI {
 }
 
 // keepAliveSame compares what fn says of both libraries.
-func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what ...any) {
+func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what string) {
 	t.Helper()
 	rt := newTestRuntime(t, Config{Workers: 1})
 	want, got := fn(keepAliveStd(t)), fn(keepAliveOwn(rt))
-	require.Equal(t, want, got, what...)
+	require.Equal(t, want, got, what)
 }
 
 // However a connection comes to be, its silence is probed as that of package net's
@@ -163,8 +163,8 @@ func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 		return f
 	}
 	for _, d := range keepAliveTimes {
-		keepAliveSame(t, func(api keepAliveAPI) string { return facts(api.dialer(d, address)) }, "Dialer.KeepAlive", d)
-		keepAliveSame(t, func(api keepAliveAPI) string { return accepted(api.listenConfig(d)) }, "ListenConfig.KeepAlive", d)
+		keepAliveSame(t, func(api keepAliveAPI) string { return facts(api.dialer(d, address)) }, fmt.Sprint("Dialer.KeepAlive ", d))
+		keepAliveSame(t, func(api keepAliveAPI) string { return accepted(api.listenConfig(d)) }, fmt.Sprint("ListenConfig.KeepAlive ", d))
 	}
 	to, err := net.ResolveTCPAddr("tcp4", address)
 	require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestKeepAliveSettersAreThoseOfPackageNet(t *testing.T) {
 	for _, d := range keepAliveTimes {
 		keepAliveSame(t, func(api keepAliveAPI) string {
 			return changed(api, func(c netTCP) error { return c.SetKeepAlivePeriod(d) })
-		}, "SetKeepAlivePeriod", d)
+		}, fmt.Sprint("SetKeepAlivePeriod ", d))
 		for _, config := range []net.KeepAliveConfig{
 			{Enable: true, Idle: d, Interval: 20 * time.Second, Count: 3},
 			{Enable: true, Idle: 20 * time.Second, Interval: d, Count: 3},
@@ -203,13 +203,13 @@ func TestKeepAliveSettersAreThoseOfPackageNet(t *testing.T) {
 		} {
 			keepAliveSame(t, func(api keepAliveAPI) string {
 				return changed(api, func(c netTCP) error { return c.SetKeepAliveConfig(config) })
-			}, "SetKeepAliveConfig", config)
+			}, fmt.Sprint("SetKeepAliveConfig ", config))
 		}
 	}
 	for _, n := range []int{0, 1, 9, 127, 128, math.MaxInt32, -1, math.MinInt} {
 		config := net.KeepAliveConfig{Enable: true, Idle: -1, Interval: 7 * time.Second, Count: n}
 		keepAliveSame(t, func(api keepAliveAPI) string {
 			return changed(api, func(c netTCP) error { return c.SetKeepAliveConfig(config) })
-		}, "SetKeepAliveConfig", config)
+		}, fmt.Sprint("SetKeepAliveConfig ", config))
 	}
 }

@@ -25,9 +25,9 @@ import (
 // calls that are under way; errors are *net.OpError. It has every method of
 // *net.TCPConn if c is a *TCPConn, of *net.UDPConn if c is a *UDPConn, and of
 // *net.UnixConn if c is a *UnixConn or a *UnixDatagram, with the signatures of
-// package net. Over any other PacketConn it is a net.PacketConn. WriteTo of a
-// *UnixConn's fails with net.ErrWriteToConnected also if the connection was
-// accepted.
+// package net. Over any other PacketConn it is a net.PacketConn. WriteTo on the form
+// of a *UnixConn always fails with net.ErrWriteToConnected; package net asks the
+// system if the connection was accepted.
 //
 // Only the runtime of s counts: no worker waits for what goroutines read. If a task
 // waits for c, too, its worker does from then on, for both, and a goroutine is woken at

@@ -68,7 +68,7 @@ func socketPair(name string, a, b *conn) error {
 }
 
 // WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It has every method of *net.UnixConn; see NetConn about WriteTo.
+// cx. It has every method of *net.UnixConn; about WriteTo, see NetConn.
 func (c *UnixConn) WithContext(cx *Context) net.Conn { return &boundUnixConn{c, cx} }
 
 type boundUnixConn struct {
@@ -91,8 +91,9 @@ func (b *boundUnixConn) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) {
 	return b.refuseTo(addr)
 }
 
-// refuseTo is WriteTo on a connection, which sends to its peer alone. Package net
-// refuses it only if the connection was dialled, and else asks the system.
+// refuseTo is the WriteTo of both forms: a connection sends to its peer alone.
+// Package net refuses at once only if the connection was dialled. It lets the system
+// refuse if the connection was accepted, which Linux does for streams.
 func (c *UnixConn) refuseTo(addr net.Addr) (int, error) {
 	u, ok := addr.(*net.UnixAddr)
 	if !ok {

@@ -29,9 +29,9 @@ type oobCapablePacketConn interface {
 // net's own is there to show what is expected.
 var formRunners = []struct {
 	name string
-	run  func(t *testing.T, c async.Conn, fn func(c net.Conn) error) error
+	run  func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error
 }{
-	{"package net", func(t *testing.T, c async.Conn, fn func(c net.Conn) error) error {
+	{"package net", func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error {
 		f, err := c.(interface{ File() (*os.File, error) }).File()
 		if err != nil {
 			return err
@@ -44,11 +44,11 @@ var formRunners = []struct {
 		defer std.Close()
 		return fn(std)
 	}},
-	{"goroutines", func(t *testing.T, c async.Conn, fn func(c net.Conn) error) error {
-		return fn(async.NetConn(newRuntime(t), c))
+	{"goroutines", func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error {
+		return fn(async.NetConn(rt, c))
 	}},
-	{"bound", func(t *testing.T, c async.Conn, fn func(c net.Conn) error) error {
-		_, err := async.Go(newRuntime(t), func(cx *async.Context) error { return fn(c.WithContext(cx)) }).Wait(context.Background())
+	{"bound", func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error {
+		_, err := async.Go(rt, func(cx *async.Context) error { return fn(c.WithContext(cx)) }).Wait(context.Background())
 		return err
 	}},
 }
@@ -95,9 +95,10 @@ func TestXNetPacketConn(t *testing.T) {
 	} {
 		for _, form := range formRunners {
 			t.Run(family.network+"/"+form.name, func(t *testing.T) {
+				rt := newRuntime(t)
 				c := listenUDP(t, family.network, family.address)
 				to := c.LocalAddr().(*net.UDPAddr)
-				require.NoError(t, form.run(t, c, func(c net.Conn) error {
+				require.NoError(t, form.run(rt, c, func(c net.Conn) error {
 					oob, ok := c.(oobCapablePacketConn)
 					if !ok {
 						return errors.New("quic-go would do without ECN and GSO")
@@ -174,7 +175,7 @@ func TestXNetConn(t *testing.T) {
 				require.NoError(t, err)
 				defer a.Close()
 				defer b.Close()
-				require.NoError(t, form.run(t, a, func(c net.Conn) error {
+				require.NoError(t, form.run(rt, a, func(c net.Conn) error {
 					if address == "[::1]:0" {
 						p := ipv6.NewConn(c)
 						err := p.SetHopLimit(9)
