@@ -41,7 +41,7 @@ func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int
 		n, err := sendMsgTo(fd, p, oob, to)
 		return n, false, err
 	})
-	return max(n, 0), callError("sendmsg", err)
+	return max(n, 0), err
 }
 
 // sendMsgTo sends p and ancillary data, without blocking.
@@ -63,7 +63,7 @@ type sendMsg func(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error)
 // writeMsg sends all ancillary data or nothing. dst is what stands in an error.
 func (c *conn) writeMsg(cx *Context, p, oob []byte, to unix.Sockaddr, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	if n, err = send(cx, p, oob, to); err != nil {
-		return n, 0, c.wrapTo("write", dst, err)
+		return n, 0, c.wrapTo("write", dst, callError("sendmsg", err))
 	}
 	return n, len(oob), nil
 }

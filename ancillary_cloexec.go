@@ -4,6 +4,9 @@ package async
 
 import "golang.org/x/sys/unix"
 
+// msgCloexec is a flag of recvMsg's that comes back among those of the message.
+const msgCloexec = unix.MSG_CMSG_CLOEXEC
+
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	return unix.Recvmsg(fd, p, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 }

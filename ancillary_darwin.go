@@ -6,6 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const msgCloexec = 0
+
 // The lock keeps a fork from coming between the descriptors and their flags.
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	syscall.ForkLock.RLock()

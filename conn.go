@@ -283,7 +283,7 @@ func (c *streamConn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
 // CloseWrite shuts down the writing side: the peer reads io.EOF.
 func (c *streamConn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
 
-func (c *streamConn) shutdown(how int) error {
+func (c *conn) shutdown(how int) error {
 	return c.wrap("close", c.src.control(func(fd int) error {
 		return os.NewSyscallError("shutdown", unix.Shutdown(fd, how))
 	}))

@@ -13,8 +13,15 @@ import (
 // FileConn returns a connection of the socket that f is, as net.FileConn does.
 // It has a descriptor of its own: f stays as it is, and both must be closed.
 // It fails with ENOTSOCK if f is no socket, and with EINVAL if it is a
-// listener. To go back, use File and net.FileConn.
-func FileConn(f *os.File) (Conn, error) { return fromFile[Conn](f) }
+// listener. As usual, a TCP connection has TCP_NODELAY and keep-alive on from
+// then on. To go back, use File and net.FileConn.
+func FileConn(f *os.File) (Conn, error) {
+	c, err := fromFile[Conn](f)
+	if tcp, ok := c.(*TCPConn); ok {
+		setTCPDefaults(int(tcp.src.fd), 0)
+	}
+	return c, err
+}
 
 // FileListener is FileConn for listeners, as net.FileListener. Connections
 // that arrive from then on have TCP_NODELAY and keep-alive on, as usual, also

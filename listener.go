@@ -122,13 +122,13 @@ func (l *listener) SetDeadline(t time.Time) error {
 	return nil
 }
 
-// SyscallConn returns the socket for system calls of the caller's; see
-// TCPConn.SyscallConn.
+// SyscallConn returns the socket for system calls of the caller's, by Control. Read
+// and Write of the RawConn fail with EINVAL and do not call the function.
 func (l *listener) SyscallConn() (syscall.RawConn, error) {
 	if err := l.src.idle(); err != nil {
 		return nil, l.wrap("raw", err)
 	}
-	return &rawConn{src: &l.src, net: l.net, addr: l.addr}, nil
+	return &rawListener{rawConn{src: &l.src, net: l.net, laddr: l.addr}}, nil
 }
 
 // File returns a duplicate of the socket as a file, for net.FileListener or

@@ -12,15 +12,22 @@ import (
 // What follows is the form for code that starts goroutines of its own and knows
 // only package net: a driver, net/http, grpc. Its calls park the calling
 // goroutine, and the lobby waits for it.
+//
+// Each form embeds the type that it is a form of, and defines every method of
+// that type's twin in package net with the signature of package net; a test
+// compares the method sets. So no promoted method that takes a cx stands
+// under a name of package net.
 
 // NetConn returns c as a net.Conn for goroutines. It is to them what c itself
 // is to tasks, and as complete as the connections of package net: any number of
 // goroutines may use it at once; concurrent Reads are served one after the
 // other, and so are concurrent Writes, each as a whole; deadlines and Close end
-// calls that are under way; errors are *net.OpError. It can do whatever else c
-// can: over a *TCPConn it also has the methods CloseRead, CloseWrite,
-// SetNoDelay and so on, and is a syscall.Conn, an io.ReaderFrom and an
-// io.WriterTo; over a PacketConn it is a net.PacketConn.
+// calls that are under way; errors are *net.OpError. It has every method of
+// *net.TCPConn if c is a *TCPConn, of *net.UDPConn if c is a *UDPConn, and of
+// *net.UnixConn if c is a *UnixConn or a *UnixDatagram, with the signatures of
+// package net. Over any other PacketConn it is a net.PacketConn. WriteTo on the form
+// of a *UnixConn always fails with net.ErrWriteToConnected; package net asks the
+// system if the connection was accepted.
 //
 // Only the runtime of s counts: no worker waits for what goroutines read. If a task
 // waits for c, too, its worker does from then on, for both, and a goroutine is woken at
@@ -64,8 +71,10 @@ func NetConn(s Spawner, c Conn) net.Conn {
 	}
 }
 
-// NetListener returns ln as a net.Listener for goroutines. What it accepts is
-// what NetConn returns, and only the runtime of s counts. Any number
+// NetListener returns ln as a net.Listener for goroutines. It has the methods of
+// *net.TCPListener or *net.UnixListener, except AcceptTCP and AcceptUnix, whose
+// results are types of package net. Its connections are those that NetConn
+// returns, and only the runtime of s counts. Any number
 // of goroutines may accept at once. Accept fails with ErrShutdown once the
 // runtime's Shutdown has begun, and panics in a task, whose worker it would
 // block: there, call ln.Accept(cx).
@@ -73,11 +82,11 @@ func NetListener(s Spawner, ln Listener) net.Listener {
 	rt := handOver(s, ln)
 	switch ln := ln.(type) {
 	case *TCPListener:
-		n := &netTCPListener{TCPListener: ln}
+		n := &netTCPListener{listener: &ln.listener, of: ln}
 		n.side.init(rt)
 		return n
 	case *UnixListener:
-		n := &netUnixListener{UnixListener: ln}
+		n := &netUnixListener{listener: &ln.listener, of: ln}
 		n.side.init(rt)
 		return n
 	default:
@@ -152,8 +161,8 @@ var _ interface {
 func (c *netTCPConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.TCPConn, p) }
 func (c *netTCPConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.TCPConn, p) }
 
-func (c *netTCPConn) ReadFrom(r io.Reader) (int64, error) { return copyPooled(c, r) }
-func (c *netTCPConn) WriteTo(w io.Writer) (int64, error)  { return copyPooled(w, c) }
+func (c *netTCPConn) ReadFrom(r io.Reader) (int64, error) { return c.copyFrom(c, r) }
+func (c *netTCPConn) WriteTo(w io.Writer) (int64, error)  { return c.copyTo(w, c) }
 
 func (c *netTCPConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
@@ -163,17 +172,46 @@ type netUnixConn struct {
 	sides netSides
 }
 
+var _ interface {
+	net.PacketConn
+	syscall.Conn
+} = (*netUnixConn)(nil)
+
 func (c *netUnixConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UnixConn, p) }
 func (c *netUnixConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.UnixConn, p) }
 
 func (c *netUnixConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
+func (c *netUnixConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	return c.sides.readFrom(c.pollReadFromUnix, p)
+}
+
+func (c *netUnixConn) ReadFromUnix(p []byte) (int, *net.UnixAddr, error) {
+	return asUnixAddr(c.ReadFrom(p))
+}
+
+func (c *netUnixConn) WriteTo(p []byte, addr net.Addr) (int, error)          { return c.refuseTo(addr) }
+func (c *netUnixConn) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) { return c.refuseTo(addr) }
+
 func (c *netUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	return c.sides.readMsgUnix(c.UnixConn, p, oob)
+	n, oobn, flags, addr, err = c.sides.readMsgUnix(c.UnixConn, p, oob)
+	return n, oobn, flags, addr, c.wrapEnd(err)
 }
 
 func (c *netUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	return c.sides.writeMsgUnix(c.UnixConn, p, oob, addr)
+}
+
+// copyFrom is the ReadFrom of a form of c, which writes to the connection.
+func (c *TCPConn) copyFrom(form io.Writer, r io.Reader) (int64, error) {
+	n, err := copyPooled(form, r)
+	return n, c.wrap("readfrom", err)
+}
+
+// copyTo is the WriteTo of a form of c, which reads from the connection.
+func (c *TCPConn) copyTo(w io.Writer, form io.Reader) (int64, error) {
+	n, err := copyPooled(w, form)
+	return n, c.wrap("writeto", err)
 }
 
 // copyPooled is io.Copy without its allocation, and without asking either side
@@ -192,21 +230,27 @@ type netListener struct {
 
 func (l *netListener) Accept() (net.Conn, error) { return l.side.accept(l.Listener) }
 
-// netTCPListener is NetListener's result for a TCPListener.
+// netTCPListener is NetListener's result for a TCPListener. It has of that what
+// all listeners share, and not AcceptTCP, which takes a cx.
 type netTCPListener struct {
-	*TCPListener
+	*listener
+	of   *TCPListener
 	side netSide
 }
 
-func (l *netTCPListener) Accept() (net.Conn, error) { return l.side.accept(l.TCPListener) }
+func (l *netTCPListener) Accept() (net.Conn, error) { return l.side.accept(l.of) }
 
-// netUnixListener is NetListener's result for a UnixListener.
+// netUnixListener is NetListener's result for a UnixListener; see
+// netTCPListener.
 type netUnixListener struct {
-	*UnixListener
+	*listener
+	of   *UnixListener
 	side netSide
 }
 
-func (l *netUnixListener) Accept() (net.Conn, error) { return l.side.accept(l.UnixListener) }
+func (l *netUnixListener) Accept() (net.Conn, error)    { return l.side.accept(l.of) }
+func (l *netUnixListener) Close() error                 { return l.of.Close() }
+func (l *netUnixListener) SetUnlinkOnClose(unlink bool) { l.of.SetUnlinkOnClose(unlink) }
 
 // netSides is what goroutines need to use a connection.
 type netSides struct{ rd, wr netSide }
@@ -330,15 +374,15 @@ func (s *netSides) rawConn(c *conn) (syscall.RawConn, error) {
 	if err := c.src.idle(); err != nil {
 		return nil, c.wrap("raw", err)
 	}
-	return &netRawConn{rawConn{src: &c.src, net: c.net, addr: c.laddr}, s}, nil
+	return &netRawConn{rawConn{src: &c.src, net: c.net, laddr: c.laddr, raddr: c.raddr}, s}, nil
 }
 
 func (r *netRawConn) Read(f func(fd uintptr) (done bool)) error {
-	return r.wrap("raw-read", r.sides.rd.raw(r.src, &r.src.rd, f))
+	return r.wrap("raw-read", r.laddr, r.raddr, r.sides.rd.raw(r.src, &r.src.rd, f))
 }
 
 func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
-	return r.wrap("raw-write", r.sides.wr.raw(r.src, &r.src.wr, f))
+	return r.wrap("raw-write", r.laddr, r.raddr, r.sides.wr.raw(r.src, &r.src.wr, f))
 }
 
 // raw calls f, and again after each event, until it says that it is done.

@@ -16,7 +16,7 @@ func (c *netPacketConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.
 func (c *netPacketConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.PacketConn, p) }
 
 func (c *netPacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	return c.sides.readFrom(c.PacketConn, p)
+	return c.sides.readFrom(c.PollReadFrom, p)
 }
 
 func (c *netPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
@@ -37,10 +37,30 @@ var _ interface {
 func (c *netUDPConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UDPConn, p) }
 func (c *netUDPConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.UDPConn, p) }
 
-func (c *netUDPConn) ReadFrom(p []byte) (int, net.Addr, error) { return c.sides.readFrom(c.UDPConn, p) }
+func (c *netUDPConn) ReadFrom(p []byte) (int, net.Addr, error) {
+	return c.sides.readFrom(c.PollReadFrom, p)
+}
 
 func (c *netUDPConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return c.sides.writeTo(c.UDPConn, p, addr)
+}
+
+func (c *netUDPConn) ReadFromUDP(p []byte) (int, *net.UDPAddr, error) {
+	return udpSender(c.ReadFromUDPAddrPort(p))
+}
+
+func (c *netUDPConn) WriteToUDP(p []byte, addr *net.UDPAddr) (int, error) { return c.WriteTo(p, addr) }
+
+func (c *netUDPConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	return udpMsgSender(c.ReadMsgUDPAddrPort(p, oob))
+}
+
+func (c *netUDPConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	err = c.sides.wr.until("WriteMsgUDP of a NetConn", func(cx *Context) error {
+		n, oobn, err = c.writeMsgUDP(cx, p, oob, addr, c.pollWriteMsg)
+		return err
+	})
+	return n, oobn, err
 }
 
 func (c *netUDPConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, err error) {
@@ -92,11 +112,19 @@ func (c *netUnixDatagram) Read(p []byte) (int, error)  { return c.sides.rd.read(
 func (c *netUnixDatagram) Write(p []byte) (int, error) { return c.sides.wr.write(c.UnixDatagram, p) }
 
 func (c *netUnixDatagram) ReadFrom(p []byte) (int, net.Addr, error) {
-	return c.sides.readFrom(c.UnixDatagram, p)
+	return c.sides.readFrom(c.PollReadFrom, p)
 }
 
 func (c *netUnixDatagram) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return c.sides.writeTo(c.UnixDatagram, p, addr)
+}
+
+func (c *netUnixDatagram) ReadFromUnix(p []byte) (int, *net.UnixAddr, error) {
+	return asUnixAddr(c.ReadFrom(p))
+}
+
+func (c *netUnixDatagram) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) {
+	return c.WriteTo(p, addr)
 }
 
 func (c *netUnixDatagram) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
@@ -109,9 +137,9 @@ func (c *netUnixDatagram) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oo
 
 func (c *netUnixDatagram) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
-func (s *netSides) readFrom(c PacketConn, p []byte) (n int, addr net.Addr, err error) {
+func (s *netSides) readFrom(poll func(*Context, []byte) (int, net.Addr, error), p []byte) (n int, addr net.Addr, err error) {
 	err = s.rd.until("ReadFrom of a NetConn", func(cx *Context) error {
-		n, addr, err = c.PollReadFrom(cx, p)
+		n, addr, err = poll(cx, p)
 		return err
 	})
 	return n, addr, err

@@ -121,6 +121,64 @@ func netOwnAPI(cx *Context, dir string) netAPI {
 	}
 }
 
+// netGoAPI is this package for goroutines.
+func netGoAPI(t testing.TB, rt *Runtime, dir string) netAPI {
+	form := func(c Conn, err error) (net.Conn, error) {
+		if err != nil {
+			return nil, err
+		}
+		return NetConn(rt, c), nil
+	}
+	listenerForm := func(l Listener, err error) (net.Listener, error) {
+		if err != nil {
+			return nil, err
+		}
+		return NetListener(rt, l), nil
+	}
+	return netAPI{
+		dir:  dir,
+		dial: func(network, address string) (net.Conn, error) { return rt.DialNet(t.Context(), network, address) },
+		dialFrom: func(local net.Addr, network, address string) (net.Conn, error) {
+			return form(BlockOn(rt, func(cx *Context) (Conn, error) {
+				d := Dialer{LocalAddr: local}
+				return d.Dial(cx, network, address)
+			}))
+		},
+		listen: rt.ListenNet,
+		listenPacket: func(network, address string) (net.PacketConn, error) {
+			c, err := BlockOn(rt, func(cx *Context) (PacketConn, error) { return ListenPacket(cx, network, address) })
+			if err != nil {
+				return nil, err
+			}
+			return NetConn(rt, c).(net.PacketConn), nil
+		},
+		listenUnix: func(network string, a *net.UnixAddr) (net.Listener, error) {
+			l, err := ListenUnix(network, a)
+			if err != nil {
+				return nil, err
+			}
+			return NetListener(rt, l), nil
+		},
+		multicast: func(network string, ifi *net.Interface, group *net.UDPAddr) (net.PacketConn, error) {
+			c, err := ListenMulticastUDP(network, ifi, group)
+			if err != nil {
+				return nil, err
+			}
+			return NetConn(rt, c).(net.PacketConn), nil
+		},
+		fileConn:     func(f *os.File) (net.Conn, error) { return form(FileConn(f)) },
+		fileListener: func(f *os.File) (net.Listener, error) { return listenerForm(FileListener(f)) },
+	}
+}
+
+// netFormAPIs run fn where a form may be used.
+var netFormAPIs = map[string]func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)){
+	"goroutines": func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)) { fn(netGoAPI(t, rt, dir)) },
+	"bound": func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)) {
+		assert.NoError(t, tcpRun(rt, func(cx *Context) error { fn(netOwnAPI(cx, dir)); return nil }))
+	},
+}
+
 func (api netAPI) path(name string) string { return filepath.Join(api.dir, name) }
 
 func (api netAPI) dialErr(network, address string) error {
@@ -590,9 +648,12 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 			want := fn(netStdAPI(dir))
 			require.Error(t, want)
 			require.NotContains(t, want.Error(), "setup")
-			got := tcpRun(rt, func(cx *Context) error { return fn(netOwnAPI(cx, dir)) })
-			require.Error(t, got)
-			assert.Equal(t, netErrorFacts(want), netErrorFacts(got))
+			for form, run := range netFormAPIs {
+				var got error
+				run(t, rt, dir, func(api netAPI) { got = fn(api) })
+				require.Error(t, got, form)
+				assert.Equal(t, netErrorFacts(want), netErrorFacts(got), form)
+			}
 			left, err := filepath.Glob(filepath.Join(dir, "*"))
 			require.NoError(t, err)
 			require.Len(t, left, 1, "files of sockets are left")
@@ -616,8 +677,7 @@ func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	}))
 }
 
-// netUDP is what a *net.UDPConn has, and what WithContext of a *UDPConn
-// returns.
+// netUDP is what a *net.UDPConn has, and both forms of a *UDPConn.
 type netUDP interface {
 	net.Conn
 	net.PacketConn
@@ -638,6 +698,7 @@ type netUDP interface {
 var (
 	_ netUDP = (*net.UDPConn)(nil)
 	_ netUDP = (*boundUDPConn)(nil)
+	_ netUDP = (*netUDPConn)(nil)
 )
 
 // netConnect returns the ends of a new connection to a listener.

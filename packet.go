@@ -138,8 +138,10 @@ func udpAddrPort(addr net.Addr, v6 bool) (a netip.AddrPort, err error) {
 	switch {
 	case len(u.IP) == 0:
 		ip = netip.IPv4Unspecified()
+	case !ok && v6:
+		return a, &net.AddrError{Err: "non-IPv6 address", Addr: u.IP.String()}
 	case !ok:
-		return a, &net.AddrError{Err: "unexpected address type", Addr: u.IP.String()}
+		return a, &net.AddrError{Err: "non-IPv4 address", Addr: u.IP.String()}
 	case u.Port < 0 || u.Port > 65535:
 		return a, &net.AddrError{Err: "invalid port", Addr: u.String()}
 	}

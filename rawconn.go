@@ -13,10 +13,10 @@ import (
 // rawConn lends a socket's descriptor to those who make system calls of their
 // own. It waits through cx; if that is nil, it can't wait.
 type rawConn struct {
-	src  *source
-	net  *network
-	addr net.Addr // the local one
-	cx   *Context
+	src          *source
+	net          *network
+	laddr, raddr net.Addr
+	cx           *Context
 }
 
 var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait; that of WithContext(cx) can: %w", errors.ErrUnsupported)
@@ -24,18 +24,18 @@ var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait
 // Control calls f with the descriptor, which stays open meanwhile.
 func (r *rawConn) Control(f func(fd uintptr)) error {
 	r.src.share()
-	return r.wrap("raw-control", r.src.control(func(fd int) error { f(uintptr(fd)); return nil }))
+	return r.wrap("raw-control", nil, r.laddr, r.src.control(func(fd int) error { f(uintptr(fd)); return nil }))
 }
 
 // Read calls f until it returns true, each time after there may be more to
 // read. f must go on until the system says EAGAIN before it returns false.
 func (r *rawConn) Read(f func(fd uintptr) (done bool)) error {
-	return r.wrap("raw-read", r.until(&r.src.rd, f))
+	return r.wrap("raw-read", r.laddr, r.raddr, r.until(&r.src.rd, f))
 }
 
 // Write is Read for writing.
 func (r *rawConn) Write(f func(fd uintptr) (done bool)) error {
-	return r.wrap("raw-write", r.until(&r.src.wr, f))
+	return r.wrap("raw-write", r.laddr, r.raddr, r.until(&r.src.wr, f))
 }
 
 func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
@@ -57,12 +57,19 @@ func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
 	return err
 }
 
-func (r *rawConn) wrap(op string, err error) error {
+func (r *rawConn) wrap(op string, source, addr net.Addr, err error) error {
 	if err == nil {
 		return nil
 	}
-	return wrapOp(op, r.net, nil, r.addr, err)
+	return wrapOp(op, r.net, source, addr, err)
 }
+
+// rawListener is the descriptor of a listener. Its Read and Write fail at once, as
+// in package net: connections are not taken from a listener by reading.
+type rawListener struct{ rawConn }
+
+func (*rawListener) Read(func(fd uintptr) (done bool)) error  { return syscall.EINVAL }
+func (*rawListener) Write(func(fd uintptr) (done bool)) error { return syscall.EINVAL }
 
 // SyscallConn returns the socket for system calls of the caller's. What it
 // returns cannot wait: its Read and Write call the function once and fail with
@@ -74,7 +81,7 @@ func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {
 	if err := c.src.idle(); err != nil {
 		return nil, c.wrap("raw", err)
 	}
-	return &rawConn{src: &c.src, net: c.net, addr: c.laddr, cx: cx}, nil
+	return &rawConn{src: &c.src, net: c.net, laddr: c.laddr, raddr: c.raddr, cx: cx}, nil
 }
 
 // File returns a duplicate of the socket as a file, for net.FileConn or for a

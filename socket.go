@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepAlivePeriod is package net's default.
-const keepAlivePeriod = 15 * time.Second
-
 // network is what the name of a network stands for.
 type network struct {
 	name   string
@@ -170,14 +167,9 @@ func (s *socketSetup) open(n *network, family int) (int, error) {
 
 func setTCPDefaults(fd int, keepAlive time.Duration) {
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if keepAlive < 0 {
-		return
+	if keepAlive >= 0 {
+		setKeepAliveConfig(fd, net.KeepAliveConfig{Enable: true, Idle: keepAlive})
 	}
-	if keepAlive == 0 {
-		keepAlive = keepAlivePeriod
-	}
-	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setKeepAlivePeriod(fd, keepAlive)
 }
 
 // controlled calls the user's function for a socket that is neither bound nor

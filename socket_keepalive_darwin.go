@@ -1,14 +1,9 @@
 package async
 
-import (
-	"time"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
+const (
+	keepAliveIdle     = unix.TCP_KEEPALIVE
+	keepAliveInterval = unix.TCP_KEEPINTVL
+	keepAliveCount    = unix.TCP_KEEPCNT
 )
-
-func setKeepAlivePeriod(fd int, d time.Duration) error {
-	if err := setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPALIVE, wholeSeconds(d)); err != nil {
-		return err
-	}
-	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, wholeSeconds(d))
-}

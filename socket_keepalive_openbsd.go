@@ -1,12 +1,8 @@
 package async
 
-import (
-	"os"
-	"time"
-
-	"golang.org/x/sys/unix"
+// OpenBSD has these settings for the system as a whole only.
+const (
+	keepAliveIdle     = keepAliveUnsupported
+	keepAliveInterval = keepAliveUnsupported
+	keepAliveCount    = keepAliveUnsupported
 )
-
-func setKeepAlivePeriod(int, time.Duration) error {
-	return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT)
-}

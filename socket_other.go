@@ -12,3 +12,5 @@ import (
 func setDeferAccept(int, time.Duration) error {
 	return os.NewSyscallError("setsockopt", unix.ENOTSUP)
 }
+
+func multipath(int) (bool, error) { return false, nil }

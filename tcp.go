@@ -1,6 +1,7 @@
 package async
 
 import (
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -40,11 +41,34 @@ func (c *TCPConn) SetKeepAlive(on bool) error {
 	return c.setOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolInt(on))
 }
 
-// SetKeepAlivePeriod sets after how long a silence it probes, and how often,
-// in whole seconds, rounded up. OpenBSD has it for the system as a whole only:
-// there it fails.
+// SetKeepAlivePeriod sets after how long a silence the system sends the first
+// probe, in whole seconds, rounded up. Zero is 15 s; a negative d changes nothing.
+// The interval between probes and their number stay; see SetKeepAliveConfig.
+// OpenBSD has this setting for the system as a whole only: there it fails with
+// ENOPROTOOPT, except for a negative d.
 func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
-	return c.set(func(fd int) error { return setKeepAlivePeriod(fd, d) })
+	return c.set(func(fd int) error { return setKeepAliveTime(fd, keepAliveIdle, d) })
+}
+
+// SetKeepAliveConfig sets whether the system probes a connection that is silent,
+// and how, as the method of net.TCPConn does: a field that is zero has the default
+// of package net, a negative one leaves the system's setting unchanged. It stops at
+// the first setting that the system refuses.
+func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	return c.set(func(fd int) error { return setKeepAliveConfig(fd, config) })
+}
+
+// MultipathTCP reports whether the connection uses Multipath TCP. Only a
+// connection whose socket another program or package net has made can: that of
+// [FileConn], for example, or one from a listener of [FileListener]. It is false on
+// systems other than Linux, and on Linux before 5.16.
+func (c *TCPConn) MultipathTCP() (bool, error) {
+	used := false
+	err := c.src.control(func(fd int) (err error) {
+		used, err = multipath(fd)
+		return err
+	})
+	return used, c.wrap("get", err)
 }
 
 // SetLinger sets what Close does with data that was not sent: negative, the
@@ -80,7 +104,7 @@ func (c *TCPConn) ttlOption() (level, name int) {
 }
 
 // WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It also has the other methods of TCPConn that are those of net.TCPConn.
+// cx. It has every method of *net.TCPConn.
 func (c *TCPConn) WithContext(cx *Context) net.Conn { return &boundTCPConn{c, cx} }
 
 type boundTCPConn struct {
@@ -90,6 +114,8 @@ type boundTCPConn struct {
 
 func (b *boundTCPConn) Read(p []byte) (int, error)            { return b.TCPConn.Read(b.cx, p) }
 func (b *boundTCPConn) Write(p []byte) (int, error)           { return b.TCPConn.Write(b.cx, p) }
+func (b *boundTCPConn) ReadFrom(r io.Reader) (int64, error)   { return b.copyFrom(b, r) }
+func (b *boundTCPConn) WriteTo(w io.Writer) (int64, error)    { return b.copyTo(w, b) }
 func (b *boundTCPConn) SyscallConn() (syscall.RawConn, error) { return b.rawConn(b.cx) }
 
 // TCPListener is a TCP listener. See Listener for what its methods have in

@@ -99,7 +99,11 @@ func (c *UDPConn) ReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 
 // ReadFromUDP is ReadFrom for those who want a *net.UDPAddr.
 func (c *UDPConn) ReadFromUDP(cx *Context, p []byte) (int, *net.UDPAddr, error) {
-	n, addr, err := c.ReadFromUDPAddrPort(cx, p)
+	return udpSender(c.ReadFromUDPAddrPort(cx, p))
+}
+
+// udpSender makes a *net.UDPAddr of the sender of a message.
+func udpSender(n int, addr netip.AddrPort, err error) (int, *net.UDPAddr, error) {
 	if err != nil {
 		return n, nil, err
 	}
@@ -200,14 +204,15 @@ func (c *UDPConn) WriteToUDP(cx *Context, p []byte, addr *net.UDPAddr) (int, err
 
 func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error)) (n int, err error) {
 	a, err := udpAddrPort(addr, c.v6())
+	u, ok := addr.(*net.UDPAddr)
+	if ok {
+		addr = addrOrNil(u)
+	}
 	switch {
-	case c.connected() && err == errMissingAddress:
+	case ok && c.connected():
 		err = net.ErrWriteToConnected
 	case err == nil:
 		n, err = send(a)
-	}
-	if u, ok := addr.(*net.UDPAddr); ok {
-		addr = addrOrNil(u)
 	}
 	return n, c.wrapTo("write", addr, err)
 }
@@ -215,23 +220,27 @@ func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error))
 // PollReadMsgUDPAddrPort is ReadMsgUDPAddrPort without waiting.
 func (c *UDPConn) PollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.pollReadMsg(cx, p, oob)
-	return n, oobn, flags, addrPortOf(sa), err
+	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
 // ReadMsgUDPAddrPort waits for a message and its ancillary data. oobn says how
 // much of that there is, flags are those of recvmsg(2).
 func (c *UDPConn) ReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.readMsg(cx, p, oob)
-	return n, oobn, flags, addrPortOf(sa), err
+	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
 // ReadMsgUDP is ReadMsgUDPAddrPort for those who want a *net.UDPAddr.
 func (c *UDPConn) ReadMsgUDP(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	n, oobn, flags, from, err := c.ReadMsgUDPAddrPort(cx, p, oob)
-	if from.IsValid() {
-		addr = net.UDPAddrFromAddrPort(from)
+	return udpMsgSender(c.ReadMsgUDPAddrPort(cx, p, oob))
+}
+
+// udpMsgSender is udpSender for messages with ancillary data.
+func udpMsgSender(n, oobn, flags int, from netip.AddrPort, err error) (int, int, int, *net.UDPAddr, error) {
+	if !from.IsValid() {
+		return n, oobn, flags, nil, err
 	}
-	return n, oobn, flags, addr, err
+	return n, oobn, flags, net.UDPAddrFromAddrPort(from), err
 }
 
 // PollWriteMsgUDPAddrPort is WriteMsgUDPAddrPort without waiting.
@@ -248,14 +257,23 @@ func (c *UDPConn) WriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.Add
 // WriteMsgUDP is WriteMsgUDPAddrPort; addr is nil if the connection was
 // dialled to its peer.
 func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if addr == nil {
-		return c.writeMsgTo(cx, p, oob, netip.AddrPort{}, nil, c.awaitWriteMsg)
+	return c.writeMsgUDP(cx, p, oob, addr, c.awaitWriteMsg)
+}
+
+func (c *UDPConn) writeMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr, send sendMsg) (n, oobn int, err error) {
+	var to netip.AddrPort
+	switch {
+	case addr == nil:
+		return c.writeMsgTo(cx, p, oob, to, nil, send)
+	case c.connected():
+		err = net.ErrWriteToConnected
+	default:
+		to, err = udpAddrPort(addr, c.v6())
 	}
-	to, err := udpAddrPort(addr, c.v6())
 	if err != nil {
 		return 0, 0, c.wrapTo("write", addr, err)
 	}
-	return c.writeMsgTo(cx, p, oob, to, addr, c.awaitWriteMsg)
+	return c.writeMsgTo(cx, p, oob, to, addr, send)
 }
 
 func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr, send sendMsg) (n, oobn int, err error) {
@@ -321,7 +339,7 @@ func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err e
 }
 
 // WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It is a net.PacketConn, too, and has the other methods of net.UDPConn.
+// cx. It is a net.PacketConn, too, and has every method of *net.UDPConn.
 func (c *UDPConn) WithContext(cx *Context) net.Conn { return &boundUDPConn{c, cx} }
 
 type boundUDPConn struct {

@@ -71,7 +71,7 @@ func socketPair(name string, a, b *conn) error {
 }
 
 // WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It also has the other methods of UnixConn that are those of net.UnixConn.
+// cx. It has every method of *net.UnixConn; about WriteTo, see NetConn.
 func (c *UnixConn) WithContext(cx *Context) net.Conn { return &boundUnixConn{c, cx} }
 
 type boundUnixConn struct {
@@ -83,8 +83,31 @@ func (b *boundUnixConn) Read(p []byte) (int, error)            { return b.UnixCo
 func (b *boundUnixConn) Write(p []byte) (int, error)           { return b.UnixConn.Write(b.cx, p) }
 func (b *boundUnixConn) SyscallConn() (syscall.RawConn, error) { return b.rawConn(b.cx) }
 
+func (b *boundUnixConn) ReadFrom(p []byte) (int, net.Addr, error) { return b.readFromUnix(b.cx, p) }
+
+func (b *boundUnixConn) ReadFromUnix(p []byte) (int, *net.UnixAddr, error) {
+	return asUnixAddr(b.ReadFrom(p))
+}
+
+func (b *boundUnixConn) WriteTo(p []byte, addr net.Addr) (int, error) { return b.refuseTo(addr) }
+func (b *boundUnixConn) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) {
+	return b.refuseTo(addr)
+}
+
+// refuseTo is the WriteTo of both forms: a connection sends to its peer alone.
+// Package net refuses at once only if the connection was dialled. It lets the system
+// refuse if the connection was accepted, which Linux does for streams.
+func (c *UnixConn) refuseTo(addr net.Addr) (int, error) {
+	u, ok := addr.(*net.UnixAddr)
+	if !ok {
+		return 0, c.wrapTo("write", addr, syscall.EINVAL)
+	}
+	return 0, c.wrapTo("write", addrOrNil(u), net.ErrWriteToConnected)
+}
+
 func (b *boundUnixConn) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	return b.UnixConn.ReadMsgUnix(b.cx, p, oob)
+	n, oobn, flags, addr, err = b.UnixConn.ReadMsgUnix(b.cx, p, oob)
+	return n, oobn, flags, addr, b.wrapEnd(err)
 }
 
 func (b *boundUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {

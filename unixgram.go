@@ -1,6 +1,7 @@
 package async
 
 import (
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -86,29 +87,55 @@ func DatagramPair() (a, b *UnixDatagram, err error) {
 
 // PollReadFrom is ReadFrom without waiting.
 func (c *UnixDatagram) PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	return c.pollReadFromUnix(cx, p)
+}
+
+// pollReadFromUnix reads a message, or data of a stream, whose end is an
+// *net.OpError as in package net, and returns the sender's address or nil.
+func (c *conn) pollReadFromUnix(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	var from unix.Sockaddr
 	n, err = c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
 		n, from, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
 		return n, false, err
 	})
+	if n == 0 && err == nil && c.net.kind != unix.SOCK_DGRAM {
+		err = c.wrapEnd(io.EOF)
+	}
 	return n, addrOrNil(c.unixAddr(from)), err
 }
 
-// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
-// nil if the sender has no address.
-func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+// wrapEnd wraps the end of a stream, which package net does where it returns
+// an address with the data.
+func (c *conn) wrapEnd(err error) error {
+	if err == io.EOF {
+		return wrapOp("read", c.net, c.laddr, c.raddr, err)
+	}
+	return err
+}
+
+// readFromUnix awaits pollReadFromUnix.
+func (c *conn) readFromUnix(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	n, err = c.awaitRead(cx, func(cx *Context) (n int, err error) {
-		n, addr, err = c.PollReadFrom(cx, p)
+		n, addr, err = c.pollReadFromUnix(cx, p)
 		return n, err
 	})
 	return n, addr, err
 }
 
-// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
-func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
-	n, addr, err := c.ReadFrom(cx, p)
+func asUnixAddr(n int, addr net.Addr, err error) (int, *net.UnixAddr, error) {
 	from, _ := addr.(*net.UnixAddr)
 	return n, from, err
+}
+
+// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
+// nil if the sender has no address.
+func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+	return c.readFromUnix(cx, p)
+}
+
+// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
+func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
+	return asUnixAddr(c.ReadFrom(cx, p))
 }
 
 // PollWriteTo is WriteTo without waiting.
@@ -118,7 +145,7 @@ func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, e
 		return 0, err
 	}
 	n, err := c.pollSend(cx, p, nil, to)
-	return n, c.wrapTo("write", addr, err)
+	return n, c.wrapTo("write", addr, callError("sendto", err))
 }
 
 // WriteTo sends p to addr, a *net.UnixAddr. It waits while the receiver's
@@ -129,7 +156,7 @@ func (c *UnixDatagram) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error
 		return 0, err
 	}
 	n, err := c.awaitSendMsg(cx, p, nil, to)
-	return n, c.wrapTo("write", addr, err)
+	return n, c.wrapTo("write", addr, callError("sendto", err))
 }
 
 // WriteToUnix is WriteTo.
@@ -147,10 +174,7 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 // others' have filled the receiver's queue. That one receiver's is full says
 // nothing of another's.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
-	full, call := false, "sendto"
-	if len(oob) > 0 {
-		call = "sendmsg"
-	}
+	full := false
 	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
 		_, err := sendMsgTo(fd, p, oob, to)
 		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
@@ -165,7 +189,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 		c.full.succeeded()
 	}
 	if err != nil {
-		return 0, callError(call, err)
+		return 0, err
 	}
 	return len(p), nil
 }
@@ -178,9 +202,21 @@ func (c *UnixDatagram) Close() error {
 	return err
 }
 
+// CloseRead shuts down the reading side: sending to this socket fails with EPIPE.
+// Messages that are there can still be read. On Linux a read that finds none waits,
+// as one does with package net, until its deadline or Close.
+func (c *UnixDatagram) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+
+// CloseWrite shuts down the writing side. Each Write and WriteTo after that
+// fails with EPIPE.
+func (c *UnixDatagram) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+
 // receiver checks and translates the address of a message.
 func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	u, ok := addr.(*net.UnixAddr)
+	if ok {
+		addr = addrOrNil(u)
+	}
 	var err error
 	switch {
 	case !ok:
@@ -188,7 +224,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	case c.connected():
 		err = net.ErrWriteToConnected
 	case u == nil:
-		addr, err = nil, errMissingAddress
+		err = errMissingAddress
 	case u.Net != c.net.name:
 		err = syscall.EAFNOSUPPORT
 	default:
@@ -198,8 +234,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 }
 
 // WithContext returns the socket as a net.Conn whose calls wait through cx. It
-// is a net.PacketConn, too, and has the other methods of net.UnixConn that are
-// of use for datagrams.
+// is a net.PacketConn, too, and has every method of *net.UnixConn.
 func (c *UnixDatagram) WithContext(cx *Context) net.Conn { return &boundUnixDatagram{c, cx} }
 
 type boundUnixDatagram struct {
