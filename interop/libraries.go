@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/valyala/fasthttp"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -151,4 +152,23 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+}
+
+// For tests that look for leaked goroutines.
+
+// runtimeGoroutines names, for goleak, the goroutines that a runtime keeps until its
+// Shutdown.
+func runtimeGoroutines() (options []goleak.Option) {
+	for _, function := range []string{
+		"(*worker).run",           // a worker
+		"newCoroutine.func1",      // a stack for straight-line tasks, in use or kept for the next one
+		"(*lobby).serve",          // waits for the descriptors that goroutines use
+		"(*stallWatch).run",       // reports polls that take too long
+		"(*callPool).serve",       // runs blocking calls, or is kept for the next one
+		"(*failures).hunt",        // while a task's error has not been taken by a join
+		"(*SignalStream).receive", // of Signals, until the stream is closed
+	} {
+		options = append(options, goleak.IgnoreAnyFunction("example.com/async."+function))
+	}
+	return options
 }
