@@ -156,17 +156,16 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 
 // For tests that look for leaked goroutines.
 
-// runtimeGoroutines names, for goleak, the goroutines that a runtime keeps until its
-// Shutdown.
+// runtimeGoroutines returns options by which goleak ignores the goroutines of a runtime.
 func runtimeGoroutines() (options []goleak.Option) {
 	for _, function := range []string{
 		"(*worker).run",           // a worker
-		"newCoroutine.func1",      // a stack for straight-line tasks, in use or kept for the next one
+		"newCoroutine.func1",      // a stack for straight-line tasks, in use or free
 		"(*lobby).serve",          // waits for the descriptors that goroutines use
 		"(*stallWatch).run",       // reports polls that take too long
-		"(*callPool).serve",       // runs blocking calls, or is kept for the next one
-		"(*failures).hunt",        // while a task's error has not been taken by a join
-		"(*SignalStream).receive", // of Signals, until the stream is closed
+		"(*callPool).serve",       // runs blocking calls, or waits for the next one
+		"(*failures).hunt",        // while the error of a task has not been joined
+		"(*SignalStream).receive", // receives signals until the stream is closed
 	} {
 		options = append(options, goleak.IgnoreAnyFunction("example.com/async."+function))
 	}

@@ -34,33 +34,34 @@ var replaced = map[string]map[string]string{
 	},
 }
 
-// pipe is replaced only if the rewriter says so: many a test asks for what net.Pipe does.
+// pipe is replaced only if rewriter.pipes is set: many tests rely on a net.Pipe without a
+// buffer.
 const pipe = "Pipe"
 
-// replacedPointers are the types of package net to which pointers are used, and for
-// which asyncnet has an interface.
+// replacedPointers are types of package net. In the place of a pointer to one of them
+// asyncnet has an interface of the same name.
 var replacedPointers = []string{"TCPConn", "TCPListener", "UDPConn", "UnixConn", "UnixListener"}
 
-// used is a declaration that uses the package, in case that nothing else does any more.
+// used is a type of each package. A declaration with it keeps the import in use.
 var used = map[string]string{netPath: "Addr", tlsPath: "Config"}
 
 // A rewriter rewrites Go files.
 type rewriter struct {
-	connections bool                     // put in those of package async
-	pipes       bool                     // and its socket pairs for net.Pipe
-	renamed     func(path string) string // the path to import in the place of path
+	connections bool                     // replace the connections of package net
+	pipes       bool                     // and those of net.Pipe
+	renamed     func(path string) string // returns the path to import in the place of path
 }
 
 // rewritten returns a file of Go source with the connections of package async:
 //
-//   - net.Dial becomes asyncnet.Dial, and so on: what replaced says;
-//   - *net.TCPConn becomes asyncnet.TCPConn, and so on: what replacedPointers says;
+//   - net.Dial becomes asyncnet.Dial, and so on for the names in replaced;
+//   - *net.TCPConn becomes asyncnet.TCPConn, and so on for the names in replacedPointers;
 //   - asyncnet is imported in the line of the package clause, so that lines keep their
 //     numbers;
-//   - imported paths become what renamed returns.
+//   - an imported path becomes the result of renamed.
 //
-// Nothing else is changed. A name that is declared in the file, such as that of a variable
-// that is called net, is not taken for the package.
+// Nothing else is changed. A name that the file declares, for example a variable net, is
+// not taken for the package.
 func (r rewriter) rewritten(src []byte) ([]byte, error) {
 	set := token.NewFileSet()
 	file, err := parser.ParseFile(set, "", src, parser.ParseComments)
@@ -76,7 +77,7 @@ func (r rewriter) rewritten(src []byte) ([]byte, error) {
 	replace := func(n ast.Node, text string) {
 		edits = append(edits, edit{offset(n.Pos()), offset(n.End()), text})
 	}
-	packages := map[string]string{} // the path of each name
+	packages := map[string]string{} // the paths of packages by their names in this file
 	for _, spec := range file.Imports {
 		path, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
@@ -93,7 +94,7 @@ func (r rewriter) rewritten(src []byte) ([]byte, error) {
 			packages[name] = path
 		}
 	}
-	// of returns which of the packages n selects from, and the selected name.
+	// of returns the path of the package from which n selects, and the selected name.
 	of := func(n ast.Node) (name *ast.Ident, path, selected string) {
 		if s, ok := n.(*ast.SelectorExpr); ok {
 			if name, ok := s.X.(*ast.Ident); ok && name.Obj == nil {
@@ -102,7 +103,7 @@ func (r rewriter) rewritten(src []byte) ([]byte, error) {
 		}
 		return nil, "", ""
 	}
-	touched := map[string]string{} // the path of each name of which something was replaced
+	touched := map[string]string{} // the names of packages with replacements, and their paths
 	ast.Inspect(file, func(n ast.Node) bool {
 		if !r.connections {
 			return false
@@ -139,7 +140,8 @@ func (r rewriter) rewritten(src []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func TestRewritten(t *testing.T) {
+// The rewriter replaces connections, types and imports, and nothing else.
+func TestRewriter(t *testing.T) {
 	const src = `// Comment.
 package p
 

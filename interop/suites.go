@@ -2,7 +2,7 @@
 
 package interop
 
-// The modules whose tests TestSuites runs, so that they stand in go.mod and go.sum.
+// TestSuites runs the tests of these packages. The imports keep their modules in go.mod.
 import (
 	_ "github.com/coder/websocket"
 	_ "github.com/emersion/go-smtp"

@@ -19,27 +19,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// suite is a test suite of another project. Its module stands in go.mod.
+// A suite is the tests of another project.
 type suite struct {
 	name     string
-	module   string   // stdModule for a copy of packages of the standard library
+	module   string   // one of go.mod, or stdModule
 	packages []string // below the module
-	short    bool     // with -short
+	short    bool     // the tests run with -short
 
-	// leftOut are tests that are not run at all, and leftOutFiles files of tests that
-	// are not there in the run on package async. The values say why.
+	// leftOut are tests that do not run, each with the reason. leftOutFiles are files
+	// that are missing from the copy for package async, each with the reason.
 	leftOut, leftOutFiles map[string]string
 
-	// pipes has net.Pipe replaced, too, by a pair of sockets.
+	// pipes replaces net.Pipe, too, by a pair of connected sockets.
 	pipes bool
 
-	// What must at least come together, so that a run that tests nothing is not taken
-	// for one that finds nothing.
-	tests  int // tests, without subtests, that pass with package net and with package async
-	opened int // connections that are dialled, listeners and packet sockets
+	// tests and opened are lower bounds. The suite fails below them, so that it cannot
+	// pass without testing anything.
+	tests  int // tests, without subtests, that pass on package async
+	opened int // connections dialled, listeners and packet sockets opened on package async
 
-	// differs are tests that pass with package net and not with package async, and why.
-	// Of a test with subtests it names those.
+	// differs are tests that pass on package net and may fail on package async, each with
+	// the reason. A test with subtests is not listed, but the subtests that may fail.
 	differs map[string]string
 }
 
@@ -47,19 +47,21 @@ var suites = []suite{
 	{
 		name: "miekg-dns", module: "github.com/miekg/dns", packages: []string{"."},
 		tests: 250, opened: 100,
+		differs: map[string]string{"TestParseBadNAPTR": "it counts the goroutines of the program"},
 	},
 	{
 		name: "go-smtp", module: "github.com/emersion/go-smtp", packages: []string{"."},
 		tests: 70, opened: 80,
 	},
 	{
-		name: "yamux", module: "github.com/hashicorp/yamux", packages: []string{"."},
-		tests: 35, opened: 60,
+		name: "yamux", module: "github.com/hashicorp/yamux", packages: []string{"."}, short: true,
+		tests: 30, opened: 50,
 	},
 	{
 		name: "coder-websocket", module: "github.com/coder/websocket", packages: []string{"."}, pipes: true,
 		leftOutFiles: map[string]string{"main_test.go": "it fails if there is any goroutine at the end"},
-		tests:        25, opened: 40,
+		tests:        20, opened: 80,
+		differs: map[string]string{"TestConn/netConn": "it asks for the address of a net.Pipe"},
 	},
 	{
 		name: "x-net", module: "golang.org/x/net", packages: []string{
@@ -77,28 +79,40 @@ var suites = []suite{
 		}, short: true,
 		leftOut: map[string]string{
 			"TestCmdGoNoHTTPServer": goCommand, "TestOmitHTTP2": goCommand, "TestOmitHTTP2Vet": goCommand,
+			"TestTransportEventTrace": ownLookup, "TestTransportEventTrace_NoHooks": ownLookup,
+			"TestTransportIDNA": ownLookup, "TestTransportMaxIdleConns": ownLookup,
+			"TestWriteHeaderNoCodeCheck": ownPath, "TestWriteHeaderNoCodeCheck_h1hijack": ownPath,
+		},
+		differs: map[string]string{
+			"TestLinuxSendfile": "it wants the system call sendfile, and no goroutine at the end",
 		},
 		tests: 600, opened: 1000,
 	},
 }
 
-const goCommand = "it runs the go command on the standard library"
+const (
+	goCommand = "it runs the go command on the standard library"
+	ownLookup = "it gives package net a look-up function, by a package that only the standard library may import"
+	ownPath   = "it wants net/http's own import path in a log message"
+)
 
-// stdPackages are copied from the standard library, with what is below them. For the code
-// that only the standard library may import there are substitutes in testdata/std.
-var stdPackages = []string{"log/syslog", "net/http", "net/rpc", "net/smtp"}
-
+// stdModule is a module that is made of packages of the standard library: of stdPackages,
+// and of what is below them. The substitutes in testdata/std take the place of packages
+// that only the standard library may import.
 const stdModule = "example.com/std"
 
-// TestSuites runs tests of other projects as they are, and once more with the connections
-// of package async. A test that passes on package net must pass there, too. If it does
-// not, it is run again, alone and up to three times: many of these tests measure time, and
-// fail on package net as well if the machine is busy.
+var stdPackages = []string{"log/syslog", "net/http", "net/rpc", "net/smtp"}
+
+// TestSuites runs the tests of other projects on package net, and once more on the
+// connections of package async. Each test that passes on package net must pass on package
+// async. A test that fails there runs again, up to three times and without the others:
+// many of these tests measure time, and fail on package net as well on a busy machine.
 //
-// Both times copies of the modules are built in the place of the dependencies that go.mod
-// names, by means of another go.mod. For the second run they are rewritten, see rewriter. A
-// suite that uses net/http gets the copy of it, so that the servers and clients of
-// net/http and httptest are on package async, too.
+// For each of the two runs the modules are copied, and replace the dependencies in a copy
+// of go.mod, so that their versions and checksums are those of this module. The Go files
+// of the second copy are rewritten, see rewriter. A suite that imports net/http imports
+// the rewritten copy of net/http instead: servers, clients and httptest are then on
+// package async, too.
 func TestSuites(t *testing.T) {
 	doc, err := os.ReadFile("../docs/libraries.md")
 	require.NoError(t, err)
@@ -110,7 +124,7 @@ func TestSuites(t *testing.T) {
 					require.Contains(t, string(doc), name, "docs/libraries.md")
 				}
 			}
-			results := make(chan suiteRun, 1) // at once: they sleep much of the time
+			results := make(chan suiteRun, 1) // both runs at once: they sleep much of the time
 			go func() { results <- std.run(t, s.args(), s.paths()...) }()
 			run := ours.run(t, s.args(), s.paths()...)
 			s.compare(t, <-results, run, ours)
@@ -143,20 +157,24 @@ func anyOf(tests []string) string {
 	return "^(" + strings.Join(slices.Compact(tests), "|") + ")$"
 }
 
-// compare fails the test if s does not pass on package async as it does on package net.
+// compare fails the test if s passes on package net and not on package async. copies are
+// those for package async.
 func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
-	both := 0
-	failed := map[string][]suiteTest{} // on package async alone, by package
+	passed, both := 0, 0
+	for test := range ours.passed {
+		if !test.isSub() && !test.isPackage() {
+			passed++
+		}
+	}
+	failed := map[string][]suiteTest{} // those that pass on package net, by package
 	for test := range std.passed {
 		switch {
 		case ours.passed[test]:
-			if !test.isSub() {
-				both++
-			}
+			both++
 			if _, listed := s.differs[test.name]; listed {
 				t.Logf("%v is on the list and passes", test)
 			}
-		case ours.failed[test] || !test.isSub(): // subtests may have other names each time
+		case ours.failed[test] || !test.isSub(): // subtests may have other names in each run
 			failed[test.pkg] = append(failed[test.pkg], test)
 		}
 	}
@@ -172,7 +190,7 @@ func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 				top = append(top, test.top())
 			}
 			args := s.args()
-			if !tests[0].isPackage() { // which would be the only one
+			if !tests[0].isPackage() { // a package is the only element: see innermost
 				args = append(args, "-run", anyOf(top))
 			}
 			again := copies.run(t, args, pkg)
@@ -190,14 +208,14 @@ func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 	for _, n := range ours.opened {
 		opened += n
 	}
-	require.GreaterOrEqual(t, both, s.tests, "tests that pass on both")
+	require.GreaterOrEqual(t, passed, s.tests, "tests that pass on package async")
 	require.GreaterOrEqual(t, opened, s.opened, "connections and listeners: %v", ours.opened)
-	require.Empty(t, std.opened, "what should be on package net is on package async")
-	t.Logf("%d tests pass on both (%d and %d with subtests); opened on package async: %v",
-		both, len(std.passed), len(ours.passed), ours.opened)
+	require.Empty(t, std.opened, "connections of package async in the run on package net")
+	t.Logf("%d tests pass on package async, with subtests %d, of which %d on package net, too; opened: %v",
+		passed, len(ours.passed), both, ours.opened)
 }
 
-// suiteTest names a test, or a package if name is empty.
+// A suiteTest is the name of a test, or of a package if name is empty.
 type suiteTest struct{ pkg, name string }
 
 func (t suiteTest) String() string  { return strings.TrimSuffix(t.pkg+"."+t.name, ".") }
@@ -210,8 +228,8 @@ func (t suiteTest) top() string {
 	return top
 }
 
-// innermost returns, sorted, the tests that have no subtest among the others, and no
-// package of another.
+// innermost returns the tests without those of which a subtest is among them, and without
+// packages of which a test is among them. They are sorted.
 func innermost(tests []suiteTest) []suiteTest {
 	outer := map[suiteTest]bool{}
 	for _, test := range tests {
@@ -229,14 +247,14 @@ func innermost(tests []suiteTest) []suiteTest {
 	return tests
 }
 
-// suiteRun is the outcome of a run of go test.
+// A suiteRun is the outcome of a run of go test.
 type suiteRun struct {
 	passed, failed map[suiteTest]bool
 	output         map[suiteTest]string
-	opened         map[string]int // by what was called, and the network
+	opened         map[string]int // by the called function and the network, see asyncnet.LogVariable
 }
 
-// about returns what was printed by the test, or by its package if it did not end.
+// about returns the output of the test, and that of its package if the test did not end.
 func (r *suiteRun) about(test suiteTest) string {
 	out := r.output[test]
 	if !r.passed[test] && !r.failed[test] {
@@ -249,7 +267,7 @@ func (r *suiteRun) about(test suiteTest) string {
 	return out
 }
 
-// suiteCopies are copies of the modules, on package net or on package async.
+// suiteCopies are copies of the modules, for package net or for package async.
 type suiteCopies struct {
 	dir   string
 	async bool
@@ -333,7 +351,7 @@ func (c suiteCopies) copyTree(t *testing.T, s suite, to, from string) {
 func (c suiteCopies) renamed(s suite, path string) string {
 	inStd := s.module == stdModule
 	switch {
-	case !c.async && !inStd, path == "net/http/httptrace": // which package net calls
+	case !c.async && !inStd, path == "net/http/httptrace": // package net knows the original only
 		return path
 	case inStd && path == "internal/synctest":
 		return "testing/synctest"
@@ -348,8 +366,8 @@ func (c suiteCopies) renamed(s suite, path string) string {
 	return path
 }
 
-// run runs go test. The paths of the copies are not part of what is built (-trimpath), so
-// that it need not be built again the next time.
+// run runs go test. With -trimpath the build does not depend on the path of the copies, and
+// the next run finds it in the build cache.
 func (c suiteCopies) run(t *testing.T, args []string, packages ...string) suiteRun {
 	r := suiteRun{map[suiteTest]bool{}, map[suiteTest]bool{}, map[suiteTest]string{}, map[string]int{}}
 	log, err := os.CreateTemp(c.dir, "log")

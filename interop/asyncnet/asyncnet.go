@@ -3,9 +3,9 @@
 // TestSuites puts it in the place of package net in the code of other projects.
 //
 // Addresses, errors and interfaces remain those of package net. Where package net has a
-// pointer to a struct, such as *net.TCPConn, this package has an interface with all of
-// that type's methods, so that a type assertion tells whether the connection is as
-// complete. What async does not have, the networks "ip", is left to package net.
+// pointer to a struct, for example *net.TCPConn, this package has an interface with the
+// methods of that type, so that a type assertion fails if a connection of package async
+// lacks one of them. Raw sockets, the networks "ip", are those of package net.
 package asyncnet
 
 import (
@@ -25,15 +25,15 @@ import (
 	"example.com/async"
 )
 
-// LogVariable is the environment variable that names a file. Each connection that is
-// dialled and each listener or packet socket that is opened appends a line to it:
-// what was called and the network.
+// LogVariable is the environment variable that names a log file. Each call that dials a
+// connection or opens a listener or a packet socket appends a line: "dial", "listen",
+// "file" or "pipe", a space, and the network.
 const LogVariable = "ASYNCNET_LOG"
 
 var logFile = sync.OnceValues(func() (*os.File, error) {
 	name := os.Getenv(LogVariable)
 	if name == "" {
-		return nil, nil // no test, or a process that was started without its environment
+		return nil, nil // for example a process that a test has started with its own environment
 	}
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 })
@@ -45,7 +45,7 @@ func note(call, network string) {
 		_, err = fmt.Fprintln(f, call, network)
 	}
 	if err != nil {
-		panic(err) // the test would count too little
+		panic(err) // the count would be too low
 	}
 }
 
@@ -102,7 +102,7 @@ type UnixConn interface {
 	WriteToUnix(p []byte, addr *net.UnixAddr) (int, error)
 }
 
-// TCPListener is *net.TCPListener but for AcceptTCP, whose result is of that type.
+// TCPListener is *net.TCPListener without AcceptTCP, which returns a *net.TCPConn.
 type TCPListener interface {
 	net.Listener
 	syscall.Conn
@@ -110,13 +110,13 @@ type TCPListener interface {
 	SetDeadline(t time.Time) error
 }
 
-// UnixListener is *net.UnixListener but for AcceptUnix, whose result is of that type.
+// UnixListener is *net.UnixListener without AcceptUnix, which returns a *net.UnixConn.
 type UnixListener interface {
 	TCPListener
 	SetUnlinkOnClose(unlink bool)
 }
 
-// The interfaces ask for nothing that package net's types do not have.
+// The types of package net have the methods of the interfaces.
 var (
 	_ TCPConn      = (*net.TCPConn)(nil)
 	_ UDPConn      = (*net.UDPConn)(nil)
@@ -125,8 +125,8 @@ var (
 	_ UnixListener = (*net.UnixListener)(nil)
 )
 
-// The default runtime is started here, where there is no testing/synctest bubble that
-// its goroutines would belong to.
+// The default runtime is started here, not by the first call: that may come from a bubble
+// of testing/synctest, to which the goroutines of the runtime would then belong.
 var runtime = async.Default()
 
 // isRaw reports whether network is one of raw IP, which package async does not have.
@@ -137,7 +137,7 @@ func block[T any](ctx context.Context, fn func(cx *async.Context) (T, error)) (T
 	return async.BlockOn(runtime.Under(ctx), fn)
 }
 
-// as returns c for goroutines. It fails if c lacks a method of package net's type.
+// as returns the form of c for goroutines. It fails if that lacks a method of T.
 func as[T net.Conn](c async.Conn, err error) (form T, _ error) {
 	if err != nil {
 		return form, err
@@ -150,7 +150,7 @@ func as[T net.Conn](c async.Conn, err error) (form T, _ error) {
 	return form, nil
 }
 
-// asListener is as for listeners.
+// asListener is the same as as, for listeners.
 func asListener[T net.Listener](ln async.Listener, err error) (form T, _ error) {
 	if err != nil {
 		return form, err
@@ -206,7 +206,7 @@ func ListenUnixgram(network string, laddr *net.UnixAddr) (UnixConn, error) {
 type ListenConfig struct {
 	Control         func(network, address string, c syscall.RawConn) error
 	KeepAlive       time.Duration
-	KeepAliveConfig net.KeepAliveConfig // not looked at
+	KeepAliveConfig net.KeepAliveConfig // ignored
 }
 
 func (lc *ListenConfig) async() *async.ListenConfig {
@@ -269,9 +269,9 @@ type Dialer struct {
 	DualStack       bool
 	FallbackDelay   time.Duration
 	KeepAlive       time.Duration
-	KeepAliveConfig net.KeepAliveConfig // not looked at
-	Resolver        *net.Resolver       // not looked at
-	Cancel          <-chan struct{}     // not looked at
+	KeepAliveConfig net.KeepAliveConfig // ignored
+	Resolver        *net.Resolver       // ignored
+	Cancel          <-chan struct{}     // ignored
 	Control         func(network, address string, c syscall.RawConn) error
 	ControlContext  func(ctx context.Context, network, address string, c syscall.RawConn) error
 }
@@ -336,8 +336,8 @@ func FilePacketConn(f *os.File) (net.PacketConn, error) {
 	return async.NetConn(runtime, c).(net.PacketConn), nil
 }
 
-// Pipe is in the place of net.Pipe for suites that use nothing else: a pair of connected
-// unix-domain sockets. Unlike those of net.Pipe they have buffers.
+// Pipe is net.Pipe, for suites that hardly use other connections. It returns a pair of
+// connected unix-domain sockets, which have buffers, unlike a net.Pipe.
 func Pipe() (net.Conn, net.Conn) {
 	note("pipe", "unix")
 	a, b, err := async.SocketPair()
