@@ -30,8 +30,8 @@ race: ## unit tests and examples under the race detector, large loads scaled dow
 full: ## the same without it, large loads whole
 	go test -count=1 ./...
 
-libraries: ## other people's code on the connections, without servers of theirs
-	cd interop && go vet ./... && go test -race -count=1 ./...
+libraries: ## other people's code and test suites on the connections, without servers of theirs
+	cd interop && go vet ./... && go test -race -count=1 -timeout 30m ./...
 
 interop: ## the same with Redis and PostgreSQL; example programs under curl, openssl, h2load, nc and redis-benchmark
 	interop/servers.sh

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/valyala/fasthttp"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -151,4 +152,22 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+}
+
+// For tests that look for leaked goroutines.
+
+// runtimeGoroutines returns options by which goleak ignores the goroutines of a runtime.
+func runtimeGoroutines() (options []goleak.Option) {
+	for _, function := range []string{
+		"(*worker).run",           // a worker
+		"newCoroutine.func1",      // a stack for straight-line tasks, in use or free
+		"(*lobby).serve",          // waits for the descriptors that goroutines use
+		"(*stallWatch).run",       // reports polls that take too long
+		"(*callPool).serve",       // runs blocking calls, or waits for the next one
+		"(*failures).hunt",        // while the error of a task has not been joined
+		"(*SignalStream).receive", // receives signals until the stream is closed
+	} {
+		options = append(options, goleak.IgnoreAnyFunction("example.com/async."+function))
+	}
+	return options
 }
