@@ -493,7 +493,6 @@ func (w *worker) stopCoroutines() {
 // exit is the worker's last act.
 func (w *worker) exit() {
 	w.tell()
-	allWorkers.remove(w)
 	w.reactor.close()
 	w.rt.fds.stir(&w.reactor)
 	w.publish(nanos())
