@@ -432,7 +432,7 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	child := &Context{t: cx.t}
 	child.sc.Store(sc)
 	if at := nanosAt(deadline); deadline.IsZero() {
-	} else if at <= nanos() {
+	} else if at <= cx.nanos() {
 		sc.close(scopeExpired, late, w)
 	} else {
 		sc.arm(w, at)

@@ -45,29 +45,33 @@ func (id *identity) mustNotBlock(what, instead string) {
 	panic("async: " + what + " was called in a task and would block its worker; use " + instead)
 }
 
-// identityTable maps goroutines, as getg tells them apart, to their identities: a
-// hash table with open addressing that is read without a lock.
+// identityTable maps goroutines, as getg tells them apart, to their identities. It is a
+// hash table with open addressing.
 //
 // An identity must not outlive its goroutine, since Go gives the descriptor of a
-// goroutine that has ended to another one. So each goroutine adds itself before it
-// does anything else, and removes itself as its last act, deferred, so that a panic
-// and Goexit do not keep it from that. A coroutine is in the table for all of its
-// life: that costs a switch nothing, and while it is suspended it calls nothing.
+// goroutine that has ended to another one. So:
 //
-// This is also why a reader needs no more than it does. It asks for itself alone: it
-// finds the key of its own goroutine, which nobody but itself has written and nobody
-// but itself removes, or it does not. What others write meanwhile, to other slots or
-// to a new table, cannot change the answer. That a reader may still look at a table
-// which has been replaced is harmless for the same reason.
+//  1. A goroutine adds itself before it does anything else.
+//  2. It removes itself as its last act, in a deferred call, so that a panic and
+//     Goexit do not prevent that.
+//  3. It asks for itself alone.
+//
+// A coroutine is in the table for all of its life. This costs a switch nothing, and
+// while the coroutine is suspended it cannot ask.
+//
+// A reader takes no lock, because of rule 3. The key that it looks for is written and
+// removed by its own goroutine only, so it stands in the table during the whole search or
+// at no time. Writers change other slots meanwhile, or replace the table by a larger or
+// smaller one; the old table gives the same answer as the new one.
 type identityTable struct {
 	mu    sync.Mutex
-	slots atomic.Pointer[identitySlots] // replaced by a larger or smaller one, when need be
-	live  int                           // entries
-	used  int                           // entries, and slots whose entry was removed
+	slots atomic.Pointer[identitySlots]
+	live  int // entries
+	used  int // entries, and slots whose entry was removed
 }
 
-// identitySlots is a table of a certain size, a power of two, at most half of which
-// is in use. So a search soon comes to a free slot, however many entries there are.
+// identitySlots is a table of a certain size, a power of two. At most half of it is in
+// use, so a search soon comes to a free slot, however many entries there are.
 type identitySlots struct {
 	shift uint8 // of the hash
 	all   []identitySlot
@@ -80,7 +84,7 @@ type identitySlot struct {
 }
 
 const (
-	identityRemoved  = uintptr(1) // no goroutine's
+	identityRemoved  = uintptr(1) // no goroutine has this address
 	identitySlotsMin = 64
 )
 

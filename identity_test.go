@@ -40,9 +40,9 @@ func onReused(t *testing.T, g uintptr, f func()) {
 	t.Fatal("no goroutine got the descriptor of the one that has ended")
 }
 
-// requireNobody fails if the caller, an ordinary goroutine, is taken for a worker or for
+// requireOutside fails if the caller, an ordinary goroutine, is taken for a worker or for
 // one of its coroutines.
-func requireNobody(t *testing.T, joined *JoinHandle[None]) {
+func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 	if w := callersWorker(); w != nil {
 		t.Errorf("an ordinary goroutine is taken for worker %d", w.index)
 	}
@@ -51,9 +51,9 @@ func requireNobody(t *testing.T, joined *JoinHandle[None]) {
 	}
 }
 
-// Go gives the descriptor of a goroutine that has ended to another one, which is then
-// no worker, whatever the former was: here a coroutine that the worker ran last, and
-// whose code has ended, before it ended as one of many that nobody needs.
+// Go gives the descriptor of a goroutine that has ended to another one. That one is no
+// worker, whatever the former was: here the coroutine that the worker ran last, which has
+// ended since, as one of many free ones.
 func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 	const burst = keepFree + 50
 	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not rest, and so does not forget what ran last
@@ -78,7 +78,7 @@ func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 		require.NoError(t, err)
 	}
 	eventually(t, func() bool { return rt.Metrics().CoroutinesFree <= keepFree })
-	onReused(t, last, func() { requireNobody(t, joined) })
+	onReused(t, last, func() { requireOutside(t, joined) })
 }
 
 // The same where Shutdown unwinds the code, and other code keeps the worker meanwhile.
@@ -109,7 +109,7 @@ func TestIdentityEndsWithACoroutineThatIsUnwound(t *testing.T) {
 	g := receive(t, runs)
 	ended := later(func() (int, error) { return 0, rt.Shutdown(ended()) })
 	receive(t, unwinds)
-	onReused(t, g, func() { requireNobody(t, joined) })
+	onReused(t, g, func() { requireOutside(t, joined) })
 	close(goOn)
 	require.Error(t, soon(t, ended).err)
 }

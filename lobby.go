@@ -41,10 +41,10 @@ func (l *lobby) enter() (*reactor, error) {
 	if err := r.open(l.fds); err != nil {
 		return nil, err
 	}
-	l.quit = make(chan None)
+	l.quit = newChan[None](0)
 	l.reactor.Store(r)
 	callersWorker().unparks()
-	go l.serve(r)
+	goOutside(func() { l.serve(r) })
 	return r, nil
 }
 

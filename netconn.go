@@ -226,7 +226,7 @@ type netSide struct {
 }
 
 func (s *netSide) init(rt *Runtime) {
-	s.unpark = make(chan struct{}, 1)
+	s.unpark = newChan[struct{}](1)
 	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, rt.workers[0], &s.task
 }
 

@@ -49,7 +49,12 @@ type Runtime struct {
 
 // New starts a runtime. It fails if cfg makes no sense or the operating system
 // refuses what is needed.
-func New(cfg Config) (*Runtime, error) {
+func New(cfg Config) (rt *Runtime, err error) {
+	outside(func() { rt, err = newRuntime(cfg) })
+	return rt, err
+}
+
+func newRuntime(cfg Config) (*Runtime, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return nil, err

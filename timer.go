@@ -15,12 +15,20 @@ var epoch = time.Now()
 // the ends of int64 to add to.
 const eternity = int64(1) << 61 // 73 years
 
+// nanos is for the threads of this package; other code may run in a bubble, see
+// nanosHere.
 func nanos() int64 { return int64(time.Since(epoch)) }
 
-func nanosAt(t time.Time) int64 { return clampTime(int64(t.Sub(epoch))) }
+// nanosAt returns the time t as the caller's clock has it.
+func nanosAt(t time.Time) int64 {
+	if t == t.Round(0) && inBubble() {
+		return clampTime(nanosHere() + clampTime(int64(time.Until(t))))
+	}
+	return clampTime(int64(t.Sub(epoch)))
+}
 
 // after returns the time d from now; now if d is negative.
-func after(d time.Duration) int64 { return nanos() + max(clampTime(int64(d)), 0) }
+func after(d time.Duration) int64 { return nanosHere() + max(clampTime(int64(d)), 0) }
 
 func clampTime(t int64) int64 { return min(max(t, -eternity), eternity) }
 
@@ -170,7 +178,12 @@ func (s *stdTimer) fire() { s.to.expire(nil) }
 // setStd is set outside the pool. A timer that exists is used again: deadlines
 // of goroutines are put off before each read.
 func (a *alarm) setStd(at int64, to expirer) {
-	d := time.Duration(at - nanos())
+	now, bubble := clock()
+	if bubble { // by whose clock a timer would go that is set here
+		outside(func() { a.setStd(at, to) })
+		return
+	}
+	d := time.Duration(at - now)
 	if a.std != nil && a.std.to == to {
 		a.std.at = at
 		a.std.timer.Reset(d)
@@ -213,7 +226,7 @@ func (a *alarm) covers(w *worker, at int64) bool {
 // alarm, -1 if it won't.
 func (a *alarm) armedAt(w *worker) int64 {
 	if w == nil {
-		if a.std != nil && a.std.at > nanos() {
+		if a.std != nil && a.std.at > nanosHere() {
 			return tickAfter(a.std.at)
 		}
 		return -1
@@ -307,7 +320,7 @@ func NewSleep(d time.Duration) Future[None] {
 
 func (s *sleep) Poll(cx *Context) (None, error) {
 	w := cx.here()
-	if nanos() >= s.until {
+	if cx.nanos() >= s.until {
 		s.Cancel()
 		return None{}, nil
 	}
