@@ -155,7 +155,7 @@ type innerCall struct {
 
 func (c *innerCall) placeInPool() *callPlace { return &c.place }
 func (c *innerCall) poll(*worker) bool       { c.run(); return true }
-func (c *innerCall) abort(*worker, error)    { go c.run() }
+func (c *innerCall) abort(*worker, error)    { goOutside(c.run) }
 
 // do has the pool run run. It returns ErrBusy, and does nothing, if there is no
 // room for it.
@@ -314,7 +314,7 @@ func (p *callPool) wakeOne() {
 	case p.callers < p.cfg.Limit:
 		p.callers++
 		p.coming = true
-		go p.serve()
+		goOutside(p.serve)
 	}
 }
 

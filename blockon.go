@@ -3,7 +3,7 @@ package async
 // parker is the task of a goroutine outside the pool that awaits in BlockOn.
 type parker struct {
 	task
-	unpark chan struct{} // capacity 1
+	unpark chan struct{} // capacity 1; nil until it first waits
 	own    waiter        // see task.ownWaiter
 }
 
@@ -19,7 +19,7 @@ type parker struct {
 func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()
-	p := &parker{unpark: make(chan struct{}, 1)}
+	p := new(parker)
 	p.kind, p.body = kindGoroutine, p
 	p.g.Store(getg())
 	if p.w = workerOf(s); p.w == nil {
@@ -42,7 +42,10 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 
 // wait parks the goroutine until p is woken.
 func (p *parker) wait() {
-	p.since = ticksAt(nanos())
+	p.since = ticksAt(nanosHere())
+	if p.unpark == nil {
+		p.unpark = newChan[struct{}](1)
+	}
 	if p.state.suspend() {
 		<-p.unpark
 	}

@@ -167,7 +167,7 @@ func (f *File) noteRefusal(err error) {
 func (f *File) restHere(cx *Context) {
 	closing := f.release(cx.here())
 	if closing != nil && cx.t.w.rt.do(closing) != nil {
-		go closing()
+		goOutside(closing)
 	}
 	f.mu.Lock()
 }

@@ -698,19 +698,17 @@ func (c *Chan[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if v, err := c.pullOnce(nil); err != ErrEmpty {
 		return v, err
 	}
-	p := parkingSpots.Get().(*parkingSpot)
-	defer parkingSpots.Put(p)
+	p := takeSpot()
+	defer p.free()
 	for {
 		if v, err = c.pollRecv(&p.cx, &p.own, chanFirm); err != ErrPending {
 			return v, err
 		}
-		select {
-		case <-p.woken:
-		case <-ctx.Done():
+		if err := p.park(ctx); err != nil {
 			if v, ok := c.cancelRecv(nil, &p.own, true); ok {
 				return v, nil
 			}
-			return v, ctx.Err()
+			return v, err
 		}
 	}
 }
@@ -729,19 +727,17 @@ func (c *Chan[T]) SendBlocking(ctx context.Context, v T) error {
 }
 
 func (c *Chan[T]) sendBlocking(ctx context.Context, v T, how sendKind) error {
-	p := parkingSpots.Get().(*parkingSpot)
-	defer parkingSpots.Put(p)
+	p := takeSpot()
+	defer p.free()
 	for {
 		if err := c.pollSend(&p.cx, &p.own, v, how); err != ErrPending {
 			return err
 		}
-		select {
-		case <-p.woken:
-		case <-ctx.Done():
+		if err := p.park(ctx); err != nil {
 			if err := c.cancelSend(nil, &p.own); err != ErrPending {
 				return err
 			}
-			return ctx.Err()
+			return err
 		}
 	}
 }

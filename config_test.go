@@ -235,7 +235,7 @@ func TestHooks(t *testing.T) {
 	log := new(hookLog)
 	rt := newTestRuntime(t, Config{Workers: workers, Hooks: log.hooks(), Unhandled: func(Task, error) {}})
 	isWorker := func(g uintptr) bool {
-		return slices.ContainsFunc(rt.workers, func(w *worker) bool { return w.g == g })
+		return slices.ContainsFunc(rt.workers, func(w *worker) bool { return w.g.Load() == g })
 	}
 	two := []string{"start", "before", "after", "before", "end", "after"}
 	one := []string{"start", "before", "end", "after"}
@@ -307,6 +307,10 @@ func TestHooks(t *testing.T) {
 	before := len(log.all())
 	rt.Tasks()
 	require.Len(t, log.all(), before, "the runtime's own work has been told")
+	gs := make([]uintptr, len(rt.workers)) // as long as they live
+	for i, w := range rt.workers {
+		gs[i] = w.g.Load()
+	}
 	require.NoError(t, rt.Shutdown(ended()))
 	receive(t, Go(rt.Named("too late"), func(*Context) error { return nil }).Done())
 	hooks, _ := log.of("cancelled")
@@ -314,17 +318,17 @@ func TestHooks(t *testing.T) {
 	hooks, _ = log.of("too late")
 	require.Equal(t, []string{"start", "end"}, hooks)
 
-	for i, w := range rt.workers {
+	for i, g := range gs {
 		var mine []hookCall
 		for _, c := range log.all() {
-			if c.g == w.g {
+			if c.g == g {
 				mine = append(mine, c)
 			}
 		}
 		require.NotEmpty(t, mine)
 		last := len(mine) - 1
-		require.Equal(t, hookCall{hook: "worker start", worker: i, g: w.g}, mine[0])
-		require.Equal(t, hookCall{hook: "worker stop", worker: i, g: w.g}, mine[last])
+		require.Equal(t, hookCall{hook: "worker start", worker: i, g: g}, mine[0])
+		require.Equal(t, hookCall{hook: "worker stop", worker: i, g: g}, mine[last])
 		for _, c := range mine[1:last] {
 			require.Equal(t, -1, c.worker, c.hook)
 		}

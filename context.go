@@ -66,7 +66,7 @@ func (cx *Context) here() *worker {
 	t := cx.t
 	switch t.kind {
 	case kindPlain:
-		if w := t.w; w != nil && w.g == getg() && w.current == t {
+		if w := t.w; w != nil && w.g.Load() == getg() && w.current == t {
 			return w
 		}
 	case kindStraight:
@@ -74,7 +74,7 @@ func (cx *Context) here() *worker {
 		if g == getg() && !t.state.done() {
 			return t.w
 		}
-		if w := t.w; g == 0 && w != nil && w.g == getg() && w.current == t {
+		if w := t.w; g == 0 && w != nil && w.g.Load() == getg() && w.current == t {
 			return w // between two calls of a Handler; see served
 		}
 	case kindGoroutine:
@@ -436,7 +436,7 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	}
 	// The timer is set also if the outer deadline seems to come first: the wall clock
 	// may have been stepped since that one was converted.
-	if at := nanosAt(deadline); at <= nanos() {
+	if at := nanosAt(deadline); at <= cx.nanos() {
 		sc.close(scopeExpired, late, w)
 	} else {
 		sc.arm(w, at)

@@ -47,6 +47,8 @@ func newCoroutine(w *worker) *coroutine {
 	co.resume, co.stop = iter.Pull(func(yield func(struct{}) bool) {
 		co.g = getg()
 		co.yield = yield
+		identities.add(co.g, &w.identity)
+		defer identities.remove(co.g)
 		if yield(struct{}{}) {
 			co.serve()
 		}

@@ -100,12 +100,12 @@ type dialing struct {
 
 // Poll implements Future.
 func (d *dialing) Poll(cx *Context) (Conn, error) {
-	if !d.begun && d.end != eternity && nanos() >= d.end {
+	if !d.begun && d.end != eternity && cx.nanos() >= d.end {
 		return nil, d.givenUp(context.DeadlineExceeded) // though it might be done at once
 	}
 	c, err := d.poll(cx)
 	if err == ErrPending {
-		if nanos() < d.end {
+		if cx.nanos() < d.end {
 			return nil, d.wakeAt(cx, err)
 		}
 		err = d.givenUp(context.DeadlineExceeded)
@@ -134,7 +134,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		if c != nil {
 			return c, nil
 		}
-		switch now := nanos(); {
+		switch now := cx.nanos(); {
 		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
 			d.begin(now)
 		case len(d.running) > 0:

@@ -37,7 +37,7 @@
 // from C: the Go runtime ends the program for it. Connections must be closed.
 //
 // To read the code, begin with future.go and task.go, then context.go,
-// join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go
+// join.go, executor.go, coroutine.go and identity.go; waker.go, timer.go and runqueue.go
 // are its tools; reactor.go, source.go, lobby.go, conn.go and listener.go are
 // what waits for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
 // and group.go cancel; metrics.go, tasks.go and stall.go show what goes on.

@@ -59,11 +59,13 @@ type worker struct {
 	// Fixed before the worker starts.
 	rt       *Runtime
 	index    int
-	g        uintptr
+	identity identity        // of its goroutine and its coroutines
 	begin    chan struct{}   // closed when it may begin
 	quit     chan struct{}   // closed when the worker has ended
 	labels   context.Context // the profiler labels of its goroutines; see labelsOf
 	labelled string          // the same as they look in a profile
+
+	g atomic.Uintptr // its goroutine, as long as that lives
 
 	// The worker's own.
 	current   *task      // being polled
@@ -161,13 +163,14 @@ func newWorker(rt *Runtime, index int) *worker {
 		wire:    talk{manner: overWire},
 		speaker: -1,
 	}
+	w.identity.worker = w
 	return w
 }
 
 // run is the goroutine of the worker. It calls ready once it is prepared.
 func (w *worker) run(ready func(error)) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	w.g = getg()
+	defer w.identify()()
 	w.label()
 	var err error
 	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
@@ -182,6 +185,17 @@ func (w *worker) run(ready func(error)) {
 		h(w.index)
 	}
 	w.serve()
+}
+
+// identify lets the calling goroutine be known as w's, until the function is called.
+func (w *worker) identify() (forget func()) {
+	g := getg()
+	w.g.Store(g)
+	identities.add(g, &w.identity)
+	return func() {
+		identities.remove(g)
+		w.g.Store(0)
+	}
 }
 
 // serve takes turns until the worker is stopped. A Goexit in the Poll of a
@@ -550,17 +564,6 @@ func (w *worker) pushList(t *task) (n uint64) {
 
 func (w *worker) hasTasks() bool {
 	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
-}
-
-// runsCaller reports whether the calling goroutine is w's, or a coroutine that
-// w has resumed.
-func (w *worker) runsCaller() bool {
-	g := getg()
-	if g == w.g {
-		return true
-	}
-	t := w.shown.Load()
-	return t != nil && t.g.Load() == g
 }
 
 // askHelp lets others take from the queue, and wakes one of them if all sleep.

@@ -274,7 +274,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		f.gate.close()
 	}
 	if idle && rt.do(now) != nil {
-		go now()
+		goOutside(now)
 	}
 	return &c.JoinHandle, nil
 }

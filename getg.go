@@ -6,5 +6,5 @@ package async
 // before the Go runtime would end the program for it.
 //
 // Identities are reused once a goroutine has ended, so one that is kept means
-// something only while its goroutine is known to live.
+// something only while its goroutine is known to live; see identityTable.
 func getg() uintptr

@@ -190,12 +190,17 @@ func ContextDone(cx *Context, ctx context.Context) error {
 // NewContextDone returns a future that is ready when ctx has ended. It waits by
 // context.AfterFunc, without a goroutine, unless ctx is of a type of its own that
 // the context package does not know. Given up, it leaves nothing behind.
-func NewContextDone(ctx context.Context) Future[None] { return &contextDone{ctx: ctx} }
+func NewContextDone(ctx context.Context) Future[None] {
+	d := new(contextDone)
+	d.ctx, d.release = contextOutside(ctx)
+	return d
+}
 
 type contextDone struct {
-	ctx  context.Context
-	o    *Oneshot[None]
-	stop func() bool
+	ctx     context.Context
+	release func()
+	o       *Oneshot[None]
+	stop    func() bool
 }
 
 func (d *contextDone) Poll(cx *Context) (None, error) {
@@ -215,4 +220,5 @@ func (d *contextDone) Cancel() {
 	if d.stop != nil {
 		d.stop()
 	}
+	d.release()
 }

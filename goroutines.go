@@ -12,30 +12,55 @@ type parkingSpot struct {
 	outsider
 	woken chan struct{} // capacity 1
 	own   waiter        // for awaits that are given up before the spot is
+
+	ctx     context.Context // see contextOfWait; nil if it has not parked yet
+	release func()
 }
 
 var parkingSpots = sync.Pool{New: func() any {
-	p := &parkingSpot{woken: make(chan struct{}, 1)}
+	p := &parkingSpot{woken: newChan[struct{}](1)}
 	p.kind, p.body, p.cx.t = kindOutsider, p, &p.task
 	p.fn = func() { notify(p.woken) }
 	return p
 }}
 
+func takeSpot() *parkingSpot { return parkingSpots.Get().(*parkingSpot) }
+
+func (p *parkingSpot) free() {
+	if p.ctx != nil {
+		p.release()
+		p.ctx, p.release = nil, nil
+	}
+	parkingSpots.Put(p)
+}
+
+// park waits for a wake, or for the end of ctx, whose error it returns. It is always
+// called with the same ctx.
+func (p *parkingSpot) park(ctx context.Context) error {
+	if p.ctx == nil {
+		p.ctx, p.release = contextOfWait(ctx)
+	}
+	select {
+	case <-p.woken:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+}
+
 // waitBlocking is Await for a goroutine outside the pool, which has a ctx and no
 // cx, and for futures that need no worker.
 func waitBlocking[T any](ctx context.Context, f Future[T]) (T, error) {
-	p := parkingSpots.Get().(*parkingSpot)
-	defer parkingSpots.Put(p)
+	p := takeSpot()
+	defer p.free()
 	for {
 		v, err := f.Poll(&p.cx)
 		if err != ErrPending {
 			return v, err
 		}
-		select {
-		case <-p.woken:
-		case <-ctx.Done():
+		if err := p.park(ctx); err != nil {
 			giveUp(f)
-			return v, ctx.Err()
+			return v, err
 		}
 	}
 }

@@ -207,10 +207,8 @@ func (g *Group) Under(ctx context.Context) Spawner { return under(g, ctx) }
 
 // spawner implements Spawner: tasks start where they are spawned.
 func (g *Group) spawner() (*Runtime, *worker) {
-	for _, w := range g.rt.workers {
-		if w.runsCaller() {
-			return g.rt, w
-		}
+	if w := callersWorker(); w != nil && w.rt == g.rt {
+		return g.rt, w
 	}
 	return g.rt, nil
 }

@@ -88,20 +88,20 @@ func (h *JoinHandle[T]) TryAwait() (v T, ended bool, err error) {
 // tasks, whose worker it would block: they Await.
 func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
 	mustNotBlock("JoinHandle.Wait", "h.Await(cx)")
-	w := newOutsider(nil)
-	done := make(chan struct{}, 1)
-	w.body.(*outsider).fn = func() { notify(done) }
+	if h.state.done() {
+		return h.result()
+	}
+	p := takeSpot()
+	defer p.free()
 	for !h.state.done() {
-		h.waiters.join(w)
+		h.waiters.join(&p.task)
 		if h.state.done() {
 			break
 		}
-		select {
-		case <-done:
-		case <-ctx.Done():
-			h.waiters.leave(w, nil)
+		if err := p.park(ctx); err != nil {
+			h.waiters.leave(&p.task, nil)
 			var zero T
-			return zero, ctx.Err()
+			return zero, err
 		}
 	}
 	return h.result()
@@ -118,7 +118,7 @@ func notify(c chan struct{}) {
 // Done returns a channel that is closed when the task has ended. Each call
 // makes a new one; it is for the select of a goroutine.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
-	done := make(chan struct{})
+	done := newChan[struct{}](0)
 	w := newOutsider(nil)
 	w.body.(*outsider).fn = func() { close(done) } // by whoever takes it out of the slot
 	if !h.waiters.join(w) {

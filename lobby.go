@@ -19,7 +19,6 @@ type lobby struct {
 	fds     *fdTable
 	reactor atomic.Pointer[reactor]
 	closed  atomic.Bool
-	g       atomic.Uintptr // its goroutine, once it runs
 
 	mu   sync.Mutex
 	quit chan None // closed when its goroutine has ended; nil if there was none
@@ -42,18 +41,19 @@ func (l *lobby) enter() (*reactor, error) {
 	if err := r.open(l.fds); err != nil {
 		return nil, err
 	}
-	l.quit = make(chan None)
+	l.quit = newChan[None](0)
 	l.reactor.Store(r)
 	callersWorker().unparks()
-	go l.serve(r)
+	goOutside(func() { l.serve(r) })
 	return r, nil
 }
 
 // serve wakes those who wait, until the lobby is closed.
 func (l *lobby) serve(r *reactor) {
 	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has come first
-	l.g.Store(getg())
-	allLobbies.add(l)
+	g := getg()
+	identities.add(g, lobbyIdentity)
+	defer identities.remove(g)
 	look := func(timeout time.Duration) (all bool) {
 		events := r.wait(timeout, timeout == 0)
 		r.dispatch(nil, events)
@@ -69,7 +69,6 @@ func (l *lobby) serve(r *reactor) {
 	}
 	r.close()
 	r.fds.stir(r)
-	allLobbies.remove(l)
 	close(l.quit)
 }
 
@@ -95,21 +94,6 @@ func (l *lobby) awaitEnd(ctx context.Context) {
 	case <-quit:
 	case <-ctx.Done():
 	}
-}
-
-// allLobbies is those of all runtimes, to find out whether the caller runs in one.
-var allLobbies roster[*lobby]
-
-// inLobby reports whether the caller is the goroutine of a lobby: the function of a
-// Waker, which it calls.
-func inLobby() bool {
-	g := getg()
-	for _, l := range allLobbies.all() {
-		if l.g.Load() == g {
-			return true
-		}
-	}
-	return false
 }
 
 // sources returns how many descriptors are waited for here.

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 )
 
@@ -36,9 +35,8 @@ import (
 // That each Write goes out as a whole holds for those of one such net.Conn: two of
 // the same c know nothing of each other.
 //
-// Read and Write panic in a task where they would have to wait, which would
-// block its worker, and as a rule also where they would not: there,
-// c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
+// Read and Write panic in a task, whose worker they could block, also where they
+// would not have to wait: there, c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
 // side by side; only the order in which several readers or writers come is then
 // left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
@@ -267,13 +265,12 @@ func (s *netSides) init(rt *Runtime) {
 // allocates nothing.
 type netSide struct {
 	mu     sync.Mutex
-	user   atomic.Uintptr // the goroutine that was seen last to run outside the pool
-	unpark chan struct{}  // capacity 1
-	task                  // what is woken
+	unpark chan struct{} // capacity 1
+	task                 // what is woken
 }
 
 func (s *netSide) init(rt *Runtime) {
-	s.unpark = make(chan struct{}, 1)
+	s.unpark = newChan[struct{}](1)
 	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, rt.workers[0], &s.task
 }
 
@@ -287,26 +284,14 @@ func (s *netSide) poll(w *worker) bool {
 func (s *netSide) abort(*worker, error) {}
 
 // lock makes the caller the one who polls, with the Context that it returns.
-// To ask all workers whether they run the caller takes time where there are
-// many, so it is done for another caller than the last one only, and before
-// each wait.
 func (s *netSide) lock(what, instead string) *Context {
-	if g := getg(); s.user.Load() != g {
-		mustNotBlock(what, instead)
-		s.user.Store(g)
-	}
-	if !s.mu.TryLock() { // a task may have the g of an earlier user
-		mustNotBlock(what, instead)
-		s.mu.Lock()
-	}
+	mustNotBlock(what, instead)
+	s.mu.Lock()
 	return &s.cx
 }
 
 // park waits until s was woken after the latest park.
-func (s *netSide) park(what, instead string) {
-	mustNotBlock(what, instead)
-	<-s.unpark
-}
+func (s *netSide) park() { <-s.unpark }
 
 const insteadOfNetConn = "the connection's WithContext(cx)"
 
@@ -318,7 +303,7 @@ func (s *netSide) read(c Conn, p []byte) (int, error) {
 		if err != ErrPending {
 			return n, err
 		}
-		s.park("Read of a NetConn", insteadOfNetConn)
+		s.park()
 	}
 }
 
@@ -329,7 +314,7 @@ func (s *netSide) write(c Conn, p []byte) (n int, err error) {
 		m, err := c.PollWrite(cx, p[n:])
 		n += m
 		if err == ErrPending {
-			s.park("Write of a NetConn", insteadOfNetConn)
+			s.park()
 		} else if err != nil || n == len(p) {
 			return n, err
 		}
@@ -344,7 +329,7 @@ func (s *netSide) until(what string, poll func(cx *Context) error) error {
 		if err := poll(cx); err != ErrPending {
 			return err
 		}
-		s.park(what, insteadOfNetConn)
+		s.park()
 	}
 }
 
@@ -360,7 +345,7 @@ func (s *netSide) accept(ln Listener) (net.Conn, error) {
 		if err != ErrPending {
 			return nil, err
 		}
-		s.park(what, instead)
+		s.park()
 	}
 }
 

@@ -80,7 +80,7 @@ type PollEvent struct {
 
 // NewPoller opens a Poller. It needs three descriptors, and must be closed.
 func NewPoller() (*Poller, error) {
-	p := &Poller{waiting: make(chan None, 1), fds: map[int]*polled{}}
+	p := &Poller{waiting: newChan[None](1), fds: map[int]*polled{}}
 	if err := p.r.open(nil); err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	defer p.leave()
 	for {
 		if timeout > 0 {
-			left = time.Duration(max(until-nanos(), 0))
+			left = time.Duration(max(until-nanosHere(), 0))
 		}
 		if err := p.closedErr(); err != nil {
 			return 0, err
@@ -170,7 +170,7 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 			return 0, err
 		}
 		n, woken := p.translate(events, p.r.events[:some])
-		if n > 0 || woken || timeout >= 0 && nanos() >= until {
+		if n > 0 || woken || timeout >= 0 && nanosHere() >= until {
 			return n, nil
 		}
 	}
@@ -189,7 +189,7 @@ func (p *Poller) enter(timeout time.Duration) bool {
 	case timeout == 0:
 		return false
 	case timeout > 0:
-		late = time.After(timeout)
+		outside(func() { late = time.After(timeout) })
 	}
 	select {
 	case p.waiting <- None{}:

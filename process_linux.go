@@ -45,5 +45,5 @@ func (w *exitWatch) look() {
 	}
 	w.over = true
 	w.src.close()
-	go w.c.reap() // it has ended, or nobody but a goroutine can wait for it
+	goOutside(w.c.reap) // it has ended, or nobody but a goroutine can wait for it
 }

@@ -26,7 +26,7 @@ func (r *retry) later(cx *Context) {
 	defer r.mu.Unlock()
 	if r.due == 0 {
 		r.delay = min(max(2*r.delay, r.first), r.last)
-		r.due = nanos() + int64(r.delay)
+		r.due = cx.nanos() + int64(r.delay)
 	}
 	r.alarm.set(cx.here(), r.due, r)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -48,50 +47,14 @@ type Runtime struct {
 	ended   chan struct{} // closed when it is through
 }
 
-// allWorkers is the workers of all runtimes, to find out whether the caller runs on one.
-var allWorkers roster[*worker]
-
-// callersWorker returns the worker on whose thread the caller runs; nil if it
-// is a goroutine outside.
-func callersWorker() *worker {
-	for _, w := range allWorkers.all() {
-		if w.runsCaller() {
-			return w
-		}
-	}
-	return nil
-}
-
-// roster is a list that is read often, without a lock. It is replaced, never changed.
-type roster[T comparable] struct {
-	mu   sync.Mutex
-	list atomic.Pointer[[]T]
-}
-
-func (r *roster[T]) all() []T {
-	if list := r.list.Load(); list != nil {
-		return *list
-	}
-	return nil
-}
-
-func (r *roster[T]) add(some ...T) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := slices.Concat(r.all(), some)
-	r.list.Store(&all)
-}
-
-func (r *roster[T]) remove(one T) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := slices.DeleteFunc(slices.Clone(r.all()), func(o T) bool { return o == one })
-	r.list.Store(&all)
-}
-
 // New starts a runtime. It fails if cfg makes no sense or the operating system
 // refuses what is needed.
-func New(cfg Config) (*Runtime, error) {
+func New(cfg Config) (rt *Runtime, err error) {
+	outside(func() { rt, err = newRuntime(cfg) })
+	return rt, err
+}
+
+func newRuntime(cfg Config) (*Runtime, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
 		return nil, err
@@ -124,7 +87,6 @@ func New(cfg Config) (*Runtime, error) {
 		}
 		return nil, err
 	}
-	allWorkers.add(rt.workers...)
 	if cfg.Stall > 0 {
 		rt.watch = newStallWatch(rt)
 		go rt.watch.run()
@@ -376,15 +338,4 @@ func (p *procCount) add(n int) {
 		runtime.GOMAXPROCS(p.set)
 	}
 	p.added += n
-}
-
-// mustNotBlock panics if the caller runs on a thread of a pool, which it is
-// about to block.
-func mustNotBlock(what, instead string) {
-	if callersWorker() != nil {
-		panic("async: " + what + " was called in a task and would block its worker; use " + instead)
-	}
-	if inLobby() {
-		panic("async: " + what + " was called in the function of a Waker, which must not block; start a goroutine there")
-	}
 }

@@ -133,7 +133,7 @@ func (sc *scope) expire(from *worker) { sc.close(scopeExpired, sc.late, from) }
 func (sc *scope) doneChan() <-chan struct{} {
 	sc.mu.Lock()
 	if sc.done == nil {
-		sc.done = make(chan struct{})
+		sc.done = newChan[struct{}](0)
 		if sc.status.Load() != scopeOpen {
 			close(sc.done)
 		}
@@ -148,6 +148,9 @@ func (sc *scope) doneChan() <-chan struct{} {
 // inline is set, else in a goroutine of its own.
 func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
 	a := &afterFunc{f: f, inline: inline}
+	if !inline && callersIdentity() == nil && inBubble() {
+		return sc.callAfterInBubble(f)
+	}
 	sc.mu.Lock()
 	ended := sc.status.Load() != scopeOpen
 	if !ended {
@@ -168,6 +171,26 @@ func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
 		_, waiting := sc.after[a]
 		delete(sc.after, a)
 		return waiting
+	}
+}
+
+// callAfterInBubble is callAfter for a caller in a bubble of testing/synctest, to which
+// what f uses may belong, such as the channel of a context that is derived from this one.
+// The scope may be ended from outside, so a goroutine of the bubble waits for that.
+func (sc *scope) callAfterInBubble(f func()) (stop func() bool) {
+	over := newChan[bool](1)
+	go func() {
+		if <-over {
+			f()
+		}
+	}()
+	leave := sc.callAfter(func() { over <- true }, true)
+	return func() bool {
+		stopped := leave()
+		if stopped {
+			over <- false
+		}
+		return stopped
 	}
 }
 

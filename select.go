@@ -413,7 +413,7 @@ type TimerCase struct{ s sleep }
 // Reset makes the case that d has passed since this call.
 func (t *TimerCase) Reset(d time.Duration) { t.s.until = after(d) }
 
-func (t *TimerCase) try(*Context) bool { return nanos() >= t.s.until }
+func (t *TimerCase) try(*Context) bool { return nanosHere() >= t.s.until }
 
 func (t *TimerCase) poll(cx *Context) bool {
 	_, err := t.s.Poll(cx)

@@ -183,7 +183,7 @@ func (in *serving) awaitEnd(cx *Context) {
 		if until == 0 {
 			until = after(in.Grace)
 		}
-		if told = nanos() >= until; !told {
+		if told = cx.nanos() >= until; !told {
 			grace.set(cx.here(), until, t)
 			continue
 		}

@@ -36,6 +36,14 @@ import (
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
+	ctx, release := contextOutside(ctx)
+	defer release()
+	var err error
+	outside(func() { err = rt.shutdown(ctx) })
+	return err
+}
+
+func (rt *Runtime) shutdown(ctx context.Context) error {
 	rt.mu.Lock()
 	first := !rt.shutting
 	rt.shutting = true
@@ -493,7 +501,6 @@ func (w *worker) stopCoroutines() {
 // exit is the worker's last act.
 func (w *worker) exit() {
 	w.tell()
-	allWorkers.remove(w)
 	w.reactor.close()
 	w.rt.fds.stir(&w.reactor)
 	w.publish(nanos())

@@ -36,9 +36,11 @@ var _ Stream[os.Signal] = (*SignalStream)(nil)
 //
 // A stream must be closed: it keeps a goroutine.
 func Signals(sig ...os.Signal) *SignalStream {
-	s := &SignalStream{in: make(chan os.Signal, 64)}
-	signal.Notify(s.in, sig...)
-	go s.receive()
+	s := &SignalStream{in: newChan[os.Signal](64)}
+	outside(func() {
+		signal.Notify(s.in, sig...) // which may start a goroutine, too
+		go s.receive()
+	})
 	return s
 }
 

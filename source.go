@@ -143,7 +143,7 @@ func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, 
 	if !cx.spend() {
 		return 0, ErrPending
 	}
-	if h.expired() {
+	if h.expired(cx) {
 		return 0, s.late()
 	}
 	mark := s.markOf(h)
@@ -230,7 +230,7 @@ func (s *source) pollReady(cx *Context, h *half, waited bool) error {
 	if h == &s.wr {
 		events = unix.POLLOUT
 	}
-	if waited && s.exhausted(mark) && !h.expired() {
+	if waited && s.exhausted(mark) && !h.expired(cx) {
 		if !cx.spend() {
 			return ErrPending
 		}
@@ -626,13 +626,13 @@ func (h *half) setDeadline(t time.Time) {
 }
 
 // expired reports whether the deadline has passed.
-func (h *half) expired() bool {
+func (h *half) expired(cx *Context) bool {
 	l := h.limit.Load()
 	if l == nil {
 		return false
 	}
 	at := l.at.Load()
-	return at != 0 && nanos() >= at
+	return at != 0 && cx.nanos() >= at
 }
 
 // arm sees to it that those who wait are woken at the deadline.

@@ -246,7 +246,7 @@ func (t *task) runsCaller() *worker {
 		}
 		return t.w
 	}
-	if w := callersWorker(); w != nil && w.g == getg() && w.current == t {
+	if w := callersWorker(); w != nil && w.g.Load() == getg() && w.current == t {
 		return w
 	}
 	return nil

@@ -195,7 +195,7 @@ func (t *task) schedule(from *worker) {
 		return
 	}
 	w := t.w
-	if from == nil && w.runsCaller() {
+	if from == nil && callersWorker() == w {
 		from = w
 	}
 	if from != nil && from != w && t.movable() && from.rt == w.rt {

@@ -159,7 +159,7 @@ func (t *task) info(on *worker) TaskInfo {
 		return info
 	}
 	info.State, info.Waits = "waiting", t.waits.String()
-	info.For = t.since.ago(nanos())
+	info.For = t.since.ago(nanosHere())
 	if l, ok := t.body.(locator); ok {
 		info.Where = l.locate(on)
 	}

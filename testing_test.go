@@ -64,7 +64,7 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	return rt
 }
 
-// warmUp makes packages net and os/signal start what they keep until the process
+// warmUp makes packages net, os/signal and this one start what they keep until the process
 // ends.
 var warmUp = sync.OnceFunc(func() {
 	c := make(chan os.Signal, 1)
@@ -73,6 +73,7 @@ var warmUp = sync.OnceFunc(func() {
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close()
 	}
+	beginStarter()
 })
 
 // openFds counts the descriptors of the process, the one it needs for that

@@ -15,14 +15,20 @@ var epoch = time.Now()
 // the ends of int64 to add to.
 const eternity = int64(1) << 61 // 73 years
 
+// nanos is for the threads of this package; other code may run in a bubble, see
+// nanosHere.
 func nanos() int64 { return int64(time.Since(epoch)) }
 
 // nanosAt returns when t is. A time without a monotonic reading (parsed, from a
-// database, after Round) is taken to be as far from now as the wall clock says at
-// this moment: how far it is from epoch changes with every step of that clock.
+// database, after Round) is taken to be as far from now as the caller's clock says at
+// this moment: how far it is from epoch changes with every step of the wall clock.
 func nanosAt(t time.Time) int64 {
 	now := time.Now()
-	return clampTime(int64(now.Sub(epoch)) + clampTime(int64(t.Sub(now))))
+	since := int64(now.Sub(epoch))
+	if ofBubble(now) {
+		since = nanosHere()
+	}
+	return clampTime(since + clampTime(int64(t.Sub(now))))
 }
 
 // earlier reports whether a comes before b. Only one of them may have a monotonic
@@ -30,7 +36,7 @@ func nanosAt(t time.Time) int64 {
 func earlier(a, b time.Time) bool { return nanosAt(a) < nanosAt(b) }
 
 // after returns the time d from now; now if d is negative.
-func after(d time.Duration) int64 { return nanos() + max(clampTime(int64(d)), 0) }
+func after(d time.Duration) int64 { return nanosHere() + max(clampTime(int64(d)), 0) }
 
 func clampTime(t int64) int64 { return min(max(t, -eternity), eternity) }
 
@@ -180,7 +186,12 @@ func (s *stdTimer) fire() { s.to.expire(nil) }
 // setStd is set outside the pool. A timer that exists is used again: deadlines
 // of goroutines are put off before each read.
 func (a *alarm) setStd(at int64, to expirer) {
-	d := time.Duration(at - nanos())
+	now, bubble := clock()
+	if bubble { // by whose clock a timer would go that is set here
+		outside(func() { a.setStd(at, to) })
+		return
+	}
+	d := time.Duration(at - now)
 	if a.std != nil && a.std.to == to {
 		a.std.at = at
 		a.std.timer.Reset(d)
@@ -223,7 +234,7 @@ func (a *alarm) covers(w *worker, at int64) bool {
 // alarm, -1 if it won't.
 func (a *alarm) armedAt(w *worker) int64 {
 	if w == nil {
-		if a.std != nil && a.std.at > nanos() {
+		if a.std != nil && a.std.at > nanosHere() {
 			return tickAfter(a.std.at)
 		}
 		return -1
@@ -317,7 +328,7 @@ func NewSleep(d time.Duration) Future[None] {
 
 func (s *sleep) Poll(cx *Context) (None, error) {
 	w := cx.here()
-	if nanos() >= s.until {
+	if cx.nanos() >= s.until {
 		s.Cancel()
 		return None{}, nil
 	}

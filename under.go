@@ -29,7 +29,8 @@ func under(s Spawner, ctx context.Context) Spawner {
 	if ctx == nil {
 		panic("async: Under needs a context; got nil")
 	}
-	c := &crew{ctx: ctx, outer: s.crew()}
+	c := &crew{outer: s.crew()}
+	c.ctx, _ = contextOutside(ctx) // which ends with ctx, if ever
 	if _, ours := ctx.(*Context); !ours {
 		c.endless = ctx.Done() == nil
 	}

@@ -52,7 +52,7 @@ func zoneName(index uint32) string {
 }
 
 func findZone[K comparable, V any](key K, in func(*zoneTable) map[K]V) (v V, ok bool) {
-	if t := zonesKnown.Load(); t != nil && nanos()-t.at < int64(zonesLast) {
+	if t := zonesKnown.Load(); t != nil && nanosHere()-t.at < int64(zonesLast) {
 		if v, ok = in(t)[key]; ok {
 			return v, true
 		}
@@ -66,7 +66,7 @@ func findZone[K comparable, V any](key K, in func(*zoneTable) map[K]V) (v V, ok 
 // readZones asks the system. If that fails no zone is known.
 func readZones() *zoneTable {
 	ifis, _ := net.Interfaces()
-	t := &zoneTable{nanos(), make(map[string]uint32, len(ifis)), make(map[uint32]string, len(ifis))}
+	t := &zoneTable{nanosHere(), make(map[string]uint32, len(ifis)), make(map[uint32]string, len(ifis))}
 	for _, ifi := range ifis {
 		t.index[ifi.Name] = uint32(ifi.Index)
 		t.name[uint32(ifi.Index)] = ifi.Name
