@@ -115,7 +115,7 @@ func (c *call[T]) poll(*worker) bool {
 	)
 	defer func() {
 		if p := recover(); p != nil {
-			err = newPanicError(p)
+			err = newPanicError(&c.task, p)
 		} else if !returned {
 			err = ErrGoexit
 		}

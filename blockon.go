@@ -37,7 +37,7 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	}
 	defer rt.leave(p)
 	v, err := fn(&p.cx)
-	return v, settle(err)
+	return v, p.settle(err)
 }
 
 // wait parks the goroutine until p is woken.

@@ -56,27 +56,42 @@ type Config struct {
 	// Blocking bounds the pool of SpawnBlocking.
 	Blocking BlockingConfig
 
-	// Unhandled is called when a task has failed and nobody ever joined it:
-	// after its handle has become unreachable, or when the runtime shuts
-	// down. If the error refers to the handle, as one may that holds what its task
-	// has worked on, the handle stays reachable and only Shutdown reports it. A
+	// Unhandled is called when a task has failed and nobody ever joined it. A
 	// task that was cancelled and says so has not failed. err is a *PanicError if
-	// the task panicked. It is called on a goroutine outside
-	// the pool, and must not block for long. nil means a line on standard
-	// error, with the stack of a panic; Crash ends the program.
+	// the task panicked.
+	//
+	// It is called at the first garbage collection after the handle of the task has
+	// become unreachable, or else when Run returns or Shutdown ends the runtime. Go
+	// collects when the program has allocated enough, and at least every two minutes:
+	// the runtime starts no collection, so a program that does little hears of a failure
+	// late. If the error refers to the handle, as one may that holds what its task
+	// has worked on, the handle stays reachable until then. The failure of a task
+	// of which there is no handle, as a connection's of Serve, is reported at once.
+	//
+	// It is called on a goroutine outside the pool, and must not block for long. nil
+	// means a line on standard error, with the stack of a panic; Crash ends the
+	// program.
 	Unhandled func(t Task, err error)
 
 	// Stall is how long one poll may keep its worker before that is reported;
 	// 0 means 10 milliseconds, and a negative value never. Detection takes up
-	// to twice as long. A worker's goroutines are known by a profiler label: a
-	// poll is not found that has replaced its labels by those of a context that
-	// is not derived from its own.
+	// to twice as long. What counts on Linux is the time for which the worker's thread
+	// has computed or was blocked, for example by a system call or a sync.Mutex, and not
+	// the time for which it was ready to run while other threads had the processors. Other
+	// systems do not tell these apart: there a stall is not found while the whole process
+	// gets its turns late.
 	Stall time.Duration
 
 	// Stalled is called once for each poll that is found to take longer than
-	// Stall, while it still does, on a goroutine outside the pool. It must not
-	// block for long: no other stall is found meanwhile, and Shutdown waits for
-	// it. nil means a report on standard error, at most one a second.
+	// Stall, on a goroutine outside the pool. Metrics counts them, too. It must not
+	// block for long: other reports wait for it, 1,024 of them at most, and further
+	// stalls are only counted; Shutdown waits for it, too. nil means a line on
+	// standard error, for the stalls of which a stack is taken.
+	//
+	// A stack needs a profile of all goroutines. So one is taken at most once
+	// a second, and less often where it takes long, so that it costs a twentieth of
+	// the time at most; the other reports have none. The report that has one comes
+	// when it has been taken, so the poll may have ended by then.
 	Stalled func(Stall)
 
 	// Labels gives the code of tasks that have a name the profiler label
@@ -88,9 +103,9 @@ type Config struct {
 }
 
 // Hooks are functions that a runtime calls. They are called on the thread
-// where it happens, must be quick, must not await and must not panic. nil ones
-// cost nothing. Calls of SpawnBlocking are tasks, too, that are never polled; what
-// BlockOn runs is none.
+// where it happens, must be quick and must not await. The program crashes if one
+// panics or calls runtime.Goexit. nil ones cost nothing. Calls of SpawnBlocking are
+// tasks, too, that are never polled; what BlockOn runs is none.
 type Hooks struct {
 	WorkerStart func(worker int) // first thing on the worker's thread
 	WorkerStop  func(worker int) // last thing on it
@@ -154,7 +169,34 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Stalled == nil {
 		cfg.Stalled = newStallReporter()
 	}
+	cfg.Hooks.complete()
 	return cfg, nil
+}
+
+// complete makes the hooks end the program if they do not return. A panic would be taken for
+// the task's, or be lost with half of what ends a task.
+func (h *Hooks) complete() {
+	h.WorkerStart, h.WorkerStop = mustReturn("WorkerStart", h.WorkerStart), mustReturn("WorkerStop", h.WorkerStop)
+	h.TaskStart, h.TaskEnd = mustReturn("TaskStart", h.TaskStart), mustReturn("TaskEnd", h.TaskEnd)
+	h.BeforePoll, h.AfterPoll = mustReturn("BeforePoll", h.BeforePoll), mustReturn("AfterPoll", h.AfterPoll)
+}
+
+// mustReturn returns a function that calls hook, and crashes if that does not return; nil if
+// there is no hook.
+func mustReturn[T any](name string, hook func(T)) func(T) {
+	if hook == nil {
+		return nil
+	}
+	return func(v T) {
+		returned := false
+		defer func() {
+			if !returned {
+				crash("the hook "+name, recover())
+			}
+		}()
+		hook(v)
+		returned = true
+	}
 }
 
 // defaultConfig is the Config of the default runtime.

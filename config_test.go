@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"runtime/pprof"
 	"runtime/trace"
 	"slices"
 	"strings"
@@ -358,17 +357,10 @@ func TestHooksOfAFailedStart(t *testing.T) {
 	require.Empty(t, log.all())
 }
 
-// goroutineProfile returns the profile of all goroutines, with their labels.
-func goroutineProfile() string {
-	var b bytes.Buffer
-	pprof.Lookup("goroutine").WriteTo(&b, 1)
-	return b.String()
-}
-
 // profileLabels returns the labels of the goroutine that runs the function.
 func profileLabels(t testing.TB, function string) string {
 	t.Helper()
-	for _, group := range strings.Split(goroutineProfile(), "\n\n") {
+	for _, group := range strings.Split(takeProfile(), "\n\n") {
 		if strings.Contains(group, "."+function+"+0x") {
 			for _, line := range strings.Split(group, "\n") {
 				if labels, ok := strings.CutPrefix(line, "# labels: "); ok {
@@ -435,10 +427,10 @@ func TestLabels(t *testing.T) {
 		}
 	})
 	for _, rt := range []*Runtime{on, off} {
-		require.Contains(t, goroutineProfile(), fmt.Sprintf(`"async.worker":"%s/%d/0"`, rt.cfg.Name, rt.serial))
+		require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%s/%d/0"`, rt.cfg.Name, rt.serial))
 	}
 	nameless := newTestRuntime(t, Config{Workers: 1})
-	require.Contains(t, goroutineProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
+	require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
 }
 
 // However many names there are, what is kept for them is bounded.

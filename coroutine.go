@@ -103,7 +103,7 @@ func (co *coroutine) end() {
 	case co.t.w.unwinding:
 		co.code.end(ErrShutdown)
 	case p != nil:
-		co.code.end(newPanicError(p))
+		co.code.end(newPanicError(co.t, p))
 	case !co.returned:
 		co.code.end(ErrGoexit)
 	default:

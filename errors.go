@@ -3,7 +3,9 @@ package async
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
+	"strings"
 )
 
 // What a poll may say.
@@ -36,10 +38,42 @@ var (
 type PanicError struct {
 	Value any    // what was passed to panic
 	Stack []byte // the stack of the panicking code, as debug.Stack formats it
+
+	task  Task
+	where string // see userFrame
 }
 
-// Error returns the panic's value; it leaves out the stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("async: task panicked: %v", e.Value) }
+// Error returns, in one line, the number and the name of the task, the function that
+// panicked, with its file and line, and the panic's value. The function is the innermost
+// one outside this package and the standard library, if there is such a function. The
+// format %+v prints the stack, too.
+func (e *PanicError) Error() string {
+	var b strings.Builder
+	b.WriteString("async: task ")
+	if e.task.ID != 0 {
+		fmt.Fprintf(&b, "%v ", e.task)
+	}
+	b.WriteString("panicked")
+	if e.where != "" {
+		b.WriteString(" at " + e.where)
+	}
+	fmt.Fprintf(&b, ": %v", e.Value)
+	return b.String()
+}
+
+// Format implements [fmt.Formatter]: %+v prints Error and, below it, Stack. Other verbs
+// print what they print for other errors.
+func (e *PanicError) Format(s fmt.State, verb rune) {
+	switch {
+	case verb == 'v' && s.Flag('+'):
+		fmt.Fprintf(s, "%s\n\n%s", e.Error(), e.Stack)
+	case verb == 'v' && s.Flag('#'):
+		type fields PanicError // without this method
+		fmt.Fprintf(s, fmt.FormatString(s, verb), (*fields)(e))
+	default:
+		fmt.Fprintf(s, fmt.FormatString(s, verb), e.Error())
+	}
+}
 
 // Unwrap returns the panic's value if it is an error, else nil.
 func (e *PanicError) Unwrap() error {
@@ -47,21 +81,24 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// newPanicError is called while the panic unwinds, so that the stack is still
-// that of the code that panicked.
-func newPanicError(value any) *PanicError {
-	return &PanicError{Value: value, Stack: debug.Stack()}
+// newPanicError is the error of t. It is called while the panic unwinds, so that the
+// stack is still that of the code that panicked.
+func newPanicError(t *task, value any) *PanicError {
+	var pcs [64]uintptr
+	where := userFrame(pcs[:runtime.Callers(2, pcs[:])])
+	return &PanicError{Value: value, Stack: debug.Stack(), task: t.ident(), where: where}
 }
 
-// settle replaces an error that must not leave a finished task: ErrPending in
+// settle replaces an error that must not leave t when it has finished: ErrPending in
 // any wrapping, which everyone who polls the handle would take to mean that
 // the task goes on.
-func settle(err error) error {
+func (t *task) settle(err error) error {
 	if err != nil && errors.Is(err, ErrPending) {
 		return &PanicError{
 			Value: "async: a task returned ErrPending as its result: straight-line code must await " +
 				"(call X instead of PollX, or Await(cx, f)), and a future must return ErrPending itself, not wrapped",
 			Stack: debug.Stack(),
+			task:  t.ident(),
 		}
 	}
 	return err

@@ -113,10 +113,10 @@ func ExampleGo() {
 		h := async.Go(cx, func(cx *async.Context) error { panic("oh") })
 		_, err := h.Await(cx)
 		var p *async.PanicError
-		fmt.Println(errors.As(err, &p), err)
+		fmt.Println(errors.As(err, &p), p.Value)
 		return nil
 	})
-	// Output: true async: task panicked: oh
+	// Output: true oh
 }
 
 // countdown is a future written by hand: a state machine without a stack.

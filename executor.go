@@ -57,13 +57,15 @@ const (
 // groups of fields have cache lines of their own.
 type worker struct {
 	// Fixed before the worker starts.
-	rt       *Runtime
-	index    int
-	identity identity        // of its goroutine and its coroutines
-	begin    chan struct{}   // closed when it may begin
-	quit     chan struct{}   // closed when the worker has ended
-	labels   context.Context // the profiler labels of its goroutines; see labelsOf
-	labelled string          // the same as they look in a profile
+	rt         *Runtime
+	index      int
+	identity   identity // of its goroutine and its coroutines
+	thread     thread
+	begin      chan struct{}   // closed when it may begin
+	quit       chan struct{}   // closed when the worker has ended
+	labels     context.Context // the profiler labels of its goroutines; see labelsOf
+	labelValue string          // the value in them
+	labelled   string          // the same as they look in a profile
 
 	g atomic.Uintptr // its goroutine, as long as that lives
 
@@ -117,7 +119,7 @@ type worker struct {
 	next      atomic.Pointer[task] // to run before the queue
 	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
-	turn      atomic.Uint32        // counts turns and wakes: if it stands still, the worker is stuck in a poll
+	turn      atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
 
@@ -171,6 +173,7 @@ func newWorker(rt *Runtime, index int) *worker {
 func (w *worker) run(ready func(error)) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	defer w.identify()()
+	w.thread = callingThread()
 	w.label()
 	var err error
 	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
@@ -234,7 +237,6 @@ func (w *worker) turns() {
 		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
-			w.relabel()
 		}
 		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
 		if w.counts[countFree] > keepFree {
@@ -309,7 +311,7 @@ func (w *worker) caught() {
 	}
 	err := ErrGoexit
 	if v := recover(); v != nil {
-		err = newPanicError(v)
+		err = newPanicError(t, v)
 	}
 	w.yielded = false
 	if !t.state.done() {
@@ -558,8 +560,22 @@ func (w *worker) pushList(t *task) (n uint64) {
 		t.next = nil
 		w.push(t)
 		t = next
+		w.progress(n)
 	}
 	return n
+}
+
+// progressEvery is how many tasks or timers a worker may go through outside a poll without
+// moving its turn: less than a millisecond's work.
+const progressEvery = 1024
+
+// progress is called with 0, 1 and so on by code that goes through what may be many tasks or
+// timers. It moves the turn now and then, so that the worker does not look as if it were stuck
+// in a poll.
+func (w *worker) progress(n uint64) {
+	if n%progressEvery == progressEvery-1 {
+		w.turn.Add(1)
+	}
 }
 
 func (w *worker) hasTasks() bool {
@@ -647,7 +663,6 @@ func (w *worker) rest(now int64) {
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
 	w.publish(w.looked)
-	w.relabel()
 	timeout, keep := w.restFor()
 	if timeout < 0 {
 		w.rt.resting.Add(1)

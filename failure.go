@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/metrics"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -27,16 +26,17 @@ func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) handled() { f.in.take(f) }
 
 // failures finds the failures that nobody will ever join, which must not be
-// silent: those whose handle is no longer reachable, as the garbage collector
-// finds out, and those that are left when the runtime shuts down. To the
-// handler goes each failure once, and none that somebody joins in time.
+// silent: those whose handle is no longer reachable, as the next collection finds
+// out, and those that are left when the runtime shuts down. Each failure goes to the
+// handler once, and none that is joined in time does. Nothing looks for them in between,
+// and nothing starts a collection for them.
 type failures struct {
 	report func(t Task, err error)
-	over   <-chan struct{} // closed when the runtime has ended
 
-	mu      sync.Mutex
-	waiting map[*failure]struct{}
-	hunting bool // hunt runs
+	mu        sync.Mutex
+	waiting   map[*failure]struct{} // not joined, not being reported
+	due       []*failure            // of those, what nobody can join anymore
+	reporting chan struct{}         // closed when the goroutine ends that reports them; nil without one
 }
 
 // add returns the error to leave in the handle of t.
@@ -47,13 +47,8 @@ func (fs *failures) add(t *task, err error) error {
 		fs.waiting = map[*failure]struct{}{}
 	}
 	fs.waiting[f] = struct{}{}
-	hunt := !fs.hunting
-	fs.hunting = true
 	fs.mu.Unlock()
-	runtime.AddCleanup(t, (*failure).unreachable, f)
-	if hunt {
-		goOutside(fs.hunt)
-	}
+	runtime.AddCleanup(t, (*failure).unjoinable, f)
 	return f
 }
 
@@ -66,68 +61,62 @@ func (fs *failures) take(f *failure) bool {
 	return waiting
 }
 
-// unreachable is called when the handle is garbage.
-func (f *failure) unreachable() {
-	if f.in.take(f) {
-		f.in.report(f.task, f.err)
+// unjoinable has f reported, on a goroutine of its own. It is called when the handle is
+// garbage, or when there has never been one.
+func (f *failure) unjoinable() {
+	fs := f.in
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if _, waiting := fs.waiting[f]; !waiting {
+		return
+	}
+	fs.due = append(fs.due, f)
+	if fs.reporting == nil {
+		fs.reporting = make(chan struct{})
+		go fs.reportDue(fs.reporting)
 	}
 }
 
-// flush reports all that wait. It is called when the runtime has ended, or the
-// program is about to.
-func (fs *failures) flush() {
+// reportDue reports what is due, until nothing is.
+func (fs *failures) reportDue(over chan<- struct{}) {
+	defer close(over)
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has failed
+	for f := fs.nextDue(); f != nil; f = fs.nextDue() {
+		if fs.take(f) {
+			fs.report(f.task, f.err)
+		}
+	}
+}
+
+func (fs *failures) nextDue() *failure {
 	fs.mu.Lock()
-	all := fs.waiting
+	defer fs.mu.Unlock()
+	if len(fs.due) == 0 {
+		fs.due, fs.reporting = nil, nil
+		return nil
+	}
+	f := fs.due[0]
+	fs.due = fs.due[1:]
+	return f
+}
+
+// flush reports all that wait, and waits for a report that is being made, but not longer
+// than patience: the handler may have to wait for the caller. It is called when the runtime
+// has ended, or the program is about to.
+func (fs *failures) flush(patience time.Duration) {
+	fs.mu.Lock()
+	all, reporting := fs.waiting, fs.reporting
 	fs.waiting = nil
 	fs.mu.Unlock()
 	for f := range all {
 		fs.report(f.task, f.err)
 	}
-}
-
-// How often hunt looks, and how seldom it makes the collector run. A program
-// that allocates collects by itself and is left alone; one that sits idle is
-// made to, so that a failure is reported while somebody still looks at the
-// screen, but not so often that an endless row of failures would cost more
-// than a few milliseconds of a second.
-const (
-	huntEvery   = time.Second
-	huntCollect = 10 * time.Second
-)
-
-// hunt makes sure that the collector looks at the handles, and ends once no
-// failure waits.
-func (fs *failures) hunt() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has failed
-	var collected time.Time
-	over := fs.over
-	for cycles := gcCycles(); ; {
+	if reporting != nil {
 		select {
-		case <-time.After(huntEvery):
-		case <-over:
-			over = nil // what fails from now on, as a call may that outlives Shutdown, is hunted as before
-		}
-		fs.mu.Lock()
-		if len(fs.waiting) == 0 {
-			fs.hunting = false
-			fs.mu.Unlock()
-			return
-		}
-		fs.mu.Unlock()
-		if now := gcCycles(); now != cycles {
-			cycles = now
-		} else if time.Since(collected) >= huntCollect {
-			runtime.GC()
-			collected = time.Now()
+		case <-reporting:
+		case <-time.After(patience):
 		}
 	}
-}
-
-// gcCycles returns how many collections there have been.
-func gcCycles() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
 }
 
 // reportFailure is the handler that a runtime has if Config names none: one

@@ -180,7 +180,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	crew := h.crew()
 	h.val = v
 	if err != nil {
-		h.err = settle(err)
+		h.err = h.settle(err)
 		if gaveIn := h.gaveIn(err); !crew.takes(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 		}
@@ -262,7 +262,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 	p.f = nil
 	defer func() {
 		if v := recover(); v != nil {
-			err = errors.Join(err, newPanicError(v))
+			err = errors.Join(err, newPanicError(&p.task, v))
 		}
 		var zero T
 		p.finish(w, zero, err)

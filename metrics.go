@@ -30,9 +30,11 @@ const (
 // publishEvery is how old the published counts of a busy worker may be.
 const publishEvery = int64(time.Millisecond)
 
-// publish lets others see the counts.
+// publish lets others see the counts. Since it is done now and then, the profiler labels
+// are set again, too.
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
+	w.relabel()
 	w.counts[countTimers] = uint64(w.timers.len())
 	w.counts[countQueued] = uint64(w.ready())
 	for i, n := range w.counts {
@@ -70,7 +72,7 @@ type Metrics struct {
 	Woken    uint64 // wakes of tasks that waited; further ones before the poll are not counted
 	Waits    uint64 // times that a worker went to wait in the kernel
 	Roused   uint64 // times that one that was waiting there was woken by another thread, which is a system call
-	Stalls   uint64 // polls that took longer than Config.Stall
+	Stalls   uint64 // polls that were found to take longer than Config.Stall
 
 	Workers        int
 	Queued         int // tasks that are ready to run, and that a worker has taken note of

@@ -69,7 +69,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	rt.lobby.fds = &rt.fds
 	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
-	rt.failures.report, rt.failures.over = cfg.Unhandled, rt.ended
+	rt.failures.report = cfg.Unhandled
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
 		if err = w.reactor.open(&rt.fds); err != nil {
@@ -153,7 +153,7 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 func Run(fn func(cx *Context) error) error {
 	rt := Default()
 	_, err := Go(rt, fn).Wait(context.Background())
-	rt.failures.flush()
+	rt.failures.flush(rt.cfg.Grace)
 	return err
 }
 

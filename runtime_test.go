@@ -596,68 +596,59 @@ func TestShutdownUnwindsAll(t *testing.T) {
 	receive(t, rt.workers[0].quit)
 }
 
-// Shutdown ends what it has started outside the pool too: here what watches over
-// a failure that nobody has joined.
-func TestShutdownEndsTheHunt(t *testing.T) {
-	var rt *Runtime
-	late := make(chan bool, 1)
-	rt = newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {
-		select {
-		case <-rt.ended:
-			late <- true
-		default:
-			late <- false
-		}
-	}})
-	h := Go(rt, func(*Context) error { return errors.New("failed") })
-	eventually(t, h.state.done)
-	require.NoError(t, rt.Shutdown(ended()))
-	require.False(t, receive(t, late), "the hunt was called off while there was something to hunt")
-	require.True(t, rt.failures.over == rt.ended)
-	hunting := func(fs *failures) bool {
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		return fs.hunting
-	}
-	eventually(t, func() bool { return !hunting(&rt.failures) })
-	runtime.KeepAlive(h)
-
+// Nothing runs on account of a failure that nobody has joined yet, and the collector is left alone.
+func TestFailuresForceNoCollection(t *testing.T) {
+	collections := forcedCollections()
 	synctest.Test(t, func(t *testing.T) {
-		over := make(chan struct{})
-		fs := &failures{report: func(Task, error) {}, over: over}
-		h := new(JoinHandle[int])
-		fs.add(&h.task, errors.New("failed"))
-		synctest.Wait()
-		require.True(t, hunting(fs))
-		fs.flush()
-		close(over)
-		synctest.Wait() // no time passes
-		require.False(t, hunting(fs), "it lives on, until it next looks")
-		runtime.KeepAlive(h)
-	})
-}
-
-// A failure that comes after Shutdown, and whose handle somebody keeps, is waited
-// for like any other, and not by asking again and again.
-func TestHuntAfterShutdown(t *testing.T) {
-	fs := &failures{report: func(Task, error) {}}
-	stuck := time.AfterFunc(patience, func() { // in real time; an endless loop stops that of the bubble
-		fs.mu.Lock()
-		defer fs.mu.Unlock()
-		fs.waiting = nil
-	})
-	synctest.Test(t, func(t *testing.T) {
-		over := make(chan struct{})
-		close(over)
-		fs.over = over
+		fs := &failures{report: func(Task, error) { t.Error("reported") }}
 		h := new(JoinHandle[int])
 		f := fs.add(&h.task, errors.New("failed")).(*failure)
-		time.Sleep(10 * huntEvery)
-		require.True(t, fs.take(f), "hunt took no rest")
-		time.Sleep(huntEvery)
+		time.Sleep(time.Hour)
+		require.True(t, fs.take(f))
 		runtime.KeepAlive(h)
 	})
-	stuck.Stop()
+	require.Equal(t, collections, forcedCollections())
+}
+
+// The end of a runtime waits for a report that is being made, so that the report is not lost with the
+// program, but not for ever: the handler may wait for the end.
+func TestFlushWaitsForTheReport(t *testing.T) {
+	slow := errors.New("slow")
+	began, release := make(chan None), make(chan None)
+	var reported atomic.Int32
+	fs := &failures{report: func(_ Task, err error) {
+		if err == slow {
+			close(began)
+			<-release
+		}
+		reported.Add(1)
+	}}
+	h := new(JoinHandle[int])
+	fs.add(&h.task, slow).(*failure).unjoinable()
+	fs.add(&h.task, errors.New("other"))
+	receive(t, began)
+	flushed := make(chan None)
+	go func() { fs.flush(time.Hour); close(flushed) }()
+	eventually(t, func() bool { return reported.Load() == 1 })
+	require.False(t, within(10*time.Millisecond, func() bool { return len(flushed) > 0 }))
+	fs.flush(time.Microsecond)
+	close(release)
+	receive(t, flushed)
+	require.EqualValues(t, 2, reported.Load())
+	runtime.KeepAlive(h)
+}
+
+// A handler that is told of a failure may shut the runtime down.
+func TestUnhandledMayShutDown(t *testing.T) {
+	var rt *Runtime
+	over := make(chan error, 1)
+	rt = newTestRuntime(t, Config{Workers: 1, Grace: 10 * time.Millisecond, Unhandled: func(Task, error) { over <- rt.Shutdown(ended()) }})
+	ln := tcpListen(t)
+	server := startServe(rt, &Server{SpeaksFirst: true, Handler: func(*Context, Conn) (bool, error) { panic("oh") }}, ln)
+	requireEnd(t, dials(t, ln, 1)[0])
+	require.NoError(t, receive(t, over))
+	_, err := tcpJoin(server)
+	require.Error(t, err)
 }
 
 //go:noinline

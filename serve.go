@@ -1,6 +1,7 @@
 package async
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,9 @@ import (
 // comes by itself: it has a stack meanwhile, the connection counts as being in a
 // call when Serve drains, and IdleTimeout does nothing.
 //
-// If err is not nil, the connection is closed; see Server.Failed. A panic closes
-// it too, and is a failure of the task: see Config.Unhandled.
+// If err is not nil, the connection is closed; see Server.Failed. A panic, or a call of
+// runtime.Goexit, closes it too, and is a failure of the connection's task, of which nobody
+// has the handle: it goes to Failed and, at once, to Config.Unhandled.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
 
 // Serve accepts connections and calls h for each, whenever something has come.
@@ -70,8 +72,11 @@ type Server struct {
 	// cancelled, before they are cancelled too; 0 means not at all.
 	Grace time.Duration
 
-	// Failed is called with each error that a Handler returns, after the
-	// connection was closed, on the worker; it must not wait. nil ignores them.
+	// Failed is called with each error that a Handler returns, with a *PanicError
+	// if the Handler has panicked, and with ErrGoexit if it has called runtime.Goexit.
+	// It is called after the connection was closed, on the worker, and must not
+	// wait. nil ignores errors that are returned. A panic in Failed is a failure
+	// of the connection's task, like one in the Handler.
 	Failed func(c Conn, err error)
 }
 
@@ -296,6 +301,7 @@ type served struct {
 	co            *coroutine // while the Handler runs
 	phase         servedPhase
 	keep          bool // what the Handler has returned
+	told          bool // Failed has been called
 }
 
 // servedPhase says what a connection does.
@@ -412,28 +418,59 @@ func (s *served) main(co *coroutine) {
 	done := co.code.(*served)
 	done.keep = keep && err == nil
 	if err != nil {
-		done.c.Close()
-		if f := done.in.Failed; f != nil {
-			f(done.c, err)
-		}
+		done.tell(err)
 	}
 	co.returned = true
 }
 
-// end implements coroutineCode. err is not nil if the Handler has not returned.
-func (s *served) end(err error) {
-	if err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled() {
-		s.rest()
-	} else {
-		s.over(s.w, err)
+// tell closes the connection and calls Failed.
+func (s *served) tell(err error) {
+	s.told = true
+	s.c.Close()
+	if f := s.in.Failed; f != nil {
+		f(s.c, err)
 	}
 }
 
-// over closes the connection and ends the task.
+// end implements coroutineCode. err is not nil if the Handler has not returned, or Failed
+// has not.
+func (s *served) end(err error) {
+	switch {
+	case err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled():
+		s.rest()
+	case err == nil || s.told || s.gaveIn(err):
+		s.over(s.w, err)
+	default:
+		s.fail(err)
+	}
+}
+
+// fail ends the task of a Handler that has panicked or called Goexit. If Failed does that, too,
+// the task has both errors.
+func (s *served) fail(err error) {
+	told := ErrGoexit
+	defer func() {
+		if v := recover(); v != nil {
+			told = newPanicError(&s.task, v)
+		}
+		if told != nil {
+			err = errors.Join(err, told)
+		}
+		s.over(s.w, err)
+	}()
+	s.tell(err)
+	told = nil
+}
+
+// over closes the connection and ends the task. Nobody has a handle of it: if it has failed,
+// that is reported now.
 func (s *served) over(w *worker, err error) {
 	s.phase = servedOver
 	s.c.Close()
 	s.finish(w, None{}, err)
+	if f, ok := s.err.(*failure); ok {
+		f.unjoinable()
+	}
 	s.in.remove(s, w)
 }
 

@@ -460,10 +460,21 @@ func TestServeHandlersThatFail(t *testing.T) {
 		}
 		_, err := io.ReadFull(conns[4], make([]byte, 2))
 		require.NoError(t, err)
-		got := []string{soon(t, failed).Error(), soon(t, failed).Error()}
-		require.Contains(t, got, "the Handler's own")
+		own, panics, exits := 0, 0, 0
+		for range 4 {
+			var p *PanicError
+			switch err := soon(t, failed); {
+			case errors.As(err, &p):
+				panics++
+			case err == ErrGoexit:
+				exits++
+			case err.Error() == "the Handler's own":
+				own++
+			}
+		}
+		require.Equal(t, []int{1, 1, 1}, []int{own, panics, exits})
 	}
-	require.EqualValues(t, 6, closed.Load())
+	require.EqualValues(t, 12, closed.Load())
 	require.NoError(t, ln.Close())
 	_, err := tcpJoin(server)
 	require.ErrorIs(t, err, net.ErrClosed)
@@ -481,6 +492,86 @@ func TestServeHandlersThatFail(t *testing.T) {
 		}
 	}
 	require.Equal(t, []int{3, 3}, []int{panics, exits})
+}
+
+// forcedCollections returns how often the program itself has had the collector run.
+func forcedCollections() uint32 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NumForcedGC
+}
+
+// Nobody has the handle of a connection's task: what its Handler does instead of returning is
+// reported at once, without a collection and before Shutdown, to Failed and to Config.Unhandled. So
+// is what Failed itself does.
+func TestServeReportsPanicsAtOnce(t *testing.T) {
+	type report struct {
+		task Task
+		err  error
+	}
+	unhandled := make(chan report, 10)
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(t Task, err error) { unhandled <- report{t, err} }})
+	ln := tcpListen(t)
+	failed := make(chan error, 10)
+	server := startServe(rt, &Server{
+		Failed: func(c Conn, err error) {
+			failed <- err
+			var p *PanicError
+			errors.As(err, &p)
+			switch {
+			case p != nil && p.Value == "and Failed panics" || err.Error() == "returned, and Failed panics":
+				panic("Failed panics")
+			case p != nil && p.Value == "and Failed exits":
+				runtime.Goexit()
+			}
+		},
+		Handler: func(cx *Context, c Conn) (bool, error) {
+			var p [100]byte
+			n, err := c.Read(cx, p[:])
+			if err != nil {
+				return false, nil
+			}
+			switch what := string(p[:n]); what {
+			case "returned, and Failed panics":
+				return false, errors.New(what)
+			case "exits":
+				runtime.Goexit()
+			default:
+				panicsHere(what)
+			}
+			return false, nil
+		},
+	}, ln)
+	collections := forcedCollections()
+	for what, want := range map[string]struct{ failed, unhandled string }{
+		"panics":                      {"panicsHere (task_test.go:", "panicsHere (task_test.go:"},
+		"exits":                       {ErrGoexit.Error(), ErrGoexit.Error()},
+		"and Failed panics":           {"panicsHere (task_test.go:", "Failed panics"},
+		"and Failed exits":            {"panicsHere (task_test.go:", ErrGoexit.Error()},
+		"returned, and Failed panics": {"returned, and Failed panics", "Failed panics"},
+	} {
+		c := dials(t, ln, 1)[0]
+		_, err := c.Write([]byte(what))
+		require.NoError(t, err)
+		requireEnd(t, c)
+		require.ErrorContains(t, soon(t, failed), want.failed, what)
+		got := soon(t, unhandled)
+		require.ErrorContains(t, got.err, want.unhandled, what)
+		require.NotZero(t, got.task.ID)
+		if want.unhandled == "Failed panics" {
+			require.ErrorContains(t, got.err, fmt.Sprintf("task %d panicked at %s.TestServeReportsPanicsAtOnce.func", got.task.ID, packagePath))
+			if want.failed != what {
+				require.ErrorContains(t, got.err, want.failed, "the first error is lost")
+			}
+		}
+	}
+	require.Equal(t, collections, forcedCollections())
+	require.NoError(t, ln.Close())
+	_, err := tcpJoin(server)
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.NoError(t, rt.Shutdown(ended()))
+	require.Empty(t, unhandled, "reported again")
+	require.Empty(t, failed, "told again")
 }
 
 // Serve works on a goroutine, with connections of other makers, which wait in

@@ -62,7 +62,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	rt.pipes.close()
 	rt.watch.stop()
 	rt.dropProcs()
-	rt.failures.flush()
+	rt.failures.flush(rt.cfg.Grace)
 	return rt.outcome
 }
 

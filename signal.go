@@ -9,6 +9,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"sync"
+	"syscall"
 )
 
 // SignalStream is the Stream of the signals that the program receives; see
@@ -16,6 +17,7 @@ import (
 // them.
 type SignalStream struct {
 	in      chan os.Signal
+	all     bool // no signal was named
 	arrived wakerSlot
 
 	mu      sync.Mutex
@@ -30,13 +32,16 @@ var _ Stream[os.Signal] = (*SignalStream)(nil)
 // knows if none is given. From then on they do not have their usual effect, as
 // with signal.Notify; several streams get each signal once each.
 //
+// All signals do not include [syscall.SIGURG]: Go sends it to the program's own threads, many
+// times a second, to interrupt goroutines. A stream that is given it gets these, too.
+//
 // Like the kernel the stream notes each kind of signal once until it is read:
 // of ten interrupts in a row a slow reader may see one. So no more is held than
 // there are kinds of signals, and no kind is lost.
 //
 // A stream must be closed: it keeps a goroutine.
 func Signals(sig ...os.Signal) *SignalStream {
-	s := &SignalStream{in: newChan[os.Signal](64)}
+	s := &SignalStream{in: newChan[os.Signal](64), all: len(sig) == 0}
 	outside(func() {
 		signal.Notify(s.in, sig...) // which may start a goroutine, too
 		go s.receive()
@@ -49,7 +54,9 @@ func Signals(sig ...os.Signal) *SignalStream {
 func (s *SignalStream) receive() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	for sig := range s.in {
-		s.note(sig)
+		if !s.all || sig != syscall.SIGURG {
+			s.note(sig)
+		}
 	}
 	s.mu.Lock()
 	s.over = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -139,4 +140,23 @@ func TestSignalsManyReaders(t *testing.T) {
 		total += n
 	}
 	require.Equal(t, 2*rounds, total)
+}
+
+// The signals that Go sends to its own threads are not among all signals, but can be asked for.
+func TestSignalsLeaveOutGosOwn(t *testing.T) {
+	all, own := Signals(), Signals(syscall.SIGURG)
+	defer all.Close()
+	defer own.Close()
+	raise(t, own, syscall.SIGURG)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
+	has := func(sig os.Signal) bool { // since the channel keeps the order, what came before is there, too
+		all.mu.Lock()
+		defer all.mu.Unlock()
+		return slices.Contains(all.pending, sig)
+	}
+	eventually(t, func() bool { return has(syscall.SIGUSR1) })
+	require.False(t, has(syscall.SIGURG))
+	sig, err := own.take()
+	require.NoError(t, err)
+	require.Equal(t, syscall.SIGURG, sig)
 }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,25 +23,45 @@ type Stall struct {
 	Task   Task
 	Worker int
 	For    time.Duration // at least so long, so far
-	Stack  string        // of the goroutine that holds the worker
+
+	// Where is the innermost function of the task's code, with file and line:
+	// outside this package and the standard library, if there is such a function.
+	// Stack is the stack of the goroutine that holds the worker. Both are empty if
+	// no stack was taken, or if the poll had ended before; see Config.Stalled.
+	Where string
+	Stack string
+
+	looked bool // a stack was to be taken
 }
 
+// String says in one line which task has kept which worker, for how long and where.
 func (s Stall) String() string {
 	what := "a future without a name"
 	if s.Task.ID != 0 {
 		what = "task " + s.Task.String()
 	}
-	return fmt.Sprintf("async: %s has kept worker %d for %v or more without awaiting", what, s.Worker, s.For)
+	where := ""
+	if s.Where != "" {
+		where = ", at " + s.Where
+	}
+	return fmt.Sprintf("async: %s has kept worker %d for %v or more without awaiting%s", what, s.Worker, s.For, where)
 }
 
 // newStallReporter returns the handler that a runtime has if Config names none.
+// It prints the stalls for which a stack was to be taken, and counts the others.
 func newStallReporter() func(Stall) {
-	var last time.Time
+	others := 0
 	return func(s Stall) {
-		if now := time.Now(); now.Sub(last) >= time.Second {
-			last = now
-			fmt.Fprintf(os.Stderr, "%v\n%s", s, s.Stack)
+		if !s.looked {
+			others++
+			return
 		}
+		more := ""
+		if others > 0 {
+			more = fmt.Sprintf("; %d more since the last such line", others)
+		}
+		others = 0
+		fmt.Fprintf(os.Stderr, "%v (see Config.Stalled for the stack, Config.Stall for the limit%s)\n", s, more)
 	}
 }
 
@@ -47,94 +69,145 @@ func newStallReporter() func(Stall) {
 // because all workers may be stuck. It looks until no worker has had anything to
 // do for a while, and again when one wakes.
 //
+// A stall is counted and passed to stallReports when it is found. Whatever takes
+// longer, which is to take a stack and to call the handler, is done there: while
+// 20,000 goroutines are profiled, other polls may be too long, too.
+//
 // The workers help each other sooner than that; see steal.
 type stallWatch struct {
-	rt     *Runtime
-	every  time.Duration
-	report func(Stall)
-	seen   []watched
-	parked atomic.Bool
-	kick   chan struct{}
-	over   chan struct{} // closed to end it
-	ended  chan struct{}
+	rt      *Runtime
+	every   time.Duration // Config.Stall
+	seen    []watched
+	reports stallReports
+	parked  atomic.Bool
+	kick    chan struct{}
+	over    chan struct{} // closed to end it
+	ended   chan struct{}
+
+	// See thread. Tests have threads of their own.
+	used   func(*worker) (d time.Duration, known bool)
+	asleep func(*worker) bool
 }
 
-// watched is what it knows of a worker.
+// watched is what the stallWatch knows of a worker.
 type watched struct {
 	turn     uint32
-	since    time.Time
+	since    time.Time     // the first look at this turn
+	looked   time.Time     // the last look
+	used     time.Duration // the processor time of its thread at the last look
+	own      time.Duration // how long the poll has kept the worker by itself; see spent
 	reported bool
 }
 
 func newStallWatch(rt *Runtime) *stallWatch {
-	return &stallWatch{
+	s := &stallWatch{
 		rt:     rt,
 		every:  rt.cfg.Stall,
-		report: rt.cfg.Stalled,
 		seen:   make([]watched, len(rt.workers)),
 		kick:   make(chan struct{}, 1),
 		over:   make(chan struct{}),
 		ended:  make(chan struct{}),
+		used:   func(w *worker) (time.Duration, bool) { return w.thread.used() },
+		asleep: func(w *worker) bool { return w.thread.asleep() },
 	}
+	s.reports.handler = rt.cfg.Stalled
+	s.reports.profile = takeProfile
+	return s
 }
+
+// interval is the time between two looks while no worker seems to be stuck: with a
+// whole Config.Stall after the first look at a poll, one that lasts twice that is found.
+func (s *stallWatch) interval() time.Duration { return s.every / 4 * 3 }
 
 func (s *stallWatch) run() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has called New
 	defer close(s.ended)
-	tick := time.NewTimer(s.every)
+	next := s.interval()
+	tick := time.NewTimer(next)
 	defer tick.Stop()
-	for due := time.Now().Add(s.every); ; due = time.Now().Add(s.every) {
+	for {
+		due := time.Now().Add(next)
 		select {
 		case <-tick.C:
 		case <-s.over:
 			return
 		}
 		now := time.Now()
-		s.look(now, now.Sub(due) > s.every/2)
+		next = s.look(now, now.Sub(due) > s.every/2)
 		if !s.park() {
 			return
 		}
-		tick.Reset(s.every)
+		tick.Reset(next)
 	}
 }
 
-// look reports the workers that are in the same turn as before. A turn has many
-// polls, so the worker is told to end it with the present one: what keeps it
-// from doing so is then one poll. If this goroutine itself was late, the machine
-// has too few processors for all that runs: then a worker that did not get on
-// need not be stuck.
-func (s *stallWatch) look(now time.Time, late bool) {
+// look reports the workers that are in the same turn as before, and returns when to
+// look again. A turn has many polls, so the worker is told to end it with the present
+// one: what keeps it from doing so is then one poll. (What a worker does between its
+// polls moves the turn if it may be long; see progress.) late says that this goroutine
+// itself came late.
+func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
+	next = s.interval()
+	if s.rt.stopping.Load() {
+		return next // workers that end take no turns
+	}
 	for i, w := range s.rt.workers {
 		seen := &s.seen[i]
 		turn := w.turn.Load()
-		if turn != seen.turn || w.asleep.Load() {
-			*seen = watched{turn: turn, since: now}
+		if turn != seen.turn || turn == 0 || w.asleep.Load() {
+			*seen = watched{turn: turn, since: now, looked: now}
+			seen.used, _ = s.used(w)
 			w.hurry.Store(true)
 			continue
 		}
-		if late {
-			seen.since = now
+		if seen.reported {
 			continue
 		}
-		if took := now.Sub(seen.since); took >= s.every && !seen.reported {
-			seen.reported = true
-			s.found(w, turn, took)
+		if seen.own += s.spent(w, seen, now, late); seen.own < s.every {
+			next = min(next, max(s.every-seen.own, s.every/8))
+			continue
 		}
+		seen.reported = true
+		s.rt.stalls.Add(1)
+		stall := Stall{Worker: w.index, For: now.Sub(seen.since)}
+		if t := w.shown.Load(); t != nil {
+			stall.Task = t.ident()
+		}
+		s.reports.add(stall, w, turn, now)
 	}
+	return next
 }
 
-// found reports a worker, unless it turns out that it has just gone on, or that
-// it is not a task that keeps it.
-func (s *stallWatch) found(w *worker, turn uint32, took time.Duration) {
-	stall := Stall{Worker: w.index, For: took}
-	if t := w.shown.Load(); t != nil {
-		stall.Task = t.ident()
+// spent returns how much of the time since the last look w's poll has kept w by itself:
+// the thread has computed, or was blocked. It does not count the time for which the thread
+// was ready to run and other threads had the processors.
+//
+// What the thread has computed is what its clock says. It counts as blocked for the rest of
+// the time if it is asleep now, but then only for an interval, in case it was not all the time,
+// and not at all if this goroutine was late: the machine has too few processors then for
+// what runs. Without such a clock all time is counted in that way.
+func (s *stallWatch) spent(w *worker, seen *watched, now time.Time, late bool) time.Duration {
+	elapsed := min(now.Sub(seen.looked), s.interval())
+	used, known := s.used(w)
+	computed := used - seen.used
+	seen.looked, seen.used = now, used
+	if late || elapsed <= computed || known && !s.blocked(w, used) {
+		return computed
 	}
-	stall.Stack = w.stack()
-	if w.turn.Load() == turn && stall.Stack != "" {
-		s.rt.stalls.Add(1)
-		s.report(stall)
+	return elapsed
+}
+
+// blocked reports whether w's thread, which has used so much processor time, is asleep, and its
+// goroutine is not merely waiting for a P. Such a goroutine stands in the global queue of Go's
+// scheduler since the thread fell asleep: when the caller, which goes to the end of that queue,
+// runs again, the thread has been woken.
+func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
+	if !s.asleep(w) {
+		return false
 	}
+	runtime.Gosched()
+	now, _ := s.used(w)
+	return now == used && s.asleep(w)
 }
 
 // watchIdle is how long there must have been nothing to do before it parks: to
@@ -167,11 +240,92 @@ func (s *stallWatch) awake() {
 	}
 }
 
-// stop ends the watch and waits for that.
+// stop ends the watch, and waits for that and for the reports.
 func (s *stallWatch) stop() {
 	if s != nil {
 		close(s.over)
 		<-s.ended
+		s.reports.delivery.Wait()
+	}
+}
+
+const (
+	// stackEvery is how often a stack is taken at most.
+	stackEvery = time.Second
+
+	// stackShare is how much longer than it took to take a stack the next one has to
+	// wait: a profile of 20,000 goroutines takes 150 ms of processor time.
+	stackShare = 20
+
+	// stallsWaiting is how many reports may wait for the handler. Further stalls are
+	// only counted.
+	stallsWaiting = 1024
+)
+
+// stallReports is the stalls that have been found and not yet passed to the handler. One
+// goroutine passes them, in their order; it lives while there are any.
+type stallReports struct {
+	handler func(Stall)
+	profile func() string // takeProfile; tests have others
+
+	mu         sync.Mutex
+	waiting    []foundStall
+	delivering bool
+	stackDue   time.Time // before that no stack is taken
+	delivery   sync.WaitGroup
+}
+
+type foundStall struct {
+	Stall
+	w    *worker
+	turn uint32
+	at   time.Time
+}
+
+func (r *stallReports) add(stall Stall, w *worker, turn uint32, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == stallsWaiting {
+		return
+	}
+	if stall.looked = !now.Before(r.stackDue); stall.looked {
+		r.stackDue = now.Add(stackEvery)
+	}
+	r.waiting = append(r.waiting, foundStall{stall, w, turn, now})
+	if !r.delivering {
+		r.delivering = true
+		r.delivery.Go(r.deliver)
+	}
+}
+
+func (r *stallReports) deliver() {
+	for f, ok := r.next(); ok; f, ok = r.next() {
+		if f.looked {
+			begun := time.Now()
+			f.Where, f.Stack = f.w.stack(f.turn, r.profile)
+			r.took(f.at, time.Since(begun))
+		}
+		r.handler(f.Stall)
+	}
+}
+
+func (r *stallReports) next() (f foundStall, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == 0 {
+		r.waiting, r.delivering = nil, false
+		return f, false
+	}
+	f, r.waiting = r.waiting[0], r.waiting[1:]
+	return f, true
+}
+
+// took notes how long it took to take the stack of a stall that was found at a certain time.
+func (r *stallReports) took(at time.Time, d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if due := at.Add(stackShare * d); due.After(r.stackDue) {
+		r.stackDue = due
 	}
 }
 
@@ -187,6 +341,7 @@ func (w *worker) label() {
 	}
 	w.labels = pprof.WithLabels(context.Background(), pprof.Labels(workerLabel, value))
 	w.relabel()
+	w.labelValue = value
 	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)
 }
 
@@ -252,51 +407,138 @@ func (t *task) runsCaller() *worker {
 	return nil
 }
 
-// stack returns the stack of the goroutine that runs on w: of all that have
-// its label the one that is not switched out. Unlike runtime.Stack this does
-// not stop the world while it walks over all goroutines.
+// stack returns the stack of the goroutine that has held w since it began the given
+// turn, and the user's frame; nothing if that turn is over, or if it cannot be said which
+// goroutine it is.
 //
-// A profile keeps the innermost frames only. So of a deep stack it cannot be said
-// where it begins, and it counts if there is no better one.
-func (w *worker) stack() (deep string) {
-	var profile bytes.Buffer
-	if pprof.Lookup("goroutine").WriteTo(&profile, 1) != nil {
+// It comes from a profile of all goroutines, the only way that Go offers. The profile shows all
+// as they were at one moment, but it takes time, and the turn may end before that moment or after
+// it: a witness tells, which is a goroutine that has a label for as long as it sees the turn last.
+func (w *worker) stack(turn uint32, profile func() string) (where, stack string) {
+	over, ready := make(chan struct{}), make(chan struct{})
+	var witness sync.WaitGroup
+	witness.Go(func() { w.witness(turn, ready, over) })
+	<-ready
+	groups := strings.Split(profile(), "\n\n")
+	close(over)
+	witness.Wait()
+	lasts := fmt.Sprintf("%q:%q", witnessLabel, w.labelValue)
+	if !slices.ContainsFunc(groups, func(g string) bool { return strings.Contains(g, lasts) }) {
+		return "", ""
+	}
+	group := w.stuckIn(groups)
+	return userFrame(profilePCs(group)), stackLines(group)
+}
+
+// takeProfile returns the profile of all goroutines. Unlike runtime.Stack it does not stop the
+// world while it walks over them.
+func takeProfile() string {
+	var b bytes.Buffer
+	if pprof.Lookup("goroutine").WriteTo(&b, 1) != nil {
 		return ""
 	}
-	for _, group := range strings.Split(profile.String(), "\n\n") {
-		if !strings.Contains(group, w.labelled) {
-			continue
-		}
-		stack := stackLines(group)
-		if isPolling(stack) {
-			return stack
-		}
-		if deep == "" && isCut(group) && !isSwitchedOut(stack) {
-			deep = stack
+	return b.String()
+}
+
+// witnessLabel is the profiler label of a witness.
+const witnessLabel = "async.stall"
+
+// witnessEvery is how often a witness looks.
+const witnessEvery = 500 * time.Microsecond
+
+func (w *worker) witness(turn uint32, ready chan<- struct{}, over <-chan struct{}) {
+	ctx := context.Background()
+	pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels(witnessLabel, w.labelValue)))
+	if w.turn.Load() != turn {
+		pprof.SetGoroutineLabels(ctx)
+	}
+	close(ready)
+	tick := time.NewTicker(witnessEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if w.turn.Load() != turn {
+				pprof.SetGoroutineLabels(ctx)
+				tick.Stop()
+			}
+		case <-over:
+			return
 		}
 	}
-	return deep
+}
+
+// stuckIn returns which of the groups of a goroutine profile is the goroutine that runs on w,
+// which is in a poll: of those that have w's label the one that is not switched out. If code has
+// replaced that label, it is the only one that is in a poll and has no worker's label.
+//
+// A profile keeps the innermost frames only. So of a deep stack it cannot be said where it
+// begins, and it counts if there is no better one.
+func (w *worker) stuckIn(groups []string) string {
+	var deep, nameless []string
+	for _, group := range groups {
+		stack := stackLines(group)
+		if isSwitchedOut(stack) {
+			continue
+		}
+		switch {
+		case strings.Contains(group, w.labelled):
+			if isPolling(stack) {
+				return group
+			}
+			if isCut(group) {
+				deep = append(deep, group)
+			}
+		case isOurs(stack) && !strings.Contains(group, strconv.Quote(workerLabel)+":"):
+			nameless = append(nameless, group)
+		}
+	}
+	switch {
+	case len(deep) > 0:
+		return deep[0]
+	case len(nameless) == 1 && strings.HasPrefix(strings.TrimLeft(nameless[0], "\n"), "1 @"):
+		return nameless[0]
+	}
+	return ""
 }
 
 // isPolling reports whether a stack is that of code in a task, which begins in a
 // poll or in a coroutine, perhaps one that the task has made by iter.Pull. The
 // goroutines that are not are those that a task has started, which have its
-// labels, the worker itself while it does not poll, and all that are switched
-// out: they end in iter.Pull.
-func isPolling(stack string) bool {
-	ours := strings.Contains(stack, ".(*worker).poll\n") || strings.Contains(stack, "\niter.Pull[")
-	return ours && !isSwitchedOut(stack)
+// labels, and the worker itself while it does not poll.
+func isPolling(stack string) bool { return isOurs(stack) || strings.Contains(stack, "\niter.Pull[") }
+
+// isOurs is isPolling without the coroutines of other code.
+func isOurs(stack string) bool {
+	return strings.Contains(stack, packagePath+".(*worker).poll\n") || strings.Contains(stack, packagePath+".(*coroutine).run\n")
 }
 
+// isSwitchedOut reports whether a stack is that of a coroutine that has been resumed or waits to
+// be, or of code that has resumed one.
 func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
 
 // isCut reports whether the outermost frames of a goroutine in a profile are
 // missing.
 func isCut(group string) bool {
-	pcs, _, _ := strings.Cut(strings.TrimLeft(group, "\n"), "\n")
-	outermost, err := strconv.ParseUint(pcs[strings.LastIndexByte(pcs, ' ')+1:], 0, 64)
-	f := runtime.FuncForPC(uintptr(outermost))
-	return err == nil && (f == nil || f.Name() != "runtime.goexit")
+	pcs := profilePCs(group)
+	if len(pcs) == 0 {
+		return false
+	}
+	f := runtime.FuncForPC(pcs[len(pcs)-1])
+	return f == nil || f.Name() != "runtime.goexit"
+}
+
+// profilePCs returns the stack of a group in a goroutine profile, which begins with a line
+// like "1 @ 0x47a0e5 0x40b3c7".
+func profilePCs(group string) (pcs []uintptr) {
+	line, _, _ := strings.Cut(strings.TrimLeft(group, "\n"), "\n")
+	_, list, _ := strings.Cut(line, "@")
+	for _, word := range strings.Fields(list) {
+		if pc, err := strconv.ParseUint(word, 0, 64); err == nil {
+			pcs = append(pcs, uintptr(pc))
+		}
+	}
+	return pcs
 }
 
 // stackLines leaves the functions and lines of a goroutine in a profile.

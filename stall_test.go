@@ -79,24 +79,41 @@ func computesHere(release <-chan None) {
 }
 
 // handWatch is a watch that a test drives by hand, with a clock of its own, when it
-// knows where the workers are: a thread that loses its processor for a while, wherever
-// it is, would be reported as well. The runtime has no other, by Stall: -1.
+// knows where the workers are. Their threads seem to be asleep, unless the test says something
+// else. The runtime has no other watch, by Stall: -1.
 type handWatch struct {
 	*stallWatch
-	log *stallLog
-	now time.Time
+	log      *stallLog
+	now      time.Time
+	profiles int // of goroutines that were taken
 }
 
 func newHandWatch(rt *Runtime, log *stallLog) *handWatch {
-	h := &handWatch{newStallWatch(rt), log, time.Now()}
+	h := &handWatch{stallWatch: newStallWatch(rt), log: log, now: time.Now()}
 	h.every = defaultStall
+	h.used = func(*worker) (time.Duration, bool) { return 0, true }
+	h.asleep = func(*worker) bool { return true }
+	h.reports.profile = func() string {
+		h.profiles++
+		return takeProfile()
+	}
 	return h
 }
 
-// see looks once more, and returns what it reports.
-func (h *handWatch) see(late bool) (found []Stall) {
-	h.now = h.now.Add(h.every)
-	h.look(h.now, late)
+// see looks for one Config.Stall more, and returns what is reported. The first stall that it
+// finds has its stack, whenever the last one was taken.
+func (h *handWatch) see(late bool) []Stall {
+	h.reports.stackDue = time.Time{}
+	return h.seeLater(h.every, late)
+}
+
+// seeLater looks until some more time has passed.
+func (h *handWatch) seeLater(d time.Duration, late bool) (found []Stall) {
+	for end := h.now.Add(d); h.now.Before(end); {
+		h.now = h.now.Add(h.every / 2)
+		h.look(h.now, late)
+		h.reports.delivery.Wait()
+	}
 	for len(h.log.c) > 0 {
 		found = append(found, <-h.log.c)
 	}
@@ -386,6 +403,7 @@ func TestStallStack(t *testing.T) {
 				require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
 				require.Equal(t, 1, stall.Worker)
 				require.Contains(t, stall.Stack, "async.blocksHere\n")
+				require.Contains(t, stall.Where, "async.blocksHere (stall_test.go:")
 				require.NotContains(t, stall.Stack, "bystander")
 				join(t, h)
 			})
@@ -564,7 +582,8 @@ func TestStallHandlerThatBlocks(t *testing.T) {
 	require.True(t, over.Load())
 }
 
-// Without a handler, stalls are reported on standard error, at most one a second.
+// Without a handler, a stall is one line on standard error, with the user's frame, and says
+// where there is more. Stalls for which no stack was to be taken are counted.
 func TestStallReporter(t *testing.T) {
 	cfg, err := Config{}.complete()
 	require.NoError(t, err)
@@ -573,20 +592,21 @@ func TestStallReporter(t *testing.T) {
 	defer r.Close()
 	stderr := os.Stderr
 	os.Stderr = w
-	begun := time.Now()
-	for i := range uint64(5) {
-		cfg.Stalled(Stall{Task: Task{ID: i + 1, Name: "stuck"}, Worker: 3, For: 20 * time.Millisecond, Stack: "main.work\n\tmain.go:7\n"})
+	for i := range uint64(7) {
+		s := Stall{Task: Task{ID: i + 1, Name: "stuck"}, Worker: 3, For: 20 * time.Millisecond, looked: i%3 == 0}
+		if i == 3 {
+			s.Where, s.Stack = "main.work (main.go:7)", "main.work\n\tmain.go:7\n"
+		}
+		cfg.Stalled(s)
 	}
-	took := time.Since(begun)
 	os.Stderr = stderr
 	require.NoError(t, w.Close())
 	got, err := io.ReadAll(r)
 	require.NoError(t, err)
-	const want = "async: task 1 (stuck) has kept worker 3 for 20ms or more without awaiting\nmain.work\n\tmain.go:7\n"
-	require.True(t, strings.HasPrefix(string(got), want), string(got))
-	if took < time.Second {
-		require.Equal(t, want, string(got))
-	}
+	const see = "see Config.Stalled for the stack, Config.Stall for the limit"
+	require.Equal(t, "async: task 1 (stuck) has kept worker 3 for 20ms or more without awaiting ("+see+")\n"+
+		"async: task 4 (stuck) has kept worker 3 for 20ms or more without awaiting, at main.work (main.go:7) ("+see+"; 2 more since the last such line)\n"+
+		"async: task 7 (stuck) has kept worker 3 for 20ms or more without awaiting ("+see+"; 2 more since the last such line)\n", string(got))
 }
 
 // Sleeping, waiting for sockets and waiting for other tasks is no stall.
@@ -634,4 +654,340 @@ func TestStallLateLook(t *testing.T) {
 		release()
 		join(t, h)
 	}
+}
+
+// script is what a watch sees of one worker that stays in one poll: what its thread does in each
+// half of Config.Stall, and at which of these looks the stall is found; 0 is never.
+type script struct {
+	looks []scriptedLook
+	found int
+}
+
+type scriptedLook struct {
+	computed time.Duration
+	asleep   bool
+	late     bool
+	wakes    bool // while the watch looks whether it is asleep
+}
+
+// What counts is the time that the thread has computed or was blocked, not the time that it was
+// ready to run: a thread without a processor is never blamed for that.
+func TestStallIsTheThreadsOwnTime(t *testing.T) {
+	const ms = time.Millisecond
+	many := func(n int, looks ...scriptedLook) (all []scriptedLook) {
+		for range n {
+			all = append(all, looks...)
+		}
+		return all
+	}
+	asleep, ready := scriptedLook{asleep: true}, scriptedLook{}
+	for name, c := range map[string]script{
+		"computes":                      {many(9, scriptedLook{computed: 5 * ms}), 2},
+		"is blocked":                    {many(9, asleep), 2},
+		"is ready to run":               {many(200, ready), 0},
+		"gets a fifth of a processor":   {many(12, scriptedLook{computed: ms}), 10},
+		"computes, then is blocked":     {append(many(1, scriptedLook{computed: 3 * ms}), many(9, asleep)...), 3},
+		"is ready, then blocked":        {append(many(10, ready), many(9, asleep)...), 12},
+		"is blocked between":            {many(9, asleep, ready, ready), 4},
+		"computes, looked at late":      {many(9, scriptedLook{computed: 5 * ms, late: true}), 2},
+		"is blocked, looked at late":    {append(many(100, scriptedLook{asleep: true, late: true}), asleep, asleep), 102},
+		"has been given a P meanwhile":  {many(200, scriptedLook{asleep: true, wakes: true}), 0},
+		"runs for a moment between two": {many(9, scriptedLook{computed: ms, asleep: true}), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := newStallLog()
+			rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+			watch := newHandWatch(rt, log)
+			h, release := stick(t, rt.Named("stuck"))
+			var look scriptedLook
+			var used time.Duration
+			asked := false
+			watch.used = func(*worker) (time.Duration, bool) { return used, true }
+			watch.asleep = func(*worker) bool {
+				if look.wakes && !asked {
+					used++
+				}
+				asked = true
+				return look.asleep
+			}
+			require.Empty(t, watch.seeLater(watch.every/2, false), "seen for the first time")
+			found := 0
+			for i := range c.looks {
+				look, asked = c.looks[i], false
+				used += look.computed
+				if stalls := watch.seeLater(watch.every/2, look.late); len(stalls) > 0 {
+					require.Zero(t, found, "reported again")
+					require.Len(t, stalls, 1)
+					require.Equal(t, Task{h.ID(), "stuck"}, stalls[0].Task)
+					found = i + 1
+				}
+			}
+			release()
+			join(t, h)
+			require.Equal(t, c.found, found)
+			require.EqualValues(t, min(found, 1), rt.Metrics().Stalls)
+		})
+	}
+}
+
+// Without a clock for threads all time counts, except when the watch itself was late.
+func TestStallWithoutThreadClocks(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	watch.used = func(*worker) (time.Duration, bool) { return 0, false }
+	watch.asleep = func(*worker) bool { t.Error("asked"); return false }
+	h, release := stick(t, rt.Named("stuck"))
+	require.Empty(t, watch.see(false))
+	for range 20 {
+		require.Empty(t, watch.see(true))
+	}
+	require.Len(t, watch.see(false), 1)
+	release()
+	join(t, h)
+}
+
+// The clock of a worker's thread goes on while the worker computes, and the thread is asleep once
+// it is blocked.
+func TestThread(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1})
+	thread := rt.workers[0].thread
+	before, known := thread.used()
+	if !known {
+		return // the fallback is tested above
+	}
+	release, free := newRelease(t)
+	h := Go(rt, func(*Context) error { computesHere(release); return nil })
+	eventually(t, func() bool { now, _ := thread.used(); return now-before > defaultStall })
+	eventually(t, func() bool { return !thread.asleep() })
+	free()
+	join(t, h)
+	h, unstick := stick(t, rt)
+	eventually(t, thread.asleep)
+	before, _ = thread.used()
+	eventually(t, func() bool { now, _ := thread.used(); same := now == before; before = now; return same })
+	unstick()
+	join(t, h)
+}
+
+// Every stall is counted and reported. Stacks, of which each needs a profile of all goroutines,
+// are taken once a second, however many stalls and goroutines there are.
+func TestStallsAreCountedFirst(t *testing.T) {
+	const tasks, stalls = 2000, 50
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	for range tasks {
+		Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
+	}
+	allAsleep(t, rt)
+	watch.reports.profile = func() string { watch.profiles++; return "" } // quickly: what takes long is not taken each second
+	stall := func() (s Stall) {
+		h, release := stick(t, rt.Named("stuck"))
+		require.Empty(t, watch.seeLater(watch.every/2, false), "seen for the first time")
+		found := watch.seeLater(watch.every, false)
+		require.Len(t, found, 1)
+		require.Equal(t, Task{h.ID(), "stuck"}, found[0].Task)
+		release()
+		join(t, h)
+		allAsleep(t, rt)
+		return found[0]
+	}
+	begun := watch.now
+	for i := range stalls {
+		require.Equal(t, i == 0, stall().looked)
+	}
+	require.Less(t, watch.now.Sub(begun), stackEvery)
+	require.EqualValues(t, stalls, rt.Metrics().Stalls)
+	require.Equal(t, 1, watch.profiles)
+	watch.now = begun.Add(stackEvery + watch.every)
+	require.True(t, stall().looked)
+	require.EqualValues(t, stalls+1, rt.Metrics().Stalls)
+	require.Equal(t, 2, watch.profiles)
+}
+
+// Where a stack takes long, the next one comes later than after a second.
+func TestStallStacksThatTakeLong(t *testing.T) {
+	var r stallReports
+	found := time.Now()
+	r.took(found, time.Millisecond)
+	require.Equal(t, found.Add(stackShare*time.Millisecond), r.stackDue)
+	r.took(found, 200*time.Millisecond)
+	require.Equal(t, found.Add(4*time.Second), r.stackDue)
+	r.took(found, 10*time.Millisecond)
+	require.Equal(t, found.Add(4*time.Second), r.stackDue)
+}
+
+// A stall that ends while its stack is being taken is reported. It has the stack if the profile
+// shows it, and no other poll's stack if it does not.
+func TestStallThatEndsMeanwhile(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		t.Run(fmt.Sprintf("before the profile=%v", before), func(t *testing.T) {
+			log := newStallLog()
+			rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+			watch := newHandWatch(rt, log)
+			release, free := newRelease(t)
+			next, nextIn := newRelease(t)
+			var h, other *JoinHandle[None]
+			watch.reports.profile = func() (profile string) {
+				if !before {
+					profile = takeProfile()
+				}
+				free()
+				join(t, h)
+				other = Go(rt.Named("other"), func(*Context) error { computesHere(next); return nil })
+				eventually(t, func() bool { // until the witness has noticed, and the next poll is there
+					p := takeProfile()
+					return strings.Contains(p, "async.computesHere") && !strings.Contains(p, witnessLabel)
+				})
+				if before {
+					profile = takeProfile()
+				}
+				return profile
+			}
+			stall := watch.stuck(t, func() {
+				h = Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
+			})
+			nextIn()
+			join(t, other)
+			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+			require.NotContains(t, stall.Stack, "computesHere")
+			require.Equal(t, !before, strings.Contains(stall.Stack, "async.blocksHere\n"), stall.Stack)
+			require.Equal(t, !before, strings.Contains(stall.Where, "async.blocksHere (stall_test.go:"), stall.Where)
+		})
+	}
+}
+
+// A stall is reported also if its stack cannot be found, because code has replaced the profiler
+// labels of two workers that are in a poll.
+func TestStallWithoutItsStack(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	release, free := newRelease(t)
+	var hs []*JoinHandle[None]
+	before := arrivals.Load()
+	for i := range 2 {
+		hs = append(hs, Go(pinned(rt, i).Named(fmt.Sprint(i)), func(*Context) error {
+			pprof.SetGoroutineLabels(context.Background())
+			blocksHere(release)
+			return nil
+		}))
+	}
+	eventually(t, func() bool { return arrivals.Load() == before+2 })
+	require.Empty(t, watch.see(false), "seen for the first time")
+	found := watch.see(false)
+	require.Len(t, found, 2)
+	for i, s := range found {
+		require.Equal(t, Task{hs[i].ID(), fmt.Sprint(i)}, s.Task)
+		require.Empty(t, s.Stack+s.Where)
+	}
+	require.EqualValues(t, 2, rt.Metrics().Stalls)
+	free()
+	for _, h := range hs {
+		join(t, h)
+	}
+}
+
+// The user's frame is that of the user's code, not that of the function of the standard library
+// in which it is blocked.
+func TestStallWhere(t *testing.T) {
+	log := newStallLog()
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
+	watch := newHandWatch(rt, log)
+	var mu sync.Mutex
+	mu.Lock()
+	began := make(chan string, 1)
+	h := Go(rt, func(cx *Context) error {
+		began <- lineAfter(1)
+		mu.Lock()
+		mu.Unlock()
+		return nil
+	})
+	line := receive(t, began)
+	eventually(t, rt.workers[0].thread.asleep)
+	require.Empty(t, watch.see(false))
+	found := watch.see(false)
+	require.Len(t, found, 1)
+	mu.Unlock()
+	join(t, h)
+	require.Contains(t, found[0].Stack, "sync.(*Mutex).Lock")
+	require.Contains(t, found[0].Where, "async.TestStallWhere.func")
+	require.Contains(t, found[0].Where, line)
+	require.True(t, strings.HasSuffix(found[0].String(), " without awaiting, at "+found[0].Where))
+}
+
+// While the handler does not return, a bounded number of reports waits for it, in order.
+func TestStallReportsWait(t *testing.T) {
+	release, free := newRelease(t)
+	began := make(chan None)
+	var got []int
+	r := stallReports{profile: func() string { return "" }, handler: func(s Stall) {
+		if s.Worker == 0 {
+			close(began)
+			<-release
+		}
+		got = append(got, s.Worker)
+	}}
+	w := new(worker)
+	now := time.Now()
+	r.stackDue = now.Add(time.Hour)
+	r.add(Stall{}, w, 1, now)
+	receive(t, began)
+	for i := range stallsWaiting + 10 {
+		r.add(Stall{Worker: i + 1}, w, 1, now)
+	}
+	free()
+	r.delivery.Wait()
+	require.Len(t, got, stallsWaiting+1)
+	for i, n := range got {
+		require.Equal(t, i, n)
+	}
+	r.add(Stall{Worker: -1}, w, 1, now)
+	r.delivery.Wait()
+	require.Equal(t, -1, got[len(got)-1])
+}
+
+// What a worker does between its polls moves its turn, however much there is to do at once: no
+// task is blamed for it.
+func TestStallIsNoBurst(t *testing.T) {
+	const n = 3*progressEvery + 7
+	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1})
+	moves := func(burst func(w *worker)) (moved int) {
+		on(rt.workers[0], func(w *worker) {
+			before := w.turn.Load()
+			burst(w)
+			moved = int(w.turn.Load() - before)
+		})
+		return moved
+	}
+	nothing := func(*Context) (None, error) { return None{}, nil }
+	require.Equal(t, 3, moves(func(w *worker) {
+		var list *task
+		for range n {
+			p := &plain[None]{f: PollFunc(nothing)}
+			p.body, p.cx.t, p.w = p, &p.task, w
+			w.counts[countSpawned]++
+			p.next, list = list, &p.task
+		}
+		w.pushList(list)
+	}), "tasks that come at once")
+	fires := newOutsider(func() {})
+	var alarms [2 * n]alarm
+	require.Equal(t, 3, moves(func(w *worker) {
+		for i := range n {
+			alarms[i].set(w, 1, fires)
+		}
+		require.Equal(t, n, w.fireTimers(nanos()))
+	}), "timers that fire at once")
+	require.Equal(t, 3, moves(func(w *worker) {
+		for i := range n {
+			a := &alarms[n+i]
+			a.set(w, eternity, fires)
+			a.timer.state.Store(timerDropped)
+			a.timer.dropNext = w.dropped.Load()
+			w.dropped.Store(a.timer)
+		}
+		w.takeDropped()
+	}), "timers that others have dropped")
 }

@@ -1148,7 +1148,7 @@ func TestUnjoinedFailures(t *testing.T) {
 				result <- err
 			}()
 		}()
-		eventually(t, func() bool { return strings.Contains(goroutineProfile(), "(*failures).take+") })
+		eventually(t, func() bool { return strings.Contains(takeProfile(), "(*failures).take+") })
 		for range 3 {
 			runtime.GC()
 			gone := make(chan None)
@@ -1253,9 +1253,10 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 	require.NoError(t, err)
 
 	text := stderr.String()
-	line := fmt.Sprintf("async: task %d failed and nobody joined it: async: task panicked: lost panic\n", a)
+	line := fmt.Sprintf("async: task %[1]d failed and nobody joined it: async: task %[1]d panicked at %[2]s.panicsHere (task_test.go:", a, packagePath)
 	require.Equal(t, 1, strings.Count(text, line), text)
-	stack := text[strings.Index(text, line)+len(line):]
+	_, stack, _ := strings.Cut(text, line)
+	_, stack, _ = strings.Cut(stack, "): lost panic\n")
 	require.True(t, strings.HasPrefix(stack, "goroutine "), text)
 	require.Contains(t, stack, "panicsHere")
 	require.Equal(t, 1, strings.Count(text, fmt.Sprintf("async: task %d failed and nobody joined it: lost error\n", b)), text)

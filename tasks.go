@@ -34,8 +34,8 @@ type TaskInfo struct {
 	For time.Duration
 
 	// Where is the function, file and line at which straight-line code awaits,
-	// outside this package; of a plain future its type. It is empty if it
-	// could not be found out.
+	// outside this package and, if possible, the standard library; of a plain
+	// future its type. It is empty if it could not be found out.
 	Where string
 }
 
@@ -186,20 +186,47 @@ func (st *straight[T]) locate(on *worker) string {
 	return userFrame(st.co.place(on))
 }
 
-// userFrame returns the innermost function that does not belong to this
-// package, and its line.
+// userFrame returns the innermost function that belongs neither to this package nor to the
+// standard library, and its line. If there is none, it is the innermost one of the standard
+// library that is no part of how Go runs code.
 func userFrame(pcs []uintptr) string {
+	standard := ""
 	frames := runtime.CallersFrames(pcs)
-	for {
-		f, more := frames.Next()
-		if !strings.HasPrefix(f.Function, packagePath+".") || strings.HasSuffix(f.File, "_test.go") {
-			return fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
+	for more := len(pcs) > 0; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		own := strings.HasPrefix(f.Function, packagePath+".") && !strings.HasSuffix(f.File, "_test.go")
+		if own || f.Function == "" {
+			continue
 		}
-		if !more {
-			return ""
+		place := fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
+		if !isStandard(f) {
+			return place
+		}
+		if standard == "" && !strings.HasPrefix(f.Function, "runtime.") && !strings.HasPrefix(f.Function, "iter.Pull[") {
+			standard = place
 		}
 	}
+	return standard
 }
+
+// isStandard reports whether f is a function of the standard library, by its file. A build with
+// -trimpath leaves only import paths, whose first element has a dot elsewhere.
+func isStandard(f runtime.Frame) bool {
+	if standardFiles != "" {
+		return strings.HasPrefix(f.File, standardFiles)
+	}
+	first, _, _ := strings.Cut(f.File, "/")
+	return !strings.Contains(first, ".") && !strings.HasPrefix(f.Function, "main.")
+}
+
+// standardFiles is the directory in which the standard library was when the program was built;
+// empty if the build has trimmed paths.
+var standardFiles = func() string {
+	var pcs [1]uintptr
+	f, _ := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs[:])]).Next()
+	return strings.TrimSuffix(f.File, "runtime/extern.go") // of runtime.Callers
+}()
 
 // packagePath is the import path of this package.
 var packagePath = func() string {

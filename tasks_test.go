@@ -3,6 +3,7 @@ package async
 import (
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -38,8 +39,8 @@ func describes(t *testing.T, rt *Runtime, name string, want func(TaskInfo) bool)
 
 // lineAfter returns the place in the caller, some lines below the call.
 func lineAfter(lines int) string {
-	_, _, line, _ := runtime.Caller(1)
-	return fmt.Sprintf("(tasks_test.go:%d)", line+lines)
+	_, file, line, _ := runtime.Caller(1)
+	return fmt.Sprintf("(%s:%d)", filepath.Base(file), line+lines)
 }
 
 // Each kind of task, each thing that one can wait for, and where.

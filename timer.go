@@ -274,6 +274,7 @@ func (w *worker) fireTimers(now int64) (n int) {
 		if t == nil {
 			return n
 		}
+		w.progress(uint64(n))
 		to := t.to
 		t.to = nil
 		// A timer that was dropped is idle only once takeDropped has seen it.
@@ -300,7 +301,9 @@ func (w *worker) takeDropped() {
 	if w.dropped.Load() == nil {
 		return
 	}
-	for t := w.dropped.Swap(nil); t != nil; {
+	n := uint64(0)
+	for t := w.dropped.Swap(nil); t != nil; n++ {
+		w.progress(n)
 		next := t.dropNext
 		t.dropNext = nil
 		if t.node != nil {

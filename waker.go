@@ -268,7 +268,7 @@ func (o *outsider) poll(w *worker) bool {
 	returned := false
 	defer func() {
 		if !returned {
-			crash(recover())
+			crash("the function of a Waker", recover())
 		}
 	}()
 	o.fn()
@@ -276,13 +276,15 @@ func (o *outsider) poll(w *worker) bool {
 	return false
 }
 
-// crash ends the program, in a goroutine of its own, where nobody recovers: a Waker's
-// function has panicked with v, or called Goexit if that is nil.
-func crash(v any) {
+// crash ends the program, in a goroutine of its own, where nobody recovers: a function of
+// the user's, what, has panicked with v, or called Goexit if that is nil. It does not return:
+// the caller might end the program before that.
+func crash(what string, v any) {
 	if v == nil {
 		v = "it called runtime.Goexit"
 	}
-	go panic(fmt.Sprintf("async: the function of a Waker must return: %v\n\n%s", v, debug.Stack()))
+	go panic(fmt.Sprintf("async: %s must return: %v\n\n%s", what, v, debug.Stack()))
+	select {}
 }
 
 func (o *outsider) abort(*worker, error) {}

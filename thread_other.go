@@ -1,0 +1,13 @@
+//go:build !linux
+
+package async
+
+import "time"
+
+// thread is a thread of the system; see thread_linux.go. Nobody can ask it anything.
+type thread struct{}
+
+func callingThread() thread { return thread{} }
+
+func (thread) used() (d time.Duration, known bool) { return 0, false }
+func (thread) asleep() bool                        { return true }
