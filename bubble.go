@@ -116,8 +116,15 @@ func afterCollection(f func()) {
 func nanosHere() int64 {
 	now, bubble := clock()
 	if bubble {
-		outside(func() { now = nanos() })
+		return nanosOutside()
 	}
+	return now
+}
+
+// nanosOutside is a function of its own because what its closure refers to is
+// allocated.
+func nanosOutside() (now int64) {
+	outside(func() { now = nanos() })
 	return now
 }
 
@@ -146,6 +153,12 @@ func (cx *Context) nanos() int64 {
 		return nanos()
 	}
 	return nanosHere()
+}
+
+// afterOutside is time.After by the clock outside.
+func afterOutside(d time.Duration) (late <-chan time.Time) {
+	outside(func() { late = time.After(d) })
+	return late
 }
 
 // contextOutside returns a context for code outside of the caller's bubble, which ends when

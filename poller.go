@@ -189,7 +189,7 @@ func (p *Poller) enter(timeout time.Duration) bool {
 	case timeout == 0:
 		return false
 	case timeout > 0:
-		outside(func() { late = time.After(timeout) })
+		late = afterOutside(timeout)
 	}
 	select {
 	case p.waiting <- None{}:
