@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dialer is how to connect; the zero value is how Dial does. Its methods may
@@ -24,12 +26,15 @@ type Dialer struct {
 	Deadline time.Time
 
 	// LocalAddr, if not nil, is the address to dial from. Of a name's addresses
-	// only those of its family are tried.
+	// only those of its family are tried. A wildcard is of both families, and a nil
+	// pointer in the interface is like nil.
 	LocalAddr net.Addr
 
 	// FallbackDelay is how long an attempt is given before the next begins
-	// beside it. Zero is 250 ms; if it is negative the next begins when one has
-	// failed.
+	// beside it. Zero is 250 ms. If it is negative, the next begins when one has
+	// failed. A deadline then limits each attempt as well, as in package net: the
+	// time that is left is divided evenly among the addresses that are left, but
+	// each attempt may take 2 s of it.
 	FallbackDelay time.Duration
 
 	// KeepAlive is after how long a silence the connection is probed. Zero is
@@ -49,14 +54,24 @@ type Dialer struct {
 // fallbackDelay is what RFC 8305 recommends.
 const fallbackDelay = 250 * time.Millisecond
 
+// leastShare is the least time for one of several attempts that follow each other, if
+// the deadline allows it. Package net has the same.
+const leastShare = 2 * time.Second
+
 // Dial connects to an address; see the function Dial for networks. The
 // deadline and the cancellation of cx end it; nothing is left open then.
+//
+// If the context that the task is Under has hooks of net/http/httptrace,
+// ConnectStart and ConnectDone are called for each attempt, as by package net. Like
+// Control, they run on the caller's worker and must not block. All are called before
+// the dial returns.
 func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	f := d.dialing(network, address)
 	defer f.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, f.Poll)
 	if err == errAbandoned {
 		err = f.givenUp(cx.Err())
+		f.stop(cx.Err())
 	}
 	return c, err
 }
@@ -88,9 +103,10 @@ type dialing struct {
 	looked bool
 
 	running []*attempt
-	next    int64 // when another begins beside them
+	next    int64 // when another begins beside them, or in their place
 	first   error
 	sleep   *sleep
+	hooks   *connectHooks // may be nil
 
 	// The first attempt, which is most often the only one, and the place for it.
 	one     attempt
@@ -108,9 +124,13 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 		if cx.nanos() < d.end {
 			return nil, d.wakeAt(cx, err)
 		}
-		err = d.givenUp(context.DeadlineExceeded)
+		if err = d.first; err == nil || d.FallbackDelay >= 0 {
+			err = d.givenUp(context.DeadlineExceeded)
+		}
+		d.stop(context.DeadlineExceeded)
 	}
-	d.Cancel()
+	d.release()
+	d.hooks.keep(nil)
 	return c, err
 }
 
@@ -122,6 +142,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		if d.target, err = parseTarget("dial", d.name, d.address); err != nil {
 			return nil, err
 		}
+		d.hooks = cx.connectHooks()
 	}
 	if !d.looked {
 		if err := d.look(cx); err != nil {
@@ -136,7 +157,11 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		}
 		switch now := cx.nanos(); {
 		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
-			d.begin(now)
+			if d.FallbackDelay < 0 && len(d.running) > 0 { // the attempt has used up its time
+				d.failed(d.running[0].wrap(context.DeadlineExceeded))
+				d.stop(context.DeadlineExceeded)
+			}
+			d.begin(cx, now)
 		case len(d.running) > 0:
 			return nil, ErrPending
 		default:
@@ -164,6 +189,7 @@ func (d *dialing) look(cx *Context) error {
 	if err := t.from(d.LocalAddr); err != nil {
 		return err
 	}
+	d.LocalAddr = givenAddr(d.LocalAddr)
 	if len(t.list) > 1 {
 		t.list = interleave(t.list)
 	}
@@ -179,20 +205,28 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 			i++
 			continue
 		}
+		a := d.running[i]
 		d.running = slices.Delete(d.running, i, i+1)
+		d.hooks.keep(c)
+		d.hooks.ended(d.name, a.raddr, err)
 		if err == nil {
 			return c, false
 		}
 		failed = true
-		if d.first == nil {
-			d.first = err
-		}
+		d.failed(err)
 	}
 	return nil, failed
 }
 
+// failed notes why an attempt has failed.
+func (d *dialing) failed(err error) {
+	if d.first == nil {
+		d.first = err
+	}
+}
+
 // begin begins the next attempt.
-func (d *dialing) begin(now int64) {
+func (d *dialing) begin(cx *Context, now int64) {
 	a := &d.one
 	if d.started++; d.started == 1 {
 		d.running = d.ofOne[:0]
@@ -208,8 +242,29 @@ func (d *dialing) begin(now int64) {
 	case delay > 0:
 		d.next = now + clampTime(int64(delay))
 	default:
-		d.next = eternity
+		d.next = d.shareEnd(cx, now)
 	}
+	d.hooks.begun(d.name, a.raddr)
+}
+
+// shareEnd returns when an attempt that begins now must make room for the next one;
+// eternity if it may use all the time that is left.
+func (d *dialing) shareEnd(cx *Context, now int64) int64 {
+	end := d.end
+	if at, ok := cx.Deadline(); ok {
+		end = min(end, nanosAt(at))
+	}
+	share := timeShare(end-now, len(d.target.list)+1)
+	if end == eternity || share >= end-now {
+		return eternity
+	}
+	return now + share
+}
+
+// timeShare returns how much of the time that is left the first of n attempts may
+// take.
+func timeShare(left int64, n int) int64 {
+	return max(left/int64(n), min(left, int64(leastShare)))
 }
 
 // wakeAt has the task woken when there is something to begin, or to end.
@@ -234,12 +289,30 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 	return pending
 }
 
-// Cancel implements canceller: nothing stays open.
-func (d *dialing) Cancel() {
-	for _, a := range d.running {
+// stop ends the attempts that are under way.
+func (d *dialing) stop(why error) {
+	stopped := d.running
+	d.running = nil
+	for _, a := range stopped {
 		a.Cancel()
 	}
-	d.running = nil
+	if d.hooks == nil {
+		return
+	}
+	for _, a := range stopped {
+		d.hooks.ended(d.name, a.raddr, a.wrap(why))
+	}
+}
+
+// Cancel implements canceller: nothing stays open.
+func (d *dialing) Cancel() {
+	d.hooks.drop()
+	d.release()
+}
+
+// release ends all that is under way.
+func (d *dialing) release() {
+	d.stop(context.Canceled)
 	if d.lookup != nil {
 		d.lookup.Cancel()
 		d.lookup = nil
@@ -259,7 +332,7 @@ func (d *dialing) givenUp(err error) error {
 		if t, e := parseTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
-			return wrapOp("dial", t.net, d.LocalAddr, t.list[0], err)
+			return wrapOp("dial", t.net, givenAddr(d.LocalAddr), t.list[0], err)
 		}
 	}
 	return wrapOp("dial", unnamed(d.name), nil, nil, err)
@@ -270,21 +343,36 @@ func (t *target) from(laddr net.Addr) error {
 	if laddr == nil {
 		return nil
 	}
-	if laddr.Network() != t.list[0].Network() {
+	if u, ok := laddr.(*net.UnixAddr); ok && u == nil && t.net.family == unix.AF_UNIX {
+		return nil // its Network method would panic
+	} else if ok && u == nil || laddr.Network() != t.list[0].Network() {
 		return t.wrap(&net.AddrError{Err: "mismatched local address type", Addr: laddr.String()})
 	}
 	ip := ipOf(laddr)
-	if len(ip) == 0 || ip.IsUnspecified() {
+	if isWildcard(ip) {
 		return nil
 	}
 	t.list = slices.DeleteFunc(t.list, func(a net.Addr) bool {
 		to := ipOf(a)
-		return len(to) > 0 && !to.IsUnspecified() && isIPv4(a) != isIPv4(laddr)
+		return !isWildcard(to) && (ip.To16() == nil || isIPv4(a) != isIPv4(laddr))
 	})
 	if len(t.list) == 0 {
 		return t.wrap(&net.AddrError{Err: "no suitable address found", Addr: laddr.String()})
 	}
 	return nil
+}
+
+// givenAddr returns nil in the place of a nil pointer.
+func givenAddr(a net.Addr) net.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return addrOrNil(a)
+	case *net.UDPAddr:
+		return addrOrNil(a)
+	case *net.UnixAddr:
+		return addrOrNil(a)
+	}
+	return a
 }
 
 // interleave puts addresses of one family and of the other in turn, beginning

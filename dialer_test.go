@@ -193,6 +193,172 @@ func TestDialerFailures(t *testing.T) {
 	}))
 }
 
+// The time that is left is divided as package net does.
+func TestDialerTimeShare(t *testing.T) {
+	const s = int64(time.Second)
+	for _, c := range []struct {
+		left int64
+		n    int
+		want int64
+	}{
+		{60 * s, 4, 15 * s}, {60 * s, 1, 60 * s}, {30 * s, 15, 2 * s}, {30 * s, 16, 2 * s}, {3 * s, 2, 2 * s}, {2 * s, 2, 2 * s}, {s, 2, s}, {s, 1, s},
+	} {
+		require.Equal(t, c.want, timeShare(c.left, c.n), "%v", c)
+	}
+	require.LessOrEqual(t, timeShare(-s, 3), int64(0))
+}
+
+// With a negative FallbackDelay, an address that does not answer takes its share of
+// the time and no more, whoever has set the deadline.
+func TestDialerSharesTheTime(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	e := newEyeballs(t)
+	addrs := []string{e.hangs}
+	for range 14 {
+		addrs = append(addrs, e.accepts)
+	}
+	// Of two minutes each of the 15 addresses is given 8 seconds; of half a minute 2.
+	e.dns.records["silent-first.test."] = dnsAddrs(addrs...)
+	const timeout = 30 * time.Second
+	dials := map[string]func(cx *Context, d *Dialer) (string, error){
+		"Timeout": func(cx *Context, d *Dialer) (string, error) {
+			d.Timeout = timeout
+			return reached(cx, d, e.addr("silent-first"))
+		},
+		"Deadline": func(cx *Context, d *Dialer) (string, error) {
+			d.Deadline = time.Now().Add(timeout)
+			return reached(cx, d, e.addr("silent-first"))
+		},
+		"cx": func(cx *Context, d *Dialer) (string, error) {
+			cx, cancel := cx.WithTimeout(timeout)
+			defer cancel()
+			return reached(cx, d, e.addr("silent-first"))
+		},
+		"net": func(cx *Context, d *Dialer) (string, error) {
+			std := net.Dialer{Timeout: timeout, FallbackDelay: -1, Resolver: d.Resolver.resolver()}
+			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("silent-first")) }).Await(cx)
+			if err != nil {
+				return "", err
+			}
+			defer c.Close()
+			return c.RemoteAddr().(*net.TCPAddr).IP.String(), nil
+		},
+	}
+	handles := map[string]*JoinHandle[string]{}
+	for name, dial := range dials {
+		handles[name] = Spawn(rt, func(cx *Context) (string, error) {
+			d := e.dialer()
+			d.FallbackDelay = -1
+			return dial(cx, d)
+		})
+	}
+	for name, h := range handles {
+		got, err := tcpJoin(h)
+		require.NoError(t, err, name)
+		require.Equal(t, e.accepts, got, name)
+	}
+	require.Zero(t, sources(rt))
+}
+
+// One after the other fails as with package net: for the reason of the first one.
+func TestDialerFailsForTheFirstReason(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	e.dns.records["refuses-then-hangs.test."] = dnsAddrs(e.refuses, e.hangs)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		d := e.dialer()
+		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
+		var op *net.OpError
+		for d.Timeout < patience {
+			_, err := d.Dial(cx, "tcp", e.addr("refuses-then-hangs"))
+			if errors.As(err, &op) && op.Addr != nil {
+				break
+			}
+			d.Timeout *= 2 // the look-up has taken it all
+		}
+		return expect(errors.Is(op, syscall.ECONNREFUSED) && op.Addr.String() == net.JoinHostPort(e.refuses, e.port), "%v", op)
+	}))
+}
+
+// A nil pointer in LocalAddr is as good as nil, of each type of address. (Package
+// net panics if it is a *net.UnixAddr.)
+func TestDialerLocalAddrIsANilPointer(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	dir := netDir(t)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		for network, local := range map[string]net.Addr{
+			"tcp": (*net.TCPAddr)(nil), "udp": (*net.UDPAddr)(nil),
+			"unix": (*net.UnixAddr)(nil), "unixpacket": (*net.UnixAddr)(nil), "unixgram": (*net.UnixAddr)(nil),
+		} {
+			address := "127.0.0.1:0"
+			if strings.HasPrefix(network, "unix") {
+				address = dir + "/" + network
+			}
+			var at string
+			if l, err := Listen(cx, network, address); err == nil {
+				defer l.Close()
+				at = l.Addr().String()
+			} else if c, err := ListenPacket(cx, network, address); err == nil {
+				defer c.Close()
+				at = c.LocalAddr().String()
+			} else {
+				return err
+			}
+			d := Dialer{LocalAddr: local}
+			c, err := d.Dial(cx, network, at)
+			if err != nil {
+				return fmt.Errorf("%s: %w", network, err)
+			}
+			c.Close()
+
+			// Also where it has nothing to say but how it ends.
+			d.Deadline = time.Now()
+			var op *net.OpError
+			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("%s, at the deadline: %v", network, err)
+			}
+			d.Deadline = time.Time{}
+			d.Control = func(string, string, syscall.RawConn) error { return os.ErrPermission }
+			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, os.ErrPermission) {
+				return fmt.Errorf("%s, refused: %v", network, err)
+			}
+		}
+		d := Dialer{LocalAddr: (*net.UnixAddr)(nil)}
+		var addr *net.AddrError
+		if _, err := d.Dial(cx, "tcp", "127.0.0.1:9"); !errors.As(err, &addr) || addr.Err != "mismatched local address type" {
+			return fmt.Errorf("tcp from a unix address: %v", err)
+		}
+		return nil
+	}))
+}
+
+// The system may connect a socket to itself, or choose a port that does not do. If
+// the port was its choice, and not the program's, it is asked for another.
+func TestDialerBadPorts(t *testing.T) {
+	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
+	other := &net.TCPAddr{IP: at.IP, Port: 1235}
+	tcp, udp := &network{proto: "tcp"}, &network{proto: "udp"}
+	inUse := os.NewSyscallError("connect", unix.EADDRNOTAVAIL)
+	for _, c := range []struct {
+		a    attempt
+		err  error
+		want bool
+	}{
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{IP: at.IP}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: at}, nil, false},
+		{attempt{net: tcp, base: &conn{laddr: other, raddr: at}}, nil, false},
+		{attempt{net: tcp}, inUse, true},
+		{attempt{net: tcp, laddr: &net.TCPAddr{IP: at.IP}}, inUse, true},
+		{attempt{net: tcp, laddr: at}, inUse, false},
+		{attempt{net: tcp}, unix.ECONNREFUSED, false},
+		{attempt{net: udp}, inUse, false},
+	} {
+		require.Equal(t, c.want, c.a.badPort(c.err), "%+v, %v", c.a, c.err)
+	}
+}
+
 func TestDialerCancelled(t *testing.T) {
 	for _, name := range []string{"hangs", "hangs-twice"} {
 		t.Run(name, func(t *testing.T) {
