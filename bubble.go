@@ -116,8 +116,13 @@ func afterCollection(f func()) {
 func nanosHere() int64 {
 	now, bubble := clock()
 	if bubble {
-		outside(func() { now = nanos() })
+		return nanosOutside()
 	}
+	return now
+}
+
+func nanosOutside() (now int64) {
+	outside(func() { now = nanos() })
 	return now
 }
 

@@ -52,7 +52,7 @@ func (fs *failures) add(t *task, err error) error {
 	fs.mu.Unlock()
 	runtime.AddCleanup(t, (*failure).unreachable, f)
 	if hunt {
-		goOutside(fs.hunt)
+		go fs.hunt()
 	}
 	return f
 }
