@@ -143,7 +143,11 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 	if len(oob) > 0 {
 		call = "sendmsg"
 	}
-	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
+	mark := c.src.markOf(&c.src.wr)
+	if to != nil {
+		mark = 0
+	}
+	_, err := c.src.try(cx, &c.src.wr, mark, func(fd int) (int, bool, error) {
 		var err error
 		if len(oob) > 0 {
 			_, err = unix.SendmsgN(fd, p, oob, to, 0)
