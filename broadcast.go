@@ -10,15 +10,14 @@ import (
 // A Broadcast sends every message to everybody who has subscribed. It keeps the
 // last n messages. Send never waits: a subscriber that is more than n behind has
 // lost the oldest, and is told how many, see LaggedError. All methods may be
-// called by tasks and goroutines at the same time.
+// called by tasks and goroutines at the same time. A Broadcast is made by
+// NewBroadcast, and must not be copied; the zero Broadcast keeps no messages, and
+// Send and Subscribe panic.
 type Broadcast[T any] struct {
-	list waitlist // of subscriptions that wait; its mu guards everything
+	topic topic // its version is the number of the next message; its mu guards everything
 
-	kept   []T    // message number i stands at i modulo the length
-	next   uint64 // the number of the next message
-	subs   int
-	number int64 // of the last subscription
-	closed bool
+	kept []T // message number i stands at i modulo the length
+	subs int
 }
 
 // A LaggedError is what a slow subscriber gets instead of messages that are no
@@ -45,16 +44,16 @@ func NewBroadcast[T any](n int) *Broadcast[T] {
 // none the message is lost. It fails only with ErrClosed.
 func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 	var chosen chosenTasks
-	b.list.mu.Lock()
-	if b.closed {
-		b.list.mu.Unlock()
+	b.mustBeMade()
+	b.topic.mu.Lock()
+	if b.topic.closed {
+		b.topic.mu.Unlock()
 		return 0, ErrClosed
 	}
-	b.kept[b.next%uint64(len(b.kept))] = v
-	b.next++
-	b.list.chooseAll(&chosen)
+	b.kept[b.topic.version%uint64(len(b.kept))] = v
+	b.topic.publish(newsEach, &chosen)
 	subscribers = b.subs
-	b.list.mu.Unlock()
+	b.topic.mu.Unlock()
 	chosen.wake()
 	return subscribers, nil
 }
@@ -63,11 +62,9 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 // then ErrClosed. Close reports whether it was the first.
 func (b *Broadcast[T]) Close() (first bool) {
 	var chosen chosenTasks
-	b.list.mu.Lock()
-	first = !b.closed
-	b.closed = true
-	b.list.chooseAll(&chosen)
-	b.list.mu.Unlock()
+	b.topic.mu.Lock()
+	first = b.topic.close(&chosen)
+	b.topic.mu.Unlock()
 	chosen.wake()
 	return first
 }
@@ -76,52 +73,57 @@ func (b *Broadcast[T]) Close() (first bool) {
 // closed when it is no longer needed: until then Send and Subscribers count it. It keeps
 // no messages alive, and nobody waits for it.
 func (b *Broadcast[T]) Subscribe() *Subscription[T] {
-	b.list.mu.Lock()
-	defer b.list.mu.Unlock()
+	b.mustBeMade()
+	b.topic.mu.Lock()
+	defer b.topic.mu.Unlock()
 	b.subs++
-	b.number++
-	return &Subscription[T]{b: b, number: b.number, next: b.next}
+	return &Subscription[T]{b: b, follower: follower{of: &b.topic, seen: b.topic.version}}
+}
+
+func (b *Broadcast[T]) mustBeMade() {
+	if len(b.kept) == 0 {
+		panic("async: a Broadcast that was not made by NewBroadcast was used")
+	}
 }
 
 // Subscribers returns how many there are.
 func (b *Broadcast[T]) Subscribers() int {
-	b.list.mu.Lock()
-	defer b.list.mu.Unlock()
+	b.topic.mu.Lock()
+	defer b.topic.mu.Unlock()
 	return b.subs
 }
 
 // A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv
-// may be called by several at the same time: each message then goes to one of
-// them. One task at a time may use PollRecv and PollNext. It must not
-// be copied.
+// may be called by several tasks and goroutines at the same time: each message then
+// goes to one of them, and wakes one. One task at a time may use PollRecv and
+// PollNext; a message that has woken it waits until it polls again. A Subscription
+// must not be copied.
 type Subscription[T any] struct {
-	b      *Broadcast[T]
-	number int64 // which its waiters have in want
+	b *Broadcast[T]
 
 	// Guarded by the lock of the broadcast.
-	next    uint64 // the number of the message that it receives next
-	closed  bool
-	waiting int    // how many waiters have joined and not left since
-	w       waiter // of the task that polls
+	follower // its seen is the number of the message that it receives next
+	closed   bool
 }
 
 // receive receives without waiting; err is ErrEmpty if there is nothing. The lock
 // is held.
 func (s *Subscription[T]) receive() (v T, err error) {
 	b := s.b
-	oldest := b.next - min(b.next, uint64(len(b.kept)))
+	next := b.topic.version
+	oldest := next - min(next, uint64(len(b.kept)))
 	switch {
 	case s.closed:
 		return v, ErrClosed
-	case s.next < oldest:
-		err = &LaggedError{Missed: oldest - s.next}
-		s.next = oldest
+	case s.seen < oldest:
+		err = &LaggedError{Missed: oldest - s.seen}
+		s.seen = oldest
 		return v, err
-	case s.next < b.next:
-		v = b.kept[s.next%uint64(len(b.kept))]
-		s.next++
+	case s.seen < next:
+		v = b.kept[s.seen%uint64(len(b.kept))]
+		s.seen++
 		return v, nil
-	case b.closed:
+	case b.topic.closed:
 		return v, ErrClosed
 	}
 	return v, ErrEmpty
@@ -129,8 +131,8 @@ func (s *Subscription[T]) receive() (v T, err error) {
 
 // TryRecv is Recv if there is something, and else fails with ErrEmpty.
 func (s *Subscription[T]) TryRecv() (T, error) {
-	s.b.list.mu.Lock()
-	defer s.b.list.mu.Unlock()
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
 	return s.receive()
 }
 
@@ -144,29 +146,14 @@ func (s *Subscription[T]) PollRecv(cx *Context) (v T, err error) {
 
 func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	t := cx.waker(waitsRecv)
-	list := &s.b.list
-	list.mu.Lock()
-	defer list.mu.Unlock()
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
 	if v, err = s.receive(); err != ErrEmpty {
-		s.takeOut(w)
+		s.follower.leave(w)
 		return v, err
 	}
-	if w.phase == waiterChosen { // by a message that another one has received
-		s.takeOut(w)
-	}
-	if w.phase == waiterOut {
-		w.want = s.number
-		s.waiting++
-	}
-	list.join(w, t)
+	s.join(w, t)
 	return v, ErrPending
-}
-
-// takeOut takes w off the list. The lock is held.
-func (s *Subscription[T]) takeOut(w *waiter) {
-	if s.b.list.leave(w) != waiterOut {
-		s.waiting--
-	}
 }
 
 // PollNext is PollRecv, but the end is io.EOF: it makes a Subscription a Stream.
@@ -201,12 +188,9 @@ func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 	return v, cx.Err()
 }
 
-// leave gives w's place up. There is nothing to pass on: all who wait are woken.
-func (s *Subscription[T]) leave(w *waiter) {
-	s.b.list.mu.Lock()
-	s.takeOut(w)
-	s.b.list.mu.Unlock()
-}
+// leave gives w's place up. The message that it was woken for, if it is still
+// there, is for the next one.
+func (s *Subscription[T]) leave(w *waiter) { s.giveUp(w, newsEach) }
 
 // RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
@@ -248,30 +232,16 @@ func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 	}
 }
 
-// Close ends the subscription: whoever waits with it fails with ErrClosed. The others
-// are not disturbed.
+// Close ends the subscription: a task that waits with it fails with ErrClosed. Other
+// subscriptions are not disturbed, and cost Close nothing, however many they are.
 func (s *Subscription[T]) Close() {
-	b := s.b
 	var chosen chosenTasks
-	b.list.mu.Lock()
+	s.of.mu.Lock()
 	if !s.closed {
 		s.closed = true
-		b.subs--
-		s.chooseOwn(&chosen)
+		s.b.subs--
+		s.callAll(&chosen)
 	}
-	b.list.mu.Unlock()
+	s.of.mu.Unlock()
 	chosen.wake()
-}
-
-// chooseOwn takes those off the list who wait with s.
-func (s *Subscription[T]) chooseOwn(chosen *chosenTasks) {
-	if s.waiting == 0 {
-		return
-	}
-	list := &s.b.list
-	for w, next := list.first, (*waiter)(nil); w != nil; w = next {
-		if next = w.next; w.want == s.number {
-			chosen.add(list.choose(w))
-		}
-	}
 }

@@ -103,11 +103,11 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 			require.Equal(t, i == j, h.woken(), "%d of %d", j, i)
 		}
 		failed(t, ErrClosed, hs[i], fs[i])
-		require.Zero(t, subs[i+1].waiting-1)
+		require.Zero(t, subs[i+1].queue.n-1)
 	}
 	require.True(t, second.woken())
 	failed(t, ErrClosed, second, again)
-	require.Zero(t, subs[0].waiting)
+	require.Zero(t, subs[0].queue.n)
 
 	// Also after a message that another one has received.
 	last, h := subs[n-1], hs[n-1]
@@ -119,8 +119,8 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	last.Close()
 	require.True(t, h.woken())
 	failed(t, ErrClosed, h, fs[n-1])
-	require.Zero(t, last.waiting)
-	require.Zero(t, b.list.count())
+	require.Zero(t, last.queue.n)
+	require.Zero(t, b.topic.count())
 }
 
 // Cancel after notify: the message is there for the next Recv.
@@ -135,7 +135,7 @@ func TestBroadcastCancel(t *testing.T) {
 	got(t, 1, h, s.RecvFuture())
 	pending(t, h, f)
 	giveUp(f)
-	require.Zero(t, b.list.n)
+	require.Zero(t, b.topic.count())
 
 	rt := newTestRuntime(t, Config{Workers: 1})
 	r := Spawn(rt, s.Recv)
@@ -143,7 +143,7 @@ func TestBroadcastCancel(t *testing.T) {
 	r.Cancel()
 	_, err := join(t, r)
 	require.Equal(t, context.Canceled, err)
-	require.Zero(t, b.list.n)
+	require.Zero(t, b.topic.count())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = s.RecvBlocking(ctx)

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -450,8 +451,7 @@ func FuzzBroadcast(f *testing.F) {
 			f     Future[int]
 			next  int
 			gone  bool
-			wait  bool // h does
-			waits bool // by does
+			waits *newsModel
 		}
 		var subs []*subscriber
 		closed, alive := false, 0
@@ -467,12 +467,10 @@ func FuzzBroadcast(f *testing.F) {
 				require.Equal(t, alive, count)
 				all = append(all, len(all))
 				for _, s := range subs {
-					require.Equal(t, s.wait, s.h.woken())
-					require.Equal(t, s.waits, s.by.woken())
-					s.wait, s.waits = false, false
+					s.waits.call(len(all) - s.next)
 				}
 			case 1:
-				s := &subscriber{s: b.Subscribe(), h: newHand(), by: newHand(), next: len(all)}
+				s := &subscriber{s: b.Subscribe(), h: newHand(), by: newHand(), next: len(all), waits: newNewsModel(math.MaxInt)}
 				s.f = s.s.RecvFuture()
 				subs = append(subs, s)
 				alive++
@@ -482,14 +480,16 @@ func FuzzBroadcast(f *testing.F) {
 					if s.s.Close(); !s.gone {
 						s.gone = true
 						alive--
-						require.True(t, !s.wait || s.h.wakes.Load() > s.h.seen)
-						require.True(t, !s.waits || s.by.wakes.Load() > s.by.seen)
+						s.waits.callAll()
 					}
 				}
 			case 4:
 				if op/8 > 24 {
 					require.Equal(t, !closed, b.Close())
 					closed = true
+					for _, s := range subs {
+						s.waits.callAll()
+					}
 				}
 			default:
 				if len(subs) == 0 {
@@ -498,18 +498,17 @@ func FuzzBroadcast(f *testing.F) {
 				s := subs[int(op/8)%len(subs)]
 				if op%8 == 5 {
 					giveUp(s.f)
-					s.by.woken()
-					s.waits = false
+					s.waits.leave(s.by)
+					s.waits.call(len(all) - s.next)
 					break
 				}
-				h, wait, poll := s.h, &s.wait, s.s.PollRecv
+				h, poll := s.h, s.s.PollRecv
 				if op%8 == 6 {
-					h, wait, poll = s.by, &s.waits, s.f.Poll
+					h, poll = s.by, s.f.Poll
 				}
-				h.woken()
 				v, err := poll(h.cx)
 				oldest := max(0, len(all)-n)
-				*wait = false
+				s.waits.polled(h, err == ErrPending)
 				switch {
 				case s.gone:
 					require.Equal(t, ErrClosed, err)
@@ -526,10 +525,12 @@ func FuzzBroadcast(f *testing.F) {
 					require.Equal(t, ErrClosed, err)
 				default:
 					require.Equal(t, ErrPending, err)
-					*wait = true
 				}
 			}
 			require.Equal(t, alive, b.Subscribers())
+			for _, s := range subs {
+				s.waits.check(t, s.h, s.by)
+			}
 		}
 		for _, s := range subs {
 			giveUp(s.f)
@@ -537,7 +538,7 @@ func FuzzBroadcast(f *testing.F) {
 			_, err := s.s.PollRecv(s.h.cx)
 			require.Equal(t, ErrClosed, err)
 		}
-		require.Zero(t, b.list.n)
+		require.Zero(t, b.topic.count())
 	})
 }
 
@@ -555,8 +556,7 @@ func FuzzWatch(f *testing.F) {
 			h, by *hand // by polls f
 			f     Future[int]
 			seen  int
-			wait  bool // h does
-			waits bool // by does
+			waits *newsModel
 		}
 		var all []*watcher
 		set, closed := 0, false
@@ -570,18 +570,19 @@ func FuzzWatch(f *testing.F) {
 				set++
 				require.NoError(t, w.Set(set))
 				for _, r := range all {
-					require.Equal(t, r.wait, r.h.woken())
-					require.Equal(t, r.waits, r.by.woken())
-					r.wait, r.waits = false, false
+					r.waits.call(set - r.seen)
 				}
 			case 1:
-				r := &watcher{r: w.Watch(), h: newHand(), by: newHand(), seen: set}
+				r := &watcher{r: w.Watch(), h: newHand(), by: newHand(), seen: set, waits: newNewsModel(1)}
 				r.f = r.r.ChangedFuture()
 				all = append(all, r)
 			case 4:
 				if op/8 > 28 {
 					require.Equal(t, !closed, w.Close())
 					closed = true
+					for _, r := range all {
+						r.waits.callAll()
+					}
 				}
 			default:
 				if len(all) == 0 {
@@ -589,7 +590,7 @@ func FuzzWatch(f *testing.F) {
 				}
 				r := all[int(op/8)%len(all)]
 				require.Equal(t, r.seen != set, r.r.HasChanged())
-				h, wait, poll := r.h, &r.wait, r.r.PollChanged
+				h, poll := r.h, r.r.PollChanged
 				switch op % 8 {
 				case 3:
 					require.Equal(t, set, r.r.Get())
@@ -597,15 +598,15 @@ func FuzzWatch(f *testing.F) {
 					continue
 				case 5:
 					giveUp(r.f)
-					r.by.woken()
-					r.waits = false
+					r.waits.leave(r.by)
+					r.waits.call(set - r.seen)
+					r.waits.check(t, r.h, r.by)
 					continue
 				case 6:
-					h, wait, poll = r.by, &r.waits, r.f.Poll
+					h, poll = r.by, r.f.Poll
 				}
-				h.woken()
 				v, err := poll(h.cx)
-				*wait = false
+				r.waits.polled(h, err == ErrPending)
 				switch {
 				case r.seen != set:
 					require.NoError(t, err)
@@ -615,10 +616,12 @@ func FuzzWatch(f *testing.F) {
 					require.Equal(t, ErrClosed, err)
 				default:
 					require.Equal(t, ErrPending, err)
-					*wait = true
 				}
 			}
 			require.Equal(t, set, w.Get())
+			for _, r := range all {
+				r.waits.check(t, r.h, r.by)
+			}
 		}
 		w.Close()
 		for _, r := range all {
@@ -627,6 +630,6 @@ func FuzzWatch(f *testing.F) {
 			_, err := r.r.PollChanged(r.h.cx)
 			require.Equal(t, ErrClosed, err)
 		}
-		require.Zero(t, w.list.n)
+		require.Zero(t, w.topic.count())
 	})
 }

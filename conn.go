@@ -107,24 +107,25 @@ func callError(call string, err error) error {
 
 // awaitRead awaits a poll that reads.
 func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, error) {
-	n, err := await(cx, poll)
+	n, err := awaitTurn(cx, &c.src.rd.waiters, poll)
 	if err == errAbandoned {
-		err = c.abandon(cx, "read", &c.src.rd)
+		err = c.wrap("read", cx.Err())
 	}
 	return n, err
 }
 
 // awaitWrite awaits a poll that writes.
 func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
-	n, err := await(cx, poll)
+	n, err := awaitTurn(cx, &c.src.wr.waiters, poll)
 	if err == errAbandoned {
-		err = c.abandon(cx, "write", &c.src.wr)
+		err = c.wrap("write", cx.Err())
 	}
 	return n, err
 }
 
 // awaitSend awaits a poll that writes and leaves it to the caller to wrap its
-// error.
+// error. That there is no room may be said of one receiver only, so each event
+// wakes all tasks that wait here.
 func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := await(cx, poll)
 	if err == errAbandoned {
@@ -132,12 +133,6 @@ func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, er
 		err = cx.Err()
 	}
 	return n, err
-}
-
-// abandon ends an await that was cancelled.
-func (c *conn) abandon(cx *Context, op string, h *half) error {
-	h.waiters.leave(cx.t, cx.here())
-	return c.wrap(op, cx.Err())
 }
 
 // wrap makes an error what package net would make of it.

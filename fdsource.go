@@ -101,14 +101,20 @@ func (s *Source) PollWritable(cx *Context) error {
 
 // Readable waits until PollReadable returns nil. Cancelling it loses nothing.
 func (s *Source) Readable(cx *Context) error {
-	_, err := s.await(cx, &s.src.rd, func(cx *Context) (int, error) { return 0, s.PollReadable(cx) })
-	return err
+	return s.awaitReady(cx, &s.src.rd)
 }
 
 // Writable waits until PollWritable returns nil. Cancelling it loses nothing.
 func (s *Source) Writable(cx *Context) error {
-	_, err := s.await(cx, &s.src.wr, func(cx *Context) (int, error) { return 0, s.PollWritable(cx) })
-	return err
+	return s.awaitReady(cx, &s.src.wr)
+}
+
+func (s *Source) awaitReady(cx *Context, h *half) error {
+	_, err := awaitTurn(cx, &h.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, h, false) })
+	if err == errAbandoned {
+		err = cx.Err()
+	}
+	return sourceError(err)
 }
 
 // ReadWith calls read with the descriptor and returns what it returns, unless
@@ -135,11 +141,7 @@ func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, 
 		}
 		return n, err
 	}}
-	return s.await(cx, h, l.poll)
-}
-
-func (s *Source) await(cx *Context, h *half, poll func(cx *Context) (int, error)) (int, error) {
-	n, err := await(cx, poll)
+	n, err := await(cx, l.poll)
 	if err == errAbandoned {
 		h.waiters.leave(cx.t, cx.here())
 		err = cx.Err()

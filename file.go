@@ -313,6 +313,13 @@ func (f *File) WriteString(cx *Context, s string) (n int, err error) {
 
 // await awaits a poll of one direction.
 func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (int, error) {
+	if f.polled {
+		n, err := awaitTurn(cx, &h.waiters, poll)
+		if err == errAbandoned {
+			err = cx.Err()
+		}
+		return n, err
+	}
 	for {
 		n, err := await(cx, poll)
 		switch err {
@@ -329,12 +336,8 @@ func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (in
 	}
 }
 
-// leave is called by those who wait no longer.
+// leave is called by a task that waits no longer for a file of the disk.
 func (f *File) leave(cx *Context, h *half) {
-	if f.polled {
-		h.waiters.leave(cx.t, cx.here())
-		return
-	}
 	if f.gate != nil {
 		f.gate.leave(cx)
 	}

@@ -100,6 +100,29 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	}
 }
 
+// awaitTurn is await for a poll that joins s, where tasks wait for their turn; see
+// wakerSlot. If it fails, the caller's place is given up.
+func awaitTurn[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (v T, err error) {
+	again, over := false, false
+	defer func() {
+		if !over { // also if Shutdown unwinds the code
+			s.leave(cx.t, callersWorker())
+		}
+	}()
+	v, err = await(cx, func(cx *Context) (T, error) {
+		if again {
+			s.withdraw(cx.t)
+		}
+		v, err := poll(cx)
+		if again = err == ErrPending; again {
+			s.takeTurn(cx.t)
+		}
+		return v, err
+	})
+	over = err == nil
+	return v, err
+}
+
 // Ready returns a future that has the result v at once.
 func Ready[T any](v T) Future[T] { return ready[T]{v: v} }
 

@@ -21,7 +21,8 @@ import (
 // The zero JoinSet is empty and ready for use; it must not be copied. Its
 // methods may be called from any goroutine, except that a cx belongs to the
 // caller; any number of tasks may wait for the next handle at once, and each
-// handle goes to one of them.
+// handle goes to one of them. A task that ends wakes one of those that wait in
+// Next or All, and all that poll with PollNext.
 type JoinSet[T any] struct {
 	mu    sync.Mutex
 	ended []*JoinHandle[T]
@@ -58,7 +59,7 @@ func (j *joinSetEntry[T]) poll(from *worker) bool {
 	j.s.mu.Lock()
 	j.s.ended = append(j.s.ended, j.h)
 	j.s.mu.Unlock()
-	j.s.slot.fire(from)
+	j.s.slot.fireOne(from)
 	return false
 }
 
@@ -75,11 +76,11 @@ func (s *JoinSet[T]) Len() int {
 // left in the set, or ErrPending.
 func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 	for {
-		if h, err := s.take(); err != ErrPending {
+		if h, err := s.take(cx); err != ErrPending {
 			return h, err
 		}
 		if s.slot.join(cx.waker(waitsTask)) {
-			return s.take() // what came before it stood there woke nobody
+			return s.take(cx) // a task that ended before cx's stood there has woken none
 		}
 	}
 }
@@ -87,25 +88,28 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 // forget implements forgetter.
 func (s *JoinSet[T]) forget(t *task, from *worker) { s.slot.leave(t, from) }
 
-// take returns what PollNext does, and wakes nobody later.
-func (s *JoinSet[T]) take() (*JoinHandle[T], error) {
+// take is PollNext without a place in the slot.
+func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 	s.mu.Lock()
 	var h *JoinHandle[T]
 	err := ErrPending
-	last := false
+	last, more := false, false
 	switch {
 	case len(s.ended) > 0:
 		h, err = s.ended[0], nil
 		s.ended[0] = nil
 		s.ended = s.ended[1:]
 		s.n--
-		last = s.n == 0
+		last, more = s.n == 0, len(s.ended) > 0
 	case s.n == 0:
 		err = io.EOF
 	}
 	s.mu.Unlock()
-	if last {
-		s.slot.fire(nil) // for the others there is nothing to wait for
+	switch {
+	case last:
+		s.slot.fire(cx.here()) // for the others there is nothing to wait for
+	case more:
+		s.slot.passOn(cx.here())
 	}
 	return h, err
 }
@@ -114,9 +118,8 @@ func (s *JoinSet[T]) take() (*JoinHandle[T], error) {
 // is left in the set. If cx is cancelled it returns cx.Err(), and the set keeps
 // all that it has.
 func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
-	h, err := await(cx, s.PollNext)
+	h, err := awaitTurn(cx, &s.slot, s.PollNext)
 	if err == errAbandoned {
-		s.slot.leave(cx.t, cx.here())
 		err = cx.Err()
 	}
 	return h, err

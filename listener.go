@@ -77,9 +77,8 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 
 // accept awaits pollAccept.
 func (l *listener) accept(cx *Context) (accepted, error) {
-	a, err := await(cx, l.pollAccept)
+	a, err := awaitTurn(cx, &l.src.rd.waiters, l.pollAccept)
 	if err == errAbandoned {
-		l.src.rd.waiters.leave(cx.t, cx.here())
 		err = l.wrap("accept", cx.Err())
 	}
 	return a, err

@@ -43,10 +43,10 @@ func (r *retry) stop() {
 	r.mu.Unlock()
 }
 
-// expire implements expirer: try again.
+// expire implements expirer: one task that waits tries again.
 func (r *retry) expire(w *worker) {
 	r.mu.Lock()
 	r.due = 0
 	r.mu.Unlock()
-	r.h.waiters.fire(w)
+	r.h.waiters.fireOne(w)
 }

@@ -342,15 +342,15 @@ func TestSelectForgets(t *testing.T) {
 		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // the set
 		"OnFuture, Oneshot":    {func() Case { return OnFuture(&o) }, o.recvs.count},
 		"OnNext, Chan":         {func() Case { return OnNext[int](c) }, c.recvs.polled.count},
-		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.list.count},
-		"OnNext, Watcher":      {func() Case { return OnNext[int](w.Watch()) }, w.list.count},
+		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.topic.count},
+		"OnNext, Watcher":      {func() Case { return OnNext[int](w.Watch()) }, w.topic.count},
 		"OnNext, JoinSet":      {func() Case { return OnNext[*JoinHandle[None]](set) }, set.slot.count},
 		"OnNext, Signals":      {func() Case { return OnNext[os.Signal](signals) }, signals.arrived.count},
 		"OnNext, Incoming":     {func() Case { return OnNext[Conn](in) }, ln.(*TCPListener).src.rd.waiters.count},
 	} {
 		for _, d := range []time.Duration{0, time.Microsecond} {
 			var hs []*JoinHandle[int]
-			for range 2 * fanoutFew {
+			for range 2 * taskListFew {
 				hs = append(hs, Spawn(rt, func(cx *Context) (int, error) { return SelectInOrder(cx, x.make(), After(d)) }))
 			}
 			for _, h := range hs {
@@ -373,7 +373,9 @@ func (s *wakerSlot) count() int {
 		return 0
 	case t.kind == kindFanout:
 		f := t.body.(*fanout)
-		return len(f.all) - f.holes
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.each.len() + f.turns.len()
 	}
 	return 1
 }

@@ -61,7 +61,7 @@ func (s *SignalStream) receive() {
 	s.mu.Lock()
 	s.over = true
 	s.mu.Unlock()
-	s.arrived.fire(nil)
+	s.arrived.fire(nil) // nothing more comes for any task
 }
 
 func (s *SignalStream) note(sig os.Signal) {
@@ -70,23 +70,27 @@ func (s *SignalStream) note(sig os.Signal) {
 		s.pending = append(s.pending, sig)
 	}
 	s.mu.Unlock()
-	s.arrived.fire(nil)
+	s.arrived.fireOne(nil)
 }
 
 // take returns the oldest signal that is pending; ErrPending if there is none.
-func (s *SignalStream) take() (os.Signal, error) {
+func (s *SignalStream) take() (sig os.Signal, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	more := len(s.pending) > 1
 	switch {
 	case len(s.pending) > 0:
-		sig := s.pending[0]
+		sig = s.pending[0]
 		s.pending = slices.Delete(s.pending, 0, 1)
-		return sig, nil
 	case s.over:
-		return nil, io.EOF
+		err = io.EOF
 	default:
-		return nil, ErrPending
+		err = ErrPending
 	}
+	s.mu.Unlock()
+	if more {
+		s.arrived.passOn(nil)
+	}
+	return sig, err
 }
 
 // PollNext returns the next signal, or io.EOF once the stream is closed and
@@ -109,9 +113,8 @@ func (s *SignalStream) forget(t *task, from *worker) { s.arrived.leave(t, from) 
 // Next waits for the next signal; see PollNext. If cx is cancelled it returns
 // cx.Err(), and no signal is lost.
 func (s *SignalStream) Next(cx *Context) (os.Signal, error) {
-	sig, err := await(cx, s.PollNext)
+	sig, err := awaitTurn(cx, &s.arrived, s.PollNext)
 	if err == errAbandoned {
-		s.arrived.leave(cx.t, cx.here())
 		err = cx.Err()
 	}
 	return sig, err

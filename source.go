@@ -27,6 +27,11 @@ type source struct {
 }
 
 // half is one direction of a source.
+//
+// What Read, Write, Accept and the like find is true for all tasks that wait in
+// them: such a task waits for its turn. System calls of the user's need not agree
+// about what is ready, and neither do writes to different receivers: tasks that
+// wait for these are woken by each event.
 type half struct {
 	waiters wakerSlot             // fired by the poller's events
 	limit   atomic.Pointer[limit] // nil: there never was a deadline
@@ -135,19 +140,19 @@ func (s *sourceState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 // and EINTR. op must not block, and reports whether it has proved that h is
 // exhausted, so that only an event can help.
 func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
-	return s.try(cx, h, false, op)
+	return s.try(cx, h, s.markOf(h), op)
 }
 
-// try is attempt, which does op anyway if that is said, whatever is known of h.
-func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+// try is attempt. With a mark of 0 op may be about something else than the data of h:
+// it is done whatever is known of h, and what it finds says nothing about h.
+func (s *source) try(cx *Context, h *half, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending
 	}
 	if h.expired(cx) {
 		return 0, s.late()
 	}
-	mark := s.markOf(h)
-	if !anyway && s.exhausted(mark) {
+	if s.exhausted(mark) {
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
 			return 0, err
 		}
@@ -171,8 +176,11 @@ func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, 
 			s.use(0)
 		} else {
 			s.use(mark)
-			// Whoever began to wait because this use had set the mark may try.
-			h.waiters.stir(cx.here())
+		}
+		if !again && !s.exhausted(mark) {
+			// A task that began to wait because this use had set the mark may try,
+			// and so may the next one if there is more.
+			h.waiters.passOn(cx.here())
 		}
 		if !again {
 			return n, err
@@ -180,29 +188,29 @@ func (s *source) try(cx *Context, h *half, anyway bool, op func(fd int) (n int, 
 		if waits, err := s.wait(cx, h, mark, true); waits || err != nil {
 			return 0, err
 		}
+		if mark == 0 {
+			s.doubt(h) // the event that was consumed is for others, too
+		}
 	}
 }
 
 // loan is one call for which a function of the user's gets the descriptor.
 type loan struct {
-	s    *source
-	h    *half
-	f    func(fd int) (n int, err error)
-	lent bool
+	s *source
+	h *half
+	f func(fd int) (n int, err error)
 }
 
-// poll is attempt with that function. It may be about something else than data,
-// so it is called once whatever is known of the half.
-func (l *loan) poll(cx *Context) (int, error) { return l.s.try(cx, l.h, !l.lent, l.lend) }
+// poll is attempt with that function, which may be about something else than data.
+func (l *loan) poll(cx *Context) (int, error) { return l.s.try(cx, l.h, 0, l.lend) }
 
 // lend ends the use of the descriptor also if the function does not return.
 func (l *loan) lend(fd int) (n int, exhausted bool, err error) {
-	l.lent = true
 	l.s.share()
 	returned := false
 	defer func() {
 		if !returned {
-			l.s.use(l.s.markOf(l.h))
+			l.s.use(0)
 			l.h.waiters.stir(nil)
 		}
 	}()
@@ -332,7 +340,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 			return false, net.ErrClosed
 		case bits&sourceRegistered == 0:
 			continue // somebody else's try has failed
-		case bits&mark == 0, !tried && !exhausted(bits, mark):
+		case mark != 0 && bits&mark == 0, !tried && !exhausted(bits, mark):
 			return false, nil
 		}
 		if r := s.home.Load(); r != nil && r.closed.Load() {
@@ -518,10 +526,10 @@ func (s *source) ready(r Readiness, w *worker) {
 		s.state.claim(sourceHungUp)
 	}
 	if r&Readable != 0 {
-		s.rd.waiters.fire(w)
+		s.rd.waiters.fireOne(w)
 	}
 	if r&Writable != 0 {
-		s.wr.waiters.fire(w)
+		s.wr.waiters.fireOne(w)
 	}
 }
 

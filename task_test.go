@@ -478,19 +478,7 @@ func TestJoinHandleDone(t *testing.T) {
 }
 
 // waiters returns how many wait for the end of the task of h.
-func waiters[T any](h *JoinHandle[T]) int {
-	switch u := h.waiters.p.Load(); {
-	case u == nil || u == fired:
-		return 0
-	case u.kind == kindFanout:
-		f := u.body.(*fanout)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return len(f.all)
-	default:
-		return 1
-	}
-}
+func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
 
 func TestJoinHandleManyWaiters(t *testing.T) {
 	const each = 10

@@ -175,7 +175,11 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 // nothing of another's.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
 	full := false
-	_, err := c.src.try(cx, &c.src.wr, to != nil, func(fd int) (int, bool, error) {
+	mark := c.src.markOf(&c.src.wr)
+	if to != nil {
+		mark = 0
+	}
+	_, err := c.src.try(cx, &c.src.wr, mark, func(fd int) (int, bool, error) {
 		_, err := sendMsgTo(fd, p, oob, to)
 		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
 			err = unix.EAGAIN

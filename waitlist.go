@@ -16,7 +16,13 @@ import "sync"
 // A primitive guards its own state with mu, too. The lock order is: a waitlist's
 // mu before nothing else of this package; wakes come after it.
 type waitlist struct {
-	mu          sync.Mutex
+	mu sync.Mutex
+	waiterQueue
+}
+
+// waiterQueue is a waitlist without its lock, for the primitives that have several
+// queues under one.
+type waiterQueue struct {
 	first, last *waiter
 	n           int
 }
@@ -59,7 +65,7 @@ const (
 
 // join puts w at the end of the list, or, if it is in it, makes t the task to
 // wake. If w had been called it waits to be called again. mu is held.
-func (l *waitlist) join(w *waiter, t *task) {
+func (l *waiterQueue) join(w *waiter, t *task) {
 	w.t = t
 	switch w.phase {
 	case waiterCalled:
@@ -81,7 +87,7 @@ func (l *waitlist) join(w *waiter, t *task) {
 
 // joinFirst puts w, which is out of the list and had the first place in it, back
 // there. mu is held.
-func (l *waitlist) joinFirst(w *waiter, t *task) {
+func (l *waiterQueue) joinFirst(w *waiter, t *task) {
 	w.t, w.phase = t, waiterIn
 	w.prev, w.next = nil, l.first
 	if l.first != nil {
@@ -96,14 +102,14 @@ func (l *waitlist) joinFirst(w *waiter, t *task) {
 // choose takes w off the list: it has been handed what it wanted, or (in a Chan, which
 // counts those that it has called) may try for itself. The caller wakes the task that is
 // returned once mu, which is held, is unlocked.
-func (l *waitlist) choose(w *waiter) *task {
+func (l *waiterQueue) choose(w *waiter) *task {
 	l.unlink(w)
 	w.phase = waiterChosen
 	return w.t
 }
 
 // chooseAll takes all off the list.
-func (l *waitlist) chooseAll(chosen *chosenTasks) {
+func (l *waiterQueue) chooseAll(chosen *chosenTasks) {
 	for w := l.first; w != nil; w = l.first {
 		chosen.add(l.choose(w))
 	}
@@ -114,7 +120,7 @@ func (l *waitlist) chooseAll(chosen *chosenTasks) {
 // list need not move if that comes in vain. A Chan, which may have as many called as it
 // has messages, takes them off instead; see chanSide. It returns the task to wake, nil
 // if w was called before. mu is held.
-func (l *waitlist) call(w *waiter) *task {
+func (l *waiterQueue) call(w *waiter) *task {
 	if w.phase == waiterCalled {
 		return nil
 	}
@@ -125,7 +131,7 @@ func (l *waitlist) call(w *waiter) *task {
 // leave takes w off the list, if it is in it, and returns what it was: out,
 // in, called or chosen. mu is held. If w was called or chosen, what it was
 // called for or handed is for the caller to take, or to pass on.
-func (l *waitlist) leave(w *waiter) (was waiterPhase) {
+func (l *waiterQueue) leave(w *waiter) (was waiterPhase) {
 	was = w.phase
 	if was == waiterIn || was == waiterCalled {
 		l.unlink(w)
@@ -134,7 +140,7 @@ func (l *waitlist) leave(w *waiter) (was waiterPhase) {
 	return was
 }
 
-func (l *waitlist) unlink(w *waiter) {
+func (l *waiterQueue) unlink(w *waiter) {
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {

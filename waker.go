@@ -32,15 +32,31 @@ func (w Waker) Wake() {
 }
 
 // wakerSlot is where futures wait for one event: a pointer that is nil, the
-// one task that waits, or fired. It is the whole protocol between those who
-// wait and those who wake, and takes no lock while at most one task waits.
+// one task that waits, or fired. It is the whole protocol between the tasks that
+// wait and the callers that wake them, and takes no lock while at most one task
+// waits.
 //
-// A second task that waits puts a fanout there, which wakes both: an
-// event wakes all who wait for it.
+// A second task that waits puts a fanout there. An event then wakes all tasks in
+// it, except those that wait for their turn: of these it wakes the first only.
+//
+// A task may wait for its turn (takeTurn) if the event is that something can be
+// taken, and if one task which finds nothing knows that the others would find
+// nothing either. The protocol is:
+//
+//  1. fireOne records the event, takes the first task out and wakes it.
+//  2. This task tries, and stands in the slot no longer while it does (withdraw). If
+//     it succeeds and there may be more, it calls passOn, which takes the next task
+//     out and wakes it. If it finds nothing, it joins again, behind the others.
+//  3. A task that does not try after all, because its await was cancelled, has
+//     failed or was unwound, calls leave. That passes the turn on, unless the
+//     task still stands in the slot: then no event has chosen it.
+//
+// So while tasks wait for their turn and something may be there, one task that
+// was taken out has not tried yet. A task that polls by hand cannot promise the
+// third step, and is woken by each event.
 type wakerSlot struct{ p atomic.Pointer[task] }
 
-// fired stands in a slot whose event has happened and which nobody has
-// consumed since.
+// fired stands in a slot whose event has happened and has not been consumed since.
 var fired = new(task)
 
 // join makes t wait for the next fire. It reports false, and consumes the
@@ -60,8 +76,8 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 				return false
 			}
 		case old.kind == kindFanout:
-			if old.body.(*fanout).add(t) {
-				return true
+			if waits, open := old.body.(*fanout).join(t); open {
+				return waits
 			}
 			s.p.CompareAndSwap(old, nil) // unless it stands here no longer, all have left it
 		default:
@@ -72,15 +88,44 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 	}
 }
 
-// leave makes t wait no longer. Since another future of the same task may
-// have waited here too, and has lost its place with t's, t is polled once more.
-func (s *wakerSlot) leave(t *task, from *worker) {
-	if s.remove(t) {
-		t.wake(from)
+// takeTurn makes t, which has joined, wait for its turn. If t is the only task
+// that waits, or was woken meanwhile, there is nothing to do.
+func (s *wakerSlot) takeTurn(t *task) {
+	if f := s.fanout(); f != nil {
+		f.takeTurn(t)
 	}
 }
 
-// remove is leave, but whoever calls it has t polled once more if it reports true.
+// withdraw takes t out before it tries, if it was woken by something else than an
+// event: an event must not choose a task that has tried and may turn to other things.
+func (s *wakerSlot) withdraw(t *task) {
+	if f := s.fanout(); f != nil {
+		_, state := f.leave(t)
+		s.replace(f, state, nil)
+	}
+}
+
+// fanout returns the fanout that stands in the slot, or nil.
+func (s *wakerSlot) fanout() *fanout {
+	if t := s.p.Load(); t != nil && t.kind == kindFanout {
+		return t.body.(*fanout)
+	}
+	return nil
+}
+
+// leave makes t wait no longer. Since another future of the same task may
+// have waited here too, and has lost its place with t's, t is polled once more.
+// If t was woken before, in its turn, the turn goes to the next task.
+func (s *wakerSlot) leave(t *task, from *worker) {
+	if s.remove(t) {
+		t.wake(from)
+	} else if f := s.fanout(); f != nil {
+		s.wakeSome(f, f.next(false), from)
+	}
+}
+
+// remove is leave without wakes: the caller has t polled once more if it reports
+// true. It is for slots in which no task waits for its turn.
 func (s *wakerSlot) remove(t *task) (left bool) {
 	for {
 		switch old := s.p.Load(); {
@@ -90,10 +135,8 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 			}
 		case old != nil && old.kind == kindFanout:
 			f := old.body.(*fanout)
-			left = f.remove(t)
-			if left && f.shutEmpty() {
-				s.p.CompareAndSwap(old, nil)
-			}
+			left, state := f.leave(t)
+			s.replace(f, state, nil)
 			return left
 		default:
 			return false
@@ -101,7 +144,7 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 	}
 }
 
-// fire records the event for those who come later, and wakes those who wait.
+// fire records the event for tasks that come later, and wakes all that wait.
 func (s *wakerSlot) fire(from *worker) {
 	if s.p.Load() == fired {
 		return
@@ -111,21 +154,63 @@ func (s *wakerSlot) fire(from *worker) {
 	}
 }
 
-// stir wakes those who wait and records nothing: there is reason to look
+// fireOne is fire, but of the tasks that wait for their turn it wakes the first.
+func (s *wakerSlot) fireOne(from *worker) {
+	for {
+		switch old := s.p.Load(); {
+		case old == fired:
+			return
+		case old != nil && old.kind == kindFanout:
+			f := old.body.(*fanout)
+			if w := f.fireOne(); w.state != fanoutShut {
+				s.wakeSome(f, w, from)
+				return
+			}
+			s.p.CompareAndSwap(old, nil) // all have left it
+		case s.p.CompareAndSwap(old, fired):
+			if old != nil {
+				old.wake(from)
+			}
+			return
+		}
+	}
+}
+
+// passOn is for a task that has taken something and does not know that there is
+// nothing more. It wakes what fireOne wakes, and records nothing.
+func (s *wakerSlot) passOn(from *worker) {
+	switch old := s.p.Load(); {
+	case old == nil || old == fired:
+	case old.kind == kindFanout:
+		f := old.body.(*fanout)
+		s.wakeSome(f, f.next(true), from)
+	case s.p.CompareAndSwap(old, nil):
+		old.wake(from)
+	default:
+		s.stir(from)
+	}
+}
+
+// stir wakes all tasks that wait and records nothing: there is reason to look
 // again, but the event has not happened.
 func (s *wakerSlot) stir(from *worker) {
 	if old := s.p.Load(); old == nil || old == fired {
 		return
 	}
-	if old := s.p.Swap(nil); old == fired {
+	switch old := s.p.Swap(nil); {
+	case old == fired:
 		s.fire(from)
-	} else if old != nil {
+	case old != nil && old.kind == kindFanout:
+		if old.body.(*fanout).wakeAll(from) {
+			s.fire(from) // the event is still there
+		}
+	case old != nil:
 		old.wake(from)
 	}
 }
 
-// empty takes out who waits, for the caller to wake, in slots that are never
-// fired.
+// empty takes all tasks out that wait, for the caller to wake, in slots that are
+// never fired.
 func (s *wakerSlot) empty() *task {
 	if s.p.Load() == nil {
 		return nil
@@ -133,120 +218,361 @@ func (s *wakerSlot) empty() *task {
 	return s.p.Swap(nil)
 }
 
-// fanout wakes several tasks. It is put into a slot once and never reused:
-// the first wake closes it, and so does the last who leaves.
-//
-// Adding and removing cost the same however many there are: once there are more
-// than a few, a map says where each stands, and who leaves leaves a hole.
-type fanout struct {
-	task  // what stands in the slot
-	mu    sync.Mutex
-	all   []*task // in the order in which they came; nil: a hole
-	holes int
-	at    map[*task]int // nil while there are few
-	shut  bool
-}
-
-// fanoutFew is how many are searched one after the other.
-const fanoutFew = 16
-
-func newFanout(tasks ...*task) *task {
-	f := &fanout{all: tasks}
-	f.kind = kindFanout
-	f.body = f
-	return &f.task
-}
-
-// add reports false if f has been closed: it stands in its slot no longer, or is
-// about to be taken out.
-func (f *fanout) add(t *task) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.shut {
-		return false
-	}
-	if f.find(t) >= 0 {
-		return true
-	}
-	f.all = append(f.all, t)
-	switch {
-	case f.at != nil:
-		f.at[t] = len(f.all) - 1
-	case len(f.all) > fanoutFew:
-		f.index()
-	}
-	return true
-}
-
-func (f *fanout) remove(t *task) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := f.find(t)
-	switch {
-	case i < 0:
-		return false
-	case f.at == nil:
-		f.all = slices.Delete(f.all, i, i+1)
-		return true
-	}
-	f.all[i] = nil
-	delete(f.at, t)
-	if f.holes++; f.holes > len(f.all)/2 {
-		f.all = slices.DeleteFunc(f.all, func(t *task) bool { return t == nil })
-		f.index()
-	}
-	return true
-}
-
-// shutEmpty closes f if all have left, and reports whether.
-func (f *fanout) shutEmpty() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.all) > f.holes {
-		return false
-	}
-	f.shut = true
-	return true
-}
-
-// find returns where t stands, or -1.
-func (f *fanout) find(t *task) int {
-	if f.at == nil {
-		return slices.Index(f.all, t)
-	}
-	if i, ok := f.at[t]; ok {
-		return i
-	}
-	return -1
-}
-
-// index makes the map, if it is needed, of a list without holes.
-func (f *fanout) index() {
-	f.at, f.holes = nil, 0
-	if len(f.all) <= fanoutFew {
-		return
-	}
-	f.at = make(map[*task]int, len(f.all))
-	for i, t := range f.all {
-		f.at[t] = i
-	}
-}
-
-// poll wakes everyone who was added; see outsider.
-func (f *fanout) poll(from *worker) bool {
-	f.mu.Lock()
-	all := f.all
-	f.all, f.at, f.shut = nil, nil, true
-	f.mu.Unlock()
-	for _, t := range all {
+// wakeSome wakes tasks that were taken out of f, which stands in the slot.
+func (s *wakerSlot) wakeSome(f *fanout, w fanoutWakes, from *worker) {
+	s.replace(f, w.state, from)
+	for _, t := range w.each {
 		if t != nil {
 			t.wake(from)
 		}
 	}
+	if w.first != nil {
+		w.first.wake(from)
+	}
+}
+
+// replace takes f out of the slot if it was shut because it is empty. The event
+// that f has recorded stays.
+func (s *wakerSlot) replace(f *fanout, state fanoutState, from *worker) {
+	switch state {
+	case fanoutEmpty:
+		s.p.CompareAndSwap(&f.task, nil)
+	case fanoutEmptyFired:
+		if !s.p.CompareAndSwap(&f.task, fired) {
+			s.fireOne(from) // another task has taken f out, and perhaps joined
+		}
+	}
+}
+
+// signal returns a channel that is closed by the next fire, the same for all
+// calls until then. If there was a fire the channel is closed.
+func (s *wakerSlot) signal() <-chan struct{} {
+	var d *doneSignal
+	for {
+		old := s.p.Load()
+		if old == fired {
+			return closedSignal
+		}
+		if old != nil && old.kind == kindFanout {
+			if c, open := old.body.(*fanout).signal(); open {
+				return c
+			}
+			s.p.CompareAndSwap(old, nil) // all have left it
+			continue
+		}
+		if old != nil {
+			if d, ok := old.body.(*doneSignal); ok {
+				return d.c
+			}
+		}
+		if d == nil {
+			d = newDoneSignal()
+		}
+		with := &d.task
+		if old != nil {
+			with = newFanout(old, with)
+		}
+		if s.p.CompareAndSwap(old, with) {
+			return d.c
+		}
+	}
+}
+
+// doneSignal is a task whose poll closes a channel. It stands in one slot.
+type doneSignal struct {
+	task
+	c chan struct{}
+}
+
+func newDoneSignal() *doneSignal {
+	d := &doneSignal{c: make(chan struct{})}
+	d.kind, d.body = kindOutsider, d
+	return d
+}
+
+// closedSignal is the channel of signals that have been given.
+var closedSignal = func() <-chan struct{} {
+	d := newDoneSignal()
+	d.poll(nil)
+	return d.c
+}()
+
+// poll implements taskBody; see outsider.
+func (d *doneSignal) poll(w *worker) bool {
+	w.unparks()
+	close(d.c)
+	return false
+}
+
+func (d *doneSignal) abort(*worker, error) {}
+
+// fanout is the tasks that wait in a slot, if they are several. It is put into a
+// slot once and never reused: it is shut by the first fire or stir that wakes all,
+// and when it becomes empty.
+type fanout struct {
+	task  // what stands in the slot
+	mu    sync.Mutex
+	each  taskList    // woken by each event
+	turns taskList    // woken one by one
+	done  *doneSignal // in each; nil if there is none
+	fired bool        // an event was recorded, and has not been consumed since
+	shut  bool
+}
+
+// fanoutState says what has become of a fanout.
+type fanoutState uint8
+
+const (
+	fanoutOpen       fanoutState = iota // tasks wait in it
+	fanoutShut                          // it was shut before
+	fanoutEmpty                         // it is empty and was shut for that
+	fanoutEmptyFired                    // the same, and there is an event
+)
+
+// fanoutWakes is tasks that were taken out of a fanout, to be woken.
+type fanoutWakes struct {
+	state fanoutState
+	each  []*task // nil: a hole
+	first *task   // of those that wait for their turn; nil for none
+}
+
+func newFanout(tasks ...*task) *task {
+	f := new(fanout)
+	f.kind = kindFanout
+	f.body = f
+	for _, t := range tasks {
+		f.each.add(t)
+		if d, ok := t.body.(*doneSignal); ok {
+			f.done = d
+		}
+	}
+	return &f.task
+}
+
+// join is wakerSlot.join. It reports open as false if f has been shut: it stands
+// in its slot no longer, or is about to be taken out.
+func (f *fanout) join(t *task) (waits, open bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.shut:
+		return false, false
+	case f.fired:
+		f.fired = false
+		return false, true
+	}
+	if !f.turns.has(t) {
+		f.each.add(t)
+	}
+	return true, true
+}
+
+// takeTurn is wakerSlot.takeTurn.
+func (f *fanout) takeTurn(t *task) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.each.remove(t) {
+		f.turns.add(t)
+	}
+}
+
+// leave takes t out, and shuts f if it was the last.
+func (f *fanout) leave(t *task) (left bool, state fanoutState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left = f.each.remove(t) || f.turns.remove(t)
+	return left, f.settle()
+}
+
+// fireOne records an event and takes out what it wakes. If f was shut before, it
+// does nothing.
+func (f *fanout) fireOne() fanoutWakes {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.shut {
+		f.fired = true
+	}
+	return f.take(true)
+}
+
+// next takes out what an event wakes, with all, or only the first task that waits
+// for its turn.
+func (f *fanout) next(all bool) fanoutWakes {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.take(all)
+}
+
+func (f *fanout) take(all bool) (w fanoutWakes) {
+	if f.shut {
+		w.state = fanoutShut
+		return w
+	}
+	if all {
+		w.each, f.done = f.each.takeAll(), nil
+	}
+	w.first = f.turns.takeFirst()
+	w.state = f.settle()
+	return w
+}
+
+// settle shuts f if it is empty. The lock is held.
+func (f *fanout) settle() fanoutState {
+	switch {
+	case f.shut:
+		return fanoutShut
+	case f.each.len()+f.turns.len() > 0:
+		return fanoutOpen
+	}
+	f.shut = true
+	if f.fired {
+		return fanoutEmptyFired
+	}
+	return fanoutEmpty
+}
+
+// signal is wakerSlot.signal.
+func (f *fanout) signal() (c <-chan struct{}, open bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut {
+		return nil, false
+	}
+	if f.done == nil {
+		f.done = newDoneSignal()
+		f.each.add(&f.done.task)
+	}
+	return f.done.c, true
+}
+
+// takeAll shuts f, and returns the tasks that were in it, without holes, and
+// whether there is an event.
+func (f *fanout) takeAll() (all []*task, event bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	event = f.fired && !f.shut
+	f.shut = true
+	all = slices.Concat(f.each.takeAll(), f.turns.takeAll())
+	return slices.DeleteFunc(all, func(t *task) bool { return t == nil }), event
+}
+
+// wakeAll shuts f and wakes the tasks in it. It reports whether there is an event.
+func (f *fanout) wakeAll(from *worker) (event bool) {
+	all, event := f.takeAll()
+	for _, t := range all {
+		t.wake(from)
+	}
+	return event
+}
+
+// poll implements taskBody; see outsider.
+func (f *fanout) poll(from *worker) bool {
+	f.wakeAll(from)
 	return false
 }
 
 func (f *fanout) abort(*worker, error) {}
+
+// taskList is a queue in which each task stands once.
+//
+// Adding and removing cost the same however many tasks there are: once there are
+// more than a few, a map says where each stands, and a task that is removed leaves
+// a hole.
+type taskList struct {
+	all   []*task // in the order in which they came; nil: a hole
+	holes int
+	at    map[*task]int // where in all; nil while there are few
+	gone  int           // how many were cut off in front of all since at was made
+}
+
+// taskListFew is how many are searched one after the other.
+const taskListFew = 16
+
+func (l *taskList) len() int { return len(l.all) - l.holes }
+
+func (l *taskList) has(t *task) bool { return l.find(t) >= 0 }
+
+// find returns where t stands, or -1.
+func (l *taskList) find(t *task) int {
+	if l.at == nil {
+		return slices.Index(l.all, t)
+	}
+	if i, ok := l.at[t]; ok {
+		return i - l.gone
+	}
+	return -1
+}
+
+// add appends t, unless it is there.
+func (l *taskList) add(t *task) {
+	if l.has(t) {
+		return
+	}
+	l.all = append(l.all, t)
+	switch {
+	case l.at != nil:
+		l.at[t] = len(l.all) - 1 + l.gone
+	case len(l.all) > taskListFew:
+		l.index()
+	}
+}
+
+// remove reports whether t was there.
+func (l *taskList) remove(t *task) bool {
+	i := l.find(t)
+	switch {
+	case i < 0:
+		return false
+	case l.at == nil:
+		l.all = slices.Delete(l.all, i, i+1)
+		return true
+	}
+	l.all[i] = nil
+	delete(l.at, t)
+	if l.holes++; l.holes > len(l.all)/2 {
+		l.all = slices.DeleteFunc(l.all, func(t *task) bool { return t == nil })
+		l.index()
+	}
+	return true
+}
+
+// takeFirst removes the first task and returns it; nil if there is none.
+func (l *taskList) takeFirst() *task {
+	for len(l.all) > 0 {
+		t := l.all[0]
+		l.all[0] = nil
+		l.all = l.all[1:]
+		l.gone++
+		if t == nil {
+			l.holes--
+			continue
+		}
+		if delete(l.at, t); l.len() == 0 {
+			*l = taskList{}
+		}
+		return t
+	}
+	return nil
+}
+
+// takeAll removes all tasks and returns them, and holes.
+func (l *taskList) takeAll() []*task {
+	all := l.all
+	*l = taskList{}
+	return all
+}
+
+// index makes the map, if it is needed, of a list without holes.
+func (l *taskList) index() {
+	l.at, l.holes, l.gone = nil, 0, 0
+	if len(l.all) <= taskListFew {
+		return
+	}
+	l.at = make(map[*task]int, len(l.all))
+	for i, t := range l.all {
+		l.at[t] = i
+	}
+}
 
 // outsider is what a Waker of NewWaker points to: a task that no worker ever
 // polls, since waking it is calling its function. Being a task, it can wait in

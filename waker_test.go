@@ -81,64 +81,125 @@ func TestWakerOfTasks(t *testing.T) {
 	b1.Wake()
 }
 
-// FuzzWakerSlot compares a slot with a naive one: a flag and a set. What a
+// FuzzWakerSlot compares a slot with a naive one: a flag and two slices. What a
 // slot promises to those who use it one after the other:
 //
-//  1. an event is remembered until one join consumes it; events that nobody
+//  1. an event is remembered until one join consumes it; events that no join
 //     has consumed are one;
-//  2. who has joined is woken exactly once, by the next fire or stir, or by
-//     its own leave, whichever is first;
-//  3. joining twice is joining once, and who isn't there leaves for nothing.
+//  2. a task that has joined is woken exactly once, by the next event that is for
+//     it, or by its own leave, whichever is first;
+//  3. joining twice is joining once, and a task that isn't there leaves for nothing;
+//  4. of the tasks that wait for their turn, fireOne and passOn wake the first, and
+//     so does the leave of a task that is not there.
 func FuzzWakerSlot(f *testing.F) {
-	const join, leave, fire, stir = 0 << 6, 1 << 6, 2 << 6, 3 << 6
+	const join, leave, fire, stir, turn, fireOne, passOn, withdraw = 0 << 5, 1 << 5, 2 << 5, 3 << 5, 4 << 5, 5 << 5, 6 << 5, 7 << 5
 	f.Add([]byte{join, fire, join, join})                                              // woken; then consumes the event
 	f.Add([]byte{fire, fire, join, join | 1, fire, join | 1, join})                    // two fires are one event
 	f.Add([]byte{join, join | 1, join | 2, leave | 1, fire, leave, join, join | 2})    // a fanout loses one
 	f.Add([]byte{join, join | 1, leave, leave | 1, join | 2, stir, join | 2, fire})    // a fanout empties and fills
 	f.Add([]byte{stir, fire, stir, join, stir, leave, join | 3, join, stir, fire})     // stir keeps the event
 	f.Add([]byte{join, join, leave, leave, join | 1, join | 1, join, leave | 1, fire}) // twice is once
+	f.Add([]byte{join, turn | 1, turn | 2, turn | 3, fireOne, fireOne, leave | 1, passOn, join, join | 1})
+	f.Add([]byte{join, turn | 1, turn | 2, fireOne, stir, join | 3, join | 3, turn | 1, passOn})
+	f.Add([]byte{turn, turn | 1, withdraw | 1, turn | 1, turn | 2, fireOne, leave | 4, leave | 4, join, join | 1})
+	for _, script := range scripts(20, 200) {
+		f.Add(script)
+	}
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var slot wakerSlot
 		ss := newSitters(5)
-		happened := false
-		waiting := map[*sitter]bool{}
+		var (
+			happened    bool
+			fan         bool // several tasks have waited, and not all have gone since
+			each, turns []*sitter
+		)
 		want := map[*sitter]int32{}
-		wakeAll := func() {
-			for s := range waiting {
+		wake := func(some ...*sitter) {
+			for _, s := range some {
 				want[s]++
 			}
-			clear(waiting)
+		}
+		without := func(list []*sitter, s *sitter) []*sitter {
+			return slices.DeleteFunc(slices.Clone(list), func(o *sitter) bool { return o == s })
+		}
+		waits := func(s *sitter) bool { return slices.Contains(each, s) || slices.Contains(turns, s) }
+		remove := func(s *sitter) {
+			each, turns = without(each, s), without(turns, s)
+			fan = fan && len(each)+len(turns) > 0
+		}
+		next := func() {
+			if len(turns) > 0 {
+				wake(turns[0])
+				turns = turns[1:]
+			}
+			fan = fan && len(each)+len(turns) > 0
+		}
+		all := func() {
+			wake(each...)
+			wake(turns...)
+			each, turns, fan = nil, nil, false
+		}
+		some := func() {
+			wake(each...)
+			each = nil
+			next()
 		}
 		for i, op := range ops {
-			s := ss[int(op&63)%len(ss)]
-			switch op &^ 63 {
-			case join:
-				waits := slot.join(s.t)
-				if waits == happened {
-					t.Fatalf("operation %d: join returned %v, but there has been an event: %v", i, waits, happened)
+			s := ss[int(op&31)%len(ss)]
+			switch op &^ 31 {
+			case join, turn:
+				if got := slot.join(s.t); got == happened {
+					t.Fatalf("operation %d: join returned %v, but there has been an event: %v", i, got, happened)
 				}
-				if waits {
-					waiting[s] = true
+				if happened {
+					happened = false
+					break
 				}
-				happened = false
+				if !waits(s) {
+					each = append(each, s)
+				}
+				fan = fan || len(each) > 1
+				if op&^31 == turn {
+					slot.takeTurn(s.t)
+					if fan && slices.Contains(each, s) {
+						each, turns = without(each, s), append(turns, s)
+					}
+				}
 			case leave:
 				slot.leave(s.t, nil)
-				if waiting[s] {
-					want[s]++
-					delete(waiting, s)
+				if waits(s) {
+					wake(s)
+					remove(s)
+				} else {
+					next()
+				}
+			case withdraw:
+				slot.withdraw(s.t)
+				if fan {
+					remove(s)
 				}
 			case fire:
 				slot.fire(nil)
-				wakeAll()
+				all()
 				happened = true
 			case stir:
 				slot.stir(nil)
-				wakeAll()
+				all()
+			case fireOne:
+				slot.fireOne(nil)
+				some()
+				happened = true
+			case passOn:
+				slot.passOn(nil)
+				some()
 			}
 			for j, s := range ss {
 				if got := s.wakes.Load(); got != want[s] {
 					t.Fatalf("operation %d: task %d has been woken %d times, want %d", i, j, got, want[s])
 				}
+			}
+			if slot.count() != len(each)+len(turns) || (slot.fanout() != nil) != fan {
+				t.Fatalf("operation %d: %d tasks wait, want %d; there is a fanout: %v", i, slot.count(), len(each)+len(turns), !fan)
 			}
 		}
 	})
@@ -376,20 +437,24 @@ func TestWakerMustReturn(t *testing.T) {
 	}
 }
 
-// A fanout that has fired takes nobody, also if it fires at this moment: who
-// was added is woken.
+// A fanout that has been shut takes no task, also if that happens at this moment:
+// a task that was added is woken.
 func TestFanoutAddAgainstFire(t *testing.T) {
 	for range 2_000 {
 		first, second := newSitter(), newSitter()
 		f := newFanout(first.t)
-		var added bool
+		added := func(t *task) bool {
+			waits, open := f.body.(*fanout).join(t)
+			return waits && open
+		}
+		var was bool
 		var both sync.WaitGroup
-		both.Go(func() { added = f.body.(*fanout).add(second.t) })
+		both.Go(func() { was = added(second.t) })
 		both.Go(func() { f.wake(nil) })
 		both.Wait()
 		require.EqualValues(t, 1, first.wakes.Load())
-		require.Equal(t, added, second.wakes.Load() == 1)
-		require.False(t, f.body.(*fanout).add(newSitter().t), "a fanout is not used again")
+		require.Equal(t, was, second.wakes.Load() == 1)
+		require.False(t, added(newSitter().t), "a fanout is not used again")
 		f.wake(nil)
 		require.EqualValues(t, 1, first.wakes.Load(), "nor does it wake twice")
 	}
@@ -418,39 +483,128 @@ func TestWakerSlotForgetsWhoLeft(t *testing.T) {
 	require.EqualValues(t, 1, stays.wakes.Load())
 }
 
-// A fanout keeps the order in which tasks came, and none of those that have left,
-// whether there are few or many, as a slice would.
-func TestFanoutAgainstSlice(t *testing.T) {
+// A list keeps the order in which tasks came, and none that was taken out, whether
+// there are few or many, as a slice would.
+func TestTaskListAgainstSlice(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []int{3, 2 * fanoutFew, 10 * fanoutFew} {
-		var woken []int
+	for _, size := range []int{3, 2 * taskListFew, 10 * taskListFew} {
 		var tasks []*task
-		for i := range size {
-			tasks = append(tasks, newOutsider(func() { woken = append(woken, i) }))
+		for range size {
+			tasks = append(tasks, newOutsider(nil))
 		}
-		f := newFanout(tasks[0]).body.(*fanout)
-		model := []int{0}
-		for range 20 * size {
-			i := rnd.IntN(size)
-			if at := slices.Index(model, i); rnd.IntN(3) > 0 {
-				require.True(t, f.add(tasks[i]))
-				if at < 0 {
-					model = append(model, i)
+		var l taskList
+		var model []*task
+		for range 40 * size {
+			at := tasks[rnd.IntN(size)]
+			i := slices.Index(model, at)
+			require.Equal(t, i >= 0, l.has(at))
+			switch rnd.IntN(6) {
+			case 0:
+				require.Equal(t, i >= 0, l.remove(at))
+				if i >= 0 {
+					model = slices.Delete(model, i, i+1)
 				}
-			} else {
-				require.Equal(t, at >= 0, f.remove(tasks[i]))
-				if at >= 0 {
-					model = slices.Delete(model, at, at+1)
+			case 1:
+				if len(model) == 0 {
+					require.Nil(t, l.takeFirst())
+				} else {
+					require.Same(t, model[0], l.takeFirst())
+					model = model[1:]
+				}
+			default:
+				if l.add(at); i < 0 {
+					model = append(model, at)
 				}
 			}
 			if len(model) > 0 && rnd.IntN(size) == 0 { // nearly all leave
-				for _, i := range model[1:] {
-					require.True(t, f.remove(tasks[i]))
+				for _, t2 := range model[1:] {
+					require.True(t, l.remove(t2))
 				}
 				model = model[:1]
 			}
+			require.Equal(t, len(model), l.len())
 		}
-		f.wake(nil)
-		require.Equal(t, slices.Clone(model), slices.Clone(woken))
+		all := slices.DeleteFunc(l.takeAll(), func(t *task) bool { return t == nil })
+		require.True(t, slices.Equal(model, all))
+		require.Zero(t, l.len())
 	}
+}
+
+// Tasks that wait for their turn, with counted tokens: an event wakes one task, each
+// token is taken exactly once, and no task sleeps while there is one, although some
+// give up at any moment and others poll by hand and never come again.
+func TestWakerSlotTurns(t *testing.T) {
+	const waiters, firers, tokens = 4, 2, 3_000
+	var slot wakerSlot
+	var left, taken atomic.Int64
+	var closed atomic.Bool
+	take := func() bool {
+		for n := left.Load(); n > 0; n = left.Load() {
+			if left.CompareAndSwap(n, n-1) {
+				taken.Add(1)
+				if n > 1 {
+					slot.passOn(nil)
+				}
+				return true
+			}
+		}
+		return false
+	}
+	var waiting, firing sync.WaitGroup
+	for i := range waiters {
+		s := newSitter()
+		again := false
+		waiting.Go(func() {
+			for n := i; ; n++ {
+				if again {
+					slot.withdraw(s.t)
+				}
+				again = false
+				if take() {
+					continue
+				}
+				if closed.Load() {
+					return
+				}
+				if !slot.join(s.t) {
+					continue
+				}
+				slot.takeTurn(s.t)
+				again = true
+				if left.Load() > 0 || closed.Load() {
+					continue // it came before there was a place to be woken in
+				}
+				if n%7 == 0 {
+					slot.leave(s.t, nil)
+					again = false
+					continue
+				}
+				<-s.woken
+				if n%5 == 0 {
+					slot.leave(s.t, nil) // it was chosen, and does not try
+					again = false
+				}
+			}
+		})
+	}
+	for range firers {
+		firing.Go(func() {
+			for n := range tokens {
+				left.Add(1)
+				slot.fireOne(nil)
+				if n%11 == 0 && !slot.join(newSitter().t) { // a task that never comes again
+					slot.fireOne(nil)
+				}
+				if n%13 == 0 {
+					slot.stir(nil)
+				}
+			}
+		})
+	}
+	firing.Wait()
+	eventually(t, func() bool { return taken.Load() == firers*tokens }, "every token is taken")
+	closed.Store(true)
+	slot.fire(nil)
+	waiting.Wait()
+	require.Zero(t, left.Load())
 }

@@ -10,11 +10,8 @@ import (
 // zero Watch has the zero value. A Watch must not be copied. All methods may be
 // called by tasks and goroutines at the same time.
 type Watch[T any] struct {
-	list waitlist // of watchers that wait; its mu guards everything
-
-	v       T
-	version uint64 // how often it was set
-	closed  bool
+	topic topic // its version is how often v was set; its mu guards everything
+	v     T
 }
 
 // NewWatch returns a Watch whose value is v.
@@ -22,8 +19,8 @@ func NewWatch[T any](v T) *Watch[T] { return &Watch[T]{v: v} }
 
 // Get returns the value.
 func (w *Watch[T]) Get() T {
-	w.list.mu.Lock()
-	defer w.list.mu.Unlock()
+	w.topic.mu.Lock()
+	defer w.topic.mu.Unlock()
 	return w.v
 }
 
@@ -37,17 +34,16 @@ func (w *Watch[T]) Set(v T) error {
 // set changes the value if allowed agrees with its version.
 func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err error) {
 	var chosen chosenTasks
-	w.list.mu.Lock()
+	w.topic.mu.Lock()
 	switch {
-	case w.closed:
+	case w.topic.closed:
 		err = ErrClosed
-	case allowed(w.version):
+	case allowed(w.topic.version):
 		done = true
 		w.v = v
-		w.version++
-		w.list.chooseAll(&chosen)
+		w.topic.publish(newsLatest, &chosen)
 	}
-	w.list.mu.Unlock()
+	w.topic.mu.Unlock()
 	chosen.wake()
 	return done, err
 }
@@ -57,9 +53,9 @@ func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err e
 // it is given. Update fails with ErrClosed like Set.
 func (w *Watch[T]) Update(f func(T) T) (T, error) {
 	for {
-		w.list.mu.Lock()
-		v, version := w.v, w.version
-		w.list.mu.Unlock()
+		w.topic.mu.Lock()
+		v, version := w.v, w.topic.version
+		w.topic.mu.Unlock()
 		v = f(v)
 		done, err := w.set(v, func(now uint64) bool { return now == version })
 		if done || err != nil {
@@ -73,46 +69,43 @@ func (w *Watch[T]) Update(f func(T) T) (T, error) {
 // whether it was the first.
 func (w *Watch[T]) Close() (first bool) {
 	var chosen chosenTasks
-	w.list.mu.Lock()
-	first = !w.closed
-	w.closed = true
-	w.list.chooseAll(&chosen)
-	w.list.mu.Unlock()
+	w.topic.mu.Lock()
+	first = w.topic.close(&chosen)
+	w.topic.mu.Unlock()
 	chosen.wake()
 	return first
 }
 
 // Watch returns a Watcher that has seen the present value.
 func (w *Watch[T]) Watch() *Watcher[T] {
-	w.list.mu.Lock()
-	defer w.list.mu.Unlock()
-	return &Watcher[T]{of: w, seen: w.version}
+	w.topic.mu.Lock()
+	defer w.topic.mu.Unlock()
+	return &Watcher[T]{watch: w, follower: follower{of: &w.topic, seen: w.topic.version}}
 }
 
 // A Watcher is somebody's view of a Watch: it knows which changes that one has
-// seen. Several may call its methods at the same time, and each change is then seen
-// by one of them; but one task at a time may use PollChanged and PollNext. It must not
-// be copied.
+// seen. Several tasks and goroutines may call its methods at the same time, and each
+// change is then seen by one of them, and wakes one; but one task at a time may use
+// PollChanged and PollNext, and a change that has woken it waits until it polls
+// again. A Watcher must not be copied.
 type Watcher[T any] struct {
-	of *Watch[T]
+	watch *Watch[T]
 
-	// Guarded by the lock of the watch.
-	seen uint64 // the version
-	w    waiter // of the task that polls
+	follower // guarded by the lock of the watch; its seen is the version
 }
 
 // Get returns the value, which has then been seen.
 func (r *Watcher[T]) Get() T {
-	r.of.list.mu.Lock()
-	defer r.of.list.mu.Unlock()
+	r.of.mu.Lock()
+	defer r.of.mu.Unlock()
 	r.seen = r.of.version
-	return r.of.v
+	return r.watch.v
 }
 
 // HasChanged reports whether the value has changed since it was last seen.
 func (r *Watcher[T]) HasChanged() bool {
-	r.of.list.mu.Lock()
-	defer r.of.list.mu.Unlock()
+	r.of.mu.Lock()
+	defer r.of.mu.Unlock()
 	return r.seen != r.of.version
 }
 
@@ -146,22 +139,18 @@ func (r *Watcher[T]) PollChanged(cx *Context) (v T, err error) {
 
 func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	t := cx.waker(waitsRecv)
-	of := r.of
-	of.list.mu.Lock()
-	defer of.list.mu.Unlock()
-	if r.seen == of.version && !of.closed {
-		if w.phase == waiterChosen { // by a change that another one has seen
-			of.list.leave(w)
-		}
-		of.list.join(w, t)
+	r.of.mu.Lock()
+	defer r.of.mu.Unlock()
+	if r.seen == r.of.version && !r.of.closed {
+		r.join(w, t)
 		return v, ErrPending
 	}
-	of.list.leave(w)
-	if r.seen == of.version {
+	r.follower.leave(w)
+	if r.seen == r.of.version {
 		return v, ErrClosed
 	}
-	r.seen = of.version
-	return of.v, nil
+	r.seen = r.of.version
+	return r.watch.v, nil
 }
 
 // PollNext is PollChanged, but the end is io.EOF: it makes a Watcher a Stream of
@@ -177,12 +166,9 @@ func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
 // forget implements forgetter.
 func (r *Watcher[T]) forget(*task, *worker) { r.leave(&r.w) }
 
-// leave gives w's place up. There is nothing to pass on: all who wait are woken.
-func (r *Watcher[T]) leave(w *waiter) {
-	r.of.list.mu.Lock()
-	r.of.list.leave(w)
-	r.of.list.mu.Unlock()
-}
+// leave gives w's place up. The change that it was woken for, if it was not seen
+// since, is for the next one.
+func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, newsLatest) }
 
 // ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.

@@ -87,7 +87,7 @@ func TestWatchCancel(t *testing.T) {
 	got(t, 1, h, r.ChangedFuture())
 	pending(t, h, f)
 	giveUp(f)
-	require.Zero(t, w.list.n)
+	require.Zero(t, w.topic.count())
 
 	rt := newTestRuntime(t, Config{Workers: 1})
 	j := Spawn(rt, r.Changed)
@@ -95,7 +95,7 @@ func TestWatchCancel(t *testing.T) {
 	j.Cancel()
 	_, err := join(t, j)
 	require.Equal(t, context.Canceled, err)
-	require.Zero(t, w.list.n)
+	require.Zero(t, w.topic.count())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = r.ChangedBlocking(ctx)

@@ -1,0 +1,197 @@
+package async
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// newsOf is a follower of news, for tests that do the same with both kinds.
+type newsOf struct {
+	name    string
+	publish func()
+	future  func() Future[int]
+	try     func() bool // takes a piece of news, if there is one
+	each    bool        // each piece of news is for a task of its own
+}
+
+func bothKindsOfNews() []newsOf {
+	b := NewBroadcast[int](1_000)
+	s := b.Subscribe()
+	w := NewWatch(0)
+	r := w.Watch()
+	return []newsOf{
+		{"Subscription", func() { b.Send(1) }, s.RecvFuture, func() bool { _, err := s.TryRecv(); return err == nil }, true},
+		{"Watcher", func() { w.Set(1) }, r.ChangedFuture, func() bool { defer r.Get(); return r.HasChanged() }, false},
+	}
+}
+
+// Of many tasks that wait with one subscription, or one watcher, an event wakes as
+// many as it can serve: one.
+func TestNewsWakesOne(t *testing.T) {
+	const n = 50
+	for _, x := range bothKindsOfNews() {
+		t.Run(x.name, func(t *testing.T) {
+			hs, fs := make([]*hand, n), make([]Future[int], n)
+			for i := range n {
+				hs[i], fs[i] = newHand(), x.future()
+				pending(t, hs[i], fs[i])
+			}
+			woken := func() (which []int) {
+				for i, h := range hs {
+					if h.woken() {
+						which = append(which, i)
+					}
+				}
+				return which
+			}
+			for i := range 10 { // one after the other
+				x.publish()
+				require.Equal(t, []int{i}, woken())
+				_, err := fs[i].Poll(hs[i].cx)
+				require.NoError(t, err)
+			}
+			want := []int{10}
+			if x.each {
+				want = []int{10, 11, 12, 13, 14}
+			}
+			for range 5 { // faster than the tasks come
+				x.publish()
+			}
+			require.Equal(t, want, woken())
+			for i := range want {
+				_, err := fs[10+i].Poll(hs[10+i].cx)
+				require.NoError(t, err)
+			}
+			for _, f := range fs {
+				giveUp(f)
+			}
+			x.publish()
+			require.Empty(t, woken(), "a task that has given up is woken")
+		})
+	}
+}
+
+// A task that was woken for news and gives up has the next one woken, and one that
+// comes too late stands before the others again.
+func TestNewsPassesOn(t *testing.T) {
+	for _, x := range bothKindsOfNews() {
+		t.Run(x.name, func(t *testing.T) {
+			h1, h2, h3 := newHand(), newHand(), newHand()
+			f1, f2, f3 := x.future(), x.future(), x.future()
+			pending(t, h1, f1)
+			pending(t, h2, f2)
+			pending(t, h3, f3)
+			x.publish()
+			require.True(t, h1.woken())
+			require.False(t, h2.woken() || h3.woken())
+			giveUp(f1)
+			require.True(t, h2.woken(), "the news is passed on")
+			require.False(t, h3.woken())
+
+			require.True(t, x.try(), "another caller is faster")
+			pending(t, h2, f2)
+			x.publish()
+			require.True(t, h2.woken(), "it has kept its place")
+			require.False(t, h3.woken())
+			require.True(t, x.try())
+			giveUp(f2)
+			require.False(t, h3.woken(), "there is nothing to pass on")
+			x.publish()
+			require.True(t, h3.woken())
+			_, err := f3.Poll(h3.cx)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// Many tasks share the messages of one subscription: each message is received once,
+// and no task sleeps while there is one, although awaits are cancelled all the time.
+func TestBroadcastSharedExactlyOnce(t *testing.T) {
+	const tasks, messages, burst = 8, 4_000, 64
+	rt := newTestRuntime(t, Config{Workers: 2})
+	b := NewBroadcast[int](messages)
+	s := b.Subscribe()
+	received := make(chan None, messages)
+	var hs []*JoinHandle[[]int]
+	for i := range tasks {
+		hs = append(hs, Spawn(rt, func(cx *Context) (got []int, err error) {
+			for n := i; ; n++ {
+				in, cancel := cx.WithCancel()
+				if n%3 == 0 {
+					Go(cx, func(*Context) error { cancel(); return nil })
+				}
+				v, err := s.Recv(in)
+				cancel()
+				switch {
+				case err == nil:
+					got = append(got, v)
+					received <- None{}
+				case err == ErrClosed:
+					return got, nil
+				case cx.Err() != nil:
+					return nil, err
+				}
+			}
+		}))
+	}
+	for i := range messages {
+		b.Send(i)
+		if i%burst == burst-1 {
+			for range burst {
+				receive(t, received)
+			}
+		}
+	}
+	b.Close()
+	seen := make([]int, messages)
+	for _, h := range hs {
+		got, err := join(t, h)
+		require.NoError(t, err)
+		for _, v := range got {
+			seen[v]++
+		}
+	}
+	for v, n := range seen {
+		require.Equal(t, 1, n, "message %d", v)
+	}
+}
+
+// Close of a subscription looks at the tasks that wait with it, and not at those of
+// all others: beside 250 times as many it does not cost even 25 times as much. The
+// quickest of some tries counts, since others may take the processor.
+func TestSubscriptionCloseCost(t *testing.T) {
+	const few, many, closes, tries = 200, 50_000, 100, 30
+	crowd := func(n int) (b *Broadcast[int]) {
+		b = NewBroadcast[int](1)
+		for range n {
+			pending(t, newHand(), b.Subscribe().RecvFuture())
+		}
+		return b
+	}
+	cost := func(b *Broadcast[int]) time.Duration {
+		var all []*Subscription[int]
+		var hs []*hand
+		for range closes {
+			s, h := b.Subscribe(), newHand()
+			pending(t, h, s.RecvFuture())
+			all, hs = append(all, s), append(hs, h)
+		}
+		begun := time.Now()
+		for _, s := range all {
+			s.Close()
+		}
+		took := time.Since(begun)
+		for _, h := range hs {
+			require.True(t, h.woken())
+		}
+		return took
+	}
+	small, large := crowd(few), crowd(many)
+	beside := [2]time.Duration{cost(small), cost(large)}
+	for range tries {
+		beside = [2]time.Duration{min(beside[0], cost(small)), min(beside[1], cost(large))}
+	}
+	require.Less(t, beside[1], 25*beside[0], "%d closes beside %d and beside %d tasks", closes, few, many)
+}

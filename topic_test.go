@@ -1,0 +1,77 @@
+package async
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// count returns how many tasks wait, and checks the ring.
+func (p *topic) count() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.each(func(f *follower) {
+		if f.queue.n == 0 || f.next.prev != f || f.prev.next != f {
+			panic("the ring is broken")
+		}
+		n += f.queue.n
+	})
+	return n
+}
+
+// newsModel says which of the tasks that wait with one follower are woken, in the
+// plainest way: a slice and a set.
+type newsModel struct {
+	most   int // how much news there is at most
+	queue  []*hand
+	called map[*hand]bool
+	woken  map[*hand]bool
+}
+
+func newNewsModel(most int) *newsModel {
+	return &newsModel{most: most, called: map[*hand]bool{}, woken: map[*hand]bool{}}
+}
+
+// call is told how much news there is.
+func (m *newsModel) call(news int) {
+	if len(m.queue) > 0 && len(m.called) < min(news, m.most) {
+		h := m.queue[0]
+		m.queue = m.queue[1:]
+		m.called[h], m.woken[h] = true, true
+	}
+}
+
+func (m *newsModel) callAll() {
+	for _, h := range m.queue {
+		m.called[h], m.woken[h] = true, true
+	}
+	m.queue = nil
+}
+
+// polled is told what h has got.
+func (m *newsModel) polled(h *hand, pending bool) {
+	at := slices.Index(m.queue, h)
+	switch {
+	case !pending:
+		m.leave(h)
+	case m.called[h]:
+		delete(m.called, h)
+		m.queue = slices.Insert(m.queue, 0, h)
+	case at < 0:
+		m.queue = append(m.queue, h)
+	}
+}
+
+func (m *newsModel) leave(h *hand) {
+	delete(m.called, h)
+	m.queue = slices.DeleteFunc(m.queue, func(o *hand) bool { return o == h })
+}
+
+// check compares the wakes since the last check.
+func (m *newsModel) check(t testing.TB, hands ...*hand) {
+	for i, h := range hands {
+		require.Equal(t, m.woken[h], h.woken(), "task %d", i)
+	}
+	clear(m.woken)
+}
