@@ -13,9 +13,9 @@ import (
 )
 
 // onReused calls f on an ordinary goroutine whose descriptor is g, which was that of
-// another goroutine.
-func onReused(t *testing.T, g uintptr, f func()) {
-	t.Helper()
+// another goroutine. It reports false if the Go runtime has given the descriptor to a
+// goroutine of its own or of other code.
+func onReused(g uintptr, f func()) (called bool) {
 	// The processors that go away give the descriptors of ended goroutines, of
 	// which each keeps some, to those that stay.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -34,6 +34,18 @@ func onReused(t *testing.T, g uintptr, f func()) {
 			<-over
 		})
 		if <-found {
+			return true
+		}
+	}
+	return false
+}
+
+// untilReused tries what may not come about until it has.
+func untilReused(t *testing.T, try func(t *testing.T) (reused bool)) {
+	for i := range 10 {
+		reused := false
+		t.Run(fmt.Sprint(i), func(t *testing.T) { reused = try(t) })
+		if reused || t.Failed() {
 			return
 		}
 	}
@@ -55,6 +67,10 @@ func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 // worker, whatever the former was: here the coroutine that the worker ran last, which has
 // ended since, as one of many free ones.
 func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
+	untilReused(t, trimAndReuse)
+}
+
+func trimAndReuse(t *testing.T) (reused bool) {
 	const burst = keepFree + 50
 	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not rest, and so does not forget what ran last
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
@@ -78,11 +94,15 @@ func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 		require.NoError(t, err)
 	}
 	eventually(t, func() bool { return rt.Metrics().CoroutinesFree <= keepFree })
-	onReused(t, last, func() { requireOutside(t, joined) })
+	return onReused(last, func() { requireOutside(t, joined) })
 }
 
 // The same where Shutdown unwinds the code, and other code keeps the worker meanwhile.
 func TestIdentityEndsWithACoroutineThatIsUnwound(t *testing.T) {
+	untilReused(t, unwindAndReuse)
+}
+
+func unwindAndReuse(t *testing.T) (reused bool) {
 	rt, err := New(Config{Workers: 1, Grace: 50 * time.Millisecond, Stall: -1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
@@ -109,9 +129,10 @@ func TestIdentityEndsWithACoroutineThatIsUnwound(t *testing.T) {
 	g := receive(t, runs)
 	ended := later(func() (int, error) { return 0, rt.Shutdown(ended()) })
 	receive(t, unwinds)
-	onReused(t, g, func() { requireOutside(t, joined) })
+	reused = onReused(g, func() { requireOutside(t, joined) })
 	close(goOn)
 	require.Error(t, soon(t, ended).err)
+	return reused
 }
 
 func liveIdentities() int {
