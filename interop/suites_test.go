@@ -183,26 +183,26 @@ func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 			_, listed := s.differs[test.name]
 			return listed
 		})
+		last := ours
 		for try := 0; try < 3 && len(tests) > 0; try++ {
+			t.Logf("to be run again: %s", last.about(tests))
 			var top []string
 			for _, test := range tests {
-				t.Logf("%v: to be run again:\n%s", test, ours.about(test))
 				top = append(top, test.top())
 			}
 			args := s.args()
 			if !tests[0].isPackage() { // a package is the only element: see innermost
 				args = append(args, "-run", anyOf(top))
 			}
-			again := copies.run(t, args, pkg)
-			maps.Copy(ours.output, again.output)
-			tests = slices.DeleteFunc(tests, func(test suiteTest) bool { return again.passed[test] })
+			last = copies.run(t, args, pkg)
+			tests = slices.DeleteFunc(tests, func(test suiteTest) bool { return last.passed[test] })
 		}
-		for _, test := range tests {
-			t.Errorf("%v passes on package net, and not on package async:\n%s", test, ours.about(test))
+		if len(tests) > 0 {
+			t.Errorf("passes on package net, and not on package async: %s", last.about(tests))
 		}
 	}
-	for _, test := range innermost(slices.Collect(maps.Keys(std.failed))) {
-		t.Logf("%v fails on package net:\n%s", test, std.about(test))
+	if tests := innermost(slices.Collect(maps.Keys(std.failed))); len(tests) > 0 {
+		t.Logf("fails on package net: %s", std.about(tests))
 	}
 	opened := 0
 	for _, n := range ours.opened {
@@ -254,17 +254,31 @@ type suiteRun struct {
 	opened         map[string]int // by the called function and the network, see asyncnet.LogVariable
 }
 
-// about returns the output of the test, and that of its package if the test did not end.
-func (r *suiteRun) about(test suiteTest) string {
-	out := r.output[test]
-	if !r.passed[test] && !r.failed[test] {
-		out += r.output[suiteTest{pkg: test.pkg}]
+// about returns the output of those tests, of one package, that failed, and of the package
+// if some did not end.
+func (r *suiteRun) about(tests []suiteTest) string {
+	var b strings.Builder
+	var missing []suiteTest
+	print := func(test suiteTest) {
+		const most = 10_000
+		out := r.output[test]
+		if len(out) > 2*most {
+			out = out[:most] + "\n[...]\n" + out[len(out)-most:]
+		}
+		fmt.Fprintf(&b, "%v\n%s", test, out)
 	}
-	const most = 10_000
-	if len(out) > 2*most {
-		out = out[:most] + "\n[...]\n" + out[len(out)-most:]
+	for _, test := range tests {
+		if r.failed[test] {
+			print(test)
+		} else {
+			missing = append(missing, test)
+		}
 	}
-	return out
+	if len(missing) > 0 {
+		fmt.Fprintf(&b, "%d tests did not end, the first of them %v, in\n", len(missing), missing[0])
+		print(suiteTest{pkg: missing[0].pkg})
+	}
+	return b.String()
 }
 
 // suiteCopies are copies of the modules, for package net or for package async.
