@@ -85,8 +85,11 @@ type stallWatch struct {
 	ended   chan struct{}
 
 	// See thread. Tests have threads of their own.
-	used   func(*worker) (d time.Duration, known bool)
-	asleep func(*worker) bool
+	used    func(*worker) (d time.Duration, known bool)
+	asleep  func(*worker) bool
+	starved func(func()) bool
+
+	probe []byte // see waitForGo
 }
 
 // watched is what the stallWatch knows of a worker.
@@ -101,14 +104,16 @@ type watched struct {
 
 func newStallWatch(rt *Runtime) *stallWatch {
 	s := &stallWatch{
-		rt:     rt,
-		every:  rt.cfg.Stall,
-		seen:   make([]watched, len(rt.workers)),
-		kick:   make(chan struct{}, 1),
-		over:   make(chan struct{}),
-		ended:  make(chan struct{}),
-		used:   func(w *worker) (time.Duration, bool) { return w.thread.used() },
-		asleep: func(w *worker) bool { return w.thread.asleep() },
+		rt:    rt,
+		every: rt.cfg.Stall,
+		seen:  make([]watched, len(rt.workers)),
+		kick:  make(chan struct{}, 1),
+		over:  make(chan struct{}),
+		ended: make(chan struct{}),
+
+		used:    func(w *worker) (time.Duration, bool) { return w.thread.used() },
+		asleep:  func(w *worker) bool { return w.thread.asleep() },
+		starved: starvedThread,
 	}
 	s.reports.handler = rt.cfg.Stalled
 	s.reports.profile = takeProfile
@@ -183,32 +188,48 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 // was ready to run and other threads had the processors.
 //
 // What the thread has computed is what its clock says. It counts as blocked for the rest of
-// the time if it is asleep now, but then only for an interval, in case it was not all the time,
-// and not at all if this goroutine was late: the machine has too few processors then for
-// what runs. Without such a clock all time is counted in that way.
+// the time if it is blocked now, but only for an interval, since it may have been ready to run
+// before. Without such a clock all time is counted in that way, but not if this goroutine was
+// late itself: the machine has too few processors then for all that runs.
 func (s *stallWatch) spent(w *worker, seen *watched, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
 	computed := used - seen.used
 	seen.looked, seen.used = now, used
-	if late || elapsed <= computed || known && !s.blocked(w, used) {
-		return computed
+	switch {
+	case !known && late:
+		return 0
+	case !known || elapsed > computed && s.blocked(w, used):
+		return elapsed
 	}
-	return elapsed
+	return computed
 }
 
-// blocked reports whether w's thread, which has used so much processor time, is asleep, and its
-// goroutine is not merely waiting for a P. Such a goroutine stands in the global queue of Go's
-// scheduler since the thread fell asleep: when the caller, which goes to the end of that queue,
-// runs again, the thread has been woken.
+// blocked reports whether w's thread, which has used so much processor time, is asleep, and the
+// task keeps it so. Go may keep it, too: its goroutine waits for a P, for a collection to begin
+// or to go on, or for a lock of the heap, and what it waits for has no processor at the moment.
+// So it is not blocked
+//
+//   - if this goroutine, once it has waited for these, finds the thread awake: it goes to the end
+//     of the queue of Go's scheduler, and makes an allocation, a large one since small ones are
+//     served from memory that the P has;
+//   - while any other thread of the process is ready to run and does not get a processor.
 func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
-	if !s.asleep(w) {
+	if !s.asleep(w) || s.starved(s.waitForGo) {
 		return false
 	}
-	runtime.Gosched()
 	now, _ := s.used(w)
 	return now == used && s.asleep(w)
 }
+
+func (s *stallWatch) waitForGo() {
+	runtime.Gosched()
+	s.probe = make([]byte, probeSize)
+	s.probe = nil
+}
+
+// probeSize is more than 32 KiB, up to which Go's allocator takes memory from spans of many objects.
+const probeSize = 40 << 10
 
 // watchIdle is how long there must have been nothing to do before it parks: to
 // be woken for each event costs more than to look a few times in vain.
