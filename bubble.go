@@ -26,11 +26,12 @@ import (
 //
 // A sync.Mutex belongs to no bubble. Time is the real one, on both sides: see nanosHere.
 
-// inBubble reports whether the calling goroutine is in a bubble. Only there has what
-// time.Now returns no monotonic clock reading.
-func inBubble() bool { return ofBubble(time.Now()) }
+// inBubble reports whether the calling goroutine is in a bubble. Tasks are in none, and pay
+// less.
+func inBubble() bool { return callersIdentity() == nil && ofBubble(time.Now()) }
 
-// ofBubble reports whether now, which time.Now has just returned, is a bubble's time.
+// ofBubble reports whether now, which time.Now has just returned, is a bubble's time. Only
+// there does it have no monotonic clock reading.
 func ofBubble(now time.Time) bool { return now == now.Round(0) }
 
 // outside runs f on a goroutine that is in no bubble, and waits for it. If the caller's is
@@ -88,11 +89,7 @@ func handOut(f func()) {
 var beginStarter = sync.OnceFunc(func() {
 	var runs atomic.Bool
 	afterCollection(func() {
-		go func() {
-			for f := range handOuts {
-				go f()
-			}
-		}()
+		go serveHandOuts()
 		runs.Store(true)
 	})
 	for !runs.Load() {
@@ -102,6 +99,13 @@ var beginStarter = sync.OnceFunc(func() {
 		}
 	}
 })
+
+// serveHandOuts is the starter.
+func serveHandOuts() {
+	for f := range handOuts {
+		go f()
+	}
+}
 
 // afterCollection has f called when the garbage collector has run.
 //
