@@ -228,7 +228,8 @@ func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 		p = p[:maxIO]
 	}
 	if !f.polled {
-		return f.pollReadAhead(cx, p)
+		n, err := f.pollReadAhead(cx, p)
+		return n, cx.unspent(err)
 	}
 	if len(p) == 0 {
 		return 0, f.wrap("read", f.src.idle())
@@ -252,7 +253,8 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 		p = p[:maxIO]
 	}
 	if !f.polled {
-		return f.pollWriteBehind(cx, p, nil)
+		n, err := f.pollWriteBehind(cx, p, nil)
+		return n, cx.unspent(err)
 	}
 	if len(p) == 0 {
 		return 0, f.wrap("write", f.src.idle())

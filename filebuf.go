@@ -335,11 +335,14 @@ func (f *File) wrote(n, size int, err error) {
 // system: it returns nil, the error of a write that has failed, or ErrPending.
 // A File that is not of the disk has nothing to flush.
 func (f *File) PollFlush(cx *Context) error {
+	if !cx.spend() {
+		return ErrPending
+	}
 	f.mu.Lock()
 	mark := f.accepted
 	f.mu.Unlock()
 	_, err := f.pollSettled(cx, "flush", mark, nil)
-	return err
+	return cx.unspent(err)
 }
 
 // Flush waits until all data that Write has accepted before has reached the

@@ -216,6 +216,7 @@ func (f *File) Close(cx *Context) error {
 	}
 	h, err := f.beginClose(cx)
 	if err != nil || h == nil {
+		cx.spendOrYield() // now that it is closed
 		return err
 	}
 	_, err = h.Await(cx)

@@ -126,6 +126,9 @@ type draining struct {
 
 func (d *draining) Poll(cx *Context) (None, error) {
 	if d.rt.draining.Load() {
+		if !cx.spend() {
+			return None{}, ErrPending
+		}
 		return None{}, nil
 	}
 	d.t = cx.waker(waitsFuture)

@@ -308,6 +308,9 @@ func NewSleep(d time.Duration) Future[None] {
 func (s *sleep) Poll(cx *Context) (None, error) {
 	w := cx.here()
 	if nanos() >= s.until {
+		if !cx.spend() {
+			return None{}, ErrPending
+		}
 		s.Cancel()
 		return None{}, nil
 	}
