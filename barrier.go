@@ -47,6 +47,9 @@ type barrierFuture struct {
 }
 
 func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
+	if !cx.spend() {
+		return false, ErrPending
+	}
 	t := cx.waker(waitsBarrier)
 	list := &f.b.list
 	var chosen chosenTasks
@@ -63,7 +66,7 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	}
 	list.mu.Unlock()
 	chosen.wake()
-	return leader, err
+	return leader, cx.unspent(err)
 }
 
 // Cancel implements canceller. There is no baton: what opened the barrier opened

@@ -141,7 +141,8 @@ func (s *Subscription[T]) PollRecv(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
-	return s.poll(cx, &s.w)
+	v, err = s.poll(cx, &s.w)
+	return v, cx.unspent(err)
 }
 
 func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
@@ -208,8 +209,15 @@ type subscriptionFuture[T any] struct {
 	w waiter
 }
 
-func (f *subscriptionFuture[T]) Poll(cx *Context) (T, error) { return f.s.poll(cx, &f.w) }
-func (f *subscriptionFuture[T]) Cancel()                     { f.s.leave(&f.w) }
+func (f *subscriptionFuture[T]) Poll(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	v, err = f.s.poll(cx, &f.w)
+	return v, cx.unspent(err)
+}
+
+func (f *subscriptionFuture[T]) Cancel() { f.s.leave(&f.w) }
 
 // RecvFuture returns Recv as a future. Given up, by its method Cancel, it loses
 // nothing.

@@ -77,6 +77,14 @@ func cancellationTable(t *testing.T) (operations map[string]bool, tests []string
 // declared returns the operations of this package that are exported and take a
 // Context first, and its tests. A type has the methods of what it embeds.
 func declared(t *testing.T) (operations []string, tests map[string]bool) {
+	return declaredAs(t, func(fn *ast.FuncDecl) bool {
+		return !strings.HasPrefix(fn.Name.Name, "Poll") && takesContext(fn.Type)
+	})
+}
+
+// declaredAs is declared for the exported functions and methods that are operations
+// in the eyes of the caller.
+func declaredAs(t *testing.T, is func(fn *ast.FuncDecl) bool) (operations []string, tests map[string]bool) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
 	tests = map[string]bool{}
@@ -93,7 +101,7 @@ func declared(t *testing.T) (operations []string, tests map[string]bool) {
 			}
 			switch d := d.(type) {
 			case *ast.FuncDecl:
-				if name := d.Name.Name; d.Name.IsExported() && !strings.HasPrefix(name, "Poll") && takesContext(d.Type) {
+				if name := d.Name.Name; d.Name.IsExported() && is(d) {
 					of := ""
 					if d.Recv != nil {
 						of = typeName(d.Recv.List[0].Type)

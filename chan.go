@@ -629,7 +629,7 @@ func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	c.settle(&wakes)
 	c.unlock()
 	wakes.wakeFrom(cx.here())
-	return v, err
+	return v, cx.unspent(err)
 }
 
 // PollNext is PollRecv, but the end of the messages is io.EOF: it makes a Chan a
@@ -672,7 +672,7 @@ func (c *Chan[T]) PollSend(cx *Context, v T) error {
 		err = ErrPending
 	}
 	c.settleAndUnlock(cx.here())
-	return err
+	return cx.unspent(err)
 }
 
 // All returns the messages that Recv returns, for range, until it fails: cx.Err()

@@ -27,7 +27,7 @@ func (f *RecvFuture[T]) Poll(cx *Context) (v T, err error) {
 	}
 	v, err = f.c.pollRecv(cx, &f.w, chanLoose)
 	f.queued = err == ErrPending
-	return v, err
+	return v, cx.unspent(err)
 }
 
 // Cancel leaves the queue. The future may be polled again.
@@ -64,7 +64,7 @@ func (f *SendFuture[T]) Poll(cx *Context) (None, error) {
 	}
 	err := f.c.pollSend(cx, &f.w, f.v, sendLoose)
 	f.queued = err == ErrPending
-	return None{}, err
+	return None{}, cx.unspent(err)
 }
 
 // Cancel leaves the queue. The future may be polled again.

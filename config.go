@@ -45,12 +45,16 @@ type Config struct {
 	// and costs a whole processor meanwhile.
 	Spin time.Duration
 
-	// Budget is how many reads, writes, sends and so on a task may do before
-	// it must let others run; 0 means 128.
+	// Budget is how many operations with a Context a task may do in a row before it
+	// must let others run, also if none of them has to wait; 0 means 128. Reads,
+	// writes, sends, joins, dials and failures count alike. Three kinds do not count:
+	// to lock a free Mutex or RWMutex or to acquire from a Semaphore that has enough;
+	// what never waits, such as TrySelect; and polls that are pending.
 	Budget int
 
 	// Grace is how long Shutdown waits for tasks that it has cancelled, not
-	// counting pauses of the whole process; 0 means a second.
+	// counting pauses of the whole process, and how long Run waits for writes and
+	// closings of which none gets on; 0 means a second.
 	Grace time.Duration
 
 	// Blocking bounds the pool of SpawnBlocking.

@@ -194,6 +194,42 @@ func (cx *Context) quick() (w *worker, ok bool) {
 	return w, w.budget >= 0
 }
 
+// inBudget is callers, calm and spend in one, for an operation whose short way may
+// be ready at once. If it reports false the operation must take its long way, which
+// lets other tasks run if the budget is used up.
+func (cx *Context) inBudget() bool {
+	if !cx.callers() || !cx.calm() {
+		return false
+	}
+	if cx.t.kind != kindStraight {
+		return true // a goroutine has no budget
+	}
+	w := cx.t.w
+	w.budget--
+	return w.budget >= 0
+}
+
+// spendOrYield is spend for an operation that does not wait, and lets other tasks
+// run if there is no budget left. It does not look whether cx is cancelled. Code that
+// cannot wait goes on.
+func (cx *Context) spendOrYield() {
+	for cx.canWait() && !cx.spend() {
+		cx.t.wait()
+	}
+}
+
+// refused returns err, the failure of an operation that had nothing to wait for. A
+// loop that tries such an operation again and again must let other tasks run, too. In
+// a plain future it returns ErrPending if there is no budget left.
+func (cx *Context) refused(err error) error {
+	if cx.canWait() {
+		cx.spendOrYield()
+	} else if !cx.spend() {
+		return ErrPending
+	}
+	return err
+}
+
 // proceed is what an await does before it polls: it reports false if cx is
 // cancelled, and true once its task may do another operation.
 func (cx *Context) proceed(t *task) bool {
@@ -224,6 +260,18 @@ func (cx *Context) spend() bool {
 	}
 	w.yield(cx.t)
 	return false
+}
+
+// unspent gives the operation that spend has taken back if err is ErrPending: the
+// poll has done nothing. So a future may poll more others in one poll than the budget
+// has operations, and all of them come to know its waker. It returns err.
+func (cx *Context) unspent(err error) error {
+	if err == ErrPending {
+		if w := cx.here(); w != nil {
+			w.budget++
+		}
+	}
+	return err
 }
 
 // ended reports whether Err is not nil.

@@ -136,6 +136,9 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 
 func (d *dialing) poll(cx *Context) (Conn, error) {
 	if !d.begun {
+		if !cx.spend() {
+			return nil, ErrPending
+		}
 		d.begun = true
 		d.setup = socketSetup{control: d.Control, keepAlive: d.KeepAlive}
 		var err error

@@ -78,9 +78,15 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 // it into cx.Err() once it has cleaned up; nothing else returns it.
 var errAbandoned = errors.New("async: abandoned")
 
-// await is the one place that polls, waits and polls again.
+// await is the one place that polls, waits and polls again. It takes one operation
+// off the budget for a poll that is ready and has taken none itself, so that a loop
+// over futures that are always ready lets other tasks run.
 func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	t := cx.beginAwait()
+	var budget *int // nil for a goroutine, which has none
+	if t.kind == kindStraight {
+		budget = &t.w.budget
+	}
 	for {
 		if cx.ended() {
 			if !cx.spend() {
@@ -89,8 +95,19 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 			var zero T
 			return zero, errAbandoned
 		}
+		left := 0
+		if budget != nil {
+			if left = *budget; left < 0 {
+				t.w.yield(t)
+				t.wait()
+				continue
+			}
+		}
 		v, err := poll(cx)
 		if err != ErrPending {
+			if budget != nil && *budget == left {
+				*budget--
+			}
 			return v, err
 		}
 		if t.waits == waitsNothing {

@@ -102,7 +102,7 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 		o.Send(goResult[T]{v, err})
 	}()
 	for {
-		r, err := o.Poll(cx)
+		r, err := o.poll(cx)
 		if err == nil {
 			if r.err == errAbandoned {
 				r.err = cx.Err()
@@ -205,6 +205,9 @@ type contextDone struct {
 
 func (d *contextDone) Poll(cx *Context) (None, error) {
 	if d.ctx.Err() != nil {
+		if !cx.spend() {
+			return None{}, ErrPending
+		}
 		d.Cancel()
 		return None{}, nil
 	}

@@ -57,6 +57,7 @@ type Group struct {
 // future cannot wait, and so has no groups: WithGroup panics.
 func WithGroup(cx *Context, fn func(cx *Context, g *Group) error) (err error) {
 	cx.beginAwait()
+	cx.spendOrYield() // also where the group stays empty and nothing is waited for
 	inner, stop := cx.WithCancelCause()
 	g := &Group{rt: cx.t.w.rt, cx: inner, stop: stop, limit: -1}
 	g.tasks.ctx, g.tasks.group = inner, g

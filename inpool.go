@@ -8,8 +8,8 @@ import "sync/atomic"
 // goes to drop. So it does if Shutdown unwinds the caller.
 func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
 	var zero T
-	if cx.ended() {
-		return zero, cx.Err()
+	if err := cx.mustAwait(); err != nil {
+		return zero, err
 	}
 	var (
 		over   atomic.Bool // set by the first of the call, when f has returned, and the caller, when it gives up

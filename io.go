@@ -138,6 +138,7 @@ func CopyN(cx *Context, dst Writer, src Reader, n int64) (written int64, err err
 
 // copyUpTo copies until the end of src, but no more than limit.
 func copyUpTo(cx *Context, dst Writer, src Reader, limit int64) (written int64, err error) {
+	cx.spendOrYield() // there may be nothing to copy
 	written, err = copyInKernel(cx, dst, src, limit)
 	if err == errNotInKernel {
 		var more int64
@@ -165,7 +166,7 @@ const copyStep = 1 << 20
 func copyThrough(cx *Context, dst Writer, src Reader, limit int64) (written int64, err error) {
 	buf := copyBuffers.Get().(*[copyChunk]byte)
 	defer copyBuffers.Put(buf)
-	for written < limit {
+	for ; written < limit; cx.spendOrYield() { // src and dst may be types that never wait
 		n, rerr := src.Read(cx, buf[:min(copyChunk, limit-written)])
 		w := 0
 		if n > 0 {

@@ -51,6 +51,10 @@ type JoinHandle[T any] struct {
 // panicked, its Context's error if it was a plain future and was cancelled.
 func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	if h.state.done() {
+		if !cx.spend() {
+			var zero T
+			return zero, ErrPending
+		}
 		return h.result()
 	}
 	// If the end came before the place in the slot was taken, nobody will

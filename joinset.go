@@ -75,12 +75,16 @@ func (s *JoinSet[T]) Len() int {
 // PollNext returns the handle of the next task that has ended, io.EOF if none is
 // left in the set, or ErrPending.
 func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
+	if !cx.spend() {
+		return nil, ErrPending
+	}
 	for {
 		if h, err := s.take(cx); err != ErrPending {
 			return h, err
 		}
 		if s.slot.join(cx.waker(waitsTask)) {
-			return s.take(cx) // a task that ended before cx's stood there has woken none
+			h, err := s.take(cx) // a task that ended before cx's stood there has woken none
+			return h, cx.unspent(err)
 		}
 	}
 }

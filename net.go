@@ -216,6 +216,7 @@ func (t *target) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, er
 // resolve returns the address that a program wants to listen on. Of a name
 // with several it is one of IPv4 if there is, as in package net.
 func resolve(cx *Context, network, address string) (*target, net.Addr, error) {
+	cx.spendOrYield() // an address that is no name takes no waiting
 	t, err := parseTarget("listen", network, address)
 	if err != nil {
 		return nil, nil, err

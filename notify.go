@@ -100,7 +100,7 @@ func (n *Notify) NotifyAll() {
 // Wait waits for a notification. It fails only if cx is cancelled, with cx.Err();
 // a NotifyOne that had chosen it is passed on to the next one.
 func (n *Notify) Wait(cx *Context) error {
-	if cx.callers() && cx.calm() && n.state.take() {
+	if cx.inBudget() && n.state.take() {
 		return nil
 	}
 	_, err := Await(cx, n.WaitFuture())
@@ -132,6 +132,9 @@ type notifyFuture struct {
 }
 
 func (f *notifyFuture) Poll(cx *Context) (None, error) {
+	if !cx.spend() {
+		return None{}, ErrPending
+	}
 	t := cx.waker(waitsNotify)
 	n := f.n
 	n.list.mu.Lock()
@@ -142,7 +145,7 @@ func (f *notifyFuture) Poll(cx *Context) (None, error) {
 	case f.w.phase == waiterIn || n.state.await():
 		f.w.want = byAll
 		n.list.join(&f.w, t)
-		return None{}, ErrPending
+		return None{}, cx.unspent(ErrPending)
 	}
 	return None{}, nil
 }

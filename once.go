@@ -30,7 +30,13 @@ func (o *Once[T]) Get() (v T, ok bool) {
 //
 // fn must not call Do of the same Once: it would wait for itself.
 func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
-	if o.made.Load() && cx.callers() && cx.calm() {
+	if o.made.Load() {
+		if !cx.inBudget() {
+			if err := cx.mustAwait(); err != nil {
+				var zero T
+				return zero, err
+			}
+		}
 		return o.v, nil
 	}
 	if err := o.mu.Lock(cx); err != nil {
@@ -89,6 +95,9 @@ type onceFuture[T any] struct {
 func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {
 	o := f.o
 	if !f.held {
+		if o.made.Load() && !cx.spend() {
+			return v, ErrPending
+		}
 		if _, err := f.lock.Poll(cx); err != nil {
 			return v, err
 		}

@@ -95,7 +95,15 @@ func (o *Oneshot[T]) TryRecv() (v T, err error) {
 // Poll is Recv for code that polls. o knows cx's task from then on until there is
 // an end, or an Await or Select of o has given it up; RecvFuture can be told to
 // forget it.
-func (o *Oneshot[T]) Poll(cx *Context) (T, error) {
+func (o *Oneshot[T]) Poll(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	v, err = o.poll(cx)
+	return v, cx.unspent(err)
+}
+
+func (o *Oneshot[T]) poll(cx *Context) (T, error) {
 	v, err := o.TryRecv()
 	if err != ErrEmpty {
 		return v, err
@@ -114,7 +122,7 @@ func (o *Oneshot[T]) Poll(cx *Context) (T, error) {
 // cancelled: the value, if it comes, is then there for another Recv.
 func (o *Oneshot[T]) Recv(cx *Context) (v T, err error) {
 	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
-		if v, err = o.Poll(cx); err != ErrPending {
+		if v, err = o.poll(cx); err != ErrPending {
 			return v, err
 		}
 	}
@@ -162,7 +170,7 @@ func (o *Oneshot[T]) forget(t *task, from *worker) { o.recvs.leave(t, from) }
 // cx.Err(), if cx is cancelled.
 func (o *Oneshot[T]) Closed(cx *Context) error {
 	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
-		if err := o.PollClosed(cx); err != ErrPending {
+		if err := o.pollClosed(cx); err != ErrPending {
 			return err
 		}
 	}
@@ -204,6 +212,13 @@ func (f *closedFuture[T]) Cancel() {
 
 // PollClosed is Closed for code that polls: nil, or ErrPending.
 func (o *Oneshot[T]) PollClosed(cx *Context) error {
+	if !cx.spend() {
+		return ErrPending
+	}
+	return cx.unspent(o.pollClosed(cx))
+}
+
+func (o *Oneshot[T]) pollClosed(cx *Context) error {
 	if !o.state.over() {
 		o.closed.join(cx.waker(waitsRecv))
 		if !o.state.over() {

@@ -63,7 +63,7 @@ func (f *reserveFuture[T]) Poll(cx *Context) (*Permit[T], error) {
 	var zero T
 	err := f.c.pollSend(cx, &f.w, zero, sendReserve)
 	f.queued = err == ErrPending
-	return f.c.permit(err)
+	return f.c.permit(cx.unspent(err))
 }
 
 // Cancel implements canceller.

@@ -58,7 +58,7 @@ func Command(name string, arg ...string) *Cmd {
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
-		return errors.New("exec: already started")
+		return cx.refused(errors.New("exec: already started"))
 	}
 	rt := cx.t.w.rt
 	_, err := inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
@@ -135,6 +135,8 @@ func (c *Cmd) PollWait(cx *Context) error {
 		ended, err, running := c.ended, c.err, c.running
 		c.mu.Unlock()
 		switch {
+		case (ended || !running) && !cx.spend():
+			return ErrPending
 		case ended:
 			return err
 		case !running:
@@ -189,7 +191,7 @@ func (c *Cmd) Run(cx *Context) error {
 // what it has written there. Nothing is returned if cx is cancelled.
 func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("exec: Stdout already set")
+		return nil, cx.refused(errors.New("exec: Stdout already set"))
 	}
 	var stdout bytes.Buffer
 	var stderr *bothEnds
@@ -210,10 +212,10 @@ func (c *Cmd) Output(cx *Context) ([]byte, error) {
 // standard output and standard error. Nothing is returned if cx is cancelled.
 func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
-		return nil, errors.New("exec: Stdout already set")
+		return nil, cx.refused(errors.New("exec: Stdout already set"))
 	}
 	if c.Stderr != nil {
-		return nil, errors.New("exec: Stderr already set")
+		return nil, cx.refused(errors.New("exec: Stderr already set"))
 	}
 	var both bytes.Buffer
 	c.Stdout, c.Stderr = &both, &both

@@ -82,7 +82,7 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 	}
 	i := order.poll(cx, f.cases)
 	if i < 0 {
-		return i, ErrPending
+		return i, cx.unspent(ErrPending)
 	}
 	giveUpAll(f.cases, i)
 	return i, nil

@@ -96,13 +96,17 @@ func (s *SignalStream) take() (sig os.Signal, err error) {
 // PollNext returns the next signal, or io.EOF once the stream is closed and
 // has been emptied.
 func (s *SignalStream) PollNext(cx *Context) (os.Signal, error) {
+	if !cx.spend() {
+		return nil, ErrPending
+	}
 	for {
 		if sig, err := s.take(); err != ErrPending {
 			return sig, err
 		}
 		if s.arrived.join(cx.waker(waitsSignal)) {
 			// What came before the place was taken woke nobody.
-			return s.take()
+			sig, err := s.take()
+			return sig, cx.unspent(err)
 		}
 	}
 }

@@ -347,7 +347,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 			return false, ErrShutdown
 		}
 		h.arm(cx)
-		return true, ErrPending
+		return true, cx.unspent(ErrPending)
 	}
 }
 

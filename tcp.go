@@ -194,7 +194,7 @@ func DialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, 
 		err = errMissingAddress
 	}
 	if err != nil {
-		return nil, wrapOp("dial", unnamed(network), addrOrNil(laddr), addrOrNil(raddr), err)
+		return nil, wrapOp("dial", unnamed(network), addrOrNil(laddr), addrOrNil(raddr), cx.refused(err))
 	}
 	a := attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}
 	return awaitAttempt[*TCPConn](cx, &a)

@@ -332,6 +332,9 @@ func NewSleep(d time.Duration) Future[None] {
 func (s *sleep) Poll(cx *Context) (None, error) {
 	w := cx.here()
 	if cx.nanos() >= s.until {
+		if !cx.spend() {
+			return None{}, ErrPending
+		}
 		s.Cancel()
 		return None{}, nil
 	}

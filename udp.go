@@ -159,7 +159,7 @@ func (addrPortUDPAddr) Network() string { return "udp" }
 // pollSend sends p; its error is still to be wrapped.
 func (c *UDPConn) pollSend(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
 	if err := c.maySend(addr); err != nil {
-		return 0, err
+		return 0, cx.refused(err)
 	}
 	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
 		return 0, false, sendTo(fd, p, c.v6(), addr)
@@ -188,13 +188,13 @@ func (c *UDPConn) maySend(addr netip.AddrPort) error {
 
 // PollWriteTo is WriteTo without waiting.
 func (c *UDPConn) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
-	return c.writeTo(addr, func(a netip.AddrPort) (int, error) { return c.pollSend(cx, p, a) })
+	return c.writeTo(cx, addr, func(a netip.AddrPort) (int, error) { return c.pollSend(cx, p, a) })
 }
 
 // WriteTo sends p to addr, a *net.UDPAddr. It waits as long as there is no
 // room.
 func (c *UDPConn) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
-	return c.writeTo(addr, func(a netip.AddrPort) (int, error) { return c.send(cx, p, a) })
+	return c.writeTo(cx, addr, func(a netip.AddrPort) (int, error) { return c.send(cx, p, a) })
 }
 
 // WriteToUDP is WriteTo.
@@ -202,7 +202,7 @@ func (c *UDPConn) WriteToUDP(cx *Context, p []byte, addr *net.UDPAddr) (int, err
 	return c.WriteTo(cx, p, addr)
 }
 
-func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error)) (n int, err error) {
+func (c *UDPConn) writeTo(cx *Context, addr net.Addr, send func(netip.AddrPort) (int, error)) (n int, err error) {
 	a, err := udpAddrPort(addr, c.v6())
 	u, ok := addr.(*net.UDPAddr)
 	if ok {
@@ -210,8 +210,10 @@ func (c *UDPConn) writeTo(addr net.Addr, send func(netip.AddrPort) (int, error))
 	}
 	switch {
 	case ok && c.connected():
-		err = net.ErrWriteToConnected
-	case err == nil:
+		err = cx.refused(net.ErrWriteToConnected)
+	case err != nil:
+		err = cx.refused(err)
+	default:
 		n, err = send(a)
 	}
 	return n, c.wrapTo("write", addr, err)
@@ -271,7 +273,7 @@ func (c *UDPConn) writeMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr, sen
 		to, err = udpAddrPort(addr, c.v6())
 	}
 	if err != nil {
-		return 0, 0, c.wrapTo("write", addr, err)
+		return 0, 0, c.wrapTo("write", addr, cx.refused(err))
 	}
 	return c.writeMsgTo(cx, p, oob, to, addr, send)
 }
@@ -287,7 +289,7 @@ func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, ds
 		err = errMissingAddress
 	}
 	if err != nil {
-		return 0, 0, c.wrapTo("write", dst, err)
+		return 0, 0, c.wrapTo("write", dst, cx.refused(err))
 	}
 	return c.writeMsg(cx, p, oob, to, dst, send)
 }

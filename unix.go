@@ -27,7 +27,7 @@ var _ Conn = (*UnixConn)(nil)
 func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixConn, error) {
 	a, err := unixAttempt("unix", network, laddr, raddr)
 	if err != nil {
-		return nil, err
+		return nil, cx.refused(err)
 	}
 	return awaitAttempt[*UnixConn](cx, a)
 }

@@ -142,7 +142,7 @@ func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, 
 func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
 	to, err := c.receiver(addr)
 	if err != nil {
-		return 0, err
+		return 0, cx.refused(err)
 	}
 	n, err := c.pollSend(cx, p, nil, to)
 	return n, c.wrapTo("write", addr, callError("sendto", err))
@@ -153,7 +153,7 @@ func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, e
 func (c *UnixDatagram) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
 	to, err := c.receiver(addr)
 	if err != nil {
-		return 0, err
+		return 0, cx.refused(err)
 	}
 	n, err := c.awaitSendMsg(cx, p, nil, to)
 	return n, c.wrapTo("write", addr, callError("sendto", err))

@@ -37,7 +37,7 @@ func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send
 		to = &unix.SockaddrUnix{Name: addr.Name}
 	}
 	if err != nil {
-		return 0, 0, c.wrapTo("write", addr, err)
+		return 0, 0, c.wrapTo("write", addr, cx.refused(err))
 	}
 	return c.writeMsg(cx, p, oob, to, addrOrNil(addr), send)
 }
@@ -50,7 +50,7 @@ func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) 
 	for _, f := range files {
 		fd, err := duplicateFile(f)
 		if err != nil {
-			return 0, c.wrap("write", err)
+			return 0, c.wrap("write", cx.refused(err))
 		}
 		fds = append(fds, fd)
 	}
@@ -157,7 +157,7 @@ func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) 
 // than nothing the files were, too.
 func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
 	if len(p) == 0 {
-		return 0, c.wrap("write", syscall.EINVAL)
+		return 0, c.wrap("write", cx.refused(syscall.EINVAL))
 	}
 	if n, err = c.sendFiles(cx, p, files, c.awaitWriteMsg); err != nil || n == len(p) {
 		return n, err

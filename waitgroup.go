@@ -121,7 +121,7 @@ func (wg *WaitGroup) doneAtEnd() {
 // Wait waits until the count is zero. It fails only if cx is cancelled, with
 // cx.Err(); nothing is lost.
 func (wg *WaitGroup) Wait(cx *Context) error {
-	if cx.callers() && cx.calm() && wg.state.zero() {
+	if cx.inBudget() && wg.state.zero() {
 		return nil
 	}
 	_, err := Await(cx, wg.WaitFuture())
@@ -152,6 +152,9 @@ type groupFuture struct {
 }
 
 func (f *groupFuture) Poll(cx *Context) (None, error) {
+	if !cx.spend() {
+		return None{}, ErrPending
+	}
 	t := cx.waker(waitsDone)
 	wg := f.wg
 	wg.list.mu.Lock()
@@ -161,7 +164,7 @@ func (f *groupFuture) Poll(cx *Context) (None, error) {
 		wg.list.leave(&f.w)
 	case f.w.phase == waiterIn || wg.state.await():
 		wg.list.join(&f.w, t)
-		return None{}, ErrPending
+		return None{}, cx.unspent(ErrPending)
 	}
 	return None{}, nil
 }

@@ -134,7 +134,8 @@ func (r *Watcher[T]) PollChanged(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
-	return r.poll(cx, &r.w)
+	v, err = r.poll(cx, &r.w)
+	return v, cx.unspent(err)
 }
 
 func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
@@ -190,5 +191,12 @@ type changedFuture[T any] struct {
 	w waiter
 }
 
-func (f *changedFuture[T]) Poll(cx *Context) (T, error) { return f.r.poll(cx, &f.w) }
-func (f *changedFuture[T]) Cancel()                     { f.r.leave(&f.w) }
+func (f *changedFuture[T]) Poll(cx *Context) (v T, err error) {
+	if !cx.spend() {
+		return v, ErrPending
+	}
+	v, err = f.r.poll(cx, &f.w)
+	return v, cx.unspent(err)
+}
+
+func (f *changedFuture[T]) Cancel() { f.r.leave(&f.w) }
