@@ -218,7 +218,7 @@ func TestDialerSharesTheTime(t *testing.T) {
 		addrs = append(addrs, e.accepts)
 	}
 	// Of two minutes each of the 15 addresses is given 8 seconds; of half a minute 2.
-	e.dns.records["silent-first.test."] = dnsAddrs(addrs...)
+	e.dns.set("silent-first.test.", dnsAddrs(addrs...))
 	const timeout = 30 * time.Second
 	dials := map[string]func(cx *Context, d *Dialer) (string, error){
 		"Timeout": func(cx *Context, d *Dialer) (string, error) {
@@ -264,7 +264,7 @@ func TestDialerSharesTheTime(t *testing.T) {
 func TestDialerFailsForTheFirstReason(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
-	e.dns.records["refuses-then-hangs.test."] = dnsAddrs(e.refuses, e.hangs)
+	e.dns.set("refuses-then-hangs.test.", dnsAddrs(e.refuses, e.hangs))
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
 		d := e.dialer()
 		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond

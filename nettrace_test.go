@@ -241,7 +241,7 @@ func TestLookupsCallTheHooksOfPackageNet(t *testing.T) {
 func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	e := newEyeballs(t)
-	e.dns.records["hangs-then-refuses.test."] = dnsAddrs(e.hangs, e.refuses)
+	e.dns.set("hangs-then-refuses.test.", dnsAddrs(e.hangs, e.refuses))
 	hangs, accepts, refuses := net.JoinHostPort(e.hangs, e.port), net.JoinHostPort(e.accepts, e.port), net.JoinHostPort(e.refuses, e.port)
 	events := new(netEvents)
 	begun := func() bool {

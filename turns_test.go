@@ -121,7 +121,8 @@ func manyWait(t *testing.T, rt Spawner, n int) map[string]turnsOf {
 		"Write, pipe": {
 			func(cx *Context) error { _, err := full.Write(cx, page); return err },
 			func() {
-				eventually(t, func() bool { n, _ := unix.Read(int(drain.src.fd), page); return n > 0 })
+				into := make([]byte, len(page)) // page is being written
+				eventually(t, func() bool { n, _ := unix.Read(int(drain.src.fd), into); return n > 0 })
 			},
 		},
 		"JoinSet": {
