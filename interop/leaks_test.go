@@ -1,8 +1,6 @@
 package interop
 
 import (
-	"errors"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -19,9 +17,8 @@ import (
 func TestLeakCheckers(t *testing.T) {
 	earlier := goleak.IgnoreCurrent() // goroutines of libraries that other tests have used
 	rt, err := async.New(async.Config{
-		Workers:   2,
-		Blocking:  async.BlockingConfig{Idle: time.Hour}, // longer than this test
-		Unhandled: func(async.Task, error) {},
+		Workers:  2,
+		Blocking: async.BlockingConfig{Idle: time.Hour}, // longer than this test
 	})
 	require.NoError(t, err)
 
@@ -29,7 +26,6 @@ func TestLeakCheckers(t *testing.T) {
 	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	accepted := begun(func() error { _, err := ln.Accept(); return err })
-	failed := async.Go(rt, func(*async.Context) error { return errors.New("a failure") })
 	signals := async.Signals(syscall.SIGUSR1)
 	waiting := make(chan struct{})
 	waits := async.Go(rt, func(cx *async.Context) error {
@@ -59,5 +55,4 @@ func TestLeakCheckers(t *testing.T) {
 	signals.Close()
 	require.NoError(t, rt.Shutdown(t.Context()))
 	require.NoError(t, find(nil))
-	runtime.KeepAlive(failed)
 }

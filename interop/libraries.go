@@ -164,7 +164,6 @@ func runtimeGoroutines() (options []goleak.Option) {
 		"(*lobby).serve",          // waits for the descriptors that goroutines use
 		"(*stallWatch).run",       // reports polls that take too long
 		"(*callPool).serve",       // runs blocking calls, or waits for the next one
-		"(*failures).hunt",        // while the error of a task has not been joined
 		"(*SignalStream).receive", // receives signals until the stream is closed
 	} {
 		options = append(options, goleak.IgnoreAnyFunction("example.com/async."+function))
