@@ -75,11 +75,15 @@ type Config struct {
 
 	// Stall is how long one poll may keep its worker before that is reported;
 	// 0 means 10 milliseconds, and a negative value never. Detection takes up
-	// to twice as long. What counts on Linux is the time for which the worker's thread
-	// has computed or was blocked, for example by a system call or a sync.Mutex, and not
-	// the time for which it was ready to run while other threads had the processors. Other
-	// systems do not tell these apart: there a stall is not found while the whole process
-	// gets its turns late.
+	// to twice as long.
+	//
+	// On Linux the time counts for which the worker's thread has computed or was
+	// blocked, for example by a system call or a sync.Mutex, and not the time for
+	// which it was ready to run while other threads had the processors. A thread
+	// that waits for another thread of the process that has no processor is not
+	// taken to be blocked: where processors are short, a poll that blocks is found
+	// later, or not at all if it is short. Other systems do not tell these apart: there no time
+	// counts while the process gets its turns late.
 	Stall time.Duration
 
 	// Stalled is called once for each poll that is found to take longer than

@@ -21,9 +21,7 @@
 // too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the
 // number of workers, so that the goroutines of the program keep their processors
 // while workers wait in the kernel. A goroutine waits for the descriptors that
-// goroutines use. Blocking calls have a pool of goroutines of their own. When a task
-// has failed and nobody has joined it, a goroutine watches until somebody has or
-// nobody can.
+// goroutines use. Blocking calls have a pool of goroutines of their own.
 // Shutdown takes all of them back.
 //
 // Use plain goroutines instead where there are few of them, where they mostly
@@ -32,9 +30,10 @@
 // that has begun there. Tasks pay off with many connections, small messages,
 // and where CPU per event, memory per idle connection or tail latency matter.
 //
-// Caveats: a Context belongs to its task, on its goroutine. Code in a task must
-// not await between runtime.LockOSThread and UnlockOSThread, nor in a callback
-// from C: the Go runtime ends the program for it. Connections must be closed.
+// Caveats: a Context belongs to its task, on its goroutine. A task must undo each
+// runtime.LockOSThread of its own, and no other, before it awaits and before it ends,
+// however it ends, and must not await in a callback from C: the Go runtime ends the
+// program for it. Connections must be closed.
 //
 // To read the code, begin with future.go and task.go, then context.go,
 // join.go, executor.go and coroutine.go; waker.go, timer.go and runqueue.go

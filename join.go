@@ -39,7 +39,8 @@ type Spawner interface {
 // cx belongs to the caller.
 //
 // A handle that is dropped leaves its task alone. If such a task fails, the
-// failure goes to the runtime's handler: see Config.Unhandled.
+// failure goes to the runtime's handler, at the next garbage collection or when the
+// runtime ends: see Config.Unhandled.
 type JoinHandle[T any] struct {
 	task
 	val T
@@ -280,6 +281,9 @@ type straight[T any] struct {
 // Spawn starts a task that runs fn, and returns the handle of its result. fn
 // may await; once it has begun it stays on its worker. A task spawned with a
 // Context starts on the same worker unless another one has time for it.
+//
+// The Go runtime ends the program if fn returns, panics or awaits while its thread is
+// locked: each runtime.LockOSThread in it needs an UnlockOSThread before that.
 func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
 	st := &straight[T]{fn: fn}
 	st.kind = kindStraight

@@ -69,9 +69,9 @@ func newStallReporter() func(Stall) {
 // because all workers may be stuck. It looks until no worker has had anything to
 // do for a while, and again when one wakes.
 //
-// A stall is counted and passed to stallReports when it is found. Whatever takes
-// longer, which is to take a stack and to call the handler, is done there: while
-// 20,000 goroutines are profiled, other polls may be too long, too.
+// It counts a stall and passes it to stallReports as soon as it has found it. Taking a
+// stack and calling the handler are done there, since they take long: while 20,000
+// goroutines are profiled, further polls may be too long.
 //
 // The workers help each other sooner than that; see steal.
 type stallWatch struct {
@@ -85,8 +85,11 @@ type stallWatch struct {
 	ended   chan struct{}
 
 	// See thread. Tests have threads of their own.
-	used   func(*worker) (d time.Duration, known bool)
-	asleep func(*worker) bool
+	used    func(*worker) (d time.Duration, known bool)
+	asleep  func(*worker) bool
+	starved func(func()) bool
+
+	probe []byte // see waitForGo
 }
 
 // watched is what the stallWatch knows of a worker.
@@ -101,14 +104,16 @@ type watched struct {
 
 func newStallWatch(rt *Runtime) *stallWatch {
 	s := &stallWatch{
-		rt:     rt,
-		every:  rt.cfg.Stall,
-		seen:   make([]watched, len(rt.workers)),
-		kick:   make(chan struct{}, 1),
-		over:   make(chan struct{}),
-		ended:  make(chan struct{}),
-		used:   func(w *worker) (time.Duration, bool) { return w.thread.used() },
-		asleep: func(w *worker) bool { return w.thread.asleep() },
+		rt:    rt,
+		every: rt.cfg.Stall,
+		seen:  make([]watched, len(rt.workers)),
+		kick:  make(chan struct{}, 1),
+		over:  make(chan struct{}),
+		ended: make(chan struct{}),
+
+		used:    func(w *worker) (time.Duration, bool) { return w.thread.used() },
+		asleep:  func(w *worker) bool { return w.thread.asleep() },
+		starved: starvedThread,
 	}
 	s.reports.handler = rt.cfg.Stalled
 	s.reports.profile = takeProfile
@@ -154,13 +159,16 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	for i, w := range s.rt.workers {
 		seen := &s.seen[i]
 		turn := w.turn.Load()
-		if turn != seen.turn || turn == 0 || w.asleep.Load() {
+		if asleep := w.asleep.Load(); turn != seen.turn || turn == 0 || asleep {
 			*seen = watched{turn: turn, since: now, looked: now}
-			seen.used, _ = s.used(w)
+			if !asleep {
+				seen.used, _ = s.used(w)
+			}
 			w.hurry.Store(true)
 			continue
 		}
-		if seen.reported {
+		polled := w.shown.Load()
+		if seen.reported || w.turn.Load() != turn { // then polled may be of another poll
 			continue
 		}
 		if seen.own += s.spent(w, seen, now, late); seen.own < s.every {
@@ -170,8 +178,8 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		seen.reported = true
 		s.rt.stalls.Add(1)
 		stall := Stall{Worker: w.index, For: now.Sub(seen.since)}
-		if t := w.shown.Load(); t != nil {
-			stall.Task = t.ident()
+		if polled != nil {
+			stall.Task = polled.ident()
 		}
 		s.reports.add(stall, w, turn, now)
 	}
@@ -183,32 +191,49 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 // was ready to run and other threads had the processors.
 //
 // What the thread has computed is what its clock says. It counts as blocked for the rest of
-// the time if it is asleep now, but then only for an interval, in case it was not all the time,
-// and not at all if this goroutine was late: the machine has too few processors then for
-// what runs. Without such a clock all time is counted in that way.
+// the time if it is blocked now, but only for an interval, since it may have been ready to run
+// before. Without such a clock all time is counted in that way, but not if this goroutine was
+// late itself: the machine has too few processors then for all that runs.
 func (s *stallWatch) spent(w *worker, seen *watched, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
 	computed := used - seen.used
 	seen.looked, seen.used = now, used
-	if late || elapsed <= computed || known && !s.blocked(w, used) {
-		return computed
+	switch {
+	case !known && late:
+		return 0
+	case !known || elapsed > computed && s.blocked(w, used):
+		return elapsed
 	}
-	return elapsed
+	return computed
 }
 
-// blocked reports whether w's thread, which has used so much processor time, is asleep, and its
-// goroutine is not merely waiting for a P. Such a goroutine stands in the global queue of Go's
-// scheduler since the thread fell asleep: when the caller, which goes to the end of that queue,
-// runs again, the thread has been woken.
+// blocked reports whether w's thread, which has used so much processor time, is asleep because
+// of the task. It may also be asleep because of Go: its goroutine waits for a P, for a
+// collection to begin or to go on, or for a lock of the heap, and the thread that would end
+// the wait has no processor. So blocked reports false
+//
+//   - if the thread is awake after this goroutine has waited for the same things, behind w's
+//     goroutine: see waitForGo;
+//   - while another thread of the process is ready to run and does not get a processor.
 func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
-	if !s.asleep(w) {
+	if !s.asleep(w) || s.starved(s.waitForGo) {
 		return false
 	}
-	runtime.Gosched()
 	now, _ := s.used(w)
 	return now == used && s.asleep(w)
 }
+
+// waitForGo waits at the end of the queue of Go's scheduler, and in an allocation.
+func (s *stallWatch) waitForGo() {
+	runtime.Gosched()
+	s.probe = make([]byte, probeSize)
+	s.probe = nil
+}
+
+// probeSize is more than 32 KiB: smaller objects may come from memory that the P has, which
+// waits for nothing.
+const probeSize = 40 << 10
 
 // watchIdle is how long there must have been nothing to do before it parks: to
 // be woken for each event costs more than to look a few times in vain.
@@ -407,9 +432,8 @@ func (t *task) runsCaller() *worker {
 	return nil
 }
 
-// stack returns the stack of the goroutine that has held w since it began the given
-// turn, and the user's frame; nothing if that turn is over, or if it cannot be said which
-// goroutine it is.
+// stack returns the stack of the goroutine that has held w since the given turn began, and
+// the user's frame. Both are empty if that turn is over, or if the goroutine is not found.
 //
 // It comes from a profile of all goroutines, the only way that Go offers. The profile shows all
 // as they were at one moment, but it takes time, and the turn may end before that moment or after

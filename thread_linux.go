@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,4 +32,31 @@ func (t thread) asleep() bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", t.id))
 	i := bytes.LastIndexByte(stat, ')') // before it is a name, which may hold anything
 	return err != nil || i < 0 || i+2 >= len(stat) || stat[i+2] != 'R'
+}
+
+// starvedThread calls f, and reports whether a thread of the process was ready to run all that
+// time and did not get a processor. It reports false if the system does not say.
+func starvedThread(f func()) bool {
+	type clock struct {
+		thread
+		used time.Duration
+	}
+	var clocks []clock
+	if dir, err := os.Open("/proc/self/task"); err == nil {
+		names, _ := dir.Readdirnames(-1)
+		dir.Close()
+		for _, name := range names {
+			id, _ := strconv.Atoi(name)
+			t := thread{id}
+			used, _ := t.used()
+			clocks = append(clocks, clock{t, used})
+		}
+	}
+	f()
+	for _, c := range clocks {
+		if used, known := c.thread.used(); known && used == c.used && !c.asleep() {
+			return true
+		}
+	}
+	return false
 }
