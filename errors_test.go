@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A panic says in one line which task it was and where, whatever kind of task that is and
-// whoever is given the error.
+// The error of a panic names the task and the line, for every kind of task and every way to
+// be given the error.
 func TestPanicErrorSaysWhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	s := rt.Named("culprit")
@@ -126,7 +126,7 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 	}
 }
 
-// A panic without a place, as an error that no code has panicked with, says none.
+// The error names no line if no code has panicked.
 func TestPanicErrorWithoutPlace(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Go(rt.Named("culprit"), func(*Context) error { return ErrPending })
@@ -177,7 +177,7 @@ func TestUserFrame(t *testing.T) {
 	require.False(t, isStandard(runtime.Frame{Function: packagePath + ".New", File: file}))
 }
 
-// Whatever a hook does instead of returning ends the program, and says where.
+// A hook that panics or calls Goexit ends the program, which says where.
 func TestHooksMustReturn(t *testing.T) {
 	armed := func(ending func()) func(Task) {
 		return func(t Task) {

@@ -28,14 +28,13 @@ func (f *failure) handled() { f.in.take(f) }
 // failures finds the failures that nobody will ever join, which must not be
 // silent: those whose handle is no longer reachable, as the next collection finds
 // out, and those that are left when the runtime shuts down. Each failure goes to the
-// handler once, and none that is joined in time does. Nothing looks for them in between,
-// and nothing starts a collection for them.
+// handler once, unless it is joined before. Nothing starts a collection for them.
 type failures struct {
 	report func(t Task, err error)
 
 	mu        sync.Mutex
 	waiting   map[*failure]struct{} // not joined, not being reported
-	due       []*failure            // of those, what nobody can join anymore
+	due       []*failure            // those that can no longer be joined
 	reporting chan struct{}         // closed when the goroutine ends that reports them; nil without one
 }
 

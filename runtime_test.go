@@ -604,10 +604,10 @@ func TestFailuresForceNoCollection(t *testing.T) {
 		h := new(JoinHandle[int])
 		f := fs.add(&h.task, errors.New("failed")).(*failure)
 		time.Sleep(time.Hour)
+		require.Equal(t, collections, forcedCollections())
 		require.True(t, fs.take(f))
 		runtime.KeepAlive(h)
 	})
-	require.Equal(t, collections, forcedCollections())
 }
 
 // The end of a runtime waits for a report that is being made, so that the report is not lost with the

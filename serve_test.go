@@ -501,9 +501,9 @@ func forcedCollections() uint32 {
 	return m.NumForcedGC
 }
 
-// Nobody has the handle of a connection's task: what its Handler does instead of returning is
-// reported at once, without a collection and before Shutdown, to Failed and to Config.Unhandled. So
-// is what Failed itself does.
+// A Handler that panics or calls Goexit is reported at once to Failed and to Config.Unhandled, without
+// a collection and before Shutdown, since there is no handle of a connection's task. A Failed
+// that does so is reported to Config.Unhandled.
 func TestServeReportsPanicsAtOnce(t *testing.T) {
 	type report struct {
 		task Task

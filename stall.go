@@ -69,9 +69,9 @@ func newStallReporter() func(Stall) {
 // because all workers may be stuck. It looks until no worker has had anything to
 // do for a while, and again when one wakes.
 //
-// A stall is counted and passed to stallReports when it is found. Whatever takes
-// longer, which is to take a stack and to call the handler, is done there: while
-// 20,000 goroutines are profiled, other polls may be too long, too.
+// It counts a stall and passes it to stallReports as soon as it has found it. Taking a
+// stack and calling the handler are done there, since they take long: while 20,000
+// goroutines are profiled, further polls may be too long.
 //
 // The workers help each other sooner than that; see steal.
 type stallWatch struct {
@@ -159,13 +159,16 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	for i, w := range s.rt.workers {
 		seen := &s.seen[i]
 		turn := w.turn.Load()
-		if turn != seen.turn || turn == 0 || w.asleep.Load() {
+		if asleep := w.asleep.Load(); turn != seen.turn || turn == 0 || asleep {
 			*seen = watched{turn: turn, since: now, looked: now}
-			seen.used, _ = s.used(w)
+			if !asleep {
+				seen.used, _ = s.used(w)
+			}
 			w.hurry.Store(true)
 			continue
 		}
-		if seen.reported {
+		polled := w.shown.Load()
+		if seen.reported || w.turn.Load() != turn { // then polled may be of another poll
 			continue
 		}
 		if seen.own += s.spent(w, seen, now, late); seen.own < s.every {
@@ -175,8 +178,8 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		seen.reported = true
 		s.rt.stalls.Add(1)
 		stall := Stall{Worker: w.index, For: now.Sub(seen.since)}
-		if t := w.shown.Load(); t != nil {
-			stall.Task = t.ident()
+		if polled != nil {
+			stall.Task = polled.ident()
 		}
 		s.reports.add(stall, w, turn, now)
 	}
@@ -205,15 +208,14 @@ func (s *stallWatch) spent(w *worker, seen *watched, now time.Time, late bool) t
 	return computed
 }
 
-// blocked reports whether w's thread, which has used so much processor time, is asleep, and the
-// task keeps it so. Go may keep it, too: its goroutine waits for a P, for a collection to begin
-// or to go on, or for a lock of the heap, and what it waits for has no processor at the moment.
-// So it is not blocked
+// blocked reports whether w's thread, which has used so much processor time, is asleep because
+// of the task. It may also be asleep because of Go: its goroutine waits for a P, for a
+// collection to begin or to go on, or for a lock of the heap, and the thread that would end
+// the wait has no processor. So blocked reports false
 //
-//   - if this goroutine, once it has waited for these, finds the thread awake: it goes to the end
-//     of the queue of Go's scheduler, and makes an allocation, a large one since small ones are
-//     served from memory that the P has;
-//   - while any other thread of the process is ready to run and does not get a processor.
+//   - if the thread is awake after this goroutine has waited for the same things, behind w's
+//     goroutine: see waitForGo;
+//   - while another thread of the process is ready to run and does not get a processor.
 func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
 	if !s.asleep(w) || s.starved(s.waitForGo) {
 		return false
@@ -222,13 +224,15 @@ func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
 	return now == used && s.asleep(w)
 }
 
+// waitForGo waits at the end of the queue of Go's scheduler, and in an allocation.
 func (s *stallWatch) waitForGo() {
 	runtime.Gosched()
 	s.probe = make([]byte, probeSize)
 	s.probe = nil
 }
 
-// probeSize is more than 32 KiB, up to which Go's allocator takes memory from spans of many objects.
+// probeSize is more than 32 KiB: smaller objects may come from memory that the P has, which
+// waits for nothing.
 const probeSize = 40 << 10
 
 // watchIdle is how long there must have been nothing to do before it parks: to
@@ -428,9 +432,8 @@ func (t *task) runsCaller() *worker {
 	return nil
 }
 
-// stack returns the stack of the goroutine that has held w since it began the given
-// turn, and the user's frame; nothing if that turn is over, or if it cannot be said which
-// goroutine it is.
+// stack returns the stack of the goroutine that has held w since the given turn began, and
+// the user's frame. Both are empty if that turn is over, or if the goroutine is not found.
 //
 // It comes from a profile of all goroutines, the only way that Go offers. The profile shows all
 // as they were at one moment, but it takes time, and the turn may end before that moment or after
