@@ -151,16 +151,20 @@ type innerCall struct {
 	task
 	place callPlace
 	run   func()
+	file  *File // whose accepted data it writes; nil if it does something else
 }
 
 func (c *innerCall) placeInPool() *callPlace { return &c.place }
 func (c *innerCall) poll(*worker) bool       { c.run(); return true }
-func (c *innerCall) abort(*worker, error)    { go c.run() }
+func (c *innerCall) abort(*worker, error)    { c.w.rt.calls.stray(&c.place, c.run) }
 
 // do has the pool run run. It returns ErrBusy, and does nothing, if there is no
 // room for it.
-func (rt *Runtime) do(run func()) error {
-	c := &innerCall{run: run}
+func (rt *Runtime) do(run func()) error { return rt.doFor(nil, run) }
+
+// doFor is do for a call that writes the data that f has accepted.
+func (rt *Runtime) doFor(f *File, run func()) error {
+	c := &innerCall{run: run, file: f}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
 	c.w, c.id = rt.place(), rt.nextID()
 	err := rt.calls.submit(&c.place)
@@ -219,6 +223,7 @@ type callPool struct {
 	room     gate // of the queue
 	queue    callList
 	running  callList
+	strays   callList  // what is done in any case, and was taken out of the queue or came too late
 	idle     []*caller // the one that became idle last is the last
 	callers  int       // goroutines, the idle ones included
 	coming   bool      // one was woken or started, and has not taken a call yet
@@ -490,6 +495,37 @@ func (p *callPool) cancel(t *task) {
 	}
 }
 
+// stray runs a call that the pool does not run on a goroutine of its own. It counts
+// like the others, so that Shutdown waits for it.
+func (p *callPool) stray(c *callPlace, run func()) {
+	p.room.mu.Lock()
+	p.spawned++
+	p.strays.push(c)
+	p.room.mu.Unlock()
+	go func() {
+		pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+		run()
+		p.room.mu.Lock()
+		p.strays.remove(c)
+		p.countEnd()
+		p.room.mu.Unlock()
+	}()
+}
+
+// files returns the files whose accepted data is being written.
+func (p *callPool) files() (files []*File) {
+	p.room.mu.Lock()
+	defer p.room.mu.Unlock()
+	for _, list := range []*callList{&p.queue, &p.running, &p.strays} {
+		for c := list.first; c != nil; c = c.next {
+			if inner, ok := c.t.body.(*innerCall); ok && inner.file != nil {
+				files = append(files, inner.file)
+			}
+		}
+	}
+	return files
+}
+
 // cancelQueued cancels all calls that do not run. It is called when no more
 // are taken.
 func (p *callPool) cancelQueued() {
@@ -532,8 +568,10 @@ func (p *callPool) runsCaller() bool {
 func (p *callPool) infos() (infos []TaskInfo) {
 	p.room.mu.Lock()
 	defer p.room.mu.Unlock()
-	for c := p.running.first; c != nil; c = c.next {
-		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
+	for _, list := range []*callList{&p.running, &p.strays} {
+		for c := list.first; c != nil; c = c.next {
+			infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
+		}
 	}
 	for c := p.queue.first; c != nil; c = c.next {
 		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "queued"})

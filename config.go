@@ -53,7 +53,8 @@ type Config struct {
 	Budget int
 
 	// Grace is how long Shutdown waits for tasks that it has cancelled, not
-	// counting pauses of the whole process; 0 means a second.
+	// counting pauses of the whole process, and how long Run waits for writes and
+	// closings of which none gets on; 0 means a second.
 	Grace time.Duration
 
 	// Blocking bounds the pool of SpawnBlocking.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"example.com/async"
 )
@@ -114,6 +115,18 @@ func ExampleCopyError() {
 		fmt.Printf("%s; to be sent again: %s\n", err, left.Unwritten)
 	}
 	// Output: io: read/write on closed pipe (4 bytes were read and not written); to be sent again: rest
+}
+
+func ExampleUnwrittenError() {
+	err := error(&async.UnwrittenError{Files: []async.UnwrittenFile{{Name: "log", Bytes: 80, Err: syscall.ENOSPC}}})
+	fmt.Println(err)
+	var lost *async.UnwrittenError
+	if errors.As(err, &lost) {
+		fmt.Println(lost.Files[0].Name, lost.Files[0].Bytes, errors.Is(err, syscall.ENOSPC))
+	}
+	// Output:
+	// async: data that was accepted has not been written: 80 bytes of log: no space left on device
+	// log 80 true
 }
 
 func ExampleBindReader() {

@@ -39,7 +39,8 @@ import (
 //     through this File.
 //   - Write returns once it has a copy of the data, of which it holds at most 512
 //     KiB. The data is on its way to the system then, and needs no further call
-//     to get there. Flush, and everything but Read and Write, waits until
+//     to get there as long as the program runs; Write says what a program can lose
+//     that ends. Flush, and everything but Read and Write, waits until
 //     it is there. If that fails, all data that has been accepted
 //     since is dropped. Every call that waits for some of it returns the error;
 //     if there is none, the next call does instead of doing anything, once.
@@ -93,8 +94,9 @@ type File struct {
 	accepted  int64  // how many bytes Write has ever accepted
 	settled   int64  // how many of these have been written, or dropped
 	stakes    []*fileStake
-	writeErr  error // to be reported by the next call
-	writeFail error // to be reported by Close
+	writeErr  error     // to be reported by the next call
+	loss      *fileLoss // the same for Run and Shutdown, if no call reports it
+	writeFail error     // to be reported by Close
 }
 
 // fileUse says who has the position of a file of the disk. There is one user
@@ -277,6 +279,14 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 
 // Write writes all of p, unless it fails; n says how much. See File for when it
 // is there: n counts what was accepted and has not been dropped by then.
+//
+// A program that ends can lose what a Write to a file of the disk has accepted, up to
+// 512 KiB of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the
+// data is written, and return an [*UnwrittenError] if it cannot be. Nothing waits if the
+// program calls os.Exit or log.Fatal, if it crashes or is killed, or if main uses
+// neither Run nor Shutdown. Such a program calls [File.Flush] or [File.Close] before,
+// with a cx that is not cancelled, and looks at the error. The data has then reached the
+// system, and survives the program; [File.Sync] waits until it survives the system.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 	var stake *fileStake
 	defer func() { f.unstake(stake) }()

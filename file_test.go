@@ -396,7 +396,9 @@ func TestFileCloseUnseen(t *testing.T) {
 		require.Equal(t, context.Canceled, f.Close(over))
 		return nil
 	})
-	require.NoError(t, rt.Shutdown(context.Background()))
+	var unwritten *UnwrittenError
+	require.ErrorAs(t, rt.Shutdown(context.Background()), &unwritten)
+	require.ErrorIs(t, unwritten, syscall.ENOSPC)
 	require.ErrorIs(t, receive(t, reported), syscall.ENOSPC)
 }
 

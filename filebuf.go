@@ -73,8 +73,16 @@ func (f *File) trouble(op string) error {
 		return &fs.PathError{Op: op, Path: f.name, Err: os.ErrClosed}
 	}
 	err := f.writeErr
-	f.writeErr = nil
+	if err != nil {
+		f.told()
+	}
 	return err
+}
+
+// told notes that a call returns the failure of a write. mu is held.
+func (f *File) told() {
+	f.loss.told()
+	f.loss, f.writeErr = nil, nil
 }
 
 func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
@@ -283,9 +291,9 @@ func (f *File) accept(p []byte) int {
 // writeAccepted has the pool write what was accepted, until there is no more.
 // mu is held.
 func (f *File) writeAccepted(cx *Context) error {
-	back := f.behind
+	back, rt := f.behind, cx.t.w.rt
 	f.use = fileWriting
-	err := cx.t.w.rt.do(func() {
+	err := rt.doFor(f, func() {
 		err := f.stepBack(back)
 		f.mu.Lock()
 		for len(f.unwritten) > 0 {
@@ -298,7 +306,7 @@ func (f *File) writeAccepted(cx *Context) error {
 				n, err = f.os.Write(buf)
 			}
 			f.mu.Lock()
-			f.wrote(max(n, 0), len(buf), err)
+			f.wrote(rt, max(n, 0), len(buf), err)
 			returnBuffer(buf)
 		}
 		f.rest()
@@ -314,7 +322,7 @@ func (f *File) writeAccepted(cx *Context) error {
 // wrote notes that n of size bytes have been written. After a failure what was
 // accepted behind them would be written in a wrong place, so it is dropped. mu is
 // held.
-func (f *File) wrote(n, size int, err error) {
+func (f *File) wrote(rt *Runtime, n, size int, err error) {
 	if err == nil {
 		f.settled += int64(size)
 		return
@@ -322,6 +330,7 @@ func (f *File) wrote(n, size int, err error) {
 	for _, s := range f.stakes {
 		s.lose(f.settled+int64(n), err)
 	}
+	f.loss = rt.files.lose(f.loss, f.name, f.accepted-f.settled-int64(n), err)
 	f.settled = f.accepted
 	returnBuffer(f.unwritten)
 	f.unwritten = nil
@@ -445,7 +454,7 @@ func (f *File) unstake(stake *fileStake) {
 // part in it. mu is held.
 func (f *File) heard(stake *fileStake) error {
 	if f.writeErr == stake.err {
-		f.writeErr = nil
+		f.told()
 	}
 	return stake.err
 }

@@ -208,8 +208,12 @@ func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, e
 // a second Close.
 //
 // If cx is cancelled Close does not wait, and returns cx.Err() unless the closing
-// takes no waiting. The file is closed all the same; if that fails, the error goes
-// to Config.Unhandled.
+// takes no waiting. The file is written and closed all the same; if that fails, the
+// error goes to Config.Unhandled. [Run] and [Runtime.Shutdown] wait for it, and return an
+// [*UnwrittenError] about data that is lost. A program that ends without them, by os.Exit for example, can lose the data; see [File.Write].
+// A deferred Close that is to wait in any case has a cx of its own:
+//
+//	defer func() { err = errors.Join(err, f.Close(cx.WithoutCancel())) }()
 func (f *File) Close(cx *Context) error {
 	if !f.polled {
 		cx.beginAwait() // it panics where Close could not wait, also if there is no need to
@@ -219,12 +223,25 @@ func (f *File) Close(cx *Context) error {
 		cx.spendOrYield() // now that it is closed
 		return err
 	}
-	_, err = h.Await(cx)
+	_, err = await(cx, h.Poll)
+	if err == errAbandoned {
+		h.waiters.leave(cx.t, cx.here())
+		return cx.Err()
+	}
+	f.toldByClose()
 	return err
 }
 
+// toldByClose notes that a call returns what the closing has returned.
+func (f *File) toldByClose() {
+	f.mu.Lock()
+	f.told()
+	f.mu.Unlock()
+}
+
 // CloseFuture is Close for those who poll: the file is being closed from the
-// call on, and the future is that of the result. Giving it up changes nothing.
+// call on, and the future is that of the result. Giving it up changes nothing. As to the
+// end of the program it is like a Close whose cx is cancelled.
 func (f *File) CloseFuture(cx *Context) Future[None] {
 	h, err := f.beginClose(cx)
 	switch {
@@ -233,7 +250,13 @@ func (f *File) CloseFuture(cx *Context) Future[None] {
 	case h == nil:
 		return Ready(None{})
 	}
-	return PollFunc(h.Poll)
+	return PollFunc(func(cx *Context) (None, error) {
+		_, err := h.Poll(cx)
+		if err != ErrPending {
+			f.toldByClose()
+		}
+		return None{}, err
+	})
 }
 
 // beginClose returns the call that closes a file of the disk. Other files, and those
@@ -263,7 +286,11 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
-	now := func() { c.poll(nil) }
+	rt.files.begin(f, &c.JoinHandle)
+	now := func() {
+		c.poll(nil)
+		rt.files.end(f)
+	}
 	f.mu.Lock()
 	idle := f.use == fileIdle
 	if !idle {

@@ -23,6 +23,7 @@ type Runtime struct {
 	calls    *callPool   // for SpawnBlocking
 	pipes    splicePipes // for Copy
 	devices  devices
+	files    fileLedger
 	lobby    lobby
 
 	placed   atomic.Uint32 // counts tasks from outside, to spread them
@@ -170,6 +171,11 @@ func (rt *Runtime) startWorkers() error {
 // Default returns the runtime that Run uses. It is started at the first call,
 // with as many workers as the environment variable ASYNC_THREADS says, or
 // GOMAXPROCS if it is not set. Default panics if it cannot be started.
+//
+// A program that ends while this runtime works ends its tasks where they stand, and
+// loses what [File.Write] has accepted and not written yet. Run waits for the data,
+// and Default().Shutdown for the tasks, too. Both must be called before os.Exit, or
+// before main returns.
 func Default() *Runtime { return defaultRuntime() }
 
 var defaultRuntime = sync.OnceValue(func() *Runtime {
@@ -188,11 +194,20 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 // error. It is for main: tasks that are left when fn returns are left running,
 // and end with the program. Failures that nobody has joined by then are
 // reported.
+//
+// When fn has returned or panicked, Run waits until all data is written that [File.Write]
+// has accepted on this runtime by then, and until the files are closed whose Close did
+// not wait. It gives up when nothing of that has got on for Config.Grace, a second.
+// If data was not written, or if a write has failed and no call has returned the error,
+// Run returns an [*UnwrittenError], joined with the error of fn if there is one. A
+// program that calls os.Exit in fn loses that data: it should return an error from fn
+// instead, and call os.Exit after Run.
 func Run(fn func(cx *Context) error) error {
 	rt := Default()
 	_, err := Go(rt, fn).Wait(context.Background())
+	unwritten := rt.finishFiles()
 	rt.failures.flush()
-	return err
+	return bothErrors(err, unwritten)
 }
 
 // spawner implements Spawner: new tasks start on any worker.

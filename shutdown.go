@@ -21,7 +21,9 @@ import (
 //     again, for Config.Grace. A pause of the whole process does not count.
 //  4. Every thread and descriptor of the runtime is freed.
 //
-// It returns nil if all tasks have ended. If some have not, it returns a
+// It returns nil if all tasks have ended and all data has been written that File.Write
+// has accepted. If a write has failed and no call has returned the error, or has not
+// ended, the error is an [*UnwrittenError], or wraps one. If tasks have not ended, it returns a
 // *ShutdownError that names them, and tears the runtime down under them: code
 // that waits is unwound with its deferred calls, futures are given up, both
 // with ErrShutdown; code that does not wait keeps its thread until it does.
@@ -49,7 +51,11 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		rt.outcome = rt.endTasks(late)
 	}
 	rt.closing.Store(true)
-	rt.stopWorkers()
+	grace, cancel := rt.grace()
+	defer cancel()
+	rt.stopWorkers(grace)
+	unwritten := rt.unwritten(awaitFiles(grace, rt.unfinished())) // of code that was unwound, too
+	rt.outcome = bothErrors(rt.outcome, unwritten)
 	rt.calls.close()
 	rt.pipes.close()
 	rt.watch.stop()
@@ -152,10 +158,8 @@ func (rt *Runtime) drain() {
 	rt.fds.stir(nil) // those who accept
 }
 
-// stopWorkers ends the workers, and waits until they have, for a while.
-func (rt *Runtime) stopWorkers() {
-	grace, cancel := rt.grace()
-	defer cancel()
+// stopWorkers ends the workers, and waits until they have, or grace has ended.
+func (rt *Runtime) stopWorkers(grace context.Context) {
 	rt.stopping.Store(true)
 	rt.lobby.close()
 	for _, w := range rt.workers {
