@@ -387,7 +387,8 @@ func TestMetricsSampleAfterASteal(t *testing.T) {
 		}
 		before := sampled()
 		eventually(t, func() bool {
-			join(t, Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
+			// Long enough not to be over before it begins, on a slow machine.
+			join(t, Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Millisecond) }))
 			return sampled() > before
 		})
 	}
