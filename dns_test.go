@@ -145,7 +145,8 @@ func (s *dnsServer) answer(q []byte) []byte {
 
 // dial is what a resolver uses in place of the system's servers.
 func (s *dnsServer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "udp", s.addr)
+	d := net.Dialer{Resolver: new(net.Resolver)} // or it looks at net.DefaultResolver, see asDefault
+	return d.DialContext(ctx, "udp", s.addr)
 }
 
 func (s *dnsServer) resolver() *Resolver { return &Resolver{PreferGo: true, Dial: s.dial} }
