@@ -113,7 +113,7 @@ func (fs *failures) flush(patience time.Duration) {
 	if reporting != nil {
 		select {
 		case <-reporting:
-		case <-time.After(patience):
+		case <-afterOutside(patience):
 		}
 	}
 }
