@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dialer is how to connect; the zero value is how Dial does. Its methods may
@@ -24,7 +26,8 @@ type Dialer struct {
 	Deadline time.Time
 
 	// LocalAddr, if not nil, is the address to dial from. Of a name's addresses
-	// only those of its family are tried.
+	// only those of its family are tried. A wildcard is of both families, and a nil
+	// pointer in the interface is like nil.
 	LocalAddr net.Addr
 
 	// FallbackDelay is how long an attempt is given before the next begins
@@ -164,6 +167,7 @@ func (d *dialing) look(cx *Context) error {
 	if err := t.from(d.LocalAddr); err != nil {
 		return err
 	}
+	d.LocalAddr = givenAddr(d.LocalAddr)
 	if len(t.list) > 1 {
 		t.list = interleave(t.list)
 	}
@@ -259,7 +263,7 @@ func (d *dialing) givenUp(err error) error {
 		if t, e := parseTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
-			return wrapOp("dial", t.net, d.LocalAddr, t.list[0], err)
+			return wrapOp("dial", t.net, givenAddr(d.LocalAddr), t.list[0], err)
 		}
 	}
 	return wrapOp("dial", unnamed(d.name), nil, nil, err)
@@ -270,21 +274,36 @@ func (t *target) from(laddr net.Addr) error {
 	if laddr == nil {
 		return nil
 	}
-	if laddr.Network() != t.list[0].Network() {
+	if u, ok := laddr.(*net.UnixAddr); ok && u == nil && t.net.family == unix.AF_UNIX {
+		return nil // its Network method would panic
+	} else if ok && u == nil || laddr.Network() != t.list[0].Network() {
 		return t.wrap(&net.AddrError{Err: "mismatched local address type", Addr: laddr.String()})
 	}
 	ip := ipOf(laddr)
-	if len(ip) == 0 || ip.IsUnspecified() {
+	if isWildcard(ip) {
 		return nil
 	}
 	t.list = slices.DeleteFunc(t.list, func(a net.Addr) bool {
 		to := ipOf(a)
-		return len(to) > 0 && !to.IsUnspecified() && isIPv4(a) != isIPv4(laddr)
+		return !isWildcard(to) && (ip.To16() == nil || isIPv4(a) != isIPv4(laddr))
 	})
 	if len(t.list) == 0 {
 		return t.wrap(&net.AddrError{Err: "no suitable address found", Addr: laddr.String()})
 	}
 	return nil
+}
+
+// givenAddr returns nil in the place of a nil pointer.
+func givenAddr(a net.Addr) net.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return addrOrNil(a)
+	case *net.UDPAddr:
+		return addrOrNil(a)
+	case *net.UnixAddr:
+		return addrOrNil(a)
+	}
+	return a
 }
 
 // interleave puts addresses of one family and of the other in turn, beginning

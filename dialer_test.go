@@ -193,6 +193,58 @@ func TestDialerFailures(t *testing.T) {
 	}))
 }
 
+// A nil pointer in LocalAddr is as good as nil, of each type of address. (Package
+// net panics if it is a *net.UnixAddr.)
+func TestDialerLocalAddrIsANilPointer(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	dir := netDir(t)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		for network, local := range map[string]net.Addr{
+			"tcp": (*net.TCPAddr)(nil), "udp": (*net.UDPAddr)(nil),
+			"unix": (*net.UnixAddr)(nil), "unixpacket": (*net.UnixAddr)(nil), "unixgram": (*net.UnixAddr)(nil),
+		} {
+			address := "127.0.0.1:0"
+			if strings.HasPrefix(network, "unix") {
+				address = dir + "/" + network
+			}
+			var at string
+			if l, err := Listen(cx, network, address); err == nil {
+				defer l.Close()
+				at = l.Addr().String()
+			} else if c, err := ListenPacket(cx, network, address); err == nil {
+				defer c.Close()
+				at = c.LocalAddr().String()
+			} else {
+				return err
+			}
+			d := Dialer{LocalAddr: local}
+			c, err := d.Dial(cx, network, at)
+			if err != nil {
+				return fmt.Errorf("%s: %w", network, err)
+			}
+			c.Close()
+
+			// Also where it has nothing to say but how it ends.
+			d.Deadline = time.Now()
+			var op *net.OpError
+			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("%s, at the deadline: %v", network, err)
+			}
+			d.Deadline = time.Time{}
+			d.Control = func(string, string, syscall.RawConn) error { return os.ErrPermission }
+			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, os.ErrPermission) {
+				return fmt.Errorf("%s, refused: %v", network, err)
+			}
+		}
+		d := Dialer{LocalAddr: (*net.UnixAddr)(nil)}
+		var addr *net.AddrError
+		if _, err := d.Dial(cx, "tcp", "127.0.0.1:9"); !errors.As(err, &addr) || addr.Err != "mismatched local address type" {
+			return fmt.Errorf("tcp from a unix address: %v", err)
+		}
+		return nil
+	}))
+}
+
 func TestDialerCancelled(t *testing.T) {
 	for _, name := range []string{"hangs", "hangs-twice"} {
 		t.Run(name, func(t *testing.T) {

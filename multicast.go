@@ -231,12 +231,9 @@ func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) 
 // multicastWildcard returns the address and the network on which messages to
 // a group are received.
 func multicastWildcard(n *network, group net.IP) (*network, net.IP) {
-	only, ip := *n, net.IPv6zero
-	if group.To4() != nil {
-		ip = net.IPv4zero
+	if n.familyOf(&net.UDPAddr{IP: group}, nil) == unix.AF_INET6 {
+		return n, net.IPv6zero
 	}
-	if only.family == 0 {
-		only.family, _, _ = n.ipSockaddr(group, 0, "")
-	}
-	return &only, ip
+	only := n.of(unix.AF_INET) // without a family, 0.0.0.0 would be the wildcard of both
+	return &only, net.IPv4zero
 }

@@ -74,8 +74,8 @@ func ListenPacket(cx *Context, network, address string) (PacketConn, error) {
 }
 
 // Dial connects to an address, as net.Dial does: networks "tcp", "tcp4", "tcp6",
-// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". It is the Dial of
-// the zero Dialer.
+// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". An empty host, or one
+// that is 0.0.0.0 or ::, is this host. It is the Dial of the zero Dialer.
 func Dial(cx *Context, network, address string) (Conn, error) {
 	return new(Dialer).Dial(cx, network, address)
 }
@@ -187,6 +187,11 @@ func (t *target) resolved(found resolution, err error) error {
 // found sets the addresses to those among ips that are the network's; at least
 // one, or an error.
 func (t *target) found(ips []net.IPAddr) error {
+	if len(ips) == 1 && ips[0].IP.Equal(net.IPv6unspecified) {
+		// As in package net: this host may be reachable by IPv4 alone, and a
+		// listener on both families calls itself ::.
+		ips = []net.IPAddr{ips[0], {IP: net.IPv4zero}}
+	}
 	for _, ip := range ips {
 		family := unix.AF_INET6
 		if ip.IP.To4() != nil {
@@ -229,9 +234,13 @@ func resolve(cx *Context, network, address string) (*target, net.Addr, error) {
 func ipOf(a net.Addr) net.IP {
 	switch a := a.(type) {
 	case *net.TCPAddr:
-		return a.IP
+		if a != nil {
+			return a.IP
+		}
 	case *net.UDPAddr:
-		return a.IP
+		if a != nil {
+			return a.IP
+		}
 	}
 	return nil
 }

@@ -359,6 +359,18 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 			_, err := api.dialFrom(&net.UDPAddr{}, "tcp", "127.0.0.1:9")
 			return err
 		},
+		"tcp: from a nil UDP address": func(api netAPI) error {
+			_, err := api.dialFrom((*net.UDPAddr)(nil), "tcp", "127.0.0.1:9")
+			return err
+		},
+		"tcp: from a nil IP address": func(api netAPI) error {
+			_, err := api.dialFrom((*net.IPAddr)(nil), "tcp", "127.0.0.1:9")
+			return err
+		},
+		"unix: from a nil TCP address": func(api netAPI) error {
+			_, err := api.dialFrom((*net.TCPAddr)(nil), "unix", api.path("none"))
+			return err
+		},
 		"tcp: from the other family": func(api netAPI) error {
 			_, err := api.dialFrom(&net.TCPAddr{IP: net.IPv6loopback}, "tcp", "127.0.0.1:9")
 			return err

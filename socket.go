@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -50,7 +49,14 @@ func networkOf(name string, protos ...string) (*network, error) {
 // unnamed is what stands in an error for a network that is none.
 func unnamed(name string) *network { return &network{name: name} }
 
-// sockaddr translates an address for the kernel.
+// of returns the network of n's sockets of one family.
+func (n *network) of(family int) network {
+	one := *n
+	one.family = family
+	return one
+}
+
+// sockaddr translates an address for the kernel. The network must have a family.
 func (n *network) sockaddr(a net.Addr) (family int, sa unix.Sockaddr, err error) {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -63,25 +69,49 @@ func (n *network) sockaddr(a net.Addr) (family int, sa unix.Sockaddr, err error)
 	return 0, nil, &net.AddrError{Err: "unexpected address type", Addr: a.String()}
 }
 
+// ipSockaddr translates an address for a socket of n's family, which is AF_INET or
+// AF_INET6. As in package net, 0.0.0.0 means :: for a socket of IPv6, and other IPv4
+// addresses are passed to such a socket in their IPv6 form.
 func (n *network) ipSockaddr(ip net.IP, port int, zone string) (family int, sa unix.Sockaddr, err error) {
-	if port < 0 || port > 65535 {
-		return 0, nil, &net.AddrError{Err: "invalid port", Addr: strconv.Itoa(port)}
-	}
-	if len(ip) == 0 {
-		if ip = net.IPv4zero; n.family == unix.AF_INET6 {
-			ip = net.IPv6zero
+	if n.family == unix.AF_INET {
+		if len(ip) == 0 {
+			ip = net.IPv4zero
 		}
-	}
-	if v4 := ip.To4(); v4 != nil && n.family != unix.AF_INET6 {
+		v4 := ip.To4()
+		if v4 == nil {
+			return 0, nil, &net.AddrError{Err: "non-IPv4 address", Addr: ip.String()}
+		}
 		return unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte(v4)}, nil
 	}
+	if len(ip) == 0 || ip.Equal(net.IPv4zero) {
+		ip = net.IPv6zero
+	}
 	v6 := ip.To16()
-	if v6 == nil || n.family == unix.AF_INET || v6.To4() != nil {
-		return 0, nil, &net.AddrError{Err: "unexpected address type", Addr: ip.String()}
+	if v6 == nil {
+		return 0, nil, &net.AddrError{Err: "non-IPv6 address", Addr: ip.String()}
 	}
 	index, err := zoneIndex(zone)
 	return unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte(v6), ZoneId: index}, err
 }
+
+// familyOf returns the family of a socket with these two addresses, either of which
+// may be nil. It is the network's if that has one, else IPv4, unless one of the
+// addresses is of IPv6.
+func (n *network) familyOf(laddr, raddr net.Addr) int {
+	switch {
+	case n.family != 0:
+		return n.family
+	case needsIPv6(ipOf(laddr)) || needsIPv6(ipOf(raddr)):
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func needsIPv6(ip net.IP) bool { return len(ip) > net.IPv4len && ip.To4() == nil }
+
+// isWildcard reports whether ip is nil, 0.0.0.0 or ::. As in package net, an IP that
+// is empty but not nil is no wildcard.
+func isWildcard(ip net.IP) bool { return ip == nil || ip.IsUnspecified() }
 
 // addr translates an address of the kernel's; nil if it is none.
 func (n *network) addr(sa unix.Sockaddr) net.Addr {
@@ -141,6 +171,9 @@ func (s *socketSetup) open(n *network, family int) (int, error) {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	// Without these a connection works too.
+	if family == unix.AF_INET6 {
+		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(n.family == unix.AF_INET6))
+	}
 	switch n.proto {
 	case "tcp":
 		setTCPDefaults(fd, s.keepAlive)
@@ -170,9 +203,9 @@ func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
 	}
 	name := n.name
 	switch {
-	case n.family == 0 && family == unix.AF_INET:
+	case name == n.proto && family == unix.AF_INET:
 		name += "4"
-	case n.family == 0 && family == unix.AF_INET6:
+	case name == n.proto && family == unix.AF_INET6:
 		name += "6"
 	}
 	return s.control(name, a.String(), &rawConn{src: &source{fd: int32(fd)}, net: n})
@@ -181,37 +214,21 @@ func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
 // listen opens a socket that is bound to laddr, and listens unless it is one
 // for datagrams.
 func (s *socketSetup) listen(n *network, laddr net.Addr) (int, error) {
-	if port, ok := wildcard(n, laddr); ok {
+	family := n.familyOf(laddr, nil)
+	if n.family == 0 && isWildcard(ipOf(laddr)) && mapsIPv4 {
 		// Both families at once if the system has IPv6, as package net does.
-		fd, err := s.bindAndListen(n, laddr, unix.AF_INET6, &unix.SockaddrInet6{Port: port}, false)
-		if !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		fd, err := s.bindAndListen(n, laddr, unix.AF_INET6)
+		if family == unix.AF_INET6 || !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fd, err
 		}
-		return s.bindAndListen(n, laddr, unix.AF_INET, &unix.SockaddrInet4{Port: port}, false)
 	}
-	family, sa, err := n.sockaddr(laddr)
-	if err != nil {
-		return -1, err
-	}
-	return s.bindAndListen(n, laddr, family, sa, family == unix.AF_INET6)
+	return s.bindAndListen(n, laddr, family)
 }
 
-// wildcard reports whether a is of both families, and which port it has.
-func wildcard(n *network, a net.Addr) (port int, ok bool) {
-	if n.family != 0 {
-		return 0, false
-	}
-	var ip net.IP
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		ip, port = a.IP, a.Port
-	case *net.UDPAddr:
-		ip, port = a.IP, a.Port
-	}
-	return port, (len(ip) == 0 || ip.IsUnspecified()) && port >= 0 && port <= 65535
-}
+// mapsIPv4 reports whether a socket of IPv6 can be one of IPv4 as well.
+const mapsIPv4 = runtime.GOOS != "openbsd" && runtime.GOOS != "dragonfly"
 
-func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa unix.Sockaddr, v6only bool) (fd int, err error) {
+func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd int, err error) {
 	if fd, err = s.open(n, family); err != nil {
 		return -1, err
 	}
@@ -221,11 +238,6 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 			fd = -1
 		}
 	}()
-	if family == unix.AF_INET6 {
-		if err = setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(v6only)); err != nil {
-			return
-		}
-	}
 	if s.reuseAddr || n.kind == unix.SOCK_STREAM {
 		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return
@@ -245,6 +257,11 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int, sa u
 		if err = setDeferAccept(fd, s.deferAccept); err != nil {
 			return
 		}
+	}
+	of := n.of(family)
+	_, sa, err := of.sockaddr(laddr)
+	if err != nil {
+		return
 	}
 	if err = s.controlled(n, family, fd, laddr); err != nil {
 		return
@@ -266,19 +283,22 @@ func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.S
 	if u, ok := laddr.(*net.UnixAddr); ok && u.Name == "" {
 		laddr = nil // Linux would give it a name
 	}
-	family, to, err := n.sockaddr(thisHost(n, raddr))
-	if err != nil {
+	host := raddr
+	if runtime.GOOS == "openbsd" {
+		host = thisHost(n, raddr)
+	}
+	of := n.of(n.familyOf(laddr, host))
+	if fd, err = s.open(n, of.family); err != nil {
 		return -1, nil, err
 	}
-	if fd, err = s.open(n, family); err != nil {
-		return -1, nil, err
-	}
-	if err = s.controlled(n, family, fd, raddr); err == nil && laddr != nil {
+	if err = s.controlled(n, of.family, fd, raddr); err == nil && laddr != nil {
 		var from unix.Sockaddr
-		only := network{family: family} // a wildcard must be one of the same family
-		if _, from, err = only.sockaddr(laddr); err == nil {
+		if _, from, err = of.sockaddr(laddr); err == nil {
 			err = os.NewSyscallError("bind", unix.Bind(fd, from))
 		}
+	}
+	if err == nil {
+		_, to, err = of.sockaddr(host)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -287,8 +307,8 @@ func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.S
 	return fd, to, nil
 }
 
-// thisHost puts a loopback address in the place of a wildcard, as package net
-// has it.
+// thisHost puts a loopback address in the place of a wildcard, for the system that
+// cannot connect to a wildcard. Package net does the same.
 func thisHost(n *network, a net.Addr) net.Addr {
 	ip := ipOf(a)
 	if n.family == unix.AF_UNIX || len(ip) > 0 && !ip.IsUnspecified() {
