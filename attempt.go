@@ -1,6 +1,11 @@
 package async
 
-import "net"
+import (
+	"errors"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
 
 // attempt is the future of a connection to one address. Connections of
 // datagram sockets, which need no peer, are ready at once.
@@ -11,7 +16,7 @@ type attempt struct {
 
 	c     Conn  // nil until the socket is open
 	base  *conn // of c
-	again int   // how often it was begun anew
+	again int   // how often it was begun anew, with another local port
 }
 
 // Poll returns the connection.
@@ -21,19 +26,35 @@ func (a *attempt) Poll(cx *Context) (Conn, error) {
 		if err == ErrPending {
 			return nil, err
 		}
+		if err == nil {
+			a.base.named(a.raddr)
+		}
+		if a.again < 2 && a.badPort(err) {
+			a.Cancel()
+			a.again++
+			continue
+		}
 		if err != nil {
 			a.Cancel()
 			return nil, a.wrap(err)
 		}
-		a.base.named(a.raddr)
-		if a.laddr != nil || a.again == 2 || !a.base.toItself() {
-			c := a.c
-			a.c = nil
-			return c, nil
-		}
-		a.Cancel()
-		a.again++
+		c := a.c
+		a.c = nil
+		return c, nil
 	}
+}
+
+// badPort reports whether the system has chosen a local port that does not serve:
+// the port that was dialled, so that the socket is connected to itself, or one that
+// is in use, with err. As in package net, another port is then tried twice.
+func (a *attempt) badPort(err error) bool {
+	if l, _ := a.laddr.(*net.TCPAddr); a.net.proto != "tcp" || l != nil && l.Port != 0 {
+		return false
+	}
+	if err != nil {
+		return errors.Is(err, unix.EADDRNOTAVAIL)
+	}
+	return a.base.toItself()
 }
 
 func (a *attempt) poll(cx *Context) error {
@@ -110,7 +131,7 @@ func awaitAttempt[C Conn](cx *Context, a *attempt) (C, error) {
 }
 
 // toItself reports whether the system has connected a TCP socket to itself. It
-// may, if it happens to choose the port that was dialled and nobody listens
+// may, if it happens to choose the port that was dialled and no socket listens
 // there.
 func (c *conn) toItself() bool {
 	l, ok := c.laddr.(*net.TCPAddr)

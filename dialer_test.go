@@ -245,6 +245,33 @@ func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 	}))
 }
 
+// The system may connect a socket to itself, or choose a port that does not do. If
+// the port was its choice, and not the program's, it is asked for another.
+func TestDialerBadPorts(t *testing.T) {
+	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
+	other := &net.TCPAddr{IP: at.IP, Port: 1235}
+	tcp, udp := &network{proto: "tcp"}, &network{proto: "udp"}
+	inUse := os.NewSyscallError("connect", unix.EADDRNOTAVAIL)
+	for _, c := range []struct {
+		a    attempt
+		err  error
+		want bool
+	}{
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{IP: at.IP}}, nil, true},
+		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: at}, nil, false},
+		{attempt{net: tcp, base: &conn{laddr: other, raddr: at}}, nil, false},
+		{attempt{net: tcp}, inUse, true},
+		{attempt{net: tcp, laddr: &net.TCPAddr{IP: at.IP}}, inUse, true},
+		{attempt{net: tcp, laddr: at}, inUse, false},
+		{attempt{net: tcp}, unix.ECONNREFUSED, false},
+		{attempt{net: udp}, inUse, false},
+	} {
+		require.Equal(t, c.want, c.a.badPort(c.err), "%+v, %v", c.a, c.err)
+	}
+}
+
 func TestDialerCancelled(t *testing.T) {
 	for _, name := range []string{"hangs", "hangs-twice"} {
 		t.Run(name, func(t *testing.T) {
