@@ -3,9 +3,12 @@ package async
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -18,6 +21,20 @@ type dnsServer struct {
 	queries atomic.Int32
 	silent  bool // it takes queries and does not answer
 	records map[string][]dnsRecord
+
+	mu    sync.Mutex
+	asked []string // see questions
+}
+
+// questions returns what the server was asked since the last call, sorted, each
+// once: a resolver may ask again.
+func (s *dnsServer) questions() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.asked
+	s.asked = nil
+	slices.Sort(asked)
+	return slices.Compact(asked)
 }
 
 type dnsRecord struct {
@@ -76,9 +93,10 @@ func newDNS(t testing.TB, silent bool, records map[string][]dnsRecord) *dnsServe
 			if err != nil {
 				return
 			}
+			a := s.answer(p[:n])
 			s.queries.Add(1)
 			if !s.silent {
-				pc.WriteTo(s.answer(p[:n]), from)
+				pc.WriteTo(a, from)
 			}
 		}
 	}()
@@ -96,6 +114,9 @@ func (s *dnsServer) answer(q []byte) []byte {
 	}
 	end += 5
 	question, kind := q[12:end], binary.BigEndian.Uint16(q[end-4:])
+	s.mu.Lock()
+	s.asked = append(s.asked, fmt.Sprint(name, " ", kind))
+	s.mu.Unlock()
 	rs, known := s.records[strings.ToLower(name)]
 	code := uint16(0)
 	if !known {
@@ -121,3 +142,11 @@ func (s *dnsServer) dial(ctx context.Context, network, address string) (net.Conn
 }
 
 func (s *dnsServer) resolver() *Resolver { return &Resolver{PreferGo: true, Dial: s.dial} }
+
+// asDefault makes resolvers that ask s the default ones until the test ends, this
+// package's and package net's.
+func (s *dnsServer) asDefault(t testing.TB) {
+	own, std := DefaultResolver, net.DefaultResolver
+	DefaultResolver, net.DefaultResolver = s.resolver(), &net.Resolver{PreferGo: true, Dial: s.dial}
+	t.Cleanup(func() { DefaultResolver, net.DefaultResolver = own, std })
+}

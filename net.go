@@ -163,7 +163,7 @@ func (t *target) lookup(r *Resolver) *offloaded[resolution] {
 			found.port, err = r.resolver().LookupPort(ctx, t.net.name, t.service)
 		}
 		if err == nil && found.ips == nil {
-			found.ips, err = r.resolver().LookupIPAddr(ctx, t.host)
+			found.ips, err = r.lookupFamily(ctx, t.net.family, t.host)
 		}
 		return found, err
 	}}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Resolver looks up names, as net.Resolver does: it asks that, on a goroutine
@@ -41,6 +44,43 @@ func (r *Resolver) resolver() *net.Resolver {
 		r.std = &net.Resolver{PreferGo: r.PreferGo, StrictErrors: r.StrictErrors, Dial: r.dial}
 	})
 	return r.std
+}
+
+// lookupFamily returns the addresses of a host. If the family is AF_INET or
+// AF_INET6, name servers are asked for addresses of that family only; if it is 0,
+// for both.
+func (r *Resolver) lookupFamily(ctx context.Context, family int, host string) ([]net.IPAddr, error) {
+	all := func() ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) }
+	network := "ip4"
+	switch family {
+	case 0:
+		return all()
+	case unix.AF_INET6:
+		network = "ip6"
+	}
+	ips, err := r.resolver().LookupIP(ctx, network, host)
+	if err != nil {
+		return nil, err
+	}
+	return zoned(ips, all), nil
+}
+
+// zoned returns addresses of one family with their zones. Package net returns zones
+// only in a look-up of both families, which all is, so that one is made if there is a
+// link-local address. Such addresses come from files and from multicast DNS, hardly
+// ever from a name server.
+func zoned(ips []net.IP, all func() ([]net.IPAddr, error)) []net.IPAddr {
+	needsZone := func(ip net.IP) bool { return ip.To4() == nil && ip.IsLinkLocalUnicast() }
+	if slices.ContainsFunc(ips, needsZone) {
+		if found, err := all(); err == nil {
+			return found // the caller leaves out the other family
+		}
+	}
+	addrs := make([]net.IPAddr, len(ips))
+	for i, ip := range ips {
+		addrs[i].IP = ip
+	}
+	return addrs
 }
 
 // dial connects to a server until the end of ctx, for which package net does

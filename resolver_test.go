@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -240,4 +242,129 @@ func TestResolverCancelled(t *testing.T) {
 		}
 		return true
 	}, "the look-ups end")
+}
+
+// A network of one family asks name servers for the addresses of that family, and
+// finds and refuses what package net does; with several addresses in its order.
+func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	s := newDNS(t, false, map[string][]dnsRecord{
+		"both.test.":      dnsAddrs("127.0.0.1", "::1", "127.0.0.2"),
+		"four.test.":      dnsAddrs("127.0.0.1"),
+		"six.test.":       dnsAddrs("::1"),
+		"mapped.test.":    dnsAddrs("::ffff:127.0.0.1"),
+		"wildcard.test.":  dnsAddrs("::"),
+		"wildcard4.test.": dnsAddrs("0.0.0.0"),
+		"link.test.":      dnsAddrs("fe80::1", "127.0.0.1"),
+		"empty.test.":     nil,
+	})
+	s.asDefault(t)
+	var tried []string
+	refused := errors.New("refused by Control")
+	control := func(network, address string, c syscall.RawConn) error {
+		tried = append(tried, network+" "+address)
+		return refused
+	}
+	ctx := context.Background()
+	stdDialer, ownDialer := net.Dialer{Control: control}, Dialer{Control: control}
+	stdConfig, ownConfig := net.ListenConfig{Control: control}, ListenConfig{Control: control}
+	stdConfig.SetMultipathTCP(false)
+	stdDial := func(network, address string) error { _, err := stdDialer.Dial(network, address); return err }
+	stdListen := func(network, address string) error { _, err := stdConfig.Listen(ctx, network, address); return err }
+	for name, c := range map[string]struct {
+		proto string
+		std   func(network, address string) error
+		own   func(cx *Context, network, address string) error
+	}{
+		"Dial": {"tcp", stdDial, func(cx *Context, network, address string) error {
+			_, err := ownDialer.Dial(cx, network, address)
+			return err
+		}},
+		"Dial of UDP": {"udp", stdDial, func(cx *Context, network, address string) error {
+			_, err := ownDialer.Dial(cx, network, address)
+			return err
+		}},
+		"DialFuture": {"tcp", stdDial, func(cx *Context, network, address string) error {
+			_, err := SpawnFuture(cx, ownDialer.DialFuture(network, address)).Await(cx)
+			return err
+		}},
+		"DialNet": {"udp", func(network, address string) error {
+			c, err := net.Dial(network, address)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}, func(cx *Context, network, address string) error {
+			_, err := SpawnBlocking(cx, func() (None, error) {
+				c, err := rt.DialNet(ctx, network, address)
+				if err == nil {
+					c.Close()
+				}
+				return None{}, err
+			}).Await(cx)
+			return err
+		}},
+		"Listen": {"tcp", stdListen, func(cx *Context, network, address string) error {
+			_, err := ownConfig.Listen(cx, network, address)
+			return err
+		}},
+		"ListenEach": {"tcp", stdListen, func(cx *Context, network, address string) error {
+			_, err := ownConfig.ListenEach(cx, network, address, 2)
+			return err
+		}},
+		"ListenPacket": {"udp", func(network, address string) error {
+			_, err := stdConfig.ListenPacket(ctx, network, address)
+			return err
+		}, func(cx *Context, network, address string) error {
+			_, err := ownConfig.ListenPacket(cx, network, address)
+			return err
+		}},
+	} {
+		for _, family := range []string{"", "4", "6"} {
+			for host := range s.records {
+				network, address := c.proto+family, host+":80"
+				what := fmt.Sprintf("%s %s %s", name, network, address)
+				if host == "link.test." && name == "DialNet" {
+					continue // without a zone one of the two fails, or finds, or does not, by chance
+				}
+				tried = nil
+				want := c.std(network, address)
+				wantTried, wantAsked := tried, s.questions()
+				tried = nil
+				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+					got := c.own(cx, network, address)
+					assert.Equal(t, want == nil, got == nil, "%s: %v", what, got)
+					if want != nil && got != nil {
+						assert.Equal(t, netErrorFacts(want), netErrorFacts(got), what)
+					}
+					return nil
+				}))
+				asked := s.questions()
+				if host == "link.test." {
+					asked = slices.DeleteFunc(asked, func(q string) bool { return family == "6" && q == "link.test. 1" }) // see zoned
+				}
+				assert.Equal(t, wantAsked, asked, what)
+				if family == "" { // families take turns here, but not there
+					slices.Sort(wantTried)
+					slices.Sort(tried)
+				}
+				assert.Equal(t, wantTried, tried, what)
+			}
+		}
+	}
+}
+
+// Addresses that are of use with their zone only are asked for in the way that
+// tells zones.
+func TestLookupsOfOneFamilyKnowZones(t *testing.T) {
+	local, global := net.ParseIP("fe80::1"), net.ParseIP("2001:db8::1")
+	both := []net.IPAddr{{IP: net.IPv4(127, 0, 0, 1)}, {IP: local, Zone: "lo"}}
+	failed := errors.New("failed")
+	never := func() ([]net.IPAddr, error) { panic("asked") }
+
+	require.Equal(t, []net.IPAddr{{IP: global}}, zoned([]net.IP{global}, never))
+	v4 := net.IPv4(169, 254, 0, 1) // local, too, but zones are for IPv6
+	require.Equal(t, []net.IPAddr{{IP: v4}}, zoned([]net.IP{v4}, never))
+	require.Equal(t, both, zoned([]net.IP{global, local}, func() ([]net.IPAddr, error) { return both, nil }))
+	require.Equal(t, []net.IPAddr{{IP: local}}, zoned([]net.IP{local}, func() ([]net.IPAddr, error) { return nil, failed }))
 }
