@@ -31,8 +31,10 @@ type Dialer struct {
 	LocalAddr net.Addr
 
 	// FallbackDelay is how long an attempt is given before the next begins
-	// beside it. Zero is 250 ms; if it is negative the next begins when one has
-	// failed.
+	// beside it. Zero is 250 ms. If it is negative, the next begins when one has
+	// failed. A deadline then limits each attempt as well, as in package net: the
+	// time that is left is divided evenly among the addresses that are left, but
+	// each attempt may take 2 s of it.
 	FallbackDelay time.Duration
 
 	// KeepAlive is after how long a silence the connection is probed. Zero is
@@ -51,6 +53,10 @@ type Dialer struct {
 
 // fallbackDelay is what RFC 8305 recommends.
 const fallbackDelay = 250 * time.Millisecond
+
+// leastShare is the least time for one of several attempts that follow each other, if
+// the deadline allows it. Package net has the same.
+const leastShare = 2 * time.Second
 
 // Dial connects to an address; see the function Dial for networks. The
 // deadline and the cancellation of cx end it; nothing is left open then.
@@ -91,7 +97,7 @@ type dialing struct {
 	looked bool
 
 	running []*attempt
-	next    int64 // when another begins beside them
+	next    int64 // when another begins beside them, or in their place
 	first   error
 	sleep   *sleep
 
@@ -111,7 +117,9 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 		if nanos() < d.end {
 			return nil, d.wakeAt(cx, err)
 		}
-		err = d.givenUp(context.DeadlineExceeded)
+		if err = d.first; err == nil || d.FallbackDelay >= 0 {
+			err = d.givenUp(context.DeadlineExceeded)
+		}
 	}
 	d.Cancel()
 	return c, err
@@ -139,7 +147,11 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		}
 		switch now := nanos(); {
 		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
-			d.begin(now)
+			if d.FallbackDelay < 0 && len(d.running) > 0 { // the attempt has used up its time
+				d.failed(d.running[0].wrap(context.DeadlineExceeded))
+				d.stop()
+			}
+			d.begin(cx, now)
 		case len(d.running) > 0:
 			return nil, ErrPending
 		default:
@@ -188,15 +200,20 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 			return c, false
 		}
 		failed = true
-		if d.first == nil {
-			d.first = err
-		}
+		d.failed(err)
 	}
 	return nil, failed
 }
 
+// failed notes why an attempt has failed.
+func (d *dialing) failed(err error) {
+	if d.first == nil {
+		d.first = err
+	}
+}
+
 // begin begins the next attempt.
-func (d *dialing) begin(now int64) {
+func (d *dialing) begin(cx *Context, now int64) {
 	a := &d.one
 	if d.started++; d.started == 1 {
 		d.running = d.ofOne[:0]
@@ -212,8 +229,28 @@ func (d *dialing) begin(now int64) {
 	case delay > 0:
 		d.next = now + clampTime(int64(delay))
 	default:
-		d.next = eternity
+		d.next = d.shareEnd(cx, now)
 	}
+}
+
+// shareEnd returns when an attempt that begins now must make room for the next one;
+// eternity if it may use all the time that is left.
+func (d *dialing) shareEnd(cx *Context, now int64) int64 {
+	end := d.end
+	if at, ok := cx.Deadline(); ok {
+		end = min(end, nanosAt(at))
+	}
+	share := timeShare(end-now, len(d.target.list)+1)
+	if end == eternity || share >= end-now {
+		return eternity
+	}
+	return now + share
+}
+
+// timeShare returns how much of the time that is left the first of n attempts may
+// take.
+func timeShare(left int64, n int) int64 {
+	return max(left/int64(n), min(left, int64(leastShare)))
 }
 
 // wakeAt has the task woken when there is something to begin, or to end.
@@ -238,12 +275,17 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 	return pending
 }
 
-// Cancel implements canceller: nothing stays open.
-func (d *dialing) Cancel() {
+// stop ends the attempts that are under way.
+func (d *dialing) stop() {
 	for _, a := range d.running {
 		a.Cancel()
 	}
 	d.running = nil
+}
+
+// Cancel implements canceller: nothing stays open.
+func (d *dialing) Cancel() {
+	d.stop()
 	if d.lookup != nil {
 		d.lookup.Cancel()
 		d.lookup = nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,9 @@ func newEyeballs(t testing.TB) *eyeballs {
 		"refuses.test.":       dnsAddrs(e.refuses, "127.0.0.4"),
 		"hangs-twice.test.":   dnsAddrs(e.hangs, e.hangs, e.accepts),
 		"mixed.test.":         dnsAddrs("127.0.0.1", "::1", "127.0.0.2", "127.0.0.3"),
+		"refuses-hangs.test.": dnsAddrs(e.refuses, e.hangs),
+		"hangs-refuses.test.": dnsAddrs(e.hangs, e.refuses),
+		"first-of-15.test.":   dnsAddrs(append([]string{e.hangs}, slices.Repeat([]string{e.accepts}, 14)...)...),
 	})
 	return e
 }
@@ -190,6 +194,86 @@ func TestDialerFailures(t *testing.T) {
 			return fmt.Errorf("%d sockets are still waited for", n)
 		}
 		return nil
+	}))
+}
+
+// The time that is left is divided as package net does.
+func TestDialerTimeShare(t *testing.T) {
+	const s = int64(time.Second)
+	for _, c := range []struct {
+		left int64
+		n    int
+		want int64
+	}{
+		{60 * s, 4, 15 * s}, {60 * s, 1, 60 * s}, {30 * s, 15, 2 * s}, {30 * s, 16, 2 * s}, {3 * s, 2, 2 * s}, {2 * s, 2, 2 * s}, {s, 2, s}, {s, 1, s},
+	} {
+		require.Equal(t, c.want, timeShare(c.left, c.n), "%v", c)
+	}
+	require.LessOrEqual(t, timeShare(-s, 3), int64(0))
+}
+
+// With a negative FallbackDelay, an address that does not answer takes its share of
+// the time and no more, whoever has set the deadline.
+func TestDialerSharesTheTime(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	e := newEyeballs(t)
+	const timeout = 30 * time.Second // of which each of 15 addresses is given 2
+	dials := map[string]func(cx *Context, d *Dialer) (string, error){
+		"Timeout": func(cx *Context, d *Dialer) (string, error) {
+			d.Timeout = timeout
+			return reached(cx, d, e.addr("first-of-15"))
+		},
+		"Deadline": func(cx *Context, d *Dialer) (string, error) {
+			d.Deadline = time.Now().Add(timeout)
+			return reached(cx, d, e.addr("first-of-15"))
+		},
+		"cx": func(cx *Context, d *Dialer) (string, error) {
+			cx, cancel := cx.WithTimeout(timeout)
+			defer cancel()
+			return reached(cx, d, e.addr("first-of-15"))
+		},
+		"net": func(cx *Context, d *Dialer) (string, error) {
+			std := net.Dialer{Timeout: timeout, FallbackDelay: -1, Resolver: d.Resolver.resolver()}
+			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("first-of-15")) }).Await(cx)
+			if err != nil {
+				return "", err
+			}
+			defer c.Close()
+			return c.RemoteAddr().(*net.TCPAddr).IP.String(), nil
+		},
+	}
+	handles := map[string]*JoinHandle[string]{}
+	for name, dial := range dials {
+		handles[name] = Spawn(rt, func(cx *Context) (string, error) {
+			d := e.dialer()
+			d.FallbackDelay = -1
+			return dial(cx, d)
+		})
+	}
+	for name, h := range handles {
+		got, err := tcpJoin(h)
+		require.NoError(t, err, name)
+		require.Equal(t, e.accepts, got, name)
+	}
+	require.Zero(t, sources(rt))
+}
+
+// One after the other fails as with package net: for the reason of the first one.
+func TestDialerFailsForTheFirstReason(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	e := newEyeballs(t)
+	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		d := e.dialer()
+		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
+		var op *net.OpError
+		for d.Timeout < patience {
+			_, err := d.Dial(cx, "tcp", e.addr("refuses-hangs"))
+			if errors.As(err, &op) && op.Addr != nil {
+				break
+			}
+			d.Timeout *= 2 // the look-up has taken it all
+		}
+		return expect(errors.Is(op, syscall.ECONNREFUSED) && op.Addr.String() == net.JoinHostPort(e.refuses, e.port), "%v", op)
 	}))
 }
 
