@@ -60,12 +60,18 @@ const leastShare = 2 * time.Second
 
 // Dial connects to an address; see the function Dial for networks. The
 // deadline and the cancellation of cx end it; nothing is left open then.
+//
+// If the context that the task is Under has hooks of net/http/httptrace,
+// ConnectStart and ConnectDone are called for each attempt, as by package net. Like
+// Control, they run on the caller's worker and must not block. All are called before
+// the dial returns.
 func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	f := d.dialing(network, address)
 	defer f.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, f.Poll)
 	if err == errAbandoned {
 		err = f.givenUp(cx.Err())
+		f.stop(cx.Err())
 	}
 	return c, err
 }
@@ -100,6 +106,7 @@ type dialing struct {
 	next    int64 // when another begins beside them, or in their place
 	first   error
 	sleep   *sleep
+	hooks   *connectHooks // may be nil
 
 	// The first attempt, which is most often the only one, and the place for it.
 	one     attempt
@@ -120,8 +127,10 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 		if err = d.first; err == nil || d.FallbackDelay >= 0 {
 			err = d.givenUp(context.DeadlineExceeded)
 		}
+		d.stop(context.DeadlineExceeded)
 	}
-	d.Cancel()
+	d.release()
+	d.hooks.keep(nil)
 	return c, err
 }
 
@@ -133,6 +142,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		if d.target, err = parseTarget("dial", d.name, d.address); err != nil {
 			return nil, err
 		}
+		d.hooks = cx.connectHooks()
 	}
 	if !d.looked {
 		if err := d.look(cx); err != nil {
@@ -149,7 +159,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
 			if d.FallbackDelay < 0 && len(d.running) > 0 { // the attempt has used up its time
 				d.failed(d.running[0].wrap(context.DeadlineExceeded))
-				d.stop()
+				d.stop(context.DeadlineExceeded)
 			}
 			d.begin(cx, now)
 		case len(d.running) > 0:
@@ -195,7 +205,10 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 			i++
 			continue
 		}
+		a := d.running[i]
 		d.running = slices.Delete(d.running, i, i+1)
+		d.hooks.keep(c)
+		d.hooks.ended(d.name, a.raddr, err)
 		if err == nil {
 			return c, false
 		}
@@ -231,6 +244,7 @@ func (d *dialing) begin(cx *Context, now int64) {
 	default:
 		d.next = d.shareEnd(cx, now)
 	}
+	d.hooks.begun(d.name, a.raddr)
 }
 
 // shareEnd returns when an attempt that begins now must make room for the next one;
@@ -276,16 +290,29 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 }
 
 // stop ends the attempts that are under way.
-func (d *dialing) stop() {
-	for _, a := range d.running {
+func (d *dialing) stop(why error) {
+	stopped := d.running
+	d.running = nil
+	for _, a := range stopped {
 		a.Cancel()
 	}
-	d.running = nil
+	if d.hooks == nil {
+		return
+	}
+	for _, a := range stopped {
+		d.hooks.ended(d.name, a.raddr, a.wrap(why))
+	}
 }
 
 // Cancel implements canceller: nothing stays open.
 func (d *dialing) Cancel() {
-	d.stop()
+	d.hooks.drop()
+	d.release()
+}
+
+// release ends all that is under way.
+func (d *dialing) release() {
+	d.stop(context.Canceled)
 	if d.lookup != nil {
 		d.lookup.Cancel()
 		d.lookup = nil

@@ -156,8 +156,11 @@ func (t *target) literal() []net.IPAddr {
 
 // lookup returns a future of what t.resolved is to be called with.
 func (t *target) lookup(r *Resolver) *offloaded[resolution] {
-	t = &target{net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
+	t = &target{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
 	return &offloaded[resolution]{f: func(ctx context.Context) (found resolution, err error) {
+		if t.op == "dial" {
+			ctx = withoutConnectHooks(ctx) // a connection to a name server is no attempt
+		}
 		found = resolution{t.port, t.literal()}
 		if t.service != "" {
 			found.port, err = r.resolver().LookupPort(ctx, t.net.name, t.service)
@@ -249,7 +252,7 @@ func isIPv4(a net.Addr) bool { return ipOf(a).To4() != nil }
 
 // offload runs f in the pool of blocking calls and waits for it. If cx is
 // cancelled it does not wait for f, which should return soon once its context
-// is cancelled; its result is then dropped.
+// is cancelled; its result is then dropped. The context of f has the values of cx.
 func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
 	return Await(cx, &offloaded[T]{f: f})
 }
@@ -270,7 +273,7 @@ type answered[T any] struct {
 
 func (o *offloaded[T]) Poll(cx *Context) (T, error) {
 	if o.h == nil {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(cx.values())
 		f := o.f
 		o.cancel = cancel
 		o.h = spawnCall(cx, func() (answered[T], error) {
@@ -287,6 +290,23 @@ func (o *offloaded[T]) Poll(cx *Context) (T, error) {
 	}
 	return a.v, err
 }
+
+// values returns a context that has the values of cx and never ends. Unlike cx, it
+// may be used on any goroutine and after the task has ended.
+func (cx *Context) values() context.Context {
+	if c := cx.t.crew(); c != nil {
+		return crewValues{context.Background(), c}
+	}
+	return context.Background()
+}
+
+// crewValues is the values of the contexts that a task is under.
+type crewValues struct {
+	context.Context
+	crew *crew
+}
+
+func (v crewValues) Value(key any) any { return v.crew.value(key) }
 
 // Cancel implements canceller.
 func (o *offloaded[T]) Cancel() {

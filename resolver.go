@@ -19,6 +19,11 @@ import (
 // If Go's own resolver is used (see package net), a look-up that was cancelled
 // no longer waits for its server. That of the C library goes on to its end,
 // and Runtime.Shutdown waits for it.
+//
+// A look-up has the values of the context that the caller's task is Under: the ctx
+// of Dial has them, and the hooks DNSStart and DNSDone of net/http/httptrace are
+// called, on a goroutine outside the workers. If the look-up is cancelled, DNSDone
+// may be called after it has returned.
 type Resolver struct {
 	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called
 	// on a goroutine outside the workers, where it may block. What it returns is

@@ -1,0 +1,132 @@
+package async
+
+import (
+	"context"
+	"net"
+	"reflect"
+	"sync"
+)
+
+// httptrace.WithClientTrace stores the hooks of package net in the context, as a
+// pointer to a struct of functions, under a key of the package internal/nettrace.
+//
+//   - Look-ups are package net's: they are given the values of the context, and
+//     package net calls their hooks.
+//   - A dial finds the value by the key for which package net asks a context, and
+//     reads the functions ConnectStart and ConnectDone by reflection.
+//
+// Refused: importing httptrace. It brings crypto/tls, which makes a program 1.2 MB
+// larger, and it can add hooks to a context but not take any out, which
+// withoutConnectHooks must do. If a later version of Go stores the hooks in another
+// way, those for connections are not called; TestDialWithoutHooks tells.
+
+// connectHooks are the hooks ConnectStart and ConnectDone of a dial. Either may
+// be nil.
+type connectHooks struct {
+	start func(network, address string)
+	done  func(network, address string, err error)
+	won   Conn // the connection that the dial will return, while hooks may still panic
+}
+
+// connectHooks returns the hooks for a dial with cx; nil if there are none.
+func (cx *Context) connectHooks() *connectHooks {
+	c := cx.t.crew()
+	if c == nil {
+		return nil
+	}
+	trace := netTrace(c.value)
+	if !trace.IsValid() {
+		return nil
+	}
+	h := new(connectHooks)
+	h.start, _ = hookOf(trace, "ConnectStart").(func(network, address string))
+	h.done, _ = hookOf(trace, "ConnectDone").(func(network, address string, err error))
+	return h
+}
+
+// begun calls ConnectStart. h may be nil.
+func (h *connectHooks) begun(network string, addr net.Addr) {
+	if h != nil && h.start != nil {
+		h.start(network, addr.String())
+	}
+}
+
+// ended calls ConnectDone. h may be nil.
+func (h *connectHooks) ended(network string, addr net.Addr, err error) {
+	if h != nil && h.done != nil {
+		h.done(network, addr.String(), err)
+	}
+}
+
+// keep notes the connection that the dial will return; nil when it returns.
+func (h *connectHooks) keep(c Conn) {
+	if h != nil {
+		h.won = c
+	}
+}
+
+// drop closes the connection that the dial will not return.
+func (h *connectHooks) drop() {
+	if h != nil && h.won != nil {
+		h.won.Close()
+		h.won = nil
+	}
+}
+
+// withoutConnectHooks returns ctx without ConnectStart and ConnectDone.
+func withoutConnectHooks(ctx context.Context) context.Context {
+	trace := netTrace(ctx.Value)
+	if !trace.IsValid() {
+		return ctx
+	}
+	lookups := reflect.New(trace.Type())
+	lookups.Elem().Set(trace)
+	for _, name := range []string{"ConnectStart", "ConnectDone"} {
+		if f := lookups.Elem().FieldByName(name); f.IsValid() {
+			f.SetZero()
+		}
+	}
+	return context.WithValue(ctx, netTraceKey(), lookups.Interface())
+}
+
+// netTrace returns the struct of hooks in a context with these values; the zero
+// Value if there is none.
+func netTrace(value func(key any) any) reflect.Value {
+	key := netTraceKey()
+	if key == nil {
+		return reflect.Value{}
+	}
+	trace := reflect.ValueOf(value(key))
+	if trace.Kind() != reflect.Pointer || trace.Type().Elem().Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	return trace.Elem() // invalid if the pointer is nil
+}
+
+func hookOf(trace reflect.Value, name string) any {
+	if f := trace.FieldByName(name); f.IsValid() {
+		return f.Interface()
+	}
+	return nil
+}
+
+// netTraceKey returns the key of the hooks; nil if package net asks for no such key.
+// The dial fails for the name of its network, before it does anything.
+var netTraceKey = sync.OnceValue(func() any {
+	asked := &askedKey{Context: context.Background()}
+	new(net.Dialer).DialContext(asked, "", "")
+	return asked.key
+})
+
+// askedKey is a context that records the key of the hooks when asked for its value.
+type askedKey struct {
+	context.Context
+	key any
+}
+
+func (a *askedKey) Value(key any) any {
+	if t := reflect.TypeOf(key); t.PkgPath() == "internal/nettrace" && t.Name() == "TraceKey" {
+		a.key = key
+	}
+	return nil
+}
