@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,9 @@ func newEyeballs(t testing.TB) *eyeballs {
 		"refuses.test.":       dnsAddrs(e.refuses, "127.0.0.4"),
 		"hangs-twice.test.":   dnsAddrs(e.hangs, e.hangs, e.accepts),
 		"mixed.test.":         dnsAddrs("127.0.0.1", "::1", "127.0.0.2", "127.0.0.3"),
+		"refuses-hangs.test.": dnsAddrs(e.refuses, e.hangs),
+		"hangs-refuses.test.": dnsAddrs(e.hangs, e.refuses),
+		"first-of-15.test.":   dnsAddrs(append([]string{e.hangs}, slices.Repeat([]string{e.accepts}, 14)...)...),
 	})
 	return e
 }
@@ -213,30 +217,24 @@ func TestDialerTimeShare(t *testing.T) {
 func TestDialerSharesTheTime(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	e := newEyeballs(t)
-	addrs := []string{e.hangs}
-	for range 14 {
-		addrs = append(addrs, e.accepts)
-	}
-	// Of two minutes each of the 15 addresses is given 8 seconds; of half a minute 2.
-	e.dns.set("silent-first.test.", dnsAddrs(addrs...))
-	const timeout = 30 * time.Second
+	const timeout = 30 * time.Second // of which each of 15 addresses is given 2
 	dials := map[string]func(cx *Context, d *Dialer) (string, error){
 		"Timeout": func(cx *Context, d *Dialer) (string, error) {
 			d.Timeout = timeout
-			return reached(cx, d, e.addr("silent-first"))
+			return reached(cx, d, e.addr("first-of-15"))
 		},
 		"Deadline": func(cx *Context, d *Dialer) (string, error) {
 			d.Deadline = time.Now().Add(timeout)
-			return reached(cx, d, e.addr("silent-first"))
+			return reached(cx, d, e.addr("first-of-15"))
 		},
 		"cx": func(cx *Context, d *Dialer) (string, error) {
 			cx, cancel := cx.WithTimeout(timeout)
 			defer cancel()
-			return reached(cx, d, e.addr("silent-first"))
+			return reached(cx, d, e.addr("first-of-15"))
 		},
 		"net": func(cx *Context, d *Dialer) (string, error) {
 			std := net.Dialer{Timeout: timeout, FallbackDelay: -1, Resolver: d.Resolver.resolver()}
-			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("silent-first")) }).Await(cx)
+			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("first-of-15")) }).Await(cx)
 			if err != nil {
 				return "", err
 			}
@@ -264,13 +262,12 @@ func TestDialerSharesTheTime(t *testing.T) {
 func TestDialerFailsForTheFirstReason(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
-	e.dns.set("refuses-then-hangs.test.", dnsAddrs(e.refuses, e.hangs))
 	require.NoError(t, tcpRun(rt, func(cx *Context) error {
 		d := e.dialer()
 		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
 		var op *net.OpError
 		for d.Timeout < patience {
-			_, err := d.Dial(cx, "tcp", e.addr("refuses-then-hangs"))
+			_, err := d.Dial(cx, "tcp", e.addr("refuses-hangs"))
 			if errors.As(err, &op) && op.Addr != nil {
 				break
 			}

@@ -20,17 +20,10 @@ type dnsServer struct {
 	addr    string
 	queries atomic.Int32
 	silent  bool // it takes queries and does not answer
-
-	mu      sync.Mutex
 	records map[string][]dnsRecord
-	asked   []string // see questions
-}
 
-// set makes these the records of a name.
-func (s *dnsServer) set(name string, records []dnsRecord) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records[name] = records
+	mu    sync.Mutex
+	asked []string // see questions
 }
 
 // questions returns what the server was asked since the last call, sorted, each
@@ -123,8 +116,8 @@ func (s *dnsServer) answer(q []byte) []byte {
 	question, kind := q[12:end], binary.BigEndian.Uint16(q[end-4:])
 	s.mu.Lock()
 	s.asked = append(s.asked, fmt.Sprint(name, " ", kind))
-	rs, known := s.records[strings.ToLower(name)]
 	s.mu.Unlock()
+	rs, known := s.records[strings.ToLower(name)]
 	code := uint16(0)
 	if !known {
 		code = 3

@@ -65,9 +65,9 @@ var netWildcards = map[string]net.IP{
 
 // netListeners opens one socket of package net for each form of address, and
 // calls fn with what it calls itself.
-func netListeners(t *testing.T, proto string, fn func(name, at string)) {
+func netListeners(t *testing.T, proto string, addresses []string, fn func(name, at string)) {
 	for _, family := range []string{"", "4", "6"} {
-		for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::1]:0"} {
+		for _, address := range addresses {
 			var at net.Addr
 			if proto == "tcp" {
 				ln, err := net.Listen(proto+family, address)
@@ -123,7 +123,8 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 		}
 		t.Run(proto, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
-			netListeners(t, proto, func(listener, at string) {
+			all := []string{":0", "0.0.0.0:0", "[::]:0", "127.0.0.1:0", "[::1]:0"}
+			netListeners(t, proto, all, func(listener, at string) {
 				_, port, err := net.SplitHostPort(at)
 				require.NoError(t, err)
 				dialled := []string{at, ":" + port}
@@ -134,12 +135,17 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 					for _, family := range []string{"", "4", "6"} {
 						for _, address := range dialled {
 							for name, local := range locals {
-								want := netDialOutcome(local, proto+family, address)
-								if name == "nil pointer" && want.failure != nil {
-									want.failure["source"] = "<nil>"
-									want.failure["text"] = strings.Replace(want.failure["text"].(string), "<nil>->", "", 1)
+								var want, got netOutcome
+								// Once in many thousand dials the system chooses the port that is
+								// dialled, which takes another socket.
+								for again := 0; again < 3 && (again == 0 || !assert.ObjectsAreEqual(want, got)); again++ {
+									want = netDialOutcome(local, proto+family, address)
+									if name == "nil pointer" && want.failure != nil {
+										want.failure["source"] = "<nil>"
+										want.failure["text"] = strings.Replace(want.failure["text"].(string), "<nil>->", "", 1)
+									}
+									got = ownDialOutcome(cx, local, proto+family, address)
 								}
-								got := ownDialOutcome(cx, local, proto+family, address)
 								if !assert.Equal(t, want, got, "%s %s, where %s listens, from %s", proto+family, address, listener, name) {
 									return errors.New("and so on")
 								}
@@ -188,7 +194,7 @@ func TestNetWildcardAddressesAreDialledAsByPackageNet(t *testing.T) {
 	for _, proto := range []string{"tcp", "udp"} {
 		t.Run(proto, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
-			netListeners(t, proto, func(listener, at string) {
+			netListeners(t, proto, []string{":0"}, func(listener, at string) {
 				addr, err := net.ResolveTCPAddr("tcp", at)
 				require.NoError(t, err)
 				require.NoError(t, tcpRun(rt, func(cx *Context) error {
