@@ -26,9 +26,12 @@ import (
 //
 // A sync.Mutex belongs to no bubble. Time is the real one, on both sides: see nanosHere.
 
-// inBubble reports whether the calling goroutine is in a bubble. Only there has what
-// time.Now returns no monotonic clock reading.
+// inBubble reports whether the calling goroutine is in a bubble. Only there does time.Now
+// return a time without a monotonic clock reading. Tasks are in none, and pay less.
 func inBubble() bool {
+	if callersIdentity() != nil {
+		return false
+	}
 	now := time.Now()
 	return now == now.Round(0)
 }
@@ -88,11 +91,7 @@ func handOut(f func()) {
 var beginStarter = sync.OnceFunc(func() {
 	var runs atomic.Bool
 	afterCollection(func() {
-		go func() {
-			for f := range handOuts {
-				go f()
-			}
-		}()
+		go serveHandOuts()
 		runs.Store(true)
 	})
 	for !runs.Load() {
@@ -102,6 +101,13 @@ var beginStarter = sync.OnceFunc(func() {
 		}
 	}
 })
+
+// serveHandOuts is the starter.
+func serveHandOuts() {
+	for f := range handOuts {
+		go f()
+	}
+}
 
 // afterCollection has f called when the garbage collector has run.
 //

@@ -148,7 +148,7 @@ func (sc *scope) doneChan() <-chan struct{} {
 // inline is set, else in a goroutine of its own.
 func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
 	a := &afterFunc{f: f, inline: inline}
-	if !inline && callersIdentity() == nil && inBubble() {
+	if !inline && inBubble() {
 		return sc.callAfterInBubble(f)
 	}
 	sc.mu.Lock()
