@@ -342,12 +342,13 @@ func TestLobbyIsNobodys(t *testing.T) {
 	a, b, err := SocketPair()
 	require.NoError(t, err)
 	defer b.Close()
-	cx, _ := newPollCx(t, rt)
-	before := liveIdentities()
+	cx, wakes := newPollCx(t, rt)
 	pprof.Do(t.Context(), pprof.Labels("request", "first"), func(context.Context) {
 		require.Equal(t, ErrPending, a.PollReadable(cx))
 	})
-	eventually(t, func() bool { return liveIdentities() == before+1 }) // its goroutine runs
+	_, err = unix.Write(int(b.src.fd), []byte("x"))
+	require.NoError(t, err)
+	eventually(t, func() bool { return wakes.Load() > 0 }) // its goroutine runs
 	require.Empty(t, profileLabels(t, "(*lobby).serve"))
 	require.Equal(t, 1, rt.Metrics().Sources)
 	require.NoError(t, rt.Shutdown(ended()))
