@@ -172,18 +172,16 @@ func (s *spliceSource) splice(fd int, limit int64) (int, error) {
 	if err != nil {
 		return 0, errNotInKernel // no descriptors left: it can be done without
 	}
-	for {
-		p.n, err = splice(fd, p.w, min(int64(p.size), limit))
-		if err != unix.EINTR {
-			break
-		}
+	n, err := splice(fd, p.w, min(int64(p.size), limit))
+	for err == unix.EINTR {
+		n, err = splice(fd, p.w, min(int64(p.size), limit))
 	}
-	if p.n = max(p.n, 0); p.n > 0 {
-		s.pipe = p
-	} else {
-		s.pipes.put(p)
+	if n <= 0 {
+		s.pipes.put(p) // from here on another copy may have it
+		return 0, err
 	}
-	return p.n, err
+	p.n, s.pipe = n, p
+	return n, err
 }
 
 // readPart takes what is there into memory.
