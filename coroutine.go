@@ -10,13 +10,14 @@ import (
 // worker. iter.Pull is the only way to one that Go offers, and sets the rules:
 // a coroutine can be resumed only by the thread that made it, because that is
 // locked. So a worker makes its own, and keeps those whose code has ended for
-// the next task: the stack and the making are paid once.
+// the next task: the stack and the making are paid once. One whose code has called
+// Goexit ends with it.
 //
 // To Go it is a goroutine in the state "coroutine", so that a traceback shows
 // the line on which each task waits.
 type coroutine struct {
 	resume func() (struct{}, bool) // to the next wait or the end of the code
-	stop   func()                  // unwinds what waits, and ends the coroutine
+	stop   func()                  // see unwind
 	yield  func(struct{}) bool     // back to the worker; false: unwind
 
 	g        uintptr
@@ -45,37 +46,49 @@ type coroutineCode interface {
 func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)
 	co.resume, co.stop = iter.Pull(func(yield func(struct{}) bool) {
+		returned := false
+		defer goexitToPanic(&returned)
 		co.g = getg()
 		co.yield = yield
 		identities.add(co.g, &w.identity)
 		defer identities.remove(co.g)
-		if yield(struct{}{}) {
-			co.serve()
+		for yield(struct{}{}) {
+			co.run()
 		}
+		returned = true
 	})
 	co.resume() // so that co.g is known
 	return co
 }
 
-// serve runs one code after the other.
-//
-// Goexit in the code cannot be caught, and if it reached iter.Pull it would go
-// on in the worker. But the deferred calls that it runs may take their time:
-// serve goes on inside its own, one level deeper.
-func (co *coroutine) serve() {
-	stopped := false
-	defer func() {
-		if !stopped && co.yield(struct{}{}) {
-			co.serve()
-		}
-	}()
-	for {
-		co.run()
-		if !co.yield(struct{}{}) {
-			break
-		}
+// goexited is what the resumer of a coroutine recovers if code in the coroutine has called
+// Goexit. The coroutine has ended then.
+type goexited struct{}
+
+// goexitToPanic is the first deferred call of a coroutine. Goexit cannot be stopped, and
+// iter.Pull passes it on: it would end the goroutine that resumes the coroutine, too. But a
+// panic in a deferred call replaces it there, and can be recovered.
+func goexitToPanic(returned *bool) {
+	if v := recover(); v != nil {
+		panic(v) // a bug in this package
 	}
-	stopped = true
+	if !*returned {
+		panic(goexited{})
+	}
+}
+
+// recoverGoexit is a deferred call of a function that resumes a coroutine.
+func recoverGoexit() {
+	v := recover()
+	if _, ok := v.(goexited); v != nil && !ok {
+		panic(v) // a bug in this package
+	}
+}
+
+// unwind ends the coroutine, and unwinds the code that waits in it.
+func (co *coroutine) unwind() {
+	defer recoverGoexit()
+	co.stop()
 }
 
 // run runs the code and ends its task, whatever the code does.

@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"iter"
 	"runtime"
 	"runtime/pprof"
 	"runtime/trace"
@@ -201,20 +202,36 @@ func (w *worker) identify() (forget func()) {
 	}
 }
 
-// serve takes turns until the worker is stopped. A Goexit in the Poll of a
-// plain future unwinds it, and it goes on from its own deferred call.
+// serve takes turns until the worker is stopped. A Goexit in the Poll of a plain future
+// unwinds the worker's goroutine, which is the only one that its thread can have. Its
+// deferred calls may take their time: the worker goes on in this one.
 func (w *worker) serve() {
 	defer func() {
 		if v := recover(); v != nil {
 			panic(v) // a bug in this package
 		}
-		if !w.stopped {
-			w.serve()
-			return
+		for !w.stopped {
+			w.host()
 		}
 		w.cleanUp()
 	}()
 	w.turns()
+}
+
+// host takes turns in a coroutine, until the worker is stopped or the next Goexit ends
+// this coroutine. So any number of them leave nothing on the stack of the worker.
+func (w *worker) host() {
+	goroutine := w.g.Load()
+	next, _ := iter.Pull(func(func(struct{}) bool) {
+		returned := false
+		defer goexitToPanic(&returned)
+		defer w.identify()()
+		w.turns()
+		returned = true
+	})
+	defer w.g.Store(goroutine)
+	defer recoverGoexit()
+	next()
 }
 
 // turns is the life of a worker.
@@ -310,7 +327,12 @@ func (w *worker) caught() {
 		return
 	}
 	err := ErrGoexit
-	if v := recover(); v != nil {
+	switch v := recover().(type) {
+	case nil:
+	case goexited: // in straight-line code, whose coroutine has ended the task and itself
+		w.running = nil
+		w.counts[countCoroutines]--
+	default:
 		err = newPanicError(t, v)
 	}
 	w.yielded = false
@@ -790,8 +812,6 @@ const (
 )
 
 // trim ends free coroutines that nobody needs, and reports whether there are more.
-// One whose code has called Goexit goes on with that when it ends, so serve begins
-// a new turn then; what is counted here is right before.
 func (w *worker) trim(now int64) (more bool) {
 	if now-w.trimmedAt >= int64(trimEvery) {
 		w.surplus = max(w.leastFree, keepFree) - keepFree
@@ -807,7 +827,7 @@ func (w *worker) trim(now int64) (more bool) {
 		w.counts[countFree]--
 		w.counts[countCoroutines]--
 		w.leastFree = min(w.leastFree, w.counts[countFree])
-		co.stop()
+		co.unwind()
 	}
 	w.surplus = 0
 	return false

@@ -120,18 +120,17 @@ func notify(c chan struct{}) {
 	}
 }
 
-// Done returns a channel that is closed when the task has ended. Each call
-// makes a new one; it is for the select of a goroutine.
+// Done returns a channel that is closed when the task has ended. All calls until then
+// return the same one; it is for the select of a goroutine.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
-	done := newChan[struct{}](0)
-	w := newOutsider(nil)
-	w.body.(*outsider).fn = func() { close(done) } // by whoever takes it out of the slot
-	if !h.waiters.join(w) {
-		close(done)
-	} else if h.state.done() {
-		h.waiters.fire(nil)
+	if h.state.done() {
+		return closedSignal
 	}
-	return done
+	c := h.waiters.signal()
+	if h.state.done() {
+		h.waiters.fire(nil) // the end may have come before c stood there
+	}
+	return c
 }
 
 // Cancel asks the task to end. Every await in it returns context.Canceled from
@@ -317,7 +316,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	if !st.state.done() {
 		return false
 	}
-	st.co, co.code, co.t = nil, nil, nil
+	co.code, co.t = nil, nil
 	w.freeCoroutine(co)
 	return true
 }
@@ -325,9 +324,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 // main implements coroutineCode.
 func (st *straight[T]) main(co *coroutine) {
 	v, err := st.fn(&st.cx)
-	// Not st: if fn calls Goexit this frame stays, and must not keep the task.
-	done := co.code.(*straight[T])
-	done.val, done.err = v, err
+	st.val, st.err = v, err
 	co.returned = true
 }
 
@@ -340,7 +337,7 @@ func (st *straight[T]) end(err error) {
 	} else {
 		err = st.err
 	}
-	st.fn, st.err = nil, nil
+	st.fn, st.co, st.err = nil, nil, nil
 	st.finish(st.w, v, err)
 }
 
@@ -349,7 +346,7 @@ func (st *straight[T]) end(err error) {
 func (st *straight[T]) abort(w *worker, err error) {
 	if co := st.co; co != nil {
 		w.running = co
-		co.stop() // main's deferred call finishes the task
+		co.unwind() // which calls end
 		return
 	}
 	var zero T

@@ -414,11 +414,9 @@ func (s *served) run(w *worker) {
 // main implements coroutineCode.
 func (s *served) main(co *coroutine) {
 	keep, err := s.h(&s.cx, s.c)
-	// Not s; see straight.main.
-	done := co.code.(*served)
-	done.keep = keep && err == nil
+	s.keep = keep && err == nil
 	if err != nil {
-		done.tell(err)
+		s.tell(err)
 	}
 	co.returned = true
 }
@@ -478,7 +476,7 @@ func (s *served) over(w *worker, err error) {
 func (s *served) abort(w *worker, err error) {
 	if co := s.co; co != nil {
 		w.running = co
-		co.stop()
+		co.unwind()
 		return
 	}
 	s.over(w, err)

@@ -410,8 +410,7 @@ func (w *worker) tell() {
 }
 
 // cleanUp ends whatever is left when the worker ends: only Shutdown's giving
-// up leaves tasks. Unwinding a coroutine ends in Goexit on this goroutine too,
-// so what remains to be done stands in deferred calls.
+// up leaves tasks.
 func (w *worker) cleanUp() {
 	w.unwinding = true
 	defer w.exit()
@@ -419,14 +418,26 @@ func (w *worker) cleanUp() {
 	w.abortAll()
 }
 
-// abortAll ends one task after the other until w has none.
+// abortAll ends one task after the other until w has none. If the Cancel of a
+// future calls Goexit, it goes on in its deferred call.
 func (w *worker) abortAll() {
-	t := w.lastTask()
-	if t == nil {
-		return
+	returned := false
+	defer func() {
+		if !returned {
+			w.abortAll()
+		}
+	}()
+	for t := w.lastTask(); t != nil; t = w.lastTask() {
+		w.abort(t)
 	}
-	defer w.abortAll()
-	w.abort(t)
+	returned = true
+}
+
+func (w *worker) stopCoroutines() {
+	for co := w.coroutine; co != nil; co = w.coroutine {
+		w.coroutine = co.free
+		co.unwind()
+	}
 }
 
 // lastLook is how long a worker that ends waits for tasks in its list that others
@@ -493,16 +504,6 @@ func (w *worker) abort(t *task) {
 	t.w, w.current = w, t
 	defer func() { w.current = nil }()
 	t.body.abort(w, ErrShutdown)
-}
-
-func (w *worker) stopCoroutines() {
-	co := w.coroutine
-	if co == nil {
-		return
-	}
-	w.coroutine = co.free
-	defer w.stopCoroutines()
-	co.stop()
 }
 
 // exit is the worker's last act.

@@ -285,16 +285,16 @@ type doneSignal struct {
 }
 
 func newDoneSignal() *doneSignal {
-	d := &doneSignal{c: make(chan struct{})}
+	d := &doneSignal{c: newChan[struct{}](0)} // the worker closes it, and is in no bubble
 	d.kind, d.body = kindOutsider, d
 	return d
 }
 
 // closedSignal is the channel of signals that have been given.
 var closedSignal = func() <-chan struct{} {
-	d := newDoneSignal()
-	d.poll(nil)
-	return d.c
+	c := make(chan struct{})
+	close(c)
+	return c
 }()
 
 // poll implements taskBody; see outsider.
