@@ -70,8 +70,9 @@ type identityTable struct {
 	used  int // entries, and slots whose entry was removed
 }
 
-// identitySlots is a table of a certain size, a power of two. At most half of it is in
-// use, so a search soon comes to a free slot, however many entries there are.
+// identitySlots is a table of a certain size, a power of two. At most a quarter of it is
+// in use, so a search soon comes to a free slot, however many entries there are and
+// however their keys cluster.
 type identitySlots struct {
 	shift uint8 // of the hash
 	all   []identitySlot
@@ -96,7 +97,7 @@ func newIdentityTable() *identityTable {
 
 // newIdentitySlots makes room for n entries and some more.
 func newIdentitySlots(n int) *identitySlots {
-	log := bits.Len(uint(max(3*n, identitySlotsMin) - 1))
+	log := bits.Len(uint(max(6*n, identitySlotsMin) - 1))
 	return &identitySlots{shift: uint8(64 - log), all: make([]identitySlot, 1<<log)}
 }
 
@@ -123,7 +124,7 @@ func (t *identityTable) of(g uintptr) *identity {
 func (t *identityTable) add(g uintptr, id *identity) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if 2*(t.used+1) > len(t.slots.Load().all) {
+	if 4*(t.used+1) > len(t.slots.Load().all) {
 		t.rebuild()
 	}
 	if t.slots.Load().put(g, id) {
@@ -157,7 +158,7 @@ func (t *identityTable) remove(g uintptr) {
 		}
 	}
 	t.live--
-	if n := len(s.all); n > identitySlotsMin && n > 16*t.live {
+	if n := len(s.all); n > identitySlotsMin && n > 32*t.live {
 		t.rebuild() // many coroutines have ended
 	}
 }

@@ -278,8 +278,8 @@ func TestIdentityTableAgainstAMap(t *testing.T) {
 			}
 			require.Equal(t, len(want), table.live)
 			n := len(table.slots.Load().all)
-			require.LessOrEqual(t, 2*table.used, n)
-			require.LessOrEqual(t, n, max(16*table.live, identitySlotsMin))
+			require.LessOrEqual(t, 4*table.used, n)
+			require.LessOrEqual(t, n, max(32*table.live, identitySlotsMin))
 		}
 		for range 100 {
 			g := uintptr(random.IntN(1<<20))*64 + 1<<30
