@@ -17,7 +17,7 @@ func TestBarrierByHand(t *testing.T) {
 			_, err := f.Poll(cx)
 			require.Equal(t, ErrPending, err)
 		}
-		giveUp(one)
+		giveUp(nil, one)
 		_, err := gone.Poll(cx)
 		require.Equal(t, ErrPending, err, "the one that gave up does not count")
 		require.EqualValues(t, 2*round, wakes.Load())

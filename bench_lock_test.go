@@ -220,7 +220,7 @@ func BenchmarkWakeOne(b *testing.B) {
 					}
 				}
 				for _, w := range all { // the next run has the same lock
-					giveUp(w.f)
+					giveUp(nil, w.f)
 				}
 			})
 		}

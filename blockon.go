@@ -76,7 +76,7 @@ func (rt *Runtime) enter(p *parker) bool {
 }
 
 func (rt *Runtime) leave(p *parker) {
-	p.state.finish()
+	p.state.finish(0)
 	p.endScope(nil)
 	rt.mu.Lock()
 	delete(rt.outside, p)

@@ -131,10 +131,10 @@ func TestBroadcastCancel(t *testing.T) {
 	f := s.RecvFuture()
 	pending(t, h, f)
 	b.Send(1)
-	giveUp(f)
+	giveUp(nil, f)
 	got(t, 1, h, s.RecvFuture())
 	pending(t, h, f)
-	giveUp(f)
+	giveUp(nil, f)
 	require.Zero(t, b.topic.count())
 
 	rt := newTestRuntime(t, Config{Workers: 1})

@@ -387,7 +387,7 @@ func (f *modelFuture) Cancel() {
 	if t.ran.Load() > t.ended.Load() {
 		t.ended.Add(1)
 	}
-	giveUp(f.waits)
+	giveUp(nil, f.waits)
 }
 
 // blocking is the code of a blocking call.

@@ -79,7 +79,7 @@ func TestCancelledYield(t *testing.T) {
 	y := NewYield()
 	_, err = y.Poll(cx)
 	require.Equal(t, ErrPending, err)
-	giveUp(y)
+	giveUp(nil, y)
 	require.EqualValues(t, 1, wakes.Load())
 }
 

@@ -360,7 +360,7 @@ func FuzzChanCancel(f *testing.F) {
 					}
 					return 0, err
 				}
-				p.cancel = func() (int, error) { giveUp(r); return 0, ErrPending }
+				p.cancel = func() (int, error) { giveUp(nil, r); return 0, ErrPending }
 				join(p, reserver)
 			case 7:
 				if len(permits) > 0 {
@@ -497,7 +497,7 @@ func FuzzBroadcast(f *testing.F) {
 				}
 				s := subs[int(op/8)%len(subs)]
 				if op%8 == 5 {
-					giveUp(s.f)
+					giveUp(nil, s.f)
 					s.waits.leave(s.by)
 					s.waits.call(len(all) - s.next)
 					break
@@ -533,7 +533,7 @@ func FuzzBroadcast(f *testing.F) {
 			}
 		}
 		for _, s := range subs {
-			giveUp(s.f)
+			giveUp(nil, s.f)
 			s.s.Close()
 			_, err := s.s.PollRecv(s.h.cx)
 			require.Equal(t, ErrClosed, err)
@@ -597,7 +597,7 @@ func FuzzWatch(f *testing.F) {
 					r.seen = set
 					continue
 				case 5:
-					giveUp(r.f)
+					giveUp(nil, r.f)
 					r.waits.leave(r.by)
 					r.waits.call(set - r.seen)
 					r.waits.check(t, r.h, r.by)
@@ -625,7 +625,7 @@ func FuzzWatch(f *testing.F) {
 		}
 		w.Close()
 		for _, r := range all {
-			giveUp(r.f)
+			giveUp(nil, r.f)
 			r.r.Get()
 			_, err := r.r.PollChanged(r.h.cx)
 			require.Equal(t, ErrClosed, err)

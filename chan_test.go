@@ -283,7 +283,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		pending(t, h2, f2)
 		h2.woken()
 		drainChan(t, c, 1)
-		giveUp(f1)
+		giveUp(nil, f1)
 		require.True(t, h2.woken())
 		got(t, None{}, h2, f2)
 		settled(t, c)
@@ -1181,7 +1181,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 		pending(t, h1, f1)
 		pending(t, h2, f2)
 		h2.woken()
-		return func() { giveUp(f1) }, func() { drainChan(t, c, 1) }, func() {
+		return func() { giveUp(nil, f1) }, func() { drainChan(t, c, 1) }, func() {
 			require.True(t, h2.woken())
 			p, err := f2.Poll(h2.cx)
 			require.NoError(t, err)

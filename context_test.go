@@ -443,7 +443,7 @@ func TestSleepLastsLongEnough(t *testing.T) {
 func spin(cx *Context, d time.Duration) {
 	s := NewSleep(time.Hour)
 	s.Poll(cx)
-	giveUp(s)
+	giveUp(nil, s)
 	for begun := time.Now(); time.Since(begun) < d; {
 	}
 }
@@ -587,7 +587,7 @@ func TestHandPolling(t *testing.T) {
 		long := NewSleep(time.Hour)
 		_, err = long.Poll(cx)
 		require.Equal(t, ErrPending, err)
-		giveUp(long)
+		giveUp(nil, long)
 	})
 	t.Run("a sleep that moves to another task", func(t *testing.T) {
 		a, wakesA := newPollCx(t, rt)

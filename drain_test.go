@@ -92,7 +92,7 @@ func TestDraining(t *testing.T) {
 	other, otherWakes := newPollCx(t, rt)
 	_, err = given.Poll(other)
 	require.Equal(t, ErrPending, err)
-	giveUp(given)
+	giveUp(nil, given)
 	woken := otherWakes.Load()
 	var servers []*JoinHandle[None]
 	for range 10 {
@@ -103,7 +103,7 @@ func TestDraining(t *testing.T) {
 	for _, h := range servers {
 		eventually(t, func() bool { return waiting(h) })
 	}
-	giveUp(rt.Draining()) // that was never polled
+	giveUp(nil, rt.Draining()) // that was never polled
 	require.Zero(t, wakes.Load())
 
 	require.NoError(t, receive(t, beginShutdown(t, rt)))

@@ -29,21 +29,14 @@ type None = struct{}
 // canceller is what a future implements that must know that it was given up.
 type canceller interface{ Cancel() }
 
-// giveUp tells f, if it wants to know, that it will not be polled again.
-func giveUp(f any) {
-	if c, ok := f.(canceller); ok {
-		c.Cancel()
-	}
-}
-
 // forgetter is a Future or Stream that is not given up when somebody waits for it no
 // longer, but must not keep that one: t, which polled it, waits there no longer.
 // from is the worker on whose thread the caller runs, or nil.
 type forgetter interface{ forget(t *task, from *worker) }
 
-// abandon is giveUp by the task that has polled f.
+// abandon is giveUp by t, which may have polled f.
 func abandon(t *task, f any) {
-	giveUp(f)
+	giveUp(t.poller(), f)
 	if f, ok := f.(forgetter); ok {
 		f.forget(t, callersWorker())
 	}
@@ -53,7 +46,8 @@ func abandon(t *task, f any) {
 // calling task or goroutine waits; see Context for who can wait how.
 //
 // Once cx is cancelled, Await gives f up and returns cx.Err(), even if f would
-// be ready. Await panics if cx cannot wait, if it is used by other code than
+// be ready. A JoinHandle is cancelled by that; if its task returns an io.Closer all the same,
+// that is closed, see JoinHandle. Await panics if cx cannot wait, if it is used by other code than
 // its own, and if f returns ErrPending without having taken the waker, for
 // that would hang.
 //

@@ -59,7 +59,7 @@ func waitBlocking[T any](ctx context.Context, f Future[T]) (T, error) {
 			return v, err
 		}
 		if err := p.park(ctx); err != nil {
-			giveUp(f)
+			giveUp(&p.task, f)
 			return v, err
 		}
 	}

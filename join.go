@@ -3,6 +3,7 @@ package async
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime"
 )
 
@@ -37,6 +38,15 @@ type Spawner interface {
 // result. Any number of tasks and goroutines may wait for it, also after the
 // task has ended. Its methods may be called from any goroutine, except that a
 // cx belongs to the caller.
+//
+// Await(cx, h), Timeout(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and all futures
+// of this package that are made of others own the handle: if they give it up, they
+// cancel its task. The task may still return a result, or have done so at that moment. If
+// this is an io.Closer, such as a connection, and the error is nil, it is closed where the
+// task ends, unless it has been taken from the handle or others wait for it (by Await, Wait,
+// OnJoin, a JoinSet, or a channel of Done). Who asks after that gets context.Canceled.
+// An error of Close is dropped; Close must not block. h.Await, h.Wait, OnJoin and JoinSet do
+// not own the handle, and h.Cancel closes nothing.
 //
 // A handle that is dropped leaves its task alone. If such a task fails, the
 // failure goes to the runtime's handler, at the next garbage collection or when the
@@ -175,6 +185,10 @@ func (h *JoinHandle[T]) result() (T, error) {
 		runtime.KeepAlive(h) // as garbage it could be reported before it is handled
 		return h.val, f.err
 	}
+	if h.state.bits.Load()&taskCloser != 0 && !h.state.collect() {
+		var zero T
+		return zero, errDiscarded
+	}
 	return h.val, h.err
 }
 
@@ -195,9 +209,19 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if hook := h.w.rt.cfg.Hooks.TaskEnd; hook != nil && !h.surveys() {
 		hook(h.ident())
 	}
-	h.state.finish()
-	if h.waiters.p.Load() != nil {
-		h.waiters.fire(w)
+	closer := false
+	if err == nil {
+		_, closer = any(v).(io.Closer)
+	}
+	if closer {
+		h.state.finish(taskCloser)
+		woken := h.waiters.fire(w)
+		defer h.counted(woken) // which may call a method of the user's
+	} else {
+		h.state.finish(0)
+		if h.waiters.p.Load() != nil {
+			h.waiters.fire(w)
+		}
 	}
 	h.endScope(w)
 	if w != nil {
@@ -271,7 +295,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 		var zero T
 		p.finish(w, zero, err)
 	}()
-	giveUp(f)
+	giveUp(p.task.poller(), f)
 }
 
 // straight is a task that runs straight-line code in a coroutine.

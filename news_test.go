@@ -65,7 +65,7 @@ func TestNewsWakesOne(t *testing.T) {
 				require.NoError(t, err)
 			}
 			for _, f := range fs {
-				giveUp(f)
+				giveUp(nil, f)
 			}
 			x.publish()
 			require.Empty(t, woken(), "a task that has given up is woken")
@@ -86,7 +86,7 @@ func TestNewsPassesOn(t *testing.T) {
 			x.publish()
 			require.True(t, h1.woken())
 			require.False(t, h2.woken() || h3.woken())
-			giveUp(f1)
+			giveUp(nil, f1)
 			require.True(t, h2.woken(), "the news is passed on")
 			require.False(t, h3.woken())
 
@@ -96,7 +96,7 @@ func TestNewsPassesOn(t *testing.T) {
 			require.True(t, h2.woken(), "it has kept its place")
 			require.False(t, h3.woken())
 			require.True(t, x.try())
-			giveUp(f2)
+			giveUp(nil, f2)
 			require.False(t, h3.woken(), "there is nothing to pass on")
 			x.publish()
 			require.True(t, h3.woken())

@@ -90,6 +90,7 @@ type onceFuture[T any] struct {
 	held bool // the lock is
 	make func() Future[T]
 	f    Future[T]
+	t    *task // has polled f
 }
 
 func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {
@@ -110,6 +111,7 @@ func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {
 	if f.f == nil {
 		f.f = f.make()
 	}
+	f.t = cx.t
 	if v, err = f.f.Poll(cx); err != ErrPending {
 		v, err = o.keep(v, err)
 		f.f = nil
@@ -132,5 +134,5 @@ func (f *onceFuture[T]) Cancel() {
 	defer f.unlock()
 	inner := f.f
 	f.f = nil
-	giveUp(inner)
+	giveUp(f.t, inner)
 }

@@ -305,7 +305,7 @@ func (f *FutureCase[T]) giveUp() {
 		return
 	}
 	if t == nil { // it has not been polled
-		giveUp(was)
+		giveUp(nil, was)
 		return
 	}
 	abandon(t, was)

@@ -246,7 +246,7 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 		}
 	case 2:
 		if s != nil {
-			giveUp(s.f)
+			giveUp(nil, s.f)
 			m.gone(t, s, -1)
 		}
 	case 3:
@@ -311,7 +311,7 @@ func (m *selectModel) finish(t *testing.T) {
 		m.stays(t, s)
 	}
 	for _, s := range slices.Clone(m.waiting) {
-		giveUp(s.f)
+		giveUp(nil, s.f)
 		m.gone(t, s, -1)
 	}
 	for i := range m.chans {

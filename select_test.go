@@ -101,7 +101,7 @@ func TestSelectLosers(t *testing.T) {
 	}
 	pending(t, h, f)
 	require.NoError(t, a.TrySend(1))
-	giveUp(f)
+	giveUp(nil, f)
 	drainChan(t, a, 1)
 	drainChan(t, b, 0)
 	settled(t, a)
@@ -146,7 +146,7 @@ func selectsGiveUp(t *testing.T, h1, h2 *hand) func(c *Chan[int], i int) (giveUp
 		pending(t, h1, f1)
 		pending(t, h2, f2)
 		h2.woken()
-		return func() { giveUp(f1) }, func() { require.NoError(t, c.TrySend(i)) }, func() {
+		return func() { giveUp(nil, f1) }, func() { require.NoError(t, c.TrySend(i)) }, func() {
 			require.True(t, h2.woken())
 			got(t, 0, h2, f2)
 			v, err := r.Value()

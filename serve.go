@@ -160,7 +160,7 @@ func (r *roomToServe) Cancel() {
 		r.in.ends.leave(r.t, nil)
 	}
 	if r.drain != nil {
-		giveUp(r.drain)
+		giveUp(r.t, r.drain)
 	}
 }
 

@@ -105,7 +105,7 @@ func FuzzOneshot(f *testing.F) {
 				a.ends = o.PollClosed(a.h.cx) == ErrPending
 				require.Equal(t, !over, a.ends)
 			case op == 5 && a.f != nil:
-				giveUp(a.f)
+				giveUp(nil, a.f)
 				a.h.woken() // by itself, perhaps
 				a.f, a.due = nil, false
 			case op == 6 && a.ends:
@@ -246,7 +246,7 @@ func FuzzBarrier(f *testing.F) {
 				require.False(t, leader)
 				a.f = nil
 			case op == 5 && a.f != nil:
-				giveUp(a.f)
+				giveUp(nil, a.f)
 				queue = without(queue, a)
 				a.f = nil
 			}
@@ -439,7 +439,7 @@ func FuzzOnce(f *testing.F) {
 				maker.p.resolve(err)
 				require.True(t, maker.h.wakes.Load() > maker.h.seen)
 			case op >= 4 && op <= 5 && a.f != nil:
-				giveUp(a.f)
+				giveUp(nil, a.f)
 				if maker == a {
 					require.EqualValues(t, 1, a.p.cancels.Load())
 					maker = nil

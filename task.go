@@ -39,6 +39,17 @@ const (
 	// taskDone is set once and never cleared, after the result has been
 	// written: whoever sees it may read the result. Wakes do nothing anymore.
 	taskDone
+
+	// The rest is about results that are an io.Closer; see disown.go.
+
+	taskCloser     // set together with taskDone: the result is one
+	taskCounted    // set after that, with the next two
+	taskAwaited    // the end of the task has woken one task
+	taskShared     // or several
+	taskUnwanted   // the only owner of the handle has given it up
+	taskOwnerWoken // after the end of the task had woken it
+	taskCollected  // a caller has got the result
+	taskDiscarded  // or it was closed, and none will
 )
 
 // wake notes that the task must be polled. It reports whether the caller has
@@ -109,8 +120,8 @@ func (s *taskState) suspend() (idle bool) {
 	}
 }
 
-// finish publishes the result that the holder has written.
-func (s *taskState) finish() { s.bits.Or(taskDone) }
+// finish publishes the result that the holder has written. kind is 0 or taskCloser.
+func (s *taskState) finish(kind uint32) { s.bits.Or(taskDone | kind) }
 
 func (s *taskState) done() bool      { return s.bits.Load()&taskDone != 0 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }

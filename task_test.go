@@ -144,7 +144,7 @@ func TestTaskStateTransitions(t *testing.T) {
 	cancel := func(s *taskState) any { return s.cancel(0) }
 	begin := func(s *taskState) any { s.begin(); return nil }
 	suspend := func(s *taskState) any { return s.suspend() }
-	finish := func(s *taskState) any { s.finish(); return nil }
+	finish := func(s *taskState) any { s.finish(0); return nil }
 
 	for _, c := range []struct {
 		name     string
@@ -251,7 +251,7 @@ func TestTaskStateAgainstModel(t *testing.T) {
 				got, want = s.suspend(), !m.unanswered
 				m.held = m.unanswered
 			case 'f':
-				s.finish()
+				s.finish(0)
 				m.done = true
 			}
 			after := s.bits.Load()
@@ -1129,7 +1129,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		defer release()
 		func() {
 			h := &JoinHandle[None]{err: &failure{err: failed, in: &rt.failures}}
-			h.state.finish()
+			h.state.finish(0)
 			runtime.AddCleanup(&h.task, func(c *atomic.Bool) { c.Store(true) }, collected)
 			go func() {
 				_, err := h.Wait(context.Background())

@@ -366,6 +366,7 @@ type timeout[T any] struct {
 	f     Future[T]
 	d     time.Duration
 	sleep *sleep
+	t     *task // has polled f; nil before that
 }
 
 // Timeout returns a future of f's result that gives f up and fails with
@@ -375,6 +376,7 @@ func Timeout[T any](f Future[T], d time.Duration) Future[T] {
 }
 
 func (t *timeout[T]) Poll(cx *Context) (T, error) {
+	t.t = cx.t
 	v, err := t.f.Poll(cx)
 	if err != ErrPending {
 		t.stop()
@@ -384,7 +386,7 @@ func (t *timeout[T]) Poll(cx *Context) (T, error) {
 		t.sleep = &sleep{until: after(t.d)}
 	}
 	if _, err := t.sleep.Poll(cx); err != ErrPending {
-		giveUp(t.f)
+		giveUp(cx.t, t.f)
 		return v, context.DeadlineExceeded
 	}
 	return v, ErrPending
@@ -393,7 +395,7 @@ func (t *timeout[T]) Poll(cx *Context) (T, error) {
 // Cancel gives f up.
 func (t *timeout[T]) Cancel() {
 	t.stop()
-	giveUp(t.f)
+	giveUp(t.t, t.f)
 }
 
 func (t *timeout[T]) stop() {

@@ -426,7 +426,7 @@ func TestSleepPolledByHand(t *testing.T) {
 	f = NewSleep(time.Hour)
 	_, err := f.Poll(cx)
 	require.Equal(t, ErrPending, err)
-	giveUp(f)
+	giveUp(nil, f)
 	require.Nil(t, f.(*sleep).alarm.std)
 	_, err = NewSleep(0).Poll(cx)
 	require.NoError(t, err)
@@ -523,7 +523,7 @@ func (m moving) Poll(cx *Context) (None, error) {
 	return v, err
 }
 
-func (m moving) Cancel() { giveUp(m.Future) }
+func (m moving) Cancel() { giveUp(nil, m.Future) }
 
 // A sleep that one task has begun is ended by another, on another worker,
 // while the first goes on with other things.

@@ -47,7 +47,7 @@ func (h *handWaiter) poll() error {
 // woken reports whether there was a wake since the last poll.
 func (h *handWaiter) woken() bool { return h.wakes.Load() > h.seen }
 
-func (h *handWaiter) cancel() { giveUp(h.f) }
+func (h *handWaiter) cancel() { giveUp(nil, h.f) }
 
 // baton is a primitive whose waiters are handed something that must not be lost.
 // Each returns two who wait, and pass, which lets go of what the first of them
@@ -301,7 +301,7 @@ func TestCancelAfterChosenByAll(t *testing.T) {
 	leader, err := b.WaitFuture().Poll(cx)
 	require.NoError(t, err)
 	require.True(t, leader)
-	giveUp(party)
+	giveUp(nil, party)
 	_, err = b.WaitFuture().Poll(cx)
 	require.Equal(t, ErrPending, err, "a new round needs two again")
 }
@@ -322,13 +322,13 @@ func TestFuturesUsedAgain(t *testing.T) {
 		"RWMutex read": {rw.RLockFuture(), rw.RUnlock},
 		"Semaphore":    {s.AcquireFuture(1), func() { s.Release(1) }},
 	} {
-		giveUp(x.f)
+		giveUp(nil, x.f)
 		for range 3 {
 			_, err := x.f.Poll(cx)
 			require.NoError(t, err, name)
 			x.undo()
 		}
-		giveUp(x.f)
+		giveUp(nil, x.f)
 		require.True(t, m.TryLock() && rw.TryLock() && s.TryAcquire(1), name)
 		m.Unlock()
 		rw.Unlock()
@@ -893,7 +893,7 @@ func (l *lockLoop) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-func (l *lockLoop) Cancel() { giveUp(l.f) }
+func (l *lockLoop) Cancel() { giveUp(nil, l.f) }
 
 // contend has straight-line tasks and plain futures of two workers, and goroutines,
 // use a lock at the same time, some of which give up now and then. use is called

@@ -285,7 +285,8 @@ func TestWakerSlotStirAgainstFire(t *testing.T) {
 	}
 	var at [2]atomic.Int64
 	var both sync.WaitGroup
-	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).stir, (*wakerSlot).fire} {
+	fire := func(s *wakerSlot, from *worker) { s.fire(from) }
+	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).stir, fire} {
 		both.Go(func() {
 			for n := range all {
 				at[i].Store(int64(n))

@@ -83,10 +83,10 @@ func TestWatchCancel(t *testing.T) {
 	f := r.ChangedFuture()
 	pending(t, h, f)
 	w.Set(1)
-	giveUp(f)
+	giveUp(nil, f)
 	got(t, 1, h, r.ChangedFuture())
 	pending(t, h, f)
-	giveUp(f)
+	giveUp(nil, f)
 	require.Zero(t, w.topic.count())
 
 	rt := newTestRuntime(t, Config{Workers: 1})
