@@ -3,7 +3,7 @@
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select'
 
-.PHONY: demo observe test bench check fmt vet arch race full fuzz stress libraries interop
+.PHONY: demo observe test bench check fmt vet arch race full locks fuzz stress libraries interop
 
 demo: ## an echo server under load, three ways, in under a minute
 	go run ./examples/echo
@@ -11,7 +11,7 @@ demo: ## an echo server under load, three ways, in under a minute
 observe: ## a page that shows what a runtime does
 	go run ./examples/observe
 
-test: fmt vet race full libraries fuzz ## everything that must be green
+test: fmt vet race full locks libraries fuzz ## everything that must be green
 
 check: fmt vet arch ## what needs no running
 
@@ -29,6 +29,9 @@ race: ## unit tests and examples under the race detector, large loads scaled dow
 
 full: ## the same without it, large loads whole
 	go test -count=1 ./...
+
+locks: ## the order of all mutexes, checked at each Lock
+	go vet -tags lockorder . && go test -tags lockorder -short -count=1 .
 
 libraries: ## other people's code and test suites on the connections, without servers of theirs
 	cd interop && go vet ./... && go test -race -count=1 -timeout 30m ./...

@@ -179,6 +179,7 @@ type hookCall struct {
 	worker int
 	task   Task
 	g      uintptr // the goroutine that called it
+	on     int     // the worker on whose thread that was; -1 for none
 }
 
 // hookLog keeps the calls of the hooks of a runtime, in their order.
@@ -188,9 +189,13 @@ type hookLog struct {
 }
 
 func (l *hookLog) add(hook string, worker int, task Task) {
+	on := -1
+	if w := callersWorker(); w != nil {
+		on = w.index
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.calls = append(l.calls, hookCall{hook, worker, task, getg()})
+	l.calls = append(l.calls, hookCall{hook, worker, task, getg(), on})
 }
 
 func (l *hookLog) hooks() Hooks {
@@ -212,14 +217,21 @@ func (l *hookLog) all() []hookCall {
 	return slices.Clone(l.calls)
 }
 
-// of returns what was called for the task of that name, and where.
-func (l *hookLog) of(name string) (hooks []string, gs []uintptr) {
+// of returns what was called for the task of that name.
+func (l *hookLog) of(name string) (calls []hookCall) {
 	for _, c := range l.all() {
 		if c.task.Name == name {
-			hooks, gs = append(hooks, c.hook), append(gs, c.g)
+			calls = append(calls, c)
 		}
 	}
-	return hooks, gs
+	return calls
+}
+
+func hooksOf(calls []hookCall) (hooks []string) {
+	for _, c := range calls {
+		hooks = append(hooks, c.hook)
+	}
+	return hooks
 }
 
 // The promises of the hooks:
@@ -233,9 +245,6 @@ func TestHooks(t *testing.T) {
 	const workers = 2
 	log := new(hookLog)
 	rt := newTestRuntime(t, Config{Workers: workers, Hooks: log.hooks(), Unhandled: func(Task, error) {}})
-	isWorker := func(g uintptr) bool {
-		return slices.ContainsFunc(rt.workers, func(w *worker) bool { return w.g.Load() == g })
-	}
 	two := []string{"start", "before", "after", "before", "end", "after"}
 	one := []string{"start", "before", "end", "after"}
 	for name, c := range map[string]struct {
@@ -267,18 +276,19 @@ func TestHooks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			receive(t, c.run(rt.Named(name)).Done())
-			eventually(t, func() bool { hooks, _ := log.of(name); return len(hooks) >= len(c.want) })
-			hooks, gs := log.of(name)
-			require.Equal(t, c.want, hooks)
-			require.Equal(t, getg(), gs[0], "the one who spawned")
-			poller := uintptr(0)
-			for i, hook := range hooks {
-				if hook == "before" || hook == "after" {
-					require.True(t, isWorker(gs[i]), hook)
-					if hook == "after" {
-						require.Equal(t, poller, gs[i])
-					}
-					poller = gs[i]
+			eventually(t, func() bool { return len(log.of(name)) >= len(c.want) })
+			calls := log.of(name)
+			require.Equal(t, c.want, hooksOf(calls))
+			require.Equal(t, getg(), calls[0].g, "the one who spawned")
+			before := hookCall{}
+			for _, c := range calls {
+				switch c.hook {
+				case "before":
+					require.GreaterOrEqual(t, c.on, 0)
+					before = c
+				case "after":
+					require.Equal(t, before.on, c.on)
+					require.Equal(t, before.g, c.g)
 				}
 			}
 
@@ -290,10 +300,10 @@ func TestHooks(t *testing.T) {
 				return nil
 			}))
 			require.NoError(t, err)
-			eventually(t, func() bool { hooks, _ := log.of(name); return len(hooks) >= len(c.want) })
-			hooks, gs = log.of(name)
-			require.Equal(t, c.want, hooks)
-			require.Equal(t, receive(t, begun), gs[0], "the one who spawned")
+			eventually(t, func() bool { return len(log.of(name)) >= len(c.want) })
+			calls = log.of(name)
+			require.Equal(t, c.want, hooksOf(calls))
+			require.Equal(t, receive(t, begun), calls[0].g, "the one who spawned")
 		})
 	}
 
@@ -306,28 +316,23 @@ func TestHooks(t *testing.T) {
 	before := len(log.all())
 	rt.Tasks()
 	require.Len(t, log.all(), before, "the runtime's own work has been told")
-	gs := make([]uintptr, len(rt.workers)) // as long as they live
-	for i, w := range rt.workers {
-		gs[i] = w.g.Load()
-	}
 	require.NoError(t, rt.Shutdown(ended()))
 	receive(t, Go(rt.Named("too late"), func(*Context) error { return nil }).Done())
-	hooks, _ := log.of("cancelled")
-	require.Equal(t, two, hooks)
-	hooks, _ = log.of("too late")
-	require.Equal(t, []string{"start", "end"}, hooks)
+	require.Equal(t, two, hooksOf(log.of("cancelled")))
+	require.Equal(t, []string{"start", "end"}, hooksOf(log.of("too late")))
 
-	for i, g := range gs {
+	for i := range rt.workers {
 		var mine []hookCall
 		for _, c := range log.all() {
-			if c.g == g {
+			if c.on == i {
 				mine = append(mine, c)
 			}
 		}
 		require.NotEmpty(t, mine)
 		last := len(mine) - 1
-		require.Equal(t, hookCall{hook: "worker start", worker: i, g: g}, mine[0])
-		require.Equal(t, hookCall{hook: "worker stop", worker: i, g: g}, mine[last])
+		g := mine[0].g
+		require.Equal(t, hookCall{hook: "worker start", worker: i, g: g, on: i}, mine[0])
+		require.Equal(t, hookCall{hook: "worker stop", worker: i, g: g, on: i}, mine[last])
 		for _, c := range mine[1:last] {
 			require.Equal(t, -1, c.worker, c.hook)
 		}

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -32,7 +31,7 @@ func (f *failure) handled() { f.in.take(f) }
 type failures struct {
 	report func(t Task, err error)
 
-	mu        sync.Mutex
+	mu        lockOf[failures]
 	waiting   map[*failure]struct{} // not joined, not being reported
 	due       []*failure            // those that can no longer be joined
 	reporting chan struct{}         // closed when the goroutine ends that reports them; nil without one

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
@@ -72,7 +71,7 @@ type File struct {
 	sync     bool       // Write waits until it is written
 	gate     *inputGate // if reads should wait for input before the pool does; may be nil
 
-	mu      sync.Mutex
+	mu      lockOf[File]
 	changed wakerSlot // fired when what follows has changed in a way that somebody may wait for
 	use     fileUse
 	wanted  bool // somebody waits for the position: no more reading ahead and writing behind until then

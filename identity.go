@@ -2,7 +2,6 @@ package async
 
 import (
 	"math/bits"
-	"sync"
 	"sync/atomic"
 )
 
@@ -64,7 +63,7 @@ func (id *identity) mustNotBlock(what, instead string) {
 // at no time. Writers change other slots meanwhile, or replace the table by a larger or
 // smaller one; the old table gives the same answer as the new one.
 type identityTable struct {
-	mu    sync.Mutex
+	mu    lockOf[identityTable]
 	slots atomic.Pointer[identitySlots]
 	live  int // entries
 	used  int // entries, and slots whose entry was removed

@@ -2,7 +2,6 @@ package async
 
 import (
 	"io"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +22,7 @@ const splicePipeSize = 256 << 10
 
 // splicePipes keeps a runtime's empty pipes, a few of them.
 type splicePipes struct {
-	mu     sync.Mutex
+	mu     lockOf[splicePipes]
 	free   [8]*splicePipe
 	n      int
 	closed bool

@@ -2,7 +2,6 @@ package async
 
 import (
 	"io"
-	"sync"
 )
 
 // A JoinSet hands out tasks in the order in which they end. It is a Stream of
@@ -24,7 +23,7 @@ import (
 // handle goes to one of them. A task that ends wakes one of those that wait in
 // Next or All, and all that poll with PollNext.
 type JoinSet[T any] struct {
-	mu    sync.Mutex
+	mu    lockOf[JoinSet[T]]
 	ended []*JoinHandle[T]
 	n     int // the handles that have not been handed out
 	slot  wakerSlot

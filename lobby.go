@@ -3,7 +3,6 @@ package async
 import (
 	"context"
 	"runtime/pprof"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -20,7 +19,7 @@ type lobby struct {
 	reactor atomic.Pointer[reactor]
 	closed  atomic.Bool
 
-	mu   sync.Mutex
+	mu   lockOf[lobby]
 	quit chan None // closed when its goroutine has ended; nil if there was none
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"sync"
 	"syscall"
 )
 
@@ -264,7 +263,7 @@ func (s *netSides) init(rt *Runtime) {
 // others in turn. To what it polls it is one waker, for ever, so that waiting
 // allocates nothing.
 type netSide struct {
-	mu     sync.Mutex
+	mu     lockOf[netSide]
 	unpark chan struct{} // capacity 1
 	task                 // what is woken
 }

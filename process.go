@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime/pprof"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +35,7 @@ type Cmd struct {
 	parents []*File    // our ends of pipes
 	childs  []*os.File // its
 
-	mu      sync.Mutex
+	mu      lockOf[Cmd]
 	tried   bool // to start it, or to be no more
 	running bool // it has been started
 	ended   bool // and reaped

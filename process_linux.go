@@ -1,8 +1,6 @@
 package async
 
 import (
-	"sync"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -13,7 +11,7 @@ type exitWatch struct {
 	c   *Cmd
 	src source
 
-	mu   sync.Mutex
+	mu   lockOf[exitWatch]
 	cx   *Context
 	over bool
 }

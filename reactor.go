@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,7 +73,7 @@ type reactor struct {
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
 
-	mu     sync.Mutex // held to use the descriptors, so that nobody does after close
+	mu     lockOf[reactor] // held to use the descriptors, so that nobody does after close
 	closed atomic.Bool
 }
 
@@ -207,7 +206,7 @@ func (r *reactor) unregister(fd int) {
 // new owner it is spurious: if it was a hang-up, it will read once more than needed
 // where it could have known the socket to be empty.
 type fdTable struct {
-	mu     sync.Mutex
+	mu     lockOf[fdTable]
 	chunks [fdChunks]atomic.Pointer[fdChunk]
 }
 

@@ -1,7 +1,6 @@
 package async
 
 import (
-	"sync"
 	"time"
 )
 
@@ -12,7 +11,7 @@ type retry struct {
 	h           *half
 	first, last time.Duration
 
-	mu    sync.Mutex
+	mu    lockOf[retry]
 	delay time.Duration // of the next try after a failure; 0: the last try did not fail
 	due   int64         // when the next try is; 0: it is not set
 	alarm alarm

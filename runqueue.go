@@ -1,7 +1,6 @@
 package async
 
 import (
-	"sync"
 	"sync/atomic"
 )
 
@@ -35,7 +34,7 @@ const (
 // spill is what did not fit into a ring, in order.
 type spill struct {
 	n           atomic.Int32 // also read without the lock
-	mu          sync.Mutex
+	mu          lockOf[spill]
 	first, last *task
 }
 

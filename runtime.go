@@ -39,7 +39,7 @@ type Runtime struct {
 	censuses atomic.Uint64 // counts them
 	told     chan struct{} // a worker has told how many tasks it has had, or somebody else how many
 
-	mu       sync.Mutex
+	mu       lockOf[Runtime]
 	outside  map[*parker]struct{} // goroutines in BlockOn
 	entered  uint64               // how many there have been; numbers them
 	shutting bool
@@ -292,7 +292,7 @@ func (rt *Runtime) lastWork() (at int64) {
 type ownProcs struct {
 	raised atomic.Bool
 	asked  atomic.Bool // somebody has it raised, or nobody is to
-	mu     sync.Mutex
+	mu     lockOf[ownProcs]
 	over   bool
 }
 
@@ -328,7 +328,7 @@ func (rt *Runtime) dropProcs() {
 var procs procCount
 
 type procCount struct {
-	mu    sync.Mutex
+	mu    lockOf[procCount]
 	added int
 	set   int // GOMAXPROCS as it was set here, while added is not 0
 }

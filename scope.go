@@ -2,7 +2,6 @@ package async
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,7 +26,7 @@ type scope struct {
 	status atomic.Uint32 // written under mu
 	cause  error         // why it has ended; written once, before status
 
-	mu      sync.Mutex
+	mu      lockOf[scope]
 	alarm   alarm
 	done    chan struct{}
 	after   map[*afterFunc]struct{}

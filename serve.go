@@ -2,7 +2,6 @@ package async
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -108,7 +107,7 @@ type serving struct {
 	n        atomic.Int64 // connections
 	ends     wakerSlot    // fired by the end of each
 
-	mu    sync.Mutex
+	mu    lockOf[serving]
 	first *served
 }
 

@@ -355,7 +355,7 @@ func (e *ShutdownError) Unwrap() error { return e.Err }
 // futures that have waited at least once, and straight-line code that has
 // begun. A future that is ready at once never comes here.
 type waitingList struct {
-	mu    sync.Mutex
+	mu    lockOf[waitingList]
 	tasks []*task // each knows its index
 }
 

@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"runtime/pprof"
 	"slices"
-	"sync"
 	"syscall"
 )
 
@@ -20,7 +19,7 @@ type SignalStream struct {
 	all     bool // no signal was named
 	arrived wakerSlot
 
-	mu      sync.Mutex
+	mu      lockOf[SignalStream]
 	pending []os.Signal // each at most once
 	closed  bool
 	over    bool // and everything noted that came before

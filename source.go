@@ -3,7 +3,6 @@ package async
 import (
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -610,7 +609,7 @@ type limit struct {
 	h  *half
 	at atomic.Int64 // 0: none
 
-	mu     sync.Mutex
+	mu     lockOf[limit]
 	alarm  alarm
 	closed bool
 }

@@ -293,7 +293,7 @@ type stallReports struct {
 	handler func(Stall)
 	profile func() string // takeProfile; tests have others
 
-	mu         sync.Mutex
+	mu         lockOf[stallReports]
 	waiting    []foundStall
 	delivering bool
 	stackDue   time.Time // before that no stack is taken

@@ -2,7 +2,6 @@ package async
 
 import (
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +40,7 @@ func stdFile(f *os.File) *File {
 type inputGate struct {
 	of *os.File
 
-	mu   sync.Mutex
+	mu   lockOf[inputGate]
 	src  *source
 	open bool // there is nothing that can be watched, or not anymore: the pool has to wait
 }

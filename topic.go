@@ -2,7 +2,6 @@ package async
 
 import (
 	"math"
-	"sync"
 )
 
 // topic is what a Broadcast and a Watch have in common: news, which each follower
@@ -13,8 +12,8 @@ import (
 // than the follower has news for. A task that was woken and gives up has the next
 // one woken.
 type topic struct {
-	mu      sync.Mutex // guards everything, the followers included
-	version uint64     // how much news there has been
+	mu      lockOf[topic] // guards everything, the followers included
+	version uint64        // how much news there has been
 	closed  bool
 	waiting *follower // the followers with which tasks wait, in a ring
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // An UnwrittenError is what Run and Shutdown return if data was lost that [File.Write]
@@ -60,7 +59,7 @@ func (e *UnwrittenError) Unwrap() (errs []error) {
 // without that any call has said so. What is being written stands in the lists of the
 // pool of blocking calls.
 type fileLedger struct {
-	mu      sync.Mutex
+	mu      lockOf[fileLedger]
 	closing map[*File]*JoinHandle[None]
 	losses  map[*fileLoss]struct{}
 	more    bool // losses was full

@@ -1,7 +1,5 @@
 package async
 
-import "sync"
-
 // waitlist is the queue of those who wait for a mutex, a permit, a message or
 // whatever else a primitive hands out. All primitives wait here, and here alone
 // stands what is easily got wrong:
@@ -13,10 +11,9 @@ import "sync"
 //
 // Joining, leaving and choosing cost the same however many wait.
 //
-// A primitive guards its own state with mu, too. The lock order is: a waitlist's
-// mu before nothing else of this package; wakes come after it.
+// A primitive guards its own state with mu, too. It wakes tasks when it has unlocked mu.
 type waitlist struct {
-	mu sync.Mutex
+	mu lockOf[waitlist]
 	waiterQueue
 }
 

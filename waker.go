@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"sync/atomic"
 )
 
@@ -320,7 +319,7 @@ func (d *doneSignal) abort(*worker, error) {}
 // and when it becomes empty.
 type fanout struct {
 	task  // what stands in the slot
-	mu    sync.Mutex
+	mu    lockOf[fanout]
 	each  taskList    // woken by each event
 	turns taskList    // woken one by one
 	done  *doneSignal // in each; nil if there is none

@@ -1,0 +1,38 @@
+package async
+
+// lockOrder is the order of all mutexes that are fields of this package's types, by the name
+// of the type. A goroutine that holds one locks only mutexes of types that stand below
+// it, so never two of the same type. The comments say what is locked under a mutex, and why.
+//
+// With the build tag lockorder each Lock is checked against this list; see lockOf.
+var lockOrder = []string{
+	"netSide",    // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
+	"exitWatch",  // waiting for the descriptor of a process
+	"File",       // the queue of the pool, the ledger of unwritten files, the gate, and the slot of who waits for the position
+	"fileLedger", //
+	"inputGate",  //
+	"lobby",      //
+	"limit",      // the reactor whose timer is set
+	"retry",      // the same
+	"scope",      // the same
+	"waitlist",   // the slots of the tasks that a primitive ends or joins
+	"fanout",     //
+	"fdTable",    //
+	"reactor",    //
+	"ownProcs",   // the count of the whole program
+	"procCount",  //
+
+	// Nothing is locked under these, and they are locked under none.
+	"Cmd",
+	"JoinSet",
+	"Runtime",
+	"SignalStream",
+	"failures",
+	"identityTable",
+	"serving",
+	"spill",
+	"splicePipes",
+	"stallReports",
+	"topic",
+	"waitingList",
+}
