@@ -13,8 +13,8 @@ func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from
 	n, err = c.pollRead(cx, "recvmsg", func(fd int) (n int, exhausted bool, err error) {
 		n, oobn, flags, from, err = recvMsg(fd, p, oob)
 		switch {
-		case c.net.kind == unix.SOCK_DGRAM:
-		case c.net.kind == unix.SOCK_SEQPACKET && oobn > 0: // an empty packet that carries something
+		case c.net.is(unix.SOCK_DGRAM):
+		case c.net.is(unix.SOCK_SEQPACKET) && oobn > 0: // an empty packet that carries something
 		default:
 			err = orEOF(n, err)
 		}

@@ -3,8 +3,8 @@ package async
 import "context"
 
 // A Barrier makes a number of parties wait for each other: nobody passes before
-// all have come. It may be used again and again. It is made by NewBarrier and must
-// not be copied. All methods may be called by tasks and goroutines at the same
+// all have come. It may be used again and again. It is made by NewBarrier, the zero
+// Barrier panics, and must not be copied. All methods may be called by tasks and goroutines at the same
 // time.
 type Barrier struct {
 	parties int
@@ -39,7 +39,12 @@ func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
 
 // WaitFuture returns Wait as a future. The party comes at the first Poll; given
 // up, by the future's method Cancel, it counts as not having come.
-func (b *Barrier) WaitFuture() Future[bool] { return &barrierFuture{b: b} }
+func (b *Barrier) WaitFuture() Future[bool] {
+	if b.parties == 0 {
+		panic("async: a Barrier that was not made by NewBarrier was used")
+	}
+	return &barrierFuture{b: b}
+}
 
 type barrierFuture struct {
 	b *Barrier

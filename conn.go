@@ -18,7 +18,7 @@ type conn struct {
 }
 
 func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
-	c.src.fd = int32(fd)
+	c.src.open(fd)
 	c.net, c.laddr, c.raddr = n, laddr, raddr
 }
 
@@ -148,7 +148,7 @@ func (c *conn) wrapTo(op string, addr net.Addr, err error) error {
 
 // wrapOp is the one place where a net.OpError of a socket is made.
 func wrapOp(op string, n *network, source, addr net.Addr, err error) error {
-	return &net.OpError{Op: op, Net: n.name, Source: source, Addr: addr, Err: err}
+	return &net.OpError{Op: op, Net: n.title(), Source: source, Addr: addr, Err: err}
 }
 
 // addrOrNil avoids an interface that is not nil but has a nil pointer in it.
@@ -199,7 +199,7 @@ func orEOF(n int, err error) error {
 // PollWrite writes as much of p as there is room for. It returns ErrPending if
 // there is none.
 func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
-	if packets := c.net.kind == unix.SOCK_SEQPACKET; packets {
+	if packets := c.net.is(unix.SOCK_SEQPACKET); packets {
 		// Of these an empty one is one, too, and none is divided.
 	} else if len(p) == 0 {
 		return 0, c.wrap("write", c.src.idle())

@@ -44,7 +44,9 @@ func NewSource(fd int) (*Source, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, os.NewSyscallError("setnonblock", err)
 	}
-	return &Source{src: source{fd: int32(fd)}}, nil
+	s := new(Source)
+	s.src.open(fd)
+	return s, nil
 }
 
 // NewSourceOf returns a Source of the descriptor behind c: an *os.File, a

@@ -158,7 +158,8 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	if fd >= 0 {
 		// Go's own poller watches the descriptor of f: this one must not.
 		f.Close()
-		nf.os, nf.conn, nf.polled, nf.src.fd = nil, nil, true, int32(fd)
+		nf.os, nf.conn, nf.polled = nil, nil, true
+		nf.src.open(fd)
 		if !opened {
 			nf.src.share()
 		}
@@ -204,7 +205,9 @@ func Pipe() (r, w *File, err error) {
 
 // pipeEnd makes a File of a non-blocking descriptor.
 func pipeEnd(fd int, name string) *File {
-	return &File{name: name, polled: true, src: source{fd: int32(fd)}}
+	f := &File{name: name, polled: true}
+	f.src.open(fd)
+	return f
 }
 
 // Name returns the name that the file was opened with.

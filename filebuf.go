@@ -69,7 +69,10 @@ func (f *File) pending(cx *Context, reason waitReason) error {
 
 // trouble returns what ends an operation before it begins. mu is held.
 func (f *File) trouble(op string) error {
-	if f.closed {
+	switch {
+	case f.unmade():
+		return &fs.PathError{Op: op, Err: os.ErrInvalid}
+	case f.closed:
 		return &fs.PathError{Op: op, Path: f.name, Err: os.ErrClosed}
 	}
 	err := f.writeErr
@@ -78,6 +81,9 @@ func (f *File) trouble(op string) error {
 	}
 	return err
 }
+
+// unmade reports whether f is a zero value.
+func (f *File) unmade() bool { return f.os == nil && !f.polled }
 
 // told notes that a call returns the failure of a write. mu is held.
 func (f *File) told() {

@@ -267,7 +267,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		return nil, f.wrap("close", f.src.close())
 	}
 	f.mu.Lock()
-	if f.closed {
+	if f.closed || f.unmade() {
 		defer f.mu.Unlock()
 		return nil, f.trouble("close")
 	}

@@ -6,8 +6,8 @@ import (
 )
 
 // A Group is a Spawner whose tasks belong together, and none of which outlives
-// the function that the group was made for: see WithGroup. Its methods may be
-// called from any goroutine, and tasks may be spawned from anywhere.
+// the function that the group was made for: see WithGroup, which makes it; the zero Group
+// panics. Its methods may be called from any goroutine, and tasks may be spawned from anywhere.
 //
 // Its tasks are of all kinds: Go(g, ...), Spawn(g, ...), SpawnFuture(g, ...) and
 // SpawnBlocking(g, ...) start them, and g.Named(...) and g.Under(...) are
@@ -188,6 +188,7 @@ func (g *Group) Cancel() { g.CancelCause(nil) }
 // CancelCause is Cancel with a reason; see Context.Cause. WithGroup does not
 // return it.
 func (g *Group) CancelCause(cause error) {
+	g.mustBeMade()
 	if g.cx.Err() == nil { // else something else was first
 		g.tasks.gate.mu.Lock()
 		g.cancelled = true
@@ -208,10 +209,17 @@ func (g *Group) Under(ctx context.Context) Spawner { return under(g, ctx) }
 
 // spawner implements Spawner: tasks start where they are spawned.
 func (g *Group) spawner() (*Runtime, *worker) {
+	g.mustBeMade()
 	if w := callersWorker(); w != nil && w.rt == g.rt {
 		return g.rt, w
 	}
 	return g.rt, nil
+}
+
+func (g *Group) mustBeMade() {
+	if g.rt == nil {
+		panic("async: a Group that was not made by WithGroup was used")
+	}
 }
 
 // details implements Spawner: tasks inherit from the task that made the group.

@@ -26,7 +26,7 @@ const (
 )
 
 func (l *listener) init(fd int, n *network) {
-	l.src.fd = int32(fd)
+	l.src.open(fd)
 	l.net, l.addr = n, n.localAddr(fd)
 	tcp, ok := l.addr.(*net.TCPAddr)
 	l.fixed = !ok || !tcp.IP.IsUnspecified()
@@ -133,7 +133,11 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) {
 // File returns a duplicate of the socket as a file, for net.FileListener or
 // for a child process. The listener stays open, and both must be closed.
 func (l *listener) File() (*os.File, error) {
-	f, err := l.src.file(l.net.name + ":" + l.addr.String())
+	name := l.net.title() + ":"
+	if l.addr != nil {
+		name += l.addr.String()
+	}
+	f, err := l.src.file(name)
 	return f, l.wrap("file", err)
 }
 

@@ -249,7 +249,7 @@ func (p *Poller) Notify() error {
 // Close ends the Wait that waits and frees what the Poller has of the system.
 // Descriptors that were added stay open.
 func (p *Poller) Close() error {
-	if p.closing.Swap(true) {
+	if p.waiting == nil || p.closing.Swap(true) {
 		return os.ErrClosed
 	}
 	p.r.wake()

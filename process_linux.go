@@ -23,7 +23,8 @@ func (c *Cmd) watch(rt *Runtime) {
 		go c.reap()
 		return
 	}
-	w := &exitWatch{c: c, src: source{fd: int32(fd)}}
+	w := &exitWatch{c: c}
+	w.src.open(fd)
 	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // called where it must not block
 	w.look()
 }

@@ -87,7 +87,7 @@ func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {
 // File returns a duplicate of the socket as a file, for net.FileConn or for a
 // child process. The connection stays open, and both must be closed.
 func (c *conn) File() (*os.File, error) {
-	name := c.net.name + ":"
+	name := c.net.title() + ":"
 	if c.laddr != nil {
 		name += c.laddr.String()
 	}

@@ -412,6 +412,7 @@ func FuzzSourceState(f *testing.F) {
 	marks := []uint32{sourceRegistered, sourceDrained, sourceFull, sourceHungUp}
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var s sourceState
+		s.bits.Store(sourceOpen)
 		uses, closed, mine := 0, false, 0
 		set := map[uint32]bool{}
 		bitsOf := func(op byte) (bits uint32) {
@@ -486,6 +487,7 @@ func FuzzSourceState(f *testing.F) {
 func TestSourceStateStress(t *testing.T) {
 	for range 500 {
 		var s sourceState
+		s.bits.Store(sourceOpen)
 		var inside, given, firsts atomic.Int32
 		gave := func() {
 			given.Add(1)
@@ -552,7 +554,7 @@ func reader(p []byte) *testOp {
 // peer.
 func handDriven(t *testing.T) (s *source, peer int) {
 	a, b := testSocketpair(t)
-	s = &source{fd: int32(a)}
+	s = newSource(int(a))
 	s.state.claim(sourceRegistered)
 	return s, b
 }
@@ -725,7 +727,7 @@ func TestSourceRegisterFails(t *testing.T) {
 	defer f.Close()
 	nothing := func(int) (int, bool, error) { return -1, false, unix.EAGAIN }
 	for i := range 2_000 {
-		s := &source{fd: int32(f.Fd())}
+		s := newSource(int(f.Fd()))
 		var errs [2]error
 		var wakes [2]*atomic.Int32
 		var both sync.WaitGroup
@@ -753,7 +755,7 @@ func TestSourceWithReactor(t *testing.T) {
 	a, b := testSocketpair(t)
 	fd, err := unix.FcntlInt(uintptr(a), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(t, err)
-	s := &source{fd: int32(fd)}
+	s := newSource(int(fd))
 	cx, wakes := newPollCx(t, rt)
 	op := reader(make([]byte, 8))
 	for range 50 {
@@ -795,7 +797,7 @@ func TestSourceCloseInUse(t *testing.T) {
 	for range 300 {
 		a, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		require.NoError(t, err)
-		s := &source{fd: int32(a)}
+		s := newSource(int(a))
 		own := inode(a)
 		var users sync.WaitGroup
 		var foreign atomic.Int32
@@ -897,7 +899,7 @@ func TestSourceDeadline(t *testing.T) {
 		a, _ := testSocketpair(t)
 		fd, err := unix.FcntlInt(uintptr(a), unix.F_DUPFD_CLOEXEC, 0)
 		require.NoError(t, err)
-		s := &source{fd: int32(fd)}
+		s := newSource(int(fd))
 		s.rd.setDeadline(time.Now().Add(time.Hour))
 		h := awaiting(s)
 		eventually(t, func() bool { return armedTimers(rt) == 1 })

@@ -141,7 +141,7 @@ func (s *SignalStream) All(cx *Context) iter.Seq2[os.Signal, error] {
 // io.EOF. It may be called from any goroutine, more than once.
 func (s *SignalStream) Close() error {
 	s.mu.Lock()
-	first := !s.closed
+	first := !s.closed && s.in != nil // nil in the zero value, which gets no signals
 	s.closed = true
 	s.mu.Unlock()
 	if first {

@@ -20,6 +20,17 @@ type network struct {
 	kind   int    // SOCK_STREAM, ...
 }
 
+// is reports whether it has sockets of that kind; n is nil in a zero value, which has none.
+func (n *network) is(kind int) bool { return n != nil && n.kind == kind }
+
+// title is its name, also if there is none.
+func (n *network) title() string {
+	if n == nil {
+		return ""
+	}
+	return n.name
+}
+
 var networks = [...]network{
 	{"tcp", "tcp", 0, unix.SOCK_STREAM},
 	{"tcp4", "tcp", unix.AF_INET, unix.SOCK_STREAM},
@@ -218,7 +229,7 @@ func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
 	case name == n.proto && family == unix.AF_INET6:
 		name += "6"
 	}
-	if err := s.control(name, a.String(), &rawConn{src: &source{fd: int32(fd)}, net: n}); err != nil {
+	if err := s.control(name, a.String(), &rawConn{src: newSource(fd), net: n}); err != nil {
 		return err
 	}
 	return os.NewSyscallError("setnonblock", unix.SetNonblock(fd, true)) // whatever it has done

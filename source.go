@@ -78,15 +78,34 @@ const (
 	// fails. The former owner may have fetched an event before, and tell late.
 	sourceMoved
 
+	// sourceOpen is set by open, and stays: the zero source is as good as closed, and
+	// descriptor 0 is not its.
+	sourceOpen
+
 	// sourceUse is one use.
 	sourceUse
 )
+
+// open makes the zero source that of fd.
+func (s *source) open(fd int) {
+	s.fd = int32(fd)
+	s.state.bits.Store(sourceOpen)
+}
+
+func newSource(fd int) *source {
+	s := new(source)
+	s.open(fd)
+	return s
+}
+
+// usable reports whether a source with these bits is open and was not closed.
+func usable(bits uint32) bool { return bits&(sourceOpen|sourceClosed) == sourceOpen }
 
 // begin begins a use, and sets mark. It reports false if the source is closed.
 func (s *sourceState) begin(mark uint32) bool {
 	for {
 		old := s.bits.Load()
-		if old&sourceClosed != 0 {
+		if !usable(old) {
 			return false
 		}
 		if s.bits.CompareAndSwap(old, (old|mark)+sourceUse) {
@@ -111,7 +130,7 @@ func (s *sourceState) finish(mark uint32) (last bool) {
 // before; last reports whether the descriptor is the caller's to close.
 func (s *sourceState) close() (first, last bool) {
 	old := s.bits.Or(sourceClosed)
-	first = old&sourceClosed == 0
+	first = usable(old)
 	return first, first && old < sourceUse
 }
 
@@ -120,7 +139,7 @@ func (s *sourceState) close() (first, last bool) {
 func (s *sourceState) detach() (first, unused bool) {
 	for {
 		old := s.bits.Load()
-		if first, unused = old&sourceClosed == 0, old < sourceUse; !first || !unused {
+		if first, unused = usable(old), old < sourceUse; !first || !unused {
 			return first, unused
 		}
 		if s.bits.CompareAndSwap(old, old|sourceClosed) {
@@ -335,7 +354,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 		// the task stood there.
 		bits := s.state.bits.Load()
 		switch {
-		case bits&sourceClosed != 0:
+		case !usable(bits):
 			return false, net.ErrClosed
 		case bits&sourceRegistered == 0:
 			continue // somebody else's try has failed
@@ -579,7 +598,7 @@ func (s *source) forget() {
 // idle is an operation that has nothing to do: it fails only if the source is
 // closed.
 func (s *source) idle() error {
-	if s.state.has(sourceClosed) {
+	if !usable(s.state.bits.Load()) {
 		return net.ErrClosed
 	}
 	return nil

@@ -79,7 +79,7 @@ func (g *inputGate) source() *source {
 		g.open = true
 		return nil
 	}
-	g.src = &source{fd: int32(fd)}
+	g.src = newSource(fd)
 	return g.src
 }
 

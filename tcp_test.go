@@ -1496,7 +1496,7 @@ func tcpSource(t *testing.T) (s *source, peer int) {
 		unix.CloseOnExec(fd)
 		require.NoError(t, unix.SetNonblock(fd, true))
 	}
-	s = &source{fd: int32(fds[0])}
+	s = newSource(fds[0])
 	t.Cleanup(func() { s.close(); unix.Close(fds[1]) })
 	return s, fds[1]
 }

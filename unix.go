@@ -171,6 +171,9 @@ func (l *UnixListener) Close() error {
 	l.unlink.Do(func() {
 		// Before the descriptor is closed, whoever closes it: after that the
 		// name might be somebody else's.
+		if l.addr == nil { // the zero value
+			return
+		}
 		if name := l.addr.String(); name != "" && name[0] != '@' && !l.keep.Load() {
 			unix.Unlink(name)
 		}

@@ -98,7 +98,7 @@ func (c *conn) pollReadFromUnix(cx *Context, p []byte) (n int, addr net.Addr, er
 		n, from, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
 		return n, false, err
 	})
-	if n == 0 && err == nil && c.net.kind != unix.SOCK_DGRAM {
+	if n == 0 && err == nil && !c.net.is(unix.SOCK_DGRAM) {
 		err = c.wrapEnd(io.EOF)
 	}
 	return n, addrOrNil(c.unixAddr(from)), err
@@ -229,7 +229,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 		err = net.ErrWriteToConnected
 	case u == nil:
 		err = errMissingAddress
-	case u.Net != c.net.name:
+	case u.Net != c.net.title():
 		err = syscall.EAFNOSUPPORT
 	default:
 		return &unix.SockaddrUnix{Name: u.Name}, nil

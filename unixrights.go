@@ -11,7 +11,7 @@ import (
 // unixAddr translates the sender of a message; nil if it has no name.
 func (c *conn) unixAddr(sa unix.Sockaddr) *net.UnixAddr {
 	if u, ok := sa.(*unix.SockaddrUnix); ok && u.Name != "" {
-		return &net.UnixAddr{Name: u.Name, Net: c.net.name}
+		return &net.UnixAddr{Name: u.Name, Net: c.net.title()}
 	}
 	return nil
 }
@@ -29,9 +29,9 @@ func (c *conn) readMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr
 func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {
-	case c.net.kind == unix.SOCK_DGRAM && c.raddr != nil && addr != nil:
+	case c.net.is(unix.SOCK_DGRAM) && c.raddr != nil && addr != nil:
 		err = net.ErrWriteToConnected
-	case addr != nil && addr.Net != c.net.name:
+	case addr != nil && addr.Net != c.net.title():
 		err = syscall.EAFNOSUPPORT
 	case addr != nil:
 		to = &unix.SockaddrUnix{Name: addr.Name}

@@ -1,0 +1,117 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// What has a descriptor has none in its zero value, which is as good as closed: every
+// method returns, and leaves descriptor 0, the standard input, alone.
+func TestZeroValuesHaveNoDescriptor(t *testing.T) {
+	var before, after unix.Stat_t
+	require.NoError(t, unix.Fstat(0, &before))
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for _, zero := range []any{
+		new(TCPConn), new(TCPListener), new(UDPConn), new(UnixConn), new(UnixDatagram), new(UnixListener),
+		new(Source), new(File), new(Poller), new(SignalStream),
+	} {
+		typ := reflect.TypeOf(zero)
+		failed := 0
+		for i := range typ.NumMethod() {
+			m := typ.Method(i)
+			if m.Name == "WriteBuffers" || m.Name == "PollWriteBuffers" || m.Name == "ReadBuffers" || m.Name == "PollReadBuffers" {
+				continue // which look at the buffers first: a pointer that is nil here
+			}
+			recv := reflect.New(typ.Elem())
+			out := make(chan []reflect.Value, 1)
+			call := func(cx *Context) {
+				ctx, cancel := cx.WithTimeout(50 * time.Millisecond) // for signals, that never come
+				defer cancel()
+				out <- m.Func.Call(argumentsOf(m.Type, recv, ctx))
+			}
+			_, err := join(t, Go(rt, func(cx *Context) error {
+				call(cx)
+				return nil
+			}))
+			require.NoError(t, err, "%v.%s", typ, m.Name)
+			for _, v := range receive(t, out) {
+				if err, ok := v.Interface().(error); ok && err != nil {
+					failed++
+				}
+			}
+		}
+		require.Positive(t, failed, typ)
+	}
+	require.NoError(t, unix.Fstat(0, &after))
+	require.Equal(t, fmt.Sprint(before.Dev, before.Ino), fmt.Sprint(after.Dev, after.Ino))
+}
+
+// argumentsOf returns arguments for a call of a method: zeros, but for the contexts, memory
+// and functions.
+func argumentsOf(method reflect.Type, recv reflect.Value, cx *Context) []reflect.Value {
+	args := []reflect.Value{recv}
+	for i := 1; i < method.NumIn(); i++ {
+		switch in := method.In(i); {
+		case method.IsVariadic() && i == method.NumIn()-1:
+		case in == reflect.TypeFor[*Context]():
+			args = append(args, reflect.ValueOf(cx))
+		case in == reflect.TypeFor[context.Context]():
+			args = append(args, reflect.ValueOf(context.Context(cx)))
+		case in == reflect.TypeFor[[]byte]():
+			args = append(args, reflect.ValueOf(make([]byte, 8)))
+		case in == reflect.TypeFor[[]PollEvent]():
+			args = append(args, reflect.ValueOf(make([]PollEvent, 1)))
+		case in == reflect.TypeFor[io.Writer](), in == reflect.TypeFor[io.Reader]():
+			args = append(args, reflect.ValueOf(new(nopReadWriter)))
+		case in.Kind() == reflect.Func:
+			args = append(args, reflect.MakeFunc(in, func([]reflect.Value) (zeros []reflect.Value) {
+				for j := range in.NumOut() {
+					zeros = append(zeros, reflect.Zero(in.Out(j)))
+				}
+				return zeros
+			}))
+		default:
+			args = append(args, reflect.Zero(in))
+		}
+	}
+	return args
+}
+
+type nopReadWriter struct{}
+
+func (*nopReadWriter) Read([]byte) (int, error)    { return 0, io.EOF }
+func (*nopReadWriter) Write(p []byte) (int, error) { return len(p), nil }
+
+// What a function must make says so; it would hang, or fail with a nil pointer.
+func TestZeroValuesThatMustBeMade(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for name, use := range map[string]func(cx *Context){
+		"Barrier.Wait":         func(cx *Context) { new(Barrier).Wait(cx) },
+		"Barrier.WaitFuture":   func(cx *Context) { new(Barrier).WaitFuture() },
+		"Broadcast.Send":       func(cx *Context) { new(Broadcast[int]).Send(1) },
+		"Broadcast.Subscribe":  func(cx *Context) { new(Broadcast[int]).Subscribe() },
+		"Go with a Group":      func(cx *Context) { Go(new(Group), func(*Context) error { return nil }) },
+		"SpawnFuture with one": func(cx *Context) { SpawnFuture(new(Group), Ready(1)) },
+		"SpawnBlocking":        func(cx *Context) { SpawnBlocking(new(Group), func() (int, error) { return 0, nil }) },
+		"Group.Named":          func(cx *Context) { Go(new(Group).Named("x"), func(*Context) error { return nil }) },
+		"Group.Under":          func(cx *Context) { Go(new(Group).Under(cx), func(*Context) error { return nil }) },
+		"Group.Try":            func(cx *Context) { Go(new(Group).Try(), func(*Context) error { return nil }) },
+		"Group.Cancel":         func(cx *Context) { new(Group).Cancel() },
+		"Group.CancelCause":    func(cx *Context) { new(Group).CancelCause(io.EOF) },
+	} {
+		_, err := join(t, Go(rt, func(cx *Context) error {
+			text := misuse(func() { use(cx) })
+			expect(text != "", "%s: there was no panic", name)
+			panic(text)
+		}))
+		requireTaskMisuse(t, err, "that was not made by")
+	}
+	require.Contains(t, misuse(func() { new(Barrier).WaitBlocking(t.Context()) }), "that was not made by")
+}
