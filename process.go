@@ -159,7 +159,7 @@ func (c *Cmd) PollWait(cx *Context) error {
 // failed. So read all that comes from a pipe before Wait. Any number of tasks may
 // wait, any number of times. Before Start has returned Wait fails and does nothing.
 //
-// If cx is cancelled, the process is killed, or what Cancel does is done, and
+// If cx is cancelled, the process is killed, or c.Cancel is called if it is set, and
 // Wait returns cx.Err() at once. If that must not be, Await a future of
 // PollWait.
 func (c *Cmd) Wait(cx *Context) error {
