@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,8 @@ import (
 // A process is not bound to the runtime: Shutdown leaves it running.
 type Cmd struct {
 	*exec.Cmd
-	kill context.CancelFunc
+	kill     context.CancelFunc
+	searched string // the name for which Start searches PATH; "" if it does not
 
 	started atomic.Bool
 	parents []*File    // our ends of pipes
@@ -44,17 +46,31 @@ type Cmd struct {
 	exited  wakerSlot
 }
 
-// Command returns the Cmd that runs the named program with the given
-// arguments, as exec.Command does; if name is not a path, it looks for it in the
-// directories of PATH, and an error is reported by Start.
+// Command returns the Cmd that runs the named program with the given arguments, as
+// exec.Command does. It does not touch the disk. If name contains no slash, Start
+// searches the directories of PATH for it, as exec.LookPath does, with the PATH and the
+// working directory that the process has then.
+//
+// So Path is name until Start, and Err is nil, also if there is no such program; String
+// prints name. Start sets both to what exec.Command sets them to, and returns Err if it
+// is not nil. A Path or an Err that is set before Start is left as it is, and nothing is
+// searched. A program that PATH finds in the current directory is an error that is
+// exec.ErrDot, as with os/exec; to run it, set Path to "./" + name.
 func Command(name string, arg ...string) *Cmd {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cmd{Cmd: exec.CommandContext(ctx, name, arg...), kill: cancel}
+	const unsearched = "/." // a path, for which nothing is searched
+	c := &Cmd{Cmd: exec.CommandContext(ctx, unsearched, arg...), kill: cancel}
+	c.Path, c.Args[0] = name, name
+	if filepath.Base(name) == name { // the rule of os/exec
+		c.searched = name
+	}
+	return c
 }
 
 // Start starts the program and does not wait for it. The errors are those of
-// exec.Cmd.Start. If cx is cancelled the program is not started, or killed as by
-// Wait.
+// exec.Command and exec.Cmd.Start. If cx is cancelled the program is not started, or
+// killed as by Wait. The starting may go on then for a while: the fields of c must not be
+// read.
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
@@ -84,6 +100,7 @@ func (c *Cmd) start(rt *Runtime) error {
 	if late {
 		return context.Canceled
 	}
+	c.lookUp()
 	err := c.Cmd.Start()
 	c.closeChilds()
 	if err != nil {
@@ -95,6 +112,18 @@ func (c *Cmd) start(rt *Runtime) error {
 	c.mu.Unlock()
 	c.watch(rt)
 	return nil
+}
+
+// lookUp finds the program in the directories of PATH, as exec.Command does.
+func (c *Cmd) lookUp() {
+	if c.searched == "" || c.Path != c.searched || c.Err != nil {
+		return
+	}
+	path, err := exec.LookPath(c.searched)
+	if path != "" { // it can be there beside an error
+		c.Path = path
+	}
+	c.Err = err
 }
 
 func (c *Cmd) closeChilds() {

@@ -62,11 +62,83 @@ func TestCommandTwins(t *testing.T) {
 			ours, ours2 := Command(args[0], args[1:]...), Command(args[0], args[1:]...)
 			prepare(ours.Cmd)
 			prepare(ours2.Cmd)
-			require.Equal(t, theirs.String(), ours.String())
 			require.Equal(t, want, outcome(ours.Output(cx)), args)
+			require.Equal(t, theirs.String(), ours.String())
 			require.Equal(t, wantBoth, outcome(ours2.CombinedOutput(cx)), args)
 			return nil
 		})
+	}
+}
+
+// Command touches no disk: Start searches PATH, in the pool. The program is there only
+// after Command has returned.
+func TestCommandSearchedByStart(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	sh := filepath.Join(dir, "late")
+	inBlockOn(t, rt, func(cx *Context) error {
+		c := Command("late", "an argument")
+		require.NoError(t, c.Err)
+		require.Equal(t, "late", c.Path)
+		require.Equal(t, "late an argument", c.String())
+		require.NoError(t, os.WriteFile(sh, []byte("#!/bin/sh\necho $0: $*"), 0o700))
+		out, err := c.Output(cx)
+		require.NoError(t, err)
+		require.Equal(t, sh+": an argument\n", string(out))
+		require.Equal(t, sh, c.Path)
+		require.Equal(t, []string{"late", "an argument"}, c.Args)
+		return nil
+	})
+}
+
+// Start finds what exec.Command finds, and fails as exec.Cmd.Start does. What was set
+// before Start counts more.
+func TestCommandSearchTwins(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	script := []byte("#!/bin/sh\nexit 0")
+	for _, sub := range []string{"first", "second", "first/both"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
+	}
+	for name, mode := range map[string]os.FileMode{"first/data": 0o600, "second/program": 0o700, "second/data": 0o700,
+		"second/both": 0o700, "first/only": 0o600, "here": 0o700, "second/here2": 0o700} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), script, mode))
+	}
+	t.Chdir(dir)
+	own := errors.New("an error of the user's")
+	for _, path := range []string{dir + "/first:" + dir + "/second", dir + "/first:.:" + dir + "/second", ":" + dir + "/second", "second", ""} {
+		t.Setenv("PATH", path)
+		for _, name := range []string{"program", "data", "both", "only", "here", "here2", "missing", "", ".", "..", "/", "./here",
+			"second/program", dir + "/here", "nul\x00", "first"} {
+			for what, change := range map[string]func(c *exec.Cmd){
+				"nothing": func(c *exec.Cmd) {},
+				"Dir":     func(c *exec.Cmd) { c.Dir = "second" },
+				"Env":     func(c *exec.Cmd) { c.Env = []string{"PATH=" + dir} },
+				"Err":     func(c *exec.Cmd) { c.Err = own },
+				"ErrDot":  func(c *exec.Cmd) { c.Path, c.Err = dir+"/here", nil },
+				"no Path": func(c *exec.Cmd) { c.Path, c.Err = "", nil },
+			} {
+				theirs, ours := exec.Command(name, "x"), Command(name, "x")
+				change(theirs)
+				change(ours.Cmd)
+				say := func(c *exec.Cmd, err error) string {
+					dot := errors.Is(err, exec.ErrDot)
+					return fmt.Sprintf("%s; %v %v %q %v", outcome(nil, err), c.Err, dot, c.Args, c.ProcessState)
+				}
+				want := say(theirs, theirs.Run())
+				wantPath := theirs.Path
+				if what == "Err" {
+					wantPath = name // nothing is searched
+				}
+				inBlockOn(t, rt, func(cx *Context) error {
+					got := say(ours.Cmd, ours.Run(cx))
+					require.Equal(t, want, got, "PATH=%s %q %s", path, name, what)
+					require.Equal(t, wantPath, ours.Path, "PATH=%s %q %s", path, name, what)
+					return nil
+				})
+			}
+		}
 	}
 }
 
