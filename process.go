@@ -28,6 +28,15 @@ import (
 // Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
 // they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
 //
+// Stdin, Stdout and Stderr may be what WithContext, [BindReader] or [BindWriter] returns.
+// The program gets the descriptor of a File of the disk, and of [Stdin],
+// [Stdout] and [Stderr]. Everything else is copied by a task that Start
+// spawns, and Start replaces the field. The copying ends when the cx of the stream is
+// cancelled or its task ends; Wait waits for it, within WaitDelay, and returns its error
+// as that of os/exec's copying. An io.Reader or io.Writer of another type that uses such a
+// stream (a bufio.Writer, an io.MultiWriter) is called on a goroutine of os/exec, and panics
+// there, which ends the program: use StdoutPipe or a [NetConn] instead.
+//
 // A process is not bound to the runtime: Shutdown leaves it running.
 type Cmd struct {
 	*exec.Cmd
@@ -37,6 +46,7 @@ type Cmd struct {
 	started atomic.Bool
 	parents []*File    // our ends of pipes
 	childs  []*os.File // its
+	copies  []*cmdCopy
 
 	mu      sync.Mutex
 	tried   bool // to start it, or to be no more
@@ -77,7 +87,10 @@ func (c *Cmd) Start(cx *Context) error {
 		return cx.refused(errors.New("exec: already started"))
 	}
 	rt := cx.t.w.rt
-	_, err := inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
+	err := c.replaceStreams(cx)
+	if err == nil {
+		_, err = inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
+	}
 	if err != nil {
 		c.mu.Lock()
 		never := !c.tried
@@ -143,12 +156,19 @@ func (c *Cmd) closePipes() {
 	for _, f := range c.parents {
 		f.src.close()
 	}
+	for _, cp := range c.copies {
+		cp.unbind()
+		cp.Cancel()
+	}
 }
 
 // reap waits for the process, and for the goroutines of os/exec, on a goroutine.
 func (c *Cmd) reap() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	err := c.Cmd.Wait()
+	if failed := c.awaitCopies(); err == nil {
+		err = failed
+	}
 	c.mu.Lock()
 	c.ended, c.err = true, err
 	c.mu.Unlock()
@@ -308,6 +328,11 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 	if c.started.Load() {
 		return nil, nil, fmt.Errorf("exec: %s after process started", method)
 	}
+	return c.newPipe("|"+method, end)
+}
+
+// newPipe is pipe also while the process is being started.
+func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
 		return nil, nil, err
@@ -318,7 +343,7 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 		return nil, nil, os.NewSyscallError("setnonblock", err)
 	}
 	child = os.NewFile(uintptr(fds[end]), "|child")
-	parent = pipeEnd(fds[1-end], "|"+method)
+	parent = pipeEnd(fds[1-end], name)
 	c.childs = append(c.childs, child)
 	c.parents = append(c.parents, parent)
 	return child, parent, nil
