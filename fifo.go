@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 
@@ -175,7 +176,8 @@ type fifoOpenings struct {
 }
 
 func (all *fifoOpenings) init(limit int) {
-	all.readers, all.writers = NewSemaphore(int64(limit)), NewSemaphore(int64(limit))
+	places := int64(min(limit, math.MaxInt32)) // a Semaphore has bounds, and a process fewer threads
+	all.readers, all.writers = NewSemaphore(places), NewSemaphore(places)
 	all.all = map[fifoEnd]*fifoOpening{}
 }
 
