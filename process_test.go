@@ -261,6 +261,7 @@ func TestCommandBoundFiles(t *testing.T) {
 	dir := t.TempDir()
 	std, err := os.Create(filepath.Join(dir, "std"))
 	require.NoError(t, err)
+	defer std.Close()
 	for how, bind := range map[string]func(cx *Context, f *File) io.ReadWriter{
 		"WithContext": func(cx *Context, f *File) io.ReadWriter { return f.WithContext(cx) },
 		"Bind": func(cx *Context, f *File) io.ReadWriter {
