@@ -18,7 +18,7 @@ func forgetCached(t testing.TB, f *os.File) {
 	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
-// A FIFO on a device that is known waits for its other end in the pool, and
+// A FIFO on a device that is known waits for its other end off the worker, and
 // nobody opens it before.
 func TestCachedFIFO(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})

@@ -34,9 +34,9 @@ func NewCond(l *Mutex) *Cond { return &Cond{L: l} }
 // does not shorten the wait for that. A signal that had been given to it is
 // passed on to another.
 //
-// There is one exception. If Shutdown has to tear the code down while it waits (see
-// Runtime.Shutdown), and another one holds c.L then, Wait does not return and c.L is
-// that one's: a deferred Unlock would unlock it under it. Code that may be torn down
+// There is one exception. If [Runtime.Shutdown] has to tear the code down while it waits,
+// and another task holds c.L then, Wait does not return and c.L remains that task's: a
+// deferred c.L.Unlock would unlock it under that task. Code that may be torn down
 // beside others that go on, goroutines for instance, must know for itself what it holds.
 func (c *Cond) Wait(cx *Context) error {
 	c.mustBeLocked()

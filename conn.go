@@ -24,8 +24,8 @@ func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 
 func (c *conn) source() *source { return &c.src }
 
-// Close closes the connection. Whoever uses it gets net.ErrClosed. Data that
-// was written is still sent, unless SetLinger says otherwise.
+// Close closes the connection. The types that embed conn say what becomes of data that
+// was not sent.
 func (c *conn) Close() error { return c.wrap("close", c.src.close()) }
 
 // LocalAddr returns the local address, which must not be changed.

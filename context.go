@@ -357,9 +357,10 @@ func (cx *Context) Err() error {
 }
 
 // Cause returns why cx has ended: what was passed to the function of
-// WithCancelCause or to CancelCause, the cause of the context that the task is
-// under, the error of the task that failed in its group, ErrShutdown if Shutdown
-// has cancelled the task, and else what Err returns; nil if it has not ended.
+// WithCancelCause or to [JoinHandle.CancelCause], the cause of the context that the
+// task is under, the error of the task that failed in its group, ErrShutdown if
+// [Runtime.Shutdown] has cancelled the task, and else what Err returns; nil if it has
+// not ended.
 // What ended it first counts. context.Cause(cx) is the same, also of contexts
 // that are derived from cx.
 func (cx *Context) Cause() error {
@@ -461,7 +462,7 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 //		conn.Write(cx, goodbye)
 //	}()
 //
-// Shutdown cannot cancel such code, and waits for it for Config.Grace. Its last
+// [Runtime.Shutdown] cannot cancel such code, and waits for it for Config.Grace. Its last
 // stage, which unwinds what waits, ends it all the same: awaits that begin later
 // fail, with the cause ErrShutdown.
 func (cx *Context) WithoutCancel() *Context {

@@ -61,10 +61,10 @@ const leastShare = 2 * time.Second
 // Dial connects to an address; see the function Dial for networks. The
 // deadline and the cancellation of cx end it; nothing is left open then.
 //
-// If the context that the task is Under has hooks of net/http/httptrace,
-// ConnectStart and ConnectDone are called for each attempt, as by package net. Like
-// Control, they run on the caller's worker and must not block. All are called before
-// the dial returns.
+// If the context that the task is under (see [Spawner.Under]) has hooks of
+// net/http/httptrace, ConnectStart and ConnectDone are called for each attempt, as by
+// package net. Like Control, they run on the caller's worker and must not block. Each
+// call has returned before the dial does.
 func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	f := d.dialing(network, address)
 	defer f.Cancel() // also if Shutdown unwinds the caller

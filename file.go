@@ -293,7 +293,7 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 // 512 KiB of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the
 // data is written, and return an [*UnwrittenError] if it cannot be. Nothing waits if the
 // program calls os.Exit or log.Fatal, if it crashes or is killed, or if main uses
-// neither Run nor Shutdown. Such a program calls [File.Flush] or [File.Close] before,
+// neither of the two. Such a program calls [File.Flush] or [File.Close] before,
 // with a cx that is not cancelled, and looks at the error. The data has then reached the
 // system, and survives the program; [File.Sync] waits until it survives the system.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {

@@ -923,7 +923,7 @@ func TestFilePipeCloseInUse(t *testing.T) {
 	inTask(t, rt, w.Close)
 }
 
-// A FIFO is opened in the pool, which may take time, and then polled.
+// A FIFO is opened on a goroutine, which may take time, and then polled.
 func TestFileFIFO(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "fifo")

@@ -25,8 +25,14 @@ func Create(cx *Context, name string) (*File, error) {
 	return OpenFile(cx, name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 }
 
-// OpenFile opens the named file as os.OpenFile does. A FIFO makes its call wait
-// in the pool until the other end is open, too.
+// OpenFile opens the named file as os.OpenFile does.
+//
+// A FIFO is open when its other end is, too, as with os.OpenFile. The wait for that holds a
+// thread, but no place in the pool of blocking calls; Config.Blocking.Limit bounds the
+// tasks that wait for a writer, and those that wait for a reader, and further ones wait
+// for a place. A task that gives up releases the thread by opening the other end for a
+// moment. Another process that waits for the same end takes that for its peer. Without
+// permission for the other end the thread is released by the next peer only.
 //
 // Like all functions of package os here it has the pool of blocking calls do it, and
 // waits; except that a file that is opened for reading, and that the system finds
@@ -47,13 +53,20 @@ func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, erro
 		}
 		learn = fresh
 	}
-	return openInPool(cx, func() (*os.File, error) {
+	f, err := openInPool(cx, func() (*os.File, error) {
+		if isFIFO(name, flag) {
+			return nil, errFIFO
+		}
 		f, err := os.OpenFile(name, flag, perm)
 		if learn && err == nil {
 			known.learn(f)
 		}
 		return f, err
 	})
+	if err == errFIFO {
+		return openFIFO(cx, name, flag, perm)
+	}
+	return f, err
 }
 
 // CreateTemp creates a new temporary file, as os.CreateTemp does.
@@ -100,14 +113,32 @@ func ReadFile(cx *Context, name string) ([]byte, error) {
 	if fresh {
 		read = known.readFile
 	}
-	return inPool(cx, func() ([]byte, error) { return read(name) }, nil)
+	data, err := inPool(cx, func() ([]byte, error) {
+		if isFIFO(name, os.O_RDONLY) {
+			return nil, errFIFO
+		}
+		return read(name)
+	}, nil)
+	if err == errFIFO {
+		return readFIFO(cx, name)
+	}
+	return data, err
 }
 
 // WriteFile writes data to the named file, as os.WriteFile does. It works on a
 // copy, so that data may change even if WriteFile was cancelled and goes on.
 func WriteFile(cx *Context, name string, data []byte, perm fs.FileMode) error {
 	data = append([]byte(nil), data...)
-	return errInPool(cx, func() error { return os.WriteFile(name, data, perm) })
+	err := errInPool(cx, func() error {
+		if isFIFO(name, os.O_WRONLY) {
+			return errFIFO
+		}
+		return os.WriteFile(name, data, perm)
+	})
+	if err == errFIFO {
+		return writeFIFO(cx, name, data, perm)
+	}
+	return err
 }
 
 // ReadDir returns the entries of the named directory, as os.ReadDir does. An
@@ -227,7 +258,28 @@ func EvalSymlinks(cx *Context, path string) (string, error) {
 func CopyFile(cx *Context, dst, src string) (written int64, err error) {
 	var over atomic.Bool
 	defer over.Store(true)
-	return inPool(cx, func() (int64, error) { return copyFile(dst, src, &over) }, nil)
+	written, err = inPool(cx, func() (int64, error) {
+		if isFIFO(src, os.O_RDONLY) || isFIFO(dst, os.O_WRONLY) {
+			return 0, errFIFO
+		}
+		return copyFile(dst, src, &over)
+	}, nil)
+	if err == errFIFO {
+		return copyFIFO(cx, dst, src)
+	}
+	return written, err
+}
+
+// mayCopy returns an error if src, which info describes, must not be copied to dst, which
+// there describes if it exists.
+func mayCopy(dst, src string, info, there fs.FileInfo) error {
+	if info.IsDir() { // before dst is emptied
+		return &fs.PathError{Op: "read", Path: src, Err: syscall.EISDIR}
+	}
+	if there != nil && os.SameFile(info, there) {
+		return &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist} // it would be emptied
+	}
+	return nil
 }
 
 func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
@@ -240,11 +292,9 @@ func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if info.IsDir() { // before dst is emptied
-		return 0, &fs.PathError{Op: "read", Path: src, Err: syscall.EISDIR}
-	}
-	if there, err := os.Stat(dst); err == nil && os.SameFile(info, there) {
-		return 0, &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist} // it would be emptied
+	there, _ := os.Stat(dst)
+	if err := mayCopy(dst, src, info, there); err != nil {
+		return 0, err
 	}
 	to, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, info.Mode().Perm())
 	if err != nil {

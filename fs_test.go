@@ -614,23 +614,30 @@ func TestFSCancelled(t *testing.T) {
 	})
 	fifo := filepath.Join(dir, "fifo")
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
-	var w *os.File
-	eventually(t, func() bool {
-		h := Go(rt, func(cx *Context) error { _, err := Open(cx, fifo); return err })
-		eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 1 && waiting(h) })
-		h.Cancel()
-		_, err := join(t, h)
-		require.Equal(t, context.Canceled, err)
-		return within(100*time.Millisecond, func() bool { // if it has begun: else once more
-			w, err = os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
-			return err == nil
+	opened, goOn := make(chan None), make(chan None)
+	h = Go(rt, func(cx *Context) error {
+		_, err := openInPool(cx, func() (*os.File, error) {
+			f, err := os.OpenFile(fifo, os.O_RDWR, 0)
+			close(opened)
+			<-goOn
+			return f, err
 		})
+		return err
 	})
-	defer w.Close()
-	eventually(t, func() bool { // its reader is closed
-		_, err := w.Write([]byte("x"))
-		return errors.Is(err, syscall.EPIPE)
-	})
+	receive(t, opened)
+	h.Cancel()
+	_, err = join(t, h)
+	require.Equal(t, context.Canceled, err)
+	hasReader := func() bool {
+		w, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err == nil {
+			w.Close()
+		}
+		return !errors.Is(err, syscall.ENXIO)
+	}
+	require.True(t, hasReader(), "the call goes on")
+	close(goOn)
+	eventually(t, func() bool { return !hasReader() })
 	for range 100 {
 		h := Go(rt, func(cx *Context) error { _, err := ReadFile(cx, filepath.Join(dir, "missing")); return err })
 		h.Cancel()

@@ -1,7 +1,6 @@
 package async
 
 import (
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -51,12 +50,15 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 		})
 		return nil
 	})
-	before := openFds(t)
+	before, goOn := openFds(t), make(chan None)
 	wait := []func(cx *Context) error{
 		func(cx *Context) error { _, err := DialTCP(cx, "tcp", nil, addr); return err },
 		func(cx *Context) error { _, err := Dial(cx, "tcp", full); return err },
 		func(cx *Context) error { _, err := Copy(cx, ends[0], r); return err },
-		func(cx *Context) error { _, err := Open(cx, fifo); return err },
+		func(cx *Context) error {
+			_, err := openInPool(cx, func() (*os.File, error) { <-goOn; return os.OpenFile(fifo, os.O_RDWR, 0) })
+			return err
+		},
 	}
 	var all []*JoinHandle[None]
 	for _, do := range wait {
@@ -73,13 +75,13 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 	require.ErrorAs(t, rt.Shutdown(ended()), &se)
 	require.Len(t, se.Tasks, 5)
 
-	o, err := os.OpenFile(fifo, os.O_WRONLY, 0)
-	require.NoError(t, err)
-	eventually(t, func() bool { // its reader is closed
-		_, err := o.Write([]byte("x"))
-		return errors.Is(err, syscall.EPIPE)
-	})
-	require.NoError(t, o.Close())
+	close(goOn)
+	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 0 })
+	o, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		o.Close()
+	}
+	require.ErrorIs(t, err, syscall.ENXIO, "its reader is closed")
 	require.NoError(t, r.src.close())
 	for _, c := range ends {
 		c.Close()

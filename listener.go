@@ -121,8 +121,9 @@ func (l *listener) SetDeadline(t time.Time) error {
 	return nil
 }
 
-// SyscallConn returns the socket for system calls of the caller's, by Control. Read
-// and Write of the RawConn fail with EINVAL and do not call the function.
+// SyscallConn returns the socket for system calls of the caller's, by
+// syscall.RawConn.Control. syscall.RawConn.Read and syscall.RawConn.Write fail with EINVAL
+// and do not call the function.
 func (l *listener) SyscallConn() (syscall.RawConn, error) {
 	if err := l.src.idle(); err != nil {
 		return nil, l.wrap("raw", err)

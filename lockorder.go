@@ -28,6 +28,7 @@ var lockOrder = []string{
 	"Runtime",
 	"SignalStream",
 	"failures",
+	"fifoOpenings",
 	"identityTable",
 	"serving",
 	"spill",

@@ -81,8 +81,8 @@ func (c *Chan[T]) permit(err error) (*Permit[T], error) {
 	return &Permit[T]{c: c}, nil
 }
 
-// Send sends v, also if the channel was closed since Reserve: its receivers wait
-// for the permits that are out. It panics if the permit has been used or released.
+// Send sends v, also if the channel was closed since [Chan.Reserve]: its receivers
+// wait for the permits that are out. It panics if the permit has been used or released.
 func (p *Permit[T]) Send(v T) {
 	if p.used {
 		panic("async: Permit.Send: the permit was used or released before")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime/pprof"
 	"sync/atomic"
 
@@ -26,14 +27,25 @@ import (
 // Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
 // they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
 //
+// Stdin, Stdout and Stderr may be what WithContext, [BindReader] or [BindWriter] returns.
+// The program gets the descriptor of a File of the disk, and of [Stdin],
+// [Stdout] and [Stderr]. Everything else is copied by a task that Start
+// spawns, and Start replaces the field. The copying ends when the cx of the stream is
+// cancelled or its task ends; Wait waits for it, within WaitDelay, and returns its error
+// as that of os/exec's copying. An io.Reader or io.Writer of another type that uses such a
+// stream (a bufio.Writer, an io.MultiWriter) is called on a goroutine of os/exec, and panics
+// there, which ends the program: use StdoutPipe or a [NetConn] instead.
+//
 // A process is not bound to the runtime: Shutdown leaves it running.
 type Cmd struct {
 	*exec.Cmd
-	kill context.CancelFunc
+	kill     context.CancelFunc
+	searched string // the name for which Start searches PATH; "" if it does not
 
 	started atomic.Bool
 	parents []*File    // our ends of pipes
 	childs  []*os.File // its
+	copies  []*cmdCopy
 
 	mu      lockOf[Cmd]
 	tried   bool // to start it, or to be no more
@@ -43,24 +55,41 @@ type Cmd struct {
 	exited  wakerSlot
 }
 
-// Command returns the Cmd that runs the named program with the given
-// arguments, as exec.Command does; if name is not a path, it looks for it in the
-// directories of PATH, and an error is reported by Start.
+// Command returns the Cmd that runs the named program with the given arguments, as
+// exec.Command does. It does not touch the disk. If name contains no slash, Start
+// searches the directories of PATH for it, as exec.LookPath does, with the PATH and the
+// working directory that the process has then.
+//
+// So Path is name until Start, and Err is nil, also if there is no such program; String
+// prints name. Start sets both to what exec.Command sets them to, and returns Err if it
+// is not nil. A Path or an Err that is set before Start is left as it is, and nothing is
+// searched. A program that PATH finds in the current directory is an error that is
+// exec.ErrDot, as with os/exec; to run it, set Path to "./" + name.
 func Command(name string, arg ...string) *Cmd {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cmd{Cmd: exec.CommandContext(ctx, name, arg...), kill: cancel}
+	const unsearched = "/." // a path, for which nothing is searched
+	c := &Cmd{Cmd: exec.CommandContext(ctx, unsearched, arg...), kill: cancel}
+	c.Path, c.Args[0] = name, name
+	if filepath.Base(name) == name { // the rule of os/exec
+		c.searched = name
+	}
+	return c
 }
 
 // Start starts the program and does not wait for it. The errors are those of
-// exec.Cmd.Start. If cx is cancelled the program is not started, or killed as by
-// Wait.
+// exec.Command and exec.Cmd.Start. If cx is cancelled the program is not started, or
+// killed as by Wait. The starting may go on then for a while: the fields of c must not be
+// read.
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
 		return cx.refused(errors.New("exec: already started"))
 	}
 	rt := cx.t.w.rt
-	_, err := inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
+	err := c.replaceStreams(cx)
+	if err == nil {
+		_, err = inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
+	}
 	if err != nil {
 		c.mu.Lock()
 		never := !c.tried
@@ -83,6 +112,7 @@ func (c *Cmd) start(rt *Runtime) error {
 	if late {
 		return context.Canceled
 	}
+	c.lookUp()
 	err := c.Cmd.Start()
 	c.closeChilds()
 	if err != nil {
@@ -94,6 +124,18 @@ func (c *Cmd) start(rt *Runtime) error {
 	c.mu.Unlock()
 	c.watch(rt)
 	return nil
+}
+
+// lookUp finds the program in the directories of PATH, as exec.Command does.
+func (c *Cmd) lookUp() {
+	if c.searched == "" || c.Path != c.searched || c.Err != nil {
+		return
+	}
+	path, err := exec.LookPath(c.searched)
+	if path != "" { // it can be there beside an error
+		c.Path = path
+	}
+	c.Err = err
 }
 
 func (c *Cmd) closeChilds() {
@@ -113,12 +155,19 @@ func (c *Cmd) closePipes() {
 	for _, f := range c.parents {
 		f.src.close()
 	}
+	for _, cp := range c.copies {
+		cp.unbind()
+		cp.Cancel()
+	}
 }
 
 // reap waits for the process, and for the goroutines of os/exec, on a goroutine.
 func (c *Cmd) reap() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	err := c.Cmd.Wait()
+	if failed := c.awaitCopies(); err == nil {
+		err = failed
+	}
 	c.mu.Lock()
 	c.ended, c.err = true, err
 	c.mu.Unlock()
@@ -158,7 +207,7 @@ func (c *Cmd) PollWait(cx *Context) error {
 // failed. So read all that comes from a pipe before Wait. Any number of tasks may
 // wait, any number of times. Before Start has returned Wait fails and does nothing.
 //
-// If cx is cancelled, the process is killed, or what Cancel does is done, and
+// If cx is cancelled, the process is killed, or c.Cancel is called if it is set, and
 // Wait returns cx.Err() at once. If that must not be, Await a future of
 // PollWait.
 func (c *Cmd) Wait(cx *Context) error {
@@ -278,6 +327,11 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 	if c.started.Load() {
 		return nil, nil, fmt.Errorf("exec: %s after process started", method)
 	}
+	return c.newPipe("|"+method, end)
+}
+
+// newPipe is pipe also while the process is being started.
+func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
 		return nil, nil, err
@@ -288,7 +342,7 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 		return nil, nil, os.NewSyscallError("setnonblock", err)
 	}
 	child = os.NewFile(uintptr(fds[end]), "|child")
-	parent = pipeEnd(fds[1-end], "|"+method)
+	parent = pipeEnd(fds[1-end], name)
 	c.childs = append(c.childs, child)
 	c.parents = append(c.parents, parent)
 	return child, parent, nil

@@ -62,12 +62,316 @@ func TestCommandTwins(t *testing.T) {
 			ours, ours2 := Command(args[0], args[1:]...), Command(args[0], args[1:]...)
 			prepare(ours.Cmd)
 			prepare(ours2.Cmd)
-			require.Equal(t, theirs.String(), ours.String())
 			require.Equal(t, want, outcome(ours.Output(cx)), args)
+			require.Equal(t, theirs.String(), ours.String())
 			require.Equal(t, wantBoth, outcome(ours2.CombinedOutput(cx)), args)
 			return nil
 		})
 	}
+}
+
+// Command touches no disk: Start searches PATH, in the pool. The program is there only
+// after Command has returned.
+func TestCommandSearchedByStart(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	sh := filepath.Join(dir, "late")
+	inBlockOn(t, rt, func(cx *Context) error {
+		c := Command("late", "an argument")
+		require.NoError(t, c.Err)
+		require.Equal(t, "late", c.Path)
+		require.Equal(t, "late an argument", c.String())
+		require.NoError(t, os.WriteFile(sh, []byte("#!/bin/sh\necho $0: $*"), 0o700))
+		out, err := c.Output(cx)
+		require.NoError(t, err)
+		require.Equal(t, sh+": an argument\n", string(out))
+		require.Equal(t, sh, c.Path)
+		require.Equal(t, []string{"late", "an argument"}, c.Args)
+		return nil
+	})
+}
+
+// Start finds what exec.Command finds, and fails as exec.Cmd.Start does. What was set
+// before Start counts more.
+func TestCommandSearchTwins(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	script := []byte("#!/bin/sh\nexit 0")
+	for _, sub := range []string{"first", "second", "first/both"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
+	}
+	for name, mode := range map[string]os.FileMode{"first/data": 0o600, "second/program": 0o700, "second/data": 0o700,
+		"second/both": 0o700, "first/only": 0o600, "here": 0o700, "second/here2": 0o700} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), script, mode))
+	}
+	t.Chdir(dir)
+	own := errors.New("an error of the user's")
+	for _, path := range []string{dir + "/first:" + dir + "/second", dir + "/first:.:" + dir + "/second", ":" + dir + "/second", "second", ""} {
+		t.Setenv("PATH", path)
+		for _, name := range []string{"program", "data", "both", "only", "here", "here2", "missing", "", ".", "..", "/", "./here",
+			"second/program", dir + "/here", "nul\x00", "first"} {
+			for what, change := range map[string]func(c *exec.Cmd){
+				"nothing": func(c *exec.Cmd) {},
+				"Dir":     func(c *exec.Cmd) { c.Dir = "second" },
+				"Env":     func(c *exec.Cmd) { c.Env = []string{"PATH=" + dir} },
+				"Err":     func(c *exec.Cmd) { c.Err = own },
+				"ErrDot":  func(c *exec.Cmd) { c.Path, c.Err = dir+"/here", nil },
+				"no Path": func(c *exec.Cmd) { c.Path, c.Err = "", nil },
+			} {
+				theirs, ours := exec.Command(name, "x"), Command(name, "x")
+				change(theirs)
+				change(ours.Cmd)
+				say := func(c *exec.Cmd, err error) string {
+					dot := errors.Is(err, exec.ErrDot)
+					return fmt.Sprintf("%s; %v %v %q %v", outcome(nil, err), c.Err, dot, c.Args, c.ProcessState)
+				}
+				want := say(theirs, theirs.Run())
+				wantPath := theirs.Path
+				if what == "Err" {
+					wantPath = name // nothing is searched
+				}
+				inBlockOn(t, rt, func(cx *Context) error {
+					got := say(ours.Cmd, ours.Run(cx))
+					require.Equal(t, want, got, "PATH=%s %q %s", path, name, what)
+					require.Equal(t, wantPath, ours.Path, "PATH=%s %q %s", path, name, what)
+					return nil
+				})
+			}
+		}
+	}
+}
+
+// boundStream makes what waits through cx of one of two ends.
+type boundStream struct {
+	name string
+	ends func(t *testing.T, rt *Runtime) (own, peer ReadWriter)
+}
+
+// twoFiles is the reading end of one pipe and the writing end of another.
+type twoFiles struct{ r, w *File }
+
+func (f twoFiles) Read(cx *Context, p []byte) (int, error)  { return f.r.Read(cx, p) }
+func (f twoFiles) Write(cx *Context, p []byte) (int, error) { return f.w.Write(cx, p) }
+
+var boundStreams = []boundStream{
+	{"TCPConn", func(t *testing.T, rt *Runtime) (own, peer ReadWriter) { return two(tcpPair(t, rt)) }},
+	{"UDPConn", func(t *testing.T, rt *Runtime) (own, peer ReadWriter) { return two(udpPair(t)) }},
+	{"UnixConn", func(t *testing.T, rt *Runtime) (own, peer ReadWriter) { return two(unixPair(t)) }},
+	{"UnixDatagram", func(t *testing.T, rt *Runtime) (own, peer ReadWriter) {
+		a, b, err := DatagramPair()
+		require.NoError(t, err)
+		t.Cleanup(func() { a.Close(); b.Close() })
+		return a, b
+	}},
+	{"pipe", func(t *testing.T, rt *Runtime) (own, peer ReadWriter) {
+		r1, w1, err := Pipe()
+		require.NoError(t, err)
+		r2, w2, err := Pipe()
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			for _, f := range []*File{r1, w1, r2, w2} {
+				f.src.close()
+			}
+		})
+		return twoFiles{r1, w2}, twoFiles{r2, w1}
+	}},
+}
+
+func two[T ReadWriter](a, b T) (own, peer ReadWriter) { return a, b }
+
+// bindings returns the adapters of a stream: what its own WithContext returns, and those
+// for every type.
+func bindings(cx *Context, s ReadWriter) map[string]struct {
+	io.Reader
+	io.Writer
+} {
+	type rw = struct {
+		io.Reader
+		io.Writer
+	}
+	all := map[string]rw{"BindReader, BindWriter": {BindReader(cx, s), BindWriter(cx, s)}}
+	switch s := s.(type) {
+	case Conn:
+		c := s.WithContext(cx)
+		all["WithContext"] = rw{c, c}
+	case twoFiles:
+		all["WithContext"] = rw{s.r.WithContext(cx), s.w.WithContext(cx)}
+	}
+	return all
+}
+
+// The streams of a program may be what waits through a cx. The cx ends the copying.
+func TestCommandBoundStreams(t *testing.T) {
+	for _, s := range boundStreams {
+		for _, how := range []string{"WithContext", "BindReader, BindWriter"} {
+			t.Run(s.name+" "+how, func(t *testing.T) {
+				rt := fileRuntime(t)
+				own, peer := s.ends(t, rt)
+				inTask(t, rt, func(cx *Context) error {
+					p := make([]byte, 100)
+					for _, fd := range []int{1, 2, 3} {
+						b := bindings(cx, own)[how]
+						c := Command("sh", "-c", fmt.Sprintf("printf hello >&%d", 1+fd%2))
+						if fd&1 != 0 {
+							c.Stderr = b.Writer
+						}
+						if fd&2 != 0 {
+							c.Stdout = b.Writer
+						}
+						if err := c.Run(cx); err != nil {
+							return err
+						}
+						n, err := peer.Read(cx, p)
+						if err := expect(err == nil && string(p[:n]) == "hello", "%q, %v", p[:n], err); err != nil {
+							return err
+						}
+					}
+					bound, cancel := cx.WithCancel()
+					defer cancel()
+					c := Command("head", "-c", "5")
+					c.Stdin = bindings(bound, own)[how].Reader
+					out, err := c.StdoutPipe()
+					if err != nil {
+						return err
+					}
+					if _, err := peer.Write(cx, []byte("hello")); err != nil {
+						return err
+					}
+					if err := c.Start(cx); err != nil {
+						return err
+					}
+					got, err := io.ReadAll(out.WithContext(cx))
+					if err := expect(err == nil && string(got) == "hello", "%q, %v", got, err); err != nil {
+						return err
+					}
+					cancel()
+					err = c.Wait(cx)
+					return expect(errors.Is(err, context.Canceled) && cx.Err() == nil, "%v", err)
+				})
+			})
+		}
+	}
+}
+
+// A program gets the descriptor of a file that cannot be polled, at the place where the
+// caller's reads and writes are.
+func TestCommandBoundFiles(t *testing.T) {
+	rt := fileRuntime(t)
+	dir := t.TempDir()
+	std, err := os.Create(filepath.Join(dir, "std"))
+	require.NoError(t, err)
+	defer std.Close()
+	for how, bind := range map[string]func(cx *Context, f *File) io.ReadWriter{
+		"WithContext": func(cx *Context, f *File) io.ReadWriter { return f.WithContext(cx) },
+		"Bind": func(cx *Context, f *File) io.ReadWriter {
+			return struct {
+				io.Reader
+				io.Writer
+			}{BindReader(cx, f), BindWriter(cx, f)}
+		},
+	} {
+		inBlockOn(t, rt, func(cx *Context) error {
+			name := filepath.Join(dir, "file")
+			f, err := Create(cx, name)
+			require.NoError(t, err)
+			bound := bind(cx, f)
+			unwrap := func(rw io.ReadWriter) (io.Reader, io.Writer) {
+				if s, ok := rw.(struct {
+					io.Reader
+					io.Writer
+				}); ok {
+					return s.Reader, s.Writer
+				}
+				return rw, rw
+			}
+			r, w := unwrap(bound)
+			_, err = f.WriteString(cx, "before, ")
+			require.NoError(t, err)
+			c := Command("sh", "-c", "printf 'out, '; printf 'err, ' >&2; printf 'out, '")
+			c.Stdout, c.Stderr = w, w
+			require.NoError(t, c.Run(cx))
+			_, err = f.WriteString(cx, "after")
+			require.NoError(t, err)
+			const all = "before, out, err, out, after"
+			_, err = f.Seek(cx, 0, io.SeekStart)
+			require.NoError(t, err)
+			p := make([]byte, 8)
+			_, err = f.Read(cx, p) // it reads ahead
+			require.NoError(t, err)
+			c = Command("head", "-c", "5")
+			c.Stdin = r
+			got, err := c.Output(cx)
+			require.NoError(t, err)
+			require.Equal(t, all[8:13], string(got), how)
+			rest, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.True(t, strings.HasSuffix(all[13:], string(rest)), "%s: %q", how, rest) // head may have read more
+			require.NoError(t, f.Close(cx))
+			c = Command("true")
+			c.Stdout = w
+			require.ErrorIs(t, c.Run(cx), os.ErrClosed)
+
+			_, w = unwrap(bind(cx, stdFile(std)))
+			c = Command("sh", "-c", "test /dev/fd/1 -ef "+std.Name()+" && printf std")
+			c.Stdout = w
+			require.NoError(t, c.Run(cx))
+			return nil
+		})
+	}
+	got, err := os.ReadFile(std.Name())
+	require.NoError(t, err)
+	require.Equal(t, "stdstd", string(got))
+}
+
+// Copying that does not end is given up after WaitDelay, with a Start that fails, and with
+// a cx that has ended, and leaves no task, nor any descriptor: newTestRuntime counts them.
+func TestCommandBoundGivenUp(t *testing.T) {
+	rt := fileRuntime(t)
+	own, peer, err := DatagramPair()
+	require.NoError(t, err)
+	defer own.Close()
+	defer peer.Close()
+	inTask(t, rt, func(cx *Context) error {
+		c := Command("true")
+		c.Stdin, c.WaitDelay = own.WithContext(cx), time.Millisecond
+		if err := c.Run(cx); err != exec.ErrWaitDelay {
+			return expect(false, "WaitDelay: %v", err)
+		}
+		c = Command("no-such-program")
+		c.Stdin, c.Stdout, c.Stderr = own.WithContext(cx), own.WithContext(cx), own.WithContext(cx)
+		if err := c.Run(cx); !errors.Is(err, exec.ErrNotFound) {
+			return expect(false, "no program: %v", err)
+		}
+		over, cancel := cx.WithCancel()
+		cancel()
+		c = Command("true")
+		c.Stdin = own.WithContext(over)
+		if err := c.Run(cx); err != context.Canceled {
+			return expect(false, "a cx that has ended: %v", err)
+		}
+		// The cx ends before the program does, which then gets SIGPIPE.
+		bound, end := cx.WithCancel()
+		c = Command("yes")
+		c.Stdout = peer.WithContext(bound)
+		if err := c.Start(cx); err != nil {
+			return err
+		}
+		if _, err := own.Read(cx, make([]byte, 1)); err != nil {
+			return err
+		}
+		end()
+		err := c.Wait(cx)
+		var failed *exec.ExitError
+		return expect(errors.As(err, &failed) && failed.Sys().(syscall.WaitStatus).Signal() == syscall.SIGPIPE, "the end of cx: %v", err)
+	})
+	eventually(t, func() bool { return len(rt.Tasks()) == 0 }, "tasks that copy")
+	inTask(t, rt, func(cx *Context) error { // and without a Wait
+		c := Command("cat")
+		c.Stdin = own.WithContext(cx)
+		return c.Start(cx)
+	})
+	eventually(t, func() bool { return len(rt.Tasks()) == 0 })
 }
 
 func TestCommandPipes(t *testing.T) {

@@ -20,6 +20,7 @@ type Runtime struct {
 	failures failures
 	watch    *stallWatch // nil if there is none
 	calls    *callPool   // for SpawnBlocking
+	fifos    fifoOpenings
 	pipes    splicePipes // for Copy
 	devices  devices
 	files    fileLedger
@@ -70,6 +71,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	rt.lobby.fds = &rt.fds
 	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
+	rt.fifos.init(rt.cfg.Blocking.Limit)
 	rt.failures.report = cfg.Unhandled
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)

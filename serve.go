@@ -81,7 +81,7 @@ type Server struct {
 
 // Serve accepts connections of ln and serves them until accepting fails, and
 // returns that error. It is or wraps net.ErrClosed if somebody has closed ln,
-// ErrShutdown once Shutdown of the runtime has begun, and cx.Err() once cx is
+// ErrShutdown once [Runtime.Shutdown] has begun, and cx.Err() once cx is
 // cancelled. It leaves ln open, and panics if there is no Handler.
 //
 // Then it drains: connections that wait for something to come are closed;

@@ -11,7 +11,7 @@ import (
 
 // Shutdown ends the runtime, in the stages that a server needs:
 //
-//  1. Listeners accept no more, and nothing is started from outside: Accept,
+//  1. Listeners accept no more, and nothing is started from outside: [Listener.Accept],
 //     BlockOn and tasks that are spawned outside the pool, with rt or in BlockOn,
 //     fail with ErrShutdown. Draining is ready. Tasks go on, and may spawn others.
 //  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that

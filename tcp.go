@@ -30,6 +30,10 @@ type TCPConn struct{ streamConn }
 
 var _ Conn = (*TCPConn)(nil)
 
+// Close closes the connection. Operations that wait for it fail with [net.ErrClosed]. The
+// system still sends data that was written, unless SetLinger says otherwise.
+func (c *TCPConn) Close() error { return c.conn.Close() }
+
 // SetNoDelay sets whether small writes are sent at once (on, the default) or
 // held back to be joined.
 func (c *TCPConn) SetNoDelay(on bool) error {

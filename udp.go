@@ -340,6 +340,10 @@ func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err e
 	}
 }
 
+// Close closes the socket. Operations that wait for it fail with [net.ErrClosed]. The
+// system still sends messages that were written, and drops those that were not read.
+func (c *UDPConn) Close() error { return c.packetConn.Close() }
+
 // WithContext returns the connection as a net.Conn whose calls wait through
 // cx. It is a net.PacketConn, too, and has every method of *net.UDPConn.
 func (c *UDPConn) WithContext(cx *Context) net.Conn { return &boundUDPConn{c, cx} }

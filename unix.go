@@ -70,8 +70,12 @@ func socketPair(name string, a, b *conn) error {
 	return nil
 }
 
+// Close closes the connection. Operations that wait for it fail with [net.ErrClosed]. The
+// peer can still read data that was written.
+func (c *UnixConn) Close() error { return c.conn.Close() }
+
 // WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It has every method of *net.UnixConn; about WriteTo, see NetConn.
+// cx. It has every method of *net.UnixConn; about net.UnixConn.WriteTo, see NetConn.
 func (c *UnixConn) WithContext(cx *Context) net.Conn { return &boundUnixConn{c, cx} }
 
 type boundUnixConn struct {

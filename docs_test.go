@@ -1,0 +1,157 @@
+package async
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// docTypes is what this package declares, for a look at its doc comments.
+type docTypes struct {
+	methods  map[string]map[string]string // by type and name: the doc comment; fields too; "" is for functions
+	embedded map[string][]string
+	names    map[string]bool // of types, values and fields: a comment may mention them without a type
+}
+
+func parseDocs(t *testing.T) *docTypes {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	d := &docTypes{map[string]map[string]string{}, map[string][]string{}, map[string]bool{}}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, decl := range parsed.Decls {
+			d.add(decl)
+		}
+	}
+	return d
+}
+
+func (d *docTypes) add(decl ast.Decl) {
+	switch decl := decl.(type) {
+	case *ast.FuncDecl:
+		of := ""
+		if decl.Recv != nil {
+			of = typeName(decl.Recv.List[0].Type)
+		}
+		d.addMethod(of, decl.Name.Name, decl.Doc)
+	case *ast.GenDecl:
+		for _, spec := range decl.Specs {
+			embeds(spec, d.embedded)
+			switch spec := spec.(type) {
+			case *ast.TypeSpec:
+				d.names[spec.Name.Name] = true
+				d.addMembers(spec)
+			case *ast.ValueSpec:
+				for _, name := range spec.Names {
+					d.names[name.Name] = true
+				}
+			}
+		}
+	}
+}
+
+func (d *docTypes) addMethod(of, name string, doc *ast.CommentGroup) {
+	if d.methods[of] == nil {
+		d.methods[of] = map[string]string{}
+	}
+	d.methods[of][name] = strings.Join(strings.Fields(doc.Text()), " ")
+}
+
+// addMembers adds the fields of a struct, and the methods of an interface.
+func (d *docTypes) addMembers(spec *ast.TypeSpec) {
+	switch members := spec.Type.(type) {
+	case *ast.StructType:
+		for _, f := range members.Fields.List {
+			for _, name := range f.Names {
+				d.names[name.Name] = true
+				d.addMethod(spec.Name.Name, name.Name, nil)
+			}
+		}
+	case *ast.InterfaceType:
+		for _, m := range members.Methods.List {
+			for _, name := range m.Names {
+				d.addMethod(spec.Name.Name, name.Name, m.Doc)
+			}
+			if len(m.Names) == 0 {
+				d.embedded[spec.Name.Name] = append(d.embedded[spec.Name.Name], typeName(m.Type))
+			}
+		}
+	}
+}
+
+// of returns the methods of a type with those of the types that it embeds: the
+// outermost one of each name, as in a call.
+func (d *docTypes) of(typ string) map[string]string {
+	all := map[string]string{}
+	for inner := []string{typ}; len(inner) > 0; inner = append(inner[1:], d.embedded[inner[0]]...) {
+		for name, doc := range d.methods[inner[0]] {
+			if _, hidden := all[name]; !hidden {
+				all[name] = doc
+			}
+		}
+	}
+	return all
+}
+
+// mentioned is a name in a doc comment, with what it is qualified by.
+var mentioned = regexp.MustCompile(`\b(?:(\w+(?:\.\w+)*)\.)?([A-Z]\w*)\b`)
+
+// missing returns the methods that a doc comment mentions and that the type lacks. A
+// method of another type must be qualified by the name of that type. What a variable, or
+// another package, qualifies is not looked at.
+func (d *docTypes) missing(typ, method, doc string) (all []string) {
+	for _, m := range mentioned.FindAllStringSubmatch(doc, -1) {
+		of, word := m[1], m[2]
+		futures := strings.HasSuffix(method, "Future") && (word == "Poll" || word == "Cancel") // of the future that it returns
+		switch {
+		case of == "" && (d.names[word] || d.has("", word) || d.has(typ, word) || futures):
+		case of == "" && d.isMethod(word), d.names[of] && ast.IsExported(of) && !d.has(of, word):
+			all = append(all, m[0])
+		}
+	}
+	return all
+}
+
+func (d *docTypes) has(typ, method string) bool {
+	_, ok := d.of(typ)[method]
+	return ok
+}
+
+func (d *docTypes) isMethod(word string) bool {
+	for typ, methods := range d.methods {
+		if _, ok := methods[word]; ok && typ != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// The doc comment of an exported method, which may be promoted from an embedded type,
+// mentions no method that the type lacks.
+func TestDocsMentionOwnMethods(t *testing.T) {
+	d := parseDocs(t)
+	require.True(t, d.has("UDPConn", "SetReadBuffer"), "promoted from an embedded type")
+	require.Equal(t, []string{"SetLinger"}, d.missing("UDPConn", "Close", "Unless SetLinger says otherwise: see Read, TCPConn.SetLinger, c.SetLinger and net.TCPConn.SetLinger."))
+	require.Equal(t, []string{"UDPConn.SetLinger"}, d.missing("TCPConn", "Close", "See SetLinger and UDPConn.SetLinger."))
+	for typ := range d.names {
+		if !ast.IsExported(typ) {
+			continue
+		}
+		for method, doc := range d.of(typ) {
+			if ast.IsExported(method) {
+				assert.Empty(t, d.missing(typ, method, doc), "the doc comment of %s.%s mentions methods that %s lacks", typ, method, typ)
+			}
+		}
+	}
+}

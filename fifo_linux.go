@@ -1,0 +1,27 @@
+package async
+
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPathFlag opens a file without opening what it contains.
+const openPathFlag = unix.O_PATH
+
+// openPath returns a descriptor of the named file that keeps it, or -1.
+func openPath(name string, flag int) int {
+	fd, err := openFd(name, unix.O_PATH|unix.O_CLOEXEC|flag&unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// pathOf returns a name by which what openPath has returned can be opened.
+func pathOf(path int, name string) string {
+	if path < 0 {
+		return name
+	}
+	return "/proc/self/fd/" + strconv.Itoa(path)
+}

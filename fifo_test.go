@@ -1,0 +1,287 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// fifoRuntime returns a runtime whose pool has one goroutine.
+func fifoRuntime(t *testing.T) *Runtime {
+	return newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(task Task, err error) {
+		t.Errorf("nobody has seen the failure of %v: %v", task, err)
+	}})
+}
+
+func newFIFO(t *testing.T) (name string) {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, unix.Mkfifo(name, 0o600))
+	return name
+}
+
+// opens opens a FIFO and closes it, in a task.
+func opens(rt *Runtime, name string, flag int) *JoinHandle[None] {
+	return Go(rt, func(cx *Context) error {
+		f, err := OpenFile(cx, name, flag, 0)
+		if err == nil {
+			err = f.Close(cx)
+		}
+		return err
+	})
+}
+
+// waitsForPeer waits until n tasks wait for a peer at one end of the FIFO, in a system
+// call of a goroutine that is not of the pool.
+func waitsForPeer(t *testing.T, rt *Runtime, name string, writes bool, n int) {
+	t.Helper()
+	r, err := findFIFO(name, os.O_RDONLY, 0)
+	require.NoError(t, err)
+	r.close()
+	end := r.end
+	end.writes = writes
+	eventually(t, func() bool {
+		rt.fifos.mu.Lock()
+		defer rt.fifos.mu.Unlock()
+		o := rt.fifos.all[end]
+		return o != nil && o.waiting == n
+	})
+	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 0 }, "no call of the pool")
+}
+
+// fifoGoroutines counts the goroutines that open a FIFO.
+func fifoGoroutines(t *testing.T) int {
+	var b strings.Builder
+	require.NoError(t, pprof.Lookup("goroutine").WriteTo(&b, 2))
+	return strings.Count(b.String(), "(*fifoOpening).")
+}
+
+// Both ends of a FIFO are opened by tasks of a runtime whose pool has one goroutine,
+// whichever comes first.
+func TestFIFOBothEnds(t *testing.T) {
+	rt := fifoRuntime(t)
+	for _, first := range []int{os.O_RDONLY, os.O_WRONLY} {
+		name := newFIFO(t)
+		h := opens(rt, name, first)
+		waitsForPeer(t, rt, name, first == os.O_WRONLY, 1)
+		join(t, opens(rt, name, os.O_RDONLY^os.O_WRONLY^first))
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	name := newFIFO(t)
+	for _, first := range []string{"read", "write"} {
+		read := Spawn(rt, func(cx *Context) ([]byte, error) {
+			if first == "write" {
+				Yield(cx)
+			}
+			return ReadFile(cx, name)
+		})
+		write := Go(rt, func(cx *Context) error { return WriteFile(cx, name, pattern(1<<20), 0o600) })
+		_, err := join(t, write)
+		require.NoError(t, err)
+		got, err := join(t, read)
+		require.NoError(t, err)
+		require.Equal(t, pattern(1<<20), got)
+	}
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	require.NoError(t, os.WriteFile(a, pattern(1<<18), 0o600))
+	in := Spawn(rt, func(cx *Context) (int64, error) { return CopyFile(cx, name, a) })
+	out := Spawn(rt, func(cx *Context) (int64, error) { return CopyFile(cx, b, name) })
+	for _, h := range []*JoinHandle[int64]{in, out} {
+		n, err := join(t, h)
+		require.NoError(t, err)
+		require.EqualValues(t, 1<<18, n)
+	}
+	got, err := os.ReadFile(b)
+	require.NoError(t, err)
+	require.Equal(t, pattern(1<<18), got)
+}
+
+// Openings that wait for a peer leave the pool to others. There are no more of them than
+// calls of the pool, and a further one waits for a place, and can be cancelled there.
+func TestFIFOLeavesPool(t *testing.T) {
+	rt := fifoRuntime(t)
+	plain := filepath.Join(t.TempDir(), "plain")
+	require.NoError(t, os.WriteFile(plain, []byte("plain"), 0o600))
+	reader, writer, further := newFIFO(t), newFIFO(t), newFIFO(t)
+	all := []*JoinHandle[None]{opens(rt, reader, os.O_RDONLY), opens(rt, writer, os.O_WRONLY)}
+	waitsForPeer(t, rt, reader, false, 1)
+	waitsForPeer(t, rt, writer, true, 1)
+	late := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY), opens(rt, reader, os.O_RDONLY)}
+	for _, h := range late {
+		eventually(t, func() bool { return waiting(h) && h.info(nil).Waits == "permits" })
+	}
+	inBlockOn(t, rt, func(cx *Context) error {
+		require.NoError(t, WriteFile(cx, plain+"2", []byte("more"), 0o600))
+		info, err := Stat(cx, plain)
+		require.NoError(t, err)
+		require.EqualValues(t, 5, info.Size())
+		return nil
+	})
+	for _, h := range append(late, all...) {
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+	}
+	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+	join(t, opens(rt, further, os.O_RDWR))
+	both := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY)} // the places are free again
+	for _, h := range both {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+}
+
+// An opening that is given up leaves no goroutine and no descriptor, also if the FIFO has
+// lost its name, and if its peer comes at the same moment.
+func TestFIFOGivenUp(t *testing.T) {
+	rt := fileRuntime(t)
+	before := openFds(t)
+	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY} {
+		for _, what := range []string{"", "removed", "renamed"} {
+			name := newFIFO(t)
+			hs := []*JoinHandle[None]{opens(rt, name, flag), opens(rt, name, flag)}
+			waitsForPeer(t, rt, name, flag == os.O_WRONLY, 2)
+			eventually(t, func() bool { return fifoGoroutines(t) == 1 })
+			switch what {
+			case "removed":
+				require.NoError(t, os.Remove(name))
+			case "renamed":
+				require.NoError(t, os.Rename(name, name+"2"))
+				require.NoError(t, os.WriteFile(name, nil, 0o600))
+			}
+			for _, h := range hs {
+				h.Cancel()
+				_, err := join(t, h)
+				require.Equal(t, context.Canceled, err)
+			}
+			eventually(t, func() bool { return fifoGoroutines(t) == 0 }, what)
+		}
+		for i := range 200 {
+			name := newFIFO(t)
+			h := opens(rt, name, flag)
+			peer := opens(rt, name, os.O_RDONLY^os.O_WRONLY^flag)
+			for range i % 20 {
+				waiting(h)
+			}
+			h.Cancel()
+			if _, err := join(t, h); err == nil {
+				join(t, peer) // they have met
+			}
+			peer.Cancel()
+			join(t, peer)
+		}
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+	}
+	eventually(t, func() bool { return openFds(t) <= before+1 }) // the reactor of outsiders
+}
+
+// One of two tasks that wait for the same end gives up: the other one still waits for a
+// peer, and gets all that the peer has to say.
+func TestFIFOGivenUpBeside(t *testing.T) {
+	rt := fileRuntime(t)
+	name := newFIFO(t)
+	for range 20 {
+		gaveUp := opens(rt, name, os.O_RDONLY)
+		stays := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, name) })
+		waitsForPeer(t, rt, name, false, 2)
+		gaveUp.Cancel()
+		_, err := join(t, gaveUp)
+		require.Equal(t, context.Canceled, err)
+		waitsForPeer(t, rt, name, false, 1)
+		require.NoError(t, os.WriteFile(name, []byte("all"), 0))
+		got, err := join(t, stays)
+		require.NoError(t, err)
+		require.Equal(t, "all", string(got))
+	}
+	var all []*JoinHandle[None]
+	for range 5 { // one peer is enough for all
+		all = append(all, opens(rt, name, os.O_WRONLY))
+	}
+	waitsForPeer(t, rt, name, true, 5)
+	r, err := os.Open(name)
+	require.NoError(t, err)
+	for _, h := range all {
+		_, err := join(t, h)
+		require.NoError(t, err)
+	}
+	require.NoError(t, r.Close())
+}
+
+// An opening that cannot wait fails or succeeds as with package os, and holds no place.
+func TestFIFOTwins(t *testing.T) {
+	rt := fifoRuntime(t)
+	name := newFIFO(t)
+	link := name + ".link"
+	require.NoError(t, os.Symlink(name, link))
+	say := func(f io.Closer, err error) string {
+		if err == nil {
+			f.Close()
+		}
+		return fmt.Sprintf("%v %T %v", err, err, errors.Is(err, unix.ENXIO))
+	}
+	for _, flag := range []int{os.O_RDWR, os.O_RDWR | os.O_CREATE | os.O_TRUNC, os.O_RDONLY | unix.O_NONBLOCK, os.O_WRONLY | unix.O_NONBLOCK,
+		os.O_WRONLY | os.O_CREATE | os.O_EXCL, os.O_RDONLY | unix.O_DIRECTORY, os.O_WRONLY | unix.O_NOFOLLOW} {
+		want := say(os.OpenFile(name+strings.Repeat(".link", flag&unix.O_NOFOLLOW/unix.O_NOFOLLOW), flag, 0o600))
+		inBlockOn(t, rt, func(cx *Context) error {
+			f, err := OpenFile(cx, name+strings.Repeat(".link", flag&unix.O_NOFOLLOW/unix.O_NOFOLLOW), flag, 0o600)
+			require.Equal(t, want, say(closerOf(cx, f), err), "%#x", flag)
+			return nil
+		})
+	}
+	h := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, link) })
+	waitsForPeer(t, rt, name, false, 1)
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := OpenFile(cx, link, os.O_WRONLY|os.O_APPEND, 0)
+		require.NoError(t, err)
+		require.Equal(t, link, f.Name())
+		require.Equal(t, runtime.GOOS != "darwin", f.polled)
+		_, err = f.WriteString(cx, "by a link")
+		require.NoError(t, err)
+		return f.Close(cx)
+	})
+	got, err := join(t, h)
+	require.NoError(t, err)
+	require.Equal(t, "by a link", string(got))
+}
+
+func closerOf(cx *Context, f *File) io.Closer { return f.WithContext(cx) }
+
+// Shutdown cancels openings that wait, and unwinds code that does not hear of it. Neither
+// leaves a goroutine or a descriptor.
+func TestFIFOShutdown(t *testing.T) {
+	warmUp()
+	before := openFds(t)
+	rt, err := New(Config{Workers: 1, Grace: 1})
+	require.NoError(t, err)
+	name, other := newFIFO(t), newFIFO(t)
+	hears := opens(rt, name, os.O_RDONLY)
+	deaf := Go(rt, func(cx *Context) error {
+		_, err := OpenFile(cx.WithoutCancel(), other, os.O_WRONLY, 0)
+		return err
+	})
+	waitsForPeer(t, rt, name, false, 1)
+	waitsForPeer(t, rt, other, true, 1)
+	var late *ShutdownError
+	require.ErrorAs(t, rt.Shutdown(ended()), &late)
+	_, err = hears.Wait(context.Background())
+	require.True(t, errors.Is(err, context.Canceled) || errors.Is(err, ErrShutdown), "%v", err)
+	_, err = deaf.Wait(context.Background())
+	require.True(t, errors.Is(err, context.Canceled) || errors.Is(err, ErrShutdown), "%v", err)
+	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+	eventually(t, func() bool { return openFds(t) <= before })
+	_, err = os.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	require.ErrorIs(t, err, syscall.ENXIO, "its reader is gone")
+}

@@ -1,0 +1,138 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"reflect"
+	"syscall"
+)
+
+// The goroutines with which os/exec copies must not use the cx of a task. So Start
+// replaces what WithContext, BindReader and BindWriter have returned: a File that cannot
+// be polled by its descriptor, as os/exec does with an os.File, and everything else by
+// one end of a pipe, whose other end a task copies.
+
+// cmdCopy is a stream of a process that a task copies.
+type cmdCopy struct {
+	*JoinHandle[None]
+	err    error       // set before the task ends
+	unbind func() bool // the cx of the stream no longer ends the task
+}
+
+// unbound returns what x was made of, and with which cx, if x waits through a cx. A type
+// that merely embeds one of these has methods of its own.
+func unbound(x any) (stream any, cx *Context) {
+	switch b := x.(type) {
+	case *BoundFile:
+		return b.f, b.cx
+	case boundReader:
+		return b.r, b.cx
+	case boundWriter:
+		return b.w, b.cx
+	case *boundTCPConn:
+		return b.TCPConn, b.cx
+	case *boundUDPConn:
+		return b.UDPConn, b.cx
+	case *boundUnixConn:
+		return b.UnixConn, b.cx
+	case *boundUnixDatagram:
+		return b.UnixDatagram, b.cx
+	}
+	return nil, nil
+}
+
+// replaceStreams replaces Stdin, Stdout and Stderr where they wait through a cx.
+func (c *Cmd) replaceStreams(cx *Context) error {
+	if in, bound := unbound(c.Stdin); bound != nil {
+		f, err := c.replacement(cx, bound, in, 0, func(cx *Context, pipe *File) error {
+			_, err := Copy(cx, pipe, in.(Reader))
+			if errors.Is(err, syscall.EPIPE) {
+				err = nil // the program has not read everything, as with os/exec
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.Stdin = f
+	}
+	_, bound := unbound(c.Stdout)
+	both := bound != nil && sameStream(c.Stdout, c.Stderr)
+	for _, w := range []*io.Writer{&c.Stdout, &c.Stderr} {
+		to, bound := unbound(*w)
+		if bound == nil || both && w == &c.Stderr {
+			continue
+		}
+		f, err := c.replacement(cx, bound, to, 1, func(cx *Context, pipe *File) error {
+			_, err := Copy(cx, to.(Writer), pipe)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		*w = f
+	}
+	if both {
+		c.Stderr = c.Stdout // one descriptor, as with os/exec
+	}
+	return nil
+}
+
+// sameStream reports whether a and b are the same stream.
+func sameStream(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }
+
+// replacement returns what the program gets for a stream that waits through bound. Its
+// end of a pipe has the given index.
+func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx *Context, pipe *File) error) (*os.File, error) {
+	if f, ok := stream.(*File); ok && !f.polled {
+		err := f.inPlace(cx, "start", false, func() error { return nil })
+		f.edited() // the program may write to it
+		return f.os, err
+	}
+	if err := bound.Err(); err != nil {
+		return nil, err
+	}
+	child, pipe, err := c.newPipe("|exec", end)
+	if err != nil {
+		return nil, err
+	}
+	cp := new(cmdCopy)
+	cp.JoinHandle = Go(cx, func(cx *Context) error {
+		defer pipe.src.close()
+		cp.err = copy(cx, pipe)
+		return nil
+	})
+	cp.unbind = bound.AfterFunc(func() {
+		cp.Cancel()
+		pipe.src.close() // the task may never begin
+	})
+	c.copies = append(c.copies, cp)
+	return child, nil
+}
+
+// awaitCopies waits until the tasks that copy have ended, but no longer than WaitDelay
+// unless that is 0. It returns the error of the first one that has failed.
+func (c *Cmd) awaitCopies() (err error) {
+	ctx, release := context.Background(), func() {}
+	if c.WaitDelay > 0 {
+		ctx, release = context.WithTimeout(ctx, c.WaitDelay)
+	}
+	defer release()
+	for _, cp := range c.copies {
+		_, failed := cp.Wait(ctx)
+		if _, ended, _ := cp.TryAwait(); !ended {
+			cp.Cancel()
+			failed = exec.ErrWaitDelay
+		} else if failed == nil {
+			failed = cp.err
+		}
+		cp.unbind()
+		if err == nil {
+			err = failed
+		}
+	}
+	return err
+}
