@@ -55,12 +55,18 @@ func abandon(t *task, f any) {
 // Shutdown unwinds the code that waits.
 func Await[T any](cx *Context, f Future[T]) (T, error) {
 	over := false
+	var t *task
 	defer func() {
-		if !over {
-			abandon(cx.t, f)
+		switch {
+		case over:
+		case t == nil: // the caller must not use cx
+			giveUp(nil, f)
+		default:
+			abandon(t, f)
 		}
 	}()
-	v, err := await(cx, f.Poll)
+	t = cx.beginAwait()
+	v, err := awaitBy(t, cx, f.Poll)
 	if err == errAbandoned {
 		return v, cx.Err()
 	}
@@ -72,11 +78,15 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 // it into cx.Err() once it has cleaned up; nothing else returns it.
 var errAbandoned = errors.New("async: abandoned")
 
-// await is the one place that polls, waits and polls again. It takes one operation
-// off the budget for a poll that is ready and has taken none itself, so that a loop
-// over futures that are always ready lets other tasks run.
+// await is awaitBy for the task of cx.
 func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
-	t := cx.beginAwait()
+	return awaitBy(cx.beginAwait(), cx, poll)
+}
+
+// awaitBy is the one place that polls, waits and polls again; t is what beginAwait has
+// returned. It takes one operation off the budget for a poll that is ready and has taken
+// none itself, so that a loop over futures that are always ready lets other tasks run.
+func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, error) {
 	var budget *int // nil for a goroutine, which has none
 	if t.kind == kindStraight {
 		budget = &t.w.budget

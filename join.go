@@ -130,8 +130,8 @@ func notify(c chan struct{}) {
 	}
 }
 
-// Done returns a channel that is closed when the task has ended. All calls until then
-// return the same one; it is for the select of a goroutine.
+// Done returns a channel that is closed when the task has ended. It is the same one in
+// every call until then, and is for the select of a goroutine.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
 	if h.state.done() {
 		return closedSignal
