@@ -28,7 +28,8 @@ import (
 //     goroutine closes what it has got.
 //
 // Step 5 is why tasks share a goroutine: it would release other openings of the same end,
-// too, which would take it for their peer.
+// too, which would take it for their peer. For the same reason openings of either end that
+// come meanwhile wait until step 5 is over.
 
 // errFIFO is returned by calls of the pool that do not open a file since it is a FIFO.
 var errFIFO = errors.New("async: a FIFO")
@@ -114,9 +115,9 @@ func (r foundFIFO) drop() {
 	r.close()
 }
 
-// findFIFO runs in the pool. A writer learns here whether there is a reader, and whether
+// find runs in the pool. A writer learns here whether there is a reader, and whether
 // it may open the FIFO by its name and with its flags.
-func findFIFO(name string, flag int, perm fs.FileMode) (r foundFIFO, err error) {
+func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (r foundFIFO, err error) {
 	r = foundFIFO{fifoName: fifoName{name: name, flag: flag, path: openPath(name, flag)}}
 	var st unix.Stat_t
 	if r.path >= 0 {
@@ -134,7 +135,7 @@ func findFIFO(name string, flag int, perm fs.FileMode) (r foundFIFO, err error) 
 		return foundFIFO{fifoName{path: -1}, f}, err
 	}
 	r.end = fifoEnd{uint64(st.Dev), uint64(st.Ino), flag&unix.O_ACCMODE == os.O_WRONLY}
-	if r.end.writes {
+	if r.end.writes && all.releasing(r.end) == nil {
 		fd, err := openFd(name, flag|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if err == unix.ENXIO {
 			return r, nil
@@ -149,17 +150,21 @@ func findFIFO(name string, flag int, perm fs.FileMode) (r foundFIFO, err error) 
 
 // openFIFO opens a FIFO as os.OpenFile does.
 func openFIFO(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
-	n, err := inPool(cx, func() (foundFIFO, error) { return findFIFO(name, flag, perm) }, foundFIFO.drop)
+	all := &cx.t.w.rt.fifos
+	n, err := inPool(cx, func() (foundFIFO, error) { return all.find(name, flag, perm) }, foundFIFO.drop)
 	if err != nil || n.f != nil {
 		return n.f, err
 	}
 	defer n.close()
-	all := &cx.t.w.rt.fifos
 	for {
-		if f, taken, err := all.await(cx, &n.fifoName); !taken {
+		f, outcome, err := all.await(cx, &n.fifoName)
+		switch outcome {
+		case fifoOpened:
 			return f, err
+		case fifoReleased:
+			continue
 		}
-		f, err := inPool(cx, func() (*File, error) { return n.file(n.open(flag | unix.O_NONBLOCK)) }, (*File).discard)
+		f, err = inPool(cx, func() (*File, error) { return n.file(n.open(flag | unix.O_NONBLOCK)) }, (*File).discard)
 		if !errors.Is(err, unix.ENXIO) {
 			return f, err
 		}
@@ -192,22 +197,31 @@ type fifoOpening struct {
 	fifoName
 	all     *fifoOpenings
 	changed wakerSlot     // fired when it is over
-	ended   chan struct{} // closed then
+	ended   chan struct{} // closed when the goroutine has returned from its system call
+	gone    chan struct{} // closed when it is over
 
 	// What follows is guarded by all.mu.
 	waiting  int   // tasks
 	released bool  // the last of them has given up, and has left its place to release
-	over     bool  // the goroutine has returned from its system call
+	over     bool  // the goroutine has returned from its system call, and release, if it was called
 	f        *File // until a task takes it
 	err      error
 }
 
-// await waits until the other end is there. It reports taken if another task has got what
-// was opened.
-func (all *fifoOpenings) await(cx *Context, n *fifoName) (f *File, taken bool, err error) {
+// fifoOutcome is how an opening ended for a task that has waited for it.
+type fifoOutcome uint8
+
+const (
+	fifoOpened   fifoOutcome = iota // with a File or an error
+	fifoTaken                       // another task has got the File
+	fifoReleased                    // it had been given up before the task came, which begins anew
+)
+
+// await waits until the other end is there.
+func (all *fifoOpenings) await(cx *Context, n *fifoName) (f *File, outcome fifoOutcome, err error) {
 	places := all.places(n.end)
 	if err := places.Acquire(cx, 1); err != nil {
-		return nil, false, err
+		return nil, fifoOpened, err
 	}
 	o := all.join(n)
 	defer func() { // also if Shutdown unwinds the caller
@@ -226,12 +240,32 @@ func (all *fifoOpenings) await(cx *Context, n *fifoName) (f *File, taken bool, e
 	})
 	if err == errAbandoned {
 		o.changed.leave(cx.t, cx.here())
-		return nil, false, cx.Err()
+		return nil, fifoOpened, cx.Err()
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	f, o.f = o.f, nil
-	return f, f == nil && o.err == nil, o.err
+	switch {
+	case o.released:
+		outcome = fifoReleased
+	case f == nil && o.err == nil:
+		outcome = fifoTaken
+	}
+	return f, outcome, o.err
+}
+
+// releasing returns the opening of one of the ends that is being released; nil if there is
+// none.
+func (all *fifoOpenings) releasing(end fifoEnd) *fifoOpening {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for range 2 {
+		if o := all.all[end]; o != nil && o.released {
+			return o
+		}
+		end.writes = !end.writes
+	}
+	return nil
 }
 
 // join makes the caller wait for the opening of n, which it starts if there is none.
@@ -240,7 +274,7 @@ func (all *fifoOpenings) join(n *fifoName) *fifoOpening {
 	defer all.mu.Unlock()
 	o := all.all[n.end]
 	if o == nil {
-		o = &fifoOpening{fifoName: *n, all: all, ended: newChan[struct{}](0)}
+		o = &fifoOpening{fifoName: *n, all: all, ended: newChan[struct{}](0), gone: newChan[struct{}](0)}
 		if n.path >= 0 {
 			o.path, _ = duplicate(n.path)
 		}
@@ -257,8 +291,7 @@ func (all *fifoOpenings) leave(o *fifoOpening) (passed bool) {
 	all.mu.Lock()
 	o.waiting--
 	f := o.dropped()
-	if passed = o.waiting == 0 && !o.over; passed {
-		delete(all.all, o.end)
+	if passed = o.waiting == 0 && !o.over && !o.released; passed {
 		o.released = true
 		goOutside(o.release)
 	}
@@ -279,23 +312,39 @@ func (o *fifoOpening) dropped() (f *File) {
 
 // run opens the FIFO.
 func (o *fifoOpening) run() {
+	for other := o.all.releasing(o.end); other != nil && other != o; other = o.all.releasing(o.end) {
+		<-other.gone
+	}
 	f, err := o.file(o.open(o.flag))
 	o.all.mu.Lock()
-	if o.all.all[o.end] == o {
-		delete(o.all.all, o.end)
-	}
-	o.over, o.f, o.err = true, f, err
-	f = o.dropped()
 	released := o.released
+	if !released {
+		o.f, o.err = f, err
+		f = o.finish()
+	}
 	o.all.mu.Unlock()
 	if f != nil {
 		f.discard()
 	}
 	close(o.ended)
-	o.changed.fire(nil)
 	if !released {
-		o.close()
+		o.tell()
 	}
+}
+
+// finish notes that the opening is over. It returns what no task will take. The lock is
+// held.
+func (o *fifoOpening) finish() *File {
+	delete(o.all.all, o.end)
+	o.over = true
+	return o.dropped()
+}
+
+// tell is called after finish.
+func (o *fifoOpening) tell() {
+	o.close()
+	close(o.gone)
+	o.changed.fire(nil)
 }
 
 // release ends run. Without permission to open the other end it cannot, and run waits for
@@ -307,10 +356,13 @@ func (o *fifoOpening) release() {
 	}
 	fd, err := o.open(flag | unix.O_NONBLOCK)
 	<-o.ended
-	o.close()
 	if err == nil {
 		unix.Close(fd)
 	}
+	o.all.mu.Lock()
+	o.finish()
+	o.all.mu.Unlock()
+	o.tell()
 	o.all.places(o.end).Release(1)
 }
 

@@ -46,7 +46,7 @@ func opens(rt *Runtime, name string, flag int) *JoinHandle[None] {
 // call of a goroutine that is not of the pool.
 func waitsForPeer(t *testing.T, rt *Runtime, name string, writes bool, n int) {
 	t.Helper()
-	r, err := findFIFO(name, os.O_RDONLY, 0)
+	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
 	require.NoError(t, err)
 	r.close()
 	end := r.end
@@ -218,6 +218,46 @@ func TestFIFOGivenUpBeside(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, r.Close())
+}
+
+// An opening that comes while another one of either end is being given up does not take for
+// its peer what ends that one.
+func TestFIFOGivenUpBefore(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	before := openFds(t)
+	for _, readers := range []bool{true, false} { // all at one end: there is never a peer
+		name := newFIFO(t)
+		flag := os.O_WRONLY
+		if readers {
+			flag = os.O_RDONLY
+		}
+		for range 100 {
+			h := opens(rt, name, flag)
+			waitsForPeer(t, rt, name, !readers, 1)
+			h.Cancel()
+			next := opens(rt, name, flag)
+			_, err := join(t, h)
+			require.Equal(t, context.Canceled, err)
+			waitsForPeer(t, rt, name, !readers, 1)
+			next.Cancel()
+			_, err = join(t, next)
+			require.Equal(t, context.Canceled, err)
+		}
+	}
+	name := newFIFO(t)
+	for i := range 100 { // both ends, one after the other
+		flag := os.O_RDONLY
+		if i%2 == 0 {
+			flag = os.O_WRONLY
+		}
+		h := opens(rt, name, flag)
+		waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+	}
+	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+	eventually(t, func() bool { return openFds(t) <= before+1 })
 }
 
 // An opening that cannot wait fails or succeeds as with package os, and holds no place.
