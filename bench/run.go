@@ -233,7 +233,7 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 					return failures, err
 				}
 				done++
-				progress(done, total, round, o.rounds, r.Name, name, begin)
+				progress(done, total, round, o.rounds, r.Name, i == len(r.Subjects)-1, begin)
 			}
 		}
 	}
@@ -241,10 +241,17 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 	return failures, nil
 }
 
-// progress rewrites one line of standard error.
-func progress(done, total, round, rounds int, row, subject string, begin time.Time) {
-	left := time.Duration(float64(time.Since(begin)) / float64(done) * float64(total-done))
-	fmt.Fprintf(os.Stderr, "\r\x1b[Kround %d/%d  %d/%d  %s %s  (about %v left)", round+1, rounds, done, total, row, subject, left.Round(time.Second))
+// progress rewrites one line of a terminal. Elsewhere it writes a line for each row of a
+// round.
+func progress(done, total, round, rounds int, row string, last bool, begin time.Time) {
+	left := time.Duration(float64(time.Since(begin)) / float64(done) * float64(total-done)).Round(time.Second)
+	line := fmt.Sprintf("round %d of %d, %d of %d measurements, %s (about %v left)", round+1, rounds, done, total, row, left)
+	switch info, err := os.Stderr.Stat(); {
+	case err == nil && info.Mode()&os.ModeCharDevice != 0:
+		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)
+	case last:
+		fmt.Fprintln(os.Stderr, line)
+	}
 }
 
 // raiseFileLimit allows this process and its children as many descriptors as the idle

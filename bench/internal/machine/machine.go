@@ -26,7 +26,8 @@ func Describe() map[string]string {
 		d["memory"] = valueOf(string(info), "MemTotal")
 	}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		d["kernel"] = "Linux " + strings.TrimSpace(string(release))
+		version, _, _ := strings.Cut(strings.TrimSpace(string(release)), "-")
+		d["kernel"] = "Linux " + version
 	}
 	return d
 }
