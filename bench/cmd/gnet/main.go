@@ -11,20 +11,27 @@ import (
 )
 
 func main() {
-	program.Program{Echo: map[string]program.EchoServer{"gnet": serve}}.Main()
+	program.Program{Echo: map[string]program.EchoServer{
+		"unlocked": serve(false),
+		"locked":   serve(true),
+	}}.Main()
 }
 
-func serve(o program.Options, ready func(net.Addr)) error {
-	if o.Busy > 0 {
-		return errors.New("gnet has no tasks")
+// serve returns a server whose loops are locked to threads or not.
+func serve(locked bool) program.EchoServer {
+	return func(o program.Options, ready func(net.Addr)) error {
+		if o.Busy > 0 {
+			return errors.New("gnet has no tasks")
+		}
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+		return gnet.Run(&server{addr: addr, ready: ready}, "tcp://127.0.0.1:"+strconv.Itoa(port),
+			gnet.WithNumEventLoop(o.Workers), gnet.WithLockOSThread(locked),
+			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
 	}
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
-	return gnet.Run(&server{addr: addr, ready: ready}, "tcp://127.0.0.1:"+strconv.Itoa(port),
-		gnet.WithNumEventLoop(o.Workers), gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
 }
 
 // freePort returns a port that is free now: gnet does not tell which one it has been

@@ -12,10 +12,13 @@ import (
 )
 
 func main() {
-	program.Program{Echo: map[string]program.EchoServer{"nbio": serve}}.Main()
+	program.Program{Echo: map[string]program.EchoServer{
+		"level": func(o program.Options, ready func(net.Addr)) error { return serve(o, nbio.EPOLLLT, ready) },
+		"edge":  func(o program.Options, ready func(net.Addr)) error { return serve(o, nbio.EPOLLET, ready) },
+	}}.Main()
 }
 
-func serve(o program.Options, ready func(net.Addr)) error {
+func serve(o program.Options, mode uint32, ready func(net.Addr)) error {
 	if o.Busy > 0 {
 		return errors.New("nbio has no tasks")
 	}
@@ -30,6 +33,7 @@ func serve(o program.Options, ready func(net.Addr)) error {
 		Listen:         func(string, string) (net.Listener, error) { return ln, nil },
 		NPoller:        o.Workers,
 		ReadBufferSize: program.BufferSize,
+		EpollMod:       mode,
 	})
 	engine.OnOpen(func(c *nbio.Conn) {
 		if err := c.SetNoDelay(true); err != nil {

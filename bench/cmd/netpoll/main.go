@@ -14,19 +14,25 @@ import (
 
 func main() {
 	program.Program{Echo: map[string]program.EchoServer{
-		"pool":   serve(nil),
-		"inline": serve(func(_ context.Context, handle func()) { handle() }),
+		"pool":           serve(nil, false),
+		"inline":         serve(inline, false),
+		"inline-pollers": serve(inline, true),
 	}}.Main()
 }
 
+func inline(_ context.Context, handle func()) { handle() }
+
 // serve returns a server whose handlers run where runner runs them; nil is netpoll's own pool of
-// goroutines.
-func serve(runner func(context.Context, func())) program.EchoServer {
+// goroutines. It has as many pollers as workers, or as many as is the default.
+func serve(runner func(context.Context, func()), pollers bool) program.EchoServer {
 	return func(o program.Options, ready func(net.Addr)) error {
 		if o.Busy > 0 {
 			return errors.New("netpoll has no tasks")
 		}
 		config := netpoll.Config{BufferSize: program.BufferSize, LoggerOutput: io.Discard, Runner: runner}
+		if pollers {
+			config.PollerNum = o.Workers
+		}
 		if err := netpoll.Configure(config); err != nil {
 			return fmt.Errorf("configuring netpoll: %w", err)
 		}

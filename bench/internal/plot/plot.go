@@ -9,6 +9,7 @@ type Plot struct {
 	X, Y   string // titles of the axes
 	LogX   bool
 	LogY   bool
+	Names  []string // if not nil, X counts these: 0 is the first of them
 	Series []Series
 }
 

@@ -48,8 +48,9 @@ func HavePerf(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Profile begins to sample the process. Stop returns the metrics "profile_user_ns" and
-// "profile_kernel_ns": samples taken in each mode, times the time between two samples.
+// Profile begins to sample the process. Stop returns the metrics "profile_user_ns",
+// "profile_kernel_ns" and their sum "profile_ns": samples taken in each mode, times the time
+// between two samples.
 func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 	file := filepath.Join(dir, "perf.data")
 	return attach(ctx, file, (*Perf).finishProfile, "record", "-q", "-e", "cpu-clock",
@@ -120,7 +121,9 @@ func parseProfile(out string) (map[string]float64, error) {
 			user++
 		}
 	}
-	return map[string]float64{"profile_user_ns": user * period, "profile_kernel_ns": kernel * period}, nil
+	return map[string]float64{
+		"profile_ns": (user + kernel) * period, "profile_user_ns": user * period, "profile_kernel_ns": kernel * period,
+	}, nil
 }
 
 func (p *Perf) finishCounts() (map[string]float64, error) { return parseCounts(p.perf.ErrorOutput()) }

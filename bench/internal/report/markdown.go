@@ -77,7 +77,7 @@ depend on both. CPU time per request is the server's alone. The lag is how late 
 func (res results) writeRuns(b *bytes.Buffer) {
 	b.WriteString("## Machine, versions, commands\n\n")
 	for _, run := range res.runs {
-		fmt.Fprintf(b, "- `%s`: %d rounds of %s s, %d workers, begun %s\n", run.Command, run.Rounds, number(run.Seconds), run.Workers, run.Started)
+		fmt.Fprintf(b, "- `%s`, begun %s; rounds: %d, seconds per measurement: %g, workers: %d\n", run.Command, run.Started, run.Rounds, run.Seconds, run.Workers)
 		fmt.Fprintf(b, "  - machine: %s\n", pairs(run.Machine))
 		fmt.Fprintf(b, "  - versions: %s\n", pairs(run.Versions))
 		for _, what := range slices.Sorted(maps.Keys(run.LeftOut)) {
@@ -170,7 +170,9 @@ func (res results) writeSection(b *bytes.Buffer, section string) {
 		fmt.Fprintf(b, "### %s\n\n`go run . -rows '^%s$'`\n\n", r.Title, r.Name)
 		lines := res.table(r)
 		for _, line := range lines[1:] {
-			line[4] = strings.Replace(line[4], "LOST", "**LOST**", 1)
+			for i, cell := range line {
+				line[i] = strings.Replace(cell, "LOST", "**LOST**", 1)
+			}
 		}
 		writeTable(b, lines)
 	}

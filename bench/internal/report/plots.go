@@ -2,6 +2,7 @@ package report
 
 import (
 	"slices"
+	"strconv"
 
 	"example.com/async/bench/internal/plot"
 	"example.com/async/bench/internal/stats"
@@ -26,9 +27,7 @@ func (res results) plots() []plot.Plot {
 		res.linePlot(plot.Plot{File: "cost-tasks", Title: "Cost per task: spawned by a task, yields once, ends", X: "tasks", Y: "ns per task", LogX: true, LogY: true},
 			suite.Metric{Key: "ns", Scale: 1},
 			func(r suite.Row) (float64, bool) { return float64(r.ByCost()), r.ByCost() > 0 }),
-		res.linePlot(plot.Plot{File: "latency-beside", Title: "An event beside CPU-bound tasks of the same runtime, slices of 100 µs", X: "CPU-bound tasks", Y: "p99 µs, 500 requests/s on 8 connections", LogY: true},
-			p99,
-			func(r suite.Row) (float64, bool) { return float64(r.Busy), r.Section == suite.BesideSection }),
+		res.besidePlot(p99),
 	}
 	return slices.DeleteFunc(all, func(p plot.Plot) bool { return len(p.Series) == 0 })
 }
@@ -36,6 +35,24 @@ func (res results) plots() []plot.Plot {
 // linePlot fills a plot with a point for each row that at places on the x axis.
 func (res results) linePlot(p plot.Plot, m suite.Metric, at func(suite.Row) (float64, bool)) plot.Plot {
 	return res.fill(p, m, func(r suite.Row, _ string) (float64, bool) { return at(r) })
+}
+
+// besidePlot has the numbers of CPU-bound tasks at equal distances.
+func (res results) besidePlot(m suite.Metric) plot.Plot {
+	p := plot.Plot{
+		File: "latency-beside", Title: "An event beside CPU-bound tasks of the same runtime, which run in slices of 100 µs",
+		X: "CPU-bound tasks", Y: "p99 µs, 500 requests/s on 8 connections", LogY: true,
+	}
+	place := make(map[int]float64)
+	for _, r := range res.rows() {
+		if r.Section == suite.BesideSection {
+			place[r.Busy] = float64(len(p.Names))
+			p.Names = append(p.Names, strconv.Itoa(r.Busy))
+		}
+	}
+	return res.linePlot(p, m, func(r suite.Row) (float64, bool) {
+		return place[r.Busy], r.Section == suite.BesideSection
+	})
 }
 
 // loadPlot places each row at the rate that was reached, which in the closed loop is each

@@ -106,9 +106,12 @@ func (res results) bestRival(r suite.Row, m suite.Metric) string {
 // than half of the rounds.
 func lost(r stats.Ratio) bool { return r.Median > 1 && 2*r.Held > r.Rounds }
 
-// verdict compares a form of the library with the best rival: "LOST to NAME 1.20 (9/10)" or
-// "0.80 of NAME (10/10)".
+// verdict compares a form of the library with the best rival, and is "" for others:
+// "LOST to NAME: 1.20 (9/10)" or "NAME: 0.80 (10/10)".
 func (res results) verdict(r suite.Row, m suite.Metric, subject string) string {
+	if suite.SubjectNamed(subject).Group != suite.Ours {
+		return ""
+	}
 	best := res.bestRival(r, m)
 	if best == "" {
 		return ""
@@ -125,7 +128,11 @@ func (res results) verdict(r suite.Row, m suite.Metric, subject string) string {
 
 // ratioText shows a ratio and in how many rounds it lay on its side of 1.
 func ratioText(r stats.Ratio) string {
-	return fmt.Sprintf("%.2f (%d/%d)", r.Median, r.Held, r.Rounds)
+	digits := 2
+	if r.Median < 0.1 {
+		digits = 3
+	}
+	return fmt.Sprintf("%.*f (%d/%d)", digits, r.Median, r.Held, r.Rounds)
 }
 
 // median returns the median of a metric as text, "-" if it was not measured.

@@ -85,28 +85,43 @@ func (res results) printRow(w io.Writer, r suite.Row) error {
 	return t.Flush()
 }
 
-// table returns the table of a row, with its heading.
+// table returns the table of a row, with its heading. A cell that says which rival a form of the
+// library has lost to contains the word LOST.
 func (res results) table(r suite.Row) [][]string {
-	first := r.Metrics[0]
-	heading := []string{"subject", first.Title, "spread", "x " + r.Baseline, "best rival"}
-	for _, m := range r.Metrics[1:] {
+	var heading []string
+	for i, m := range r.Metrics {
 		heading = append(heading, m.Title)
+		if compared(i, m) {
+			heading = append(heading, "spread", "× "+r.Baseline)
+		}
+		if i == 0 {
+			heading = append(heading, "× best rival")
+		}
 	}
-	lines := [][]string{heading}
+	lines := [][]string{append([]string{"subject"}, heading...)}
 	for _, name := range r.Subjects {
-		line := []string{name, res.median(r.Name, name, first), res.spread(r.Name, name, first), "", ""}
-		if name != r.Baseline {
-			if ratio, ok := res.ratio(r, first, name, r.Baseline); ok {
-				line[3] = ratioText(ratio)
-			}
-		}
-		if suite.SubjectNamed(name).Group == suite.Ours {
-			line[4] = res.verdict(r, first, name)
-		}
-		for _, m := range r.Metrics[1:] {
+		line := []string{name}
+		for i, m := range r.Metrics {
 			line = append(line, res.median(r.Name, name, m))
+			if compared(i, m) {
+				line = append(line, res.spread(r.Name, name, m), res.toBaseline(r, m, name))
+			}
+			if i == 0 {
+				line = append(line, res.verdict(r, m, name))
+			}
 		}
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+func compared(i int, m suite.Metric) bool { return i == 0 || m.Ratio }
+
+// toBaseline returns the ratio to the baseline as text, "" for the baseline itself.
+func (res results) toBaseline(r suite.Row, m suite.Metric, subject string) string {
+	ratio, ok := res.ratio(r, m, subject, r.Baseline)
+	if !ok || subject == r.Baseline {
+		return ""
+	}
+	return ratioText(ratio)
 }
