@@ -26,6 +26,7 @@ type options struct {
 	rounds, workers int
 	seconds         float64
 	quick, verbose  bool
+	more            bool
 	rows, subjects  *regexp.Regexp
 	out             string
 }
@@ -37,7 +38,8 @@ func parseOptions(args []string) (o options, err error) {
 	flags.IntVar(&o.workers, "workers", runtime.NumCPU(), "workers, loops or threads of each subject")
 	flags.BoolVar(&o.quick, "quick", false, "measure only the rows of the small table, and only goroutines, net and the library")
 	flags.BoolVar(&o.verbose, "v", false, "print a table for each row, too")
-	flags.StringVar(&o.out, "out", "", "append the raw rows to this `file`")
+	flags.StringVar(&o.out, "out", "", "write the raw rows to this `file`, which must not exist")
+	flags.BoolVar(&o.more, "append", false, "append to the file of -out if it exists")
 	rows := flags.String("rows", "", "measure only the rows whose name matches this `regexp`")
 	subjects := flags.String("subjects", "", "measure only the subjects whose whole name matches this `regexp`, and baselines")
 	if err := flags.Parse(args); err != nil {
@@ -110,7 +112,7 @@ func run(ctx context.Context, args []string) error {
 	if out == "" {
 		out = b.Dir() + "/raw.jsonl"
 	}
-	w, err := raw.Create(out)
+	w, err := raw.Create(out, o.more)
 	if err != nil {
 		return err
 	}

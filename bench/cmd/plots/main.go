@@ -121,16 +121,23 @@ func logarithmic(axis *gonum.Axis) {
 	axis.Tick.Marker = plainTicks{logTicks{}}
 }
 
-// logTicks marks 1, 2 and 5 times each power of ten.
+// logTicks marks 1, 2 and 5 times each power of ten. Over more than three powers of ten it
+// labels only these.
 type logTicks struct{}
 
 func (logTicks) Ticks(low, high float64) []gonum.Tick {
 	var ticks []gonum.Tick
+	wide := high > 1000*low
 	for power := math.Pow(10, math.Floor(math.Log10(low))); power <= high; power *= 10 {
 		for _, v := range []float64{power, 2 * power, 5 * power} {
-			if v >= low && v <= high {
-				ticks = append(ticks, gonum.Tick{Value: v, Label: "x"})
+			if v < low || v > high {
+				continue
 			}
+			tick := gonum.Tick{Value: v}
+			if !wide || v == power {
+				tick.Label = "labelled" // plainTicks writes the number
+			}
+			ticks = append(ticks, tick)
 		}
 	}
 	return ticks

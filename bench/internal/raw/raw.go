@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 // A Run describes the run that the samples after it belong to.
@@ -41,9 +42,17 @@ type line struct {
 // interrupted loses nothing.
 type Writer struct{ file *os.File }
 
-// Create opens a file to append to.
-func Create(name string) (*Writer, error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
+// Create makes a file, and its directory. If more is set, it opens a file that is there to
+// append to it; otherwise there must be none.
+func Create(name string, more bool) (*Writer, error) {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !more {
+		flags |= os.O_EXCL
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+		return nil, fmt.Errorf("making the directory of the raw rows: %w", err)
+	}
+	f, err := os.OpenFile(name, flags, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("opening the raw rows: %w", err)
 	}

@@ -59,7 +59,16 @@ func (res results) printMatrix(w io.Writer) error {
 			fmt.Fprintln(t)
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, s := range suite.Subjects {
+		if slices.Contains(columns, s.Name) || slices.ContainsFunc(rows, func(r suite.Row) bool { return r.Baseline == s.Name }) {
+			fmt.Fprintf(w, "%-12s %s\n", s.Name, s.What)
+		}
+	}
+	return nil
 }
 
 func (res results) matrixCell(r suite.Row, m suite.Metric, subject string) string {
