@@ -35,7 +35,7 @@ full: ## the same without it, large loads whole
 libraries: ## other people's code and test suites on the connections, without servers of theirs
 	cd interop && go vet ./... && go test -race -count=1 -timeout 30m ./...
 
-instrument: ## the benchmarks' own tests; they measure nothing
+instrument: ## the tests of the benchmark, which measure nothing for long
 	cd bench && go vet ./... && go test -count=1 ./...
 
 interop: ## the same with Redis and PostgreSQL; example programs under curl, openssl, h2load, nc and redis-benchmark
@@ -52,7 +52,7 @@ stress: ## the core again and again, on one to eight processors
 	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
 bench: ## a small table, with Go alone and in under five minutes: goroutines, package net and the library
-	cd bench && go run . -quick -rounds 3 -seconds 0.75
+	cd bench && go run . -quick -rounds 5 -seconds 0.5
 
 bench-all: ## hours: every row and rival, after installing them from Debian; writes bench/RESULTS.md
 	bench/install.sh

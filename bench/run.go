@@ -127,6 +127,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	failures, err := measureAll(ctx, b, o, rows, w)
+	if err != nil && o.out != "" {
+		return fmt.Errorf("%w; the raw rows so far are in %s", err, o.out)
+	}
 	if err != nil {
 		return err
 	}

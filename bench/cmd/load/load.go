@@ -86,7 +86,7 @@ func newLoad(to netip.AddrPort, conns, size int, rate float64) (*load, error) {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
 	for i := range l.conns {
-		fd, err := dial(to)
+		fd, err := dial(to, i)
 		if err != nil {
 			return nil, fmt.Errorf("connection %d of %d: %w", i+1, conns, err)
 		}

@@ -7,17 +7,29 @@ import (
 	"time"
 )
 
-func dial(to netip.AddrPort) (int, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+// dial opens connection number i. Every 4,096 connections have a loopback address of
+// their own: the kernel searches long for a free port where most of them are taken.
+func dial(to netip.AddrPort, i int) (fd int, err error) {
+	fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("socket: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			syscall.Close(fd)
+		}
+	}()
+	const bindAddressNoPort = 24 // IP_BIND_ADDRESS_NO_PORT: connect chooses the port
+	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, bindAddressNoPort, 1); err != nil {
+		return 0, fmt.Errorf("IP_BIND_ADDRESS_NO_PORT: %w", err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + i/4096)}}); err != nil {
+		return 0, fmt.Errorf("bind: %w", err)
+	}
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
-		syscall.Close(fd)
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
-		syscall.Close(fd)
 		return 0, fmt.Errorf("TCP_NODELAY: %w", err)
 	}
 	return fd, nil
@@ -44,7 +56,7 @@ func openIdle(to netip.AddrPort, n, size int) (*idleConns, error) {
 	for len(idle.fds) < n {
 		first := len(idle.fds)
 		for len(idle.fds) < min(n, first+batch) {
-			fd, err := dial(to)
+			fd, err := dial(to, len(idle.fds))
 			if err != nil {
 				idle.close()
 				return nil, fmt.Errorf("connection %d of %d: %w", len(idle.fds)+1, n, err)

@@ -48,7 +48,7 @@ func Versions(ctx context.Context, programs []*suite.Program) map[string]string 
 	ask := func(name, program string, args ...string) {
 		if out, _, err := proc.Run(ctx, program, args); err == nil && strings.TrimSpace(out) != "" {
 			first, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-			v[name] = first
+			v[name] = strings.TrimPrefix(first, program+" ")
 		}
 	}
 	ask("async", "git", "describe", "--always", "--dirty")

@@ -273,6 +273,7 @@ func (b *Bench) takePerf(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 		}
 		load, err := p.measure()
 		seen, perfErr := perf.Stop()
+		p.cpu += perf.CPU()
 		if err := errors.Join(err, perfErr); err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ type Perf struct {
 	file   string
 	finish func(p *Perf) (map[string]float64, error)
 	ctx    context.Context
+	cpu    time.Duration // of perf itself
 }
 
 // samplesPerSecond is how often the profile looks at a processor that runs the process.
@@ -87,6 +88,7 @@ func (p *Perf) Stop() (map[string]float64, error) {
 		return nil, errors.Join(fmt.Errorf("interrupting perf: %w", err), p.perf.Stop())
 	}
 	stopped := p.perf.Stop() // an interrupted perf fails, but writes its results first
+	p.cpu += p.perf.CPU()
 	metrics, err := p.finish(p)
 	if err != nil {
 		return nil, errors.Join(err, stopped)
@@ -94,15 +96,19 @@ func (p *Perf) Stop() (map[string]float64, error) {
 	return metrics, nil
 }
 
+// CPU returns the CPU time that perf has used, once it was stopped.
+func (p *Perf) CPU() time.Duration { return p.cpu }
+
 // Kernel addresses have the highest bit set, on every 64-bit architecture of Linux.
 const kernelHalf = 1 << 63
 
 func (p *Perf) finishProfile() (map[string]float64, error) {
 	defer os.Remove(p.file)
-	out, _, err := Run(p.ctx, "perf", []string{"script", "-i", p.file, "-F", "ip"})
+	out, script, err := Run(p.ctx, "perf", []string{"script", "-i", p.file, "-F", "ip"})
 	if err != nil {
 		return nil, err
 	}
+	p.cpu += script.CPU()
 	return parseProfile(out)
 }
 

@@ -25,6 +25,7 @@ func Write(ctx context.Context, dir string, files []string) error {
 		return err
 	}
 	res := collect(rows)
+	res.files = files
 	plots := res.plots()
 	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o777); err != nil {
 		return fmt.Errorf("making the directory of the plots: %w", err)
@@ -83,6 +84,9 @@ func (res results) writeRuns(b *bytes.Buffer) {
 		for _, what := range slices.Sorted(maps.Keys(run.LeftOut)) {
 			fmt.Fprintf(b, "  - left out: %s (%s)\n", what, oneLine(run.LeftOut[what]))
 		}
+	}
+	for _, name := range res.files {
+		fmt.Fprintf(b, "- raw rows: `%s`\n", filepath.Base(name))
 	}
 	b.WriteByte('\n')
 }

@@ -16,6 +16,7 @@ import (
 
 // results are the samples by row and subject.
 type results struct {
+	files    []string // that the samples were read from
 	runs     []raw.Run
 	samples  map[key][]raw.Sample
 	failures []raw.Sample
