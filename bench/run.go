@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -37,7 +38,7 @@ func parseOptions(args []string) (o options, err error) {
 	flags.Float64Var(&o.seconds, "seconds", 2, "how long each measurement lasts")
 	flags.IntVar(&o.workers, "workers", runtime.NumCPU(), "workers, loops or threads of each subject")
 	flags.BoolVar(&o.quick, "quick", false, "measure only the rows of the small table, and only goroutines, net and the library")
-	flags.BoolVar(&o.verbose, "v", false, "print a table for each row, too")
+	flags.BoolVar(&o.verbose, "v", false, "print a table for each row, too, as when rows or subjects are chosen")
 	flags.StringVar(&o.out, "out", "", "write the raw rows to this `file`, which must not exist")
 	flags.BoolVar(&o.more, "append", false, "append to the file of -out if it exists")
 	rows := flags.String("rows", "", "measure only the rows whose name matches this `regexp`")
@@ -51,6 +52,7 @@ func parseOptions(args []string) (o options, err error) {
 	if *subjects == "" {
 		o.subjects = regexp.MustCompile("")
 	}
+	o.verbose = o.verbose || *rows+*subjects != ""
 	switch {
 	case errors.Join(err1, err2) != nil:
 		return o, errors.Join(err1, err2)
@@ -104,19 +106,19 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.Close()
-	rows, leftOut, err := prepare(ctx, b, rows)
-	if err != nil {
-		return err
-	}
 	out := o.out
 	if out == "" {
-		out = b.Dir() + "/raw.jsonl"
+		out = filepath.Join(b.Dir(), "raw.jsonl")
 	}
 	w, err := raw.Create(out, o.more)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
+	rows, leftOut, err := prepare(ctx, b, rows)
+	if err != nil {
+		return err
+	}
 	description := raw.Run{
 		Started: time.Now().UTC().Format(time.RFC3339),
 		Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "),
@@ -149,46 +151,40 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// prepare builds the programs of the rows. A rival whose program cannot be built is
-// left out, with a reason; ours and the baselines must be there.
+// prepare builds the programs of the rows, and returns the rows and subjects that can be
+// measured here. Those that cannot are left out, with a reason: a rival whose program
+// cannot be built, and the rows that need perf where it does not work.
 func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.Row, map[string]string, error) {
 	leftOut := make(map[string]string)
+	// The details, which may name directories, are not for the raw rows.
+	leave := func(what, why string, err error) {
+		fmt.Fprintf(os.Stderr, "left out: %s, %s: %v\n", what, why, err)
+		leftOut[what] = why
+	}
 	if slices.ContainsFunc(rows, needsPerf) {
 		if err := proc.HavePerf(ctx, b.Dir()); err != nil {
-			leftOut["rows with perf"] = err.Error()
+			leave("the rows with perf", "perf does not work here", err)
 			rows = slices.DeleteFunc(rows, needsPerf)
 		}
 	}
-	missing := make(map[*suite.Program]error)
+	var missing []*suite.Program
 	for _, p := range programs(rows) {
 		fmt.Fprintf(os.Stderr, "building %s\n", p.Name)
-		if err := b.Build(ctx, p); err != nil {
-			missing[p] = err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	for i, r := range rows {
-		rows[i].Subjects = slices.DeleteFunc(r.Subjects, func(name string) bool {
-			s := suite.SubjectNamed(name)
-			err := missing[s.Program]
-			if err != nil {
-				leftOut[name] = "its program could not be built"
-			}
-			return err != nil
-		})
-	}
-	for p, err := range missing {
-		fmt.Fprintf(os.Stderr, "left out: %s: %v\n", p.Name, err)
-		if s := suite.Subjects[slices.IndexFunc(suite.Subjects, func(s *suite.Subject) bool { return s.Program == p })]; s.Group <= suite.Baseline {
+		err := b.Build(ctx, p)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case err != nil && p.Required:
 			return nil, nil, fmt.Errorf("building %s: %w", p.Name, err)
+		case err != nil:
+			leave(p.Name, "it could not be built", err)
+			missing = append(missing, p)
 		}
 	}
-	for what, why := range leftOut {
-		if strings.HasPrefix(what, "rows") {
-			fmt.Fprintf(os.Stderr, "left out: %s: %s\n", what, why)
-		}
+	for i := range rows {
+		rows[i].Subjects = slices.DeleteFunc(rows[i].Subjects, func(name string) bool {
+			return slices.Contains(missing, suite.SubjectNamed(name).Program)
+		})
 	}
 	return rows, leftOut, nil
 }

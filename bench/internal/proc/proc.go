@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ import (
 // and by the kernel when the thread that started it ends: Start must be called on a
 // goroutine that is locked to the main thread.
 type Process struct {
-	name   string
+	name   string // for errors; without directories, which differ from machine to machine
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Reader
@@ -35,7 +36,7 @@ const stopTime = 10 * time.Second
 // Start runs a program. Settings of the environment are appended to that of this
 // process.
 func Start(ctx context.Context, program string, args []string, settings ...string) (*Process, error) {
-	p := &Process{name: strings.Join(append([]string{program}, args...), " ")}
+	p := &Process{name: strings.Join(append([]string{filepath.Base(program)}, args...), " ")}
 	p.cmd = exec.CommandContext(ctx, program, args...)
 	p.cmd.Env = append(os.Environ(), settings...)
 	p.cmd.Stderr = &p.errors

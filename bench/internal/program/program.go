@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -48,7 +49,7 @@ type Program struct {
 // Main runs the command line and ends the process.
 func (p Program) Main() {
 	if err := p.run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, os.Args[0]+":", err)
+		fmt.Fprintln(os.Stderr, filepath.Base(os.Args[0])+":", err)
 		os.Exit(1)
 	}
 }

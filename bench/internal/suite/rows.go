@@ -169,6 +169,15 @@ var echoMetrics = []Metric{
 
 var lagMetric = Metric{Key: "lag_p99_us", Title: "generator's lag p99 µs", Scale: 1}
 
+// openLoopMetrics compares no rates, which are given, and has the lag.
+func openLoopMetrics() []Metric {
+	metrics := slices.Clone(echoMetrics)
+	for i := range metrics {
+		metrics[i].Ratio = metrics[i].Ratio && metrics[i].Key != "requests_s"
+	}
+	return append(metrics, lagMetric)
+}
+
 func loadName(rate float64) string {
 	if rate == 0 {
 		return "closed"
@@ -196,7 +205,7 @@ func echoRows() []Row {
 				Kind: Echo, Baseline: "net", Subjects: forEcho, Metrics: echoMetrics, Rate: rate, Conns: n,
 			}
 			if rate > 0 {
-				r.Metrics = slices.Concat(echoMetrics, []Metric{lagMetric})
+				r.Metrics = openLoopMetrics()
 			}
 			if n == 64 {
 				r.Quick = true

@@ -28,11 +28,12 @@ type Program struct {
 	Name     string
 	Language Language
 	Module   string // Go: the module whose version the report prints
+	Required bool   // without it there is nothing to compare
 }
 
 var (
-	asyncProgram = &Program{Name: "async"}
-	goroutines   = &Program{Name: "goroutines"}
+	asyncProgram = &Program{Name: "async", Required: true}
+	goroutines   = &Program{Name: "goroutines", Required: true}
 	sketch       = &Program{Name: "sketch"}
 	floor        = &Program{Name: "floor", Language: C}
 	peers        = &Program{Name: "peers", Language: Rust}
