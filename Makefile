@@ -3,7 +3,9 @@
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
 CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select'
 
-.PHONY: demo observe test bench check fmt vet arch race full locks fuzz stress libraries interop
+ROUNDS  = 10
+
+.PHONY: demo observe test bench bench-all check fmt vet arch race full locks fuzz stress libraries instrument interop
 
 demo: ## an echo server under load, three ways, in under a minute
 	go run ./examples/echo
@@ -11,7 +13,7 @@ demo: ## an echo server under load, three ways, in under a minute
 observe: ## a page that shows what a runtime does
 	go run ./examples/observe
 
-test: fmt vet race full locks libraries fuzz ## everything that must be green
+test: fmt vet race full locks libraries instrument fuzz ## everything that must be green
 
 check: fmt vet arch ## what needs no running
 
@@ -36,6 +38,9 @@ locks: ## the order of all mutexes, checked at each Lock
 libraries: ## other people's code and test suites on the connections, without servers of theirs
 	cd interop && go vet ./... && go test -race -count=1 -timeout 30m ./...
 
+instrument: ## the tests of the benchmark, which measure nothing for long
+	cd bench && go vet ./... && go test -count=1 ./...
+
 interop: ## the same with Redis and PostgreSQL; example programs under curl, openssl, h2load, nc and redis-benchmark
 	interop/servers.sh
 	interop/programs.sh
@@ -49,5 +54,10 @@ stress: ## the core again and again, on one to eight processors
 	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .
 	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
-bench: ## the announcement's workloads beside goroutines
-	go test -run '^$$' -bench . -benchmem -count 10 .
+bench: ## a small table, with Go alone and in under five minutes: goroutines, package net and the library
+	cd bench && go run . -quick -rounds 5 -seconds 0.5
+
+bench-all: ## hours: every row and rival, after installing them from Debian; writes bench/RESULTS.md
+	bench/install.sh
+	-cd bench && go run . -rounds $(ROUNDS) -seconds 2 -out results/raw.jsonl
+	cd bench && go run . report results/raw.jsonl

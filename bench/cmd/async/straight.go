@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"example.com/async"
+	"example.com/async/bench/internal/work"
+)
+
+// straightWorkloads are the workloads with tasks of straight-line code.
+func straightWorkloads(rt *async.Runtime) work.Workloads {
+	all := work.Workloads{
+		"chained_spawn":       byTask(rt, 1, chainedSpawn),
+		"ping_pong":           byTask(rt, 1, pingPong),
+		"spawn_many":          timed(1, func(done func()) { spawnMany(rt, done) }),
+		"spawn_many_by_task":  byTask(rt, 1, func(cx *async.Context, done func()) { spawnMany(cx, done) }),
+		"yield_many":          byTask(rt, 1, yieldMany),
+		"mutex_create":        mutexCreate,
+		"mutex_contention":    byTask(rt, 1, locking(work.ContentionTasks, work.ContentionTimes)),
+		"mutex_no_contention": byTask(rt, 1, locking(1, work.LonelyTimes)),
+		"mpmc_4x4":            timed(work.Messages, channel(rt, 4, 4)),
+		"mpmc_4x1":            timed(work.Messages, channel(rt, 4, 1)),
+		"sleep_10ms":          byTask(rt, 1, sleepers(func(int) time.Duration { return 10 * time.Millisecond })),
+		"sleep_1_to_100ms":    byTask(rt, 1, sleepers(work.SleepTime)),
+		"idle_task":           idle(rt),
+	}
+	for _, n := range work.CostSizes {
+		all[work.CostName(n)] = byTask(rt, n, cost(n))
+	}
+	return all
+}
+
+// timed measures a workload that calls done once it is over, whose operations are
+// that many.
+func timed(operations int, start func(done func())) func(*work.Meter) error {
+	return func(m *work.Meter) error {
+		over := make(chan struct{})
+		done := func() { over <- struct{}{} }
+		m.Time(operations, func() {
+			start(done)
+			<-over
+		})
+		return nil
+	}
+}
+
+// byTask measures a workload that a task starts, which is spawned from outside each
+// time.
+func byTask(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
+	return timed(operations, func(done func()) {
+		async.Go(rt, func(cx *async.Context) error {
+			start(cx, done)
+			return nil
+		})
+	})
+}
+
+func chainedSpawn(cx *async.Context, done func()) { link(cx, work.ChainLength, done) }
+
+func link(s async.Spawner, left int, done func()) {
+	async.Go(s, func(cx *async.Context) error {
+		if left == 1 {
+			done()
+		} else {
+			link(cx, left-1, done)
+		}
+		return nil
+	})
+}
+
+func pingPong(cx *async.Context, done func()) {
+	count := work.Countdown(work.PingPairs, done)
+	for range work.PingPairs {
+		async.Go(cx, func(cx *async.Context) error {
+			var ping, pong async.Oneshot[async.None]
+			async.Go(cx, func(cx *async.Context) error {
+				if _, err := ping.Recv(cx); err != nil {
+					return err
+				}
+				return pong.Send(async.None{})
+			})
+			if err := ping.Send(async.None{}); err != nil {
+				return err
+			}
+			_, err := pong.Recv(cx)
+			count()
+			return err
+		})
+	}
+}
+
+func spawnMany(s async.Spawner, done func()) {
+	count := work.Countdown(work.SpawnCount, done)
+	f := func(*async.Context) error { count(); return nil }
+	for range work.SpawnCount {
+		async.Go(s, f)
+	}
+}
+
+func yieldMany(cx *async.Context, done func()) {
+	count := work.Countdown(work.YieldTasks, done)
+	for range work.YieldTasks {
+		async.Go(cx, func(cx *async.Context) error {
+			for range work.YieldTimes {
+				if err := async.Yield(cx); err != nil {
+					return err
+				}
+			}
+			count()
+			return nil
+		})
+	}
+}
+
+// made is where mutexCreate makes its mutexes: in memory, so that the compiler
+// cannot leave the making out.
+var made [1024]async.Mutex
+
+func mutexCreate(m *work.Meter) error {
+	m.Time(work.Creates, func() {
+		for i := range work.Creates {
+			made[i%len(made)] = async.Mutex{}
+		}
+	})
+	return nil
+}
+
+func locking(tasks, times int) func(cx *async.Context, done func()) {
+	var m async.Mutex
+	return func(cx *async.Context, done func()) {
+		count := work.Countdown(tasks, done)
+		for range tasks {
+			async.Go(cx, func(cx *async.Context) error {
+				err := lockTimes(cx, &m, times)
+				count()
+				return err
+			})
+		}
+	}
+}
+
+func lockTimes(cx *async.Context, m *async.Mutex, times int) error {
+	for range times {
+		if err := m.Lock(cx); err != nil {
+			return err
+		}
+		m.Unlock()
+	}
+	return nil
+}
+
+// channel sends work.Messages messages. The tasks are spawned from outside, which
+// spreads them over the workers.
+func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
+	return func(done func()) {
+		c := async.NewChan[int](work.ChanCapacity)
+		received := countReceived(receivers, done)
+		for range receivers {
+			async.Go(rt, func(cx *async.Context) error {
+				n := 0
+				for {
+					_, err := c.Recv(cx)
+					if errors.Is(err, async.ErrClosed) {
+						received(n)
+						return nil
+					}
+					if err != nil {
+						return err
+					}
+					n++
+				}
+			})
+		}
+		sent := work.Countdown(senders, func() { c.Close() })
+		for range senders {
+			async.Go(rt, func(cx *async.Context) error {
+				for i := range work.Messages / senders {
+					if err := c.Send(cx, i); err != nil {
+						return err
+					}
+				}
+				sent()
+				return nil
+			})
+		}
+	}
+}
+
+// countReceived returns a function that each receiver calls with the number of its
+// messages; done is called when the last has.
+func countReceived(receivers int, done func()) func(n int) {
+	var got atomic.Int64
+	count := work.Countdown(receivers, func() {
+		if got.Load() != work.Messages {
+			panic("messages were lost")
+		}
+		done()
+	})
+	return func(n int) {
+		got.Add(int64(n))
+		count()
+	}
+}
+
+func sleepers(how func(i int) time.Duration) func(cx *async.Context, done func()) {
+	return func(cx *async.Context, done func()) {
+		count := work.Countdown(work.Sleepers, done)
+		for i := range work.Sleepers {
+			async.Go(cx, func(cx *async.Context) error {
+				err := async.Sleep(cx, how(i))
+				count()
+				return err
+			})
+		}
+	}
+}
+
+// cost has a task start n tasks, each of which yields once.
+func cost(n int) func(cx *async.Context, done func()) {
+	return func(cx *async.Context, done func()) {
+		count := work.Countdown(n, done)
+		f := func(cx *async.Context) error {
+			err := async.Yield(cx)
+			count()
+			return err
+		}
+		for range n {
+			async.Go(cx, f)
+		}
+	}
+}
+
+func idle(rt *async.Runtime) func(*work.Meter) error {
+	return idling(rt, func(cx *async.Context, begun *atomic.Int64) *async.JoinHandle[async.None] {
+		return async.Go(cx, func(cx *async.Context) error {
+			begun.Add(1)
+			_, err := async.Await(cx, async.Never[async.None]())
+			return err
+		})
+	})
+}
+
+// idling measures the memory of tasks that wait for ever. Their handles are kept and
+// counted, 8 bytes each: a task that nothing refers to any more is garbage.
+func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64) *async.JoinHandle[async.None]) func(*work.Meter) error {
+	return func(m *work.Meter) error {
+		var handles []*async.JoinHandle[async.None]
+		defer func() { runtime.KeepAlive(handles) }()
+		return m.Idle(func(n int, begun *atomic.Int64) {
+			handles = slices.Grow(handles, n)
+			async.Go(rt, func(cx *async.Context) error {
+				for range n {
+					handles = append(handles, spawn(cx, begun))
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// insideWorkloads are the workloads of the mutex when one task starts the others and
+// waits for them: no thread is woken for the beginning or the end.
+func insideWorkloads(rt *async.Runtime) work.Workloads {
+	return work.Workloads{
+		"mutex_contention":    insideLocking(rt, work.ContentionTasks, work.ContentionTimes),
+		"mutex_no_contention": insideLocking(rt, 1, work.LonelyTimes),
+	}
+}
+
+func insideLocking(rt *async.Runtime, tasks, times int) func(*work.Meter) error {
+	return func(m *work.Meter) error {
+		var lock async.Mutex
+		_, err := async.Go(rt, func(cx *async.Context) error {
+			var failed error
+			m.Time(1, func() {
+				var wg async.WaitGroup
+				for range tasks {
+					wg.Go(cx, func(cx *async.Context) error { return lockTimes(cx, &lock, times) })
+				}
+				failed = errors.Join(failed, wg.Wait(cx))
+			})
+			return failed
+		}).Wait(context.Background())
+		return err
+	}
+}

@@ -1,0 +1,79 @@
+// Command gnet is an echo server on github.com/panjf2000/gnet.
+package main
+
+import (
+	"errors"
+	"net"
+	"strconv"
+
+	"example.com/async/bench/internal/program"
+	"github.com/panjf2000/gnet/v2"
+)
+
+func main() {
+	program.Program{Echo: map[string]program.EchoServer{
+		"unlocked": serve(false),
+		"locked":   serve(true),
+	}}.Main()
+}
+
+// serve returns a server whose loops are locked to threads or not.
+func serve(locked bool) program.EchoServer {
+	return func(o program.Options, ready func(net.Addr)) error {
+		if o.Busy > 0 {
+			return errors.New("gnet has no tasks")
+		}
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+		return gnet.Run(&server{addr: addr, ready: ready}, "tcp://127.0.0.1:"+strconv.Itoa(port),
+			gnet.WithNumEventLoop(o.Workers), gnet.WithLockOSThread(locked),
+			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
+	}
+}
+
+// freePort returns a port that is free now: gnet does not tell which one it has been
+// given.
+func freePort() (int, error) {
+	ln, err := net.Listen("tcp", program.Address)
+	if err != nil {
+		return 0, err
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+type server struct {
+	gnet.BuiltinEventEngine
+	addr  net.Addr
+	ready func(net.Addr)
+}
+
+func (s *server) OnBoot(gnet.Engine) gnet.Action {
+	s.ready(s.addr)
+	return gnet.None
+}
+
+// OnTraffic answers with what has come, which Next returns without a copy.
+func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
+	in, err := c.Next(-1)
+	if err != nil {
+		return gnet.Close
+	}
+	if _, err := c.Write(in); err != nil {
+		return gnet.Close
+	}
+	return gnet.None
+}
+
+// silence is a logger: gnet otherwise logs to the standard output, which belongs to the
+// benchmark.
+type silence struct{}
+
+func (silence) Debugf(string, ...any) {}
+func (silence) Infof(string, ...any)  {}
+func (silence) Warnf(string, ...any)  {}
+func (silence) Errorf(string, ...any) {}
+func (silence) Fatalf(string, ...any) {}

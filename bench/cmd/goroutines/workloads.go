@@ -1,0 +1,195 @@
+package main
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.com/async/bench/internal/work"
+)
+
+func workloads() work.Workloads {
+	all := work.Workloads{
+		"chained_spawn":       timed(1, chainedSpawn),
+		"ping_pong":           timed(1, pingPong),
+		"spawn_many":          timed(1, func(done func()) { spawnMany(done) }),
+		"spawn_many_by_task":  timed(1, func(done func()) { go spawnMany(done) }),
+		"yield_many":          timed(1, yieldMany),
+		"mutex_create":        mutexCreate,
+		"mutex_contention":    timed(1, locking(work.ContentionTasks, work.ContentionTimes)),
+		"mutex_no_contention": timed(1, locking(1, work.LonelyTimes)),
+		"mpmc_4x4":            timed(work.Messages, channel(4, 4)),
+		"mpmc_4x1":            timed(work.Messages, channel(4, 1)),
+		"sleep_10ms":          timed(1, sleepers(func(int) time.Duration { return 10 * time.Millisecond })),
+		"sleep_1_to_100ms":    timed(1, sleepers(work.SleepTime)),
+		"idle_task":           idle,
+	}
+	for _, n := range work.CostSizes {
+		all[work.CostName(n)] = timed(n, cost(n))
+	}
+	return all
+}
+
+// timed measures a workload that calls done once it is over, whose operations are
+// that many.
+func timed(operations int, start func(done func())) func(*work.Meter) error {
+	return func(m *work.Meter) error {
+		over := make(chan struct{})
+		done := func() { over <- struct{}{} }
+		m.Time(operations, func() {
+			start(done)
+			<-over
+		})
+		return nil
+	}
+}
+
+func chainedSpawn(done func()) { go link(work.ChainLength, done) }
+
+func link(left int, done func()) {
+	if left == 1 {
+		done()
+		return
+	}
+	go link(left-1, done)
+}
+
+func pingPong(done func()) {
+	count := work.Countdown(work.PingPairs, done)
+	go func() {
+		for range work.PingPairs {
+			go func() {
+				ping, pong := make(chan struct{}, 1), make(chan struct{}, 1)
+				go func() {
+					<-ping
+					pong <- struct{}{}
+				}()
+				ping <- struct{}{}
+				<-pong
+				count()
+			}()
+		}
+	}()
+}
+
+func spawnMany(done func()) {
+	count := work.Countdown(work.SpawnCount, done)
+	for range work.SpawnCount {
+		go count()
+	}
+}
+
+func yieldMany(done func()) {
+	count := work.Countdown(work.YieldTasks, done)
+	for range work.YieldTasks {
+		go func() {
+			for range work.YieldTimes {
+				runtime.Gosched()
+			}
+			count()
+		}()
+	}
+}
+
+// made is where mutexCreate makes its mutexes: in memory, so that the compiler
+// cannot leave the making out.
+var made [1024]sync.Mutex
+
+func mutexCreate(m *work.Meter) error {
+	m.Time(work.Creates, func() {
+		for i := range work.Creates {
+			made[i%len(made)] = sync.Mutex{}
+		}
+	})
+	return nil
+}
+
+func locking(tasks, times int) func(done func()) {
+	var m sync.Mutex
+	return func(done func()) {
+		count := work.Countdown(tasks, done)
+		for range tasks {
+			go func() {
+				for range times {
+					m.Lock()
+					m.Unlock()
+				}
+				count()
+			}()
+		}
+	}
+}
+
+func channel(senders, receivers int) func(done func()) {
+	return func(done func()) {
+		c := make(chan int, work.ChanCapacity)
+		var got atomic.Int64
+		received := work.Countdown(receivers, func() {
+			if got.Load() != work.Messages {
+				panic("messages were lost")
+			}
+			done()
+		})
+		for range receivers {
+			go func() {
+				n := 0
+				for range c {
+					n++
+				}
+				got.Add(int64(n))
+				received()
+			}()
+		}
+		sent := work.Countdown(senders, func() { close(c) })
+		for range senders {
+			go func() {
+				for i := range work.Messages / senders {
+					c <- i
+				}
+				sent()
+			}()
+		}
+	}
+}
+
+func sleepers(how func(i int) time.Duration) func(done func()) {
+	return func(done func()) {
+		count := work.Countdown(work.Sleepers, done)
+		for i := range work.Sleepers {
+			go func() {
+				time.Sleep(how(i))
+				count()
+			}()
+		}
+	}
+}
+
+// cost has a goroutine start n goroutines, each of which yields once.
+func cost(n int) func(done func()) {
+	return func(done func()) {
+		count := work.Countdown(n, done)
+		go func() {
+			for range n {
+				go func() {
+					runtime.Gosched()
+					count()
+				}()
+			}
+		}()
+	}
+}
+
+func idle(m *work.Meter) error {
+	never := make(chan struct{})
+	return m.Idle(func(n int, begun *atomic.Int64) {
+		go func() {
+			for range n {
+				go func() {
+					begun.Add(1)
+					<-never
+				}()
+			}
+		}()
+	})
+}

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"example.com/async/bench/internal/hist"
+)
+
+// The load is one of two.
+//
+// In the closed loop each connection has one request in flight: the next is sent when the answer has
+// come. The rate is what the server reaches, and a slow server is asked less often.
+//
+// In the open loop the requests of all connections have a timetable, one every gap, on the
+// connections in turn, whether or not earlier ones have been answered. A latency is
+// counted from the time at which the request should have been sent. So a server that stops for 100 ms makes
+// every request late that falls due in these 100 ms, as it would with independent clients.
+// A generator that waited with the server would see one late request (coordinated
+// omission). How late the generator itself sends is counted separately, as its lag.
+
+const (
+	// maxAhead is how many requests may be in flight on a connection in the open
+	// loop. Further ones are sent later, and count from their time in the timetable.
+	maxAhead = 64
+
+	// grace is how long the load waits for answers after its end.
+	grace = 2 * time.Second
+)
+
+// A load drives its connections from one thread, and allocates nothing while it runs.
+// Times are nanoseconds since epoch.
+type load struct {
+	epoll  int
+	conns  []conn
+	events [256]syscall.EpollEvent
+	out    []byte // the request that is being written
+	want   []byte // the answer that is awaited
+	buf    [64 << 10]byte
+	epoch  time.Time
+
+	gap      float64 // open loop: nanoseconds between two requests; 0 in the closed loop
+	start    int64
+	end      int64
+	next     uint64 // open loop: number of the next request, over all connections
+	nextTime int64  // open loop: when it is due
+
+	flying int // requests that are due and not answered
+	result
+}
+
+// A conn is one connection. Its requests have numbers, which go on from phase to phase.
+type conn struct {
+	fd       int
+	dead     bool
+	due      uint64 // requests that may be sent
+	sent     uint64 // requests that were sent whole
+	answered uint64 // requests that were answered whole
+	first    uint64 // number of the first request of the phase
+	outDone  int    // bytes of request number sent that were sent
+	inDone   int    // bytes of answer number answered that have come
+	sentAt   int64  // closed loop: when the request in flight was sent
+}
+
+// A result is what one phase gave.
+type result struct {
+	done    uint64 // requests answered before the end
+	late    uint64 // requests answered after the end
+	errors  uint64 // requests that were lost or answered wrongly, and connections that broke
+	latency hist.Histogram
+	lag     hist.Histogram
+}
+
+// newLoad opens the connections. A rate of 0 is the closed loop.
+func newLoad(to netip.AddrPort, conns, size int, rate float64) (*load, error) {
+	l := &load{conns: make([]conn, conns), out: pattern(size), want: pattern(size), epoch: time.Now()}
+	if rate > 0 {
+		l.gap = 1e9 / rate
+	}
+	var err error
+	if l.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	for i := range l.conns {
+		fd, err := dial(to, i)
+		if err != nil {
+			return nil, fmt.Errorf("connection %d of %d: %w", i+1, conns, err)
+		}
+		l.conns[i].fd = fd
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			return nil, fmt.Errorf("set non-blocking: %w", err)
+		}
+		const edge = 1 << 31
+		if err := syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{
+			Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | edge, Fd: int32(i),
+		}); err != nil {
+			return nil, fmt.Errorf("epoll_ctl: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func (l *load) close() {
+	for i := range l.conns {
+		drop(l.conns[i].fd)
+	}
+	syscall.Close(l.epoll)
+}
+
+func (l *load) now() int64 { return int64(time.Since(l.epoch)) }
+
+// phase runs the load for a time and then waits for what is in flight.
+func (l *load) phase(d time.Duration) error {
+	if err := lowTimerSlack(); err != nil {
+		return err
+	}
+	l.result = result{}
+	l.start = l.now()
+	l.end = l.start + int64(d)
+	l.flying, l.next, l.nextTime = 0, 0, l.start
+	for i := range l.conns {
+		c := &l.conns[i]
+		c.first, c.due = c.answered, c.answered
+		if l.gap == 0 && !c.dead {
+			l.order(i)
+		}
+	}
+	for {
+		now := l.follow()
+		switch {
+		case now >= l.end && l.flying == 0:
+			return nil
+		case now >= l.end+int64(grace):
+			l.giveUp()
+			return nil
+		}
+		until := l.end
+		if now >= l.end {
+			until += int64(grace)
+		} else if l.gap > 0 {
+			until = min(until, l.nextTime)
+		}
+		n, err := l.wait(max(until-now, 0))
+		if err != nil {
+			return err
+		}
+		for _, ev := range l.events[:n] {
+			i := int(ev.Fd)
+			if l.conns[i].dead {
+				continue
+			}
+			if ev.Events&^syscall.EPOLLOUT != 0 {
+				l.receive(i)
+			}
+			l.send(i)
+			l.follow()
+		}
+	}
+}
+
+// follow sends the requests whose time in the timetable has come, and returns the time.
+func (l *load) follow() int64 {
+	now := l.now()
+	for l.gap > 0 && now >= l.nextTime && l.nextTime < l.end {
+		i := int(l.next % uint64(len(l.conns)))
+		if l.conns[i].dead {
+			l.errors++
+		} else {
+			l.order(i)
+		}
+		l.next++
+		l.nextTime = l.start + int64(float64(l.next)*l.gap)
+		now = l.now()
+	}
+	return now
+}
+
+// order makes one more request due on connection i.
+func (l *load) order(i int) {
+	l.conns[i].due++
+	l.flying++
+	l.send(i)
+}
+
+// intended is when request number k of connection i is due.
+func (l *load) intended(i int, c *conn, k uint64) int64 {
+	if l.gap == 0 {
+		return c.sentAt
+	}
+	return l.start + int64(float64(uint64(i)+(k-c.first)*uint64(len(l.conns)))*l.gap)
+}
+
+// send writes the requests that are due on connection i, as far as the socket takes
+// them.
+func (l *load) send(i int) {
+	c := &l.conns[i]
+	for !c.dead && c.sent < c.due && c.sent-c.answered < maxAhead {
+		stamp(l.out, i, c.sent)
+		if c.outDone == 0 {
+			now := l.now()
+			if l.gap == 0 {
+				c.sentAt = now
+			} else {
+				l.lag.Add(now - l.intended(i, c, c.sent))
+			}
+		}
+		n, errno := write(c.fd, l.out[c.outDone:])
+		if errno == syscall.EAGAIN {
+			return
+		}
+		if errno != 0 {
+			l.abandon(c)
+			return
+		}
+		if c.outDone += n; c.outDone == len(l.out) {
+			c.outDone = 0
+			c.sent++
+		}
+	}
+}
+
+// receive reads what has come on connection i and compares it with what was sent.
+func (l *load) receive(i int) {
+	c := &l.conns[i]
+	for {
+		n, errno := read(c.fd, l.buf[:])
+		if errno == syscall.EAGAIN {
+			return
+		}
+		if errno != 0 || n == 0 || !l.accept(i, c, l.buf[:n]) {
+			l.abandon(c)
+			return
+		}
+		if n < len(l.buf) {
+			return // a short read has emptied the socket; later input raises a new edge
+		}
+	}
+}
+
+// accept counts the answers that p completes, and reports whether all of p is what
+// was sent on the connection.
+func (l *load) accept(i int, c *conn, p []byte) bool {
+	now := l.now()
+	for len(p) > 0 {
+		if c.answered == c.sent && c.inDone >= c.outDone {
+			return false // more than was sent
+		}
+		stamp(l.want, i, c.answered)
+		n := min(len(l.want)-c.inDone, len(p))
+		if string(l.want[c.inDone:c.inDone+n]) != string(p[:n]) {
+			return false
+		}
+		p = p[n:]
+		if c.inDone += n; c.inDone == len(l.want) {
+			c.inDone = 0
+			l.finish(i, c, now)
+		}
+	}
+	return true
+}
+
+// finish counts the answer of request number c.answered.
+func (l *load) finish(i int, c *conn, now int64) {
+	l.latency.Add(now - l.intended(i, c, c.answered))
+	c.answered++
+	l.flying--
+	if now > l.end {
+		l.late++
+		return
+	}
+	l.done++
+	if l.gap == 0 {
+		c.due++ // the caller sends it
+		l.flying++
+	}
+}
+
+// abandon counts a connection that broke as one error, and each request in flight on it
+// as another.
+func (l *load) abandon(c *conn) {
+	c.dead = true
+	l.errors += 1 + c.due - c.answered
+	l.flying -= int(c.due - c.answered)
+}
+
+// giveUp counts the requests that were never answered, with the time they have waited.
+func (l *load) giveUp() {
+	now := l.now()
+	for i := range l.conns {
+		c := &l.conns[i]
+		if c.dead {
+			continue
+		}
+		for k := c.answered; k < c.due; k++ {
+			l.latency.Add(now - l.intended(i, c, k))
+			l.errors++
+		}
+		c.dead = c.answered < c.due
+	}
+	l.flying = 0
+}
+
+// metrics are the figures of the last phase; times are microseconds.
+func (l *load) metrics(measured, cpu time.Duration) map[string]float64 {
+	us := func(ns int64) float64 { return float64(ns) / 1000 }
+	m := map[string]float64{
+		"requests":     float64(l.done + l.late),
+		"requests_s":   float64(l.done) / measured.Seconds(),
+		"errors":       float64(l.errors),
+		"late":         float64(l.late),
+		"p50_us":       us(l.latency.Quantile(0.5)),
+		"p99_us":       us(l.latency.Quantile(0.99)),
+		"p999_us":      us(l.latency.Quantile(0.999)),
+		"max_us":       us(l.latency.Max()),
+		"load_cpu_pct": 100 * cpu.Seconds() / measured.Seconds(),
+	}
+	if l.gap > 0 {
+		m["lag_p50_us"] = us(l.lag.Quantile(0.5))
+		m["lag_p99_us"] = us(l.lag.Quantile(0.99))
+		m["lag_max_us"] = us(l.lag.Max())
+	}
+	return m
+}
+
+// stamp makes request number k of connection i unlike all others, so that an echo of
+// another one is noticed.
+func stamp(p []byte, i int, k uint64) {
+	binary.LittleEndian.PutUint64(p, (k<<20|uint64(i))*0x9e3779b97f4a7c15)
+}
+
+func pattern(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(i*131 + i>>8)
+	}
+	return p
+}
+
+// wait waits for events. The system call is raw, here and in read and write: the
+// scheduler of Go would otherwise take the processor away from the goroutine.
+func (l *load) wait(ns int64) (int, error) {
+	const epollPwait2 = 441 // the same number on every architecture
+	ts := syscall.NsecToTimespec(ns)
+	n, _, errno := syscall.RawSyscall6(epollPwait2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
+		uintptr(len(l.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
+	if errno == syscall.EINTR {
+		return 0, nil
+	}
+	if errno != 0 {
+		return 0, fmt.Errorf("epoll_pwait2: %w", errno)
+	}
+	return int(n), nil
+}
+
+func read(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+func write(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
+
+// lowTimerSlack makes waits of this thread end when they should, and not up to
+// 50 microseconds later.
+func lowTimerSlack() error {
+	const prSetTimerslack = 29
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetTimerslack, 1, 0); errno != 0 {
+		return fmt.Errorf("prctl(PR_SET_TIMERSLACK): %w", errno)
+	}
+	return nil
+}
+
+func cpuTime() time.Duration {
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		panic(err) // it cannot fail with these arguments
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs from Debian what the full run needs beside Go: a C compiler, perf, and
+# the crates of tokio, async-std and smol. Cargo and rustc are installed if there
+# are none.
+set -euo pipefail
+packages=(
+	librust-tokio-dev librust-async-std-dev librust-smol-dev librust-async-channel-dev
+	librust-futures-dev librust-libc-dev
+)
+command -v gcc >/dev/null || packages+=(gcc libc6-dev)
+command -v perf >/dev/null || packages+=(linux-perf)
+command -v cargo >/dev/null || packages+=(cargo rustc)
+missing=()
+for p in "${packages[@]}"; do
+	dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+apt-get update
+apt-get install -y --no-install-recommends "${missing[@]}"

@@ -1,0 +1,290 @@
+package measure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"example.com/async/bench/internal/proc"
+	"example.com/async/bench/internal/suite"
+)
+
+// patience is how long one sample may take beyond the time that is measured; workloads of
+// a million tasks need much of it.
+const patience = 90 * time.Second
+
+// Take takes one sample of a subject, whose program must have been built.
+func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(3*b.Seconds*float64(time.Second))+patience)
+	defer cancel()
+	begin := time.Now()
+	busy, stolen, err := proc.MachineBusy()
+	if err != nil {
+		return nil, err
+	}
+	take := map[suite.Kind]func(context.Context, suite.Row, *suite.Subject) (map[string]float64, time.Duration, error){
+		suite.Work: b.takeWork, suite.Echo: b.takeEcho, suite.Idle: b.takeIdle, suite.Profile: b.takePerf, suite.Counts: b.takePerf,
+	}[r.Kind]
+	metrics, mine, err := take(ctx, r, s)
+	if err != nil {
+		return nil, err
+	}
+	busyAfter, stolenAfter, err := proc.MachineBusy()
+	if err != nil {
+		return nil, err
+	}
+	// How far other processes have disturbed the sample, in percent of one processor.
+	wall := time.Since(begin)
+	metrics["other_cpu_pct"] = max(0, 100*(busyAfter-busy-mine).Seconds()/wall.Seconds())
+	metrics["stolen_pct"] = 100 * (stolenAfter - stolen).Seconds() / wall.Seconds()
+	return metrics, nil
+}
+
+// takeWork runs a workload in a process of its own. Its second result is the CPU time
+// of all processes that it has started, here and below.
+func (b *Bench) takeWork(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
+	args := append(b.arguments(s, "work", fmt.Sprintf("-seconds=%g", b.Seconds)), r.Workload)
+	out, p, err := proc.Run(ctx, b.paths[s.Program.Name], args)
+	if err != nil {
+		return nil, 0, err
+	}
+	metrics, err := parseMetrics(out)
+	return metrics, p.CPU(), err
+}
+
+func parseMetrics(line string) (map[string]float64, error) {
+	metrics := make(map[string]float64)
+	if err := json.Unmarshal([]byte(line), &metrics); err != nil {
+		return nil, fmt.Errorf("no metrics in %q: %w", line, err)
+	}
+	return metrics, nil
+}
+
+// A pair is a server and the load generator that is connected to it.
+type pair struct {
+	server, load *proc.Process
+	addr         netip.AddrPort
+	cpu          time.Duration // of the processes that have ended
+}
+
+// serve starts a server.
+func (b *Bench) serve(ctx context.Context, s *suite.Subject, busy int) (*pair, error) {
+	server, err := proc.Start(ctx, b.paths[s.Program.Name], b.arguments(s, "echo", fmt.Sprintf("-busy=%d", busy)))
+	if err != nil {
+		return nil, err
+	}
+	p := &pair{server: server}
+	if p.addr, err = server.Address(); err != nil {
+		return nil, errors.Join(err, p.stop())
+	}
+	return p, nil
+}
+
+// connect starts the load generator of p with some flags, and waits until it is ready.
+func (b *Bench) connect(ctx context.Context, p *pair, flags ...string) (err error) {
+	flags = append(flags, "-addr="+p.addr.String(), "-size="+strconv.Itoa(suite.RequestBytes))
+	// Preemption signals would interrupt the generator, which needs none: one goroutine
+	// runs in it.
+	if p.load, err = proc.Start(ctx, b.load, flags, "GODEBUG=asyncpreemptoff=1"); err != nil {
+		return err
+	}
+	line, err := p.load.Line()
+	if err == nil && line != "ready" {
+		err = fmt.Errorf("the load generator said %q", line)
+	}
+	return err
+}
+
+// measure lets the generator run and returns its metrics.
+func (p *pair) measure() (map[string]float64, error) {
+	if err := p.load.Tell("go"); err != nil {
+		return nil, err
+	}
+	line, err := p.load.Line()
+	if err != nil {
+		return nil, err
+	}
+	return parseMetrics(line)
+}
+
+// disconnect ends the load generator.
+func (p *pair) disconnect() error {
+	if p.load == nil {
+		return nil
+	}
+	err := p.load.Stop()
+	p.cpu += p.load.CPU()
+	p.load = nil
+	return err
+}
+
+// stop ends both processes.
+func (p *pair) stop() error {
+	err := errors.Join(p.disconnect(), p.server.Stop())
+	p.cpu += p.server.CPU()
+	return err
+}
+
+// loadFlags are the flags of the generator for a row.
+func (b *Bench) loadFlags(r suite.Row) []string {
+	return []string{
+		fmt.Sprintf("-conns=%d", r.Conns), fmt.Sprintf("-rate=%g", r.Rate),
+		fmt.Sprintf("-seconds=%g", b.Seconds), fmt.Sprintf("-warm=%g", b.Seconds/4),
+	}
+}
+
+func (b *Bench) takeEcho(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
+	return b.withServer(ctx, r, s, func(p *pair) (map[string]float64, error) {
+		if err := b.connect(ctx, p, b.loadFlags(r)...); err != nil {
+			return nil, err
+		}
+		return measureEcho(p)
+	})
+}
+
+// withServer starts a server, has it measured, and stops it.
+func (b *Bench) withServer(ctx context.Context, r suite.Row, s *suite.Subject, measure func(p *pair) (map[string]float64, error)) (map[string]float64, time.Duration, error) {
+	p, err := b.serve(ctx, s, r.Busy)
+	if err != nil {
+		return nil, 0, err
+	}
+	metrics, err := measure(p)
+	err = errors.Join(err, p.stop())
+	return metrics, p.cpu, err
+}
+
+func measureEcho(p *pair) (map[string]float64, error) {
+	before, err := proc.Used(p.server.PID())
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := p.measure()
+	if err != nil {
+		return nil, err
+	}
+	after, err := proc.Used(p.server.PID())
+	if err != nil {
+		return nil, err
+	}
+	resident, err := proc.Resident(p.server.PID())
+	if err != nil {
+		return nil, err
+	}
+	requests, err := answered(metrics)
+	if err != nil {
+		return nil, err
+	}
+	used := after.Sub(before)
+	metrics["cpu_us"] = microseconds(used.CPU) / requests
+	metrics["cpu_user_us"] = microseconds(used.User) / requests
+	metrics["cpu_kernel_us"] = microseconds(used.Kernel) / requests
+	metrics["rss_bytes"] = float64(resident)
+	return metrics, nil
+}
+
+// answered returns how many requests were answered, and an error if one was not, or wrongly.
+func answered(metrics map[string]float64) (float64, error) {
+	if metrics["errors"] > 0 || metrics["requests"] == 0 {
+		return 0, fmt.Errorf("%.0f requests were answered, and there were %.0f errors", metrics["requests"], metrics["errors"])
+	}
+	return metrics["requests"], nil
+}
+
+func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// takeIdle measures the memory that idle connections add to a server that has served
+// some before.
+func (b *Bench) takeIdle(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
+	return b.withServer(ctx, r, s, func(p *pair) (map[string]float64, error) {
+		if err := b.useIdle(ctx, p, 200); err != nil {
+			return nil, err
+		}
+		if err := p.disconnect(); err != nil {
+			return nil, err
+		}
+		before, err := collected(p.server)
+		if err != nil {
+			return nil, err
+		}
+		if err := b.useIdle(ctx, p, r.Conns); err != nil {
+			return nil, err
+		}
+		grown, err := proc.Resident(p.server.PID())
+		if err != nil {
+			return nil, err
+		}
+		after, err := collected(p.server)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]float64{
+			"bytes":             float64(after-before) / float64(r.Conns),
+			"bytes_uncollected": float64(grown-before) / float64(r.Conns),
+			"rss_bytes":         float64(after),
+		}, nil
+	})
+}
+
+// useIdle opens n connections, uses each of them twice, and leaves them open.
+func (b *Bench) useIdle(ctx context.Context, p *pair, n int) error {
+	if err := b.connect(ctx, p, fmt.Sprintf("-idle=%d", n)); err != nil {
+		return err
+	}
+	if _, err := p.measure(); err != nil {
+		return err
+	}
+	time.Sleep(200 * time.Millisecond) // until the last connections have gone back to waiting
+	return nil
+}
+
+// collected returns the resident memory of a server after it has returned to the system
+// what it does not use.
+func collected(server *proc.Process) (int64, error) {
+	if err := server.Tell("collect"); err != nil {
+		return 0, err
+	}
+	line, err := server.Line()
+	if err != nil {
+		return 0, err
+	}
+	if line != "collected" {
+		return 0, fmt.Errorf("the server said %q instead of having collected", line)
+	}
+	return proc.Resident(server.PID())
+}
+
+// takePerf measures the metrics of perf, per request.
+func (b *Bench) takePerf(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
+	return b.withServer(ctx, r, s, func(p *pair) (map[string]float64, error) {
+		if err := b.connect(ctx, p, b.loadFlags(r)...); err != nil {
+			return nil, err
+		}
+		attach := func() (*proc.Perf, error) { return proc.Counts(ctx, p.server.PID()) }
+		if r.Kind == suite.Profile {
+			attach = func() (*proc.Perf, error) { return proc.Profile(ctx, p.server.PID(), b.dir) }
+		}
+		perf, err := attach()
+		if err != nil {
+			return nil, err
+		}
+		load, err := p.measure()
+		seen, perfErr := perf.Stop()
+		p.cpu += perf.CPU()
+		if err := errors.Join(err, perfErr); err != nil {
+			return nil, err
+		}
+		requests, err := answered(load)
+		if err != nil {
+			return nil, err
+		}
+		for name := range seen {
+			seen[name] /= requests
+		}
+		seen["requests"] = requests
+		return seen, nil
+	})
+}

@@ -1,0 +1,76 @@
+package measure
+
+import (
+	"os"
+	"runtime"
+	"testing"
+
+	"example.com/async/bench/internal/suite"
+)
+
+// The programs are built in the directory of the module.
+func TestMain(m *testing.M) {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// Every kind of row gives its metrics, for the library and its baselines. These programs
+// need nothing but Go.
+func TestTake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs")
+	}
+	// The kernel kills a child when the thread that started it ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b, err := New(t.Context(), 0.1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	small := suite.Row{Name: "idle/300", Kind: suite.Idle, Conns: 300, Subjects: []string{"net", "serve"}, Metrics: []suite.Metric{{Key: "rss_bytes"}}}
+	for _, r := range append(rowsNamed(t, "work/chained_spawn", "work/mutex_contention", "work/mpmc_4x4", "echo/closed/64", "echo/500/8", "beside/1"), small) {
+		for _, name := range r.Subjects {
+			s := suite.SubjectNamed(name)
+			if s.Group > suite.Baseline {
+				continue
+			}
+			if err := b.Build(t.Context(), s.Program); err != nil {
+				t.Fatal(err)
+			}
+			metrics, err := b.Take(t.Context(), r, s)
+			if err != nil {
+				t.Errorf("%s of %s: %v", r.Name, name, err)
+				continue
+			}
+			for _, m := range r.Metrics {
+				if v, ok := metrics[m.Key]; !ok || v <= 0 {
+					t.Errorf("%s of %s: %s is %v", r.Name, name, m.Key, v)
+				}
+			}
+		}
+	}
+}
+
+func rowsNamed(t *testing.T, names ...string) []suite.Row {
+	var rows []suite.Row
+	for _, name := range names {
+		r, ok := suite.RowNamed(name)
+		if !ok {
+			t.Fatalf("there is no row %q", name)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func TestWrongEchoesFailTheMeasurement(t *testing.T) {
+	if _, err := answered(map[string]float64{"requests": 10, "errors": 1}); err == nil {
+		t.Error("a wrong echo is accepted")
+	}
+	if _, err := answered(map[string]float64{"requests": 0}); err == nil {
+		t.Error("no answer is accepted")
+	}
+}

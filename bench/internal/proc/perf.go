@@ -1,0 +1,156 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Perf watches a process with the perf program of Linux.
+type Perf struct {
+	perf   *Process
+	file   string
+	finish func(p *Perf) (map[string]float64, error)
+	ctx    context.Context
+	cpu    time.Duration // of perf itself
+}
+
+// samplesPerSecond is how often the profile looks at a processor that runs the process.
+// It is no divisor of a second, so that it does not keep step with timers.
+const samplesPerSecond = 4999
+
+// counted are the events that Counts counts, and the names of their metrics.
+var counted = []struct{ event, metric string }{
+	{"raw_syscalls:sys_enter", "syscalls"},
+	{"syscalls:sys_enter_futex", "futex"},
+	{"context-switches", "switches"},
+	{"cpu-migrations", "migrations"},
+}
+
+// HavePerf returns nil if perf can profile and count on this machine.
+func HavePerf(ctx context.Context, dir string) error {
+	args := append([]string{"stat", "-x,"}, countedEvents()...)
+	_, p, err := Run(ctx, "perf", append(args, "--", "true"))
+	if err != nil {
+		return fmt.Errorf("perf does not count here: %w", err)
+	}
+	if _, err := parseCounts(p.ErrorOutput()); err != nil {
+		return fmt.Errorf("perf does not count here: %w", err)
+	}
+	_, _, err = Run(ctx, "perf", []string{"record", "-q", "-e", "cpu-clock", "-F", "100", "-o", filepath.Join(dir, "perf.data"), "--", "true"})
+	if err != nil {
+		return fmt.Errorf("perf does not profile here: %w", err)
+	}
+	return nil
+}
+
+// Profile begins to sample the process. Stop returns the metrics "profile_user_ns",
+// "profile_kernel_ns" and their sum "profile_ns": samples taken in each mode, times the time
+// between two samples.
+func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
+	file := filepath.Join(dir, "perf.data")
+	return attach(ctx, file, (*Perf).finishProfile, "record", "-q", "-e", "cpu-clock",
+		"-F", strconv.Itoa(samplesPerSecond), "-o", file, "-p", strconv.Itoa(pid))
+}
+
+// Counts begins to count system calls and the like. Stop returns the metrics "syscalls",
+// "futex", "switches" and "migrations".
+func Counts(ctx context.Context, pid int) (*Perf, error) {
+	args := append([]string{"stat", "-x,"}, countedEvents()...)
+	return attach(ctx, "", (*Perf).finishCounts, append(args, "-p", strconv.Itoa(pid))...)
+}
+
+func countedEvents() []string {
+	var events []string
+	for _, c := range counted {
+		events = append(events, c.event)
+	}
+	return []string{"-e", strings.Join(events, ",")}
+}
+
+func attach(ctx context.Context, file string, finish func(*Perf) (map[string]float64, error), args ...string) (*Perf, error) {
+	p, err := Start(ctx, "perf", args)
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(500 * time.Millisecond) // perf does not say when it has attached
+	return &Perf{perf: p, file: file, finish: finish, ctx: ctx}, nil
+}
+
+// Stop ends the watching and returns what was seen.
+func (p *Perf) Stop() (map[string]float64, error) {
+	if err := p.perf.Interrupt(); err != nil {
+		return nil, errors.Join(fmt.Errorf("interrupting perf: %w", err), p.perf.Stop())
+	}
+	stopped := p.perf.Stop() // an interrupted perf fails, but writes its results first
+	p.cpu += p.perf.CPU()
+	metrics, err := p.finish(p)
+	if err != nil {
+		return nil, errors.Join(err, stopped)
+	}
+	return metrics, nil
+}
+
+// CPU returns the CPU time that perf has used, once it was stopped.
+func (p *Perf) CPU() time.Duration { return p.cpu }
+
+// Kernel addresses have the highest bit set, on every 64-bit architecture of Linux.
+const kernelHalf = 1 << 63
+
+func (p *Perf) finishProfile() (map[string]float64, error) {
+	defer os.Remove(p.file)
+	out, script, err := Run(p.ctx, "perf", []string{"script", "-i", p.file, "-F", "ip"})
+	if err != nil {
+		return nil, err
+	}
+	p.cpu += script.CPU()
+	return parseProfile(out)
+}
+
+// parseProfile counts the instruction pointers that perf script prints.
+func parseProfile(out string) (map[string]float64, error) {
+	const period = 1e9 / samplesPerSecond
+	var user, kernel float64
+	for field := range strings.FieldsSeq(out) {
+		ip, err := strconv.ParseUint(field, 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("perf script printed %q: %w", field, err)
+		}
+		if ip >= kernelHalf {
+			kernel++
+		} else {
+			user++
+		}
+	}
+	return map[string]float64{
+		"profile_ns": (user + kernel) * period, "profile_user_ns": user * period, "profile_kernel_ns": kernel * period,
+	}, nil
+}
+
+func (p *Perf) finishCounts() (map[string]float64, error) { return parseCounts(p.perf.ErrorOutput()) }
+
+// parseCounts reads lines of the form "value,unit,event,...".
+func parseCounts(out string) (map[string]float64, error) {
+	metrics := make(map[string]float64)
+	for line := range strings.Lines(out) {
+		fields := strings.Split(line, ",")
+		for _, c := range counted {
+			if len(fields) > 2 && fields[2] == c.event {
+				v, err := strconv.ParseFloat(fields[0], 64)
+				if err != nil {
+					return nil, fmt.Errorf("perf stat printed %q", line)
+				}
+				metrics[c.metric] = v
+			}
+		}
+	}
+	if len(metrics) != len(counted) {
+		return nil, fmt.Errorf("perf stat printed no count of some event: %q", out)
+	}
+	return metrics, nil
+}

@@ -1,0 +1,150 @@
+// Package proc runs the measured programs as processes and reads what the system
+// knows of them.
+package proc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Process is a program that answers lines on its standard input with lines on its
+// standard output, and ends with its standard input. It is killed when its context ends,
+// and by the kernel when the thread that started it ends: Start must be called on a
+// goroutine that is locked to the main thread.
+type Process struct {
+	name   string // for errors; without directories, which differ from machine to machine
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    *bufio.Reader
+	errors tail
+}
+
+// stopTime is how long a process may take to end after its standard input has.
+const stopTime = 10 * time.Second
+
+// Start runs a program. Settings of the environment are appended to that of this
+// process.
+func Start(ctx context.Context, program string, args []string, settings ...string) (*Process, error) {
+	p := &Process{name: strings.Join(append([]string{filepath.Base(program)}, args...), " ")}
+	p.cmd = exec.CommandContext(ctx, program, args...)
+	p.cmd.Env = append(os.Environ(), settings...)
+	p.cmd.Stderr = &p.errors
+	p.cmd.WaitDelay = stopTime
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	p.out = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return p, nil
+}
+
+// PID returns the number of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Line reads one line of the process's output, without its end.
+func (p *Process) Line() (string, error) {
+	s, err := p.out.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("%s ended too early: %w%s", p.name, err, p.errors.String())
+	}
+	return strings.TrimSuffix(s, "\n"), nil
+}
+
+// Tell writes one line to the process.
+func (p *Process) Tell(line string) error {
+	if _, err := fmt.Fprintln(p.in, line); err != nil {
+		return fmt.Errorf("writing to %s: %w%s", p.name, err, p.errors.String())
+	}
+	return nil
+}
+
+// Address reads a line that is the address of a server.
+func (p *Process) Address() (netip.AddrPort, error) {
+	line, err := p.Line()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addr, err := netip.ParseAddrPort(line)
+	if err != nil {
+		return addr, fmt.Errorf("%s announced the address %q: %w", p.name, line, err)
+	}
+	return addr, nil
+}
+
+// Stop ends the standard input of the process, waits until the process has ended, and kills it
+// if that takes too long.
+func (p *Process) Stop() error {
+	p.in.Close()
+	kill := time.AfterFunc(stopTime, func() { p.cmd.Process.Kill() })
+	defer kill.Stop()
+	io.Copy(io.Discard, p.out) // Wait must not close the pipe while there is output
+	if err := p.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w%s", p.name, err, p.errors.String())
+	}
+	return nil
+}
+
+// Interrupt sends SIGINT, which makes perf write its results.
+func (p *Process) Interrupt() error { return p.cmd.Process.Signal(os.Interrupt) }
+
+// ErrorOutput returns the end of what the process has written to its standard error. It may
+// only be called after Stop.
+func (p *Process) ErrorOutput() string { return p.errors.all() }
+
+// CPU returns the CPU time of a process that has been stopped.
+func (p *Process) CPU() time.Duration {
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+}
+
+// Run runs a program to its end and returns its output.
+func Run(ctx context.Context, program string, args []string, settings ...string) (string, *Process, error) {
+	p, err := Start(ctx, program, args, settings...)
+	if err != nil {
+		return "", nil, err
+	}
+	var out bytes.Buffer
+	_, err = io.Copy(&out, p.out)
+	return out.String(), p, errors.Join(err, p.Stop())
+}
+
+// A tail keeps the last bytes that are written to it.
+type tail struct{ last []byte }
+
+const tailSize = 16 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.last = append(t.last, p...)
+	if extra := len(t.last) - tailSize; extra > 0 {
+		t.last = append(t.last[:0], t.last[extra:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) all() string { return string(t.last) }
+
+// String returns what an error message says of the output.
+func (t *tail) String() string {
+	if len(t.last) == 0 {
+		return ""
+	}
+	return ": " + strings.TrimSpace(string(t.last))
+}

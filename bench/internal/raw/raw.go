@@ -1,0 +1,128 @@
+// Package raw reads and writes the rows that a run leaves: one JSON object a line.
+// The report is made from them alone.
+package raw
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A Run describes the run that the samples after it belong to.
+type Run struct {
+	Started  string            `json:"started"`
+	Command  string            `json:"command"`
+	Rounds   int               `json:"rounds"`
+	Seconds  float64           `json:"seconds"`
+	Workers  int               `json:"workers"`
+	Machine  map[string]string `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	LeftOut  map[string]string `json:"left_out,omitempty"` // by subject or row: why
+}
+
+// A Sample is one reading of one subject in one row.
+type Sample struct {
+	Row     string             `json:"row"`
+	Subject string             `json:"subject"`
+	Round   int                `json:"round"`
+	Metrics map[string]float64 `json:"metrics,omitempty"`
+	Error   string             `json:"error,omitempty"` // why there are no metrics
+}
+
+// line is what one line holds: a run or a sample.
+type line struct {
+	Run    *Run    `json:"run,omitempty"`
+	Sample *Sample `json:"sample,omitempty"`
+}
+
+// A Writer appends lines to a file. Each is written at once, so that a run that is
+// interrupted loses nothing.
+type Writer struct{ file *os.File }
+
+// Create makes a file, and its directory. If more is set, it opens a file that is there to
+// append to it; otherwise there must be none.
+func Create(name string, more bool) (*Writer, error) {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !more {
+		flags |= os.O_EXCL
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+		return nil, fmt.Errorf("making the directory of the raw rows: %w", err)
+	}
+	f, err := os.OpenFile(name, flags, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("opening the raw rows: %w", err)
+	}
+	return &Writer{f}, nil
+}
+
+// Begin writes the description of a run.
+func (w *Writer) Begin(r Run) error { return w.write(line{Run: &r}) }
+
+// Add writes a sample.
+func (w *Writer) Add(s Sample) error { return w.write(line{Sample: &s}) }
+
+func (w *Writer) write(l line) error {
+	if err := json.NewEncoder(w.file).Encode(l); err != nil {
+		return fmt.Errorf("writing a raw row: %w", err)
+	}
+	return nil
+}
+
+// Close closes the file.
+func (w *Writer) Close() error { return w.file.Close() }
+
+// Rows are the contents of one or several files.
+type Rows struct {
+	Runs    []Run
+	Samples []Sample // rounds are numbered through all runs, so that none appears twice
+}
+
+// ReadFiles reads files one after the other.
+func ReadFiles(names ...string) (Rows, error) {
+	var rows Rows
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return rows, fmt.Errorf("reading the raw rows: %w", err)
+		}
+		err = rows.read(f)
+		f.Close()
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if len(rows.Runs) == 0 {
+		return rows, fmt.Errorf("there is no run in %q", names)
+	}
+	return rows, nil
+}
+
+func (rows *Rows) read(r io.Reader) error {
+	in := bufio.NewScanner(r)
+	in.Buffer(nil, 1<<20)
+	first := 0 // number of the run's first round
+	for n := 1; in.Scan(); n++ {
+		var l line
+		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		switch {
+		case l.Run != nil:
+			first = 0
+			for _, before := range rows.Runs {
+				first += before.Rounds
+			}
+			rows.Runs = append(rows.Runs, *l.Run)
+		case l.Sample != nil && len(rows.Runs) > 0:
+			l.Sample.Round += first
+			rows.Samples = append(rows.Samples, *l.Sample)
+		default:
+			return fmt.Errorf("line %d is no run, and no sample of a run", n)
+		}
+	}
+	return in.Err()
+}

@@ -1,0 +1,54 @@
+package raw
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Two runs in one file: the rounds of the second follow those of the first, so that
+// samples are paired with those of their own run.
+func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "new", "raw.jsonl")
+	for run := range 2 {
+		w, err := Create(name, run > 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Begin(Run{Command: "bench", Rounds: 3}); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 3 {
+			if err := w.Add(Sample{Row: "row", Subject: "net", Round: round, Metrics: map[string]float64{"ns": 1}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Create(name, false); err == nil {
+		t.Error("rows that are there may be mixed with new ones by mistake")
+	}
+	rows, err := ReadFiles(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows.Runs) != 2 || len(rows.Samples) != 6 {
+		t.Fatalf("%d runs, %d samples", len(rows.Runs), len(rows.Samples))
+	}
+	for i, s := range rows.Samples {
+		if s.Round != i || s.Metrics["ns"] != 1 {
+			t.Errorf("sample %d is %+v", i, s)
+		}
+	}
+}
+
+func TestASampleNeedsARun(t *testing.T) {
+	for _, text := range []string{`{"sample":{"row":"row"}}`, `{}`, `nonsense`} {
+		var rows Rows
+		if rows.read(strings.NewReader(text)) == nil {
+			t.Errorf("%s is accepted", text)
+		}
+	}
+}

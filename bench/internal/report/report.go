@@ -1,0 +1,183 @@
+// Package report makes tables and plots from raw rows. It prints nothing that is not in
+// them.
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"example.com/async/bench/internal/raw"
+	"example.com/async/bench/internal/stats"
+	"example.com/async/bench/internal/suite"
+)
+
+// results are the samples by row and subject.
+type results struct {
+	files    []string // that the samples were read from
+	runs     []raw.Run
+	samples  map[key][]raw.Sample
+	failures []raw.Sample
+}
+
+type key struct{ row, subject string }
+
+func collect(rows raw.Rows) results {
+	res := results{runs: rows.Runs, samples: make(map[key][]raw.Sample)}
+	for _, s := range rows.Samples {
+		if s.Error != "" {
+			res.failures = append(res.failures, s)
+			continue
+		}
+		k := key{s.Row, s.Subject}
+		res.samples[k] = append(res.samples[k], s)
+	}
+	return res
+}
+
+// series returns what was measured of one metric.
+func (res results) series(row, subject string, m suite.Metric) stats.Series {
+	series := stats.Series{}
+	for _, s := range res.samples[key{row, subject}] {
+		if v, ok := s.Metrics[m.Key]; ok {
+			series[s.Round] = v * m.Scale
+		}
+	}
+	return series
+}
+
+// measured returns the row with only the subjects of which there are samples, in the
+// order of suite.Subjects.
+func (res results) measured(r suite.Row) suite.Row {
+	var names []string
+	for _, s := range suite.Subjects {
+		if slices.Contains(r.Subjects, s.Name) && len(res.samples[key{r.Name, s.Name}]) > 0 {
+			names = append(names, s.Name)
+		}
+	}
+	r.Subjects = names
+	return r
+}
+
+// rows returns the rows that have samples.
+func (res results) rows() []suite.Row {
+	var rows []suite.Row
+	for _, r := range suite.Rows {
+		if r = res.measured(r); len(r.Subjects) > 0 {
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// ratio compares two subjects in the sense in which less is better.
+func (res results) ratio(r suite.Row, m suite.Metric, subject, base string) (stats.Ratio, bool) {
+	mine, other := res.series(r.Name, subject, m), res.series(r.Name, base, m)
+	if m.More {
+		mine, other = other, mine
+	}
+	return stats.Paired(mine, other)
+}
+
+// bestRival returns the rival or baseline with the best median, or "" if there is none.
+func (res results) bestRival(r suite.Row, m suite.Metric) string {
+	best, bestMedian := "", math.Inf(1)
+	for _, name := range r.Subjects {
+		if group := suite.SubjectNamed(name).Group; group != suite.Rival && group != suite.Baseline {
+			continue
+		}
+		values := res.series(r.Name, name, m).Values()
+		if len(values) == 0 {
+			continue
+		}
+		median := stats.Median(values)
+		if m.More {
+			median = -median
+		}
+		if median < bestMedian {
+			best, bestMedian = name, median
+		}
+	}
+	return best
+}
+
+// lost reports whether a ratio says that a subject is behind: by its median, and in more
+// than half of the rounds.
+func lost(r stats.Ratio) bool { return r.Median > 1 && 2*r.Held > r.Rounds }
+
+// verdict compares a form of the library with the best rival, and is "" for others:
+// "LOST to NAME: 1.20 (9/10)" or "NAME: 0.80 (10/10)".
+func (res results) verdict(r suite.Row, m suite.Metric, subject string) string {
+	if suite.SubjectNamed(subject).Group != suite.Ours {
+		return ""
+	}
+	best := res.bestRival(r, m)
+	if best == "" {
+		return ""
+	}
+	ratio, ok := res.ratio(r, m, subject, best)
+	if !ok {
+		return ""
+	}
+	if lost(ratio) {
+		return fmt.Sprintf("LOST to %s: %s", best, ratioText(ratio))
+	}
+	return fmt.Sprintf("%s: %s", best, ratioText(ratio))
+}
+
+// ratioText shows a ratio and in how many rounds it lay on its side of 1.
+func ratioText(r stats.Ratio) string {
+	digits := 2
+	if r.Median < 0.1 {
+		digits = 3
+	}
+	return fmt.Sprintf("%.*f (%d/%d)", digits, r.Median, r.Held, r.Rounds)
+}
+
+// median returns the median of a metric as text, "-" if it was not measured.
+func (res results) median(row, subject string, m suite.Metric) string {
+	values := res.series(row, subject, m).Values()
+	if len(values) == 0 {
+		return "-"
+	}
+	return number(stats.Median(values))
+}
+
+// spread returns the smallest and the largest value of a metric as text.
+func (res results) spread(row, subject string, m suite.Metric) string {
+	values := res.series(row, subject, m).Values()
+	if len(values) == 0 {
+		return "-"
+	}
+	s := stats.SpreadOf(values)
+	return number(s.Min) + " to " + number(s.Max)
+}
+
+// number shows three significant digits, or all digits before the decimal point.
+func number(x float64) string {
+	switch a := math.Abs(x); {
+	case a >= 1000:
+		return thousands(int64(math.Round(x)))
+	case a >= 99.95:
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	case a >= 9.995:
+		return strconv.FormatFloat(x, 'f', 1, 64)
+	default:
+		return strconv.FormatFloat(x, 'f', 2, 64)
+	}
+}
+
+// thousands separates groups of three digits by commas.
+func thousands(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	sign := ""
+	if strings.HasPrefix(s, "-") {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}

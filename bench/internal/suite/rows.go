@@ -1,0 +1,311 @@
+package suite
+
+import (
+	"fmt"
+	"slices"
+
+	"example.com/async/bench/internal/work"
+)
+
+// A Kind is how a row is measured.
+type Kind int
+
+const (
+	Work    Kind = iota // a workload in a process of its own
+	Echo                // an echo server under load
+	Idle                // an echo server with idle connections
+	Profile             // as Echo, under perf record
+	Counts              // as Echo, under perf stat
+)
+
+// A Metric is one figure of a row. Smaller is better for all but rates.
+type Metric struct {
+	Key   string  // in the raw rows
+	Title string  // in tables, with the unit
+	Scale float64 // what a raw value is multiplied by to be shown
+	More  bool    // larger is better
+	Ratio bool    // tables show its spread and its ratio, as they always do of the first metric
+}
+
+// A Row compares subjects under one load.
+type Row struct {
+	Name     string
+	Section  string
+	Title    string
+	Kind     Kind
+	Baseline string   // subject that ratios are taken to
+	Subjects []string // all that are measured, the baseline included
+	Metrics  []Metric // the first is what the row is about
+	Quick    bool     // part of the small table
+	Rounds   int      // at most that many; 0 means all
+
+	Workload string  // Work
+	Rate     float64 // Echo: requests per second; 0 is the closed loop
+	Conns    int     // Echo: connections; Idle: idle connections
+	Busy     int     // Echo: CPU-bound tasks in the server
+}
+
+// Sections in the order of the report.
+const (
+	TaskSection    = "Tasks"
+	SyncSection    = "Mutex and channels"
+	SleepSection   = "Sleepers"
+	CostSection    = "Cost per task"
+	EchoSection    = "Echo over sockets"
+	IdleSection    = "Memory"
+	BesideSection  = "An event beside CPU-bound tasks"
+	ProfileSection = "Where the time goes: echo under perf"
+)
+
+// Sections lists them.
+var Sections = []string{TaskSection, SyncSection, SleepSection, CostSection, EchoSection, IdleSection, BesideSection, ProfileSection}
+
+// RequestBytes is the size of a request and its echo.
+const RequestBytes = 64
+
+var (
+	rates = []float64{500, 5_000, 20_000, 0}
+	conns = []int{1, 8, 64, 1_000}
+	// The largest number leaves room in a limit of 20,000 descriptors.
+	idleConns = []int{1_000, 5_000, 10_000, 19_500}
+	busyTasks = []int{0, 1, 2, 4, 16, 64}
+	rust      = []string{"tokio", "async-std", "smol"}
+	goRivals  = []string{"netpoll", "netpoll-inline", "gnet", "nbio", "gaio", "evio"}
+	variants  = []string{"straight-1w", "netpoll-pollers", "gnet-locked", "nbio-edge", "gaio-1w"}
+	floors    = []string{"c-1", "c", "sketch-locked", "sketch-unlocked"}
+	echoForms = []string{"straight", "future", "serve", "netconn"}
+)
+
+var (
+	forTasks = join([]string{"goroutines", "straight", "future"}, rust)
+	forEcho  = join([]string{"net"}, echoForms, goRivals, rust, floors)
+)
+
+// Rows are all of them.
+var Rows = slices.Concat(taskRows(), syncRows(), sleepRows(), costRows(), echoRows(), idleRows(), besideRows(), perfRows())
+
+func join(lists ...[]string) []string { return slices.Concat(lists...) }
+
+// Units of workloads.
+var (
+	microseconds = Metric{Key: "ns", Title: "µs", Scale: 1e-3}
+	milliseconds = Metric{Key: "ns", Title: "ms", Scale: 1e-6}
+	nanoseconds  = Metric{Key: "ns", Title: "ns", Scale: 1}
+)
+
+// with adds the CPU time, in the same unit.
+func with(m Metric) []Metric {
+	return []Metric{m, {Key: "cpu_ns", Title: "CPU " + m.Title, Scale: m.Scale}}
+}
+
+// workRow returns a row of a workload.
+func workRow(section, workload, title string, unit Metric, subjects []string) Row {
+	return Row{
+		Name: "work/" + workload, Section: section, Title: title, Kind: Work,
+		Baseline: "goroutines", Subjects: subjects, Metrics: with(unit), Workload: workload,
+	}
+}
+
+func taskRows() []Row {
+	rows := []Row{
+		workRow(TaskSection, "chained_spawn", fmt.Sprintf("chained_spawn: %d tasks, each spawned by the one before", work.ChainLength), microseconds, forTasks),
+		workRow(TaskSection, "ping_pong", fmt.Sprintf("ping_pong: %d pairs of tasks, a message there and one back (Go: channels of capacity 1; others: oneshots)", work.PingPairs), microseconds, forTasks),
+		workRow(TaskSection, "spawn_many", fmt.Sprintf("spawn_many: %d tasks, spawned from outside the pool", work.SpawnCount), microseconds, forTasks),
+		workRow(TaskSection, "spawn_many_by_task", fmt.Sprintf("spawn_many: %d tasks, spawned by a task", work.SpawnCount), microseconds, forTasks),
+		workRow(TaskSection, "yield_many", fmt.Sprintf("yield_many: %d tasks that yield %d times", work.YieldTasks, work.YieldTimes), microseconds, forTasks),
+	}
+	for i := range rows {
+		rows[i].Quick = rows[i].Workload != "spawn_many"
+	}
+	return rows
+}
+
+func syncRows() []Row {
+	create := workRow(SyncSection, "mutex_create", "mutex: create one (the straight-line and the future form have the same)", nanoseconds, join([]string{"goroutines", "straight"}, rust))
+	contention := workRow(SyncSection, "mutex_contention", fmt.Sprintf("mutex, contention: %d tasks lock and unlock %d times", work.ContentionTasks, work.ContentionTimes), microseconds,
+		join([]string{"goroutines", "straight", "straight-1w", "inside", "future"}, rust))
+	alone := workRow(SyncSection, "mutex_no_contention", fmt.Sprintf("mutex, no contention: one task locks and unlocks %d times", work.LonelyTimes), microseconds,
+		join([]string{"goroutines", "straight", "straight-1w", "inside", "future"}, rust))
+	channels := join([]string{"goroutines", "straight", "straight-1w", "future", "future-1w"}, rust)
+	many := workRow(SyncSection, "mpmc_4x4", fmt.Sprintf("channel of capacity %d, 4 senders, 4 receivers, per message", work.ChanCapacity), nanoseconds, channels)
+	one := workRow(SyncSection, "mpmc_4x1", fmt.Sprintf("channel of capacity %d, 4 senders, 1 receiver, per message", work.ChanCapacity), nanoseconds, channels)
+	contention.Quick, many.Quick = true, true
+	return []Row{create, contention, alone, many, one}
+}
+
+func sleepRows() []Row {
+	return []Row{
+		workRow(SleepSection, "sleep_10ms", fmt.Sprintf("%d tasks sleep 10 ms", work.Sleepers), milliseconds, forTasks),
+		workRow(SleepSection, "sleep_1_to_100ms", fmt.Sprintf("%d tasks sleep 1 to 100 ms", work.Sleepers), milliseconds, forTasks),
+	}
+}
+
+func costRows() []Row {
+	var rows []Row
+	for _, n := range work.CostSizes {
+		rows = append(rows, workRow(CostSection, work.CostName(n), fmt.Sprintf("%d tasks, spawned by a task, each yields once: per task", n), nanoseconds, forTasks))
+	}
+	return rows
+}
+
+// ByCost returns the number of tasks of a row of CostSection.
+func (r Row) ByCost() int {
+	for _, n := range work.CostSizes {
+		if r.Workload == work.CostName(n) {
+			return n
+		}
+	}
+	return 0
+}
+
+var echoMetrics = []Metric{
+	{Key: "cpu_us", Title: "CPU µs/request", Scale: 1},
+	{Key: "p50_us", Title: "p50 µs", Scale: 1, Ratio: true},
+	{Key: "p99_us", Title: "p99 µs", Scale: 1, Ratio: true},
+	{Key: "p999_us", Title: "p99.9 µs", Scale: 1},
+	{Key: "requests_s", Title: "requests/s", Scale: 1, More: true, Ratio: true},
+	{Key: "rss_bytes", Title: "RSS MiB", Scale: 1. / (1 << 20)},
+}
+
+var lagMetric = Metric{Key: "lag_p99_us", Title: "generator's lag p99 µs", Scale: 1}
+
+// openLoopMetrics compares no rates, which are given, and has the lag.
+func openLoopMetrics() []Metric {
+	metrics := slices.Clone(echoMetrics)
+	for i := range metrics {
+		metrics[i].Ratio = metrics[i].Ratio && metrics[i].Key != "requests_s"
+	}
+	return append(metrics, lagMetric)
+}
+
+func loadName(rate float64) string {
+	if rate == 0 {
+		return "closed"
+	}
+	return fmt.Sprint(rate)
+}
+
+func loadTitle(rate float64, conns int) string {
+	load := "closed loop"
+	if rate > 0 {
+		load = fmt.Sprintf("%.0f requests/s, open loop", rate)
+	}
+	if conns == 1 {
+		return load + ", 1 connection"
+	}
+	return fmt.Sprintf("%s, %d connections", load, conns)
+}
+
+func echoRows() []Row {
+	var rows []Row
+	for _, rate := range rates {
+		for _, n := range conns {
+			r := Row{
+				Name: fmt.Sprintf("echo/%s/%d", loadName(rate), n), Section: EchoSection, Title: loadTitle(rate, n),
+				Kind: Echo, Baseline: "net", Subjects: forEcho, Metrics: echoMetrics, Rate: rate, Conns: n,
+			}
+			if rate > 0 {
+				r.Metrics = openLoopMetrics()
+			}
+			if n == 64 {
+				r.Quick = true
+				r.Subjects = join(forEcho, variants)
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+func idleRows() []Row {
+	task := workRow(IdleSection, "idle_task", fmt.Sprintf("one of %d tasks that wait", work.IdleTasks), Metric{}, forTasks)
+	task.Metrics = []Metric{
+		{Key: "bytes", Title: "bytes, after a collection", Scale: 1},
+		{Key: "bytes_uncollected", Title: "bytes before it", Scale: 1},
+	}
+	task.Quick = true
+	rows := []Row{task}
+	for _, n := range idleConns {
+		rows = append(rows, Row{
+			Name: fmt.Sprintf("idle/%d", n), Section: IdleSection, Kind: Idle, Baseline: "net", Subjects: forEcho, Conns: n, Quick: n == 10_000,
+			Title: fmt.Sprintf("one of %d idle connections, each used twice", n),
+			Metrics: []Metric{
+				{Key: "bytes", Title: "bytes, after a collection", Scale: 1},
+				{Key: "bytes_uncollected", Title: "bytes before it", Scale: 1},
+				{Key: "rss_bytes", Title: "RSS MiB", Scale: 1. / (1 << 20)},
+			},
+		})
+	}
+	return rows
+}
+
+func besideRows() []Row {
+	var rows []Row
+	for _, n := range busyTasks {
+		tasks := fmt.Sprintf("%d CPU-bound tasks", n)
+		if n == 1 {
+			tasks = "1 CPU-bound task"
+		}
+		rows = append(rows, Row{
+			Name: fmt.Sprintf("beside/%d", n), Section: BesideSection, Kind: Echo, Baseline: "net",
+			Subjects: join([]string{"net", "net-gosched"}, echoForms, rust),
+			Title:    fmt.Sprintf("500 requests/s on 8 connections beside %s", tasks),
+			Metrics: []Metric{
+				{Key: "p99_us", Title: "p99 µs", Scale: 1},
+				{Key: "p50_us", Title: "p50 µs", Scale: 1},
+				{Key: "max_us", Title: "max µs", Scale: 1},
+				lagMetric,
+			},
+			Rate: 500, Conns: 8, Busy: n,
+		})
+	}
+	return rows
+}
+
+// perfRounds is enough for the counts, which hardly differ from run to run.
+const perfRounds = 3
+
+func perfRows() []Row {
+	profile := []Metric{
+		{Key: "profile_ns", Title: "ns/request", Scale: 1},
+		{Key: "profile_user_ns", Title: "user", Scale: 1, Ratio: true},
+		{Key: "profile_kernel_ns", Title: "kernel", Scale: 1, Ratio: true},
+	}
+	counts := []Metric{
+		{Key: "syscalls", Title: "system calls/request", Scale: 1},
+		{Key: "futex", Title: "futex calls", Scale: 1, Ratio: true},
+		{Key: "switches", Title: "context switches", Scale: 1, Ratio: true},
+		{Key: "migrations", Title: "migrations", Scale: 1, Ratio: true},
+	}
+	var rows []Row
+	for _, rate := range rates {
+		r := Row{Section: ProfileSection, Baseline: "net", Subjects: forEcho, Rate: rate, Conns: 64, Rounds: perfRounds}
+		r.Name, r.Kind, r.Metrics = "profile/"+loadName(rate), Profile, profile
+		r.Title = loadTitle(rate, 64) + ": CPU time by profile"
+		rows = append(rows, r)
+		r.Name, r.Kind, r.Metrics = "counts/"+loadName(rate), Counts, counts
+		r.Title = loadTitle(rate, 64) + ": counts"
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// LoadName returns how the load of a row is called in the raw rows and in plots.
+func (r Row) LoadName() string { return loadName(r.Rate) }
+
+// RowNamed returns a row.
+func RowNamed(name string) (Row, bool) {
+	i := slices.IndexFunc(Rows, func(r Row) bool { return r.Name == name })
+	if i < 0 {
+		return Row{}, false
+	}
+	return Rows[i], true
+}
+
+// RoundsOf returns in how many of that many rounds the row is measured.
+func (r Row) RoundsOf(rounds int) int {
+	if r.Rounds > 0 {
+		return min(r.Rounds, rounds)
+	}
+	return rounds
+}

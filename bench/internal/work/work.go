@@ -1,0 +1,178 @@
+// Package work times the workloads that run in a process of their own. It holds
+// what all Go programs share: the sizes, and how a reading is taken. The Rust
+// program under rust/ has the same sizes and takes its readings in the same way.
+package work
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Sizes of the workloads; those of the announcement are the announcement's own.
+const (
+	ChainLength     = 1_000 // chained_spawn: tasks, each spawned by the one before
+	PingPairs       = 1_000 // ping_pong: pairs of tasks, a message there and one back
+	SpawnCount      = 10_000
+	YieldTasks      = 200
+	YieldTimes      = 1_000
+	Creates         = 1_000_000
+	ContentionTasks = 10
+	ContentionTimes = 1_000
+	LonelyTimes     = 10_000
+	Messages        = 100_000
+	ChanCapacity    = 128
+	Sleepers        = 100_000
+	IdleTasks       = 100_000
+)
+
+// Workloads are the workloads that one form of a program has, by name.
+type Workloads map[string]func(m *Meter) error
+
+// CostSizes are the numbers of tasks of the workloads cost_N.
+var CostSizes = []int{100, 1_000, 10_000, 100_000, 1_000_000}
+
+// CostName returns the name of the workload that spawns n tasks.
+func CostName(n int) string { return "cost_" + strconv.Itoa(n) }
+
+// SleepTime returns how long sleeper i sleeps in the workload sleep_1_to_100ms.
+func SleepTime(i int) time.Duration { return time.Duration(1+i%100) * time.Millisecond }
+
+// A Meter takes one reading of one workload.
+type Meter struct {
+	// Duration is how long the workload is repeated.
+	Duration time.Duration
+
+	// Metrics are the results.
+	Metrics map[string]float64
+}
+
+const (
+	minCalls = 3
+	maxCalls = 200_000
+)
+
+// Time calls once again and again, for a quarter of m.Duration unmeasured and then
+// for m.Duration, and records the median, divided by the number of operations in
+// one call, and the CPU time of the process likewise.
+func (m *Meter) Time(operations int, once func()) {
+	for begin := time.Now(); ; {
+		once()
+		if time.Since(begin) >= m.Duration/4 {
+			break
+		}
+	}
+	took := make([]float64, 0, 1024)
+	cpu := cpuTime()
+	for begin := time.Now(); len(took) < minCalls || (time.Since(begin) < m.Duration && len(took) < maxCalls); {
+		t := time.Now()
+		once()
+		took = append(took, float64(time.Since(t).Nanoseconds())/float64(operations))
+	}
+	cpu = cpuTime() - cpu
+	calls := len(took)
+	slices.Sort(took)
+	m.Metrics = map[string]float64{
+		"ns":     (took[(calls-1)/2] + took[calls/2]) / 2,
+		"min_ns": took[0],
+		"max_ns": took[calls-1],
+		"cpu_ns": float64(cpu.Nanoseconds()) / float64(calls*operations),
+		"calls":  float64(calls),
+	}
+}
+
+// Idle records the resident memory of one task that waits. spawn starts n tasks, each of
+// which adds 1 to begun and then waits for ever.
+//
+// The reading is taken after a collection, so that it holds what the tasks keep and not
+// the garbage of their making; the reading before the collection is recorded beside it.
+func (m *Meter) Idle(spawn func(n int, begun *atomic.Int64)) error {
+	var begun atomic.Int64
+	start := func(n int) {
+		want := begun.Load() + int64(n)
+		spawn(n, &begun)
+		for begun.Load() < want {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond) // until the last tasks have gone to wait
+	}
+	start(1_000) // threads, queues and tables are made, and are not counted
+	Collect()
+	before, err := residentBytes()
+	if err != nil {
+		return err
+	}
+	start(IdleTasks)
+	grown, err := residentBytes()
+	if err != nil {
+		return err
+	}
+	Collect()
+	after, err := residentBytes()
+	if err != nil {
+		return err
+	}
+	m.Metrics = map[string]float64{
+		"bytes":             float64(after-before) / IdleTasks,
+		"bytes_uncollected": float64(grown-before) / IdleTasks,
+	}
+	return nil
+}
+
+// Collect returns to the system what the program no longer uses. Objects in pools
+// survive one collection.
+func Collect() {
+	runtime.GC()
+	runtime.GC()
+	debug.FreeOSMemory()
+}
+
+// Countdown returns a function that calls done when it is called the n-th time.
+func Countdown(n int, done func()) func() {
+	var left atomic.Int64
+	left.Store(int64(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
+	}
+}
+
+// Burn computes for about 100 microseconds: one slice of a CPU-bound task, after which
+// the task lets others run.
+func Burn() {
+	for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); {
+	}
+}
+
+func cpuTime() time.Duration {
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		panic(os.NewSyscallError("getrusage", err)) // it cannot fail with these arguments
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}
+
+// residentBytes returns the resident memory of this process.
+func residentBytes() (int64, error) {
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, fmt.Errorf("reading the resident memory: %w", err)
+	}
+	fields := strings.Fields(string(statm))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/self/statm has the content %q", statm)
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the resident memory: %w", err)
+	}
+	return pages * int64(os.Getpagesize()), nil
+}

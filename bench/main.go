@@ -1,0 +1,79 @@
+// Command bench measures the library beside goroutines, package net and rivals.
+//
+//	bench [run] [flags]       measure, print tables, keep the raw rows
+//	bench list                print the rows and the subjects
+//	bench report [-o DIR] RAW...  write RESULTS.md and its plots from raw rows
+//
+// It is run in the directory of its module. It builds a program for each kind of server, and runs
+// each in a process of its own. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"example.com/async/bench/internal/report"
+	"example.com/async/bench/internal/suite"
+)
+
+func main() {
+	// The kernel kills a child when the thread that started it ends; the main thread
+	// ends with the process.
+	runtime.LockOSThread()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func command(ctx context.Context, args []string) error {
+	name := "run"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		name, args = args[0], args[1:]
+	}
+	switch name {
+	case "run":
+		return run(ctx, args)
+	case "list":
+		return list()
+	case "report":
+		return writeReport(ctx, args)
+	}
+	return fmt.Errorf("there is no command %q; there are run, list and report", name)
+}
+
+func list() error {
+	fmt.Println("rows (* = in the small table):")
+	for _, r := range suite.Rows {
+		mark := " "
+		if r.Quick {
+			mark = "*"
+		}
+		fmt.Printf("%s %-28s %s\n", mark, r.Name, r.Title)
+	}
+	fmt.Println("\nsubjects:")
+	for _, s := range suite.Subjects {
+		fmt.Printf("  %-16s %s. %s\n", s.Name, s.What, s.Config)
+	}
+	return nil
+}
+
+func writeReport(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("report", flag.ContinueOnError)
+	dir := flags.String("o", ".", "the `directory` of RESULTS.md and plots/")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() == 0 {
+		return errors.New("report needs the files of the raw rows")
+	}
+	return report.Write(ctx, *dir, flags.Args())
+}

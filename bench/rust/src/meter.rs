@@ -1,0 +1,108 @@
+//! How a reading is taken, and what a server does on command.
+
+use std::io::BufRead;
+use std::process::exit;
+use std::time::{Duration, Instant};
+
+const MIN_CALLS: usize = 3;
+const MAX_CALLS: usize = 200_000;
+
+/// Takes one reading of one workload.
+pub struct Meter {
+    duration: Duration,
+    metrics: Vec<(&'static str, f64)>,
+}
+
+impl Meter {
+    pub fn new(duration: Duration) -> Meter {
+        Meter { duration, metrics: Vec::new() }
+    }
+
+    /// Calls `once` again and again, for a quarter of the duration unmeasured and then for
+    /// the duration, and records the median, divided by the number of operations in one
+    /// call, and the CPU time of the process likewise.
+    pub fn time(&mut self, operations: usize, mut once: impl FnMut()) {
+        let begin = Instant::now();
+        loop {
+            once();
+            if begin.elapsed() >= self.duration / 4 {
+                break;
+            }
+        }
+        let mut took = Vec::with_capacity(1024);
+        let cpu = cpu_time();
+        let begin = Instant::now();
+        while took.len() < MIN_CALLS || (begin.elapsed() < self.duration && took.len() < MAX_CALLS) {
+            let t = Instant::now();
+            once();
+            took.push(t.elapsed().as_nanos() as f64 / operations as f64);
+        }
+        let cpu = cpu_time() - cpu;
+        let calls = took.len();
+        took.sort_by(f64::total_cmp);
+        self.metrics = vec![
+            ("ns", (took[(calls - 1) / 2] + took[calls / 2]) / 2.0),
+            ("min_ns", took[0]),
+            ("max_ns", took[calls - 1]),
+            ("cpu_ns", cpu.as_nanos() as f64 / (calls * operations) as f64),
+            ("calls", calls as f64),
+        ];
+    }
+
+    /// Records the resident memory of one of `tasks` tasks that wait, which `start` starts.
+    pub fn idle(&mut self, tasks: usize, start: impl Fn(usize)) {
+        start(1_000); // threads, queues and tables are made, and are not counted
+        trim();
+        let before = resident_bytes();
+        start(tasks);
+        let grown = resident_bytes();
+        trim();
+        let after = resident_bytes();
+        self.metrics = vec![
+            ("bytes", (after - before) / tasks as f64),
+            ("bytes_uncollected", (grown - before) / tasks as f64),
+        ];
+    }
+
+    pub fn json(&self) -> String {
+        let fields: Vec<String> = self.metrics.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+}
+
+/// Follows standard input in a thread of its own, and ends the process with it.
+pub fn obey() {
+    std::thread::spawn(|| {
+        for line in std::io::stdin().lock().lines() {
+            if matches!(line.as_deref(), Ok("collect")) {
+                trim();
+                println!("collected");
+            }
+        }
+        exit(0)
+    });
+}
+
+/// Computes for about 100 microseconds: one slice of a CPU-bound task.
+pub fn burn() {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(100) {}
+}
+
+/// Returns to the system what the allocator keeps.
+fn trim() {
+    unsafe { libc::malloc_trim(0) };
+}
+
+fn cpu_time() -> Duration {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut ts) };
+    assert_eq!(rc, 0, "clock_gettime");
+    Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
+}
+
+fn resident_bytes() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc/self/statm");
+    let pages: f64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of pages");
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as f64
+}
