@@ -267,11 +267,16 @@ func (cx *Context) spend() bool {
 // has operations, and all of them come to know its waker. It returns err.
 func (cx *Context) unspent(err error) error {
 	if err == ErrPending {
-		if w := cx.here(); w != nil {
-			w.budget++
-		}
+		cx.giveBack()
 	}
 	return err
+}
+
+// giveBack takes spend back. The caller is the code of cx, as spend has made sure.
+func (cx *Context) giveBack() {
+	if t := cx.t; t.kind == kindPlain || t.kind == kindStraight {
+		t.w.budget++
+	}
 }
 
 // ended reports whether Err is not nil.

@@ -68,7 +68,7 @@ type worker struct {
 	labelValue string          // the value in them
 	labelled   string          // the same as they look in a profile
 
-	g atomic.Uintptr // its goroutine, as long as that lives
+	g atomic.Uintptr // its goroutine, as long as that lives; read with current
 
 	// The worker's own.
 	current   *task      // being polled
