@@ -7,7 +7,7 @@ ROUNDS  = 10
 
 .PHONY: demo observe test bench bench-all check fmt vet arch race full locks fuzz stress libraries instrument interop
 
-demo: ## an echo server under load, three ways, in under a minute
+demo: ## an echo server under load, at a fixed rate and idle, beside package net, in under a minute
 	go run ./examples/echo
 
 observe: ## a page that shows what a runtime does

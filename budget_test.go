@@ -781,7 +781,7 @@ func (e *budgetEnv) file() *File {
 	return f
 }
 
-// pipe returns the end of a pipe for reading, which nobody writes to.
+// pipe returns the end of a pipe for reading, which is never written to.
 func (e *budgetEnv) pipe() *File {
 	r, w, err := Pipe()
 	assert.NoError(e, err)

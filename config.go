@@ -60,7 +60,7 @@ type Config struct {
 	// Blocking bounds the pool of SpawnBlocking.
 	Blocking BlockingConfig
 
-	// Unhandled is called when a task has failed and nobody ever joined it. A
+	// Unhandled is called when a task has failed and was never joined. A
 	// task that was cancelled and says so has not failed. err is a *PanicError if
 	// the task panicked.
 	//

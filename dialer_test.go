@@ -213,7 +213,7 @@ func TestDialerTimeShare(t *testing.T) {
 }
 
 // With a negative FallbackDelay, an address that does not answer takes its share of
-// the time and no more, whoever has set the deadline.
+// the time and no more, wherever the deadline was set.
 func TestDialerSharesTheTime(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	e := newEyeballs(t)

@@ -24,7 +24,7 @@ func (c *closeCounter) Close() error {
 	if c.end != nil {
 		c.end()
 	}
-	return errors.New("nobody sees the error of this Close")
+	return errors.New("an error of Close, which is dropped")
 }
 
 // taken is what a caller has got of a result.

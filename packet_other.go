@@ -12,7 +12,7 @@ import (
 // systems have.
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,
-// whoever has made the descriptor blocking.
+// also if another process has made the descriptor blocking.
 const sendFlags = unix.MSG_DONTWAIT
 
 // recv receives into p. It does not block.

@@ -44,5 +44,5 @@ func (w *exitWatch) look() {
 	}
 	w.over = true
 	w.src.close()
-	goOutside(w.c.reap) // it has ended, or nobody but a goroutine can wait for it
+	goOutside(w.c.reap) // it has ended, or only a goroutine can wait for it
 }

@@ -98,7 +98,7 @@ func errnoErr(errno unix.Errno) error {
 }
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,
-// whoever has made the descriptor blocking, and to raise no signal.
+// also if another process has made the descriptor blocking, and to raise no signal.
 const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 
 // recv receives into p. It does not block.

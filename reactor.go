@@ -73,7 +73,7 @@ type reactor struct {
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
 
-	mu     lockOf[reactor] // held to use the descriptors, so that nobody does after close
+	mu     lockOf[reactor] // held to use the descriptors, so that none is used after close
 	closed atomic.Bool
 }
 

@@ -104,7 +104,7 @@ func TestRunGivesUpOnStuckWrites(t *testing.T) {
 	cmd := child(t)
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
-	defer r.Close() // which nobody reads
+	defer r.Close() // which is never read
 	defer w.Close()
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = w, &stderr

@@ -596,7 +596,7 @@ func TestShutdownUnwindsAll(t *testing.T) {
 	receive(t, rt.workers[0].quit)
 }
 
-// Nothing runs on account of a failure that nobody has joined yet, and the collector is left alone.
+// Nothing runs on account of a failure that was not joined yet, and the collector is left alone.
 func TestFailuresForceNoCollection(t *testing.T) {
 	collections := forcedCollections()
 	synctest.Test(t, func(t *testing.T) {

@@ -28,7 +28,7 @@ import (
 // call when Serve drains, and IdleTimeout does nothing.
 //
 // If err is not nil, the connection is closed; see Server.Failed. A panic, or a call of
-// runtime.Goexit, closes it too, and is a failure of the connection's task, of which nobody
+// runtime.Goexit, closes it too, and is a failure of the connection's task, of which no code
 // has the handle: it goes to Failed and, at once, to Config.Unhandled.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
 
@@ -459,7 +459,7 @@ func (s *served) fail(err error) {
 	told = nil
 }
 
-// over closes the connection and ends the task. Nobody has a handle of it: if it has failed,
+// over closes the connection and ends the task. There is no handle of it: if it has failed,
 // that is reported now.
 func (s *served) over(w *worker, err error) {
 	s.phase = servedOver

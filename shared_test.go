@@ -104,7 +104,7 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 		"a pipe that was inherited": {nil, func(cx *Context) error { _, err := r.Read(cx, buf); return err },
 			func(cx *Context) error { _, err := pw.Write([]byte("x")); return err }},
 	} {
-		for range 2 { // the second time without an event that nobody has consumed
+		for range 2 { // the second time without an event that was not consumed
 			if c.shared != nil {
 				makeBlocking(t, c.shared)
 			} else {

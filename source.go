@@ -324,7 +324,7 @@ func (s *source) share() {
 
 // keepNonblocking has the descriptor, for which the caller has a use, not block the
 // call that follows. It is for calls that cannot be told so themselves, such as accept
-// and splice. Whoever made the descriptor blocking finds it non-blocking again. If that
+// and splice. The process that made the descriptor blocking finds it non-blocking again. If that
 // happens once more between this and the call, the call blocks: nothing can be done
 // about that moment.
 func (s *source) keepNonblocking(fd int) error {

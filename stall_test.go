@@ -714,7 +714,7 @@ func TestStallIsTheThreadsOwnTime(t *testing.T) {
 	}
 }
 
-// Without a clock for threads, as other systems have none, a look that comes late blames nobody
+// Without a clock for threads, as other systems have none, a look that comes late blames no task
 // for the time since the last one, and does not forget who was blamed before.
 func TestStallLateLook(t *testing.T) {
 	log := newStallLog()

@@ -161,13 +161,13 @@ func (s *socketSetup) listenTCP(name string, laddr *net.TCPAddr) (*TCPListener, 
 // none.
 func (l *TCPListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
 
-// PollAcceptTCP is PollAccept for those who want a *TCPConn.
+// PollAcceptTCP is PollAccept for callers that want a *TCPConn.
 func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) { return l.conn(l.pollAccept(cx)) }
 
 // Accept waits for the next connection.
 func (l *TCPListener) Accept(cx *Context) (Conn, error) { return l.asConn(l.accept(cx)) }
 
-// AcceptTCP is Accept for those who want a *TCPConn.
+// AcceptTCP is Accept for callers that want a *TCPConn.
 func (l *TCPListener) AcceptTCP(cx *Context) (*TCPConn, error) { return l.conn(l.accept(cx)) }
 
 func (l *TCPListener) conn(a accepted, err error) (*TCPConn, error) {

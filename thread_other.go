@@ -4,7 +4,7 @@ package async
 
 import "time"
 
-// thread is a thread of the system; see thread_linux.go. Nobody can ask it anything.
+// thread is a thread of the system; see thread_linux.go. It cannot be asked anything.
 type thread struct{}
 
 func callingThread() thread { return thread{} }

@@ -97,7 +97,7 @@ func (c *UDPConn) ReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(c.ReadFromUDPAddrPort(cx, p))
 }
 
-// ReadFromUDP is ReadFrom for those who want a *net.UDPAddr.
+// ReadFromUDP is ReadFrom for callers that want a *net.UDPAddr.
 func (c *UDPConn) ReadFromUDP(cx *Context, p []byte) (int, *net.UDPAddr, error) {
 	return udpSender(c.ReadFromUDPAddrPort(cx, p))
 }
@@ -232,7 +232,7 @@ func (c *UDPConn) ReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
-// ReadMsgUDP is ReadMsgUDPAddrPort for those who want a *net.UDPAddr.
+// ReadMsgUDP is ReadMsgUDPAddrPort for callers that want a *net.UDPAddr.
 func (c *UDPConn) ReadMsgUDP(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
 	return udpMsgSender(c.ReadMsgUDPAddrPort(cx, p, oob))
 }

@@ -189,7 +189,7 @@ func (l *UnixListener) Close() error {
 // none.
 func (l *UnixListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
 
-// PollAcceptUnix is PollAccept for those who want a *UnixConn.
+// PollAcceptUnix is PollAccept for callers that want a *UnixConn.
 func (l *UnixListener) PollAcceptUnix(cx *Context) (*UnixConn, error) {
 	return l.conn(l.pollAccept(cx))
 }
@@ -197,7 +197,7 @@ func (l *UnixListener) PollAcceptUnix(cx *Context) (*UnixConn, error) {
 // Accept waits for the next connection.
 func (l *UnixListener) Accept(cx *Context) (Conn, error) { return l.asConn(l.accept(cx)) }
 
-// AcceptUnix is Accept for those who want a *UnixConn.
+// AcceptUnix is Accept for callers that want a *UnixConn.
 func (l *UnixListener) AcceptUnix(cx *Context) (*UnixConn, error) { return l.conn(l.accept(cx)) }
 
 func (l *UnixListener) conn(a accepted, err error) (*UnixConn, error) {

@@ -133,7 +133,7 @@ func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, er
 	return c.readFromUnix(cx, p)
 }
 
-// ReadFromUnix is ReadFrom for those who want a *net.UnixAddr.
+// ReadFromUnix is ReadFrom for callers that want a *net.UnixAddr.
 func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, error) {
 	return asUnixAddr(c.ReadFrom(cx, p))
 }

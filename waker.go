@@ -611,7 +611,7 @@ func (o *outsider) poll(w *worker) bool {
 	return false
 }
 
-// crash ends the program, in a goroutine of its own, where nobody recovers: a function of
+// crash ends the program, in a goroutine of its own, where nothing recovers: a function of
 // the user's, what, has panicked with v, or called Goexit if that is nil. It does not return:
 // the caller might end the program before that.
 func crash(what string, v any) {

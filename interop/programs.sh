@@ -116,14 +116,14 @@ for version in -tls1_2 -tls1_3; do
 done
 
 echo "examples/echo"
-for server in straight future; do
+for server in straight future serve; do
 	start ./echo -listen 127.0.0.1:0 -server $server
 	head -c 1000000 /dev/urandom >sent
 	# nc shuts its side down after the file, and ends with the connection.
 	timeout 60 nc -N "${addr%:*}" "${addr##*:}" <sent >came
 	cmp sent came
 	# curl sends a request and gets it back: an answer without a header, as HTTP/0.9 has it.
-	# Nobody ends that connection, so curl gives up.
+	# Neither side ends that connection, so curl gives up.
 	check "$(curl -s --http0.9 --max-time 1 "http://$addr/hello" || true)" 'GET /hello HTTP/1.1'
 done
 

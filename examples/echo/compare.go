@@ -1,98 +1,165 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
 	"slices"
-	"sync"
-	"syscall"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
 
-// load is a closed loop: each connection sends a request, waits for the echo,
-// and sends the next.
-type load struct {
-	conns, size int
-	time        time.Duration
+// plan is what is compared.
+type plan struct {
+	closed, partial load
+	idle            int // connections
+	rounds          int
 }
 
-func (l load) check(rounds int) error {
+func (p plan) check() error {
+	for _, l := range []load{p.closed, p.partial} {
+		if err := l.check(); err != nil {
+			return err
+		}
+	}
 	switch {
-	case l.conns < 1 || l.conns > 5000:
-		return errors.New("-conns must be 1 to 5000")
-	case l.size < 1 || l.size > bufferSize:
-		return fmt.Errorf("-size must be 1 to %d", bufferSize)
-	case rounds < 1 || rounds > 100:
-		return errors.New("-rounds must be 1 to 100")
-	case l.time < 100*time.Millisecond || l.time > time.Minute:
-		return errors.New("-time must be 100ms to 1m")
+	case p.rounds < 1 || p.rounds > 100:
+		return fmt.Errorf("-rounds must be 1 to 100")
+	case p.idle < 1 || p.idle > 100_000:
+		return fmt.Errorf("-idle must be 1 to 100000")
 	}
 	return nil
 }
 
-// figures is what one run of one server gave.
+// figures is what came of a server under a load; of which the medians are taken.
 type figures struct {
-	rate               float64 // requests per second
-	cpu                float64 // microseconds of the server's CPU time per request
-	p50, p99, p999, hi float64 // latency in microseconds
+	rate     float64 // requests per second
+	cpu      float64 // microseconds of the server's CPU time for a request
+	p50, p99 float64 // latency in microseconds
+	bytes    float64 // of memory for an idle connection
 }
 
-// columns are the figures as they are printed.
-var columns = []struct {
+// column is one figure, of one of the loads.
+type column struct {
 	title string
+	load  int
 	of    func(figures) float64
-}{
-	{"requests/s", func(f figures) float64 { return f.rate }},
-	{"CPU µs/request", func(f figures) float64 { return f.cpu }},
-	{"p50 µs", func(f figures) float64 { return f.p50 }},
-	{"p99 µs", func(f figures) float64 { return f.p99 }},
-	{"p99.9 µs", func(f figures) float64 { return f.p999 }},
-	{"max µs", func(f figures) float64 { return f.hi }},
+	form  string
+}
+
+const (
+	closedLoop = iota
+	partialLoad
+	idleConns
+	loads
+)
+
+var columns = []column{
+	{"requests/s", closedLoop, func(f figures) float64 { return f.rate }, "%.0f"},
+	{"CPU µs", closedLoop, func(f figures) float64 { return f.cpu }, "%.1f"},
+	{"p99 µs", closedLoop, func(f figures) float64 { return f.p99 }, "%.0f"},
+	{"CPU µs", partialLoad, func(f figures) float64 { return f.cpu }, "%.1f"},
+	{"p50 µs", partialLoad, func(f figures) float64 { return f.p50 }, "%.0f"},
+	{"p99 µs", partialLoad, func(f figures) float64 { return f.p99 }, "%.0f"},
+	{"bytes", idleConns, func(f figures) float64 { return f.bytes }, "%.0f"},
 }
 
 // compare measures every server, round by round, and prints a table.
-func compare(l load, rounds int) error {
-	fmt.Printf("%d connections, %d-byte requests, closed loop; %d rounds of %v each, servers in turn\n",
-		l.conns, l.size, rounds, l.time)
-	runs := make([][]figures, len(servers))
-	for round := range rounds {
+func compare(p plan) error {
+	fmt.Printf("echo of %d bytes on %d connections: as fast as they can (closed loop), and %d requests/s;\n"+
+		"then %d idle connections. The client shares the processors with the server.\n\n",
+		p.closed.size, p.closed.conns, p.partial.rate, p.idle)
+	var runs [loads][][]figures
+	for i := range runs {
+		runs[i] = make([][]figures, len(servers))
+	}
+	for round := range p.rounds {
 		for i, s := range servers {
-			f, err := measure(s.name, l)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+			progress("round %d of %d: %s", round+1, p.rounds, s.name)
+			for what, l := range []load{closedLoop: p.closed, partialLoad: p.partial} {
+				f, err := underLoad(s.name, l)
+				if err != nil {
+					return fmt.Errorf("%s: %w", s.name, err)
+				}
+				runs[what][i] = append(runs[what][i], f)
 			}
-			runs[i] = append(runs[i], f)
-			fmt.Printf("round %d/%d  %-8s  %7.0f requests/s  %5.1f µs CPU/request  p99 %5.0f µs\n",
-				round+1, rounds, s.name, f.rate, f.cpu, f.p99)
 		}
 	}
-	fmt.Printf("\nmedians of %d rounds\n", rounds)
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "server\t")
-	for _, c := range columns {
-		fmt.Fprint(t, c.title, "\t")
-	}
-	fmt.Fprintln(t)
 	for i, s := range servers {
-		fmt.Fprint(t, s.name, "\t")
-		for _, c := range columns {
-			fmt.Fprintf(t, "%.1f\t", median(runs[i], c.of))
+		progress("%d idle connections: %s", p.idle, s.name)
+		f, err := whileIdle(s.name, p.idle)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		fmt.Fprintln(t)
+		runs[idleConns][i] = append(runs[idleConns][i], f)
 	}
-	t.Flush()
+	progress("")
+
+	medians := make([][]float64, len(servers))
+	for i := range servers {
+		for _, c := range columns {
+			medians[i] = append(medians[i], median(runs[c.load][i], c.of))
+		}
+	}
+	table(p, medians)
 	fmt.Println()
 	for _, s := range servers {
 		fmt.Printf("%-8s  %s\n", s.name, s.what)
 	}
+	fmt.Println()
+	fmt.Println(reading(p, medians))
 	return nil
+}
+
+// progress replaces the line of progress on the standard error.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "\r%-60s\r", fmt.Sprintf(format, args...))
+}
+
+func table(p plan, medians [][]float64) {
+	fmt.Printf("medians of %d rounds; CPU is the server's, for a request\n", p.rounds)
+	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	headings := []string{closedLoop: "closed loop", partialLoad: fmt.Sprintf("%d/s", p.partial.rate), idleConns: "idle"}
+	row := []string{""}
+	for i, c := range columns {
+		heading := ""
+		if i == 0 || columns[i-1].load != c.load {
+			heading = headings[c.load]
+		}
+		row = append(row, heading)
+	}
+	fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
+	row = []string{"server"}
+	for _, c := range columns {
+		row = append(row, c.title)
+	}
+	fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
+	for i, s := range servers {
+		row = []string{s.name}
+		for j, c := range columns {
+			row = append(row, fmt.Sprintf(c.form, medians[i][j]))
+		}
+		fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
+	}
+	t.Flush()
+}
+
+// reading says in a sentence what the table shows of the first server, straight-line tasks,
+// beside the last, package net.
+func reading(p plan, medians [][]float64) string {
+	ours, net := medians[0], medians[len(medians)-1]
+	ratio := func(load int, title string) float64 {
+		for i, c := range columns {
+			if c.load == load && c.title == title {
+				return ours[i] / net[i]
+			}
+		}
+		panic("no such column: " + title)
+	}
+	return fmt.Sprintf("Read it so: beside net, straight-line tasks take %.2f of the CPU time at %d requests/s and %.2f in the closed loop, where they\n"+
+		"answer %.2f of the requests; an idle connection takes %.2f of the memory, and with serve, which keeps nothing for it, %.2f.",
+		ratio(partialLoad, "CPU µs"), p.partial.rate, ratio(closedLoop, "CPU µs"), ratio(closedLoop, "requests/s"),
+		ratio(idleConns, "bytes"), medians[serveIndex][len(columns)-1]/net[len(columns)-1])
 }
 
 func median(runs []figures, of func(figures) float64) float64 {
@@ -104,24 +171,22 @@ func median(runs []figures, of func(figures) float64) float64 {
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
-// measure starts a server, puts it under load and stops it.
-func measure(name string, l load) (f figures, err error) {
+// underLoad starts a server, puts it under load and stops it.
+func underLoad(name string, l load) (f figures, err error) {
 	p, err := startServer(name)
 	if err != nil {
 		return f, err
 	}
 	defer p.stop()
-	conns := make([]net.Conn, l.conns)
-	for i := range conns {
-		if conns[i], err = net.Dial("tcp", p.addr); err != nil {
-			return f, err
-		}
-		defer conns[i].Close()
+	conns, err := dialAll(p.addr, l.conns)
+	if err != nil {
+		return f, err
 	}
+	defer closeAll(conns)
 	if _, err := l.run(conns, l.time/10); err != nil { // warm-up
 		return f, err
 	}
-	before, err := p.cpu()
+	before, err := p.usage(false)
 	if err != nil {
 		return f, err
 	}
@@ -131,7 +196,7 @@ func measure(name string, l load) (f figures, err error) {
 		return f, err
 	}
 	took := time.Since(began)
-	after, err := p.cpu()
+	after, err := p.usage(false)
 	if err != nil {
 		return f, err
 	}
@@ -141,132 +206,38 @@ func measure(name string, l load) (f figures, err error) {
 	}
 	return figures{
 		rate: n / took.Seconds(),
-		cpu:  float64((after - before).Microseconds()) / n,
-		p50:  at(0.5), p99: at(0.99), p999: at(0.999), hi: at(1),
+		cpu:  float64(after.cpu-before.cpu) / float64(time.Microsecond) / n,
+		p50:  at(0.5), p99: at(0.99),
 	}, nil
 }
 
-// run loads every connection for a time and returns all latencies, sorted.
-func (l load) run(conns []net.Conn, d time.Duration) ([]time.Duration, error) {
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		all  []time.Duration
-		errs []error
-		end  = time.Now().Add(d)
-	)
-	for i, c := range conns {
-		wg.Go(func() {
-			mine, err := l.client(c, byte(i), end)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, mine...)
-			if err != nil {
-				errs = append(errs, err)
+// whileIdle measures what n idle connections take, each of which was used once.
+func whileIdle(name string, n int) (f figures, err error) {
+	p, err := startServer(name)
+	if err != nil {
+		return f, err
+	}
+	defer p.stop()
+	memory := func(conns int) (bytes int64, closeConns func(), err error) {
+		all, err := dialAll(p.addr, conns)
+		closeConns = func() { closeAll(all) }
+		for i, c := range all {
+			if err == nil {
+				_, err = load{conns: 1, size: 64}.client(c, i, time.Now(), time.Time{})
 			}
-		})
-	}
-	wg.Wait()
-	if len(errs) > 0 {
-		return nil, errs[0]
-	}
-	slices.Sort(all)
-	return all, nil
-}
-
-// client sends requests one after the other, at least one, and checks every echo.
-func (l load) client(c net.Conn, seed byte, end time.Time) (latencies []time.Duration, err error) {
-	out, in := make([]byte, l.size), make([]byte, l.size)
-	for began := time.Now(); len(latencies) == 0 || began.Before(end); {
-		for i := range out {
-			out[i] = seed + byte(len(latencies)+i)
 		}
-		if _, err := c.Write(out); err != nil {
-			return nil, err
+		if err != nil {
+			return 0, closeConns, err
 		}
-		if _, err := io.ReadFull(c, in); err != nil {
-			return nil, err
-		}
-		if !bytes.Equal(in, out) {
-			return nil, errors.New("the echo differs from what was sent")
-		}
-		now := time.Now()
-		latencies = append(latencies, now.Sub(began))
-		began = now
+		u, err := p.usage(true)
+		return u.memory, closeConns, err
 	}
-	return latencies, nil
-}
-
-// process is a server in a process of its own.
-type process struct {
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Reader
-	addr string
-}
-
-func startServer(name string) (*process, error) {
-	self, err := os.Executable()
+	before, closeOne, err := memory(1) // which brings all that does not depend on n
+	defer closeOne()
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	cmd := exec.Command(self, "-listen", "127.0.0.1:0", "-server", name, "-report-cpu")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{cmd: cmd, in: in, out: bufio.NewReader(out)}
-	if p.addr, err = p.line(); err != nil {
-		p.stop()
-		return nil, err
-	}
-	return p, nil
-}
-
-func (p *process) line() (string, error) {
-	s, err := p.out.ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("the server ended: %w", err)
-	}
-	return s[:len(s)-1], nil
-}
-
-// cpu asks the server for the CPU time that it has used.
-func (p *process) cpu() (time.Duration, error) {
-	if _, err := fmt.Fprintln(p.in); err != nil {
-		return 0, err
-	}
-	s, err := p.line()
-	if err != nil {
-		return 0, err
-	}
-	return time.ParseDuration(s)
-}
-
-// stop ends the server: it ends itself when its standard input does.
-func (p *process) stop() {
-	p.in.Close()
-	p.cmd.Wait()
-}
-
-// answerCPU is the other side of cpu and stop.
-func answerCPU() {
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		var use syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-			fmt.Fprintln(os.Stderr, "echo: getrusage:", err)
-			os.Exit(1)
-		}
-		fmt.Println(time.Duration(use.Utime.Nano() + use.Stime.Nano()))
-	}
-	os.Exit(0)
+	after, closeMany, err := memory(n)
+	defer closeMany()
+	return figures{bytes: float64(after-before) / float64(n)}, err
 }

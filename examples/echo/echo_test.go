@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -16,38 +17,92 @@ func TestMain(m *testing.M) {
 }
 
 func TestEveryServerUnderLoad(t *testing.T) {
-	l := load{conns: 8, size: 100, time: 200 * time.Millisecond}
+	for _, l := range []load{
+		{conns: 8, size: 100, time: 200 * time.Millisecond},
+		{conns: 8, size: 100, time: 200 * time.Millisecond, rate: 1000},
+	} {
+		for _, s := range servers {
+			f, err := underLoad(s.name, l)
+			if err != nil {
+				t.Errorf("%s: %v", s.name, err)
+				continue
+			}
+			if f.rate <= 0 || f.cpu <= 0 || f.p50 <= 0 || f.p50 > f.p99 {
+				t.Errorf("%s: these figures cannot be: %+v", s.name, f)
+			}
+			if l.rate > 0 && f.rate > 1.2*float64(l.rate) {
+				t.Errorf("%s: %.0f requests/s instead of %d", s.name, f.rate, l.rate)
+			}
+		}
+	}
+}
+
+func TestEveryServerWhileIdle(t *testing.T) {
 	for _, s := range servers {
-		f, err := measure(s.name, l)
+		f, err := whileIdle(s.name, 500)
 		if err != nil {
 			t.Errorf("%s: %v", s.name, err)
-			continue
+		} else if f.bytes < 50 || f.bytes > 100_000 {
+			t.Errorf("%s: an idle connection takes %.0f bytes, which cannot be", s.name, f.bytes)
 		}
-		if f.rate <= 0 || f.cpu <= 0 || f.p50 <= 0 || f.p50 > f.p99 || f.p99 > f.p999 || f.p999 > f.hi {
-			t.Errorf("%s: these figures cannot be: %+v", s.name, f)
+	}
+	if servers[serveIndex].name != "serve" {
+		t.Error("serveIndex is that of", servers[serveIndex].name)
+	}
+}
+
+// A request that is late because of the one before counts from when it was due.
+func TestLatencyCountsFromTheDueTime(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go func() {
+		buf := make([]byte, 1)
+		for i := 0; ; i++ {
+			if _, err := theirs.Read(buf); err != nil {
+				return
+			}
+			if i == 0 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			theirs.Write(buf)
+		}
+	}()
+	now := time.Now()
+	l := load{conns: 1, size: 1, rate: 100}
+	latencies, err := l.client(ours, 0, now, now.Add(60*time.Millisecond)) // one is due each 10 ms
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(latencies) != 6 {
+		t.Fatalf("%d requests instead of 6: %v", len(latencies), latencies)
+	}
+	for i, d := range latencies {
+		if least := 100*time.Millisecond - time.Duration(i)*10*time.Millisecond; d < least {
+			t.Errorf("request %d has a latency of %v, but was due %v before its answer at least", i, d, least)
 		}
 	}
 }
 
 func TestCompareRefusesNonsense(t *testing.T) {
-	good := load{conns: 1, size: 1, time: time.Second}
-	for name, change := range map[string]func(*load){
-		"no connections":       func(l *load) { l.conns = 0 },
-		"too many connections": func(l *load) { l.conns = 1 << 20 },
-		"no bytes":             func(l *load) { l.size = 0 },
-		"too many bytes":       func(l *load) { l.size = bufferSize + 1 },
-		"no time":              func(l *load) { l.time = 0 },
+	good := plan{closed: load{conns: 1, size: 1, time: time.Second}, idle: 1, rounds: 1}
+	good.partial = good.closed
+	for name, change := range map[string]func(*plan){
+		"no connections":       func(p *plan) { p.closed.conns = 0 },
+		"too many connections": func(p *plan) { p.closed.conns = 1 << 20 },
+		"no bytes":             func(p *plan) { p.partial.size = 0 },
+		"too many bytes":       func(p *plan) { p.closed.size = bufferSize + 1 },
+		"no time":              func(p *plan) { p.closed.time = 0 },
+		"a negative rate":      func(p *plan) { p.partial.rate = -1 },
+		"no rounds":            func(p *plan) { p.rounds = 0 },
+		"no idle connections":  func(p *plan) { p.idle = 0 },
 	} {
-		l := good
-		change(&l)
-		if l.check(1) == nil {
+		p := good
+		change(&p)
+		if p.check() == nil {
 			t.Error(name, "is accepted")
 		}
 	}
-	if good.check(0) == nil {
-		t.Error("no rounds are accepted")
-	}
-	if err := good.check(1); err != nil {
+	if err := good.check(); err != nil {
 		t.Error(err)
 	}
 }

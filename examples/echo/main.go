@@ -1,12 +1,12 @@
 // Command echo serves TCP echo, and compares ways to do it.
 //
-//	echo -listen 127.0.0.1:7000            serve, until interrupted
-//	echo -listen 127.0.0.1:7000 -server net
-//	echo                                   compare all servers under load
+//	echo -listen 127.0.0.1:7000              serve with straight-line tasks, until interrupted
+//	echo -listen 127.0.0.1:7000 -server net  the same with package net; also future and serve
+//	echo                                     compare all servers
 //
-// The comparison runs each server in a process of its own, in turn, round by
-// round, under the same closed-loop load of client connections, and prints the
-// medians. It ends by itself, in less than a minute.
+// The comparison runs each server in a process of its own, in turn, round by round: under a
+// closed loop of requests, at a fixed rate, and with idle connections. It prints medians, and
+// ends by itself in less than a minute.
 package main
 
 import (
@@ -20,23 +20,27 @@ import (
 func main() {
 	var (
 		listen = flag.String("listen", "", "serve on this `address` instead of comparing")
-		server = flag.String("server", "straight", "what serves: straight, future or net")
-		parent = flag.Bool("report-cpu", false, "answer each line on standard input with the CPU time used, and end with it")
-		l      load
-		rounds = flag.Int("rounds", 5, "how often each server is measured")
+		server = flag.String("server", "straight", "what serves: straight, future, serve or net")
+		report = flag.Bool("report", false, "answer each line on standard input with what was used, and end with it")
+		p      plan
 	)
-	flag.IntVar(&l.conns, "conns", 64, "client connections")
-	flag.IntVar(&l.size, "size", 64, "bytes per request")
-	flag.DurationVar(&l.time, "time", 2*time.Second, "how long each server is measured in each round")
+	flag.IntVar(&p.rounds, "rounds", 3, "how often each server is measured under load")
+	flag.IntVar(&p.closed.conns, "conns", 64, "client connections")
+	flag.IntVar(&p.closed.size, "size", 64, "bytes of a request")
+	flag.DurationVar(&p.closed.time, "time", time.Second, "how long each load lasts")
+	rate := flag.Int("rate", 5000, "requests per second of the load that is no closed loop")
+	flag.IntVar(&p.idle, "idle", 5000, "idle connections")
 	flag.Parse()
+	p.partial = p.closed
+	p.partial.rate = *rate
 
-	err := l.check(*rounds)
+	err := p.check()
 	switch {
 	case err != nil:
 	case *listen != "":
-		err = serve(*server, *listen, *parent)
+		err = serve(*server, *listen, *report)
 	default:
-		err = compare(l, *rounds)
+		err = compare(p)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "echo:", err)
@@ -45,13 +49,13 @@ func main() {
 }
 
 // serve runs one server; its first line of output is its address.
-func serve(name, addr string, reportCPU bool) error {
+func serve(name, addr string, report bool) error {
 	run, err := serverNamed(name)
 	if err != nil {
 		return err
 	}
-	if reportCPU {
-		go answerCPU()
+	if report {
+		go answerUsage()
 	}
 	return run(addr, func(a net.Addr) { fmt.Println(a) })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
 
 	"example.com/async"
 )
@@ -18,13 +19,17 @@ var servers = []struct {
 	name, what string
 	serve      func(addr string, ready func(net.Addr)) error
 }{
-	{"straight", "async, a straight-line task per connection", serveAsync(straight)},
-	{"future", "async, a plain future per connection", serveAsync(future)},
-	{"net", "package net, a goroutine per connection", serveNet},
+	{"straight", "async, a straight-line task and a buffer for each connection", serveAsync(accepting(straight))},
+	{"future", "async, a plain future and a buffer for each connection", serveAsync(accepting(future))},
+	{"serve", "async, Serve: nothing for a connection that is idle", serveAsync(serveIdle)},
+	{"net", "package net, a goroutine and a buffer for each connection", serveNet},
 }
 
-// serveAsync serves with as many workers as there are processors.
-func serveAsync(handle func(cx *async.Context, c async.Conn)) func(string, func(net.Addr)) error {
+// serveIndex is where serve stands among servers.
+const serveIndex = 2
+
+// serveAsync runs a server with as many workers as there are processors.
+func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(string, func(net.Addr)) error {
 	return func(addr string, ready func(net.Addr)) error {
 		rt, err := async.New(async.Config{
 			Workers: runtime.NumCPU(),
@@ -42,16 +47,38 @@ func serveAsync(handle func(cx *async.Context, c async.Conn)) func(string, func(
 			}
 			defer ln.Close()
 			ready(ln.Addr())
-			for {
-				c, err := ln.Accept(cx)
-				if err != nil {
-					return err
-				}
-				handle(cx, c)
-			}
+			return run(cx, ln)
 		}).Wait(context.Background())
 		return err
 	}
+}
+
+// accepting calls handle for each connection.
+func accepting(handle func(cx *async.Context, c async.Conn)) func(*async.Context, async.Listener) error {
+	return func(cx *async.Context, ln async.Listener) error {
+		for {
+			c, err := ln.Accept(cx)
+			if err != nil {
+				return err
+			}
+			handle(cx, c)
+		}
+	}
+}
+
+// serveIdle serves each request with a buffer that other connections use meanwhile.
+func serveIdle(cx *async.Context, ln async.Listener) error {
+	buffers := sync.Pool{New: func() any { return new([bufferSize]byte) }}
+	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
+		buf := buffers.Get().(*[bufferSize]byte)
+		defer buffers.Put(buf)
+		n, err := c.Read(cx, buf[:])
+		if err != nil {
+			return false, err
+		}
+		_, err = c.Write(cx, buf[:n])
+		return true, err
+	})
 }
 
 // straight serves a connection with code that reads like any other.
