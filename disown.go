@@ -3,103 +3,129 @@ package async
 import (
 	"context"
 	"io"
+	"reflect"
 )
 
-// A connection that a task has made must be closed by its caller, who does not get it if the
-// wait is given up: the task may have returned it at that very moment. So if the caller
-// that gives up was the only owner of the handle, this package closes the result.
+// A result that is an io.Closer, such as a connection, is lost if the caller that waits for it
+// gives up at the moment when the task returns it. This package closes such a result if
+// that caller was the only owner of the handle:
 //
-// Two callers know parts of what must be known for that: the end of the task, which tasks
-// it has woken, and the owner, whether it was one of these. Each notes its part in the
-// state of the task, and the one that comes last decides.
+//  1. The end of the task notes which tasks it wakes: none, one, or several.
+//  2. The owner that gives up leaves the slot. If the task has not ended yet, it marks the
+//     result as unwanted; the end closes an unwanted result if it wakes no task.
+//  3. If the task has ended, the owner closes the result, unless the end has woken another
+//     task, or the result was collected.
+//
+// All this happens under one lock, disowning, which is taken for results that are an
+// io.Closer, and by owners that give up.
 
-// disowner is a future that may stand for the result of a task. disown is its Cancel, by a
-// caller that is its only owner. t is the task that has polled it and may wait for it; nil
-// if none has.
-type disowner interface{ disown(t *task) }
+// disowning guards the bits of taskState from taskShared on, and the field next of tasks
+// that have ended with an io.Closer: the only task that the end has woken, until the
+// result is collected.
+var disowning struct {
+	mu lockOf[disowned]
+}
 
-// giveUp tells f, if it wants to know, that its owner, for which t has polled it, will not
-// poll it again; see disowner.
+// disowned is the name of that lock in lockOrder.
+type disowned struct{}
+
+// disowner is implemented by JoinHandle. disown is Cancel by an owner; t is the task that has
+// polled the handle for it, or nil. self returns the handle, which is not the future if that
+// embeds one and has a Cancel of its own.
+type disowner interface {
+	disown(t *task)
+	self() any
+}
+
+// giveUp tells f, if it has a method for that, that its owner will not poll it again. t is
+// the task that has polled f for the owner; nil if f was not polled.
 func giveUp(t *task, f any) {
-	switch f := f.(type) {
-	case disowner:
-		f.disown(t)
-	case canceller:
-		f.Cancel()
+	if d, ok := f.(disowner); ok && d.self() == f {
+		d.disown(t)
+		return
+	}
+	if c, ok := f.(canceller); ok {
+		c.Cancel()
 	}
 }
 
-// poller returns t if the future that it waits for may have kept its waker, and else nil.
-func (t *task) poller() *task {
-	if t.waits == waitsNothing {
-		return nil
-	}
-	return t
-}
+func (h *JoinHandle[T]) self() any { return h }
 
-// disown implements disowner.
 func (h *JoinHandle[T]) disown(t *task) {
-	note := taskUnwanted
-	if t != nil && !h.waiters.leave(t, callersWorker()) {
-		note |= taskOwnerWoken
+	disowning.mu.Lock()
+	left := t != nil && h.waiters.remove(t)
+	bits := h.state.bits.Load()
+	discard := false
+	if bits&taskDone == 0 {
+		// The end comes after this: to publish a result that is an io.Closer takes the lock.
+		h.state.bits.Or(taskUnwanted)
+	} else if bits&taskCloser != 0 && (h.next == nil || h.next == t) {
+		discard = h.state.discard()
+	}
+	disowning.mu.Unlock()
+	if left {
+		t.wake(callersWorker()) // another future of t may have waited here, too
 	}
 	h.cancel(0)
-	if h.state.note(note) {
-		h.discard()
+	if discard {
+		h.closeResult()
 	}
 }
 
-// counted notes, for the end of a task whose result is an io.Closer, how many tasks
-// it has woken.
-func (h *JoinHandle[T]) counted(woken int) {
-	note := taskCounted
+// finishCloser publishes the result, an io.Closer, wakes the tasks that wait for it, and
+// reports whether the caller must close it.
+func (h *JoinHandle[T]) finishCloser(w *worker) (discard bool) {
+	disowning.mu.Lock()
+	h.state.finish(taskCloser)
+	woken, early := h.waiters.takeForFire()
 	switch {
-	case woken == 1:
-		note |= taskAwaited
-	case woken > 1:
-		note |= taskShared
+	case early || len(woken) > 1:
+		h.state.bits.Or(taskShared) // early: others have woken them, and perhaps more
+	case len(woken) == 1:
+		h.next = woken[0]
+	case h.state.bits.Load()&taskUnwanted != 0:
+		discard = h.state.discard()
 	}
-	if h.state.note(note) {
-		h.discard()
+	disowning.mu.Unlock()
+	for _, t := range woken {
+		t.wake(w)
 	}
+	return discard
 }
 
-// note sets bits, and reports whether both parts are known since then and the result is
-// unwanted: the owner has given it up, and no other task was woken to take it.
-func (s *taskState) note(bits uint32) (unwanted bool) {
-	const both = taskCounted | taskUnwanted
-	old := s.bits.Or(bits)
-	now := old | bits
-	return old&both != both && now&both == both && now&taskShared == 0 &&
-		(now&taskAwaited != 0) == (now&taskOwnerWoken != 0)
+// discard marks the result as closed, and reports false if it must not be. The lock is
+// held.
+func (s *taskState) discard() bool {
+	if s.bits.Load()&(taskShared|taskCollected|taskDiscarded) != 0 {
+		return false
+	}
+	s.bits.Or(taskDiscarded)
+	return true
 }
 
-// collect reports whether the caller may have a result that is an io.Closer: it was not
-// closed, and will not be.
-func (s *taskState) collect() bool {
-	for {
-		old := s.bits.Load()
-		switch {
-		case old&taskDiscarded != 0:
-			return false
-		case old&taskCollected != 0 || s.bits.CompareAndSwap(old, old|taskCollected):
-			return true
-		}
+// collect reports whether a caller may have the result of a task that has ended: it does not
+// close itself, or was not closed.
+func (t *task) collect() bool {
+	if bits := t.state.bits.Load(); bits&taskCloser == 0 || bits&taskCollected != 0 {
+		return true
 	}
+	disowning.mu.Lock()
+	defer disowning.mu.Unlock()
+	if t.state.bits.Load()&taskDiscarded != 0 {
+		return false
+	}
+	t.state.bits.Or(taskCollected)
+	t.next = nil
+	return true
 }
 
-// discard closes the result, unless a caller has it.
-func (h *JoinHandle[T]) discard() {
-	for {
-		old := h.state.bits.Load()
-		if old&(taskCollected|taskDiscarded) != 0 {
-			return
-		}
-		if h.state.bits.CompareAndSwap(old, old|taskDiscarded) {
-			break
-		}
+// closeResult closes a result that was discarded. If Close panics or calls Goexit, that is a
+// failure of the task, and reported at once.
+func (h *JoinHandle[T]) closeResult() {
+	c := any(h.val).(io.Closer)
+	if v := reflect.ValueOf(c); v.Kind() == reflect.Pointer && v.IsNil() {
+		return
 	}
-	v := h.val
 	returned := false
 	defer func() {
 		if returned {
@@ -111,7 +137,7 @@ func (h *JoinHandle[T]) discard() {
 		}
 		h.w.rt.failures.add(&h.task, err).(*failure).unjoinable()
 	}()
-	any(v).(io.Closer).Close()
+	c.Close()
 	returned = true
 }
 

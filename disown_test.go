@@ -202,7 +202,11 @@ func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *Jo
 	for owner, own := range owners {
 		for maker, spawn := range makers {
 			t.Run(owner+" and "+maker, func(t *testing.T) {
-				rt := newTestRuntime(t, Config{Workers: 2})
+				budget := 0
+				if len(owner)%2 == 0 {
+					budget = 1 // so that polls end in a yield
+				}
+				rt := newTestRuntime(t, Config{Workers: 2, Budget: budget})
 				test(t, rt, func(h *JoinHandle[io.Closer], l *latch) (io.Closer, error) { return own(rt, h, l) },
 					func(l *latch, c io.Closer) *JoinHandle[io.Closer] { return spawn(rt, l, c) })
 			})
@@ -298,28 +302,39 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 			h := spawn(&end, c)
 			eventually(t, func() bool { return end.waker.Load() != nil })
 			var other <-chan taken
-			if i%3 == 0 {
+			switch i % 4 {
+			case 0: // waits before the end
 				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
 				eventually(t, func() bool { return waiters(h) > 0 })
+			case 1: // comes at the same moment
+				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
+			case 2:
+				other = meanwhile(func() (io.Closer, error) {
+					<-h.Done()
+					c, _, err := h.TryAwait()
+					return c, err
+				})
 			}
 			owner := meanwhile(func() (io.Closer, error) { return own(h, &giveUp) })
 			both.Go(end.open)
 			both.Go(giveUp.open)
 			both.Wait()
 			got := soon(t, owner)
+			var theirs taken
 			if other != nil {
-				theirs := soon(t, other)
+				theirs = soon(t, other)
+			}
+			switch {
+			case other != nil && (i%4 == 0 || theirs.err == nil):
 				require.NoError(t, theirs.err)
 				require.Equal(t, io.Closer(c), theirs.c)
 				require.Zero(t, c.closes.Load())
-				continue
-			}
-			if got.err == nil {
+			case got.err == nil:
 				require.Equal(t, io.Closer(c), got.c)
 				require.Zero(t, c.closes.Load())
-				continue
+			default:
+				eventually(t, func() bool { return c.closes.Load() == 1 })
 			}
-			eventually(t, func() bool { return c.closes.Load() == 1 })
 		}
 	})
 }
@@ -375,4 +390,102 @@ func TestResultWhoseClosePanics(t *testing.T) {
 			require.NoError(t, rt.Shutdown(t.Context()))
 		}
 	}
+}
+
+// Owners that give up handles of tasks that have ended, one after the other: the budget of
+// the task that does so is soon spent.
+func TestResultsThatCameTooLate(t *testing.T) {
+	const n = 500
+	for _, budget := range []int{0, 1} {
+		rt := newTestRuntime(t, Config{Workers: 1, Budget: budget})
+		c := new(closeCounter)
+		var hs []*JoinHandle[io.Closer]
+		for range n {
+			hs = append(hs, Spawn(rt, func(*Context) (io.Closer, error) { return c, nil }))
+		}
+		for _, h := range hs {
+			eventually(t, h.state.done)
+		}
+		_, err := join(t, Go(rt, func(cx *Context) error {
+			ready := NewChan[int](1)
+			for i, h := range hs {
+				switch i % 2 {
+				case 0:
+					cx, cancel := cx.WithCancel()
+					cancel()
+					Await(cx, h)
+				case 1:
+					ready.Send(cx, i)
+					got := OnFuture[io.Closer](h)
+					if first, err := Select(cx, OnRecv(ready), got); first == 1 {
+						ready.Recv(cx)
+						h, _ := got.Result()
+						h.Close() // in place of the package
+					} else if err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}))
+		require.NoError(t, err)
+		require.EqualValues(t, n, c.closes.Load())
+	}
+}
+
+// Two owners, one after the other: the second one may still get the result, and closes it
+// if it gives up, too.
+func TestResultOfTwoOwners(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for range 100 {
+		var l latch
+		c := new(closeCounter)
+		h := makers["Spawn"](rt, &l, c)
+		_, err := BlockOn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, Timeout[io.Closer](h, 0)) })
+		require.Equal(t, context.DeadlineExceeded, err)
+		second := Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, h) })
+		eventually(t, func() bool { return waiters(h) == 1 })
+		go l.open()
+		second.Cancel()
+		got, err := join(t, second)
+		if err == nil {
+			require.Equal(t, io.Closer(c), got)
+			require.Zero(t, c.closes.Load())
+		} else {
+			eventually(t, func() bool { return c.closes.Load() == 1 })
+		}
+	}
+}
+
+// A future that embeds a handle and has a Cancel of its own is given up by that.
+func TestEmbeddedHandleIsGivenUp(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	h := Spawn(rt, func(cx *Context) (io.Closer, error) { return nil, Sleep(cx, time.Hour) })
+	f := &embeddingHandle{JoinHandle: h}
+	_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, Timeout[io.Closer](f, 0)) }))
+	require.Equal(t, context.DeadlineExceeded, err)
+	require.Equal(t, 1, f.cancels)
+	_, err = join(t, h)
+	require.Equal(t, context.Canceled, err)
+}
+
+type embeddingHandle struct {
+	*JoinHandle[io.Closer]
+	cancels int
+}
+
+func (f *embeddingHandle) Cancel() {
+	f.cancels++
+	f.JoinHandle.Cancel()
+}
+
+// A nil pointer is no connection that could be closed.
+func TestResultThatIsNilIsNotClosed(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { t.Error(err) }})
+	h := Spawn(rt, func(*Context) (*closeCounter, error) { return nil, nil })
+	eventually(t, h.state.done)
+	giveUp(nil, h)
+	_, err := join(t, h)
+	require.Equal(t, context.Canceled, err)
+	require.NoError(t, rt.Shutdown(t.Context()))
 }

@@ -36,7 +36,7 @@ type forgetter interface{ forget(t *task, from *worker) }
 
 // abandon is giveUp by t, which may have polled f.
 func abandon(t *task, f any) {
-	giveUp(t.poller(), f)
+	giveUp(t, f)
 	if f, ok := f.(forgetter); ok {
 		f.forget(t, callersWorker())
 	}

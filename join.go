@@ -39,14 +39,15 @@ type Spawner interface {
 // task has ended. Its methods may be called from any goroutine, except that a
 // cx belongs to the caller.
 //
-// Await(cx, h), Timeout(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and all futures
-// of this package that are made of others own the handle: if they give it up, they
-// cancel its task. The task may still return a result, or have done so at that moment. If
-// this is an io.Closer, such as a connection, and the error is nil, it is closed where the
-// task ends, unless it has been taken from the handle or others wait for it (by Await, Wait,
-// OnJoin, a JoinSet, or a channel of Done). Who asks after that gets context.Canceled.
-// An error of Close is dropped; Close must not block. h.Await, h.Wait, OnJoin and JoinSet do
-// not own the handle, and h.Cancel closes nothing.
+// Await(cx, h), Timeout(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and futures of this
+// package that are made of other futures own the handle: if they give it up, they cancel
+// its task. The task may still return a result, or have done so at that moment. If this
+// result is an io.Closer, such as a connection, and its error is nil, it is closed, unless a
+// caller has collected it or another task or goroutine waits for the task (by h.Await, h.Wait,
+// OnJoin, a JoinSet, or the channel of h.Done). The worker of the task closes it, or, if the task has
+// ended, the caller that gives up; Close must not block, and its error is dropped. A panic in
+// Close goes to Config.Unhandled. Poll, Await, Wait and TryAwait return context.Canceled
+// then. h.Await, h.Wait, OnJoin and JoinSet do not own the handle, and h.Cancel closes nothing.
 //
 // A handle that is dropped leaves its task alone. If such a task fails, the
 // failure goes to the runtime's handler, at the next garbage collection or when the
@@ -138,9 +139,16 @@ func (h *JoinHandle[T]) Done() <-chan struct{} {
 	}
 	c := h.waiters.signal()
 	if h.state.done() {
-		h.waiters.fire(nil) // the end may have come before c stood there
+		h.fireLate()
 	}
 	return c
+}
+
+// fireLate wakes the tasks that wait, for a caller that has put one of them there: the end may
+// have come before that.
+func (h *JoinHandle[T]) fireLate() {
+	h.state.bits.Or(taskShared) // the end does not see what this wakes
+	h.waiters.fire(nil)
 }
 
 // Cancel asks the task to end. Every await in it returns context.Canceled from
@@ -185,7 +193,7 @@ func (h *JoinHandle[T]) result() (T, error) {
 		runtime.KeepAlive(h) // as garbage it could be reported before it is handled
 		return h.val, f.err
 	}
-	if h.state.bits.Load()&taskCloser != 0 && !h.state.collect() {
+	if !h.collect() {
 		var zero T
 		return zero, errDiscarded
 	}
@@ -214,9 +222,9 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 		_, closer = any(v).(io.Closer)
 	}
 	if closer {
-		h.state.finish(taskCloser)
-		woken := h.waiters.fire(w)
-		defer h.counted(woken) // which may call a method of the user's
+		if h.finishCloser(w) {
+			defer h.closeResult() // which calls a method of the user's
+		}
 	} else {
 		h.state.finish(0)
 		if h.waiters.p.Load() != nil {
@@ -295,7 +303,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 		var zero T
 		p.finish(w, zero, err)
 	}()
-	giveUp(p.task.poller(), f)
+	giveUp(&p.task, f)
 }
 
 // straight is a task that runs straight-line code in a coroutine.

@@ -41,7 +41,7 @@ func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
 		if !h.waiters.join(&j.task) {
 			j.poll(nil)
 		} else if h.state.done() {
-			h.waiters.fire(nil) // the end may have come before it stood there
+			h.fireLate()
 		}
 	}
 }

@@ -16,6 +16,7 @@ var lockOrder = []string{
 	"retry",      // the same
 	"scope",      // the same
 	"waitlist",   // the slots of the tasks that a primitive ends or joins
+	"disowned",   // the slot of a task that has a result to be closed
 	"fanout",     //
 	"fdTable",    //
 	"reactor",    //

@@ -42,14 +42,21 @@ const (
 
 	// The rest is about results that are an io.Closer; see disown.go.
 
-	taskCloser     // set together with taskDone: the result is one
-	taskCounted    // set after that, with the next two
-	taskAwaited    // the end of the task has woken one task
-	taskShared     // or several
-	taskUnwanted   // the only owner of the handle has given it up
-	taskOwnerWoken // after the end of the task had woken it
-	taskCollected  // a caller has got the result
-	taskDiscarded  // or it was closed, and none will
+	// taskCloser is set together with taskDone, or never: the result is one.
+	taskCloser
+
+	// taskShared is set if the end of the task has woken several tasks, or a caller has
+	// asked for the end at the same moment. The result is not closed then.
+	taskShared
+
+	// taskUnwanted is set by an owner that gives the handle up before the task ends.
+	taskUnwanted
+
+	// taskCollected is set when a caller gets the result. It is not closed from then on.
+	taskCollected
+
+	// taskDiscarded is set when the result is about to be closed: no caller gets it.
+	taskDiscarded
 )
 
 // wake notes that the task must be polled. It reports whether the caller has

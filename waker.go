@@ -114,15 +114,13 @@ func (s *wakerSlot) fanout() *fanout {
 
 // leave makes t wait no longer. Since another future of the same task may
 // have waited here too, and has lost its place with t's, t is polled once more.
-// If t was woken before, in its turn, the turn goes to the next task. It reports whether t
-// stood in the slot.
-func (s *wakerSlot) leave(t *task, from *worker) (left bool) {
-	if left = s.remove(t); left {
+// If t was woken before, in its turn, the turn goes to the next task.
+func (s *wakerSlot) leave(t *task, from *worker) {
+	if s.remove(t) {
 		t.wake(from)
 	} else if f := s.fanout(); f != nil {
 		s.wakeSome(f, f.next(false), from)
 	}
-	return left
 }
 
 // remove is leave without wakes: the caller has t polled once more if it reports
@@ -145,21 +143,29 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 	}
 }
 
-// fire records the event for tasks that come later, and wakes all that wait. It returns
-// how many these are.
-func (s *wakerSlot) fire(from *worker) (woken int) {
+// fire records the event for tasks that come later, and wakes all that wait.
+func (s *wakerSlot) fire(from *worker) {
 	if s.p.Load() == fired {
-		return 0
+		return
 	}
-	switch old := s.p.Swap(fired); {
-	case old == nil || old == fired:
-	case old.kind == kindFanout:
-		woken, _ = old.body.(*fanout).wakeAll(from)
-	default:
+	if old := s.p.Swap(fired); old != nil && old != fired {
 		old.wake(from)
-		woken = 1
 	}
-	return woken
+}
+
+// takeForFire is fire for a caller that wakes the tasks itself. It reports early if there
+// was an event before.
+func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
+	switch old := s.p.Swap(fired); {
+	case old == nil:
+	case old == fired:
+		early = true
+	case old.kind == kindFanout:
+		tasks, _ = old.body.(*fanout).takeAll()
+	default:
+		tasks = []*task{old}
+	}
+	return tasks, early
 }
 
 // fireOne is fire, but of the tasks that wait for their turn it wakes the first.
@@ -209,7 +215,7 @@ func (s *wakerSlot) stir(from *worker) {
 	case old == fired:
 		s.fire(from)
 	case old != nil && old.kind == kindFanout:
-		if _, event := old.body.(*fanout).wakeAll(from); event {
+		if old.body.(*fanout).wakeAll(from) {
 			s.fire(from) // the event is still there
 		}
 	case old != nil:
@@ -464,14 +470,13 @@ func (f *fanout) takeAll() (all []*task, event bool) {
 	return slices.DeleteFunc(all, func(t *task) bool { return t == nil }), event
 }
 
-// wakeAll shuts f and wakes the tasks in it. It returns how many these are, and whether
-// there is an event.
-func (f *fanout) wakeAll(from *worker) (woken int, event bool) {
+// wakeAll shuts f and wakes the tasks in it. It reports whether there is an event.
+func (f *fanout) wakeAll(from *worker) (event bool) {
 	all, event := f.takeAll()
 	for _, t := range all {
 		t.wake(from)
 	}
-	return len(all), event
+	return event
 }
 
 // poll implements taskBody; see outsider.

@@ -285,8 +285,7 @@ func TestWakerSlotStirAgainstFire(t *testing.T) {
 	}
 	var at [2]atomic.Int64
 	var both sync.WaitGroup
-	fire := func(s *wakerSlot, from *worker) { s.fire(from) }
-	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).stir, fire} {
+	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).stir, (*wakerSlot).fire} {
 		both.Go(func() {
 			for n := range all {
 				at[i].Store(int64(n))
