@@ -3,8 +3,8 @@ package async
 import "context"
 
 // A Barrier makes a number of parties wait for each other: nobody passes before
-// all have come. It may be used again and again. It is made by NewBarrier, the zero
-// Barrier panics, and must not be copied. All methods may be called by tasks and goroutines at the same
+// all have come. It may be used again and again. It is made by NewBarrier: the
+// zero Barrier panics. A Barrier must not be copied. All methods may be called by tasks and goroutines at the same
 // time.
 type Barrier struct {
 	parties int

@@ -10,8 +10,8 @@ import (
 // worker. iter.Pull is the only way to one that Go offers, and sets the rules:
 // a coroutine can be resumed only by the thread that made it, because that is
 // locked. So a worker makes its own, and keeps those whose code has ended for
-// the next task: the stack and the making are paid once. One whose code has called
-// Goexit ends with it.
+// the next task: the stack and the making are paid once. A coroutine
+// ends when its code calls Goexit.
 //
 // To Go it is a goroutine in the state "coroutine", so that a traceback shows
 // the line on which each task waits.
@@ -66,11 +66,12 @@ func newCoroutine(w *worker) *coroutine {
 type goexited struct{}
 
 // goexitToPanic is the first deferred call of a coroutine. Goexit cannot be stopped, and
-// iter.Pull passes it on: it would end the goroutine that resumes the coroutine, too. But a
-// panic in a deferred call replaces it there, and can be recovered.
+// iter.Pull passes it on: Goexit would also end the goroutine that resumes the coroutine. A
+// panic in a deferred call takes its place there, and can be recovered. (A panic that gets
+// here is a bug in this package.)
 func goexitToPanic(returned *bool) {
 	if v := recover(); v != nil {
-		panic(v) // a bug in this package
+		panic(v)
 	}
 	if !*returned {
 		panic(goexited{})

@@ -203,8 +203,8 @@ func (w *worker) identify() (forget func()) {
 }
 
 // serve takes turns until the worker is stopped. A Goexit in the Poll of a plain future
-// unwinds the worker's goroutine, which is the only one that its thread can have. Its
-// deferred calls may take their time: the worker goes on in this one.
+// unwinds the worker's goroutine, which is the only one that its thread can have. The
+// worker then continues inside the deferred call.
 func (w *worker) serve() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -219,7 +219,7 @@ func (w *worker) serve() {
 }
 
 // host takes turns in a coroutine, until the worker is stopped or the next Goexit ends
-// this coroutine. So any number of them leave nothing on the stack of the worker.
+// this coroutine. So any number of Goexits leaves nothing on the stack of the worker.
 func (w *worker) host() {
 	goroutine := w.g.Load()
 	next, _ := iter.Pull(func(func(struct{}) bool) {

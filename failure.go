@@ -12,7 +12,7 @@ import (
 )
 
 // failure is the error of a task that failed. It stands in the handle in the
-// error's place until somebody takes it from there.
+// error's place until a caller joins the task.
 type failure struct {
 	err  error
 	task Task
@@ -21,10 +21,10 @@ type failure struct {
 
 func (f *failure) Error() string { return f.err.Error() }
 
-// handled is called when somebody has been given the error.
+// handled is called when a caller has been given the error.
 func (f *failure) handled() { f.in.take(f) }
 
-// failures finds the failures that nobody will ever join, which must not be
+// failures finds the failures of tasks that will never be joined, which must not be
 // silent: those whose handle is no longer reachable, as the next collection finds
 // out, and those that are left when the runtime shuts down. Each failure goes to the
 // handler once, unless it is joined before. Nothing starts a collection for them.

@@ -6,7 +6,7 @@ import (
 )
 
 // A Group is a Spawner whose tasks belong together, and none of which outlives
-// the function that the group was made for: see WithGroup, which makes it; the zero Group
+// the function that the group was made for. Groups are made by WithGroup: the zero Group
 // panics. Its methods may be called from any goroutine, and tasks may be spawned from anywhere.
 //
 // Its tasks are of all kinds: Go(g, ...), Spawn(g, ...), SpawnFuture(g, ...) and

@@ -95,6 +95,10 @@ func newIdentityTable() *identityTable {
 }
 
 // newIdentitySlots makes room for n entries and some more.
+//
+// A table has 6 to 12 slots for each entry when it is made. It is replaced when a quarter is in
+// use, and when there are more than 32 slots for each entry, so that between two
+// replacements the number of entries has changed by half at least.
 func newIdentitySlots(n int) *identitySlots {
 	log := bits.Len(uint(max(6*n, identitySlotsMin) - 1))
 	return &identitySlots{shift: uint8(64 - log), all: make([]identitySlot, 1<<log)}

@@ -8,7 +8,7 @@ package async
 var lockOrder = []string{
 	"netSide",    // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
 	"exitWatch",  // waiting for the descriptor of a process
-	"File",       // the queue of the pool, the ledger of unwritten files, the gate, and the slot of who waits for the position
+	"File",       // the queue of the pool, the ledger of unwritten files, the gate, and the slot of tasks that wait for the position
 	"fileLedger", //
 	"inputGate",  //
 	"lobby",      //

@@ -71,7 +71,7 @@ func traceChild(env ...string) (all []syscallCosts, err error) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Ptrace: true, Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("a process cannot be traced here: %w", err)
 	}
 	pid := cmd.Process.Pid
 	var status unix.WaitStatus

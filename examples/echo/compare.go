@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -23,91 +24,67 @@ func (p plan) check() error {
 		}
 	}
 	switch {
+	case p.partial.rate == 0:
+		return errors.New("-rate must be 1 to 1000000")
 	case p.rounds < 1 || p.rounds > 100:
-		return fmt.Errorf("-rounds must be 1 to 100")
-	case p.idle < 1 || p.idle > 100_000:
-		return fmt.Errorf("-idle must be 1 to 100000")
+		return errors.New("-rounds must be 1 to 100")
+	case p.idle < 1 || p.idle > 20_000:
+		return errors.New("-idle must be 1 to 20000")
 	}
 	return nil
 }
 
-// figures is what came of a server under a load; of which the medians are taken.
-type figures struct {
-	rate     float64 // requests per second
-	cpu      float64 // microseconds of the server's CPU time for a request
-	p50, p99 float64 // latency in microseconds
-	bytes    float64 // of memory for an idle connection
-}
+// figures holds the measurements of one server in one round.
+type figures map[string]float64
 
-// column is one figure, of one of the loads.
-type column struct {
-	title string
-	load  int
-	of    func(figures) float64
-	form  string
-}
-
+// The figures. CPU is the server's, for a request.
 const (
-	closedLoop = iota
-	partialLoad
-	idleConns
-	loads
+	closedRate  = "requests/s"
+	closedCPU   = "CPU µs"
+	closedP99   = "p99 µs"
+	partialCPU  = "CPU µs "
+	partialP50  = "p50 µs "
+	partialP99  = "p99 µs "
+	partialLate = "late µs"
+	idleBytes   = "bytes"
 )
 
-var columns = []column{
-	{"requests/s", closedLoop, func(f figures) float64 { return f.rate }, "%.0f"},
-	{"CPU µs", closedLoop, func(f figures) float64 { return f.cpu }, "%.1f"},
-	{"p99 µs", closedLoop, func(f figures) float64 { return f.p99 }, "%.0f"},
-	{"CPU µs", partialLoad, func(f figures) float64 { return f.cpu }, "%.1f"},
-	{"p50 µs", partialLoad, func(f figures) float64 { return f.p50 }, "%.0f"},
-	{"p99 µs", partialLoad, func(f figures) float64 { return f.p99 }, "%.0f"},
-	{"bytes", idleConns, func(f figures) float64 { return f.bytes }, "%.0f"},
+// columns are the figures of the table, by load.
+var columns = []struct{ load, figure, form string }{
+	{"closed loop", closedRate, "%.0f"},
+	{"", closedCPU, "%.1f"},
+	{"", closedP99, "%.0f"},
+	{"fixed rate", partialCPU, "%.1f"},
+	{"", partialP50, "%.0f"},
+	{"", partialP99, "%.0f"},
+	{"idle", idleBytes, "%.0f"},
 }
 
 // compare measures every server, round by round, and prints a table.
 func compare(p plan) error {
-	fmt.Printf("echo of %d bytes on %d connections: as fast as they can (closed loop), and %d requests/s;\n"+
-		"then %d idle connections. The client shares the processors with the server.\n\n",
+	fmt.Printf("echo of %d bytes on %d connections: a closed loop, and a fixed rate of %d requests/s;\n"+
+		"and %d idle connections. The client shares the processors with the server.\n\n",
 		p.closed.size, p.closed.conns, p.partial.rate, p.idle)
-	var runs [loads][][]figures
-	for i := range runs {
-		runs[i] = make([][]figures, len(servers))
-	}
+	rounds := make([][]figures, len(servers))
 	for round := range p.rounds {
-		for i, s := range servers {
-			progress("round %d of %d: %s", round+1, p.rounds, s.name)
-			for what, l := range []load{closedLoop: p.closed, partialLoad: p.partial} {
-				f, err := underLoad(s.name, l)
-				if err != nil {
-					return fmt.Errorf("%s: %w", s.name, err)
-				}
-				runs[what][i] = append(runs[what][i], f)
+		for i := range servers {
+			i = (i + round) % len(servers) // each is the first in turn
+			progress("round %d of %d: %s", round+1, p.rounds, servers[i].name)
+			f, err := measure(servers[i].name, p)
+			if err != nil {
+				return fmt.Errorf("%s: %w", servers[i].name, err)
 			}
+			rounds[i] = append(rounds[i], f)
 		}
-	}
-	for i, s := range servers {
-		progress("%d idle connections: %s", p.idle, s.name)
-		f, err := whileIdle(s.name, p.idle)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		runs[idleConns][i] = append(runs[idleConns][i], f)
 	}
 	progress("")
-
-	medians := make([][]float64, len(servers))
-	for i := range servers {
-		for _, c := range columns {
-			medians[i] = append(medians[i], median(runs[c.load][i], c.of))
-		}
-	}
-	table(p, medians)
+	printTable(p, rounds)
 	fmt.Println()
 	for _, s := range servers {
 		fmt.Printf("%-8s  %s\n", s.name, s.what)
 	}
 	fmt.Println()
-	fmt.Println(reading(p, medians))
+	fmt.Println(reading(p, rounds))
 	return nil
 }
 
@@ -116,106 +93,126 @@ func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "\r%-60s\r", fmt.Sprintf(format, args...))
 }
 
-func table(p plan, medians [][]float64) {
-	fmt.Printf("medians of %d rounds; CPU is the server's, for a request\n", p.rounds)
+func printTable(p plan, rounds [][]figures) {
+	fmt.Printf("medians of %d rounds; CPU is the server's, for a request; bytes are of memory, for a connection\n", p.rounds)
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	headings := []string{closedLoop: "closed loop", partialLoad: fmt.Sprintf("%d/s", p.partial.rate), idleConns: "idle"}
-	row := []string{""}
-	for i, c := range columns {
-		heading := ""
-		if i == 0 || columns[i-1].load != c.load {
-			heading = headings[c.load]
-		}
-		row = append(row, heading)
-	}
-	fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
-	row = []string{"server"}
+	loads, titles := []string{""}, []string{"server"}
 	for _, c := range columns {
-		row = append(row, c.title)
+		loads, titles = append(loads, c.load), append(titles, strings.TrimSpace(c.figure))
 	}
-	fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
+	fmt.Fprintln(t, strings.Join(loads, "\t")+"\t")
+	fmt.Fprintln(t, strings.Join(titles, "\t")+"\t")
 	for i, s := range servers {
-		row = []string{s.name}
-		for j, c := range columns {
-			row = append(row, fmt.Sprintf(c.form, medians[i][j]))
+		row := []string{s.name}
+		for _, c := range columns {
+			row = append(row, fmt.Sprintf(c.form, median(rounds[i], c.figure)))
 		}
 		fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
 	}
 	t.Flush()
+	fmt.Printf("At the fixed rate the client itself was late by %.0f µs in the median, which the latencies contain.\n",
+		median(slices.Concat(rounds...), partialLate))
 }
 
-// reading says in a sentence what the table shows of the first server, straight-line tasks,
-// beside the last, package net.
-func reading(p plan, medians [][]float64) string {
-	ours, net := medians[0], medians[len(medians)-1]
-	ratio := func(load int, title string) float64 {
-		for i, c := range columns {
-			if c.load == load && c.title == title {
-				return ours[i] / net[i]
-			}
-		}
-		panic("no such column: " + title)
-	}
-	return fmt.Sprintf("Read it so: beside net, straight-line tasks take %.2f of the CPU time at %d requests/s and %.2f in the closed loop, where they\n"+
-		"answer %.2f of the requests; an idle connection takes %.2f of the memory, and with serve, which keeps nothing for it, %.2f.",
-		ratio(partialLoad, "CPU µs"), p.partial.rate, ratio(closedLoop, "CPU µs"), ratio(closedLoop, "requests/s"),
-		ratio(idleConns, "bytes"), medians[serveIndex][len(columns)-1]/net[len(columns)-1])
-}
-
-func median(runs []figures, of func(figures) float64) float64 {
+func median(rounds []figures, figure string) float64 {
 	var xs []float64
-	for _, f := range runs {
-		xs = append(xs, of(f))
+	for _, f := range rounds {
+		xs = append(xs, f[figure])
 	}
 	slices.Sort(xs)
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
+// reading says in a sentence what the rounds show of straight-line tasks and of Serve, beside
+// package net.
+func reading(p plan, rounds [][]figures) string {
+	of := func(server, figure string) string {
+		ours, net := rounds[indexOf(server)], rounds[indexOf("net")]
+		var ratios []figures
+		less := 0
+		for i := range ours {
+			ratio := ours[i][figure] / net[i][figure]
+			ratios = append(ratios, figures{"": ratio})
+			if ratio < 1 {
+				less++
+			}
+		}
+		return fmt.Sprintf("%.2f (below 1 in %d of %d)", median(ratios, ""), less, len(ratios))
+	}
+	return fmt.Sprintf("What to read from it, as ratios to net, round by round: straight-line tasks take %s of the CPU time at the\n"+
+		"fixed rate, and %s in the closed loop, where they answer %s of the requests;\n"+
+		"an idle connection takes %s of the memory, and with serve %s.",
+		of("straight", partialCPU), of("straight", closedCPU), of("straight", closedRate), of("straight", idleBytes), of("serve", idleBytes))
+}
+
+// measure takes all figures of a server.
+func measure(name string, p plan) (figures, error) {
+	closed, err := underLoad(name, p.closed)
+	if err != nil {
+		return nil, err
+	}
+	partial, err := underLoad(name, p.partial)
+	if err != nil {
+		return nil, err
+	}
+	idle, err := whileIdle(name, p.idle)
+	return figures{
+		closedRate: closed.rate, closedCPU: closed.cpu, closedP99: closed.p99,
+		partialCPU: partial.cpu, partialP50: partial.p50, partialP99: partial.p99, partialLate: partial.late,
+		idleBytes: idle,
+	}, err
+}
+
+// outcome is how a server did under a load: requests per second, and microseconds.
+type outcome struct{ rate, cpu, p50, p99, late float64 }
+
 // underLoad starts a server, puts it under load and stops it.
-func underLoad(name string, l load) (f figures, err error) {
+func underLoad(name string, l load) (o outcome, err error) {
 	p, err := startServer(name)
 	if err != nil {
-		return f, err
+		return o, err
 	}
 	defer p.stop()
 	conns, err := dialAll(p.addr, l.conns)
 	if err != nil {
-		return f, err
+		return o, err
 	}
 	defer closeAll(conns)
 	if _, err := l.run(conns, l.time/10); err != nil { // warm-up
-		return f, err
+		return o, err
 	}
 	before, err := p.usage(false)
 	if err != nil {
-		return f, err
+		return o, err
 	}
 	began := time.Now()
-	latencies, err := l.run(conns, l.time)
+	all, err := l.run(conns, l.time)
 	if err != nil {
-		return f, err
+		return o, err
 	}
 	took := time.Since(began)
 	after, err := p.usage(false)
 	if err != nil {
-		return f, err
+		return o, err
 	}
-	n := float64(len(latencies))
-	at := func(q float64) float64 {
-		return float64(latencies[min(int(q*n), len(latencies)-1)]) / float64(time.Microsecond)
-	}
-	return figures{
+	n := float64(len(all.latency))
+	o = outcome{
 		rate: n / took.Seconds(),
 		cpu:  float64(after.cpu-before.cpu) / float64(time.Microsecond) / n,
-		p50:  at(0.5), p99: at(0.99),
-	}, nil
+		p50:  quantile(all.latency, 0.5), p99: quantile(all.latency, 0.99),
+	}
+	if len(all.late) > 0 {
+		o.late = quantile(all.late, 0.5)
+	}
+	return o, nil
 }
 
-// whileIdle measures what n idle connections take, each of which was used once.
-func whileIdle(name string, n int) (f figures, err error) {
+// whileIdle returns how many bytes of memory an idle connection takes: one of n, each of which
+// was used once.
+func whileIdle(name string, n int) (bytes float64, err error) {
 	p, err := startServer(name)
 	if err != nil {
-		return f, err
+		return 0, err
 	}
 	defer p.stop()
 	memory := func(conns int) (bytes int64, closeConns func(), err error) {
@@ -235,9 +232,9 @@ func whileIdle(name string, n int) (f figures, err error) {
 	before, closeOne, err := memory(1) // which brings all that does not depend on n
 	defer closeOne()
 	if err != nil {
-		return f, err
+		return 0, err
 	}
 	after, closeMany, err := memory(n)
 	defer closeMany()
-	return figures{bytes: float64(after-before) / float64(n)}, err
+	return float64(after-before) / float64(n), err
 }

@@ -39,15 +39,12 @@ func TestEveryServerUnderLoad(t *testing.T) {
 
 func TestEveryServerWhileIdle(t *testing.T) {
 	for _, s := range servers {
-		f, err := whileIdle(s.name, 500)
+		bytes, err := whileIdle(s.name, 500)
 		if err != nil {
 			t.Errorf("%s: %v", s.name, err)
-		} else if f.bytes < 50 || f.bytes > 100_000 {
-			t.Errorf("%s: an idle connection takes %.0f bytes, which cannot be", s.name, f.bytes)
+		} else if bytes < 50 || bytes > 100_000 {
+			t.Errorf("%s: an idle connection takes %.0f bytes, which cannot be", s.name, bytes)
 		}
-	}
-	if servers[serveIndex].name != "serve" {
-		t.Error("serveIndex is that of", servers[serveIndex].name)
 	}
 }
 
@@ -69,10 +66,11 @@ func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	}()
 	now := time.Now()
 	l := load{conns: 1, size: 1, rate: 100}
-	latencies, err := l.client(ours, 0, now, now.Add(60*time.Millisecond)) // one is due each 10 ms
+	got, err := l.client(ours, 0, now, now.Add(60*time.Millisecond)) // one is due each 10 ms
 	if err != nil {
 		t.Fatal(err)
 	}
+	latencies := got.latency
 	if len(latencies) != 6 {
 		t.Fatalf("%d requests instead of 6: %v", len(latencies), latencies)
 	}
@@ -86,14 +84,17 @@ func TestLatencyCountsFromTheDueTime(t *testing.T) {
 func TestCompareRefusesNonsense(t *testing.T) {
 	good := plan{closed: load{conns: 1, size: 1, time: time.Second}, idle: 1, rounds: 1}
 	good.partial = good.closed
+	good.partial.rate = 1
 	for name, change := range map[string]func(*plan){
 		"no connections":       func(p *plan) { p.closed.conns = 0 },
 		"too many connections": func(p *plan) { p.closed.conns = 1 << 20 },
 		"no bytes":             func(p *plan) { p.partial.size = 0 },
 		"too many bytes":       func(p *plan) { p.closed.size = bufferSize + 1 },
 		"no time":              func(p *plan) { p.closed.time = 0 },
+		"no rate":              func(p *plan) { p.partial.rate = 0 },
 		"a negative rate":      func(p *plan) { p.partial.rate = -1 },
 		"no rounds":            func(p *plan) { p.rounds = 0 },
+		"too many idle ones":   func(p *plan) { p.idle = 100_000 },
 		"no idle connections":  func(p *plan) { p.idle = 0 },
 	} {
 		p := good
@@ -104,5 +105,17 @@ func TestCompareRefusesNonsense(t *testing.T) {
 	}
 	if err := good.check(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	var all []time.Duration
+	for i := range 100 {
+		all = append(all, time.Duration(i+1)*time.Microsecond)
+	}
+	for q, want := range map[float64]float64{0.001: 1, 0.5: 50, 0.99: 99, 1: 100} {
+		if got := quantile(all, q); got != want {
+			t.Errorf("the quantile %v of 1 to 100 µs is %v", q, got)
+		}
 	}
 }

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // load is what the client connections do for a time: each sends a request, waits for the
@@ -26,19 +29,27 @@ func (l load) check() error {
 	case l.size < 1 || l.size > bufferSize:
 		return fmt.Errorf("-size must be 1 to %d", bufferSize)
 	case l.rate < 0 || l.rate > 1_000_000:
-		return errors.New("-rate must be 0 to 1000000")
+		return errors.New("-rate must be 1 to 1000000")
 	case l.time < 100*time.Millisecond || l.time > time.Minute:
 		return errors.New("-time must be 100ms to 1m")
 	}
 	return nil
 }
 
-// run loads every connection and returns all latencies, sorted.
-func (l load) run(conns []net.Conn, d time.Duration) ([]time.Duration, error) {
+// samples are latencies, and how late the client sent the requests.
+type samples struct{ latency, late []time.Duration }
+
+// quantile returns that of durations which are sorted, in microseconds.
+func quantile(sorted []time.Duration, q float64) float64 {
+	i := int(math.Ceil(q*float64(len(sorted)))) - 1
+	return float64(sorted[max(i, 0)]) / float64(time.Microsecond)
+}
+
+// run loads every connection and returns all samples, sorted.
+func (l load) run(conns []net.Conn, d time.Duration) (all samples, err error) {
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
-		all   []time.Duration
 		errs  []error
 		begin = time.Now()
 	)
@@ -47,7 +58,8 @@ func (l load) run(conns []net.Conn, d time.Duration) ([]time.Duration, error) {
 			mine, err := l.client(c, i, begin, begin.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
-			all = append(all, mine...)
+			all.latency = append(all.latency, mine.latency...)
+			all.late = append(all.late, mine.late...)
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -55,42 +67,63 @@ func (l load) run(conns []net.Conn, d time.Duration) ([]time.Duration, error) {
 	}
 	wg.Wait()
 	if len(errs) > 0 {
-		return nil, errs[0]
+		return samples{}, errs[0]
 	}
-	slices.Sort(all)
+	slices.Sort(all.latency)
+	slices.Sort(all.late)
 	return all, nil
 }
 
+// patience is how long an echo may take.
+const patience = 10 * time.Second
+
 // client sends requests on a connection, at least one, and checks every echo. A latency
 // counts from the moment when the request was due, also if the one before it was late.
-func (l load) client(c net.Conn, index int, begin, end time.Time) (latencies []time.Duration, err error) {
+func (l load) client(c net.Conn, index int, begin, end time.Time) (s samples, err error) {
+	if err := c.SetDeadline(time.Now().Add(max(time.Until(end), 0) + patience)); err != nil {
+		return s, err
+	}
 	out, in := make([]byte, l.size), make([]byte, l.size)
 	due, every := begin, time.Duration(0)
 	if l.rate > 0 {
 		every = time.Second * time.Duration(l.conns) / time.Duration(l.rate)
 		due = begin.Add(every * time.Duration(index) / time.Duration(l.conns)) // the connections take turns
 	}
-	for len(latencies) == 0 || due.Before(end) {
-		time.Sleep(time.Until(due))
+	last := begin // when the answer before came
+	for len(s.latency) == 0 || due.Before(end) {
+		pauseUntil(due)
 		for i := range out {
-			out[i] = byte(index + len(latencies) + i)
+			out[i] = byte(index + len(s.latency) + i)
+		}
+		if l.rate > 0 && last.Before(due) { // else it is the server that is late
+			s.late = append(s.late, time.Since(due))
 		}
 		if _, err := c.Write(out); err != nil {
-			return nil, err
+			return s, err
 		}
 		if _, err := io.ReadFull(c, in); err != nil {
-			return nil, err
+			return s, err
 		}
 		if !bytes.Equal(in, out) {
-			return nil, errors.New("the echo differs from what was sent")
+			return s, errors.New("the echo differs from what was sent")
 		}
 		now := time.Now()
-		latencies = append(latencies, now.Sub(due))
+		s.latency = append(s.latency, now.Sub(due))
+		last = now
 		if due = due.Add(every); l.rate == 0 {
 			due = now
 		}
 	}
-	return latencies, nil
+	return s, nil
+}
+
+// pauseUntil sleeps on the thread: time.Sleep is late by half a millisecond in a program that
+// is idle otherwise.
+func pauseUntil(t time.Time) {
+	for d := time.Until(t); d > 0; d = time.Until(t) {
+		tv := unix.NsecToTimeval(d.Nanoseconds())
+		unix.Select(0, nil, nil, nil, &tv) // a signal ends it early
+	}
 }
 
 // dialAll opens n connections.

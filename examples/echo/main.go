@@ -21,7 +21,7 @@ func main() {
 	var (
 		listen = flag.String("listen", "", "serve on this `address` instead of comparing")
 		server = flag.String("server", "straight", "what serves: straight, future, serve or net")
-		report = flag.Bool("report", false, "answer each line on standard input with what was used, and end with it")
+		report = flag.Bool("report", false, "answer each line on standard input with the CPU time and memory used, and end when it ends")
 		p      plan
 	)
 	flag.IntVar(&p.rounds, "rounds", 3, "how often each server is measured under load")

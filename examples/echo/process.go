@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 // process is a server in a process of its own.
 type process struct {
 	cmd  *exec.Cmd
+	kill context.CancelFunc
 	in   io.WriteCloser
 	out  *bufio.Reader
 	addr string
@@ -25,20 +27,22 @@ func startServer(name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "-listen", "127.0.0.1:0", "-server", name, "-report")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	ctx, kill := context.WithTimeout(context.Background(), 2*time.Minute) // whatever happens
+	p := &process{kill: kill}
+	p.cmd = exec.CommandContext(ctx, self, "-listen", "127.0.0.1:0", "-server", name, "-report")
+	p.cmd.Stderr = os.Stderr
+	out, err := p.cmd.StdoutPipe()
+	if err == nil {
+		p.out = bufio.NewReader(out)
+		p.in, err = p.cmd.StdinPipe()
+	}
+	if err == nil {
+		err = p.cmd.Start()
+	}
 	if err != nil {
+		kill()
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &process{cmd: cmd, in: in, out: bufio.NewReader(out)}
 	if p.addr, err = p.line(); err != nil {
 		p.stop()
 		return nil, err
@@ -57,10 +61,10 @@ func (p *process) line() (string, error) {
 // usage is what a server has used.
 type usage struct {
 	cpu    time.Duration
-	memory int64 // bytes that it has from the system, after a collection if that was asked for
+	memory int64 // of the Go runtime, in bytes: what it has from the system after collections
 }
 
-// usage asks the server for it.
+// usage asks the server what it has used. Its memory is 0 without collect.
 func (p *process) usage(collect bool) (u usage, err error) {
 	question := "now"
 	if collect {
@@ -77,18 +81,24 @@ func (p *process) usage(collect bool) (u usage, err error) {
 	return u, err
 }
 
-// stop ends the server: it ends itself when its standard input does.
+// stop ends the server, which ends itself when its standard input ends.
 func (p *process) stop() {
 	p.in.Close()
+	late := time.AfterFunc(patience, p.kill)
 	p.cmd.Wait()
+	late.Stop()
+	p.kill()
 }
 
-// answerUsage is the other side of usage and stop.
+// answerUsage answers the questions of usage in the server, and ends the server with its
+// standard input.
 func answerUsage() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		if in.Text() == "collect" {
-			debug.FreeOSMemory()
+			for range 3 { // a sync.Pool keeps what it has for two collections
+				debug.FreeOSMemory()
+			}
 		}
 		var use syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {

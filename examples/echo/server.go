@@ -25,9 +25,6 @@ var servers = []struct {
 	{"net", "package net, a goroutine and a buffer for each connection", serveNet},
 }
 
-// serveIndex is where serve stands among servers.
-const serveIndex = 2
-
 // serveAsync runs a server with as many workers as there are processors.
 func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(string, func(net.Addr)) error {
 	return func(addr string, ready func(net.Addr)) error {
@@ -35,6 +32,8 @@ func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(strin
 			Workers: runtime.NumCPU(),
 			// A peer that hangs up is no news for an echo server.
 			Unhandled: func(async.Task, error) {},
+			// The comparison shows long polls as latency.
+			Stalled: func(async.Stall) {},
 		})
 		if err != nil {
 			return err
@@ -167,10 +166,18 @@ func serveNet(addr string, ready func(net.Addr)) error {
 
 // serverNamed returns the serve function of a kind of server.
 func serverNamed(name string) (func(string, func(net.Addr)) error, error) {
-	for _, s := range servers {
-		if s.name == name {
-			return s.serve, nil
-		}
+	if i := indexOf(name); i >= 0 {
+		return servers[i].serve, nil
 	}
 	return nil, fmt.Errorf("there is no server %q", name)
+}
+
+// indexOf returns where the named server stands among servers, or -1.
+func indexOf(name string) int {
+	for i, s := range servers {
+		if s.name == name {
+			return i
+		}
+	}
+	return -1
 }
