@@ -51,7 +51,7 @@ fuzz: ## each target 2,000 times; by time it would fail now and then, with "cont
 		echo $$f; $$dir/async -test.run '^$$' -test.fuzz "^$$f$$" -test.fuzztime 2000x -test.fuzzcachedir $$(go env GOCACHE)/fuzz/async || exit 1; done
 
 stress: ## the core again and again, on one to eight processors
-	go test -race -short -cpu 1,2,4,8 -count=20 -timeout 60m -run $(CORE) .
+	go test -race -short -cpu 1,2,4,8 -count=5 -timeout 60m -run $(CORE) .
 	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
 bench: ## a small table, with Go alone and in under five minutes: goroutines, package net and the library
