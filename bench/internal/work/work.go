@@ -88,6 +88,20 @@ func (m *Meter) Time(operations int, once func()) {
 	}
 }
 
+// Timed returns a workload that calls start, which must have done called once it is over. One call of
+// start is that many operations.
+func Timed(operations int, start func(done func())) func(*Meter) error {
+	return func(m *Meter) error {
+		over := make(chan struct{}, 1) // done does not wait for this goroutine
+		done := func() { over <- struct{}{} }
+		m.Time(operations, func() {
+			start(done)
+			<-over
+		})
+		return nil
+	}
+}
+
 // Idle records the resident memory of one task that waits. spawn starts n tasks, each of
 // which adds 1 to begun and then waits for ever.
 //
@@ -142,6 +156,22 @@ func Countdown(n int, done func()) func() {
 		if left.Add(-1) == 0 {
 			done()
 		}
+	}
+}
+
+// CountReceived returns a function that each of several receivers calls once, with the number of
+// messages it has received. The last call calls done. It panics if messages were lost.
+func CountReceived(receivers int, done func()) func(n int) {
+	var got atomic.Int64
+	count := Countdown(receivers, func() {
+		if got.Load() != Messages {
+			panic("messages were lost")
+		}
+		done()
+	})
+	return func(n int) {
+		got.Add(int64(n))
+		count()
 	}
 }
 
