@@ -132,10 +132,9 @@ func TestFaultsAreErrors(t *testing.T) {
 // is 50 of 500 requests, which wait 0 to 100 ms. A load with coordinated omission would see
 // one slow request, and a 95th percentile of less than a millisecond.
 func TestEveryRequestOfAPauseIsLate(t *testing.T) {
-	paused := false
+	var paused atomic.Bool
 	l := against(t, 2, 64, 1000, 500*time.Millisecond, echo(func(total int, p []byte) []byte {
-		if total > 64*50 && !paused {
-			paused = true
+		if total > 64*50 && paused.CompareAndSwap(false, true) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		return p
