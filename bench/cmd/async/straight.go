@@ -108,12 +108,11 @@ func yieldMany(cx *async.Context, done func()) {
 var made [1024]async.Mutex
 
 func mutexCreate(m *work.Meter) error {
-	m.Time(work.Creates, func() {
+	return m.Time(work.Creates, func() {
 		for i := range work.Creates {
 			made[i%len(made)] = async.Mutex{}
 		}
 	})
-	return nil
 }
 
 func locking(tasks, times int) func(cx *async.Context, done func()) {
@@ -247,14 +246,14 @@ func insideLocking(rt *async.Runtime, tasks, times int) func(*work.Meter) error 
 		var lock async.Mutex
 		_, err := async.Go(rt, func(cx *async.Context) error {
 			var failed error
-			m.Time(1, func() {
+			err := m.Time(1, func() {
 				var wg async.WaitGroup
 				for range tasks {
 					wg.Go(cx, func(cx *async.Context) error { return lockTimes(cx, &lock, times) })
 				}
 				failed = errors.Join(failed, wg.Wait(cx))
 			})
-			return failed
+			return errors.Join(err, failed)
 		}).Wait(context.Background())
 		return err
 	}

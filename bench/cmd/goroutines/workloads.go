@@ -83,12 +83,11 @@ func yieldMany(done func()) {
 var made [1024]sync.Mutex
 
 func mutexCreate(m *work.Meter) error {
-	m.Time(work.Creates, func() {
+	return m.Time(work.Creates, func() {
 		for i := range work.Creates {
 			made[i%len(made)] = sync.Mutex{}
 		}
 	})
-	return nil
 }
 
 func locking(tasks, times int) func(done func()) {
