@@ -42,15 +42,21 @@ type line struct {
 // interrupted loses nothing.
 type Writer struct{ file *os.File }
 
-// Create makes a file, and its directory. If more is set, it opens a file that is there to
-// append to it; otherwise there must be none.
-func Create(name string, more bool) (*Writer, error) {
+// Create makes a file, and its directory. If more is set, the file may exist: the samples of the
+// run are appended to those of earlier ones, which must have the same Seconds and Workers.
+// Otherwise it must not exist.
+func Create(name string, more bool, run Run) (*Writer, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
 	if !more {
 		flags |= os.O_EXCL
 	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return nil, fmt.Errorf("making the directory of the raw rows: %w", err)
+	}
+	if before, err := ReadFiles(name); more && err == nil {
+		if err := before.add(run); err != nil {
+			return nil, err
+		}
 	}
 	f, err := os.OpenFile(name, flags, 0o666)
 	if err != nil {
@@ -78,7 +84,7 @@ func (w *Writer) Close() error { return w.file.Close() }
 // Rows are the contents of one or several files.
 type Rows struct {
 	Runs    []Run
-	Samples []Sample // rounds are numbered through all runs, so that none appears twice
+	Samples []Sample // their rounds are numbered through all runs
 }
 
 // ReadFiles reads files one after the other.
@@ -101,10 +107,29 @@ func ReadFiles(names ...string) (Rows, error) {
 	return rows, nil
 }
 
+// Rounds returns the number of rounds of all runs.
+func (rows Rows) Rounds() int {
+	n := 0
+	for _, r := range rows.Runs {
+		n += r.Rounds
+	}
+	return n
+}
+
+// add adds a run, whose samples can be compared with those of the others only if the measurements
+// last as long and have as many workers.
+func (rows *Rows) add(r Run) error {
+	if len(rows.Runs) > 0 && (r.Seconds != rows.Runs[0].Seconds || r.Workers != rows.Runs[0].Workers) {
+		return fmt.Errorf("runs of %g s with %d workers and of %g s with %d workers do not belong together", rows.Runs[0].Seconds, rows.Runs[0].Workers, r.Seconds, r.Workers)
+	}
+	rows.Runs = append(rows.Runs, r)
+	return nil
+}
+
 func (rows *Rows) read(r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, 1<<20)
-	first := 0 // number of the run's first round
+	first := 0 // number of the run's first round among those of all runs
 	for n := 1; in.Scan(); n++ {
 		var l line
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
@@ -112,11 +137,10 @@ func (rows *Rows) read(r io.Reader) error {
 		}
 		switch {
 		case l.Run != nil:
-			first = 0
-			for _, before := range rows.Runs {
-				first += before.Rounds
+			first = rows.Rounds()
+			if err := rows.add(*l.Run); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
 			}
-			rows.Runs = append(rows.Runs, *l.Run)
 		case l.Sample != nil && len(rows.Runs) > 0:
 			l.Sample.Round += first
 			rows.Samples = append(rows.Samples, *l.Sample)

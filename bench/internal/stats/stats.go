@@ -2,7 +2,10 @@
 // spreads and the ratios of measurements that were made in the same round.
 package stats
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Median returns the middle value of xs, or the mean of the two middle values.
 // It panics if xs is empty.
@@ -32,25 +35,32 @@ func (s Series) Values() []float64 {
 // Ratio compares two series round by round.
 type Ratio struct {
 	Median float64 // median of the quotients of the rounds that both series have
-	Spread Spread  // smallest and largest quotient
 	Held   int     // rounds whose quotient lies on the same side of 1 as Median
 	Rounds int     // rounds that both series have
 }
 
 // Paired divides each measurement of s by that of base in the same round.
-// Slow spells of the machine, which last longer than a round, then cancel out.
-// The second result is false if no round has both, or if base is 0 there.
+// Slow spells of the machine that last longer than a round of the row then cancel out.
+// Where base is not positive, the quotient is infinite if s is positive, and 1 if it is not either.
+// The second result is false if no round has both.
 func Paired(s, base Series) (Ratio, bool) {
 	var quotients []float64
 	for round, x := range s {
-		if b, ok := base[round]; ok && b > 0 {
+		b, ok := base[round]
+		switch {
+		case !ok:
+		case b > 0:
 			quotients = append(quotients, x/b)
+		case x > 0:
+			quotients = append(quotients, math.Inf(1))
+		default:
+			quotients = append(quotients, 1)
 		}
 	}
 	if len(quotients) == 0 {
 		return Ratio{}, false
 	}
-	r := Ratio{Median: Median(quotients), Spread: SpreadOf(quotients), Rounds: len(quotients)}
+	r := Ratio{Median: Median(quotients), Rounds: len(quotients)}
 	for _, q := range quotients {
 		if (r.Median < 1 && q < 1) || (r.Median > 1 && q > 1) || (r.Median == 1 && q == 1) {
 			r.Held++
