@@ -59,5 +59,5 @@ bench: ## a small table, with Go alone and in under five minutes: goroutines, pa
 
 bench-all: ## hours: every row and rival, after installing them from Debian; writes bench/RESULTS.md
 	bench/install.sh
-	-cd bench && go run . -rounds $(ROUNDS) -seconds 2 -out results/raw.jsonl
-	cd bench && go run . report results/raw.jsonl
+	rm -f bench/results/raw.jsonl
+	cd bench && { go run . -rounds $(ROUNDS) -seconds 2 -out results/raw.jsonl; status=$$?; go run ./cmd/report results/raw.jsonl && exit $$status; }

@@ -5,8 +5,10 @@ package raw
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -20,7 +22,7 @@ type Run struct {
 	Workers  int               `json:"workers"`
 	Machine  map[string]string `json:"machine"`
 	Versions map[string]string `json:"versions"`
-	LeftOut  map[string]string `json:"left_out,omitempty"` // by subject or row: why
+	LeftOut  map[string]string `json:"left_out,omitempty"` // reasons, by the name of a subject or row
 }
 
 // A Sample is one reading of one subject in one row.
@@ -42,8 +44,8 @@ type line struct {
 // interrupted loses nothing.
 type Writer struct{ file *os.File }
 
-// Create makes a file, and its directory. If more is set, the file may exist: the samples of the
-// run are appended to those of earlier ones, which must have the same Seconds and Workers.
+// Create makes a file, and its directory, and writes the description of a run. If more is set, the
+// file may exist: the run is appended to earlier ones, which must have the same Seconds and Workers.
 // Otherwise it must not exist.
 func Create(name string, more bool, run Run) (*Writer, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
@@ -53,8 +55,12 @@ func Create(name string, more bool, run Run) (*Writer, error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return nil, fmt.Errorf("making the directory of the raw rows: %w", err)
 	}
-	if before, err := ReadFiles(name); more && err == nil {
-		if err := before.add(run); err != nil {
+	if more {
+		before, err := ReadFiles(name)
+		if err == nil {
+			err = before.add(run)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -62,11 +68,9 @@ func Create(name string, more bool, run Run) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the raw rows: %w", err)
 	}
-	return &Writer{f}, nil
+	w := &Writer{f}
+	return w, w.write(line{Run: &run})
 }
-
-// Begin writes the description of a run.
-func (w *Writer) Begin(r Run) error { return w.write(line{Run: &r}) }
 
 // Add writes a sample.
 func (w *Writer) Add(s Sample) error { return w.write(line{Sample: &s}) }

@@ -11,11 +11,8 @@ import (
 func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "new", "raw.jsonl")
 	for run := range 2 {
-		w, err := Create(name, run > 0, Run{})
+		w, err := Create(name, run > 0, Run{Command: "bench", Rounds: 3})
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Begin(Run{Command: "bench", Rounds: 3}); err != nil {
 			t.Fatal(err)
 		}
 		for round := range 3 {
@@ -49,9 +46,6 @@ func TestRunsOfOtherSecondsOrWorkersAreNotMixed(t *testing.T) {
 	first := Run{Seconds: 2, Workers: 2}
 	w, err := Create(name, true, first)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Begin(first); err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()

@@ -1,5 +1,5 @@
-// Package stats holds the few statistics that the report prints: medians,
-// spreads and the ratios of measurements that were made in the same round.
+// Package stats holds the few statistics that the report prints: medians, and
+// the ratios of measurements that were made in the same round.
 package stats
 
 import (
@@ -13,12 +13,6 @@ func Median(xs []float64) float64 {
 	xs = slices.Sorted(slices.Values(xs))
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
-
-// Spread is the smallest and the largest of several values.
-type Spread struct{ Min, Max float64 }
-
-// SpreadOf returns the spread of xs. It panics if xs is empty.
-func SpreadOf(xs []float64) Spread { return Spread{slices.Min(xs), slices.Max(xs)} }
 
 // Series is the measurements of one quantity by round.
 type Series map[int]float64
