@@ -167,7 +167,7 @@ func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.R
 		err := b.Build(ctx, p)
 		switch {
 		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
+			return nil, nil, context.Cause(ctx)
 		case err != nil && p.Required:
 			return nil, nil, fmt.Errorf("building %s: %w", p.Name, err)
 		case err != nil:
@@ -230,7 +230,7 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 				s := raw.Sample{Row: r.Name, Subject: name, Round: round}
 				s.Metrics, err = b.Take(ctx, r, suite.SubjectNamed(name))
 				if ctx.Err() != nil {
-					return failures, ctx.Err()
+					return failures, context.Cause(ctx)
 				}
 				if err != nil {
 					failures++
