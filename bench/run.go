@@ -214,11 +214,12 @@ func programs(rows []suite.Row) []*suite.Program {
 // minutes meets all of them. Their order is drawn anew for each round, so that no subject always
 // follows the same one.
 func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.Row, w *raw.Writer) (failures int, err error) {
-	total := 0
+	var left time.Duration
 	for _, r := range rows {
-		total += len(r.Subjects) * r.RoundsOf(o.rounds)
+		left += time.Duration(len(r.Subjects)*r.RoundsOf(o.rounds)) * b.Expected(r)
 	}
-	done, begin := 0, time.Now()
+	fmt.Fprintf(os.Stderr, "the measurements will take about %v\n", left.Round(time.Second))
+	done, begin := time.Duration(0), time.Now()
 	for round := range o.rounds {
 		random := rand.New(rand.NewPCG(1, uint64(round))) // the same orders in each run
 		for _, r := range rows {
@@ -240,8 +241,10 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 				if err := w.Add(s); err != nil {
 					return failures, err
 				}
-				done++
-				progress(done, total, round, o.rounds, r.Name, i == len(r.Subjects)-1, begin)
+				done, left = done+b.Expected(r), left-b.Expected(r)
+				real := time.Since(begin).Seconds() / done.Seconds()
+				progress(fmt.Sprintf("round %d of %d, %s (about %v left)", round+1, o.rounds, r.Name,
+					time.Duration(real*float64(left)).Round(time.Second)), i == len(r.Subjects)-1)
 			}
 		}
 	}
@@ -249,11 +252,8 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 	return failures, nil
 }
 
-// progress rewrites one line of a terminal. Elsewhere it writes a line for each row of a
-// round.
-func progress(done, total, round, rounds int, row string, last bool, begin time.Time) {
-	left := time.Duration(float64(time.Since(begin)) / float64(done) * float64(total-done)).Round(time.Second)
-	line := fmt.Sprintf("round %d of %d, %d of %d measurements, %s (about %v left)", round+1, rounds, done, total, row, left)
+// progress rewrites one line of a terminal. Elsewhere it writes a line after the last subject of a row.
+func progress(line string, last bool) {
 	switch info, err := os.Stderr.Stat(); {
 	case err == nil && info.Mode()&os.ModeCharDevice != 0:
 		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)

@@ -57,6 +57,12 @@ func (b *Bench) seconds(r suite.Row) float64 {
 	return max(b.Seconds, float64(r.Requests)/r.Rate)
 }
 
+// Expected returns about how long taking a sample of the row lasts.
+func (b *Bench) Expected(r suite.Row) time.Duration {
+	const aside = 0.7 // starting and stopping the processes, opening the connections
+	return time.Duration((b.seconds(r) + b.Seconds/4 + aside) * float64(time.Second))
+}
+
 // takeWork runs a workload in a process of its own.
 func (b *Bench) takeWork(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
 	args := append(b.arguments(s, "work", fmt.Sprintf("-seconds=%g", b.Seconds)), r.Workload)

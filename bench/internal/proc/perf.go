@@ -15,6 +15,7 @@ import (
 type Perf struct {
 	perf   *Process
 	file   string
+	stop   func(p *Perf) error
 	finish func(p *Perf) (map[string]float64, error)
 	ctx    context.Context
 	cpu    time.Duration // of perf itself
@@ -57,7 +58,9 @@ func HavePerf(ctx context.Context, dir string) error {
 // mode, times [SamplePeriod].
 func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 	file := filepath.Join(dir, "perf.data")
-	return attach(ctx, file, (*Perf).finishProfile, "record", "-q", "-e", "cpu-clock",
+	// An interrupted perf record sometimes leaves no samples in its file.
+	stop := func(p *Perf) error { return p.command("stop") }
+	return attach(ctx, &Perf{file: file, stop: stop, finish: (*Perf).finishProfile}, "record", "-q", "-e", "cpu-clock",
 		"-F", strconv.Itoa(samplesPerSecond), "-o", file, "-p", strconv.Itoa(pid))
 }
 
@@ -65,7 +68,9 @@ func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 // Stop. Stop returns the metrics "syscalls", "futex", "switches" and "migrations".
 func Counts(ctx context.Context, pid int) (*Perf, error) {
 	args := append([]string{"stat", "-x,"}, countedEvents()...)
-	return attach(ctx, "", (*Perf).finishCounts, append(args, "-p", strconv.Itoa(pid))...)
+	// perf stat has no command to stop, and writes its results when it is interrupted.
+	stop := func(p *Perf) error { return p.perf.Interrupt() }
+	return attach(ctx, &Perf{stop: stop, finish: (*Perf).finishCounts}, append(args, "-p", strconv.Itoa(pid))...)
 }
 
 func countedEvents() []string {
@@ -78,12 +83,11 @@ func countedEvents() []string {
 
 // attach starts perf with its events disabled. It takes commands from its standard input and
 // acknowledges them on its standard output.
-func attach(ctx context.Context, file string, finish func(*Perf) (map[string]float64, error), args ...string) (*Perf, error) {
-	p, err := Start(ctx, "perf", append(args, "-D", "-1", "--control", "fd:0,1"))
-	if err != nil {
-		return nil, err
-	}
-	return &Perf{perf: p, file: file, finish: finish, ctx: ctx}, nil
+func attach(ctx context.Context, p *Perf, args ...string) (*Perf, error) {
+	var err error
+	p.ctx = ctx
+	p.perf, err = Start(ctx, "perf", append(args, "-D", "-1", "--control", "fd:0,1"))
+	return p, err
 }
 
 // command gives perf a command and returns when perf has obeyed.
@@ -107,8 +111,8 @@ func (p *Perf) Stop() (map[string]float64, error) {
 	if err := p.command("disable"); err != nil {
 		return nil, errors.Join(err, p.perf.Stop())
 	}
-	if err := p.perf.Interrupt(); err != nil {
-		return nil, errors.Join(fmt.Errorf("interrupting perf: %w", err), p.perf.Stop())
+	if err := p.stop(p); err != nil {
+		return nil, errors.Join(fmt.Errorf("stopping perf: %w", err), p.perf.Stop())
 	}
 	stopped := p.perf.Stop() // an interrupted perf fails, but writes its results first
 	p.cpu += p.perf.CPU()

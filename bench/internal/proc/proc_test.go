@@ -95,6 +95,30 @@ func TestCountsAreThoseOfTheMeasurement(t *testing.T) {
 	}
 }
 
+func TestAProfileHasTheSamplesOfTheMeasurement(t *testing.T) {
+	if err := HavePerf(t.Context(), t.TempDir()); err != nil {
+		t.Skip(err)
+	}
+	for range 5 {
+		p, err := Profile(t.Context(), os.Getpid(), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Begin(); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); time.Since(begin) < 100*time.Millisecond; {
+		}
+		metrics, err := p.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ns := metrics["profile_ns"]; ns < 10e6 || ns > 1e9 {
+			t.Errorf("computing for 100 ms is profiled as %v ns", ns)
+		}
+	}
+}
+
 func TestAFailureSaysWhatTheProcessSaid(t *testing.T) {
 	_, _, err := Run(t.Context(), "sh", []string{"-c", "echo the reason >&2; exit 3"})
 	if err == nil || !strings.Contains(err.Error(), "the reason") || !strings.Contains(err.Error(), "exit status 3") {

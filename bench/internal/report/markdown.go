@@ -23,7 +23,7 @@ This file is written by `+"`go run ./cmd/report`"+` from raw rows; no figure in 
 **How to read it.** A figure is the median of the rounds, with the smallest and the largest in brackets; "-" stands where it was not measured, or where a quantile has fewer than 10
 requests above it. Absolute figures change from machine to machine and from run to run. What can be compared are ratios of measurements of the same round, in which the subjects of a row are
 measured one after the other, in an order that is drawn anew: "0.80 (9/10)" is the median of these ratios, which lay below 1 in 9 of 10 rounds. Two subjects are measured seconds to minutes apart, so
-a disturbance can meet one of them alone. Less is better for every figure but requests/s, whose ratios are turned round. Each figure with a column "× best rival" is judged, others are not. What the
+a disturbance can meet one of them alone. Less is better for every figure but requests/s, whose ratios are turned round. Each figure with a column "× best rival" is judged, others are not; nor is a profile of fewer than 200 samples. What the
 library has lost is marked LOST: the best rival by the median (the baseline included, loops without a library not included) was ahead by the median of the ratios and in more than half of the rounds.
 
 **The generator and the server share the processors of the machine.** A server that uses less CPU time also leaves more to the generator; so the rates of the closed loop and the latencies under load

@@ -86,7 +86,7 @@ func (res Results) rows() []suite.Row {
 	return rows
 }
 
-// leastSamples of a profile determine a figure within 7 %.
+// leastSamples of a profile, in all rounds together, determine a figure within about 7 %.
 const leastSamples = 200
 
 // ratio compares two subjects in the sense in which less is better. The second result is false if
@@ -98,8 +98,11 @@ func (res Results) ratio(r suite.Row, m suite.Metric, subject, base string) (sta
 	mine, other := res.series(r.Name, subject, m), res.series(r.Name, base, m)
 	if m.Samples != "" {
 		for _, name := range []string{subject, base} {
-			n := res.series(r.Name, name, suite.Metric{Key: m.Samples, Scale: 1}).Values()
-			if len(n) == 0 || stats.Median(n) < leastSamples {
+			taken := 0.
+			for _, n := range res.series(r.Name, name, suite.Metric{Key: m.Samples, Scale: 1}) {
+				taken += n
+			}
+			if taken < leastSamples {
 				return stats.Ratio{}, false
 			}
 		}

@@ -26,8 +26,8 @@ type Metric struct {
 	More  bool    // larger is better
 	Ratio bool    // subjects are compared by it, as they always are by the first metric
 
-	// Samples, if not empty, is the key of the number of samples that the figure is made of. Below
-	// 200 of them it is not compared.
+	// Samples, if not empty, is the key of the number of samples that the figure is made of. Figures
+	// of too few samples are not compared.
 	Samples string
 }
 
@@ -285,8 +285,7 @@ const (
 	// countsRounds is enough for the counts, which hardly differ from run to run.
 	countsRounds = 3
 
-	// profiledRequests take a server that needs 10 µs in user mode for each of them about 250 samples
-	// in user mode.
+	// profiledRequests are some hundreds of samples of a server that needs 10 µs for each of them.
 	profiledRequests = 5_000
 )
 
@@ -302,7 +301,7 @@ func perfRows() []Row {
 		{Key: "syscalls", Title: "system calls/request", Scale: 1},
 		{Key: "futex", Title: "futex calls", Scale: 1, Ratio: true},
 		{Key: "switches", Title: "context switches", Scale: 1, Ratio: true},
-		{Key: "migrations", Title: "migrations", Scale: 1, Ratio: true},
+		{Key: "migrations", Title: "migrations", Scale: 1}, // too few for ratios
 	}
 	var rows []Row
 	for _, rate := range rates {
