@@ -59,8 +59,15 @@ func (b *Bench) seconds(r suite.Row) float64 {
 
 // Expected returns about how long taking a sample of the row lasts.
 func (b *Bench) Expected(r suite.Row) time.Duration {
-	const aside = 0.7 // starting and stopping the processes, opening the connections
-	return time.Duration((b.seconds(r) + b.Seconds/4 + aside) * float64(time.Second))
+	seconds := b.seconds(r) + b.Seconds/4
+	switch r.Kind {
+	case suite.Work:
+	case suite.Idle:
+		seconds = 2
+	default:
+		seconds += 0.5 // starting and stopping the processes, opening the connections
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // takeWork runs a workload in a process of its own.
