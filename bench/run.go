@@ -69,7 +69,8 @@ func parseOptions(args []string) (o options, err error) {
 	return o, nil
 }
 
-// plan returns the rows that the options choose. Each has only the subjects that they choose.
+// plan returns the rows that the options choose. Each has only the subjects that they choose, and
+// baselines.
 func (o options) plan() []suite.Row {
 	var rows []suite.Row
 	for _, r := range suite.Rows {

@@ -40,8 +40,8 @@ func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[st
 	if err != nil {
 		return nil, err
 	}
-	// The CPU time that other processes have used meanwhile, in percent of one processor. That of the
-	// machine is counted in steps of 10 ms per processor, so a small difference may be negative.
+	// The CPU time that other processes used during the sample, in percent of one processor. The time of
+	// the machine is counted in steps of 10 ms per processor, so the difference may be negative.
 	wall := time.Since(begin)
 	metrics["other_cpu_pct"] = 100 * (busyAfter - busy - mine).Seconds() / wall.Seconds()
 	metrics["stolen_pct"] = 100 * (stolenAfter - stolen).Seconds() / wall.Seconds()

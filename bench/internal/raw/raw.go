@@ -34,14 +34,13 @@ type Sample struct {
 	Error   string             `json:"error,omitempty"` // why there are no metrics
 }
 
-// line is what one line holds: a run or a sample.
+// A line holds a run or a sample.
 type line struct {
 	Run    *Run    `json:"run,omitempty"`
 	Sample *Sample `json:"sample,omitempty"`
 }
 
-// A Writer appends lines to a file. Each is written at once, so that a run that is
-// interrupted loses nothing.
+// A Writer appends lines to a file. It buffers nothing, so that an interrupted run loses no sample.
 type Writer struct{ file *os.File }
 
 // Create makes a file, and its directory, and writes the description of a run. If more is set, the
