@@ -55,9 +55,9 @@ stress: ## the core again and again, on one to eight processors
 	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
 bench: ## a small table, with Go alone and in under five minutes: goroutines, package net and the library
-	cd bench && go run . -quick -rounds 5 -seconds 0.5
+	cd bench && go run . -quick -rounds 4 -seconds 0.5
 
 bench-all: ## hours: every row and rival, after installing them from Debian; writes bench/RESULTS.md
 	bench/install.sh
-	-cd bench && go run . -rounds $(ROUNDS) -seconds 2 -out results/raw.jsonl
-	cd bench && go run . report results/raw.jsonl
+	rm -f bench/results/raw.jsonl
+	cd bench && { go run . -rounds $(ROUNDS) -seconds 2 -out results/raw.jsonl; status=$$?; go run ./cmd/report results/raw.jsonl && exit $$status; }

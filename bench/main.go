@@ -2,7 +2,6 @@
 //
 //	bench [run] [flags]       measure, print tables, keep the raw rows
 //	bench list                print the rows and the subjects
-//	bench report [-o DIR] RAW...  write RESULTS.md and its plots from raw rows
 //
 // It is run in the directory of its module. It builds a program for each kind of server, and runs
 // each in a process of its own. See README.md.
@@ -18,15 +17,19 @@ import (
 	"runtime"
 	"syscall"
 
-	"example.com/async/bench/internal/report"
 	"example.com/async/bench/internal/suite"
 )
 
+// The kernel kills a child when the thread that started it ends; the main thread ends with the process.
+// Only in init is it sure that main will run on the main thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	// The kernel kills a child when the thread that started it ends; the main thread
-	// ends with the process.
-	runtime.LockOSThread()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // under nohup a run goes on
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	if err := command(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -44,10 +47,8 @@ func command(ctx context.Context, args []string) error {
 		return run(ctx, args)
 	case "list":
 		return list()
-	case "report":
-		return writeReport(ctx, args)
 	}
-	return fmt.Errorf("there is no command %q; there are run, list and report", name)
+	return fmt.Errorf("there is no command %q; there are run and list", name)
 }
 
 func list() error {
@@ -64,16 +65,4 @@ func list() error {
 		fmt.Printf("  %-16s %s. %s\n", s.Name, s.What, s.Config)
 	}
 	return nil
-}
-
-func writeReport(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("report", flag.ContinueOnError)
-	dir := flags.String("o", ".", "the `directory` of RESULTS.md and plots/")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if flags.NArg() == 0 {
-		return errors.New("report needs the files of the raw rows")
-	}
-	return report.Write(ctx, *dir, flags.Args())
 }

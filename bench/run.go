@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -68,7 +69,8 @@ func parseOptions(args []string) (o options, err error) {
 	return o, nil
 }
 
-// plan returns the rows that are measured, each with the subjects that are.
+// plan returns the rows that the options choose. Each has only the subjects that they choose, and
+// baselines.
 func (o options) plan() []suite.Row {
 	var rows []suite.Row
 	for _, r := range suite.Rows {
@@ -110,45 +112,36 @@ func run(ctx context.Context, args []string) error {
 	if out == "" {
 		out = filepath.Join(b.Dir(), "raw.jsonl")
 	}
-	w, err := raw.Create(out, o.more)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
 	rows, leftOut, err := prepare(ctx, b, rows)
 	if err != nil {
 		return err
 	}
-	description := raw.Run{
+	w, err := raw.Create(out, o.more, raw.Run{
 		Started: time.Now().UTC().Format(time.RFC3339),
 		Command: strings.Join(append([]string{"go run ."}, os.Args[1:]...), " "),
 		Rounds:  o.rounds, Seconds: o.seconds, Workers: o.workers,
 		Machine: machine.Describe(), Versions: machine.Versions(ctx, programs(rows)), LeftOut: leftOut,
-	}
-	if err := w.Begin(description); err != nil {
+	})
+	if err != nil {
 		return err
 	}
+	defer w.Close()
 	failures, err := measureAll(ctx, b, o, rows, w)
-	if err != nil && o.out != "" {
-		return fmt.Errorf("%w; the raw rows so far are in %s", err, o.out)
+	all, readErr := raw.ReadFiles(out)
+	if readErr != nil {
+		return errors.Join(err, readErr)
 	}
-	if err != nil {
-		return err
-	}
-	all, err := raw.ReadFiles(out)
-	if err != nil {
-		return err
-	}
-	if err := report.Print(os.Stdout, all, o.verbose); err != nil {
-		return err
+	// An interrupted run prints what it has measured so far.
+	if len(all.Samples) > 0 {
+		err = errors.Join(err, report.New(all).Print(os.Stdout, o.verbose))
 	}
 	if o.out != "" {
 		fmt.Printf("\nraw rows: %s\n", o.out)
 	}
-	if failures > 0 {
-		return fmt.Errorf("%d measurements failed; they are in the raw rows", failures)
+	if err == nil && failures > 0 {
+		err = fmt.Errorf("%d measurements failed", failures)
 	}
-	return nil
+	return err
 }
 
 // prepare builds the programs of the rows, and returns the rows and subjects that can be
@@ -156,14 +149,16 @@ func run(ctx context.Context, args []string) error {
 // cannot be built, and the rows that need perf where it does not work.
 func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.Row, map[string]string, error) {
 	leftOut := make(map[string]string)
-	// The details, which may name directories, are not for the raw rows.
-	leave := func(what, why string, err error) {
-		fmt.Fprintf(os.Stderr, "left out: %s, %s: %v\n", what, why, err)
-		leftOut[what] = why
+	// The error, which may name directories, is not for the raw rows.
+	leave := func(names []string, why string, err error) {
+		fmt.Fprintf(os.Stderr, "left out: %s, %s: %v\n", strings.Join(names, ", "), why, err)
+		for _, name := range names {
+			leftOut[name] = why
+		}
 	}
 	if slices.ContainsFunc(rows, needsPerf) {
 		if err := proc.HavePerf(ctx, b.Dir()); err != nil {
-			leave("the rows with perf", "perf does not work here", err)
+			leave([]string{"the rows with perf"}, "perf does not work here", err)
 			rows = slices.DeleteFunc(rows, needsPerf)
 		}
 	}
@@ -173,11 +168,11 @@ func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.R
 		err := b.Build(ctx, p)
 		switch {
 		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
+			return nil, nil, context.Cause(ctx)
 		case err != nil && p.Required:
 			return nil, nil, fmt.Errorf("building %s: %w", p.Name, err)
 		case err != nil:
-			leave(p.Name, "it could not be built", err)
+			leave(formsOf(p, rows), "the program "+p.Name+" could not be built", err)
 			missing = append(missing, p)
 		}
 	}
@@ -187,6 +182,17 @@ func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.R
 		})
 	}
 	return rows, leftOut, nil
+}
+
+// formsOf returns the names of the rows' subjects that are forms of a program.
+func formsOf(p *suite.Program, rows []suite.Row) []string {
+	var names []string
+	for _, s := range suite.Subjects {
+		if s.Program == p && slices.ContainsFunc(rows, func(r suite.Row) bool { return slices.Contains(r.Subjects, s.Name) }) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 func needsPerf(r suite.Row) bool { return r.Kind == suite.Profile || r.Kind == suite.Counts }
@@ -205,25 +211,28 @@ func programs(rows []suite.Row) []*suite.Program {
 }
 
 // measureAll takes every sample, round by round, and returns how many failed. In each round the
-// subjects of a row follow each other at once, so that a slow spell of the machine meets all
-// of them, and each round begins with another subject.
+// subjects of a row are measured one after the other, so that a spell of the machine that is slow for
+// minutes meets all of them. Their order is drawn anew for each round, so that no subject always
+// follows the same one.
 func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.Row, w *raw.Writer) (failures int, err error) {
-	total := 0
+	var left time.Duration
 	for _, r := range rows {
-		total += len(r.Subjects) * r.RoundsOf(o.rounds)
+		left += time.Duration(len(r.Subjects)*r.RoundsOf(o.rounds)) * b.Expected(r)
 	}
-	done, begin := 0, time.Now()
+	fmt.Fprintf(os.Stderr, "the measurements will take about %v\n", left.Round(time.Second))
+	done, begin := time.Duration(0), time.Now()
 	for round := range o.rounds {
+		random := rand.New(rand.NewPCG(1, uint64(round))) // the same orders in each run
 		for _, r := range rows {
 			if round >= r.RoundsOf(o.rounds) {
 				continue
 			}
-			for i := range r.Subjects {
-				name := r.Subjects[(i+round)%len(r.Subjects)]
+			for i, place := range random.Perm(len(r.Subjects)) {
+				name := r.Subjects[place]
 				s := raw.Sample{Row: r.Name, Subject: name, Round: round}
 				s.Metrics, err = b.Take(ctx, r, suite.SubjectNamed(name))
 				if ctx.Err() != nil {
-					return failures, ctx.Err()
+					return failures, context.Cause(ctx)
 				}
 				if err != nil {
 					failures++
@@ -233,8 +242,10 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 				if err := w.Add(s); err != nil {
 					return failures, err
 				}
-				done++
-				progress(done, total, round, o.rounds, r.Name, i == len(r.Subjects)-1, begin)
+				done, left = done+b.Expected(r), left-b.Expected(r)
+				real := time.Since(begin).Seconds() / done.Seconds()
+				progress(fmt.Sprintf("round %d of %d, %s (about %v left)", round+1, o.rounds, r.Name,
+					time.Duration(real*float64(left)).Round(time.Second)), i == len(r.Subjects)-1)
 			}
 		}
 	}
@@ -242,11 +253,8 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 	return failures, nil
 }
 
-// progress rewrites one line of a terminal. Elsewhere it writes a line for each row of a
-// round.
-func progress(done, total, round, rounds int, row string, last bool, begin time.Time) {
-	left := time.Duration(float64(time.Since(begin)) / float64(done) * float64(total-done)).Round(time.Second)
-	line := fmt.Sprintf("round %d of %d, %d of %d measurements, %s (about %v left)", round+1, rounds, done, total, row, left)
+// progress rewrites one line of a terminal. Elsewhere it writes a line after the last subject of a row.
+func progress(line string, last bool) {
 	switch info, err := os.Stderr.Stat(); {
 	case err == nil && info.Mode()&os.ModeCharDevice != 0:
 		fmt.Fprintf(os.Stderr, "\r\x1b[K%s", line)

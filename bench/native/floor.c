@@ -1,9 +1,11 @@
-// floor is an echo server on 127.0.0.1: epoll, edge-triggered, read and write in place. It
-// shows the least that a server can do. Its command line is that of the Go programs:
+// floor is an echo server on 127.0.0.1: epoll, edge-triggered, read and write in place. Its
+// command line is that of the Go programs:
 //
 //	floor echo -workers=N -busy=0 epoll
 //
-// Each worker is a thread with a listener of its own (SO_REUSEPORT).
+// Each worker is a thread with an epoll descriptor of its own. A further thread accepts and gives
+// the connections to them in turn: with a listener for each worker (SO_REUSEPORT), the kernel would
+// spread them by a hash, and few connections unevenly.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -86,58 +88,56 @@ static void serve_event(int fd, uint32_t events, char *buf) {
 	}
 }
 
-static void accept_all(int listener, int epoll) {
-	int fd, one = 1;
-	while ((fd = accept4(listener, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-		if (fd >= MAX_FD) {
-			close(fd);
-			continue;
-		}
-		if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one))
-			die("TCP_NODELAY");
-		struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
-		if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e))
-			die("epoll_ctl");
-	}
-	if (errno != EAGAIN && errno != ECONNABORTED)
-		die("accept4");
-}
-
 static _Noreturn void *serve(void *arg) {
-	int listener = (int)(intptr_t)arg;
-	int epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (epoll < 0)
-		die("epoll_create1");
-	struct epoll_event e = {.events = EPOLLIN, .data.fd = listener};
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &e))
-		die("epoll_ctl");
+	int epoll = (int)(intptr_t)arg;
 	struct epoll_event events[256];
 	char buf[BUFFER];
 	for (;;) {
 		int n = epoll_wait(epoll, events, 256, -1);
 		if (n < 0 && errno != EINTR)
 			die("epoll_wait");
-		for (int i = 0; i < n; i++) {
-			if (events[i].data.fd == listener)
-				accept_all(listener, epoll);
-			else
-				serve_event(events[i].data.fd, events[i].events, buf);
-		}
+		for (int i = 0; i < n; i++)
+			serve_event(events[i].data.fd, events[i].events, buf);
 	}
 }
 
-// listen_on opens a listener on a port; port 0 becomes the port that the system has
-// chosen.
-static int listen_on(in_port_t *port) {
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = *port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+static struct {
+	int listener, workers, epolls[MAX_WORKERS];
+} shared;
+
+// deal accepts connections and gives them to the workers in turn.
+static _Noreturn void *deal(void *unused) {
+	(void)unused;
+	for (unsigned i = 0;; i++) {
+		int fd = accept4(shared.listener, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC), one = 1;
+		if (fd < 0 && (errno == ECONNABORTED || errno == EINTR))
+			continue;
+		if (fd < 0 || fd >= MAX_FD)
+			die("accept4");
+		if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one))
+			die("TCP_NODELAY");
+		struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
+		if (epoll_ctl(shared.epolls[i % shared.workers], EPOLL_CTL_ADD, fd, &e))
+			die("epoll_ctl");
+	}
+}
+
+// listen_on opens the listener and returns its port.
+static int listen_on(void) {
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof a;
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one))
+	shared.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (shared.listener < 0)
 		die("socket");
-	if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 4096) || getsockname(fd, (struct sockaddr *)&a, &len))
+	if (bind(shared.listener, (struct sockaddr *)&a, len) || listen(shared.listener, 4096) || getsockname(shared.listener, (struct sockaddr *)&a, &len))
 		die("listen");
-	*port = a.sin_port;
-	return fd;
+	return ntohs(a.sin_port);
+}
+
+static void start(void *(*run)(void *), int arg) {
+	pthread_t t;
+	if (pthread_create(&t, 0, run, (void *)(intptr_t)arg))
+		die("pthread_create");
 }
 
 int main(int argc, char **argv) {
@@ -149,16 +149,15 @@ int main(int argc, char **argv) {
 	}
 	if (!(rests = calloc(MAX_FD, sizeof *rests)))
 		die("calloc");
-	in_port_t port = 0;
-	int listeners[MAX_WORKERS];
-	for (int i = 0; i < workers; i++)
-		listeners[i] = listen_on(&port);
+	int port = listen_on();
+	shared.workers = workers;
 	for (int i = 0; i < workers; i++) {
-		pthread_t t;
-		if (pthread_create(&t, 0, serve, (void *)(intptr_t)listeners[i]))
-			die("pthread_create");
+		if ((shared.epolls[i] = epoll_create1(EPOLL_CLOEXEC)) < 0)
+			die("epoll_create1");
+		start(serve, shared.epolls[i]);
 	}
-	printf("127.0.0.1:%d\n", ntohs(port));
+	start(deal, 0);
+	printf("127.0.0.1:%d\n", port);
 	fflush(stdout);
 	// The main thread follows standard input, and the process ends with it.
 	char line[64];

@@ -9,20 +9,19 @@ import (
 	"example.com/async/bench/internal/work"
 )
 
-// futureWorkloads are the workloads with plain futures. Each future is allocated by
-// itself and spawned as a task, as the Rust programs do; none keeps less
-// state than the code of the straight-line form.
+// futureWorkloads are the workloads with plain futures. The future of a task is a struct that holds
+// the state which straight-line code has on its stack.
 func futureWorkloads(rt *async.Runtime) work.Workloads {
 	all := work.Workloads{
 		"chained_spawn":       byFuture(rt, 1, chainedSpawnFuture),
 		"ping_pong":           byFuture(rt, 1, pingPongFuture),
-		"spawn_many":          timed(1, func(done func()) { spawnManyFuture(rt, done) }),
+		"spawn_many":          work.Timed(1, func(done func()) { spawnManyFuture(rt, done) }),
 		"spawn_many_by_task":  byFuture(rt, 1, func(cx *async.Context, done func()) { spawnManyFuture(cx, done) }),
 		"yield_many":          byFuture(rt, 1, yieldManyFuture),
 		"mutex_contention":    byFuture(rt, 1, lockingFuture(work.ContentionTasks, work.ContentionTimes)),
 		"mutex_no_contention": byFuture(rt, 1, lockingFuture(1, work.LonelyTimes)),
-		"mpmc_4x4":            timed(work.Messages, channelFuture(rt, 4, 4)),
-		"mpmc_4x1":            timed(work.Messages, channelFuture(rt, 4, 1)),
+		"mpmc_4x4":            work.Timed(work.Messages, channelFuture(rt, 4, 4)),
+		"mpmc_4x1":            work.Timed(work.Messages, channelFuture(rt, 4, 1)),
 		"sleep_10ms":          byFuture(rt, 1, sleepersFuture(func(int) time.Duration { return 10 * time.Millisecond })),
 		"sleep_1_to_100ms":    byFuture(rt, 1, sleepersFuture(work.SleepTime)),
 		"idle_task":           idleFuture(rt),
@@ -33,10 +32,10 @@ func futureWorkloads(rt *async.Runtime) work.Workloads {
 	return all
 }
 
-// byFuture measures a workload that a future starts, which is spawned from outside
-// each time.
+// byFuture measures a workload that is started by a future. Each call spawns this future from outside
+// the runtime.
 func byFuture(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
-	return timed(operations, func(done func()) {
+	return work.Timed(operations, func(done func()) {
 		async.SpawnFuture(rt, async.PollFunc(func(cx *async.Context) (async.None, error) {
 			start(cx, done)
 			return async.None{}, nil
@@ -177,7 +176,7 @@ func (l *locker) Poll(cx *async.Context) (async.None, error) {
 func channelFuture(rt *async.Runtime, senders, receivers int) func(done func()) {
 	return func(done func()) {
 		c := async.NewChan[int](work.ChanCapacity)
-		received := countReceived(receivers, done)
+		received := work.CountReceived(receivers, done)
 		for range receivers {
 			async.SpawnFuture(rt, &receiver{f: c.RecvFuture(), received: received})
 		}
@@ -231,17 +230,22 @@ func sleepersFuture(how func(i int) time.Duration) func(cx *async.Context, done 
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(work.Sleepers, done)
 		for i := range work.Sleepers {
-			async.SpawnFuture(cx, &sleeper{async.NewSleep(how(i)), count})
+			async.SpawnFuture(cx, &sleeper{d: how(i), done: count})
 		}
 	}
 }
 
+// A sleeper begins its sleep in its first poll, as the other forms do: NewSleep counts from the call.
 type sleeper struct {
+	d     time.Duration
 	sleep async.Future[async.None]
 	done  func()
 }
 
 func (s *sleeper) Poll(cx *async.Context) (async.None, error) {
+	if s.sleep == nil {
+		s.sleep = async.NewSleep(s.d)
+	}
 	if _, err := s.sleep.Poll(cx); err != nil {
 		return async.None{}, err
 	}

@@ -47,8 +47,7 @@ func withRuntime(workloads func(rt *async.Runtime) work.Workloads) func(program.
 	}
 }
 
-// burnStraight and burnFuture start one CPU-bound task, which lets others run after
-// each slice.
+// burnStraight starts one CPU-bound task, which yields after each slice.
 func burnStraight(rt *async.Runtime) {
 	async.Go(rt, func(cx *async.Context) error {
 		for {
@@ -58,17 +57,4 @@ func burnStraight(rt *async.Runtime) {
 			}
 		}
 	})
-}
-
-func burnFuture(rt *async.Runtime) {
-	yield := async.NewYield()
-	async.SpawnFuture(rt, async.PollFunc(func(cx *async.Context) (async.None, error) {
-		for {
-			if _, err := yield.Poll(cx); err != nil {
-				return async.None{}, err
-			}
-			work.Burn()
-			yield = async.NewYield()
-		}
-	}))
 }

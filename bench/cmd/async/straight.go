@@ -17,14 +17,14 @@ func straightWorkloads(rt *async.Runtime) work.Workloads {
 	all := work.Workloads{
 		"chained_spawn":       byTask(rt, 1, chainedSpawn),
 		"ping_pong":           byTask(rt, 1, pingPong),
-		"spawn_many":          timed(1, func(done func()) { spawnMany(rt, done) }),
+		"spawn_many":          work.Timed(1, func(done func()) { spawnMany(rt, done) }),
 		"spawn_many_by_task":  byTask(rt, 1, func(cx *async.Context, done func()) { spawnMany(cx, done) }),
 		"yield_many":          byTask(rt, 1, yieldMany),
 		"mutex_create":        mutexCreate,
 		"mutex_contention":    byTask(rt, 1, locking(work.ContentionTasks, work.ContentionTimes)),
 		"mutex_no_contention": byTask(rt, 1, locking(1, work.LonelyTimes)),
-		"mpmc_4x4":            timed(work.Messages, channel(rt, 4, 4)),
-		"mpmc_4x1":            timed(work.Messages, channel(rt, 4, 1)),
+		"mpmc_4x4":            work.Timed(work.Messages, channel(rt, 4, 4)),
+		"mpmc_4x1":            work.Timed(work.Messages, channel(rt, 4, 1)),
 		"sleep_10ms":          byTask(rt, 1, sleepers(func(int) time.Duration { return 10 * time.Millisecond })),
 		"sleep_1_to_100ms":    byTask(rt, 1, sleepers(work.SleepTime)),
 		"idle_task":           idle(rt),
@@ -35,24 +35,10 @@ func straightWorkloads(rt *async.Runtime) work.Workloads {
 	return all
 }
 
-// timed measures a workload that calls done once it is over, whose operations are
-// that many.
-func timed(operations int, start func(done func())) func(*work.Meter) error {
-	return func(m *work.Meter) error {
-		over := make(chan struct{})
-		done := func() { over <- struct{}{} }
-		m.Time(operations, func() {
-			start(done)
-			<-over
-		})
-		return nil
-	}
-}
-
-// byTask measures a workload that a task starts, which is spawned from outside each
-// time.
+// byTask measures a workload that is started by a task. Each call spawns this task from outside
+// the runtime.
 func byTask(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
-	return timed(operations, func(done func()) {
+	return work.Timed(operations, func(done func()) {
 		async.Go(rt, func(cx *async.Context) error {
 			start(cx, done)
 			return nil
@@ -122,12 +108,11 @@ func yieldMany(cx *async.Context, done func()) {
 var made [1024]async.Mutex
 
 func mutexCreate(m *work.Meter) error {
-	m.Time(work.Creates, func() {
+	return m.Time(work.Creates, func() {
 		for i := range work.Creates {
 			made[i%len(made)] = async.Mutex{}
 		}
 	})
-	return nil
 }
 
 func locking(tasks, times int) func(cx *async.Context, done func()) {
@@ -159,7 +144,7 @@ func lockTimes(cx *async.Context, m *async.Mutex, times int) error {
 func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
 	return func(done func()) {
 		c := async.NewChan[int](work.ChanCapacity)
-		received := countReceived(receivers, done)
+		received := work.CountReceived(receivers, done)
 		for range receivers {
 			async.Go(rt, func(cx *async.Context) error {
 				n := 0
@@ -188,22 +173,6 @@ func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
 				return nil
 			})
 		}
-	}
-}
-
-// countReceived returns a function that each receiver calls with the number of its
-// messages; done is called when the last has.
-func countReceived(receivers int, done func()) func(n int) {
-	var got atomic.Int64
-	count := work.Countdown(receivers, func() {
-		if got.Load() != work.Messages {
-			panic("messages were lost")
-		}
-		done()
-	})
-	return func(n int) {
-		got.Add(int64(n))
-		count()
 	}
 }
 
@@ -245,8 +214,8 @@ func idle(rt *async.Runtime) func(*work.Meter) error {
 	})
 }
 
-// idling measures the memory of tasks that wait for ever. Their handles are kept and
-// counted, 8 bytes each: a task that nothing refers to any more is garbage.
+// idling measures the memory of tasks that wait for ever. It keeps their handles, because a task to
+// which nothing refers is garbage; the reading contains 8 bytes per task for that.
 func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64) *async.JoinHandle[async.None]) func(*work.Meter) error {
 	return func(m *work.Meter) error {
 		var handles []*async.JoinHandle[async.None]
@@ -263,8 +232,8 @@ func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64
 	}
 }
 
-// insideWorkloads are the workloads of the mutex when one task starts the others and
-// waits for them: no thread is woken for the beginning or the end.
+// insideWorkloads are the workloads of the mutex, started and awaited by a task. They save the
+// wake-ups of a thread at the beginning and at the end of each call, which all other forms contain.
 func insideWorkloads(rt *async.Runtime) work.Workloads {
 	return work.Workloads{
 		"mutex_contention":    insideLocking(rt, work.ContentionTasks, work.ContentionTimes),
@@ -277,14 +246,14 @@ func insideLocking(rt *async.Runtime, tasks, times int) func(*work.Meter) error 
 		var lock async.Mutex
 		_, err := async.Go(rt, func(cx *async.Context) error {
 			var failed error
-			m.Time(1, func() {
+			err := m.Time(1, func() {
 				var wg async.WaitGroup
 				for range tasks {
 					wg.Go(cx, func(cx *async.Context) error { return lockTimes(cx, &lock, times) })
 				}
 				failed = errors.Join(failed, wg.Wait(cx))
 			})
-			return failed
+			return errors.Join(err, failed)
 		}).Wait(context.Background())
 		return err
 	}

@@ -4,7 +4,7 @@ package main
 import (
 	"errors"
 	"net"
-	"strconv"
+	"syscall"
 
 	"example.com/async/bench/internal/program"
 	"github.com/panjf2000/gnet/v2"
@@ -23,26 +23,32 @@ func serve(locked bool) program.EchoServer {
 		if o.Busy > 0 {
 			return errors.New("gnet has no tasks")
 		}
-		port, err := freePort()
-		if err != nil {
-			return err
+		err := run(o, ready, locked)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = run(o, ready, locked) // another process has taken the port meanwhile
 		}
-		addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
-		return gnet.Run(&server{addr: addr, ready: ready}, "tcp://127.0.0.1:"+strconv.Itoa(port),
-			gnet.WithNumEventLoop(o.Workers), gnet.WithLockOSThread(locked),
-			gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
+		return err
 	}
 }
 
-// freePort returns a port that is free now: gnet does not tell which one it has been
-// given.
-func freePort() (int, error) {
+func run(o program.Options, ready func(net.Addr), locked bool) error {
+	addr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	return gnet.Run(&server{addr: addr, ready: ready}, "tcp://"+addr.String(),
+		gnet.WithNumEventLoop(o.Workers), gnet.WithLockOSThread(locked),
+		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
+}
+
+// freeAddr returns an address whose port is free now: gnet does not tell which one it has been given.
+func freeAddr() (net.Addr, error) {
 	ln, err := net.Listen("tcp", program.Address)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	return ln.Addr(), nil
 }
 
 type server struct {

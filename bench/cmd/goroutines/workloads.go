@@ -11,38 +11,24 @@ import (
 
 func workloads() work.Workloads {
 	all := work.Workloads{
-		"chained_spawn":       timed(1, chainedSpawn),
-		"ping_pong":           timed(1, pingPong),
-		"spawn_many":          timed(1, func(done func()) { spawnMany(done) }),
-		"spawn_many_by_task":  timed(1, func(done func()) { go spawnMany(done) }),
-		"yield_many":          timed(1, yieldMany),
+		"chained_spawn":       work.Timed(1, chainedSpawn),
+		"ping_pong":           work.Timed(1, pingPong),
+		"spawn_many":          work.Timed(1, func(done func()) { spawnMany(done) }),
+		"spawn_many_by_task":  work.Timed(1, func(done func()) { go spawnMany(done) }),
+		"yield_many":          work.Timed(1, yieldMany),
 		"mutex_create":        mutexCreate,
-		"mutex_contention":    timed(1, locking(work.ContentionTasks, work.ContentionTimes)),
-		"mutex_no_contention": timed(1, locking(1, work.LonelyTimes)),
-		"mpmc_4x4":            timed(work.Messages, channel(4, 4)),
-		"mpmc_4x1":            timed(work.Messages, channel(4, 1)),
-		"sleep_10ms":          timed(1, sleepers(func(int) time.Duration { return 10 * time.Millisecond })),
-		"sleep_1_to_100ms":    timed(1, sleepers(work.SleepTime)),
+		"mutex_contention":    work.Timed(1, locking(work.ContentionTasks, work.ContentionTimes)),
+		"mutex_no_contention": work.Timed(1, locking(1, work.LonelyTimes)),
+		"mpmc_4x4":            work.Timed(work.Messages, channel(4, 4)),
+		"mpmc_4x1":            work.Timed(work.Messages, channel(4, 1)),
+		"sleep_10ms":          work.Timed(1, sleepers(func(int) time.Duration { return 10 * time.Millisecond })),
+		"sleep_1_to_100ms":    work.Timed(1, sleepers(work.SleepTime)),
 		"idle_task":           idle,
 	}
 	for _, n := range work.CostSizes {
-		all[work.CostName(n)] = timed(n, cost(n))
+		all[work.CostName(n)] = work.Timed(n, cost(n))
 	}
 	return all
-}
-
-// timed measures a workload that calls done once it is over, whose operations are
-// that many.
-func timed(operations int, start func(done func())) func(*work.Meter) error {
-	return func(m *work.Meter) error {
-		over := make(chan struct{})
-		done := func() { over <- struct{}{} }
-		m.Time(operations, func() {
-			start(done)
-			<-over
-		})
-		return nil
-	}
 }
 
 func chainedSpawn(done func()) { go link(work.ChainLength, done) }
@@ -97,12 +83,11 @@ func yieldMany(done func()) {
 var made [1024]sync.Mutex
 
 func mutexCreate(m *work.Meter) error {
-	m.Time(work.Creates, func() {
+	return m.Time(work.Creates, func() {
 		for i := range work.Creates {
 			made[i%len(made)] = sync.Mutex{}
 		}
 	})
-	return nil
 }
 
 func locking(tasks, times int) func(done func()) {
@@ -124,21 +109,14 @@ func locking(tasks, times int) func(done func()) {
 func channel(senders, receivers int) func(done func()) {
 	return func(done func()) {
 		c := make(chan int, work.ChanCapacity)
-		var got atomic.Int64
-		received := work.Countdown(receivers, func() {
-			if got.Load() != work.Messages {
-				panic("messages were lost")
-			}
-			done()
-		})
+		received := work.CountReceived(receivers, done)
 		for range receivers {
 			go func() {
 				n := 0
 				for range c {
 					n++
 				}
-				got.Add(int64(n))
-				received()
+				received(n)
 			}()
 		}
 		sent := work.Countdown(senders, func() { close(c) })
@@ -181,13 +159,12 @@ func cost(n int) func(done func()) {
 }
 
 func idle(m *work.Meter) error {
-	never := make(chan struct{})
 	return m.Idle(func(n int, begun *atomic.Int64) {
 		go func() {
 			for range n {
 				go func() {
 					begun.Add(1)
-					<-never
+					select {} // waiting on a channel would cost a sudog
 				}()
 			}
 		}()

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"example.com/async/bench/internal/hist"
+	"example.com/async/bench/internal/rawio"
 )
 
 // The load is one of two.
@@ -21,7 +22,11 @@ import (
 // counted from the time at which the request should have been sent. So a server that stops for 100 ms makes
 // every request late that falls due in these 100 ms, as it would with independent clients.
 // A generator that waited with the server would see one late request (coordinated
-// omission). How late the generator itself sends is counted separately, as its lag.
+// omission).
+//
+// Two more quantities tell the server's part of a latency from that of the generator. The lag is how
+// late the generator itself turned to a request, even if it could not send it then. The service time
+// of a request is counted from the time at which it was sent.
 
 const (
 	// maxAhead is how many requests may be in flight on a connection in the open
@@ -57,13 +62,13 @@ type load struct {
 type conn struct {
 	fd       int
 	dead     bool
-	due      uint64 // requests that may be sent
-	sent     uint64 // requests that were sent whole
-	answered uint64 // requests that were answered whole
-	first    uint64 // number of the first request of the phase
-	outDone  int    // bytes of request number sent that were sent
-	inDone   int    // bytes of answer number answered that have come
-	sentAt   int64  // closed loop: when the request in flight was sent
+	due      uint64          // requests that may be sent
+	sent     uint64          // requests that were sent whole
+	answered uint64          // requests that were answered whole
+	first    uint64          // number of the first request of the phase
+	outDone  int             // bytes of request number sent that were sent
+	inDone   int             // bytes of answer number answered that have come
+	sentAt   [maxAhead]int64 // when request k was sent, at k % maxAhead
 }
 
 // A result is what one phase gave.
@@ -72,25 +77,26 @@ type result struct {
 	late    uint64 // requests answered after the end
 	errors  uint64 // requests that were lost or answered wrongly, and connections that broke
 	latency hist.Histogram
-	lag     hist.Histogram
+	service hist.Histogram // open loop
+	lag     hist.Histogram // open loop
 }
 
-// newLoad opens the connections. A rate of 0 is the closed loop.
+// newLoad opens the connections and has request 0 answered on each: what a server does at the first
+// use of a connection is no part of the load. A rate of 0 is the closed loop.
 func newLoad(to netip.AddrPort, conns, size int, rate float64) (*load, error) {
 	l := &load{conns: make([]conn, conns), out: pattern(size), want: pattern(size), epoch: time.Now()}
 	if rate > 0 {
 		l.gap = 1e9 / rate
 	}
-	var err error
+	used, err := openIdle(to, conns, size)
+	if err != nil {
+		return nil, err
+	}
 	if l.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	for i := range l.conns {
-		fd, err := dial(to, i)
-		if err != nil {
-			return nil, fmt.Errorf("connection %d of %d: %w", i+1, conns, err)
-		}
-		l.conns[i].fd = fd
+	for i, fd := range used.fds {
+		l.conns[i] = conn{fd: fd, due: 1, sent: 1, answered: 1, first: 1}
 		if err := syscall.SetNonblock(fd, true); err != nil {
 			return nil, fmt.Errorf("set non-blocking: %w", err)
 		}
@@ -167,6 +173,7 @@ func (l *load) follow() int64 {
 	now := l.now()
 	for l.gap > 0 && now >= l.nextTime && l.nextTime < l.end {
 		i := int(l.next % uint64(len(l.conns)))
+		l.lag.Add(now - l.nextTime)
 		if l.conns[i].dead {
 			l.errors++
 		} else {
@@ -189,7 +196,7 @@ func (l *load) order(i int) {
 // intended is when request number k of connection i is due.
 func (l *load) intended(i int, c *conn, k uint64) int64 {
 	if l.gap == 0 {
-		return c.sentAt
+		return c.sentAt[k%maxAhead]
 	}
 	return l.start + int64(float64(uint64(i)+(k-c.first)*uint64(len(l.conns)))*l.gap)
 }
@@ -201,14 +208,9 @@ func (l *load) send(i int) {
 	for !c.dead && c.sent < c.due && c.sent-c.answered < maxAhead {
 		stamp(l.out, i, c.sent)
 		if c.outDone == 0 {
-			now := l.now()
-			if l.gap == 0 {
-				c.sentAt = now
-			} else {
-				l.lag.Add(now - l.intended(i, c, c.sent))
-			}
+			c.sentAt[c.sent%maxAhead] = l.now()
 		}
-		n, errno := write(c.fd, l.out[c.outDone:])
+		n, errno := rawio.Write(c.fd, l.out[c.outDone:])
 		if errno == syscall.EAGAIN {
 			return
 		}
@@ -227,7 +229,7 @@ func (l *load) send(i int) {
 func (l *load) receive(i int) {
 	c := &l.conns[i]
 	for {
-		n, errno := read(c.fd, l.buf[:])
+		n, errno := rawio.Read(c.fd, l.buf[:])
 		if errno == syscall.EAGAIN {
 			return
 		}
@@ -266,6 +268,9 @@ func (l *load) accept(i int, c *conn, p []byte) bool {
 // finish counts the answer of request number c.answered.
 func (l *load) finish(i int, c *conn, now int64) {
 	l.latency.Add(now - l.intended(i, c, c.answered))
+	if l.gap > 0 {
+		l.service.Add(now - c.sentAt[c.answered%maxAhead])
+	}
 	c.answered++
 	l.flying--
 	if now > l.end {
@@ -304,25 +309,27 @@ func (l *load) giveUp() {
 	l.flying = 0
 }
 
-// metrics are the figures of the last phase; times are microseconds.
-func (l *load) metrics(measured, cpu time.Duration) map[string]float64 {
-	us := func(ns int64) float64 { return float64(ns) / 1000 }
+// metrics are the figures of the last phase; times are microseconds. A quantile that the number of
+// requests does not determine is not among them.
+func (l *load) metrics(measured time.Duration) map[string]float64 {
 	m := map[string]float64{
-		"requests":     float64(l.done + l.late),
-		"requests_s":   float64(l.done) / measured.Seconds(),
-		"errors":       float64(l.errors),
-		"late":         float64(l.late),
-		"p50_us":       us(l.latency.Quantile(0.5)),
-		"p99_us":       us(l.latency.Quantile(0.99)),
-		"p999_us":      us(l.latency.Quantile(0.999)),
-		"max_us":       us(l.latency.Max()),
-		"load_cpu_pct": 100 * cpu.Seconds() / measured.Seconds(),
+		"requests":   float64(l.done + l.late),
+		"requests_s": float64(l.done) / measured.Seconds(),
+		"errors":     float64(l.errors),
+		"max_us":     float64(l.latency.Max()) / 1000,
 	}
-	if l.gap > 0 {
-		m["lag_p50_us"] = us(l.lag.Quantile(0.5))
-		m["lag_p99_us"] = us(l.lag.Quantile(0.99))
-		m["lag_max_us"] = us(l.lag.Max())
+	quantile := func(key string, h *hist.Histogram, q float64) {
+		if h.Determines(q) {
+			m[key] = float64(h.Quantile(q)) / 1000
+		}
 	}
+	quantile("p50_us", &l.latency, 0.5)
+	quantile("p99_us", &l.latency, 0.99)
+	quantile("p999_us", &l.latency, 0.999)
+	quantile("service_p50_us", &l.service, 0.5)
+	quantile("service_p99_us", &l.service, 0.99)
+	quantile("lag_p50_us", &l.lag, 0.5)
+	quantile("lag_p99_us", &l.lag, 0.99)
 	return m
 }
 
@@ -340,8 +347,8 @@ func pattern(n int) []byte {
 	return p
 }
 
-// wait waits for events. The system call is raw, here and in read and write: the
-// scheduler of Go would otherwise take the processor away from the goroutine.
+// wait waits for events. The system call is raw, as those of package rawio are: the scheduler of Go
+// would otherwise take the processor away from the goroutine.
 func (l *load) wait(ns int64) (int, error) {
 	const epollPwait2 = 441 // the same number on every architecture
 	ts := syscall.NsecToTimespec(ns)
@@ -356,22 +363,6 @@ func (l *load) wait(ns int64) (int, error) {
 	return int(n), nil
 }
 
-func read(fd int, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
-}
-
-func write(fd int, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
-}
-
 // lowTimerSlack makes waits of this thread end when they should, and not up to
 // 50 microseconds later.
 func lowTimerSlack() error {
@@ -380,12 +371,4 @@ func lowTimerSlack() error {
 		return fmt.Errorf("prctl(PR_SET_TIMERSLACK): %w", errno)
 	}
 	return nil
-}
-
-func cpuTime() time.Duration {
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-		panic(err) // it cannot fail with these arguments
-	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

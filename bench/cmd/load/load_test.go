@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -131,10 +132,9 @@ func TestFaultsAreErrors(t *testing.T) {
 // is 50 of 500 requests, which wait 0 to 100 ms. A load with coordinated omission would see
 // one slow request, and a 95th percentile of less than a millisecond.
 func TestEveryRequestOfAPauseIsLate(t *testing.T) {
-	paused := false
+	var paused atomic.Bool
 	l := against(t, 2, 64, 1000, 500*time.Millisecond, echo(func(total int, p []byte) []byte {
-		if total > 64*50 && !paused {
-			paused = true
+		if total > 64*50 && paused.CompareAndSwap(false, true) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		return p
@@ -175,6 +175,56 @@ func TestLagIsThatOfTheLoad(t *testing.T) {
 	}
 	if first := l.lag.Max(); first < int64(50*time.Millisecond) {
 		t.Errorf("the first request is late by %d ns, want 50 ms or more", first)
+	}
+	for deadline := time.Now().Add(5 * time.Second); l.flying > 0 && time.Now().Before(deadline); {
+		l.receive(0)
+		l.receive(1)
+		time.Sleep(time.Millisecond)
+	}
+	if l.latency.Max() < int64(50*time.Millisecond) || l.service.Quantile(0.1) > int64(25*time.Millisecond) {
+		t.Errorf("the longest latency is %d ns, want 50 ms or more; the shortest service times are %d ns, want much less", l.latency.Max(), l.service.Quantile(0.1))
+	}
+}
+
+// A server stops for 200 ms, in which 400 requests fall due, more than may be in flight. The load
+// keeps its timetable: the service times and latencies tell the pause, the lag does not.
+func TestLagDoesNotContainTheDelayOfTheServer(t *testing.T) {
+	paused := false
+	l := against(t, 1, 64, 2000, 300*time.Millisecond, echo(func(total int, p []byte) []byte {
+		if total > 64*20 && !paused {
+			paused = true
+			time.Sleep(200 * time.Millisecond)
+		}
+		return p
+	}))
+	if lag, latency := l.lag.Quantile(0.5), l.latency.Quantile(0.5); lag > 10e6 || latency < 30e6 || l.service.Max() < 190e6 {
+		t.Errorf("median lag %d ns, median latency %d ns, longest service time %d ns", lag, latency, l.service.Max())
+	}
+	if l.lag.Count() != 600 {
+		t.Errorf("%d requests have a lag, want each of 600 once", l.lag.Count())
+	}
+}
+
+// What a server does at the first use of a connection is over before the load begins.
+func TestEachConnectionIsUsedOnceBeforeTheLoad(t *testing.T) {
+	var bytes atomic.Int64
+	l, err := newLoad(serveWith(t, echo(func(_ int, p []byte) []byte { bytes.Add(int64(len(p))); return p })), 250, 64, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	if got := bytes.Load(); got != 250*64 {
+		t.Errorf("%d bytes were exchanged on 250 connections, want 64 on each", got)
+	}
+}
+
+func TestAQuantileThatIsNotDeterminedIsNoMetric(t *testing.T) {
+	m := against(t, 2, 64, 2000, 300*time.Millisecond, echo(unchanged)).metrics(300 * time.Millisecond)
+	if _, ok := m["p50_us"]; !ok || m["requests"] != 600 {
+		t.Errorf("no median of 600 requests: %v", m)
+	}
+	if p99, ok := m["p99_us"]; ok {
+		t.Errorf("6 requests are above the 99th percentile, which is said to be %v", p99)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Command load puts an echo server on 127.0.0.1 under load, from one thread, and
 // checks every byte that comes back.
 //
-// It opens the connections, runs the load for a while unmeasured, prints "ready", waits for a line
+// It opens the connections, exchanges one request on each, runs the load for a while unmeasured, prints "ready", waits for a line
 // on standard input, runs the load again and prints the result as one line of JSON.
 // With -idle it instead opens that many connections, exchanges one request on each, prints
 // "ready", waits for a line, exchanges another request on each and prints "{}".
@@ -88,12 +88,10 @@ func runLoad(to netip.AddrPort, conns, size int, rate float64, warm, measured ti
 	if err := signal(in); err != nil {
 		return err
 	}
-	cpu := cpuTime()
 	if err := l.phase(measured); err != nil {
 		return err
 	}
-	cpu = cpuTime() - cpu
-	if err := json.NewEncoder(os.Stdout).Encode(l.metrics(measured, cpu)); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(l.metrics(measured)); err != nil {
 		return err
 	}
 	return untilEnd(in)
@@ -105,6 +103,7 @@ func runIdle(to netip.AddrPort, n, size int, in *bufio.Reader) error {
 		return err
 	}
 	defer idle.close()
+	time.Sleep(300 * time.Millisecond) // until the server has gone back to waiting
 	if err := signal(in); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
-	"time"
 )
 
 // dial opens connection number i. Every 4,096 connections have a loopback address of
@@ -72,7 +71,6 @@ func openIdle(to netip.AddrPort, n, size int) (*idleConns, error) {
 			return nil, err
 		}
 	}
-	time.Sleep(300 * time.Millisecond) // until the server has gone back to waiting
 	return idle, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"example.com/async/bench/internal/program"
+	"example.com/async/bench/internal/rawio"
 )
 
 func main() {
@@ -166,7 +167,7 @@ func (l *loop) next() (int, error) {
 // serve serves one event and reports whether the connection lives on.
 func (l *loop) serve(ev syscall.EpollEvent) bool {
 	if rest := l.rests[ev.Fd]; rest != nil {
-		n, errno := write(ev.Fd, rest)
+		n, errno := rawio.Write(int(ev.Fd), rest)
 		if errno != 0 && errno != syscall.EAGAIN {
 			return false
 		}
@@ -180,14 +181,14 @@ func (l *loop) serve(ev syscall.EpollEvent) bool {
 	}
 	hungUp := ev.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0
 	for {
-		n, errno := read(ev.Fd, l.scratch[:])
+		n, errno := rawio.Read(int(ev.Fd), l.scratch[:])
 		if errno == syscall.EAGAIN {
 			return true
 		}
 		if errno != 0 || n == 0 {
 			return false
 		}
-		m, errno := write(ev.Fd, l.scratch[:n])
+		m, errno := rawio.Write(int(ev.Fd), l.scratch[:n])
 		if errno != 0 && errno != syscall.EAGAIN {
 			return false
 		}
@@ -202,20 +203,4 @@ func (l *loop) serve(ev syscall.EpollEvent) bool {
 			return true
 		}
 	}
-}
-
-func read(fd int32, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
-}
-
-func write(fd int32, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), 0
 }

@@ -1,7 +1,10 @@
 // Package hist counts durations in buckets whose width grows with the duration.
 package hist
 
-import "math/bits"
+import (
+	"math"
+	"math/bits"
+)
 
 const (
 	precision = 7 // 128 buckets for each power of two
@@ -30,13 +33,15 @@ func (h *Histogram) Count() uint64 { return h.count }
 // Max returns the largest duration in nanoseconds.
 func (h *Histogram) Max() int64 { return h.max }
 
-// Quantile returns the q-quantile in nanoseconds, for 0 <= q <= 1, and 0 if h is empty.
-// It is rounded up to the top of its bucket, but never past the largest duration.
+// Quantile returns the q-quantile in nanoseconds, for 0 <= q <= 1, and 0 if h is empty: the smallest
+// duration that at least a share of q does not exceed (nearest rank). It is rounded up to the top of
+// its bucket, but never past the largest duration.
 func (h *Histogram) Quantile(q float64) int64 {
 	if h.count == 0 {
 		return 0
 	}
-	rank := uint64(q*float64(h.count-1)) + 1
+	// The subtraction keeps rounding from making, for example, 0.07*100 a little more than 7.
+	rank := max(1, uint64(math.Ceil(q*float64(h.count)-1e-6)))
 	var seen uint64
 	for i, n := range h.counts {
 		if seen += n; seen >= rank {
@@ -45,6 +50,9 @@ func (h *Histogram) Quantile(q float64) int64 {
 	}
 	return h.max
 }
+
+// Determines reports whether enough durations lie above the q-quantile for it to mean something: 10.
+func (h *Histogram) Determines(q float64) bool { return float64(h.count)*(1-q) >= 10-1e-6 }
 
 // bucketOf returns the bucket of v. The lowest two groups of buckets are one wide;
 // each further group covers one power of two in 1<<precision equal steps.

@@ -1,6 +1,7 @@
 package hist
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -30,13 +31,40 @@ func TestQuantilesAgainstSort(t *testing.T) {
 	}
 	slices.Sort(all)
 	for _, q := range []float64{0, 0.5, 0.9, 0.99, 0.999, 1} {
-		want := float64(all[int(q*float64(len(all)-1))])
+		want := float64(all[max(1, int(math.Round(q*float64(len(all)))))-1])
 		if got := float64(h.Quantile(q)); got < want || got > want*1.008+1 {
 			t.Errorf("quantile %v: got %v, want %v to 0.8 %% more", q, got, want)
 		}
 	}
 	if h.Max() != all[len(all)-1] || h.Count() != uint64(len(all)) {
 		t.Errorf("max %d, count %d", h.Max(), h.Count())
+	}
+}
+
+// Of the durations 1 to n, the q-quantile by nearest rank is the ceiling of q*n.
+func TestQuantilesAreByNearestRank(t *testing.T) {
+	for _, test := range []struct {
+		n    int64
+		q    float64
+		want int64
+	}{{100, 0.99, 99}, {100, 0.07, 7}, {101, 0.99, 100}, {10, 0.99, 10}, {3, 0.5, 2}, {4, 0.5, 2}, {200, 0.999, 200}} {
+		var h Histogram
+		for ns := range test.n {
+			h.Add(ns + 1)
+		}
+		if got := h.Quantile(test.q); got != test.want {
+			t.Errorf("the %v-quantile of 1 to %d is %d, want %d", test.q, test.n, got, test.want)
+		}
+	}
+}
+
+func TestAQuantileNeedsTenDurationsAboveIt(t *testing.T) {
+	var h Histogram
+	for n := 1; n <= 1000; n++ {
+		h.Add(1)
+		if got, want := h.Determines(0.99), n == 1000; got != want {
+			t.Fatalf("Determines(0.99) of %d durations is %v", n, got)
+		}
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"example.com/async/bench/internal/proc"
 	"example.com/async/bench/internal/suite"
+	"example.com/async/bench/internal/usage"
 )
 
 // patience is how long one sample may take beyond the time that is measured; workloads of
@@ -19,13 +21,14 @@ const patience = 90 * time.Second
 
 // Take takes one sample of a subject, whose program must have been built.
 func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(3*b.Seconds*float64(time.Second))+patience)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(3*b.seconds(r)*float64(time.Second))+patience)
 	defer cancel()
 	begin := time.Now()
-	busy, stolen, err := proc.MachineBusy()
+	busy, stolen, err := usage.MachineBusy()
 	if err != nil {
 		return nil, err
 	}
+	// Besides its metrics, each returns the CPU time of all processes that it has started.
 	take := map[suite.Kind]func(context.Context, suite.Row, *suite.Subject) (map[string]float64, time.Duration, error){
 		suite.Work: b.takeWork, suite.Echo: b.takeEcho, suite.Idle: b.takeIdle, suite.Profile: b.takePerf, suite.Counts: b.takePerf,
 	}[r.Kind]
@@ -33,19 +36,41 @@ func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[st
 	if err != nil {
 		return nil, err
 	}
-	busyAfter, stolenAfter, err := proc.MachineBusy()
+	busyAfter, stolenAfter, err := usage.MachineBusy()
 	if err != nil {
 		return nil, err
 	}
-	// How far other processes have disturbed the sample, in percent of one processor.
+	// The CPU time that other processes used during the sample, in percent of one processor. The time of
+	// the machine is counted in steps of 10 ms per processor, so the difference may be negative.
 	wall := time.Since(begin)
-	metrics["other_cpu_pct"] = max(0, 100*(busyAfter-busy-mine).Seconds()/wall.Seconds())
+	metrics["other_cpu_pct"] = 100 * (busyAfter - busy - mine).Seconds() / wall.Seconds()
 	metrics["stolen_pct"] = 100 * (stolenAfter - stolen).Seconds() / wall.Seconds()
 	return metrics, nil
 }
 
-// takeWork runs a workload in a process of its own. Its second result is the CPU time
-// of all processes that it has started, here and below.
+// seconds is how long a measurement of the row lasts: as long as the run says, or until the row has
+// the requests that it needs.
+func (b *Bench) seconds(r suite.Row) float64 {
+	if r.Rate == 0 {
+		return b.Seconds
+	}
+	return max(b.Seconds, float64(r.Requests)/r.Rate)
+}
+
+// Expected returns about how long taking a sample of the row lasts.
+func (b *Bench) Expected(r suite.Row) time.Duration {
+	seconds := b.seconds(r) + b.Seconds/4
+	switch r.Kind {
+	case suite.Work:
+	case suite.Idle:
+		seconds = 2
+	default:
+		seconds += 0.5 // starting and stopping the processes, opening the connections
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
+
+// takeWork runs a workload in a process of its own.
 func (b *Bench) takeWork(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
 	args := append(b.arguments(s, "work", fmt.Sprintf("-seconds=%g", b.Seconds)), r.Workload)
 	out, p, err := proc.Run(ctx, b.paths[s.Program.Name], args)
@@ -133,7 +158,7 @@ func (p *pair) stop() error {
 func (b *Bench) loadFlags(r suite.Row) []string {
 	return []string{
 		fmt.Sprintf("-conns=%d", r.Conns), fmt.Sprintf("-rate=%g", r.Rate),
-		fmt.Sprintf("-seconds=%g", b.Seconds), fmt.Sprintf("-warm=%g", b.Seconds/4),
+		fmt.Sprintf("-seconds=%g", b.seconds(r)), fmt.Sprintf("-warm=%g", b.Seconds/4),
 	}
 }
 
@@ -158,7 +183,7 @@ func (b *Bench) withServer(ctx context.Context, r suite.Row, s *suite.Subject, m
 }
 
 func measureEcho(p *pair) (map[string]float64, error) {
-	before, err := proc.Used(p.server.PID())
+	before, err := usage.CPU(p.server.PID())
 	if err != nil {
 		return nil, err
 	}
@@ -166,11 +191,11 @@ func measureEcho(p *pair) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := proc.Used(p.server.PID())
+	after, err := usage.CPU(p.server.PID())
 	if err != nil {
 		return nil, err
 	}
-	resident, err := proc.Resident(p.server.PID())
+	resident, err := usage.Resident(p.server.PID())
 	if err != nil {
 		return nil, err
 	}
@@ -178,10 +203,7 @@ func measureEcho(p *pair) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	used := after.Sub(before)
-	metrics["cpu_us"] = microseconds(used.CPU) / requests
-	metrics["cpu_user_us"] = microseconds(used.User) / requests
-	metrics["cpu_kernel_us"] = microseconds(used.Kernel) / requests
+	metrics["cpu_us"] = float64((after - before).Nanoseconds()) / 1e3 / requests
 	metrics["rss_bytes"] = float64(resident)
 	return metrics, nil
 }
@@ -194,18 +216,17 @@ func answered(metrics map[string]float64) (float64, error) {
 	return metrics["requests"], nil
 }
 
-func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
-
-// takeIdle measures the memory that idle connections add to a server that has served
-// some before.
+// takeIdle measures the memory that idle connections add to a server that has served a few before.
+// More than a few would leave memory behind that the idle connections use again.
 func (b *Bench) takeIdle(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
 	return b.withServer(ctx, r, s, func(p *pair) (map[string]float64, error) {
-		if err := b.useIdle(ctx, p, 200); err != nil {
+		if err := b.useIdle(ctx, p, 10); err != nil {
 			return nil, err
 		}
 		if err := p.disconnect(); err != nil {
 			return nil, err
 		}
+		time.Sleep(200 * time.Millisecond) // until the server has closed them
 		before, err := collected(p.server)
 		if err != nil {
 			return nil, err
@@ -213,7 +234,7 @@ func (b *Bench) takeIdle(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 		if err := b.useIdle(ctx, p, r.Conns); err != nil {
 			return nil, err
 		}
-		grown, err := proc.Resident(p.server.PID())
+		grown, err := usage.Resident(p.server.PID())
 		if err != nil {
 			return nil, err
 		}
@@ -254,7 +275,7 @@ func collected(server *proc.Process) (int64, error) {
 	if line != "collected" {
 		return 0, fmt.Errorf("the server said %q instead of having collected", line)
 	}
-	return proc.Resident(server.PID())
+	return usage.Resident(server.PID())
 }
 
 // takePerf measures the metrics of perf, per request.
@@ -271,7 +292,10 @@ func (b *Bench) takePerf(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 		if err != nil {
 			return nil, err
 		}
-		load, err := p.measure()
+		var load map[string]float64
+		if err = perf.Begin(); err == nil {
+			load, err = p.measure()
+		}
 		seen, perfErr := perf.Stop()
 		p.cpu += perf.CPU()
 		if err := errors.Join(err, perfErr); err != nil {
@@ -285,6 +309,11 @@ func (b *Bench) takePerf(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 			seen[name] /= requests
 		}
 		seen["requests"] = requests
+		for _, mode := range []string{"", "_user", "_kernel"} {
+			if ns, ok := seen["profile"+mode+"_ns"]; ok {
+				seen["profile"+mode+"_samples"] = math.Round(ns * requests / proc.SamplePeriod)
+			}
+		}
 		return seen, nil
 	})
 }

@@ -15,6 +15,7 @@ import (
 type Perf struct {
 	perf   *Process
 	file   string
+	stop   func(p *Perf) error
 	finish func(p *Perf) (map[string]float64, error)
 	ctx    context.Context
 	cpu    time.Duration // of perf itself
@@ -23,6 +24,9 @@ type Perf struct {
 // samplesPerSecond is how often the profile looks at a processor that runs the process.
 // It is no divisor of a second, so that it does not keep step with timers.
 const samplesPerSecond = 4999
+
+// SamplePeriod is the CPU time in nanoseconds between two samples of a profile.
+const SamplePeriod = 1e9 / samplesPerSecond
 
 // counted are the events that Counts counts, and the names of their metrics.
 var counted = []struct{ event, metric string }{
@@ -49,20 +53,24 @@ func HavePerf(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Profile begins to sample the process. Stop returns the metrics "profile_user_ns",
-// "profile_kernel_ns" and their sum "profile_ns": samples taken in each mode, times the time
-// between two samples.
+// Profile attaches a profiler to the process, which samples it from Begin to Stop. Stop returns the
+// metrics "profile_user_ns", "profile_kernel_ns" and their sum "profile_ns": samples taken in each
+// mode, times [SamplePeriod].
 func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 	file := filepath.Join(dir, "perf.data")
-	return attach(ctx, file, (*Perf).finishProfile, "record", "-q", "-e", "cpu-clock",
+	// An interrupted perf record sometimes leaves no samples in its file.
+	stop := func(p *Perf) error { return p.command("stop") }
+	return attach(ctx, &Perf{file: file, stop: stop, finish: (*Perf).finishProfile}, "record", "-q", "-e", "cpu-clock",
 		"-F", strconv.Itoa(samplesPerSecond), "-o", file, "-p", strconv.Itoa(pid))
 }
 
-// Counts begins to count system calls and the like. Stop returns the metrics "syscalls",
-// "futex", "switches" and "migrations".
+// Counts attaches counters of system calls and the like to the process, which count from Begin to
+// Stop. Stop returns the metrics "syscalls", "futex", "switches" and "migrations".
 func Counts(ctx context.Context, pid int) (*Perf, error) {
 	args := append([]string{"stat", "-x,"}, countedEvents()...)
-	return attach(ctx, "", (*Perf).finishCounts, append(args, "-p", strconv.Itoa(pid))...)
+	// perf stat has no command to stop, and writes its results when it is interrupted.
+	stop := func(p *Perf) error { return p.perf.Interrupt() }
+	return attach(ctx, &Perf{stop: stop, finish: (*Perf).finishCounts}, append(args, "-p", strconv.Itoa(pid))...)
 }
 
 func countedEvents() []string {
@@ -73,19 +81,38 @@ func countedEvents() []string {
 	return []string{"-e", strings.Join(events, ",")}
 }
 
-func attach(ctx context.Context, file string, finish func(*Perf) (map[string]float64, error), args ...string) (*Perf, error) {
-	p, err := Start(ctx, "perf", args)
-	if err != nil {
-		return nil, err
-	}
-	time.Sleep(500 * time.Millisecond) // perf does not say when it has attached
-	return &Perf{perf: p, file: file, finish: finish, ctx: ctx}, nil
+// attach starts perf with its events disabled. It takes commands from its standard input and
+// acknowledges them on its standard output.
+func attach(ctx context.Context, p *Perf, args ...string) (*Perf, error) {
+	var err error
+	p.ctx = ctx
+	p.perf, err = Start(ctx, "perf", append(args, "-D", "-1", "--control", "fd:0,1"))
+	return p, err
 }
+
+// command gives perf a command and returns when perf has obeyed.
+func (p *Perf) command(word string) error {
+	if err := p.perf.Tell(word); err != nil {
+		return err
+	}
+	line, err := p.perf.Line()
+	// The acknowledgement ends with a zero byte, which comes before the next one.
+	if err == nil && strings.Trim(line, "\x00") != "ack" {
+		err = fmt.Errorf("perf answered %q to %q", line, word)
+	}
+	return err
+}
+
+// Begin begins the watching, once perf has attached to all threads of the process.
+func (p *Perf) Begin() error { return p.command("enable") }
 
 // Stop ends the watching and returns what was seen.
 func (p *Perf) Stop() (map[string]float64, error) {
-	if err := p.perf.Interrupt(); err != nil {
-		return nil, errors.Join(fmt.Errorf("interrupting perf: %w", err), p.perf.Stop())
+	if err := p.command("disable"); err != nil {
+		return nil, errors.Join(err, p.perf.Stop())
+	}
+	if err := p.stop(p); err != nil {
+		return nil, errors.Join(fmt.Errorf("stopping perf: %w", err), p.perf.Stop())
 	}
 	stopped := p.perf.Stop() // an interrupted perf fails, but writes its results first
 	p.cpu += p.perf.CPU()
@@ -114,7 +141,6 @@ func (p *Perf) finishProfile() (map[string]float64, error) {
 
 // parseProfile counts the instruction pointers that perf script prints.
 func parseProfile(out string) (map[string]float64, error) {
-	const period = 1e9 / samplesPerSecond
 	var user, kernel float64
 	for field := range strings.FieldsSeq(out) {
 		ip, err := strconv.ParseUint(field, 16, 64)
@@ -128,7 +154,7 @@ func parseProfile(out string) (map[string]float64, error) {
 		}
 	}
 	return map[string]float64{
-		"profile_ns": (user + kernel) * period, "profile_user_ns": user * period, "profile_kernel_ns": kernel * period,
+		"profile_ns": (user + kernel) * SamplePeriod, "profile_user_ns": user * SamplePeriod, "profile_kernel_ns": kernel * SamplePeriod,
 	}, nil
 }
 

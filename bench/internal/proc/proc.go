@@ -14,14 +14,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // A Process is a program that answers lines on its standard input with lines on its
-// standard output, and ends with its standard input. It is killed when its context ends,
-// and by the kernel when the thread that started it ends: Start must be called on a
-// goroutine that is locked to the main thread.
+// standard output, and ends with its standard input. It is killed when its context ends, together
+// with the processes that it has started. The kernel kills it, without these, when the thread that
+// started it ends: Start must be called on a goroutine that is locked to the main thread.
 type Process struct {
 	name   string // for errors; without directories, which differ from machine to machine
 	cmd    *exec.Cmd
@@ -41,7 +42,8 @@ func Start(ctx context.Context, program string, args []string, settings ...strin
 	p.cmd.Env = append(os.Environ(), settings...)
 	p.cmd.Stderr = &p.errors
 	p.cmd.WaitDelay = stopTime
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.Cancel = func() error { return syscall.Kill(-p.PID(), syscall.SIGKILL) }
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.name, err)
@@ -94,7 +96,7 @@ func (p *Process) Address() (netip.AddrPort, error) {
 // if that takes too long.
 func (p *Process) Stop() error {
 	p.in.Close()
-	kill := time.AfterFunc(stopTime, func() { p.cmd.Process.Kill() })
+	kill := time.AfterFunc(stopTime, func() { p.cmd.Cancel() })
 	defer kill.Stop()
 	io.Copy(io.Discard, p.out) // Wait must not close the pipe while there is output
 	if err := p.cmd.Wait(); err != nil {
@@ -106,8 +108,8 @@ func (p *Process) Stop() error {
 // Interrupt sends SIGINT, which makes perf write its results.
 func (p *Process) Interrupt() error { return p.cmd.Process.Signal(os.Interrupt) }
 
-// ErrorOutput returns the end of what the process has written to its standard error. It may
-// only be called after Stop.
+// ErrorOutput returns the end of what the process has written to its standard error. After Stop
+// nothing is added to it.
 func (p *Process) ErrorOutput() string { return p.errors.all() }
 
 // CPU returns the CPU time of a process that has been stopped.
@@ -126,12 +128,18 @@ func Run(ctx context.Context, program string, args []string, settings ...string)
 	return out.String(), p, errors.Join(err, p.Stop())
 }
 
-// A tail keeps the last bytes that are written to it.
-type tail struct{ last []byte }
+// A tail keeps the last bytes that are written to it. A goroutine of package exec writes to it while
+// others read.
+type tail struct {
+	mu   sync.Mutex
+	last []byte
+}
 
 const tailSize = 16 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.last = append(t.last, p...)
 	if extra := len(t.last) - tailSize; extra > 0 {
 		t.last = append(t.last[:0], t.last[extra:]...)
@@ -139,12 +147,17 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) all() string { return string(t.last) }
+func (t *tail) all() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.last)
+}
 
 // String returns what an error message says of the output.
 func (t *tail) String() string {
-	if len(t.last) == 0 {
+	all := strings.TrimSpace(t.all())
+	if all == "" {
 		return ""
 	}
-	return ": " + strings.TrimSpace(string(t.last))
+	return ": " + all
 }

@@ -5,8 +5,10 @@ package raw
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -20,7 +22,7 @@ type Run struct {
 	Workers  int               `json:"workers"`
 	Machine  map[string]string `json:"machine"`
 	Versions map[string]string `json:"versions"`
-	LeftOut  map[string]string `json:"left_out,omitempty"` // by subject or row: why
+	LeftOut  map[string]string `json:"left_out,omitempty"` // reasons, by the name of a subject or row
 }
 
 // A Sample is one reading of one subject in one row.
@@ -32,19 +34,19 @@ type Sample struct {
 	Error   string             `json:"error,omitempty"` // why there are no metrics
 }
 
-// line is what one line holds: a run or a sample.
+// A line holds a run or a sample.
 type line struct {
 	Run    *Run    `json:"run,omitempty"`
 	Sample *Sample `json:"sample,omitempty"`
 }
 
-// A Writer appends lines to a file. Each is written at once, so that a run that is
-// interrupted loses nothing.
+// A Writer appends lines to a file. It buffers nothing, so that an interrupted run loses no sample.
 type Writer struct{ file *os.File }
 
-// Create makes a file, and its directory. If more is set, it opens a file that is there to
-// append to it; otherwise there must be none.
-func Create(name string, more bool) (*Writer, error) {
+// Create makes a file, and its directory, and writes the description of a run. If more is set, the
+// file may exist: the run is appended to earlier ones, which must have the same Seconds and Workers.
+// Otherwise it must not exist.
+func Create(name string, more bool, run Run) (*Writer, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
 	if !more {
 		flags |= os.O_EXCL
@@ -52,15 +54,22 @@ func Create(name string, more bool) (*Writer, error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
 		return nil, fmt.Errorf("making the directory of the raw rows: %w", err)
 	}
+	if more {
+		before, err := ReadFiles(name)
+		if err == nil {
+			err = before.add(run)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	f, err := os.OpenFile(name, flags, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("opening the raw rows: %w", err)
 	}
-	return &Writer{f}, nil
+	w := &Writer{f}
+	return w, w.write(line{Run: &run})
 }
-
-// Begin writes the description of a run.
-func (w *Writer) Begin(r Run) error { return w.write(line{Run: &r}) }
 
 // Add writes a sample.
 func (w *Writer) Add(s Sample) error { return w.write(line{Sample: &s}) }
@@ -78,7 +87,7 @@ func (w *Writer) Close() error { return w.file.Close() }
 // Rows are the contents of one or several files.
 type Rows struct {
 	Runs    []Run
-	Samples []Sample // rounds are numbered through all runs, so that none appears twice
+	Samples []Sample // their rounds are numbered through all runs
 }
 
 // ReadFiles reads files one after the other.
@@ -101,10 +110,29 @@ func ReadFiles(names ...string) (Rows, error) {
 	return rows, nil
 }
 
+// Rounds returns the number of rounds of all runs.
+func (rows Rows) Rounds() int {
+	n := 0
+	for _, r := range rows.Runs {
+		n += r.Rounds
+	}
+	return n
+}
+
+// add adds a run, whose samples can be compared with those of the others only if the measurements
+// last as long and have as many workers.
+func (rows *Rows) add(r Run) error {
+	if len(rows.Runs) > 0 && (r.Seconds != rows.Runs[0].Seconds || r.Workers != rows.Runs[0].Workers) {
+		return fmt.Errorf("runs of %g s with %d workers and of %g s with %d workers do not belong together", rows.Runs[0].Seconds, rows.Runs[0].Workers, r.Seconds, r.Workers)
+	}
+	rows.Runs = append(rows.Runs, r)
+	return nil
+}
+
 func (rows *Rows) read(r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, 1<<20)
-	first := 0 // number of the run's first round
+	first := 0 // number of the run's first round among those of all runs
 	for n := 1; in.Scan(); n++ {
 		var l line
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
@@ -112,11 +140,10 @@ func (rows *Rows) read(r io.Reader) error {
 		}
 		switch {
 		case l.Run != nil:
-			first = 0
-			for _, before := range rows.Runs {
-				first += before.Rounds
+			first = rows.Rounds()
+			if err := rows.add(*l.Run); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
 			}
-			rows.Runs = append(rows.Runs, *l.Run)
 		case l.Sample != nil && len(rows.Runs) > 0:
 			l.Sample.Round += first
 			rows.Samples = append(rows.Samples, *l.Sample)

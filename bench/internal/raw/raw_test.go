@@ -11,11 +11,8 @@ import (
 func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "new", "raw.jsonl")
 	for run := range 2 {
-		w, err := Create(name, run > 0)
+		w, err := Create(name, run > 0, Run{Command: "bench", Rounds: 3})
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Begin(Run{Command: "bench", Rounds: 3}); err != nil {
 			t.Fatal(err)
 		}
 		for round := range 3 {
@@ -27,7 +24,7 @@ func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Create(name, false); err == nil {
+	if _, err := Create(name, false, Run{}); err == nil {
 		t.Error("rows that are there may be mixed with new ones by mistake")
 	}
 	rows, err := ReadFiles(name)
@@ -41,6 +38,30 @@ func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
 		if s.Round != i || s.Metrics["ns"] != 1 {
 			t.Errorf("sample %d is %+v", i, s)
 		}
+	}
+}
+
+func TestRunsOfOtherSecondsOrWorkersAreNotMixed(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "raw.jsonl")
+	first := Run{Seconds: 2, Workers: 2}
+	w, err := Create(name, true, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, other := range []Run{{Seconds: 1, Workers: 2}, {Seconds: 2, Workers: 1}} {
+		if _, err := Create(name, true, other); err == nil {
+			t.Errorf("%+v may be appended to %+v", other, first)
+		}
+	}
+	again, err := Create(name, true, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	var rows Rows
+	if rows.read(strings.NewReader(`{"run":{"seconds":1}}`+"\n"+`{"run":{"seconds":2}}`)) == nil {
+		t.Error("runs of other seconds are read together")
 	}
 }
 

@@ -2,66 +2,33 @@ package report
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"example.com/async/bench/internal/proc"
 	"example.com/async/bench/internal/raw"
 	"example.com/async/bench/internal/stats"
 	"example.com/async/bench/internal/suite"
 )
 
-// Write writes RESULTS.md and its plots into a directory, from files of raw rows. The
-// working directory must be that of the module.
-func Write(ctx context.Context, dir string, files []string) error {
-	rows, err := raw.ReadFiles(files...)
-	if err != nil {
-		return err
-	}
-	res := collect(rows)
-	res.files = files
-	plots := res.plots()
-	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o777); err != nil {
-		return fmt.Errorf("making the directory of the plots: %w", err)
-	}
-	data := filepath.Join(dir, "plots", "plots.json")
-	encoded, err := json.Marshal(plots)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(data, encoded, 0o666); err != nil {
-		return fmt.Errorf("writing the data of the plots: %w", err)
-	}
-	defer os.Remove(data)
-	if _, _, err := proc.Run(ctx, "go", []string{"run", "./cmd/plots", data, filepath.Join(dir, "plots")}); err != nil {
-		return fmt.Errorf("drawing the plots: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "RESULTS.md"), res.markdown(), 0o666); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return nil
-}
-
-// markdown returns the report.
-func (res results) markdown() []byte {
+// Markdown returns the report.
+func (res Results) Markdown() []byte {
 	var b bytes.Buffer
 	fmt.Fprint(&b, `# Results
 
-This file is written by `+"`go run . report`"+` from raw rows; no figure in it was entered by hand. README.md says how to measure again.
+This file is written by `+"`go run ./cmd/report`"+` from raw rows; no figure in it was entered by hand. README.md says how to measure again.
 
-**How to read it.** Absolute figures change from machine to machine and from run to run. What can be compared are ratios of measurements of the same round, in
-which the subjects follow each other at once: "0.80 (9/10)" is the median of these ratios, which lay below 1 in 9 of 10 rounds. Less is better for every figure but
-requests/s. A row that the library has lost is marked LOST: the best rival (the baseline included, loops without a library not included) was ahead by the median and in more than half of the
-rounds.
+**How to read it.** A figure is the median of the rounds, with the smallest and the largest in brackets; "-" stands where it was not measured, or where a quantile has fewer than 10
+requests above it. Absolute figures change from machine to machine and from run to run. What can be compared are ratios of measurements of the same round, in which the subjects of a row are
+measured one after the other, in an order that is drawn anew: "0.80 (9/10)" is the median of these ratios, which lay below 1 in 9 of 10 rounds. Two subjects are measured seconds to minutes apart, so
+a disturbance can meet one of them alone. Less is better for every figure but requests/s, whose ratios are turned round. Each figure with a column "× best rival" is judged, others are not; nor is a profile of fewer than 200 samples. What the
+library has lost is marked LOST: the best rival by the median (the baseline included, loops without a library not included) was ahead by the median of the ratios and in more than half of the rounds.
 
 **The generator and the server share the processors of the machine.** A server that uses less CPU time also leaves more to the generator; so the rates of the closed loop and the latencies under load
-depend on both. CPU time per request is the server's alone. The lag is how late the generator itself was, which the latencies contain.
+depend on both. CPU time per request is the server's alone. In the open loop a latency (p50, p99) is counted from the time at which the request was due. It contains the lag, which is how late
+the generator itself was; the service time does not contain it, and is counted from the time at which the request was sent.
 
 `)
 	res.writeRuns(&b)
@@ -75,7 +42,7 @@ depend on both. CPU time per request is the server's alone. The lag is how late 
 	return b.Bytes()
 }
 
-func (res results) writeRuns(b *bytes.Buffer) {
+func (res Results) writeRuns(b *bytes.Buffer) {
 	b.WriteString("## Machine, versions, commands\n\n")
 	for _, run := range res.runs {
 		fmt.Fprintf(b, "- `%s`, begun %s; rounds: %d, seconds per measurement: %g, workers: %d\n", run.Command, run.Started, run.Rounds, run.Seconds, run.Workers)
@@ -101,8 +68,8 @@ func pairs(m map[string]string) string {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-func (res results) writePlots(b *bytes.Buffer) {
-	plots := res.plots()
+func (res Results) writePlots(b *bytes.Buffer) {
+	plots := res.Plots()
 	if len(plots) == 0 {
 		return
 	}
@@ -114,7 +81,7 @@ func (res results) writePlots(b *bytes.Buffer) {
 
 // writeSummary has a line for each row: the best rival, and each form of the library
 // against it.
-func (res results) writeSummary(b *bytes.Buffer) {
+func (res Results) writeSummary(b *bytes.Buffer) {
 	b.WriteString("## All rows: the library against the best rival\n\n")
 	for _, section := range suite.Sections {
 		lines := [][]string{{"row", "", "best rival", "", "forms of the library, as ratios to it"}}
@@ -122,8 +89,8 @@ func (res results) writeSummary(b *bytes.Buffer) {
 			if r.Section != section {
 				continue
 			}
-			for _, m := range headline(r) {
-				if line := res.summaryLine(r, m); line != nil {
+			for i, m := range r.Metrics {
+				if line := res.summaryLine(r, m); line != nil && compared(i, m) {
 					lines = append(lines, line)
 				}
 			}
@@ -135,7 +102,7 @@ func (res results) writeSummary(b *bytes.Buffer) {
 	}
 }
 
-func (res results) summaryLine(r suite.Row, m suite.Metric) []string {
+func (res Results) summaryLine(r suite.Row, m suite.Metric) []string {
 	best := res.bestRival(r, m)
 	if best == "" {
 		return nil
@@ -161,7 +128,7 @@ func (res results) summaryLine(r suite.Row, m suite.Metric) []string {
 	return []string{r.Name, m.Title, best, res.median(r.Name, best, m), strings.Join(forms, "; ")}
 }
 
-func (res results) writeSection(b *bytes.Buffer, section string) {
+func (res Results) writeSection(b *bytes.Buffer, section string) {
 	begun := false
 	for _, r := range res.rows() {
 		if r.Section != section {
@@ -171,7 +138,7 @@ func (res results) writeSection(b *bytes.Buffer, section string) {
 			begun = true
 			fmt.Fprintf(b, "## %s\n\n", section)
 		}
-		fmt.Fprintf(b, "### %s\n\n`go run . -rows '^%s$'`\n\n", r.Title, r.Name)
+		fmt.Fprintf(b, "### %s\n\n`%s`\n\n", r.Title, res.command(r))
 		lines := res.table(r)
 		for _, line := range lines[1:] {
 			for i, cell := range line {
@@ -180,6 +147,12 @@ func (res results) writeSection(b *bytes.Buffer, section string) {
 		}
 		writeTable(b, lines)
 	}
+}
+
+// command returns the command that measures a row as it was measured.
+func (res Results) command(r suite.Row) string {
+	run := res.runs[0] // the others have the same seconds and workers
+	return fmt.Sprintf("go run . -rows '^%s$' -rounds %d -seconds %g -workers %d", r.Name, raw.Rows{Runs: res.runs}.Rounds(), run.Seconds, run.Workers)
 }
 
 // writeTable writes a table whose first line is its heading. Numbers are aligned to the
@@ -194,15 +167,12 @@ func writeTable(b *bytes.Buffer, lines [][]string) {
 	b.WriteByte('\n')
 }
 
-func (res results) writeSubjects(b *bytes.Buffer) {
+func (res Results) writeSubjects(b *bytes.Buffer) {
 	b.WriteString("## Subjects and their configuration\n\nA rival that is tuned wrongly is a defect of this benchmark.\n\n")
 	lines := [][]string{{"subject", "what it is", "why it is configured so"}}
 	for _, s := range suite.Subjects {
-		for k := range res.samples {
-			if k.subject == s.Name {
-				lines = append(lines, []string{s.Name, s.What, s.Config})
-				break
-			}
+		if slices.ContainsFunc(res.rows(), func(r suite.Row) bool { return slices.Contains(r.Subjects, s.Name) }) {
+			lines = append(lines, []string{s.Name, s.What, s.Config})
 		}
 	}
 	writeTable(b, lines)
@@ -212,26 +182,40 @@ func (res results) writeSubjects(b *bytes.Buffer) {
 // percent of one processor.
 const disturbed = 15
 
-func (res results) writeDisturbances(b *bytes.Buffer) {
+func (res Results) writeDisturbances(b *bytes.Buffer) {
 	b.WriteString("## Failures and disturbances\n\n")
 	if len(res.failures) == 0 {
 		b.WriteString("No measurement failed. Every echoed byte was compared with what was sent.\n\n")
 	}
 	for _, f := range res.failures {
-		fmt.Fprintf(b, "- %s of %s failed in round %d: %s\n", f.Row, f.Subject, f.Round+1, oneLine(f.Error))
+		fmt.Fprintf(b, "- %s\n", failureText(f))
+	}
+	if len(res.failures) > 0 {
+		b.WriteByte('\n')
 	}
 	var others, stolen []float64
-	n := 0
+	disturbances, open, lagging := 0, 0, 0
 	for _, samples := range res.samples {
 		for _, s := range samples {
 			others, stolen = append(others, s.Metrics["other_cpu_pct"]), append(stolen, s.Metrics["stolen_pct"])
 			if s.Metrics["other_cpu_pct"] > disturbed {
-				n++
+				disturbances++
+			}
+			if lag, ok := s.Metrics["lag_p99_us"]; ok {
+				open++
+				if lag > s.Metrics["p99_us"]/2 {
+					lagging++
+				}
 			}
 		}
 	}
+	if open > 0 {
+		fmt.Fprintf(b, "In %s of %s measurements in the open loop the p99 of the generator's lag exceeds half of the p99 of the latencies: there the latencies tell more of the generator than of the server.\n\n",
+			thousands(int64(lagging)), thousands(int64(open)))
+	}
 	if len(others) > 0 {
-		fmt.Fprintf(b, "Processes that have no part in a measurement used %s %% of one processor in the median measurement and %s %% at most; more than %d %% in %s of %s. The hypervisor took %s %% at most.\n",
-			number(stats.Median(others)), number(slices.Max(others)), disturbed, thousands(int64(n)), thousands(int64(len(others))), number(slices.Max(stolen)))
+		fmt.Fprintf(b, "Processes that have no part in a measurement used %s %% of one processor in the median measurement and %s to %s %% in all; more than %d %% in %s of %s. "+
+			"The CPU time of the machine is counted in steps of 10 ms per processor, so in a short measurement it can be a few percent too high, or too low and even negative. The hypervisor took %s %% at most.\n",
+			number(stats.Median(others)), number(slices.Min(others)), number(slices.Max(others)), disturbed, thousands(int64(disturbances)), thousands(int64(len(others))), number(slices.Max(stolen)))
 	}
 }

@@ -4,42 +4,64 @@ import (
 	"slices"
 	"strconv"
 
-	"example.com/async/bench/internal/plot"
 	"example.com/async/bench/internal/stats"
 	"example.com/async/bench/internal/suite"
 )
 
-// plotted are the subjects that plots show; more lines would be hard to tell apart.
+// A Plot is a set of lines over common axes.
+type Plot struct {
+	File   string // base name of the SVG file
+	Title  string
+	X, Y   string // titles of the axes
+	LogX   bool
+	LogY   bool
+	Names  []string // if not nil, X counts these: 0 is the first of them
+	Series []Series
+}
+
+// A Series is one line.
+type Series struct {
+	Name   string
+	Ours   bool // drawn whole and thick; others are drawn thin
+	Floor  bool // drawn dashed
+	Points []Point
+}
+
+// A Point has its value, and the smallest and the largest that were measured.
+type Point struct{ X, Y, Min, Max float64 }
+
+// plotted are the subjects that plots show, besides the best rival of each row; more lines would be
+// hard to tell apart.
 var plotted = []string{
 	"net", "net-gosched", "goroutines", "straight", "future", "serve", "netconn",
 	"netpoll-inline", "gnet", "tokio", "async-std", "smol", "c", "sketch-locked",
 }
 
-// plots returns the plots for which there are samples.
-func (res results) plots() []plot.Plot {
+// Plots returns the plots for which there are samples.
+func (res Results) Plots() []Plot {
 	cpu, p99 := suite.Metric{Key: "cpu_us", Scale: 1}, suite.Metric{Key: "p99_us", Scale: 1}
-	all := []plot.Plot{
+	all := []Plot{
 		res.loadPlot("cpu-load", "CPU time per request against load, 64 connections", "CPU µs per request, server", cpu),
 		res.loadPlot("p99-load", "99th percentile of the latency against load, 64 connections", "p99 µs", p99),
-		res.linePlot(plot.Plot{File: "memory-idle", Title: "Memory against idle connections", X: "idle connections, each used twice", Y: "RSS of the server in MiB, after a collection"},
+		res.linePlot(Plot{File: "memory-idle", Title: "Memory against idle connections", X: "idle connections, each used twice", Y: "RSS of the server in MiB, after a collection"},
 			suite.Metric{Key: "rss_bytes", Scale: 1. / (1 << 20)},
 			func(r suite.Row) (float64, bool) { return float64(r.Conns), r.Kind == suite.Idle }),
-		res.linePlot(plot.Plot{File: "cost-tasks", Title: "Cost per task: spawned by a task, yields once, ends", X: "tasks", Y: "ns per task", LogX: true, LogY: true},
+		res.linePlot(Plot{File: "cost-tasks", Title: "Cost per task: spawned by a task, yields once, ends", X: "tasks", Y: "ns per task", LogX: true, LogY: true},
 			suite.Metric{Key: "ns", Scale: 1},
 			func(r suite.Row) (float64, bool) { return float64(r.ByCost()), r.ByCost() > 0 }),
 		res.besidePlot(p99),
 	}
-	return slices.DeleteFunc(all, func(p plot.Plot) bool { return len(p.Series) == 0 })
+	return slices.DeleteFunc(all, func(p Plot) bool { return len(p.Series) == 0 })
 }
 
 // linePlot fills a plot with a point for each row that at places on the x axis.
-func (res results) linePlot(p plot.Plot, m suite.Metric, at func(suite.Row) (float64, bool)) plot.Plot {
+func (res Results) linePlot(p Plot, m suite.Metric, at func(suite.Row) (float64, bool)) Plot {
 	return res.fill(p, m, func(r suite.Row, _ string) (float64, bool) { return at(r) })
 }
 
 // besidePlot has the numbers of CPU-bound tasks at equal distances.
-func (res results) besidePlot(m suite.Metric) plot.Plot {
-	p := plot.Plot{
+func (res Results) besidePlot(m suite.Metric) Plot {
+	p := Plot{
 		File: "latency-beside", Title: "An event beside CPU-bound tasks of the same runtime, which run in slices of 100 µs",
 		X: "CPU-bound tasks", Y: "p99 µs, 500 requests/s on 8 connections", LogY: true,
 	}
@@ -57,8 +79,8 @@ func (res results) besidePlot(m suite.Metric) plot.Plot {
 
 // loadPlot places each row at the rate that was reached, which in the closed loop is each
 // server's own.
-func (res results) loadPlot(file, title, y string, m suite.Metric) plot.Plot {
-	p := plot.Plot{File: file, Title: title, X: "requests per second; the last point is the closed loop", Y: y, LogX: true, LogY: true}
+func (res Results) loadPlot(file, title, y string, m suite.Metric) Plot {
+	p := Plot{File: file, Title: title, X: "requests per second; the last point is the closed loop", Y: y, LogX: true, LogY: true}
 	return res.fill(p, m, func(r suite.Row, subject string) (float64, bool) {
 		if r.Section != suite.EchoSection || r.Conns != 64 {
 			return 0, false
@@ -71,21 +93,27 @@ func (res results) loadPlot(file, title, y string, m suite.Metric) plot.Plot {
 	})
 }
 
-func (res results) fill(p plot.Plot, m suite.Metric, at func(r suite.Row, subject string) (float64, bool)) plot.Plot {
-	for _, name := range plotted {
+func (res Results) fill(p Plot, m suite.Metric, at func(r suite.Row, subject string) (float64, bool)) Plot {
+	names := slices.Clone(plotted)
+	for _, r := range res.rows() {
+		best := res.bestRival(r, m)
+		if _, ok := at(r, best); ok && best != "" && !slices.Contains(names, best) {
+			names = append(names, best)
+		}
+	}
+	for _, name := range names {
 		group := suite.SubjectNamed(name).Group
-		series := plot.Series{Name: name, Ours: group == suite.Ours, Floor: group == suite.Floor}
+		series := Series{Name: name, Ours: group == suite.Ours, Floor: group == suite.Floor}
 		for _, r := range res.rows() {
 			x, ok := at(r, name)
 			values := res.series(r.Name, name, m).Values()
 			if !ok || len(values) == 0 {
 				continue
 			}
-			spread := stats.SpreadOf(values)
-			series.Points = append(series.Points, plot.Point{X: x, Y: stats.Median(values), Min: spread.Min, Max: spread.Max})
+			series.Points = append(series.Points, Point{X: x, Y: stats.Median(values), Min: slices.Min(values), Max: slices.Max(values)})
 		}
 		if len(series.Points) > 1 {
-			slices.SortFunc(series.Points, func(a, b plot.Point) int {
+			slices.SortFunc(series.Points, func(a, b Point) int {
 				if a.X < b.X {
 					return -1
 				}

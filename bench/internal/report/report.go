@@ -14,31 +14,45 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// results are the samples by row and subject.
-type results struct {
+// Results are the samples by row and subject.
+type Results struct {
 	files    []string // that the samples were read from
 	runs     []raw.Run
 	samples  map[key][]raw.Sample
+	failed   map[key]int // measurements that failed
 	failures []raw.Sample
 }
 
 type key struct{ row, subject string }
 
-func collect(rows raw.Rows) results {
-	res := results{runs: rows.Runs, samples: make(map[key][]raw.Sample)}
+// Load reads files of raw rows.
+func Load(files ...string) (Results, error) {
+	rows, err := raw.ReadFiles(files...)
+	if err != nil {
+		return Results{}, err
+	}
+	res := New(rows)
+	res.files = files
+	return res, nil
+}
+
+// New sorts raw rows.
+func New(rows raw.Rows) Results {
+	res := Results{runs: rows.Runs, samples: make(map[key][]raw.Sample), failed: make(map[key]int)}
 	for _, s := range rows.Samples {
-		if s.Error != "" {
-			res.failures = append(res.failures, s)
-			continue
-		}
 		k := key{s.Row, s.Subject}
-		res.samples[k] = append(res.samples[k], s)
+		if s.Error != "" {
+			res.failed[k]++
+			res.failures = append(res.failures, s)
+		} else {
+			res.samples[k] = append(res.samples[k], s)
+		}
 	}
 	return res
 }
 
 // series returns what was measured of one metric.
-func (res results) series(row, subject string, m suite.Metric) stats.Series {
+func (res Results) series(row, subject string, m suite.Metric) stats.Series {
 	series := stats.Series{}
 	for _, s := range res.samples[key{row, subject}] {
 		if v, ok := s.Metrics[m.Key]; ok {
@@ -48,12 +62,12 @@ func (res results) series(row, subject string, m suite.Metric) stats.Series {
 	return series
 }
 
-// measured returns the row with only the subjects of which there are samples, in the
-// order of suite.Subjects.
-func (res results) measured(r suite.Row) suite.Row {
+// measured returns the row with only the subjects that were measured, or failed to be, in the order of
+// suite.Subjects.
+func (res Results) measured(r suite.Row) suite.Row {
 	var names []string
 	for _, s := range suite.Subjects {
-		if slices.Contains(r.Subjects, s.Name) && len(res.samples[key{r.Name, s.Name}]) > 0 {
+		if k := (key{r.Name, s.Name}); slices.Contains(r.Subjects, s.Name) && len(res.samples[k])+res.failed[k] > 0 {
 			names = append(names, s.Name)
 		}
 	}
@@ -61,8 +75,8 @@ func (res results) measured(r suite.Row) suite.Row {
 	return r
 }
 
-// rows returns the rows that have samples.
-func (res results) rows() []suite.Row {
+// rows returns the rows of which something was measured.
+func (res Results) rows() []suite.Row {
 	var rows []suite.Row
 	for _, r := range suite.Rows {
 		if r = res.measured(r); len(r.Subjects) > 0 {
@@ -72,9 +86,27 @@ func (res results) rows() []suite.Row {
 	return rows
 }
 
-// ratio compares two subjects in the sense in which less is better.
-func (res results) ratio(r suite.Row, m suite.Metric, subject, base string) (stats.Ratio, bool) {
+// leastSamples of a profile, in all rounds together, determine a figure within about 7 %.
+const leastSamples = 200
+
+// ratio compares two subjects in the sense in which less is better. The second result is false if
+// they cannot be compared.
+func (res Results) ratio(r suite.Row, m suite.Metric, subject, base string) (stats.Ratio, bool) {
+	if suite.SubjectNamed(subject).Group == suite.Aside {
+		return stats.Ratio{}, false
+	}
 	mine, other := res.series(r.Name, subject, m), res.series(r.Name, base, m)
+	if m.Samples != "" {
+		for _, name := range []string{subject, base} {
+			taken := 0.
+			for _, n := range res.series(r.Name, name, suite.Metric{Key: m.Samples, Scale: 1}) {
+				taken += n
+			}
+			if taken < leastSamples {
+				return stats.Ratio{}, false
+			}
+		}
+	}
 	if m.More {
 		mine, other = other, mine
 	}
@@ -82,7 +114,7 @@ func (res results) ratio(r suite.Row, m suite.Metric, subject, base string) (sta
 }
 
 // bestRival returns the rival or baseline with the best median, or "" if there is none.
-func (res results) bestRival(r suite.Row, m suite.Metric) string {
+func (res Results) bestRival(r suite.Row, m suite.Metric) string {
 	best, bestMedian := "", math.Inf(1)
 	for _, name := range r.Subjects {
 		if group := suite.SubjectNamed(name).Group; group != suite.Rival && group != suite.Baseline {
@@ -109,7 +141,7 @@ func lost(r stats.Ratio) bool { return r.Median > 1 && 2*r.Held > r.Rounds }
 
 // verdict compares a form of the library with the best rival, and is "" for others:
 // "LOST to NAME: 1.20 (9/10)" or "NAME: 0.80 (10/10)".
-func (res results) verdict(r suite.Row, m suite.Metric, subject string) string {
+func (res Results) verdict(r suite.Row, m suite.Metric, subject string) string {
 	if suite.SubjectNamed(subject).Group != suite.Ours {
 		return ""
 	}
@@ -133,11 +165,15 @@ func ratioText(r stats.Ratio) string {
 	if r.Median < 0.1 {
 		digits = 3
 	}
-	return fmt.Sprintf("%.*f (%d/%d)", digits, r.Median, r.Held, r.Rounds)
+	median := strconv.FormatFloat(r.Median, 'f', digits, 64)
+	if math.IsInf(r.Median, 1) {
+		median = "∞"
+	}
+	return fmt.Sprintf("%s (%d/%d)", median, r.Held, r.Rounds)
 }
 
 // median returns the median of a metric as text, "-" if it was not measured.
-func (res results) median(row, subject string, m suite.Metric) string {
+func (res Results) median(row, subject string, m suite.Metric) string {
 	values := res.series(row, subject, m).Values()
 	if len(values) == 0 {
 		return "-"
@@ -145,14 +181,18 @@ func (res results) median(row, subject string, m suite.Metric) string {
 	return number(stats.Median(values))
 }
 
-// spread returns the smallest and the largest value of a metric as text.
-func (res results) spread(row, subject string, m suite.Metric) string {
-	values := res.series(row, subject, m).Values()
-	if len(values) == 0 {
-		return "-"
+// figure returns the median of a metric as text, and how far the rounds lie apart: a median hides that
+// a subject has two modes.
+func (res Results) figure(row, subject string, m suite.Metric) string {
+	median, values := res.median(row, subject, m), res.series(row, subject, m).Values()
+	if len(values) < 2 {
+		return median
 	}
-	s := stats.SpreadOf(values)
-	return number(s.Min) + " to " + number(s.Max)
+	low, high := number(slices.Min(values)), number(slices.Max(values))
+	if low == high {
+		return median
+	}
+	return median + " (" + low + " to " + high + ")"
 }
 
 // number shows three significant digits, or all digits before the decimal point.

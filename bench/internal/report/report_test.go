@@ -43,15 +43,18 @@ func contains(t *testing.T, text string, wants ...string) {
 }
 
 func TestMarkdown(t *testing.T) {
-	text := string(collect(rows()).markdown())
+	text := string(New(rows()).Markdown())
 	contains(t, text,
 		"`go run . -rounds 2`",
 		"left out: smol (its program could not be built)",
 		// 300/400 and 500/800 to goroutines; 300/100 and 500/125 to tokio.
-		"| straight | 400 | 300 to 500 | 0.69 (2/2) | **LOST** to tokio: 3.50 (2/2) | 800 |",
-		"| goroutines | 600 | 400 to 800 |  |  | 1,200 |",
-		"| straight | 12.0 | 8.00 to 16.0 | 0.80 (2/2) | net: 0.80 (2/2) |",
-		"**LOST** straight 1.38 (2/2)", // p99: 1500/1000 and 2500/2000
+		"| straight | 400 (300 to 500) | 0.69 (2/2) | **LOST** to tokio: 3.50 (2/2) | 800 (600 to 1,000) |",
+		"| goroutines | 600 (400 to 800) |  |  | 1,200 (800 to 1,600) |",
+		"| straight | 12.0 (8.00 to 16.0) | 0.80 (2/2) | net: 0.80 (2/2) |",
+		"| gnet (failed 1 of 1) | - |",
+		"`go run . -rows '^echo/closed/64$' -rounds 2 -seconds 1 -workers 2`",
+		"**LOST** to net: 1.38 (2/2)",  // p99: 1500/1000 and 2500/2000
+		"**LOST** straight 1.38 (2/2)", // the same in the table of all rows
 		"gnet failed in round 1: hung up",
 		"more than 15 % in 4 of 10",
 	)
@@ -59,29 +62,55 @@ func TestMarkdown(t *testing.T) {
 
 // Where more is better, the ratio is turned round, so that less is always better.
 func TestRatiosOfRatesAreTurnedRound(t *testing.T) {
-	text := string(collect(rows()).markdown())
-	contains(t, text, "| 45,000 | 30,000 to 60,000 | 0.83 (2/2) |")
+	text := string(New(rows()).Markdown())
+	contains(t, text, "| 45,000 (30,000 to 60,000) | 0.83 (2/2) |")
 }
 
 func TestNothingIsPrintedThatWasNotMeasured(t *testing.T) {
-	res := collect(rows())
-	text := string(res.markdown())
+	res := New(rows())
+	text := string(res.Markdown())
 	for _, not := range []string{"ping_pong", "evio", "memory-idle.svg", "LOST to c"} {
 		if strings.Contains(text, not) {
 			t.Errorf("the report has %q, which was not measured", not)
 		}
 	}
-	if plots := res.plots(); len(plots) != 0 {
+	if plots := res.Plots(); len(plots) != 0 {
 		t.Errorf("there are plots of single points: %+v", plots)
 	}
 }
 
 func TestPrint(t *testing.T) {
 	var b bytes.Buffer
-	if err := Print(&b, rows(), true); err != nil {
+	if err := New(rows()).Print(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, b.String(), "work/chained_spawn", "600", "400  0.69 (2/2)", "LOST to tokio: 3.50 (2/2)")
+	contains(t, b.String(), "work/chained_spawn", "600", "400  0.69 (2/2)", "LOST to tokio: 3.50 (2/2)", "gnet failed in round 1: hung up")
+}
+
+// A form of the library that does less than the rivals, and a profile of few samples, are shown and
+// not compared.
+func TestWhatCannotBeComparedHasNoRatio(t *testing.T) {
+	rows := raw.Rows{Runs: []raw.Run{{Rounds: 1}}}
+	add := func(row, subject string, metrics map[string]float64) {
+		rows.Samples = append(rows.Samples, raw.Sample{Row: row, Subject: subject, Metrics: metrics})
+	}
+	add("work/mutex_contention", "goroutines", map[string]float64{"ns": 1000})
+	add("work/mutex_contention", "inside", map[string]float64{"ns": 2000})
+	for subject, ns := range map[string]float64{"net": 10, "straight": 20} {
+		add("profile/500", subject, map[string]float64{
+			"profile_ns": ns, "profile_samples": 300, "profile_user_ns": ns, "profile_user_samples": 199, "profile_kernel_ns": ns,
+		})
+	}
+	contains(t, string(New(rows).Markdown()), "| inside | 2.00 |  |  |", "| straight | 20.0 | 2.00 (1/1) | **LOST** to net: 2.00 (1/1) | 20.0 |  |  | 20.0 |  |  | 199 |")
+}
+
+// A rival that needs nothing has won.
+func TestARatioToZeroIsALoss(t *testing.T) {
+	rows := raw.Rows{Runs: []raw.Run{{Rounds: 1}}}
+	for subject, futex := range map[string]float64{"net": 0, "straight": 0.5} {
+		rows.Samples = append(rows.Samples, raw.Sample{Row: "counts/500", Subject: subject, Metrics: map[string]float64{"syscalls": 4, "futex": futex}})
+	}
+	contains(t, string(New(rows).Markdown()), "| straight | 4.00 | 1.00 (1/1) | net: 1.00 (1/1) | 0.50 | ∞ (1/1) | **LOST** to net: ∞ (1/1) |")
 }
 
 func TestPlots(t *testing.T) {
@@ -96,7 +125,7 @@ func TestPlots(t *testing.T) {
 			}})
 		}
 	}
-	plots := collect(rows).plots()
+	plots := New(rows).Plots()
 	if len(plots) != 2 || len(plots[0].Series) != 1 {
 		t.Fatalf("want the CPU and the p99 of one subject against load, got %+v", plots)
 	}
@@ -104,6 +133,18 @@ func TestPlots(t *testing.T) {
 	first, last := s.Points[0], s.Points[2]
 	if !s.Ours || first.X != 500 || first.Y != 30.5 || first.Min != 30 || first.Max != 31 || last.X != 45_000 {
 		t.Errorf("the series is %+v", s)
+	}
+}
+
+// The best rival of a row is in its plot, also if it is none of the subjects that always are.
+func TestPlotsHaveTheBestRival(t *testing.T) {
+	rows := rows()
+	for row, rate := range map[string]float64{"echo/500/64": 500, "echo/closed/64": 90_000} {
+		rows.Samples = append(rows.Samples, raw.Sample{Row: row, Subject: "evio", Metrics: map[string]float64{"cpu_us": 1, "requests_s": rate}})
+	}
+	plots := New(rows).Plots()
+	if len(plots) != 1 || plots[0].Series[0].Name != "evio" || len(plots[0].Series[0].Points) != 2 {
+		t.Errorf("want the line of evio, got %+v", plots)
 	}
 }
 

@@ -11,9 +11,8 @@ import (
 )
 
 // Print writes a table with one line for each row and one column for each form of the
-// library; if all is set, also a table for each row.
-func Print(w io.Writer, rows raw.Rows, all bool) error {
-	res := collect(rows)
+// library, and what failed; if all is set, also a table for each row.
+func (res Results) Print(w io.Writer, all bool) error {
 	if all {
 		for _, r := range res.rows() {
 			if err := res.printRow(w, r); err != nil {
@@ -23,7 +22,17 @@ func Print(w io.Writer, rows raw.Rows, all bool) error {
 	}
 	fmt.Fprint(w, "\nMedians; after them the median of the rounds' ratios to the baseline, and in how many rounds the ratio lay on that side of 1.\n"+
 		"Below 1 is better than the baseline, for rates too (their ratios are turned round): goroutines for the workloads (work/), package net for the servers.\n\n")
-	return res.printMatrix(w)
+	if err := res.printMatrix(w); err != nil {
+		return err
+	}
+	for _, f := range res.failures {
+		fmt.Fprintln(w, failureText(f))
+	}
+	return nil
+}
+
+func failureText(f raw.Sample) string {
+	return fmt.Sprintf("%s of %s failed in round %d: %s", f.Row, f.Subject, f.Round+1, oneLine(f.Error))
 }
 
 // headline returns the metrics of a row that the matrix shows.
@@ -36,7 +45,7 @@ func headline(r suite.Row) []suite.Metric {
 	})
 }
 
-func (res results) printMatrix(w io.Writer) error {
+func (res Results) printMatrix(w io.Writer) error {
 	rows := res.rows()
 	var columns []string
 	for _, s := range suite.Subjects {
@@ -71,18 +80,18 @@ func (res results) printMatrix(w io.Writer) error {
 	return nil
 }
 
-func (res results) matrixCell(r suite.Row, m suite.Metric, subject string) string {
+func (res Results) matrixCell(r suite.Row, m suite.Metric, subject string) string {
 	if !slices.Contains(r.Subjects, subject) {
 		return ""
 	}
-	cell := res.median(r.Name, subject, m)
+	cell := res.median(r.Name, subject, m) + res.failedText(r.Name, subject)
 	if ratio, ok := res.ratio(r, m, subject, r.Baseline); ok {
 		cell += "  " + ratioText(ratio)
 	}
 	return cell
 }
 
-func (res results) printRow(w io.Writer, r suite.Row) error {
+func (res Results) printRow(w io.Writer, r suite.Row) error {
 	fmt.Fprintf(w, "\n%s: %s\n", r.Name, r.Title)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, cells := range res.table(r) {
@@ -96,27 +105,21 @@ func (res results) printRow(w io.Writer, r suite.Row) error {
 
 // table returns the table of a row, with its heading. A cell that says which rival a form of the
 // library has lost to contains the word LOST.
-func (res results) table(r suite.Row) [][]string {
-	var heading []string
+func (res Results) table(r suite.Row) [][]string {
+	heading := []string{"subject"}
 	for i, m := range r.Metrics {
 		heading = append(heading, m.Title)
 		if compared(i, m) {
-			heading = append(heading, "spread", "× "+r.Baseline)
-		}
-		if i == 0 {
-			heading = append(heading, "× best rival")
+			heading = append(heading, "× "+r.Baseline, "× best rival")
 		}
 	}
-	lines := [][]string{append([]string{"subject"}, heading...)}
+	lines := [][]string{heading}
 	for _, name := range r.Subjects {
-		line := []string{name}
+		line := []string{name + res.failedText(r.Name, name)}
 		for i, m := range r.Metrics {
-			line = append(line, res.median(r.Name, name, m))
+			line = append(line, res.figure(r.Name, name, m))
 			if compared(i, m) {
-				line = append(line, res.spread(r.Name, name, m), res.toBaseline(r, m, name))
-			}
-			if i == 0 {
-				line = append(line, res.verdict(r, m, name))
+				line = append(line, res.toBaseline(r, m, name), res.verdict(r, m, name))
 			}
 		}
 		lines = append(lines, line)
@@ -124,10 +127,20 @@ func (res results) table(r suite.Row) [][]string {
 	return lines
 }
 
+// failedText says how many measurements of a subject failed, if any did.
+func (res Results) failedText(row, subject string) string {
+	k := key{row, subject}
+	if res.failed[k] == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (failed %d of %d)", res.failed[k], res.failed[k]+len(res.samples[k]))
+}
+
+// compared reports whether subjects are compared by metric i of a row.
 func compared(i int, m suite.Metric) bool { return i == 0 || m.Ratio }
 
 // toBaseline returns the ratio to the baseline as text, "" for the baseline itself.
-func (res results) toBaseline(r suite.Row, m suite.Metric, subject string) string {
+func (res Results) toBaseline(r suite.Row, m suite.Metric, subject string) string {
 	ratio, ok := res.ratio(r, m, subject, r.Baseline)
 	if !ok || subject == r.Baseline {
 		return ""

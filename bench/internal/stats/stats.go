@@ -1,8 +1,11 @@
-// Package stats holds the few statistics that the report prints: medians,
-// spreads and the ratios of measurements that were made in the same round.
+// Package stats holds the few statistics that the report prints: medians, and
+// the ratios of measurements that were made in the same round.
 package stats
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Median returns the middle value of xs, or the mean of the two middle values.
 // It panics if xs is empty.
@@ -10,12 +13,6 @@ func Median(xs []float64) float64 {
 	xs = slices.Sorted(slices.Values(xs))
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
-
-// Spread is the smallest and the largest of several values.
-type Spread struct{ Min, Max float64 }
-
-// SpreadOf returns the spread of xs. It panics if xs is empty.
-func SpreadOf(xs []float64) Spread { return Spread{slices.Min(xs), slices.Max(xs)} }
 
 // Series is the measurements of one quantity by round.
 type Series map[int]float64
@@ -32,25 +29,32 @@ func (s Series) Values() []float64 {
 // Ratio compares two series round by round.
 type Ratio struct {
 	Median float64 // median of the quotients of the rounds that both series have
-	Spread Spread  // smallest and largest quotient
 	Held   int     // rounds whose quotient lies on the same side of 1 as Median
 	Rounds int     // rounds that both series have
 }
 
 // Paired divides each measurement of s by that of base in the same round.
-// Slow spells of the machine, which last longer than a round, then cancel out.
-// The second result is false if no round has both, or if base is 0 there.
+// Slow spells of the machine that last longer than a round of the row then cancel out.
+// Where base is not positive, the quotient is infinite if s is positive, and 1 if it is not either.
+// The second result is false if no round has both.
 func Paired(s, base Series) (Ratio, bool) {
 	var quotients []float64
 	for round, x := range s {
-		if b, ok := base[round]; ok && b > 0 {
+		b, ok := base[round]
+		switch {
+		case !ok:
+		case b > 0:
 			quotients = append(quotients, x/b)
+		case x > 0:
+			quotients = append(quotients, math.Inf(1))
+		default:
+			quotients = append(quotients, 1)
 		}
 	}
 	if len(quotients) == 0 {
 		return Ratio{}, false
 	}
-	r := Ratio{Median: Median(quotients), Spread: SpreadOf(quotients), Rounds: len(quotients)}
+	r := Ratio{Median: Median(quotients), Rounds: len(quotients)}
 	for _, q := range quotients {
 		if (r.Median < 1 && q < 1) || (r.Median > 1 && q > 1) || (r.Median == 1 && q == 1) {
 			r.Held++

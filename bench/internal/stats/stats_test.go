@@ -1,6 +1,9 @@
 package stats
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestMedian(t *testing.T) {
 	for _, test := range []struct {
@@ -32,7 +35,7 @@ func TestPairedCancelsSlowRounds(t *testing.T) {
 	base := Series{0: 10, 1: 30, 2: 10}
 	mine := Series{0: 5, 1: 15, 2: 6}
 	got, ok := Paired(mine, base)
-	want := Ratio{Median: 0.5, Spread: Spread{0.5, 0.6}, Held: 3, Rounds: 3}
+	want := Ratio{Median: 0.5, Held: 3, Rounds: 3}
 	if !ok || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, ok, want)
 	}
@@ -51,12 +54,21 @@ func TestPairedCountsTheRoundsThatHold(t *testing.T) {
 	}
 }
 
+// A rival that needs nothing has won the round.
+func TestPairedCountsRoundsInWhichTheBaseIsZero(t *testing.T) {
+	got, ok := Paired(Series{0: 1, 1: 2, 2: 3}, Series{0: 0, 1: 0, 2: 6})
+	if !ok || !math.IsInf(got.Median, 1) || got.Held != 2 || got.Rounds != 3 {
+		t.Errorf("got %+v, %v", got, ok)
+	}
+	got, ok = Paired(Series{0: 0, 1: 0}, Series{0: 0, 1: 0})
+	if !ok || got.Median != 1 || got.Held != 2 {
+		t.Errorf("both need nothing: %+v, %v", got, ok)
+	}
+}
+
 func TestPairedNeedsACommonRound(t *testing.T) {
 	if r, ok := Paired(Series{0: 1}, Series{1: 1}); ok {
 		t.Errorf("no round in common, and a ratio: %+v", r)
-	}
-	if r, ok := Paired(Series{0: 1}, Series{0: 0}); ok {
-		t.Errorf("a division by zero, and a ratio: %+v", r)
 	}
 	got, ok := Paired(Series{0: 1, 1: 4, 7: 3}, Series{1: 2, 7: 1, 9: 5})
 	if !ok || got.Rounds != 2 || got.Median != 2.5 {

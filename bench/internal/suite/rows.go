@@ -24,7 +24,11 @@ type Metric struct {
 	Title string  // in tables, with the unit
 	Scale float64 // what a raw value is multiplied by to be shown
 	More  bool    // larger is better
-	Ratio bool    // tables show its spread and its ratio, as they always do of the first metric
+	Ratio bool    // subjects are compared by it, as they always are by the first metric
+
+	// Samples, if not empty, is the key of the number of samples that the figure is made of. Figures
+	// of too few samples are not compared.
+	Samples string
 }
 
 // A Row compares subjects under one load.
@@ -41,6 +45,7 @@ type Row struct {
 
 	Workload string  // Work
 	Rate     float64 // Echo: requests per second; 0 is the closed loop
+	Requests int     // Echo: open loop: a measurement lasts until it has sent so many, at least
 	Conns    int     // Echo: connections; Idle: idle connections
 	Busy     int     // Echo: CPU-bound tasks in the server
 }
@@ -59,6 +64,9 @@ const (
 
 // Sections lists them.
 var Sections = []string{TaskSection, SyncSection, SleepSection, CostSection, EchoSection, IdleSection, BesideSection, ProfileSection}
+
+// leastRequests determine a 99th percentile by 20 latencies above it.
+const leastRequests = 2_000
 
 // RequestBytes is the size of a request and its echo.
 const RequestBytes = 64
@@ -84,25 +92,33 @@ var (
 // Rows are all of them.
 var Rows = slices.Concat(taskRows(), syncRows(), sleepRows(), costRows(), echoRows(), idleRows(), besideRows(), perfRows())
 
-func join(lists ...[]string) []string { return slices.Concat(lists...) }
+func join[T any](lists ...[]T) []T { return slices.Concat(lists...) }
 
 // Units of workloads.
 var (
-	microseconds = Metric{Key: "ns", Title: "µs", Scale: 1e-3}
-	milliseconds = Metric{Key: "ns", Title: "ms", Scale: 1e-6}
-	nanoseconds  = Metric{Key: "ns", Title: "ns", Scale: 1}
+	microseconds = unit{"µs", 1e-3}
+	milliseconds = unit{"ms", 1e-6}
+	nanoseconds  = unit{"ns", 1}
 )
 
-// with adds the CPU time, in the same unit.
-func with(m Metric) []Metric {
-	return []Metric{m, {Key: "cpu_ns", Title: "CPU " + m.Title, Scale: m.Scale}}
+type unit struct {
+	name  string
+	scale float64 // units in a nanosecond
+}
+
+func (u unit) metrics() []Metric {
+	return []Metric{
+		{Key: "ns", Title: "median " + u.name, Scale: u.scale},
+		{Key: "cpu_ns", Title: "mean CPU " + u.name, Scale: u.scale},
+		{Key: "calls", Title: "calls", Scale: 1},
+	}
 }
 
 // workRow returns a row of a workload.
-func workRow(section, workload, title string, unit Metric, subjects []string) Row {
+func workRow(section, workload, title string, u unit, subjects []string) Row {
 	return Row{
 		Name: "work/" + workload, Section: section, Title: title, Kind: Work,
-		Baseline: "goroutines", Subjects: subjects, Metrics: with(unit), Workload: workload,
+		Baseline: "goroutines", Subjects: subjects, Metrics: u.metrics(), Workload: workload,
 	}
 }
 
@@ -128,7 +144,7 @@ func syncRows() []Row {
 		join([]string{"goroutines", "straight", "straight-1w", "inside", "future"}, rust))
 	channels := join([]string{"goroutines", "straight", "straight-1w", "future", "future-1w"}, rust)
 	many := workRow(SyncSection, "mpmc_4x4", fmt.Sprintf("channel of capacity %d, 4 senders, 4 receivers, per message", work.ChanCapacity), nanoseconds, channels)
-	one := workRow(SyncSection, "mpmc_4x1", fmt.Sprintf("channel of capacity %d, 4 senders, 1 receiver, per message", work.ChanCapacity), nanoseconds, channels)
+	one := workRow(SyncSection, "mpmc_4x1", fmt.Sprintf("channel of capacity %d, 4 senders, 1 receiver, per message", work.ChanCapacity), nanoseconds, join(channels, []string{"tokio-mpsc"}))
 	contention.Quick, many.Quick = true, true
 	return []Row{create, contention, alone, many, one}
 }
@@ -165,17 +181,20 @@ var echoMetrics = []Metric{
 	{Key: "p999_us", Title: "p99.9 µs", Scale: 1},
 	{Key: "requests_s", Title: "requests/s", Scale: 1, More: true, Ratio: true},
 	{Key: "rss_bytes", Title: "RSS MiB", Scale: 1. / (1 << 20)},
+	{Key: "requests", Title: "requests", Scale: 1},
 }
 
-var lagMetric = Metric{Key: "lag_p99_us", Title: "generator's lag p99 µs", Scale: 1}
+// generatorMetrics tell in the open loop which part of a latency is the generator's.
+var generatorMetrics = []Metric{
+	{Key: "service_p50_us", Title: "service p50 µs", Scale: 1},
+	{Key: "lag_p50_us", Title: "lag p50 µs", Scale: 1},
+	{Key: "lag_p99_us", Title: "lag p99 µs", Scale: 1},
+}
 
-// openLoopMetrics compares no rates, which are given, and has the lag.
+// openLoopMetrics compares no rates, which are given.
 func openLoopMetrics() []Metric {
-	metrics := slices.Clone(echoMetrics)
-	for i := range metrics {
-		metrics[i].Ratio = metrics[i].Ratio && metrics[i].Key != "requests_s"
-	}
-	return append(metrics, lagMetric)
+	metrics := slices.DeleteFunc(slices.Clone(echoMetrics), func(m Metric) bool { return m.Key == "requests_s" })
+	return append(metrics, generatorMetrics...)
 }
 
 func loadName(rate float64) string {
@@ -205,7 +224,7 @@ func echoRows() []Row {
 				Kind: Echo, Baseline: "net", Subjects: forEcho, Metrics: echoMetrics, Rate: rate, Conns: n,
 			}
 			if rate > 0 {
-				r.Metrics = openLoopMetrics()
+				r.Metrics, r.Requests = openLoopMetrics(), leastRequests
 			}
 			if n == 64 {
 				r.Quick = true
@@ -218,7 +237,7 @@ func echoRows() []Row {
 }
 
 func idleRows() []Row {
-	task := workRow(IdleSection, "idle_task", fmt.Sprintf("one of %d tasks that wait", work.IdleTasks), Metric{}, forTasks)
+	task := workRow(IdleSection, "idle_task", fmt.Sprintf("one of %d tasks that wait", work.IdleTasks), unit{}, forTasks)
 	task.Metrics = []Metric{
 		{Key: "bytes", Title: "bytes, after a collection", Scale: 1},
 		{Key: "bytes_uncollected", Title: "bytes before it", Scale: 1},
@@ -250,48 +269,52 @@ func besideRows() []Row {
 			Name: fmt.Sprintf("beside/%d", n), Section: BesideSection, Kind: Echo, Baseline: "net",
 			Subjects: join([]string{"net", "net-gosched"}, echoForms, rust),
 			Title:    fmt.Sprintf("500 requests/s on 8 connections beside %s", tasks),
-			Metrics: []Metric{
+			Metrics: join([]Metric{
 				{Key: "p99_us", Title: "p99 µs", Scale: 1},
 				{Key: "p50_us", Title: "p50 µs", Scale: 1},
 				{Key: "max_us", Title: "max µs", Scale: 1},
-				lagMetric,
-			},
-			Rate: 500, Conns: 8, Busy: n,
+				{Key: "requests", Title: "requests", Scale: 1},
+			}, generatorMetrics),
+			Rate: 500, Requests: leastRequests, Conns: 8, Busy: n,
 		})
 	}
 	return rows
 }
 
-// perfRounds is enough for the counts, which hardly differ from run to run.
-const perfRounds = 3
+const (
+	// countsRounds is enough for the counts, which hardly differ from run to run.
+	countsRounds = 3
+
+	// profiledRequests are some hundreds of samples of a server that needs 10 µs for each of them.
+	profiledRequests = 5_000
+)
 
 func perfRows() []Row {
 	profile := []Metric{
-		{Key: "profile_ns", Title: "ns/request", Scale: 1},
-		{Key: "profile_user_ns", Title: "user", Scale: 1, Ratio: true},
-		{Key: "profile_kernel_ns", Title: "kernel", Scale: 1, Ratio: true},
+		{Key: "profile_ns", Title: "ns/request", Scale: 1, Samples: "profile_samples"},
+		{Key: "profile_user_ns", Title: "user", Scale: 1, Ratio: true, Samples: "profile_user_samples"},
+		{Key: "profile_kernel_ns", Title: "kernel", Scale: 1, Ratio: true, Samples: "profile_kernel_samples"},
+		{Key: "profile_user_samples", Title: "user samples", Scale: 1},
+		{Key: "profile_kernel_samples", Title: "kernel samples", Scale: 1},
 	}
 	counts := []Metric{
 		{Key: "syscalls", Title: "system calls/request", Scale: 1},
 		{Key: "futex", Title: "futex calls", Scale: 1, Ratio: true},
 		{Key: "switches", Title: "context switches", Scale: 1, Ratio: true},
-		{Key: "migrations", Title: "migrations", Scale: 1, Ratio: true},
+		{Key: "migrations", Title: "migrations", Scale: 1}, // too few for ratios
 	}
 	var rows []Row
 	for _, rate := range rates {
-		r := Row{Section: ProfileSection, Baseline: "net", Subjects: forEcho, Rate: rate, Conns: 64, Rounds: perfRounds}
-		r.Name, r.Kind, r.Metrics = "profile/"+loadName(rate), Profile, profile
+		r := Row{Section: ProfileSection, Baseline: "net", Subjects: forEcho, Rate: rate, Conns: 64}
+		r.Name, r.Kind, r.Metrics, r.Requests = "profile/"+loadName(rate), Profile, profile, profiledRequests
 		r.Title = loadTitle(rate, 64) + ": CPU time by profile"
 		rows = append(rows, r)
-		r.Name, r.Kind, r.Metrics = "counts/"+loadName(rate), Counts, counts
+		r.Name, r.Kind, r.Metrics, r.Requests, r.Rounds = "counts/"+loadName(rate), Counts, counts, leastRequests, countsRounds
 		r.Title = loadTitle(rate, 64) + ": counts"
 		rows = append(rows, r)
 	}
 	return rows
 }
-
-// LoadName returns how the load of a row is called in the raw rows and in plots.
-func (r Row) LoadName() string { return loadName(r.Rate) }
 
 // RowNamed returns a row.
 func RowNamed(name string) (Row, bool) {

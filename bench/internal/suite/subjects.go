@@ -9,9 +9,10 @@ type Group int
 
 const (
 	Ours     Group = iota // a form of the library
-	Baseline              // what ratios are taken to
+	Baseline              // every other subject has a ratio to it
 	Rival                 // another library
-	Floor                 // no library: what a loop of one's own reaches
+	Floor                 // a loop without a library
+	Aside                 // a form of the library that does less work than the rivals: it has no ratios
 )
 
 // A Language is what the program of a subject is built with.
@@ -73,9 +74,9 @@ var Subjects = []*Subject{
 	{Name: "straight-1w", Group: Ours, Program: asyncProgram, Form: "straight", Workers: 1,
 		What:   "the same with one worker",
 		Config: "Shows what the second worker costs or gives where the work is small."},
-	{Name: "inside", Group: Ours, Program: asyncProgram, Form: "inside",
+	{Name: "inside", Group: Aside, Program: asyncProgram, Form: "inside",
 		What:   "straight-line tasks, started and awaited by one task",
-		Config: "Leaves out the wake-ups of threads at the beginning and end; goroutines and the Rust programs start the workload from a thread of theirs that is no worker."},
+		Config: "Leaves out the wake-ups of threads at the beginning and end of a call, which the figures of all other subjects contain; so it has no ratio and no verdict."},
 	{Name: "future", Group: Ours, Program: asyncProgram, Form: "future",
 		What:   "the library: a plain future for each connection or unit of work",
 		Config: "As straight; each future is one allocation and keeps the same state."},
@@ -122,20 +123,23 @@ var Subjects = []*Subject{
 
 	{Name: "tokio", Group: Rival, Program: peers, Form: "tokio",
 		What:   "tokio, a task for each connection or unit of work",
-		Config: "The multi-threaded runtime with that number of workers and all drivers; release build with LTO and one codegen unit."},
+		Config: "The multi-threaded runtime with that number of workers and all drivers; release build with LTO and one codegen unit. Oneshots and the mutex are its own, the channel is that of the crate async-channel."},
+	{Name: "tokio-mpsc", Group: Rival, Program: peers, Form: "tokio-mpsc",
+		What:   "the same with tokio's own channel, which has one receiver",
+		Config: "Where there is one receiver, its users take this channel."},
 	{Name: "async-std", Group: Rival, Program: peers, Form: "async-std",
 		What:   "async-std, likewise",
-		Config: "ASYNC_STD_THREAD_COUNT is the number of workers; the same build."},
+		Config: "ASYNC_STD_THREAD_COUNT is the number of workers; the same build. The mutex is its own (async-lock); oneshots are those of the crate futures, the channel is that of async-channel, which async-std exports as its own."},
 	{Name: "smol", Group: Rival, Program: peers, Form: "smol",
 		What:   "smol, likewise",
-		Config: "SMOL_THREADS is the number of workers (its default is one); the same build."},
+		Config: "SMOL_THREADS is the number of workers (its default is one); the same build. The mutex is its own (async-lock); oneshots are those of the crate futures, the channel is that of async-channel, which smol exports as its own."},
 
 	{Name: "c-1", Group: Floor, Program: floor, Form: "epoll", Workers: 1,
 		What:   "C, epoll, one thread",
-		Config: "Edge-triggered, read and write in place, gcc -O2: the least that a server can do."},
+		Config: "Edge-triggered, read and write in place, gcc -O2."},
 	{Name: "c", Group: Floor, Program: floor, Form: "epoll",
 		What:   "C, epoll, a thread for each worker",
-		Config: "As c-1, with a listener for each thread (SO_REUSEPORT)."},
+		Config: "As c-1; a further thread accepts and gives the connections to the others in turn."},
 	{Name: "sketch-locked", Group: Floor, Program: sketch, Form: "locked",
 		What:   "an event loop in Go without a library, locked to its thread",
 		Config: "The library's shape: a raw epoll wait of 10 ms, then one that the scheduler knows of; GOMAXPROCS is twice the number of loops."},

@@ -4,16 +4,15 @@
 package work
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"example.com/async/bench/internal/usage"
 )
 
 // Sizes of the workloads; those of the announcement are the announcement's own.
@@ -54,15 +53,11 @@ type Meter struct {
 	Metrics map[string]float64
 }
 
-const (
-	minCalls = 3
-	maxCalls = 200_000
-)
-
-// Time calls once again and again, for a quarter of m.Duration unmeasured and then
-// for m.Duration, and records the median, divided by the number of operations in
-// one call, and the CPU time of the process likewise.
-func (m *Meter) Time(operations int, once func()) {
+// Time calls once again and again, for a quarter of m.Duration unmeasured and then for m.Duration, but
+// at least 10 times where a call takes less than 100 ms, and 3 times where it takes longer. It records
+// the median of the calls and the mean CPU time of the process, both divided by the number of
+// operations in one call.
+func (m *Meter) Time(operations int, once func()) error {
 	for begin := time.Now(); ; {
 		once()
 		if time.Since(begin) >= m.Duration/4 {
@@ -70,21 +65,45 @@ func (m *Meter) Time(operations int, once func()) {
 		}
 	}
 	took := make([]float64, 0, 1024)
-	cpu := cpuTime()
-	for begin := time.Now(); len(took) < minCalls || (time.Since(begin) < m.Duration && len(took) < maxCalls); {
+	before, err := usage.CPU(os.Getpid())
+	if err != nil {
+		return err
+	}
+	for begin := time.Now(); m.more(len(took), time.Since(begin)); {
 		t := time.Now()
 		once()
 		took = append(took, float64(time.Since(t).Nanoseconds())/float64(operations))
 	}
-	cpu = cpuTime() - cpu
+	after, err := usage.CPU(os.Getpid())
+	if err != nil {
+		return err
+	}
 	calls := len(took)
 	slices.Sort(took)
 	m.Metrics = map[string]float64{
 		"ns":     (took[(calls-1)/2] + took[calls/2]) / 2,
-		"min_ns": took[0],
-		"max_ns": took[calls-1],
-		"cpu_ns": float64(cpu.Nanoseconds()) / float64(calls*operations),
+		"cpu_ns": float64((after - before).Nanoseconds()) / float64(calls*operations),
 		"calls":  float64(calls),
+	}
+	return nil
+}
+
+// more reports whether another call is measured after that many, which have taken that long. Ten calls
+// of less than 100 ms are over within a second.
+func (m *Meter) more(calls int, spent time.Duration) bool {
+	return calls < 3 || calls < 10 && spent < time.Second || calls < 200_000 && spent < m.Duration
+}
+
+// Timed returns a workload that calls start, which must have done called once it is over. One call of
+// start is that many operations.
+func Timed(operations int, start func(done func())) func(*Meter) error {
+	return func(m *Meter) error {
+		over := make(chan struct{}, 1) // done does not wait for this goroutine
+		done := func() { over <- struct{}{} }
+		return m.Time(operations, func() {
+			start(done)
+			<-over
+		})
 	}
 }
 
@@ -105,17 +124,17 @@ func (m *Meter) Idle(spawn func(n int, begun *atomic.Int64)) error {
 	}
 	start(1_000) // threads, queues and tables are made, and are not counted
 	Collect()
-	before, err := residentBytes()
+	before, err := usage.Resident(os.Getpid())
 	if err != nil {
 		return err
 	}
 	start(IdleTasks)
-	grown, err := residentBytes()
+	grown, err := usage.Resident(os.Getpid())
 	if err != nil {
 		return err
 	}
 	Collect()
-	after, err := residentBytes()
+	after, err := usage.Resident(os.Getpid())
 	if err != nil {
 		return err
 	}
@@ -145,34 +164,25 @@ func Countdown(n int, done func()) func() {
 	}
 }
 
+// CountReceived returns a function that each of several receivers calls once, with the number of
+// messages it has received. The last call calls done. It panics if messages were lost.
+func CountReceived(receivers int, done func()) func(n int) {
+	var got atomic.Int64
+	count := Countdown(receivers, func() {
+		if got.Load() != Messages {
+			panic("messages were lost")
+		}
+		done()
+	})
+	return func(n int) {
+		got.Add(int64(n))
+		count()
+	}
+}
+
 // Burn computes for about 100 microseconds: one slice of a CPU-bound task, after which
 // the task lets others run.
 func Burn() {
 	for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); {
 	}
-}
-
-func cpuTime() time.Duration {
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-		panic(os.NewSyscallError("getrusage", err)) // it cannot fail with these arguments
-	}
-	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
-}
-
-// residentBytes returns the resident memory of this process.
-func residentBytes() (int64, error) {
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, fmt.Errorf("reading the resident memory: %w", err)
-	}
-	fields := strings.Fields(string(statm))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("/proc/self/statm has the content %q", statm)
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading the resident memory: %w", err)
-	}
-	return pages * int64(os.Getpagesize()), nil
 }

@@ -26,7 +26,7 @@ fn usage() -> ! {
 macro_rules! on {
     ($runtime:expr, $call:ident ( $($arg:expr),* )) => {
         match $runtime {
-            "tokio" => on_tokio::$call($($arg),*),
+            "tokio" | "tokio-mpsc" => on_tokio::$call($($arg),*),
             "async-std" => on_async_std::$call($($arg),*),
             "smol" => on_smol::$call($($arg),*),
             _ => usage(),
@@ -65,6 +65,8 @@ fn main() {
         }
         ["work", runtime, workload] => {
             on!(runtime, start(workers));
+            // tokio's own channel is a subject by itself.
+            let workload = if runtime == "tokio-mpsc" { &format!("tokio_{workload}") } else { workload };
             let mut meter = Meter::new(Duration::from_secs_f64(seconds));
             if !on!(runtime, work(workload, &mut meter)) {
                 eprintln!("peers: {runtime} has no workload {workload}");

@@ -4,9 +4,6 @@ use std::io::BufRead;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-const MIN_CALLS: usize = 3;
-const MAX_CALLS: usize = 200_000;
-
 /// Takes one reading of one workload.
 pub struct Meter {
     duration: Duration,
@@ -18,9 +15,10 @@ impl Meter {
         Meter { duration, metrics: Vec::new() }
     }
 
-    /// Calls `once` again and again, for a quarter of the duration unmeasured and then for
-    /// the duration, and records the median, divided by the number of operations in one
-    /// call, and the CPU time of the process likewise.
+    /// Calls `once` again and again, for a quarter of the duration unmeasured and then for the
+    /// duration, but at least 10 times where a call takes less than 100 ms, and 3 times where
+    /// it takes longer. Records the median of the calls and the mean CPU time of the process,
+    /// both divided by the number of operations in one call.
     pub fn time(&mut self, operations: usize, mut once: impl FnMut()) {
         let begin = Instant::now();
         loop {
@@ -32,7 +30,10 @@ impl Meter {
         let mut took = Vec::with_capacity(1024);
         let cpu = cpu_time();
         let begin = Instant::now();
-        while took.len() < MIN_CALLS || (begin.elapsed() < self.duration && took.len() < MAX_CALLS) {
+        while took.len() < 3
+            || took.len() < 10 && begin.elapsed() < Duration::from_secs(1)
+            || took.len() < 200_000 && begin.elapsed() < self.duration
+        {
             let t = Instant::now();
             once();
             took.push(t.elapsed().as_nanos() as f64 / operations as f64);
@@ -42,8 +43,6 @@ impl Meter {
         took.sort_by(f64::total_cmp);
         self.metrics = vec![
             ("ns", (took[(calls - 1) / 2] + took[calls / 2]) / 2.0),
-            ("min_ns", took[0]),
-            ("max_ns", took[calls - 1]),
             ("cpu_ns", cpu.as_nanos() as f64 / (calls * operations) as f64),
             ("calls", calls as f64),
         ];

@@ -61,6 +61,7 @@ macro_rules! workloads {
                     "mutex_no_contention" => m.time(1, || locking(1, LONELY_TIMES)),
                     "mpmc_4x4" => m.time(MESSAGES, || channel(4, 4)),
                     "mpmc_4x1" => m.time(MESSAGES, || channel(4, 1)),
+                    "tokio_mpmc_4x1" => m.time(MESSAGES, || tokio_mpsc(4)),
                     "sleep_10ms" => m.time(1, || sleepers(|_| 10)),
                     "sleep_1_to_100ms" => m.time(1, || sleepers(|i| 1 + (i % 100) as u64)),
                     "idle_task" => m.idle(IDLE_TASKS, idle),
@@ -204,6 +205,29 @@ macro_rules! workloads {
                     }
                 });
                 assert_eq!(all.load(Ordering::Acquire), MESSAGES, "messages were lost");
+            }
+
+            /// As `channel`, with tokio's own channel, which has one receiver.
+            fn tokio_mpsc(senders: usize) {
+                until_done(|done| {
+                    let (tx, mut rx) = tokio::sync::mpsc::channel::<usize>(CHAN_CAPACITY);
+                    rt::detach(async move {
+                        let mut n = 0;
+                        while rx.recv().await.is_some() {
+                            n += 1;
+                        }
+                        assert_eq!(n, MESSAGES, "messages were lost");
+                        done.send(()).expect("the main thread waits");
+                    });
+                    for _ in 0..senders {
+                        let tx = tx.clone();
+                        rt::detach(async move {
+                            for i in 0..MESSAGES / senders {
+                                tx.send(i).await.expect("the channel is open");
+                            }
+                        });
+                    }
+                });
             }
 
             fn sleepers(ms: impl Fn(usize) -> u64 + Send + 'static) {

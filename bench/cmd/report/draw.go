@@ -1,56 +1,20 @@
-// Command plots draws the plots of the report as SVG files:
-//
-//	plots DATA DIRECTORY
-//
-// DATA is a list of plot.Plot as JSON.
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"image/color"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
-	"example.com/async/bench/internal/plot"
+	"example.com/async/bench/internal/report"
+	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
-
-	gonum "gonum.org/v1/plot"
 )
-
-func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "plots:", err)
-		os.Exit(1)
-	}
-}
-
-func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: plots DATA DIRECTORY")
-	}
-	data, err := os.ReadFile(args[0])
-	if err != nil {
-		return err
-	}
-	var plots []plot.Plot
-	if err := json.Unmarshal(data, &plots); err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
-	}
-	for _, p := range plots {
-		if err := drawTo(filepath.Join(args[1], p.File+".svg"), p); err != nil {
-			return fmt.Errorf("%s: %w", p.File, err)
-		}
-	}
-	return nil
-}
 
 const (
 	width       = 9 * vg.Inch
@@ -59,7 +23,8 @@ const (
 	margin      = vg.Length(8)
 )
 
-func drawTo(name string, p plot.Plot) (err error) {
+// drawTo writes a plot as an SVG file.
+func drawTo(name string, p report.Plot) (err error) {
 	drawn, err := newPlot(p)
 	if err != nil {
 		return err
@@ -77,12 +42,12 @@ func drawTo(name string, p plot.Plot) (err error) {
 	return err
 }
 
-func newPlot(p plot.Plot) (*gonum.Plot, error) {
-	drawn := gonum.New()
+func newPlot(p report.Plot) (*plot.Plot, error) {
+	drawn := plot.New()
 	drawn.Title.Text = p.Title
 	drawn.Title.TextStyle.Font.Variant, drawn.Title.TextStyle.Font.Size = "Sans", 13
 	drawn.X.Label.Text, drawn.Y.Label.Text = p.X, p.Y
-	for _, axis := range []*gonum.Axis{&drawn.X, &drawn.Y} {
+	for _, axis := range []*plot.Axis{&drawn.X, &drawn.Y} {
 		axis.Label.TextStyle.Font.Variant, axis.Label.TextStyle.Font.Size = "Sans", 11
 		axis.Tick.Label.Font.Variant, axis.Tick.Label.Font.Size = "Sans", 10
 	}
@@ -101,7 +66,7 @@ func newPlot(p plot.Plot) (*gonum.Plot, error) {
 		bars.Color, bars.Width = line.Color, vg.Points(0.5)
 		drawn.Add(line, bars)
 	}
-	drawn.X.Tick.Marker, drawn.Y.Tick.Marker = plainTicks{gonum.DefaultTicks{}}, plainTicks{gonum.DefaultTicks{}}
+	drawn.X.Tick.Marker, drawn.Y.Tick.Marker = plainTicks{plot.DefaultTicks{}}, plainTicks{plot.DefaultTicks{}}
 	if p.Names != nil {
 		drawn.NominalX(p.Names...)
 	}
@@ -116,8 +81,8 @@ func newPlot(p plot.Plot) (*gonum.Plot, error) {
 	return drawn, nil
 }
 
-func logarithmic(axis *gonum.Axis) {
-	axis.Scale = gonum.LogScale{}
+func logarithmic(axis *plot.Axis) {
+	axis.Scale = plot.LogScale{}
 	axis.Tick.Marker = plainTicks{logTicks{}}
 }
 
@@ -125,15 +90,15 @@ func logarithmic(axis *gonum.Axis) {
 // labels only these.
 type logTicks struct{}
 
-func (logTicks) Ticks(low, high float64) []gonum.Tick {
-	var ticks []gonum.Tick
+func (logTicks) Ticks(low, high float64) []plot.Tick {
+	var ticks []plot.Tick
 	wide := high > 1000*low
 	for power := math.Pow(10, math.Floor(math.Log10(low))); power <= high; power *= 10 {
 		for _, v := range []float64{power, 2 * power, 5 * power} {
 			if v < low || v > high {
 				continue
 			}
-			tick := gonum.Tick{Value: v}
+			tick := plot.Tick{Value: v}
 			if !wide || v == power {
 				tick.Label = "labelled" // plainTicks writes the number
 			}
@@ -144,9 +109,9 @@ func (logTicks) Ticks(low, high float64) []gonum.Tick {
 }
 
 // plainTicks writes the numbers of other ticks without an exponent.
-type plainTicks struct{ gonum.Ticker }
+type plainTicks struct{ plot.Ticker }
 
-func (t plainTicks) Ticks(low, high float64) []gonum.Tick {
+func (t plainTicks) Ticks(low, high float64) []plot.Tick {
 	ticks := t.Ticker.Ticks(low, high)
 	for i, tick := range ticks {
 		if tick.Label != "" {
@@ -162,7 +127,7 @@ type measured struct {
 	plotter.YErrors
 }
 
-func points(s plot.Series) measured {
+func points(s report.Series) measured {
 	var m measured
 	for _, p := range s.Points {
 		m.XYs = append(m.XYs, plotter.XY{X: p.X, Y: p.Y})
@@ -184,10 +149,10 @@ var (
 
 // style returns how series i of p is drawn: thick if it is a form of the library, dashed
 // if it is a loop without a library.
-func style(p plot.Plot, i int) draw.LineStyle {
+func style(p report.Plot, i int) draw.LineStyle {
 	s := p.Series[i]
-	same := func(t plot.Series) bool { return t.Ours == s.Ours }
-	n := len(slices.DeleteFunc(slices.Clone(p.Series[:i]), func(t plot.Series) bool { return !same(t) }))
+	same := func(t report.Series) bool { return t.Ours == s.Ours }
+	n := len(slices.DeleteFunc(slices.Clone(p.Series[:i]), func(t report.Series) bool { return !same(t) }))
 	switch {
 	case s.Ours:
 		return draw.LineStyle{Color: oursColors[n%len(oursColors)], Width: vg.Points(2.5)}
@@ -199,7 +164,7 @@ func style(p plot.Plot, i int) draw.LineStyle {
 
 // drawLegend draws beside the plot, where it covers no line. Its entries are in the order of the
 // last points, from the top.
-func drawLegend(p plot.Plot, c draw.Canvas) {
+func drawLegend(p report.Plot, c draw.Canvas) {
 	order := make([]int, len(p.Series))
 	for i := range order {
 		order[i] = i
@@ -211,7 +176,7 @@ func drawLegend(p plot.Plot, c draw.Canvas) {
 		}
 		return 1
 	})
-	legend := gonum.NewLegend()
+	legend := plot.NewLegend()
 	legend.Top, legend.Left = true, true
 	legend.TextStyle.Font.Variant, legend.TextStyle.Font.Size = "Sans", 10
 	legend.Padding = vg.Points(2)

@@ -1,0 +1,21 @@
+// Package rawio reads and writes without a word to the scheduler of Go.
+package rawio
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// Read reads into p, which must not be empty, from a descriptor that does not block.
+func Read(fd int, p []byte) (int, syscall.Errno) { return transfer(syscall.SYS_READ, fd, p) }
+
+// Write writes p, which must not be empty, to a descriptor that does not block.
+func Write(fd int, p []byte) (int, syscall.Errno) { return transfer(syscall.SYS_WRITE, fd, p) }
+
+func transfer(call uintptr, fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
+}
