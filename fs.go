@@ -75,17 +75,20 @@ func CreateTemp(cx *Context, dir, pattern string) (*File, error) {
 }
 
 func openInPool(cx *Context, open func() (*os.File, error)) (*File, error) {
-	return inPool(cx, func() (*File, error) {
-		o, err := open()
-		if err != nil {
-			return nil, err
-		}
-		f, err := newFile(o, true)
-		if err != nil {
-			o.Close()
-		}
-		return f, err
-	}, (*File).discard)
+	return inPool(cx, func() (*File, error) { return openedFile(open()) }, (*File).discard)
+}
+
+// openedFile makes a File of a file that the caller has just opened, and that is closed if
+// this fails.
+func openedFile(o *os.File, err error) (*File, error) {
+	if err != nil {
+		return nil, err
+	}
+	f, err := newFile(o, true)
+	if err != nil {
+		o.Close()
+	}
+	return f, err
 }
 
 // discard closes a file that nobody has got to see.
