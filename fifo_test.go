@@ -74,6 +74,23 @@ func fifoGoroutines(t *testing.T) int {
 	return strings.Count(b.String(), "(*fifoOpening).")
 }
 
+// inOpen waits until a goroutine is in the system call that opens a FIFO.
+func inOpen(t *testing.T) {
+	t.Helper()
+	eventually(t, func() bool {
+		var b strings.Builder
+		if err := pprof.Lookup("goroutine").WriteTo(&b, 2); err != nil {
+			return false
+		}
+		for g := range strings.SplitSeq(b.String(), "\n\n") {
+			if strings.Contains(g, "[syscall") && strings.Contains(g, "async.openFd(") {
+				return true
+			}
+		}
+		return false
+	}, "no goroutine opens a FIFO")
+}
+
 // Both ends of a FIFO are opened by tasks of a runtime whose pool has one goroutine,
 // whichever comes first.
 func TestFIFOBothEnds(t *testing.T) {
@@ -358,7 +375,7 @@ func TestFIFOByName(t *testing.T) {
 
 		h = opens(rt, name, flag)
 		waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
-		eventually(t, func() bool { return fifoGoroutines(t) == 1 })
+		inOpen(t)
 		queued := opens(rt, name, flag) // there is one place
 		eventually(t, func() bool { return waiting(queued) && queued.info(nil).Waits == "permits" })
 		moved := name + "2"
@@ -373,7 +390,6 @@ func TestFIFOByName(t *testing.T) {
 			h := opens(rt, moved, flag)
 			waitsForPeer(t, rt, moved, flag == os.O_WRONLY, 1)
 			require.NoError(t, os.Rename(moved, moved+"2"))
-			eventually(t, func() bool { return fifoGoroutines(t) == 1 })
 			h.Cancel()
 			_, err = join(t, h)
 			require.Equal(t, context.Canceled, err)
@@ -395,6 +411,7 @@ func TestFIFOByName(t *testing.T) {
 			h.Cancel()
 			join(t, h)
 		}
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 }) // before the name goes
 	}
 	eventually(t, func() bool { return openFds(t) <= before+1 })
 }
@@ -408,7 +425,7 @@ func TestFIFONotReleased(t *testing.T) {
 		name := newFIFO(t)
 		h := opens(rt, name, os.O_RDONLY)
 		waitsForPeer(t, rt, name, false, 1)
-		eventually(t, func() bool { return fifoGoroutines(t) == 1 })
+		inOpen(t)
 		moved := name + "2"
 		require.NoError(t, os.Rename(name, moved))
 		h.Cancel()
@@ -444,13 +461,7 @@ func TestFIFOKeepsPath(t *testing.T) {
 		}
 		opened <- fd
 	}()
-	eventually(t, func() bool {
-		var b strings.Builder
-		if err := pprof.Lookup("goroutine").WriteTo(&b, 2); err != nil {
-			return false
-		}
-		return strings.Contains(b.String(), "openFd(")
-	})
+	inOpen(t)
 	r.close()
 	var st unix.Stat_t
 	require.NoError(t, unix.Fstat(path, &st))
