@@ -28,11 +28,13 @@ func Create(cx *Context, name string) (*File, error) {
 // OpenFile opens the named file as os.OpenFile does.
 //
 // A FIFO is open when its other end is, too, as with os.OpenFile. The wait for that holds a
-// thread, but no place in the pool of blocking calls; Config.Blocking.Limit bounds the
-// tasks that wait for a writer, and those that wait for a reader, and further ones wait
-// for a place. A task that gives up releases the thread by opening the other end for a
-// moment. Another process that waits for the same end takes that for its peer. Without
-// permission for the other end the thread is released by the next peer only.
+// thread, but no goroutine of the pool of blocking calls. At most Config.Blocking.Limit tasks
+// wait for a writer, and as many for a reader; further tasks wait for a place, unless the
+// other end of the same FIFO is being opened by a task of the runtime. The last task that
+// gives up waiting for an end releases the thread by opening the other end for a moment.
+// Other openings that wait for the same end take that for their peer: those of other
+// processes, of other runtimes, and of os.OpenFile. Without permission for the other end the
+// thread waits for the next peer, or for a task that opens the same end.
 //
 // Like all functions of package os here it has the pool of blocking calls do it, and
 // waits; except that a file that is opened for reading, and that the system finds
