@@ -690,13 +690,15 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 			if _, err := io.ReadAll(out.WithContext(cx)); err != nil && !errors.Is(err, os.ErrClosed) {
 				return err
 			}
-			err = c.Wait(cx)
-			var failed *exec.ExitError // or os/exec says that it was killed: by a Wait that found it running between two looks
-			if err != nil && !errors.As(err, &failed) && err != context.Canceled {
-				return err
-			}
+			c.Wait(cx) // it may have been killed: by a Wait that began when Start had returned
 		}
-		return nil
+		c := Command("echo", "hello")
+		c.Stderr = BindWriter(cx, own)
+		if err := c.Wait(over); err != context.Canceled {
+			return expect(false, "before Start: %v", err)
+		}
+		out, err := c.Output(cx)
+		return expect(err == nil && string(out) == "hello\n", "%q, %v", out, err)
 	})
 }
 
