@@ -18,10 +18,5 @@ func openPath(name string, flag int) int {
 	return fd
 }
 
-// pathOf returns a name by which what openPath has returned can be opened.
-func pathOf(path int, name string) string {
-	if path < 0 {
-		return name
-	}
-	return "/proc/self/fd/" + strconv.Itoa(path)
-}
+// nameOfPath returns a name by which what openPath has returned can be opened.
+func nameOfPath(path int) string { return "/proc/self/fd/" + strconv.Itoa(path) }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -49,12 +50,18 @@ func waitsForPeer(t *testing.T, rt *Runtime, name string, writes bool, n int) {
 	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
 	require.NoError(t, err)
 	r.close()
-	end := r.end
-	end.writes = writes
+	dir := fifoReads
+	if writes {
+		dir = fifoWrites
+	}
 	eventually(t, func() bool {
 		rt.fifos.mu.Lock()
 		defer rt.fifos.mu.Unlock()
-		o := rt.fifos.all[end]
+		s := rt.fifos.all[r.fifoID]
+		if s == nil {
+			return n == 0
+		}
+		o := s.ends[dir].opening
 		return o != nil && o.waiting == n
 	})
 	eventually(t, func() bool { running, _, _, _ := rt.calls.count(); return running == 0 }, "no call of the pool")
@@ -65,6 +72,23 @@ func fifoGoroutines(t *testing.T) int {
 	var b strings.Builder
 	require.NoError(t, pprof.Lookup("goroutine").WriteTo(&b, 2))
 	return strings.Count(b.String(), "(*fifoOpening).")
+}
+
+// inOpen waits until a goroutine is in the system call that opens a FIFO.
+func inOpen(t *testing.T) {
+	t.Helper()
+	eventually(t, func() bool {
+		var b strings.Builder
+		if err := pprof.Lookup("goroutine").WriteTo(&b, 2); err != nil {
+			return false
+		}
+		for g := range strings.SplitSeq(b.String(), "\n\n") {
+			if strings.Contains(g, "[syscall") && strings.Contains(g, "async.openFd(") {
+				return true
+			}
+		}
+		return false
+	}, "no goroutine opens a FIFO")
 }
 
 // Both ends of a FIFO are opened by tasks of a runtime whose pool has one goroutine,
@@ -115,11 +139,11 @@ func TestFIFOLeavesPool(t *testing.T) {
 	rt := fifoRuntime(t)
 	plain := filepath.Join(t.TempDir(), "plain")
 	require.NoError(t, os.WriteFile(plain, []byte("plain"), 0o600))
-	reader, writer, further := newFIFO(t), newFIFO(t), newFIFO(t)
+	reader, writer, further, other := newFIFO(t), newFIFO(t), newFIFO(t), newFIFO(t)
 	all := []*JoinHandle[None]{opens(rt, reader, os.O_RDONLY), opens(rt, writer, os.O_WRONLY)}
 	waitsForPeer(t, rt, reader, false, 1)
 	waitsForPeer(t, rt, writer, true, 1)
-	late := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY), opens(rt, reader, os.O_RDONLY)}
+	late := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, other, os.O_WRONLY), opens(rt, reader, os.O_RDONLY)}
 	for _, h := range late {
 		eventually(t, func() bool { return waiting(h) && h.info(nil).Waits == "permits" })
 	}
@@ -324,4 +348,248 @@ func TestFIFOShutdown(t *testing.T) {
 	eventually(t, func() bool { return openFds(t) <= before })
 	_, err = os.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	require.ErrorIs(t, err, syscall.ENXIO, "its reader is gone")
+}
+
+// A FIFO is opened by its name where the system has no descriptor of a name. What is given
+// up then waits for a peer if the name has gone. A task that comes later takes what the
+// goroutine has opened, so that its peer is not lost; and there is no second goroutine, also
+// if the pool has one place.
+func TestFIFOByName(t *testing.T) {
+	rt := fifoRuntime(t)
+	rt.fifos.byName = true
+	before := openFds(t)
+	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY} {
+		name := newFIFO(t)
+		h := opens(rt, name, flag)
+		waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+		h = opens(rt, name, flag)
+		waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
+		_, err = join(t, opens(rt, name, os.O_RDONLY^os.O_WRONLY^flag))
+		require.NoError(t, err)
+		_, err = join(t, h)
+		require.NoError(t, err)
+
+		h = opens(rt, name, flag)
+		waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
+		inOpen(t)
+		queued := opens(rt, name, flag) // there is one place
+		eventually(t, func() bool { return waiting(queued) && queued.info(nil).Waits == "permits" })
+		moved := name + "2"
+		require.NoError(t, os.Rename(name, moved))
+		for _, h := range []*JoinHandle[None]{h, queued} {
+			h.Cancel()
+			_, err = join(t, h)
+			require.Equal(t, context.Canceled, err)
+			eventually(t, func() bool { return fifoGoroutines(t) == 1 }, "release fails")
+		}
+		for range 3 {
+			h := opens(rt, moved, flag)
+			waitsForPeer(t, rt, moved, flag == os.O_WRONLY, 1)
+			require.NoError(t, os.Rename(moved, moved+"2"))
+			h.Cancel()
+			_, err = join(t, h)
+			require.Equal(t, context.Canceled, err)
+			eventually(t, func() bool { return fifoGoroutines(t) == 1 }, "release fails")
+			moved += "2"
+		}
+		adopted := opens(rt, moved, flag)
+		waitsForPeer(t, rt, moved, flag == os.O_WRONLY, 1)
+		require.Equal(t, 1, fifoGoroutines(t))
+		peer, err := os.OpenFile(moved, os.O_RDONLY^os.O_WRONLY^flag, 0)
+		require.NoError(t, err)
+		_, err = join(t, adopted)
+		require.NoError(t, err)
+		require.NoError(t, peer.Close())
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+		for range 2 { // the place is free again
+			h := opens(rt, moved, flag)
+			waitsForPeer(t, rt, moved, flag == os.O_WRONLY, 1)
+			h.Cancel()
+			join(t, h)
+		}
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 }) // before the name goes
+	}
+	eventually(t, func() bool { return openFds(t) <= before+1 })
+}
+
+// A task that comes while what cannot be released waits for its peer gets all that the peer
+// writes. An opening of the other end does not wait for the release that has failed.
+func TestFIFONotReleased(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	rt.fifos.byName = true
+	for range 20 {
+		name := newFIFO(t)
+		h := opens(rt, name, os.O_RDONLY)
+		waitsForPeer(t, rt, name, false, 1)
+		inOpen(t)
+		moved := name + "2"
+		require.NoError(t, os.Rename(name, moved))
+		h.Cancel()
+		_, err := join(t, h)
+		require.Equal(t, context.Canceled, err)
+		read := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, moved) })
+		waitsForPeer(t, rt, moved, false, 1)
+		write := Go(rt, func(cx *Context) error { return WriteFile(cx, moved, []byte("all"), 0) })
+		_, err = join(t, write)
+		require.NoError(t, err)
+		got, err := join(t, read)
+		require.NoError(t, err)
+		require.Equal(t, "all", string(got))
+	}
+}
+
+// A FIFO is opened by a descriptor that stays open until the system call has returned, also
+// if its task has ended meanwhile: another file could have the number then.
+func TestFIFOKeepsPath(t *testing.T) {
+	rt := fifoRuntime(t)
+	name := newFIFO(t)
+	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
+	require.NoError(t, err)
+	if r.path == nil {
+		t.Skip("the system has no descriptors of names")
+	}
+	path := int(r.path.Fd())
+	opened := make(chan int)
+	go func() {
+		fd, err := r.open(os.O_RDONLY)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- fd
+	}()
+	inOpen(t)
+	r.close()
+	var st unix.Stat_t
+	require.NoError(t, unix.Fstat(path, &st))
+	require.Equal(t, r.fifoID, fifoID{uint64(st.Dev), uint64(st.Ino)})
+	w, err := unix.Open(name, os.O_WRONLY|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	unix.Close(<-opened)
+	unix.Close(w)
+	require.Equal(t, unix.EBADF, unix.Fstat(path, &st))
+	_, err = r.open(os.O_RDONLY)
+	require.Equal(t, os.ErrClosed, err)
+}
+
+// Tasks that share an opening get a File of their own name, with their own flags.
+func TestFIFOShared(t *testing.T) {
+	rt := fileRuntime(t)
+	for range 20 {
+		name := newFIFO(t)
+		link := name + ".link"
+		require.NoError(t, os.Link(name, link))
+		var all []*JoinHandle[*File]
+		names, flags := []string{name, link, link, name}, []int{unix.O_APPEND, unix.O_APPEND, 0, unix.O_NOFOLLOW}
+		for i, name := range names {
+			all = append(all, Spawn(rt, func(cx *Context) (*File, error) { return OpenFile(cx, name, os.O_WRONLY|flags[i], 0) }))
+			waitsForPeer(t, rt, name, true, i+1)
+		}
+		all[0].Cancel() // whose flags the opening has
+		_, err := join(t, all[0])
+		require.Equal(t, context.Canceled, err)
+		eventually(t, func() bool { return fifoGoroutines(t) == 1 })
+		r, err := os.Open(name)
+		require.NoError(t, err)
+		for i, h := range all[1:] {
+			f, err := join(t, h)
+			require.NoError(t, err)
+			require.Equal(t, names[i+1], f.Name())
+			conn, err := f.SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, conn.Control(func(fd uintptr) {
+				got, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+				require.NoError(t, err)
+				require.Equal(t, flags[i+1]&unix.O_APPEND, got&unix.O_APPEND)
+			}))
+			inBlockOn(t, rt, f.Close)
+		}
+		require.NoError(t, r.Close())
+	}
+}
+
+// Tasks that hold all places leave the two ends of another FIFO to each other, whichever
+// comes first.
+func TestFIFOMeetWithoutPlace(t *testing.T) {
+	rt := fifoRuntime(t)
+	for range 20 {
+		for _, held := range [][]int{{os.O_RDONLY}, {os.O_WRONLY}, {os.O_RDONLY, os.O_WRONLY}} {
+			for _, first := range []int{os.O_RDONLY, os.O_WRONLY} {
+				var holders []*JoinHandle[None]
+				for _, flag := range held {
+					name := newFIFO(t)
+					h := opens(rt, name, flag)
+					waitsForPeer(t, rt, name, flag == os.O_WRONLY, 1)
+					holders = append(holders, h)
+				}
+				name := newFIFO(t)
+				one := opens(rt, name, first)
+				eventually(t, func() bool { return waiting(one) })
+				other := opens(rt, name, os.O_RDONLY^os.O_WRONLY^first)
+				for _, h := range append([]*JoinHandle[None]{one, other}, holders...) {
+					if h != one && h != other {
+						h.Cancel()
+					}
+					if _, err := join(t, h); h == one || h == other {
+						require.NoError(t, err)
+					}
+				}
+				eventually(t, func() bool { return fifoGoroutines(t) == 0 })
+			}
+		}
+	}
+	rt.fifos.mu.Lock()
+	defer rt.fifos.mu.Unlock()
+	require.Empty(t, rt.fifos.all)
+}
+
+// Code that Shutdown unwinds while it writes to a FIFO leaves no descriptor.
+func TestFIFOUnwound(t *testing.T) {
+	warmUp()
+	before := openFds(t)
+	rt, err := New(Config{Workers: 1, Grace: 1})
+	require.NoError(t, err)
+	plain := filepath.Join(t.TempDir(), "plain")
+	require.NoError(t, os.WriteFile(plain, pattern(1<<20), 0o600))
+	var peers []*os.File
+	for _, do := range []func(cx *Context, name string) error{
+		func(cx *Context, name string) error { return WriteFile(cx, name, pattern(1<<20), 0) },
+		func(cx *Context, name string) error { _, err := CopyFile(cx, name, plain); return err },
+	} {
+		name := newFIFO(t)
+		peer, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		require.NoError(t, err)
+		peers = append(peers, peer)
+		h := Go(rt, func(cx *Context) error { return do(cx.WithoutCancel(), name) })
+		eventually(t, func() bool { return waiting(h) && h.info(nil).Waits == "write" })
+	}
+	var late *ShutdownError
+	require.ErrorAs(t, rt.Shutdown(ended()), &late)
+	for _, p := range peers {
+		p.Close()
+	}
+	for i := range 100 {
+		if openFds(t) <= before {
+			break
+		}
+		require.Less(t, i, 99, "descriptors are left")
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A file that is not made a File is closed at once, not by its finalizer.
+func TestOpenedFileFails(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer w.Close()
+	var l unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
+	faultsLimit(t, 0)
+	_, err = openedFile(r, nil)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &l))
+	require.ErrorIs(t, err, syscall.EMFILE)
+	require.ErrorIs(t, r.Close(), os.ErrClosed)
 }

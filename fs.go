@@ -28,11 +28,13 @@ func Create(cx *Context, name string) (*File, error) {
 // OpenFile opens the named file as os.OpenFile does.
 //
 // A FIFO is open when its other end is, too, as with os.OpenFile. The wait for that holds a
-// thread, but no place in the pool of blocking calls; Config.Blocking.Limit bounds the
-// tasks that wait for a writer, and those that wait for a reader, and further ones wait
-// for a place. A task that gives up releases the thread by opening the other end for a
-// moment. Another process that waits for the same end takes that for its peer. Without
-// permission for the other end the thread is released by the next peer only.
+// thread, but no goroutine of the pool of blocking calls. At most Config.Blocking.Limit tasks
+// wait for a writer, and as many for a reader; further tasks wait for a place, unless the
+// other end of the same FIFO is being opened by a task of the runtime. The last task that
+// gives up waiting for an end releases the thread by opening the other end for a moment.
+// Other openings that wait for the same end take that for their peer: those of other
+// processes, of other runtimes, and of os.OpenFile. Without permission for the other end the
+// thread waits for the next peer, or for a task that opens the same end.
 //
 // Like all functions of package os here it has the pool of blocking calls do it, and
 // waits; except that a file that is opened for reading, and that the system finds
@@ -75,17 +77,20 @@ func CreateTemp(cx *Context, dir, pattern string) (*File, error) {
 }
 
 func openInPool(cx *Context, open func() (*os.File, error)) (*File, error) {
-	return inPool(cx, func() (*File, error) {
-		o, err := open()
-		if err != nil {
-			return nil, err
-		}
-		f, err := newFile(o, true)
-		if err != nil {
-			o.Close()
-		}
-		return f, err
-	}, (*File).discard)
+	return inPool(cx, func() (*File, error) { return openedFile(open()) }, (*File).discard)
+}
+
+// openedFile makes a File of a file that the caller has just opened, and that is closed if
+// this fails.
+func openedFile(o *os.File, err error) (*File, error) {
+	if err != nil {
+		return nil, err
+	}
+	f, err := newFile(o, true)
+	if err != nil {
+		o.Close()
+	}
+	return f, err
 }
 
 // discard closes a file that nobody has got to see.

@@ -46,10 +46,11 @@ type Cmd struct {
 	parents []*File    // our ends of pipes
 	childs  []*os.File // its
 	copies  []*cmdCopy
+	ready   chan struct{} // closed when Start has returned, or is about to
 
 	mu      lockOf[Cmd]
 	tried   bool // to start it, or to be no more
-	running bool // it has been started
+	running bool // it has been started, and Start no longer touches the fields above
 	ended   bool // and reaped
 	err     error
 	exited  wakerSlot
@@ -79,18 +80,27 @@ func Command(name string, arg ...string) *Cmd {
 // Start starts the program and does not wait for it. The errors are those of
 // exec.Command and exec.Cmd.Start. If cx is cancelled the program is not started, or
 // killed as by Wait. The starting may go on then for a while: the fields of c must not be
-// read.
+// read. If Stdin is a File of the disk, Start waits for the end of a read of it that is
+// under way in the pool of blocking calls.
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
 		return cx.refused(errors.New("exec: already started"))
 	}
 	rt := cx.t.w.rt
+	c.ready = newChan[struct{}](0)
+	defer close(c.ready)
 	err := c.replaceStreams(cx)
 	if err == nil {
-		_, err = inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) { c.giveUp() })
+		_, err = inPool(cx, func() (None, error) { return None{}, c.start(rt) }, func(None) {
+			c.giveUp()
+			c.run()
+		})
 	}
-	if err != nil {
+	if err == nil {
+		c.startCopies(cx)
+		c.run()
+	} else {
 		c.mu.Lock()
 		never := !c.tried
 		c.tried = true
@@ -119,11 +129,15 @@ func (c *Cmd) start(rt *Runtime) error {
 		c.giveUp()
 		return err
 	}
+	c.watch(rt)
+	return nil
+}
+
+// run notes that the process runs, for Wait.
+func (c *Cmd) run() {
 	c.mu.Lock()
 	c.running = true
 	c.mu.Unlock()
-	c.watch(rt)
-	return nil
 }
 
 // lookUp finds the program in the directories of PATH, as exec.Command does.
@@ -156,8 +170,7 @@ func (c *Cmd) closePipes() {
 		f.src.close()
 	}
 	for _, cp := range c.copies {
-		cp.unbind()
-		cp.Cancel()
+		cp.stop()
 	}
 }
 
@@ -165,6 +178,7 @@ func (c *Cmd) closePipes() {
 func (c *Cmd) reap() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 	err := c.Cmd.Wait()
+	<-c.ready // the tasks that copy have been spawned, or never will be
 	if failed := c.awaitCopies(); err == nil {
 		err = failed
 	}
@@ -205,16 +219,22 @@ func (c *Cmd) PollWait(cx *Context) error {
 // Stdout and Stderr, closes the pipes of StdinPipe, StdoutPipe and StderrPipe, and
 // returns what exec.Cmd.Wait does: nil, or an *exec.ExitError if the process has
 // failed. So read all that comes from a pipe before Wait. Any number of tasks may
-// wait, any number of times. Before Start has returned Wait fails and does nothing.
+// wait, any number of times. Before Start has returned Wait fails and does nothing, also if
+// cx is cancelled.
 //
-// If cx is cancelled, the process is killed, or c.Cancel is called if it is set, and
+// If cx is cancelled later, the process is killed, or c.Cancel is called if it is set, and
 // Wait returns cx.Err() at once. If that must not be, Await a future of
 // PollWait.
 func (c *Cmd) Wait(cx *Context) error {
 	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
 	if err == errAbandoned {
 		c.exited.leave(cx.t, cx.here())
-		c.giveUp()
+		c.mu.Lock()
+		running := c.running
+		c.mu.Unlock()
+		if running {
+			c.giveUp()
+		}
 		return cx.Err()
 	}
 	c.mu.Lock()

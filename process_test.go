@@ -613,3 +613,149 @@ func TestCommandShutdown(t *testing.T) {
 		gone(t, c.Process.Pid)
 	}
 }
+
+// A Start that fails takes nothing from the streams: what has come is there for others.
+func TestCommandFailedStartTakesNothing(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	own, peer := two(unixPair(t))
+	inTask(t, rt, func(cx *Context) error {
+		p := make([]byte, 10)
+		for range 20 {
+			if _, err := peer.Write(cx, []byte("hello")); err != nil {
+				return err
+			}
+			c := Command("/no/such/program")
+			c.Stdin = BindReader(cx, own)
+			if err := c.Run(cx); !errors.Is(err, os.ErrNotExist) {
+				return expect(false, "no program: %v", err)
+			}
+			short, cancel := cx.WithTimeout(time.Second)
+			n, err := own.Read(short, p)
+			cancel()
+			if err := expect(err == nil && string(p[:n]) == "hello", "%q, %v", p[:n], err); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A Wait that is cancelled before Start has returned does nothing.
+func TestCommandEarlyWaitCancelled(t *testing.T) {
+	rt := fileRuntime(t)
+	own, _ := two(unixPair(t))
+	inTask(t, rt, func(cx *Context) error {
+		over, cancel := cx.WithCancel()
+		cancel()
+		for range 20 {
+			c := Command("echo", "hello")
+			out, err := c.StdoutPipe()
+			if err != nil {
+				return err
+			}
+			c.Stderr = BindWriter(cx, own)
+			if err := c.Wait(over); err != context.Canceled {
+				return expect(false, "before Start: %v", err)
+			}
+			stop := make(chan None)
+			meanwhile := Go(rt, func(cx *Context) error { // on another worker
+				over, cancel := cx.WithCancel()
+				cancel()
+				for {
+					select {
+					case <-stop:
+						return nil
+					default:
+					}
+					c.mu.Lock()
+					running := c.running
+					c.mu.Unlock()
+					if running { // from now on it would kill
+						return nil
+					}
+					if err := c.Wait(over); err != context.Canceled {
+						return expect(false, "during Start: %v", err)
+					}
+					Yield(cx)
+				}
+			})
+			err = c.Start(cx)
+			close(stop)
+			if err := expect(err == nil, "Start: %v", err); err != nil {
+				return err
+			}
+			if _, err := meanwhile.Await(cx); err != nil {
+				return err
+			}
+			if _, err := io.ReadAll(out.WithContext(cx)); err != nil && !errors.Is(err, os.ErrClosed) {
+				return err
+			}
+			c.Wait(cx) // it may have been killed: by a Wait that began when Start had returned
+		}
+		c := Command("echo", "hello")
+		c.Stderr = BindWriter(cx, own)
+		if err := c.Wait(over); err != context.Canceled {
+			return expect(false, "before Start: %v", err)
+		}
+		out, err := c.Output(cx)
+		return expect(err == nil && string(out) == "hello\n", "%q, %v", out, err)
+	})
+}
+
+// A task that ends at the moment when WaitDelay does has ended, or not: its Wait never
+// fails with the error of the context that measures WaitDelay.
+func TestCommandWaitDelayEnds(t *testing.T) {
+	rt := fileRuntime(t)
+	for i := range 2000 {
+		c := Command("true")
+		c.WaitDelay = time.Duration(1+i%50) * time.Microsecond
+		r, w, err := Pipe()
+		require.NoError(t, err)
+		require.NoError(t, w.src.close())
+		begun := time.Now()
+		cp := &cmdCopy{bound: NewContext(rt, NewWaker(func() {})), pipe: r, unbind: func() bool { return true }}
+		cp.JoinHandle = Go(rt, func(cx *Context) error {
+			defer r.src.close()
+			for time.Since(begun) < c.WaitDelay {
+			}
+			return nil
+		})
+		c.copies = []*cmdCopy{cp}
+		if err := c.awaitCopies(); err != nil {
+			require.Equal(t, exec.ErrWaitDelay, err)
+		}
+	}
+}
+
+// Start fails with the error of a cx that has ended, whatever its stream is.
+func TestCommandBoundEnded(t *testing.T) {
+	rt := fileRuntime(t)
+	name := filepath.Join(t.TempDir(), "file")
+	own, _ := two(unixPair(t))
+	inTask(t, rt, func(cx *Context) error {
+		f, err := Create(cx, name)
+		if err != nil {
+			return err
+		}
+		defer f.Close(cx)
+		over, cancel := cx.WithCancel()
+		cancel()
+		for _, s := range []ReadWriter{f, own} {
+			for i := range 3 {
+				c := Command("true")
+				switch i {
+				case 0:
+					c.Stdin = BindReader(over, s)
+				case 1:
+					c.Stdout = BindWriter(over, s)
+				case 2:
+					c.Stderr = BindWriter(over, s)
+				}
+				if err := c.Run(cx); err != context.Canceled {
+					return expect(false, "%T %d: %v", s, i, err)
+				}
+			}
+		}
+		return nil
+	})
+}

@@ -17,14 +17,28 @@ import (
 
 // cmdCopy is a stream of a process that a task copies.
 type cmdCopy struct {
+	bound *Context // of the stream
+	pipe  *File
+	copy  func(cx *Context, pipe *File) error
+
+	// What follows is set once the program has been started.
 	*JoinHandle[None]
-	err    error       // set before the task ends
-	unbind func() bool // the cx of the stream no longer ends the task
+	err    error       // of copy; set before the task ends
+	unbind func() bool // stops bound from ending the task
 }
 
-// unbound returns what x was made of, and with which cx, if x waits through a cx. A type
-// that merely embeds one of these has methods of its own.
-func unbound(x any) (stream any, cx *Context) {
+// stop ends the task, if there is one.
+func (cp *cmdCopy) stop() {
+	if cp.JoinHandle != nil {
+		cp.unbind()
+		cp.Cancel()
+	}
+}
+
+// boundTo returns the stream that x reads or writes, and the cx through which x waits, if x
+// is one of the library's adapters. A type that merely embeds an adapter has methods of its
+// own.
+func boundTo(x any) (stream any, cx *Context) {
 	switch b := x.(type) {
 	case *BoundFile:
 		return b.f, b.cx
@@ -46,7 +60,7 @@ func unbound(x any) (stream any, cx *Context) {
 
 // replaceStreams replaces Stdin, Stdout and Stderr where they wait through a cx.
 func (c *Cmd) replaceStreams(cx *Context) error {
-	if in, bound := unbound(c.Stdin); bound != nil {
+	if in, bound := boundTo(c.Stdin); bound != nil {
 		f, err := c.replacement(cx, bound, in, 0, func(cx *Context, pipe *File) error {
 			_, err := Copy(cx, pipe, in.(Reader))
 			if errors.Is(err, syscall.EPIPE) {
@@ -59,10 +73,10 @@ func (c *Cmd) replaceStreams(cx *Context) error {
 		}
 		c.Stdin = f
 	}
-	_, bound := unbound(c.Stdout)
+	_, bound := boundTo(c.Stdout)
 	both := bound != nil && sameStream(c.Stdout, c.Stderr)
 	for _, w := range []*io.Writer{&c.Stdout, &c.Stderr} {
-		to, bound := unbound(*w)
+		to, bound := boundTo(*w)
 		if bound == nil || both && w == &c.Stderr {
 			continue
 		}
@@ -87,49 +101,59 @@ func sameStream(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == 
 // replacement returns what the program gets for a stream that waits through bound. Its
 // end of a pipe has the given index.
 func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx *Context, pipe *File) error) (*os.File, error) {
+	if err := bound.Err(); err != nil {
+		return nil, err
+	}
 	if f, ok := stream.(*File); ok && !f.polled {
 		err := f.inPlace(cx, "start", false, func() error { return nil })
 		f.edited() // the program may write to it
 		return f.os, err
 	}
-	if err := bound.Err(); err != nil {
-		return nil, err
-	}
 	child, pipe, err := c.newPipe("|exec", end)
 	if err != nil {
 		return nil, err
 	}
-	cp := new(cmdCopy)
-	cp.JoinHandle = Go(cx, func(cx *Context) error {
-		defer pipe.src.close()
-		cp.err = copy(cx, pipe)
-		return nil
-	})
-	cp.unbind = bound.AfterFunc(func() {
-		cp.Cancel()
-		pipe.src.close() // the task may never begin
-	})
-	c.copies = append(c.copies, cp)
+	c.copies = append(c.copies, &cmdCopy{bound: bound, pipe: pipe, copy: copy})
 	return child, nil
+}
+
+// startCopies spawns the tasks that copy. It is called when the program has been started: a
+// task takes data from its stream, which would be lost with a Start that fails.
+func (c *Cmd) startCopies(cx *Context) {
+	for _, cp := range c.copies {
+		cp.JoinHandle = Go(cx, func(cx *Context) error {
+			defer cp.pipe.src.close()
+			cp.err = cp.copy(cx, cp.pipe)
+			return nil
+		})
+		cp.unbind = cp.bound.AfterFunc(func() {
+			cp.Cancel()
+			cp.pipe.src.close() // the task may never begin
+		})
+	}
 }
 
 // awaitCopies waits until the tasks that copy have ended, but no longer than WaitDelay
 // unless that is 0. It returns the error of the first one that has failed.
 func (c *Cmd) awaitCopies() (err error) {
+	if len(c.copies) == 0 || c.copies[0].JoinHandle == nil { // or Start was given up
+		return nil
+	}
 	ctx, release := context.Background(), func() {}
 	if c.WaitDelay > 0 {
 		ctx, release = context.WithTimeout(ctx, c.WaitDelay)
 	}
 	defer release()
 	for _, cp := range c.copies {
-		_, failed := cp.Wait(ctx)
-		if _, ended, _ := cp.TryAwait(); !ended {
-			cp.Cancel()
+		cp.Wait(ctx)
+		_, ended, failed := cp.TryAwait() // also if it has ended since Wait gave up
+		switch {
+		case !ended:
 			failed = exec.ErrWaitDelay
-		} else if failed == nil {
+		case failed == nil:
 			failed = cp.err
 		}
-		cp.unbind()
+		cp.stop()
 		if err == nil {
 			err = failed
 		}

@@ -1,0 +1,45 @@
+package async
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// An error that comes from the flags of one task is not that of another task, and is told
+// with the name that the task has used.
+func TestFIFOSharedError(t *testing.T) {
+	rt := fileRuntime(t)
+	name := newFIFO(t)
+	link := name + ".link"
+	require.NoError(t, os.Link(name, link))
+	direct := opens(rt, link, os.O_RDONLY|unix.O_DIRECT) // Linux refuses that once there is a peer
+	waitsForPeer(t, rt, name, false, 1)
+	same := opens(rt, name, os.O_RDONLY|unix.O_DIRECT)
+	waitsForPeer(t, rt, name, false, 2)
+	plain := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, name) })
+	waitsForPeer(t, rt, name, false, 3)
+	eventually(t, func() bool { return fifoGoroutines(t) == 1 })
+	w, err := os.OpenFile(name, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	for h, name := range map[*JoinHandle[None]]string{direct: link, same: name} {
+		_, err = join(t, h)
+		require.ErrorIs(t, err, syscall.EINVAL)
+		var pe *fs.PathError
+		require.ErrorAs(t, err, &pe)
+		require.Equal(t, name, pe.Path)
+	}
+	eventually(t, func() bool { // the first peers have gone
+		_, err := w.WriteString("all")
+		return !errors.Is(err, syscall.EPIPE)
+	})
+	require.NoError(t, w.Close())
+	got, err := join(t, plain)
+	require.NoError(t, err)
+	require.Equal(t, "all", string(got))
+}
