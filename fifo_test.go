@@ -442,39 +442,6 @@ func TestFIFONotReleased(t *testing.T) {
 	}
 }
 
-// A FIFO is opened by a descriptor that stays open until the system call has returned, also
-// if its task has ended meanwhile: another file could have the number then.
-func TestFIFOKeepsPath(t *testing.T) {
-	rt := fifoRuntime(t)
-	name := newFIFO(t)
-	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
-	require.NoError(t, err)
-	if r.path == nil {
-		t.Skip("the system has no descriptors of names")
-	}
-	path := int(r.path.Fd())
-	opened := make(chan int)
-	go func() {
-		fd, err := r.open(os.O_RDONLY)
-		if err != nil {
-			t.Error(err)
-		}
-		opened <- fd
-	}()
-	inOpen(t)
-	r.close()
-	var st unix.Stat_t
-	require.NoError(t, unix.Fstat(path, &st))
-	require.Equal(t, r.fifoID, fifoID{uint64(st.Dev), uint64(st.Ino)})
-	w, err := unix.Open(name, os.O_WRONLY|unix.O_CLOEXEC, 0)
-	require.NoError(t, err)
-	unix.Close(<-opened)
-	unix.Close(w)
-	require.Equal(t, unix.EBADF, unix.Fstat(path, &st))
-	_, err = r.open(os.O_RDONLY)
-	require.Equal(t, os.ErrClosed, err)
-}
-
 // Tasks that share an opening get a File of their own name, with their own flags.
 func TestFIFOShared(t *testing.T) {
 	rt := fileRuntime(t)
