@@ -136,7 +136,7 @@ func TestBubbleIsTheFirstUser(t *testing.T) {
 			func() (net.Listener, error) { return rt.ListenNet("tcp", "localhost:0") },
 			func(address string) (net.Conn, error) { return rt.DialNet(context.Background(), "tcp", address) },
 		))
-		h := Go(rt, func(*Context) error { return errors.New("nobody joins this") })
+		h := Go(rt, func(*Context) error { return errors.New("this is never joined") })
 		receive2(t, h.Done())
 		rt.Tasks()
 	}

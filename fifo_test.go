@@ -21,7 +21,7 @@ import (
 // fifoRuntime returns a runtime whose pool has one goroutine.
 func fifoRuntime(t *testing.T) *Runtime {
 	return newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(task Task, err error) {
-		t.Errorf("nobody has seen the failure of %v: %v", task, err)
+		t.Errorf("no caller has seen the failure of %v: %v", task, err)
 	}})
 }
 

@@ -209,7 +209,7 @@ func TestDialUnixgramWithoutPeer(t *testing.T) {
 	for what, addrs := range map[string][2]*net.UnixAddr{
 		"a local address": {at(), nil}, "and a peer without a name": {at(), {Net: "unixgram"}},
 		"none": {nil, nil}, "a local one without a name": {{Net: "unixgram"}, nil},
-		"where somebody is": {{Name: "/", Net: "unixgram"}, nil},
+		"of a socket that exists": {{Name: "/", Net: "unixgram"}, nil},
 	} {
 		want, werr := net.DialUnix("unixgram", addrs[0], addrs[1])
 		if werr == nil {

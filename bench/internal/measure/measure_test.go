@@ -19,9 +19,6 @@ func TestMain(m *testing.M) {
 // Every kind of row gives its metrics, for the library and its baselines. These programs
 // need nothing but Go.
 func TestTake(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds programs")
-	}
 	// The kernel kills a child when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
