@@ -30,7 +30,7 @@ type options struct {
 	quick, verbose  bool
 	more            bool
 	rows, subjects  *regexp.Regexp
-	out             string
+	out, lock       string
 }
 
 func parseOptions(args []string) (o options, err error) {
@@ -42,6 +42,7 @@ func parseOptions(args []string) (o options, err error) {
 	flags.BoolVar(&o.verbose, "v", false, "print a table for each row, too, as when rows or subjects are chosen")
 	flags.StringVar(&o.out, "out", "", "write the raw rows to this `file`, which must not exist")
 	flags.BoolVar(&o.more, "append", false, "append to the file of -out if it exists")
+	flags.StringVar(&o.lock, "lock", "", "hold an flock on this `file` during each sample, so that other work can run between two samples, under flock(1)")
 	rows := flags.String("rows", "", "measure only the rows whose name matches this `regexp`")
 	subjects := flags.String("subjects", "", "measure only the subjects whose whole name matches this `regexp`, and baselines")
 	if err := flags.Parse(args); err != nil {
@@ -215,6 +216,11 @@ func programs(rows []suite.Row) []*suite.Program {
 // minutes meets all of them. Their order is drawn anew for each round, so that no subject always
 // follows the same one.
 func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.Row, w *raw.Writer) (failures int, err error) {
+	quiet, err := newQuiet(o.lock)
+	if err != nil {
+		return 0, err
+	}
+	defer quiet.close()
 	var left time.Duration
 	for _, r := range rows {
 		left += time.Duration(len(r.Subjects)*r.RoundsOf(o.rounds)) * b.Expected(r)
@@ -230,7 +236,11 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 			for i, place := range random.Perm(len(r.Subjects)) {
 				name := r.Subjects[place]
 				s := raw.Sample{Row: r.Name, Subject: name, Round: round}
+				if err := quiet.begin(); err != nil {
+					return failures, err
+				}
 				s.Metrics, err = b.Take(ctx, r, suite.SubjectNamed(name))
+				quiet.end()
 				if ctx.Err() != nil {
 					return failures, context.Cause(ctx)
 				}

@@ -65,8 +65,17 @@ const (
 // Sections lists them.
 var Sections = []string{TaskSection, SyncSection, SleepSection, CostSection, EchoSection, IdleSection, BesideSection, ProfileSection}
 
-// leastRequests determine a 99th percentile by 20 latencies above it.
-const leastRequests = 2_000
+// leastRequests determine a 99th percentile by ten latencies above it, in each round.
+const leastRequests = 1_000
+
+const (
+	// shapeRounds is enough for the rows that show how a figure changes with the number of connections
+	// or tasks. The rows on which verdicts rest are measured in every round.
+	shapeRounds = 5
+
+	// countRounds is enough for counts and memory, which hardly differ from run to run.
+	countRounds = 3
+)
 
 // RequestBytes is the size of a request and its echo.
 const RequestBytes = 64
@@ -159,7 +168,9 @@ func sleepRows() []Row {
 func costRows() []Row {
 	var rows []Row
 	for _, n := range work.CostSizes {
-		rows = append(rows, workRow(CostSection, work.CostName(n), fmt.Sprintf("%d tasks, spawned by a task, each yields once: per task", n), nanoseconds, forTasks))
+		row := workRow(CostSection, work.CostName(n), fmt.Sprintf("%d tasks, spawned by a task, each yields once: per task", n), nanoseconds, forTasks)
+		row.Rounds = shapeRounds
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -229,6 +240,8 @@ func echoRows() []Row {
 			if n == 64 {
 				r.Quick = true
 				r.Subjects = join(forEcho, variants)
+			} else {
+				r.Rounds = shapeRounds
 			}
 			rows = append(rows, r)
 		}
@@ -246,7 +259,7 @@ func idleRows() []Row {
 	rows := []Row{task}
 	for _, n := range idleConns {
 		rows = append(rows, Row{
-			Name: fmt.Sprintf("idle/%d", n), Section: IdleSection, Kind: Idle, Baseline: "net", Subjects: forEcho, Conns: n, Quick: n == 10_000,
+			Name: fmt.Sprintf("idle/%d", n), Section: IdleSection, Kind: Idle, Baseline: "net", Subjects: forEcho, Conns: n, Quick: n == 10_000, Rounds: countRounds,
 			Title: fmt.Sprintf("one of %d idle connections, each used twice", n),
 			Metrics: []Metric{
 				{Key: "bytes", Title: "bytes, after a collection", Scale: 1},
@@ -275,19 +288,14 @@ func besideRows() []Row {
 				{Key: "max_us", Title: "max µs", Scale: 1},
 				{Key: "requests", Title: "requests", Scale: 1},
 			}, generatorMetrics),
-			Rate: 500, Requests: leastRequests, Conns: 8, Busy: n,
+			Rate: 500, Requests: leastRequests, Conns: 8, Busy: n, Rounds: shapeRounds,
 		})
 	}
 	return rows
 }
 
-const (
-	// countsRounds is enough for the counts, which hardly differ from run to run.
-	countsRounds = 3
-
-	// profiledRequests are some hundreds of samples of a server that needs 10 µs for each of them.
-	profiledRequests = 5_000
-)
+// profiledRequests are some hundreds of samples of a server that needs 10 µs for each of them.
+const profiledRequests = 5_000
 
 func perfRows() []Row {
 	profile := []Metric{
@@ -308,8 +316,11 @@ func perfRows() []Row {
 		r := Row{Section: ProfileSection, Baseline: "net", Subjects: forEcho, Rate: rate, Conns: 64}
 		r.Name, r.Kind, r.Metrics, r.Requests = "profile/"+loadName(rate), Profile, profile, profiledRequests
 		r.Title = loadTitle(rate, 64) + ": CPU time by profile"
+		if rate > 0 && rate < 5_000 {
+			r.Rounds = shapeRounds // each sample takes ten seconds
+		}
 		rows = append(rows, r)
-		r.Name, r.Kind, r.Metrics, r.Requests, r.Rounds = "counts/"+loadName(rate), Counts, counts, leastRequests, countsRounds
+		r.Name, r.Kind, r.Metrics, r.Requests, r.Rounds = "counts/"+loadName(rate), Counts, counts, leastRequests, countRounds
 		r.Title = loadTitle(rate, 64) + ": counts"
 		rows = append(rows, r)
 	}
