@@ -421,7 +421,7 @@ func TestDetailsAreReadByAnybody(t *testing.T) {
 func TestStuckAfterABoundedSleep(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	sleeper := Go(pinned(rt, 0), func(cx *Context) error { return Sleep(cx, time.Hour) })
-	eventually(t, func() bool { return waiting(sleeper) && rt.resting.Load() == 1 && rt.workers[0].asleep.Load() })
+	eventually(t, func() bool { return waiting(sleeper) && rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
 	release, spawned := make(chan struct{}), make(chan *JoinHandle[int], 1)
 	stuck := Go(pinned(rt, 0), func(cx *Context) error {
 		spawned <- SpawnFuture(cx, Ready(1))

@@ -40,17 +40,6 @@ const (
 	// nothing to do wait in the kernel without giving up their P. See
 	// docs/design.md, "Waiting".
 	keepP = 10 * time.Millisecond
-
-	// watch is how long a worker may take over one turn before the others think
-	// that it is stuck.
-	watch = time.Millisecond
-
-	// watchEvery is how long a worker that has nothing to do waits at first
-	// before it looks whether another one is stuck. A timer that is due before
-	// the next tick of the kernel's clock (4 ms on most systems) has to be
-	// programmed into the hardware and out again, which tripled the cost of a
-	// wait where it was measured.
-	watchEvery = 5 * time.Millisecond
 )
 
 // worker is one thread of the pool: a goroutine locked to it, and all that
@@ -92,7 +81,7 @@ type worker struct {
 	looked    int64 // when the reactor was last asked
 	batch     int   // how many tasks the next round may run
 	worked    int64 // when there was last something to do
-	quiet     int   // waits in the kernel since then
+	slept     int64 // how long it was in the kernel the last time
 	talk      talk  // with other workers
 	wire      talk  // with the other end of speaker
 	speaker   int   // the descriptor whose event came last, and alone; or -1
@@ -100,9 +89,7 @@ type worker struct {
 	taken     uint64    // turns
 	sampled   bool      // this turn is; see sample
 	ticks     dumpTicks // the time when it began
-	seen      []sighting
-	company   bool    // another worker has had work between the last two sightings
-	left      []*task // see lastTask
+	left      []*task   // see lastTask
 	named     map[string]context.Context
 
 	counts      [counters]uint64
@@ -121,6 +108,7 @@ type worker struct {
 	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
 	turn      atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
+	stuckTurn atomic.Uint32        // a turn in which it is stuck; see relieve
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
 
@@ -142,13 +130,6 @@ type worker struct {
 	_ [64]byte
 }
 
-// sighting is what a worker knows of another one: its turn, and since when.
-type sighting struct {
-	turn   uint32
-	since  int64
-	worked int64 // its atWork
-}
-
 func newWorker(rt *Runtime, index int) *worker {
 	w := &worker{
 		rt:     rt,
@@ -156,7 +137,6 @@ func newWorker(rt *Runtime, index int) *worker {
 		begin:  make(chan struct{}),
 		quit:   make(chan struct{}),
 		timers: newTimerQueue(),
-		seen:   make([]sighting, rt.cfg.Workers),
 		batch:  pollsPerRound,
 
 		perPoll:  rt.cfg.Budget,
@@ -243,6 +223,7 @@ func (w *worker) turns() {
 		}
 		w.turn.Add(1)
 		begun := nanos()
+		w.rt.watchdog.feed(w, begun)
 		w.ticks = ticksAt(begun)
 		w.sample(ran)
 		ran = w.round(w.batch, begun)
@@ -274,7 +255,7 @@ func (w *worker) turns() {
 			}
 			continue
 		}
-		w.quiet, w.worked = 0, now
+		w.worked = now
 		w.stopped = w.rt.stopping.Load()
 		if now-w.looked >= reactorEvery {
 			w.looked = now
@@ -613,26 +594,14 @@ func (w *worker) askHelp() {
 }
 
 // steal takes tasks from another worker: half the queue of one that asked for
-// help; from one that has not come round for as long as watch, and so is in a
-// long poll, all that can be run elsewhere. It reports whether there was any.
-// Tasks of other workers are left to them: that they wait at this moment does
+// help; from one that is stuck in a poll, all that can be run elsewhere. It reports whether
+// there was any. Tasks of other workers are left to them: that they wait at this moment does
 // not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
-	w.company = false
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
-		seen := &w.seen[victim.index]
-		asleep := victim.asleep.Load() // before turn: see rouse
-		turn := victim.turn.Load()
-		moved := turn != seen.turn
-		if moved {
-			seen.turn, seen.since = turn, w.looked
-		}
-		stuck := !moved && !asleep && w.looked-seen.since >= int64(watch)
-		worked := victim.atWork.Load()
-		w.company = w.company || worked != seen.worked
-		seen.worked = worked
+		stuck := victim.stuck()
 		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
 		if !asked && !stuck {
 			continue
@@ -647,6 +616,12 @@ func (w *worker) steal() bool {
 		}
 	}
 	return false
+}
+
+// stuck reports whether w is in a turn in which the watchdog has found it to be stuck.
+func (w *worker) stuck() bool {
+	turn := w.stuckTurn.Load()
+	return turn != 0 && turn == w.turn.Load()
 }
 
 // rescue takes what a stuck worker has outside its queue, and returns how many
@@ -686,45 +661,20 @@ func (w *worker) rest(now int64) {
 	w.counts[countWaits]++
 	w.publish(w.looked)
 	timeout, keep := w.restFor()
-	if timeout < 0 {
-		w.rt.resting.Add(1)
-		if w.rt.othersBusy(w) {
-			// One has woken up meanwhile, and has not seen that this one would
-			// not look after it.
-			w.rt.resting.Add(-1)
-			timeout = watchEvery
-		}
+	if w.slept >= watchdogPatience {
+		w.rt.watchdog.rests(w)
 	}
 	events := w.reactor.wait(timeout, keep)
 	w.turn.Add(1) // see rouse
 	w.asleep.Store(false)
-	w.rt.watch.awake()
 	w.looked = nanos()
-	w.talk.slept(w.inbox.Load() != nil, w.looked-now)
-	w.wire.slept(w.spoke(events), w.looked-now)
-	w.awoken(timeout, len(events) > 0)
+	w.slept = w.looked - now
+	w.rt.watchdog.feed(w, w.looked)
+	w.talk.slept(w.inbox.Load() != nil, w.slept)
+	w.wire.slept(w.spoke(events), w.slept)
 	w.reactor.dispatch(w, events)
-	if w.quiet++; len(events) > 0 {
-		w.quiet, w.worked = 0, w.looked
-	}
-}
-
-// awoken is called after a wait. If there is something to do here, and all others
-// sleep without a limit, one of them must watch this worker, lest it get stuck.
-// Others that sleep with a limit will look by themselves.
-func (w *worker) awoken(timeout time.Duration, events bool) {
-	if timeout < 0 {
-		if int(w.rt.resting.Add(-1)) == len(w.rt.workers)-1 {
-			w.rt.help(w)
-		}
-		return
-	}
-	if int(w.rt.resting.Load()) < len(w.rt.workers)-1 {
-		return
-	}
-	at, ok := w.timers.next()
-	if events || w.inbox.Load() != nil || ok && at <= w.looked {
-		w.rt.help(w)
+	if len(events) > 0 {
+		w.worked = w.looked
 	}
 }
 
@@ -752,21 +702,13 @@ func (w *worker) unparks() {
 // negative, and whether to keep the P meanwhile: not if goroutines wait for it.
 //
 // The P is kept for a while after there was something to do, here or on another
-// worker, if there are descriptors from which more may come. Later waits are
-// there to see whether another worker is stuck; they become longer, and end
-// when the whole runtime rests.
+// worker, if there are descriptors from which more may come.
 func (w *worker) restFor() (timeout time.Duration, keep bool) {
 	keep = w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
 	w.unparked = false
-	switch {
-	case w.rt.othersBusy(w):
-		timeout = watchEvery << min(w.quiet, 2)
-	case keep:
+	timeout = -1
+	if keep {
 		timeout = keepP
-	case w.company:
-		timeout = keepP << min(w.quiet, 4)
-	default:
-		timeout = -1
 	}
 	if w.counts[countFree] > keepFree {
 		d := max(time.Duration(w.trimmedAt-w.looked)+trimEvery, 0)

@@ -18,8 +18,8 @@ type Runtime struct {
 	ownProcs ownProcs
 	fds      fdTable
 	failures failures
-	watch    *stallWatch // nil if there is none
-	calls    *callPool   // for SpawnBlocking
+	watchdog *watchdog
+	calls    *callPool // for SpawnBlocking
 	fifos    fifoOpenings
 	pipes    splicePipes // for Copy
 	devices  devices
@@ -35,7 +35,6 @@ type Runtime struct {
 	drained  wakerSlot     // who waits for that
 	closing  atomic.Bool   // no new tasks at all
 	stopping atomic.Bool   // workers end
-	resting  atomic.Int32  // workers that wait in the kernel without a limit
 	stalls   atomic.Uint64
 	censuses atomic.Uint64 // counts them
 	told     chan struct{} // a worker has told how many tasks it has had, or somebody else how many
@@ -82,7 +81,12 @@ func newRuntime(cfg Config) (*Runtime, error) {
 		rt.workers = append(rt.workers, w)
 	}
 	if err == nil {
-		err = rt.startWorkers()
+		rt.watchdog, err = newWatchdog(rt)
+	}
+	if err == nil {
+		if err = rt.startWorkers(); err != nil {
+			rt.watchdog.timer.close()
+		}
 	}
 	if err != nil {
 		for _, w := range rt.workers {
@@ -90,10 +94,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 		}
 		return nil, err
 	}
-	if cfg.Stall > 0 {
-		rt.watch = newStallWatch(rt)
-		go rt.watch.run()
-	}
+	go rt.watchdog.run()
 	for _, w := range rt.workers {
 		close(w.begin)
 	}

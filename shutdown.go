@@ -66,7 +66,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	rt.outcome = bothErrors(rt.outcome, unwritten)
 	rt.calls.close()
 	rt.pipes.close()
-	rt.watch.stop()
+	rt.watchdog.stop()
 	rt.dropProcs()
 	rt.failures.flush(rt.cfg.Grace)
 	return rt.outcome

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -65,24 +64,17 @@ func newStallReporter() func(Stall) {
 	}
 }
 
-// stallWatch finds polls that take too long. It is a goroutine of its own,
-// because all workers may be stuck. It looks until no worker has had anything to
-// do for a while, and again when one wakes.
+// stallWatch finds polls that take too long. The watchdog calls it while a worker seems not
+// to come round.
 //
 // It counts a stall and passes it to stallReports as soon as it has found it. Taking a
 // stack and calling the handler are done there, since they take long: while 20,000
 // goroutines are profiled, further polls may be too long.
-//
-// The workers help each other sooner than that; see steal.
 type stallWatch struct {
 	rt      *Runtime
 	every   time.Duration // Config.Stall
 	seen    []watched
 	reports stallReports
-	parked  atomic.Bool
-	kick    chan struct{}
-	over    chan struct{} // closed to end it
-	ended   chan struct{}
 
 	// See thread. Tests have threads of their own.
 	used    func(*worker) (d time.Duration, known bool)
@@ -107,9 +99,6 @@ func newStallWatch(rt *Runtime) *stallWatch {
 		rt:    rt,
 		every: rt.cfg.Stall,
 		seen:  make([]watched, len(rt.workers)),
-		kick:  make(chan struct{}, 1),
-		over:  make(chan struct{}),
-		ended: make(chan struct{}),
 
 		used:    func(w *worker) (time.Duration, bool) { return w.thread.used() },
 		asleep:  func(w *worker) bool { return w.thread.asleep() },
@@ -120,54 +109,23 @@ func newStallWatch(rt *Runtime) *stallWatch {
 	return s
 }
 
-// interval is the time between two looks while no worker seems to be stuck: with a
-// whole Config.Stall after the first look at a poll, one that lasts twice that is found.
+// interval is the longest time between two looks: with a whole Config.Stall after the first
+// look at a poll, one that lasts twice that is found.
 func (s *stallWatch) interval() time.Duration { return s.every / 4 * 3 }
 
-func (s *stallWatch) run() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has called New
-	defer close(s.ended)
-	next := s.interval()
-	tick := time.NewTimer(next)
-	defer tick.Stop()
-	for {
-		due := time.Now().Add(next)
-		select {
-		case <-tick.C:
-		case <-s.over:
-			return
-		}
-		now := time.Now()
-		next = s.look(now, now.Sub(due) > s.every/2)
-		if !s.park() {
-			return
-		}
-		tick.Reset(next)
-	}
-}
-
 // look reports the workers that are in the same turn as before, and returns when to
-// look again. A turn has many polls, so the worker is told to end it with the present
-// one: what keeps it from doing so is then one poll. (What a worker does between its
-// polls moves the turn if it may be long; see progress.) late says that this goroutine
-// itself came late.
+// look again. late says that the caller comes late.
 func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	next = s.interval()
 	if s.rt.stopping.Load() {
 		return next // workers that end take no turns
 	}
 	for i, w := range s.rt.workers {
-		seen := &s.seen[i]
-		turn := w.turn.Load()
-		if asleep := w.asleep.Load(); turn != seen.turn || turn == 0 || asleep {
-			*seen = watched{turn: turn, since: now, looked: now}
-			if !asleep {
-				seen.used, _ = s.used(w)
-			}
-			w.hurry.Store(true)
+		seen, same := s.sees(i, w, now)
+		if !same {
 			continue
 		}
-		polled := w.shown.Load()
+		turn, polled := seen.turn, w.shown.Load()
 		if seen.reported || w.turn.Load() != turn { // then polled may be of another poll
 			continue
 		}
@@ -184,6 +142,25 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		s.reports.add(stall, w, turn, now)
 	}
 	return next
+}
+
+// sees reports whether a worker is in the same turn as at the last look. A turn has many
+// polls, so the worker is told to end it with the present one: what keeps it from doing so is
+// then one poll. (What a worker does between its polls moves the turn if it may be long; see
+// progress.)
+func (s *stallWatch) sees(i int, w *worker, now time.Time) (seen *watched, same bool) {
+	seen = &s.seen[i]
+	turn := w.turn.Load()
+	asleep := w.asleep.Load()
+	if turn == seen.turn && turn != 0 && !asleep {
+		return seen, true
+	}
+	*seen = watched{turn: turn, since: now, looked: now}
+	if !asleep {
+		seen.used, _ = s.used(w)
+		w.hurry.Store(true)
+	}
+	return seen, false
 }
 
 // spent returns how much of the time since the last look w's poll has kept w by itself:
@@ -234,45 +211,6 @@ func (s *stallWatch) waitForGo() {
 // probeSize is more than 32 KiB: smaller objects may come from memory that the P has, which
 // waits for nothing.
 const probeSize = 40 << 10
-
-// watchIdle is how long there must have been nothing to do before it parks: to
-// be woken for each event costs more than to look a few times in vain.
-const watchIdle = 100 * time.Millisecond
-
-// park waits while all workers sleep, and have slept for watchIdle. It reports
-// false at the end.
-//
-// Against a missed kick: it says first that it is parked and then looks at the
-// workers; a worker that wakes does the reverse.
-func (s *stallWatch) park() bool {
-	s.parked.Store(true)
-	defer s.parked.Store(false)
-	if s.rt.othersBusy(nil) || nanos()-s.rt.lastWork() < int64(watchIdle) {
-		return true
-	}
-	select {
-	case <-s.kick:
-		return true
-	case <-s.over:
-		return false
-	}
-}
-
-// awake is called by each worker that wakes.
-func (s *stallWatch) awake() {
-	if s != nil && s.parked.Load() {
-		notify(s.kick)
-	}
-}
-
-// stop ends the watch, and waits for that and for the reports.
-func (s *stallWatch) stop() {
-	if s != nil {
-		close(s.over)
-		<-s.ended
-		s.reports.delivery.Wait()
-	}
-}
 
 const (
 	// stackEvery is how often a stack is taken at most.

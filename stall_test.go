@@ -510,7 +510,7 @@ func bystanderBlocks(c <-chan None) { <-c }
 func TestStallNever(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	require.Nil(t, rt.watch)
+	require.Nil(t, rt.watchdog.stalls)
 	h, release := stick(t, rt)
 	time.Sleep(5 * defaultStall)
 	release()
@@ -519,24 +519,23 @@ func TestStallNever(t *testing.T) {
 	require.Zero(t, rt.Metrics().Stalls)
 }
 
-// The watch rests while the runtime does, also if timers are set, and is there
-// when it wakes. Workers that have nothing to do but to watch each other come to
-// rest.
-func TestStallWatchRests(t *testing.T) {
+// The watchdog rests while the runtime does, also if timers are set, and is there when it
+// wakes. Workers that have nothing to do take no turns.
+func TestWatchdogRests(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
-	resting := func() bool { // nobody takes a turn for longer than any wait that is there to look
+	resting := func() bool { // nobody takes a turn for longer than a wait that keeps the P
 		var turns []uint32
 		for _, w := range rt.workers {
 			turns = append(turns, w.turn.Load())
 		}
-		time.Sleep(keepP << 5)
+		time.Sleep(keepP * 2)
 		for i, w := range rt.workers {
 			if w.turn.Load() != turns[i] {
 				return false
 			}
 		}
-		return rt.watch.parked.Load()
+		return rt.watchdog.due.Load() == 0
 	}
 	for range 3 {
 		eventually(t, resting)

@@ -1367,7 +1367,7 @@ func TestWokenWorkerIsNotStuck(t *testing.T) {
 		p.w = sleeper
 		rt.foreign.Add(1)
 		on(other, func(w *worker) {
-			w.seen[0] = sighting{turn: sleeper.turn.Load(), worked: sleeper.atWork.Load()} // since the beginning
+			sleeper.stuckTurn.Store(sleeper.turn.Load()) // as if it had been stuck in this turn since the beginning
 			roused := sleeper.roused.Load()
 			sleeper.send(&p.task)
 			if sleeper.roused.Load() > roused && w.steal() { // else it was awake, or about to look once more
