@@ -97,6 +97,12 @@ func errnoErr(errno unix.Errno) error {
 	return errno
 }
 
+// maxRaw is how much a system call on a socket may be asked to copy without the Go scheduler
+// being told. It does not block, so there is no need to tell it, and to do so costs more than what
+// it says: the scheduler looks at each processor that is in a call. But a stop of the
+// world has to wait for it.
+const maxRaw = 64 << 10
+
 // sendFlags is what every call that sends is told beside its own flags: not to block,
 // also if another process has made the descriptor blocking, and to raise no signal.
 const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
@@ -117,8 +123,16 @@ func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err erro
 }
 
 func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		uintptr(flags|unix.MSG_DONTWAIT), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(size)))
+	var n uintptr
+	var errno unix.Errno
+	flags |= unix.MSG_DONTWAIT
+	if len(p) <= maxRaw {
+		n, _, errno = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			uintptr(flags), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(size)))
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			uintptr(flags), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(size)))
+	}
 	if errno != 0 {
 		return 0, errno
 	}
@@ -139,25 +153,32 @@ func emptied(p []byte, n int) bool {
 }
 
 // send sends p to the peer. It does not block.
-func send(fd int, p []byte) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		sendFlags, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
+func send(fd int, p []byte) (int, error) { return sendInto(fd, p, nil, 0) }
 
 // sendTo sends p to an address that rawAddr.set takes. It does not block.
 func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	var a rawAddr
 	size, err := a.set(to, v6)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = sendInto(fd, p, &a, size)
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		sendFlags, uintptr(unsafe.Pointer(&a)), uintptr(size))
-	return errnoErr(errno)
+	return err
+}
+
+func sendInto(fd int, p []byte, to *rawAddr, size uint32) (int, error) {
+	var n uintptr
+	var errno unix.Errno
+	if len(p) <= maxRaw {
+		n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			sendFlags, uintptr(unsafe.Pointer(to)), uintptr(size))
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			sendFlags, uintptr(unsafe.Pointer(to)), uintptr(size))
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // mmsghdr is the kernel's struct of that name.
