@@ -86,8 +86,8 @@ type worker struct {
 	wire      talk  // with the other end of speaker
 	speaker   int   // the descriptor whose event came last, and alone; or -1
 	ids       uint64
-	taken     uint64    // turns
-	sampled   bool      // this turn is; see sample
+	sampledAt int64     // when sample has last chosen a turn
+	sampled   bool      // this turn is chosen
 	ticks     dumpTicks // the time when it began
 	left      []*task   // see lastTask
 	named     map[string]context.Context
@@ -216,16 +216,20 @@ func (w *worker) host() {
 
 // turns is the life of a worker.
 func (w *worker) turns() {
+	rested := false
 	for ran := 0; !w.stopped; {
 		// 1. Run tasks, at most a round of them.
 		if w.hurry.Load() {
 			w.hurry.Store(false) // before the turn that whoever sets it has seen
 		}
 		w.turn.Add(1)
-		begun := nanos()
+		begun := w.looked
+		if !rested {
+			begun = nanos()
+		}
 		w.rt.watchdog.feed(w, begun)
 		w.ticks = ticksAt(begun)
-		w.sample(ran)
+		w.sample(begun)
 		ran = w.round(w.batch, begun)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
@@ -246,15 +250,18 @@ func (w *worker) turns() {
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
 		if !busy && !w.steal() {
+			rested = true
 			switch {
 			case now-w.worked < int64(w.rt.cfg.Spin):
 				w.spin(now)
 			case w.linger(now):
+				rested = false
 			default:
 				w.rest(now)
 			}
 			continue
 		}
+		rested = false
 		w.worked = now
 		w.stopped = w.rt.stopping.Load()
 		if now-w.looked >= reactorEvery {
@@ -270,7 +277,7 @@ func (w *worker) pace(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
-	if w.counts[countPolls] += uint64(ran); ran == 1 {
+	if w.counts[countPolls] += uint64(ran); ran == 1 && w.sampled {
 		w.polled(took)
 	}
 	perPoll := max(took/int64(ran), 1)
@@ -656,11 +663,12 @@ func (w *worker) rest(now int64) {
 		w.stopped = w.rt.stopping.Load()
 		return
 	}
-	w.atWork.Store(w.worked)
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
-	w.publish(w.looked)
-	timeout, keep := w.restFor()
+	timeout, keep := w.restFor(now)
+	if !keep || now-w.publishedAt >= publishEvery {
+		w.publish(now)
+	}
 	if w.slept >= watchdogPatience {
 		w.rt.watchdog.rests(w)
 	}
@@ -703,15 +711,16 @@ func (w *worker) unparks() {
 //
 // The P is kept for a while after there was something to do, here or on another
 // worker, if there are descriptors from which more may come.
-func (w *worker) restFor() (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 && w.looked-w.rt.lastWork() < int64(keepP)
+func (w *worker) restFor(now int64) (timeout time.Duration, keep bool) {
+	keep = w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 &&
+		(now-w.worked < int64(keepP) || now-w.rt.lastWork() < int64(keepP))
 	w.unparked = false
 	timeout = -1
 	if keep {
 		timeout = keepP
 	}
 	if w.counts[countFree] > keepFree {
-		d := max(time.Duration(w.trimmedAt-w.looked)+trimEvery, 0)
+		d := max(time.Duration(w.trimmedAt-now)+trimEvery, 0)
 		if timeout < 0 || d < timeout {
 			timeout = d
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // counter is one of a worker's counts. The worker counts in plain words, and
-// publishes them when it goes to wait and about every millisecond.
+// publishes them about every millisecond, and before it sleeps for longer than keepP.
 type counter int
 
 const (
@@ -34,6 +34,7 @@ const publishEvery = int64(time.Millisecond)
 // are set again, too.
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
+	w.atWork.Store(w.worked)
 	w.relabel()
 	w.counts[countTimers] = uint64(w.timers.len())
 	w.counts[countQueued] = uint64(w.ready())
@@ -60,7 +61,7 @@ func (w *worker) ready() int {
 // Metrics are the figures of a runtime, or of one worker, at one moment. Those
 // of a worker that is busy are up to a millisecond old, but not younger than the
 // round of up to 61 polls that it is in: one that is stuck in a poll says what was
-// so before. All are read one after the other, so sums of them need not match
+// so before. When it has just become idle they are up to ten milliseconds old. All are read one after the other, so sums of them need not match
 // exactly.
 type Metrics struct {
 	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and what Tasks asks included
@@ -223,15 +224,16 @@ func (p *wakeProbe) woken(t *task) {
 	}
 }
 
-// sampleEvery is of how many turns one has its first poll and the next wake
-// timed. Where there is little to do it is each.
-const sampleEvery = 16
+// sampleEvery is how often a turn is chosen whose first poll and next wake are timed.
+const sampleEvery = int64(50 * time.Microsecond)
 
-// sample decides what is timed in this turn. ran is how many polls there were
-// in the one before.
-func (w *worker) sample(ran int) {
-	w.taken++
-	if w.sampled = ran <= 1 || w.taken%sampleEvery == 0; w.sampled && w.probe.t.Load() == nil {
+// sample decides what is timed in the turn that begins.
+func (w *worker) sample(now int64) {
+	if w.sampled = now-w.sampledAt >= sampleEvery; !w.sampled {
+		return
+	}
+	w.sampledAt = now
+	if w.probe.t.Load() == nil {
 		w.probe.t.Store(probeWanted)
 	}
 }
