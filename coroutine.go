@@ -21,7 +21,7 @@ type coroutine struct {
 	yield  func(struct{}) bool     // back to the worker; false: unwind
 
 	g        uintptr
-	code     coroutineCode // and the task that it is
+	code     coroutineCode // and the task that it is; nil between two of them
 	t        *task
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
@@ -39,9 +39,13 @@ type coroutineCode interface {
 	// main runs the code and sets co.returned; it may panic or call Goexit.
 	main(co *coroutine)
 
-	// end ends the task, with what main left or, if err is not nil, with that.
-	end(err error)
+	// end ends the task, with what main left or, if err is not nil, with that. It reports
+	// whether the coroutine may begin another task at once.
+	end(err error) (goOn bool)
 }
+
+// beginner is a task of straight-line code that can begin in a coroutine of w: the code is its.
+type beginner interface{ begin(w *worker, co *coroutine) }
 
 func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)
@@ -53,7 +57,8 @@ func newCoroutine(w *worker) *coroutine {
 		identities.add(co.g, &w.identity)
 		defer identities.remove(co.g)
 		for yield(struct{}{}) {
-			co.run()
+			for co.run() && w.follow(co) {
+			}
 		}
 		returned = true
 	})
@@ -93,11 +98,12 @@ func (co *coroutine) unwind() {
 }
 
 // run runs the code and ends its task, whatever the code does.
-func (co *coroutine) run() {
+func (co *coroutine) run() (goOn bool) {
 	co.returned = false
-	defer co.end()
+	defer func() { goOn = co.end(recover()) }()
 	co.relabel()
 	co.code.main(co)
+	return
 }
 
 // relabel gives the code the profiler labels of its task. Where all tasks have the
@@ -110,19 +116,18 @@ func (co *coroutine) relabel() {
 	}
 }
 
-// end is run's deferred call.
-func (co *coroutine) end() {
-	p := recover()
+// end is run's deferred call. The code has panicked with p, unless that is nil.
+func (co *coroutine) end(p any) (goOn bool) {
+	var err error
 	switch {
 	case co.t.w.unwinding:
-		co.code.end(ErrShutdown)
+		err = ErrShutdown
 	case p != nil:
-		co.code.end(newPanicError(co.t, p))
+		err = newPanicError(co.t, p)
 	case !co.returned:
-		co.code.end(ErrGoexit)
-	default:
-		co.code.end(nil)
+		err = ErrGoexit
 	}
+	return co.code.end(err)
 }
 
 // wait gives the thread back to the worker until the task is polled again. If

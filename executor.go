@@ -67,12 +67,16 @@ type worker struct {
 	unparked  bool       // goroutines may stand in the queue of its P; see restFor
 	unwinding bool       // the worker ends, and unwinds what still waits
 	stopped   bool
-	flip      bool // which of the two run-next slots is served first
-	budget    int  // operations left to the current poll
-	perPoll   int  // see Config.Budget
-	observed  bool // see Config.observed
-	showing   bool // shown is not nil
-	inARow    int  // servings of the run-next slot since the last other one
+	flip      bool  // which of the two run-next slots is served first
+	budget    int   // operations left to the current poll
+	perPoll   int   // see Config.Budget
+	observed  bool  // see Config.observed
+	showing   bool  // shown is not nil
+	ran       int   // how many tasks have begun in this round
+	limit     int   // how many may
+	begun     int64 // when the round has
+	picked    *task // the first one of the rest of the round; see follow
+	inARow    int   // servings of the run-next slot since the last other one
 	local     localQueue
 	nextLocal *task
 	coroutine *coroutine // the free ones
@@ -277,9 +281,7 @@ func (w *worker) pace(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
-	if w.counts[countPolls] += uint64(ran); ran == 1 && w.sampled {
-		w.polled(took)
-	}
+	w.counts[countPolls] += uint64(ran)
 	perPoll := max(took/int64(ran), 1)
 	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
@@ -291,21 +293,48 @@ func (w *worker) pace(ran int, took int64) {
 // panics, or calls Goexit, ends its task, and the round.
 func (w *worker) round(limit int, begun int64) (ran int) {
 	defer w.caught()
-	for ran < limit {
-		t := w.pick()
-		if t == nil {
-			break
+	w.ran, w.limit, w.begun = 0, limit, begun
+	for w.picked != nil || w.mayRun() {
+		t := w.picked
+		if w.picked = nil; t == nil {
+			if t = w.pick(); t == nil {
+				break
+			}
 		}
-		if w.sampled && ran == 1 {
-			w.polled(nanos() - begun)
-		}
-		ran++
 		w.poll(t)
-		if w.hurry.Load() {
-			break
-		}
 	}
-	return ran
+	return w.ran
+}
+
+// mayRun reports whether the round has room for another task.
+func (w *worker) mayRun() bool {
+	if w.sampled && w.ran == 1 {
+		w.sampled = false
+		w.polled(nanos() - w.begun)
+	}
+	return w.ran < w.limit && !w.hurry.Load()
+}
+
+// follow begins the next task in a coroutine whose task has ended there, if that one is
+// straight-line code that has not begun: so it needs no switch to the worker's stack and back.
+// Else it leaves the next task to round.
+func (w *worker) follow(co *coroutine) bool {
+	if w.observed || !w.mayRun() {
+		return false
+	}
+	t := w.pick()
+	if t == nil {
+		return false
+	}
+	code, ok := t.body.(beginner)
+	if !ok || t.g.Load() != 0 {
+		w.picked = t
+		return false
+	}
+	w.endTask(w.current)
+	w.beginPoll(t)
+	code.begin(w, co)
+	return true
 }
 
 // caught ends the task whose poll did not return.
@@ -369,18 +398,9 @@ func (w *worker) takeNext() *task {
 
 // poll runs t once and decides what becomes of it.
 func (w *worker) poll(t *task) {
-	t.state.begin()
-	if t.w != w {
-		t.w = w
-	}
-	w.current = t
-	w.budget = w.perPoll
+	w.beginPoll(t)
 	if t.kind == kindPlain && (w.showing || t.details.Load() != nil) {
 		w.show(t)
-	}
-	if w.probe.t.Load() == t {
-		w.counts[countWakeTime+bucket(nanos()-w.probe.at.Load())]++
-		w.probe.t.Store(nil)
 	}
 	var done bool
 	if w.observed {
@@ -388,14 +408,13 @@ func (w *worker) poll(t *task) {
 	} else {
 		done = t.body.poll(w)
 	}
+	t = w.current // one that has followed the other; see follow
 	w.current = nil
 	yielded := w.yielded
 	w.yielded = false
 	switch {
 	case done:
-		if w.accepted == t {
-			w.accepted = nil // the collector may have it
-		}
+		w.endTask(t)
 		return
 	case yielded:
 		if t.listedAt == 0 && w.rt.closing.Load() {
@@ -410,6 +429,29 @@ func (w *worker) poll(t *task) {
 	t.since = w.ticks
 	if !t.state.suspend() {
 		w.push(t)
+	}
+}
+
+// beginPoll is called before t is polled.
+func (w *worker) beginPoll(t *task) {
+	w.ran++
+	t.state.begin()
+	if t.w != w {
+		t.w = w
+	}
+	w.current = t
+	w.budget = w.perPoll
+	if w.probe.t.Load() == t {
+		w.counts[countWakeTime+bucket(nanos()-w.probe.at.Load())]++
+		w.probe.t.Store(nil)
+	}
+}
+
+// endTask is called after the last poll of t.
+func (w *worker) endTask(t *task) {
+	w.yielded = false
+	if w.accepted == t {
+		w.accepted = nil // the collector may have it
 	}
 }
 

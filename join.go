@@ -310,6 +310,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 type straight[T any] struct {
 	JoinHandle[T]
 	fn func(*Context) (T, error)
+	do func(*Context) error // instead of fn, if there is no result
 	co *coroutine
 }
 
@@ -320,7 +321,15 @@ type straight[T any] struct {
 // The Go runtime ends the program if fn returns, panics or awaits while its thread is
 // locked: each runtime.LockOSThread in it needs an UnlockOSThread before that.
 func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
-	st := &straight[T]{fn: fn}
+	return startStraight(s, &straight[T]{fn: fn})
+}
+
+// Go is Spawn for code without a result.
+func Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
+	return startStraight(s, &straight[None]{do: fn})
+}
+
+func startStraight[T any](s Spawner, st *straight[T]) *JoinHandle[T] {
 	st.kind = kindStraight
 	st.body = st
 	st.cx.t = &st.task
@@ -328,40 +337,46 @@ func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
 	return &st.JoinHandle
 }
 
-// Go is Spawn for code without a result.
-func Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
-	return Spawn(s, func(cx *Context) (None, error) { return None{}, fn(cx) })
-}
-
 func (st *straight[T]) poll(w *worker) (done bool) {
 	co := st.co
 	if co == nil {
 		co = w.takeCoroutine()
-		st.co, co.code, co.t = co, st, &st.task
-		st.g.Store(co.g)
-		w.list(&st.task)
+		st.begin(w, co)
+	} else {
+		w.show(&st.task)
 	}
-	w.show(&st.task)
 	w.running = co
 	co.resume()
 	w.running = nil
-	if !st.state.done() {
+	if co.t != nil { // this task, or one that has followed it, waits
 		return false
 	}
-	co.code, co.t = nil, nil
 	w.freeCoroutine(co)
 	return true
 }
 
+// begin implements beginner.
+func (st *straight[T]) begin(w *worker, co *coroutine) {
+	st.co, co.code, co.t = co, st, &st.task
+	st.g.Store(co.g)
+	w.show(&st.task)
+	if w.rt.closing.Load() {
+		w.list(&st.task) // cancelAll may have looked at what w shows before
+	}
+}
+
 // main implements coroutineCode.
 func (st *straight[T]) main(co *coroutine) {
-	v, err := st.fn(&st.cx)
-	st.val, st.err = v, err
+	if st.do != nil {
+		st.err = st.do(&st.cx)
+	} else {
+		st.val, st.err = st.fn(&st.cx)
+	}
 	co.returned = true
 }
 
 // end implements coroutineCode.
-func (st *straight[T]) end(err error) {
+func (st *straight[T]) end(err error) (goOn bool) {
 	v := st.val
 	if err != nil {
 		var zero T
@@ -369,8 +384,11 @@ func (st *straight[T]) end(err error) {
 	} else {
 		err = st.err
 	}
-	st.fn, st.co, st.err = nil, nil, nil
+	co := st.co
+	st.fn, st.do, st.co, st.err = nil, nil, nil, nil
 	st.finish(st.w, v, err)
+	co.code, co.t = nil, nil
+	return true
 }
 
 // abort is called for code that waits in a worker that ends, and for code

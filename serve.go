@@ -431,7 +431,7 @@ func (s *served) tell(err error) {
 
 // end implements coroutineCode. err is not nil if the Handler has not returned, or Failed
 // has not.
-func (s *served) end(err error) {
+func (s *served) end(err error) (goOn bool) {
 	switch {
 	case err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled():
 		s.rest()
@@ -440,6 +440,7 @@ func (s *served) end(err error) {
 	default:
 		s.fail(err)
 	}
+	return false
 }
 
 // fail ends the task of a Handler that has panicked or called Goexit. If Failed does that, too,

@@ -200,12 +200,15 @@ func (rt *Runtime) mustNotBeInside() {
 	}
 }
 
-// cancelAll cancels every task that is in a list; those that come into one
-// later are cancelled by that.
+// cancelAll cancels every task that is in a list, or is straight-line code that runs now;
+// those that come into a list later are cancelled by that.
 func (rt *Runtime) cancelAll() {
 	rt.closing.Store(true)
 	for _, w := range rt.workers {
 		for _, t := range w.waiting.all() {
+			t.cancel(taskByShutdown)
+		}
+		if t := w.shown.Load(); t != nil && t.kind == kindStraight {
 			t.cancel(taskByShutdown)
 		}
 	}
@@ -294,7 +297,14 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 // left describes the tasks that live.
 func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
-		infos = append(infos, w.listed()...)
+		listed := w.listed()
+		if t := w.shown.Load(); t != nil && t.kind == kindStraight && !t.state.done() {
+			running := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
+			if !slices.ContainsFunc(listed, func(i TaskInfo) bool { return i.ID == running.ID }) {
+				listed = append(listed, running)
+			}
+		}
+		infos = append(infos, listed...)
 		infos = append(infos, w.unbegun()...)
 	}
 	infos = append(infos, rt.outsiders()...)
@@ -351,9 +361,8 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // waitingList is a worker's list of the tasks that have not ended and that
-// Shutdown could not find otherwise, since only their wakers know them: plain
-// futures that have waited at least once, and straight-line code that has
-// begun. A future that is ready at once never comes here.
+// Shutdown could not find otherwise, since only their wakers know them: those that have waited
+// at least once. One that ends before it waits never comes here.
 type waitingList struct {
 	mu    lockOf[waitingList]
 	tasks []*task // each knows its index
