@@ -45,7 +45,9 @@ type coroutineCode interface {
 }
 
 // beginner is a task of straight-line code that can begin in a coroutine of w: the code is its.
-type beginner interface{ begin(w *worker, co *coroutine) }
+type beginner interface {
+	begin(w *worker, co *coroutine)
+}
 
 func newCoroutine(w *worker) *coroutine {
 	co := new(coroutine)

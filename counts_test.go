@@ -92,7 +92,7 @@ var countedOps = []struct {
 			Go(cx, func(cx *Context) error { return o.Send(1) })
 			o.Recv(cx)
 		}
-	}, cost{allocs: 4, polls: 2}},
+	}, cost{allocs: 3, polls: 2}},
 	{"Select of two Chans, one ready", func(cx *Context, n int) {
 		a, b := NewChan[int](1), NewChan[int](1)
 		onA, onB := OnRecv(a), OnRecv(b)

@@ -297,14 +297,7 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 // left describes the tasks that live.
 func (rt *Runtime) left() (infos []TaskInfo) {
 	for _, w := range rt.workers {
-		listed := w.listed()
-		if t := w.shown.Load(); t != nil && t.kind == kindStraight && !t.state.done() {
-			running := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
-			if !slices.ContainsFunc(listed, func(i TaskInfo) bool { return i.ID == running.ID }) {
-				listed = append(listed, running)
-			}
-		}
-		infos = append(infos, listed...)
+		infos = append(infos, w.listed()...)
 		infos = append(infos, w.unbegun()...)
 	}
 	infos = append(infos, rt.outsiders()...)

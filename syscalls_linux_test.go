@@ -38,7 +38,8 @@ type syscallCosts map[string]float64
 // countedCalls are the names of the system calls that are told apart by name.
 var countedCalls = map[uint64]string{
 	unix.SYS_READ: "read", unix.SYS_WRITE: "write", unix.SYS_RECVFROM: "recvfrom", unix.SYS_SENDTO: "sendto",
-	unix.SYS_RECVMSG: "recvmsg", unix.SYS_SENDMSG: "sendmsg", unix.SYS_EPOLL_PWAIT: "epoll_wait", unix.SYS_EPOLL_PWAIT2: "epoll_wait",
+	unix.SYS_TIMERFD_SETTIME: "timerfd_settime",
+	unix.SYS_RECVMSG:         "recvmsg", unix.SYS_SENDMSG: "sendmsg", unix.SYS_EPOLL_PWAIT: "epoll_wait", unix.SYS_EPOLL_PWAIT2: "epoll_wait",
 	unix.SYS_EPOLL_CTL: "epoll_ctl", unix.SYS_FUTEX: "futex", unix.SYS_FCNTL: "fcntl", unix.SYS_PPOLL: "poll",
 }
 
@@ -170,11 +171,12 @@ func TestSystemCalls(t *testing.T) {
 	require.NoError(t, json.NewDecoder(io.MultiReader(strings.NewReader("["), bytes.NewReader(line))).Decode(&all), "%s", out)
 	require.Len(t, all, len(countedOps)+len(tracedForms))
 	for i, op := range countedOps {
-		all[i].require(t, op.name, syscallCosts{"epoll_wait": 0.5})
+		all[i].require(t, op.name, syscallCosts{"epoll_wait": 0.5, "timerfd_settime": 0.5})
 	}
 	for i, form := range tracedForms {
-		// A futex call wakes the thread of a goroutine, here of the client, now and then.
-		all[len(countedOps)+i].require(t, echoForms[form].name, syscallCosts{"recvfrom": 1, "sendto": 1, "epoll_wait": 3, "futex": 0.2})
+		// A futex call wakes the thread of a goroutine, here of the client, now and then. The watchdog is fed by
+		// time.
+		all[len(countedOps)+i].require(t, echoForms[form].name, syscallCosts{"recvfrom": 1, "sendto": 1, "epoll_wait": 3, "futex": 0.2, "timerfd_settime": 1})
 	}
 }
 

@@ -50,8 +50,8 @@ func (i TaskInfo) String() string {
 	return s
 }
 
-// Tasks describes the tasks that live and have waited at least once, in the
-// order of their numbers; Metrics counts the others. It asks the workers, for
+// Tasks describes the tasks that live and have waited at least once, and straight-line code that
+// keeps its worker, in the order of their numbers; Metrics counts the others. It asks the workers, for
 // only they can tell where straight-line code waits, which takes them about a
 // microsecond for each task, with other tasks in between. One that does not
 // answer in a tenth of a second, because a task keeps it, is done without.
@@ -94,9 +94,19 @@ func (rt *Runtime) outsiders() (infos []TaskInfo) {
 	return infos
 }
 
-// listed describes the tasks in w's list, to a caller that does not run on it.
+// listed describes the tasks in w's list, and the straight-line code that runs now, to a
+// caller that does not run on it.
 func (w *worker) listed() []TaskInfo {
-	return appendInfos(nil, w.waiting.all(), nil)
+	infos := appendInfos(nil, w.waiting.all(), nil)
+	t := w.shown.Load()
+	if t == nil || t.kind != kindStraight || t.state.done() {
+		return infos
+	}
+	running := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
+	if slices.ContainsFunc(infos, func(i TaskInfo) bool { return i.ID == running.ID }) {
+		return infos
+	}
+	return append(infos, running)
 }
 
 // appendInfos describes those of the tasks that are the user's and live.

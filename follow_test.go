@@ -1,0 +1,144 @@
+package async
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// countResumes counts how often the free coroutine of w that will be taken next is resumed.
+func countResumes(w *worker, n *int) {
+	co := w.coroutine
+	resume := co.resume
+	co.resume = func() (struct{}, bool) {
+		*n++
+		return resume()
+	}
+}
+
+// A chain of tasks that end without waiting runs in one coroutine, with a switch for each round
+// and not for each task.
+func TestChainNeedsNoSwitches(t *testing.T) {
+	const links = 1000
+	rt := newTestRuntime(t, Config{Workers: 1})
+	done := make(chan None)
+	var link func(s Spawner, left int)
+	link = func(s Spawner, left int) {
+		Go(s, func(cx *Context) error {
+			if left == 0 {
+				close(done)
+			} else {
+				link(cx, left-1)
+			}
+			return nil
+		})
+	}
+	link(rt, 10) // so that there is a free coroutine
+	receive(t, done)
+	done = make(chan None)
+	resumes := 0
+	on(rt.workers[0], func(w *worker) {
+		w.batch = pollsPerRound
+		countResumes(w, &resumes)
+	})
+	link(rt, links)
+	receive(t, done)
+	on(rt.workers[0], func(*worker) { require.Less(t, resumes, links/4) })
+}
+
+// What follows a task in its coroutine may wait, fail, panic and exit like any other.
+func TestFollowersDoWhatTheyLike(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	failure := errors.New("failure")
+	gate := NewChan[None](0)
+	whats := []func(cx *Context) (int, error){
+		func(*Context) (int, error) { return 1, nil },
+		func(cx *Context) (int, error) { return 2, Yield(cx) },
+		func(cx *Context) (int, error) { return 3, failure },
+		func(cx *Context) (int, error) { panic("four") },
+		func(cx *Context) (int, error) { runtime.Goexit(); return 5, nil },
+		func(cx *Context) (int, error) { _, err := gate.Recv(cx); return 6, err },
+		func(cx *Context) (int, error) { return 7, Sleep(cx, time.Microsecond) },
+		func(cx *Context) (int, error) {
+			return Await(cx, PollFunc(func(*Context) (int, error) { return 8, nil }))
+		},
+	}
+	for range 100 {
+		var hs []*JoinHandle[int]
+		inTask(t, rt, func(cx *Context) error {
+			for _, what := range whats {
+				hs = append(hs, Spawn(cx, what), Spawn(cx, whats[0]))
+			}
+			hs = append(hs, SpawnFuture(cx, Ready(1)), Spawn(cx, whats[0]))
+			return nil
+		})
+		require.NoError(t, gate.SendBlocking(context.Background(), None{}))
+		for i, h := range hs {
+			v, err := join(t, h)
+			var p *PanicError
+			switch {
+			case i%2 == 1 || i == 0 || i == len(hs)-2:
+				require.NoError(t, err)
+				require.Equal(t, 1, v)
+			case i/2 == 2:
+				require.Equal(t, failure, err)
+			case i/2 == 3:
+				require.ErrorAs(t, err, &p)
+				require.Equal(t, "four", p.Value)
+			case i/2 == 4:
+				require.Equal(t, ErrGoexit, err)
+			default:
+				require.NoError(t, err)
+				require.Equal(t, i/2+1, v)
+			}
+		}
+	}
+}
+
+// A task that follows another does not outlast the round: what was sent to the worker, its
+// timers and its sockets have their turn.
+func TestChainsKeepNobodyWaiting(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	stop := make(chan None)
+	var link func(s Spawner)
+	link = func(s Spawner) {
+		Go(s, func(cx *Context) error {
+			select {
+			case <-stop:
+			default:
+				link(cx)
+			}
+			return nil
+		})
+	}
+	link(rt)
+	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Millisecond) }))
+	require.NoError(t, err)
+	close(stop)
+}
+
+// Straight-line code that has never waited is cancelled by Shutdown, and named if it does not
+// end.
+func TestShutdownFindsCodeThatNeverWaited(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond})
+	begun, release := make(chan *Context, 1), make(chan None)
+	h := Go(rt.Named("never waited"), func(cx *Context) error {
+		begun <- cx
+		<-release
+		return nil
+	})
+	cx := receive(t, begun)
+	err := rt.Shutdown(ended())
+	var e *ShutdownError
+	require.ErrorAs(t, err, &e)
+	require.Len(t, e.Tasks, 1)
+	require.Equal(t, "never waited", e.Tasks[0].Name)
+	require.Error(t, cx.Err())
+	close(release)
+	_, err = join(t, h)
+	require.NoError(t, err)
+}
