@@ -105,6 +105,15 @@ func callError(call string, err error) error {
 	return err
 }
 
+// waitError says why an await has failed with err: cx is cancelled, or the system call of this name
+// has failed.
+func waitError(cx *Context, call string, err error) error {
+	if err == errAbandoned {
+		return cx.Err()
+	}
+	return callError(call, err)
+}
+
 // awaitRead awaits a poll that reads.
 func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := awaitTurn(cx, &c.src.rd.waiters, poll)
@@ -178,13 +187,16 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.wrap("read", c.src.idle())
 	}
-	return c.pollRead(cx, "read", func(fd int) (int, bool, error) {
-		n, err := recv(fd, p, 0)
-		// Only with TCP can a read prove that there is no more. Of packets each is
-		// read by a call of its own, and a read of a unix stream stops behind a message
-		// that carried descriptors, and where the sender's credentials change.
-		return n, c.net.proto == "tcp" && emptied(p, n), orEOF(n, err)
-	})
+	return c.pollRead(cx, "read", func(fd int) (int, bool, error) { return c.recv(fd, p) })
+}
+
+// recv is a read for source.attempt.
+func (c *streamConn) recv(fd int, p []byte) (n int, exhausted bool, err error) {
+	n, err = recv(fd, p, 0)
+	// Only with TCP can a read prove that there is no more. Of packets each is
+	// read by a call of its own, and a read of a unix stream stops behind a message
+	// that carried descriptors, and where the sender's credentials change.
+	return n, c.net.proto == "tcp" && emptied(p, n), orEOF(n, err)
 }
 
 // orEOF returns the error of a system call that has read n bytes: no bytes and no
@@ -215,7 +227,15 @@ func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 // Read waits until something is there, and reads it into p. Cancelling it
 // loses nothing.
 func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
-	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
+	if len(p) == 0 {
+		return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
+	}
+	p = p[:min(len(p), maxIO)]
+	n, err := c.src.await(cx, &c.src.rd, func(fd int) (int, bool, error) { return c.recv(fd, p) })
+	if err != nil {
+		err = c.wrap("read", waitError(cx, "read", err))
+	}
+	return max(n, 0), err
 }
 
 // Write writes all of p, unless it fails or is cancelled. n says how much was
@@ -223,12 +243,30 @@ func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
 // in its middle.
 func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
 	for {
-		m, err := c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p[n:]) })
+		m, err := c.writeSome(cx, p[n:])
 		n += m
 		if err != nil || n == len(p) {
 			return n, err
 		}
 	}
+}
+
+// writeSome waits until there is room, and writes as much as there is room for.
+func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
+	if len(p) == 0 {
+		return c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p) })
+	}
+	if len(p) > maxIO && !c.net.is(unix.SOCK_SEQPACKET) {
+		p = p[:maxIO]
+	}
+	n, err := c.src.await(cx, &c.src.wr, func(fd int) (int, bool, error) {
+		n, err := send(fd, p)
+		return n, false, err
+	})
+	if err != nil {
+		err = c.wrap("write", waitError(cx, "write", err))
+	}
+	return max(n, 0), err
 }
 
 // PollPeek is PollRead, but what it has read stays there.

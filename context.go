@@ -288,6 +288,14 @@ func (cx *Context) ended() bool {
 	return status != scopeOpen
 }
 
+// failing is Err, and costs little as long as that is nil.
+func (cx *Context) failing() error {
+	if !cx.ended() {
+		return nil
+	}
+	return cx.Err()
+}
+
 // ending returns how cx has ended, and the scope that has; nil if that is the
 // task's, and does not know yet. It looks up the chain.
 func (cx *Context) ending() (status uint32, sc *scope) {

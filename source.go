@@ -167,6 +167,36 @@ func (s *source) try(cx *Context, h *half, mark uint32, op func(fd int) (n int, 
 	if !cx.spend() {
 		return 0, ErrPending
 	}
+	n, err := s.tryOnce(cx, h, mark, op)
+	return n, cx.unspent(err)
+}
+
+// await is attempt for code that can wait, until the result is there. Its task waits for its turn. If cx is
+// cancelled it returns errAbandoned.
+func (s *source) await(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (n int, err error) {
+	t, mark, over := cx.beginAwait(), s.markOf(h), false
+	defer func() {
+		if !over { // also if Shutdown unwinds the code
+			h.waiters.leave(t, callersWorker())
+		}
+	}()
+	for again := false; cx.proceed(t); again = true {
+		if again {
+			h.waiters.withdraw(t)
+		}
+		if n, err = s.tryOnce(cx, h, mark, op); err != ErrPending {
+			over = err == nil
+			return n, err
+		}
+		cx.giveBack()
+		h.waiters.takeTurn(t)
+		t.wait()
+	}
+	return 0, errAbandoned
+}
+
+// tryOnce is try for a caller who has taken the operation off the budget.
+func (s *source) tryOnce(cx *Context, h *half, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if h.expired(cx) {
 		return 0, s.late()
 	}
@@ -261,7 +291,7 @@ func (s *source) pollReady(cx *Context, h *half, waited bool) error {
 			return ErrPending
 		}
 		if waits, err := s.wait(cx, h, mark, false); waits || err != nil {
-			return err
+			return cx.unspent(err)
 		}
 		if err := s.idle(); err != nil {
 			return err // what ended the wait was Close
@@ -365,7 +395,7 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 			return false, ErrShutdown
 		}
 		h.arm(cx)
-		return true, cx.unspent(ErrPending)
+		return true, ErrPending
 	}
 }
 

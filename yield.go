@@ -5,8 +5,14 @@ import "runtime"
 // Yield lets other tasks of the worker run, if there are any. It returns
 // cx.Err() if cx is cancelled.
 func Yield(cx *Context) error {
-	_, err := Await(cx, NewYield())
-	return err
+	t := cx.beginAwait()
+	if !cx.ended() {
+		cx.yield()
+		t.wait()
+	} else if !cx.spend() {
+		t.wait() // code that ignores cancellation must not keep its worker
+	}
+	return cx.failing()
 }
 
 // NewYield returns a future that is pending once, and lets other tasks of the
@@ -20,11 +26,16 @@ func (y *yieldOnce) Poll(cx *Context) (None, error) {
 		return None{}, nil
 	}
 	y.done = true
+	cx.yield()
+	return None{}, ErrPending
+}
+
+// yield has cx's task polled again after the others, once it is pending.
+func (cx *Context) yield() {
 	if w := cx.here(); w != nil {
 		w.yield(cx.t)
 	} else {
 		cx.waker(waitsYield).wake(nil)
 		runtime.Gosched()
 	}
-	return None{}, ErrPending
 }
