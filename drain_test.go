@@ -298,8 +298,8 @@ func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	var se *ShutdownError
 	require.ErrorAs(t, err, &se)
 	require.Len(t, se.Tasks, 1+len(unbegun))
-	require.Contains(t, err.Error(), fmt.Sprintf("not ended: %d; %d (stuck) runnable; %d (in the queue) runnable; %d (future) runnable; %d (in the inbox) runnable; ",
-		len(se.Tasks), stuck.ID(), unbegun[0].ID(), unbegun[1].ID(), unbegun[2].ID()))
+	require.Contains(t, err.Error(), fmt.Sprintf("not ended: %d; %d (stuck) runnable; %d (future) runnable; %d (in the queue) runnable; %d (in the inbox) runnable; ",
+		len(se.Tasks), stuck.ID(), unbegun[1].ID(), unbegun[0].ID(), unbegun[2].ID()))
 	release()
 	for _, h := range unbegun {
 		_, err := join(t, h)

@@ -508,7 +508,7 @@ func (w *worker) push(t *task) {
 	}
 }
 
-// pushNext makes t run next: it was woken by what runs now, and their data is
+// pushNext makes t run next: it was woken or spawned by what runs now, and their data is
 // in the cache. What stood there goes to its queue.
 func (w *worker) pushNext(t *task) {
 	if t.movable() {
@@ -550,7 +550,7 @@ func (w *worker) spawn(t *task) {
 		to.send(t)
 		return
 	}
-	w.push(t)
+	w.pushNext(t) // what it is about is in the cache, and few tasks have begun at once if each runs soon
 }
 
 // send queues t, which the caller holds, from a thread that is not w's.
