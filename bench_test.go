@@ -308,9 +308,10 @@ func (p *ponger) Poll(cx *Context) (None, error) {
 }
 
 // What the neighbours pay: a goroutine that sleeps 100 microseconds, and a
-// collection, in a program without a runtime, beside one whose tasks have ended, and
+// collection, in a program without a runtime, beside one whose tasks have ended,
 // beside one whose workers are awoken by a socket every few milliseconds and
-// so spend all their time in waits that keep the P.
+// so spend all their time in waits that keep the P, and beside one whose workers do
+// nothing but receive data.
 func BenchmarkNeighbours(b *testing.B) {
 	for _, work := range []struct {
 		name string
@@ -332,6 +333,48 @@ func BenchmarkNeighbours(b *testing.B) {
 		b.Run(work.name+"/served", func(b *testing.B) {
 			serveSlowly(b, benchRuntime(b))
 			measure(b)
+		})
+		for _, size := range []int{64 << 10, 1 << 20} {
+			b.Run(fmt.Sprintf("%s/reading-%dKiB", work.name, size>>10), func(b *testing.B) {
+				receiveMuch(b, benchRuntime(b), size)
+				measure(b)
+			})
+		}
+	}
+}
+
+// receiveMuch has each worker of rt receive without end, into a buffer of that size, what another
+// process could send.
+func receiveMuch(b *testing.B, rt *Runtime, size int) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	var senders sync.WaitGroup
+	b.Cleanup(senders.Wait)
+	for _, on := range rt.Workers() {
+		Go(on, func(cx *Context) error {
+			c, err := Dial(cx, "tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for buf := make([]byte, size); ; {
+				if _, err := c.Read(cx, buf); err != nil {
+					return nil
+				}
+			}
+		})
+		c, err := ln.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		senders.Go(func() {
+			for buf := make([]byte, 1<<20); err == nil; {
+				_, err = c.Write(buf)
+			}
 		})
 	}
 }

@@ -101,7 +101,7 @@ func errnoErr(errno unix.Errno) error {
 // being told. It does not block, so there is no need to tell it, and to do so costs more than what
 // it says: the scheduler looks at each processor that is in a call. But a stop of the
 // world has to wait for it.
-const maxRaw = 64 << 10
+const maxRaw = 32 << 10
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,
 // also if another process has made the descriptor blocking, and to raise no signal.

@@ -60,7 +60,7 @@ func TestAnOpenLoopLastsUntilItHasItsRequests(t *testing.T) {
 	for _, test := range []struct {
 		row  string
 		want float64
-	}{{"echo/500/64", 2}, {"echo/5000/64", 1}, {"echo/closed/64", 1}, {"beside/4", 2}, {"profile/500", 10}, {"work/ping_pong", 1}} {
+	}{{"echo/500/64", 2}, {"echo/5000/64", 1}, {"echo/closed/64", 1}, {"beside/4", 2}, {"profile/500", 5}, {"work/ping_pong", 1}} {
 		if got := b.seconds(rowsNamed(t, test.row)[0]); got != test.want {
 			t.Errorf("%s lasts %v s, want %v", test.row, got, test.want)
 		}

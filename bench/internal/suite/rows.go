@@ -71,7 +71,10 @@ const leastRequests = 1_000
 const (
 	// shapeRounds is enough for the rows that show how a figure changes with the number of connections
 	// or tasks. The rows on which verdicts rest are measured in every round.
-	shapeRounds = 5
+	shapeRounds = 3
+
+	// profileRounds are fewer than all, since a profile takes long.
+	profileRounds = 5
 
 	// countRounds is enough for counts and memory, which hardly differ from run to run.
 	countRounds = 3
@@ -294,8 +297,8 @@ func besideRows() []Row {
 	return rows
 }
 
-// profiledRequests are some hundreds of samples of a server that needs 10 µs for each of them.
-const profiledRequests = 5_000
+// profiledRequests are a hundred samples of a server that needs 10 µs for each of them.
+const profiledRequests = 2_500
 
 func perfRows() []Row {
 	profile := []Metric{
@@ -315,10 +318,7 @@ func perfRows() []Row {
 	for _, rate := range rates {
 		r := Row{Section: ProfileSection, Baseline: "net", Subjects: forEcho, Rate: rate, Conns: 64}
 		r.Name, r.Kind, r.Metrics, r.Requests = "profile/"+loadName(rate), Profile, profile, profiledRequests
-		r.Title = loadTitle(rate, 64) + ": CPU time by profile"
-		if rate > 0 && rate < 5_000 {
-			r.Rounds = shapeRounds // each sample takes ten seconds
-		}
+		r.Title, r.Rounds = loadTitle(rate, 64)+": CPU time by profile", profileRounds
 		rows = append(rows, r)
 		r.Name, r.Kind, r.Metrics, r.Requests, r.Rounds = "counts/"+loadName(rate), Counts, counts, leastRequests, countRounds
 		r.Title = loadTitle(rate, 64) + ": counts"
