@@ -36,6 +36,10 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
+	// longSleep is how long the last sleep must have been for the watchdog not to wait through
+	// the next one.
+	longSleep = int64(10 * time.Millisecond)
+
 	// keepP is how long after the last work of any worker those that have
 	// nothing to do wait in the kernel without giving up their P. See
 	// docs/design.md, "Waiting".
@@ -220,8 +224,7 @@ func (w *worker) host() {
 
 // turns is the life of a worker.
 func (w *worker) turns() {
-	rested := false
-	for ran := 0; !w.stopped; {
+	for rested := false; !w.stopped; {
 		// 1. Run tasks, at most a round of them.
 		if w.hurry.Load() {
 			w.hurry.Store(false) // before the turn that whoever sets it has seen
@@ -234,12 +237,12 @@ func (w *worker) turns() {
 		w.rt.watchdog.feed(w, begun)
 		w.ticks = ticksAt(begun)
 		w.sample(begun)
-		ran = w.round(w.batch, begun)
+		w.round(w.batch, begun)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
 		now := nanos()
-		w.pace(ran, now-begun)
+		w.pace(w.ran, now-begun)
 		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
@@ -254,14 +257,13 @@ func (w *worker) turns() {
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
 		if !busy && !w.steal() {
-			rested = true
+			rested = false
 			switch {
 			case now-w.worked < int64(w.rt.cfg.Spin):
-				w.spin(now)
+				w.spin()
 			case w.linger(now):
-				rested = false
 			default:
-				w.rest(now)
+				rested = w.rest(now)
 			}
 			continue
 		}
@@ -289,9 +291,9 @@ func (w *worker) pace(ran int, took int64) {
 	}
 }
 
-// round runs up to limit tasks, and returns how many it ran. A poll that
+// round runs up to limit tasks, and counts them. A poll that
 // panics, or calls Goexit, ends its task, and the round.
-func (w *worker) round(limit int, begun int64) (ran int) {
+func (w *worker) round(limit int, begun int64) {
 	defer w.caught()
 	w.ran, w.limit, w.begun = 0, limit, begun
 	for w.picked != nil || w.mayRun() {
@@ -303,7 +305,6 @@ func (w *worker) round(limit int, begun int64) (ran int) {
 		}
 		w.poll(t)
 	}
-	return w.ran
 }
 
 // mayRun reports whether the round has room for another task.
@@ -417,8 +418,8 @@ func (w *worker) poll(t *task) {
 		w.endTask(t)
 		return
 	case yielded:
-		if t.listedAt == 0 && w.rt.closing.Load() {
-			w.list(t) // to be cancelled
+		if t.listedAt == 0 && (t.kind == kindStraight || w.rt.closing.Load()) {
+			w.list(t) // Shutdown cannot find it otherwise, or it is to be cancelled
 		}
 		w.push(t)
 		return
@@ -694,16 +695,17 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 	return n
 }
 
-// rest waits for something to do.
+// rest waits for something to do, and reports whether it has waited. Then looked is the time
+// when it woke.
 //
 // Against a lost wake-up, it first says that it sleeps and then looks whether
 // there is something; who has something for it does the reverse.
-func (w *worker) rest(now int64) {
+func (w *worker) rest(now int64) (waited bool) {
 	w.asleep.Store(true)
 	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.told.Load() != w.rt.censuses.Load() {
 		w.asleep.Store(false)
 		w.stopped = w.rt.stopping.Load()
-		return
+		return false
 	}
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
@@ -711,7 +713,7 @@ func (w *worker) rest(now int64) {
 	if !keep || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.slept >= watchdogPatience {
+	if w.slept >= longSleep {
 		w.rt.watchdog.rests(w)
 	}
 	events := w.reactor.wait(timeout, keep)
@@ -726,15 +728,16 @@ func (w *worker) rest(now int64) {
 	if len(events) > 0 {
 		w.worked = w.looked
 	}
+	return true
 }
 
 // spin looks for events instead of waiting for them.
-func (w *worker) spin(now int64) {
+func (w *worker) spin() {
 	if w.unparked {
 		w.unparked = false
 		runtime.Gosched() // see unparks
 	}
-	w.looked = now
+	w.looked = nanos()
 	w.reactor.poll(w)
 	w.stopped = w.rt.stopping.Load()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -141,4 +142,76 @@ func TestShutdownFindsCodeThatNeverWaited(t *testing.T) {
 	close(release)
 	_, err = join(t, h)
 	require.NoError(t, err)
+}
+
+// Straight-line code that has begun and has only yielded since is named by Shutdown, also while
+// another task runs, and cancelled.
+func TestShutdownFindsCodeThatHasOnlyYielded(t *testing.T) {
+	begin := func(rt *Runtime) (yields *JoinHandle[None], release func()) {
+		stuck := make(chan None)
+		free, release := newRelease(t)
+		join(t, Go(rt, func(cx *Context) error {
+			yields = Go(cx.Named("yields"), func(cx *Context) error {
+				Go(cx, func(*Context) error {
+					close(stuck)
+					<-free
+					return nil
+				})
+				if err := Yield(cx); err != nil {
+					return err
+				}
+				for cx.Err() == nil {
+				}
+				return cx.Err()
+			})
+			return nil
+		}))
+		receive(t, stuck)
+		return yields, release
+	}
+	t.Run("named", func(t *testing.T) {
+		rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond})
+		_, release := begin(rt)
+		defer release()
+		var e *ShutdownError
+		require.ErrorAs(t, rt.Shutdown(ended()), &e)
+		require.Len(t, e.Tasks, 2)
+		require.True(t, slices.ContainsFunc(e.Tasks, func(i TaskInfo) bool { return i.Name == "yields" }), "%v", e)
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		rt := newTestRuntime(t, Config{Workers: 1, Grace: patience})
+		yields, release := begin(rt)
+		done := make(chan error)
+		go func() { done <- rt.Shutdown(ended()) }()
+		eventually(t, rt.closing.Load)
+		release()
+		require.NoError(t, receive(t, done))
+		_, err := join(t, yields)
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+// Polls that do not return count, too.
+func TestPanicsArePolls(t *testing.T) {
+	const polls = 100
+	rt := newTestRuntime(t, Config{Workers: 1})
+	before := rt.Metrics().Polls
+	var hs []*JoinHandle[None]
+	inTask(t, rt, func(cx *Context) error {
+		for range polls {
+			hs = append(hs, SpawnFuture(cx, PollFunc(func(*Context) (None, error) { panic("a poll") })))
+		}
+		return nil
+	})
+	for _, h := range hs {
+		_, err := join(t, h)
+		require.Error(t, err)
+	}
+	eventually(t, func() bool { return rt.Metrics().Polls >= before+polls })
+}
+
+func TestTasksAreDescribedOnce(t *testing.T) {
+	info := func(id uint64, state string) TaskInfo { return TaskInfo{Task: Task{ID: id}, State: state} }
+	require.Equal(t, []TaskInfo{info(1, "runnable"), info(2, "waiting")},
+		eachOnce([]TaskInfo{info(1, "runnable"), info(2, "waiting"), info(1, "waiting")}))
 }

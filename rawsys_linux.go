@@ -100,7 +100,8 @@ func errnoErr(errno unix.Errno) error {
 // maxRaw is how much a system call on a socket may be asked to copy without the Go scheduler
 // being told. It does not block, so there is no need to tell it, and to do so costs more than what
 // it says: the scheduler looks at each processor that is in a call. But a stop of the
-// world has to wait for it.
+// world has to wait for it. (If the memory is that of a file, both may wait for the disk, as for any
+// other use of such memory.)
 const maxRaw = 32 << 10
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,

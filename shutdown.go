@@ -301,7 +301,7 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 		infos = append(infos, w.unbegun()...)
 	}
 	infos = append(infos, rt.outsiders()...)
-	return append(infos, rt.calls.infos()...)
+	return eachOnce(append(infos, rt.calls.infos()...))
 }
 
 // unbegun describes the tasks that stand where others can take them from w, and
@@ -354,8 +354,9 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // waitingList is a worker's list of the tasks that have not ended and that
-// Shutdown could not find otherwise, since only their wakers know them: those that have waited
-// at least once. One that ends before it waits never comes here.
+// Shutdown could not find otherwise: those that have waited at least once, since only their
+// wakers know them, and straight-line code that has yielded, since only w knows its local queue.
+// A task that ends in its first poll never comes here.
 type waitingList struct {
 	mu    lockOf[waitingList]
 	tasks []*task // each knows its index

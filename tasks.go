@@ -76,6 +76,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 	}
 	infos = append(infos, rt.outsiders()...)
 	infos = append(infos, rt.calls.infos()...)
+	infos = eachOnce(infos)
 	slices.SortFunc(infos, byID)
 	return infos
 }
@@ -95,18 +96,25 @@ func (rt *Runtime) outsiders() (infos []TaskInfo) {
 }
 
 // listed describes the tasks in w's list, and the straight-line code that runs now, to a
-// caller that does not run on it.
+// caller that does not run on it. See eachOnce.
 func (w *worker) listed() []TaskInfo {
+	t := w.shown.Load() // before the list, to which it may go
 	infos := appendInfos(nil, w.waiting.all(), nil)
-	t := w.shown.Load()
-	if t == nil || t.kind != kindStraight || t.state.done() {
-		return infos
+	if t != nil && t.kind == kindStraight && !t.state.done() {
+		infos = append(infos, TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"})
 	}
-	running := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
-	if slices.ContainsFunc(infos, func(i TaskInfo) bool { return i.ID == running.ID }) {
-		return infos
-	}
-	return append(infos, running)
+	return infos
+}
+
+// eachOnce removes what describes a task for a second time: one that runs may stand in the list
+// of the worker on which it has waited first.
+func eachOnce(infos []TaskInfo) []TaskInfo {
+	seen := make(map[uint64]None, len(infos))
+	return slices.DeleteFunc(infos, func(i TaskInfo) bool {
+		_, again := seen[i.ID]
+		seen[i.ID] = None{}
+		return again
+	})
 }
 
 // appendInfos describes those of the tasks that are the user's and live.

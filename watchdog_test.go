@@ -69,3 +69,13 @@ func TestWatchdogIsNotWokenByThoseWhoRest(t *testing.T) {
 		require.Zero(t, d.due.Load())
 	})
 }
+
+// A poll is seen soon enough for Config.Stall: before half of it is over.
+func TestWatchdogIsAsPatientAsStallAllows(t *testing.T) {
+	for stall, patience := range map[time.Duration]time.Duration{
+		-1: 5 * time.Millisecond, 0: 5 * time.Millisecond, 2 * time.Millisecond: time.Millisecond, time.Second: 5 * time.Millisecond,
+	} {
+		rt := newTestRuntime(t, Config{Workers: 1, Stall: stall})
+		require.EqualValues(t, patience, rt.watchdog.patience)
+	}
+}

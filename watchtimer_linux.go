@@ -24,6 +24,10 @@ func (t *watchTimer) open() error {
 		return os.NewSyscallError("timerfd_create", err)
 	}
 	t.file = os.NewFile(uintptr(fd), "timerfd")
+	if err := t.file.SetReadDeadline(time.Time{}); err != nil { // Go's poller has not taken it
+		t.file.Close()
+		return err
+	}
 	t.conn, err = t.file.SyscallConn()
 	t.apply = func(fd uintptr) {
 		var spec unix.ItimerSpec
@@ -42,7 +46,7 @@ func (t *watchTimer) set(d time.Duration) {
 	t.conn.Control(t.apply) // which does nothing once the timer is closed
 }
 
-// wait returns when the timer has fired, or may have.
+// wait returns when the timer has fired, or may have, or is closed.
 func (t *watchTimer) wait() {
 	var expirations [8]byte
 	t.file.Read(expirations[:])

@@ -27,7 +27,8 @@ func (t *watchTimer) set(d time.Duration) {
 	}
 }
 
-// wait returns when the timer has fired, or may have.
+// wait returns when the timer has fired, or may have, or is closed.
 func (t *watchTimer) wait() { <-t.fired }
 
-func (t *watchTimer) close() { t.timer.Stop() }
+// close has the timer fire for the last time.
+func (t *watchTimer) close() { notify(t.fired) }

@@ -162,7 +162,7 @@ func runtimeGoroutines() (options []goleak.Option) {
 		"(*worker).run",           // a worker
 		"newCoroutine.func1",      // a stack for straight-line tasks, in use or free
 		"(*lobby).serve",          // waits for the descriptors that goroutines use
-		"(*stallWatch).run",       // reports polls that take too long
+		"(*watchdog).run",         // finds polls that take too long
 		"(*callPool).serve",       // runs blocking calls, or waits for the next one
 		"(*SignalStream).receive", // receives signals until the stream is closed
 	} {
