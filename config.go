@@ -79,7 +79,9 @@ type Config struct {
 
 	// Stall is how long one poll may keep its worker before that is reported;
 	// 0 means 10 milliseconds, and a negative value never. Detection takes up
-	// to twice as long.
+	// to twice as long, and longer where Go's scheduler has no processor for the goroutine
+	// that looks. Whatever Stall is, the tasks that a stuck worker has not begun are taken over by
+	// others, after some milliseconds.
 	//
 	// On Linux the time counts for which the worker's thread has computed or was
 	// blocked, for example by a system call or a sync.Mutex, and not the time for

@@ -17,8 +17,8 @@
 // is for goroutines outside: one that has to wait is parked, which costs switches of
 // goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //
-// New starts one thread per worker, and one goroutine that reports polls that take
-// too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the
+// New starts one thread per worker, and one goroutine, with a timer of the kernel's on Linux, that
+// finds polls that take too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the
 // number of workers, so that the goroutines of the program keep their processors
 // while workers wait in the kernel. A goroutine waits for the descriptors that
 // goroutines use. Blocking calls have a pool of goroutines of their own.
@@ -39,7 +39,8 @@
 // join.go, executor.go, coroutine.go and identity.go; waker.go, timer.go and runqueue.go
 // are its tools; reactor.go, source.go, lobby.go, conn.go and listener.go are
 // what waits for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
-// and group.go cancel; metrics.go, tasks.go and stall.go show what goes on.
+// and group.go cancel; metrics.go, tasks.go and stall.go show what goes on; watchdog.go finds
+// workers that are stuck.
 // waitlist.go is under mutex.go, chan.go and their kin. docs/design.md says why it
 // is so.
 package async

@@ -318,7 +318,8 @@ type straight[T any] struct {
 // may await; once it has begun it stays on its worker. A task spawned with a
 // Context starts on the same worker unless another one has time for it.
 //
-// The Go runtime ends the program if fn returns, panics or awaits while its thread is
+// The Go runtime ends the program if fn returns, panics or awaits, at once or when the task
+// that runs next on its worker does, while its thread is
 // locked: each runtime.LockOSThread in it needs an UnlockOSThread before that.
 func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
 	return startStraight(s, &straight[T]{fn: fn})
