@@ -81,7 +81,8 @@ type call[T any] struct {
 func newCall[T any](rt *Runtime, fn func() (T, error)) *call[T] {
 	c := &call[T]{fn: fn}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
-	c.w, c.id = rt.place(), rt.nextID()
+	c.w = rt.place()
+	c.id.Store(rt.nextID())
 	return c
 }
 
@@ -166,7 +167,8 @@ func (rt *Runtime) do(run func()) error { return rt.doFor(nil, run) }
 func (rt *Runtime) doFor(f *File, run func()) error {
 	c := &innerCall{run: run, file: f}
 	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
-	c.w, c.id = rt.place(), rt.nextID()
+	c.w = rt.place()
+	c.id.Store(rt.nextID())
 	err := rt.calls.submit(&c.place)
 	if err == ErrShutdown {
 		c.abort(nil, err)

@@ -70,7 +70,7 @@ func (rt *Runtime) enter(p *parker) bool {
 		return false
 	}
 	rt.entered++
-	p.id = rt.nextID()
+	p.id.Store(rt.nextID())
 	rt.outside[p] = struct{}{}
 	return true
 }

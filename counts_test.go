@@ -86,6 +86,19 @@ var countedOps = []struct {
 		}
 		Await(cx, other)
 	}, cost{polls: 1}},
+	{"Launch", func(cx *Context, n int) {
+		for range n {
+			Launch(cx, doNothing)
+			Yield(cx)
+		}
+	}, cost{polls: 2}},
+	{"LaunchFuture", func(cx *Context, n int) {
+		f := PollFunc(func(*Context) (None, error) { return None{}, nil })
+		for range n {
+			LaunchFuture(cx, f)
+			Yield(cx)
+		}
+	}, cost{polls: 2}},
 	{"a Oneshot to another task", func(cx *Context, n int) {
 		for range n {
 			o := new(Oneshot[int])
@@ -108,6 +121,8 @@ var countedOps = []struct {
 		}
 	}, cost{allocs: 1, polls: 1.0 / 128}},
 }
+
+func doNothing(*Context) error { return nil }
 
 // yieldTask yields until left is 0.
 type yieldTask struct{ left int }

@@ -83,7 +83,8 @@ type worker struct {
 	inARow    int   // servings of the run-next slot since the last other one
 	local     localQueue
 	nextLocal *task
-	coroutine *coroutine // the free ones
+	coroutine *coroutine              // the free ones
+	heads     [kindStraight + 1]heads // of tasks that are launched, by kind
 	timers    timerQueue
 	reactor   reactor
 	looked    int64 // when the reactor was last asked
@@ -528,7 +529,7 @@ func (w *worker) spawn(t *task) {
 	to := t.w
 	w.counts[countSpawned]++
 	w.ids++
-	t.id = w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1
+	t.id.Store(w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1)
 	t.w = w
 	if h := w.rt.cfg.Hooks.TaskStart; h != nil {
 		h(t.ident())

@@ -181,7 +181,7 @@ func (t *task) cancel(by uint32) {
 }
 
 // ID returns the task's number, which no other task of the runtime has.
-func (h *JoinHandle[T]) ID() uint64 { return h.id }
+func (h *JoinHandle[T]) ID() uint64 { return h.id.Load() }
 
 // Name returns the task's name; see Spawner. It is empty unless one was given.
 func (h *JoinHandle[T]) Name() string { return h.name() }
@@ -209,6 +209,9 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 		h.err = h.settle(err)
 		if gaveIn := h.gaveIn(err); !crew.takes(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
+			if f, ok := h.err.(*failure); ok && h.state.launched() {
+				f.unjoinable()
+			}
 		}
 	}
 	if h.listedAt != 0 {
@@ -290,6 +293,9 @@ func (p *plain[T]) poll(w *worker) (done bool) {
 	}
 	p.f = nil
 	p.finish(w, v, err)
+	if err == nil && p.state.launched() {
+		w.recycle(&p.task)
+	}
 	return true
 }
 
@@ -318,9 +324,9 @@ type straight[T any] struct {
 // may await; once it has begun it stays on its worker. A task spawned with a
 // Context starts on the same worker unless another one has time for it.
 //
-// The Go runtime ends the program if fn returns, panics or awaits, at once or when the task
-// that runs next on its worker does, while its thread is
-// locked: each runtime.LockOSThread in it needs an UnlockOSThread before that.
+// The Go runtime ends the program if fn awaits, returns or panics while its thread is locked
+// (after a return or a panic perhaps only in the task that runs next on its worker): each
+// runtime.LockOSThread in it needs an UnlockOSThread before that.
 func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
 	return startStraight(s, &straight[T]{fn: fn})
 }
@@ -385,10 +391,13 @@ func (st *straight[T]) end(err error) (goOn bool) {
 	} else {
 		err = st.err
 	}
-	co := st.co
+	co, w := st.co, st.w
 	st.fn, st.do, st.co, st.err = nil, nil, nil, nil
-	st.finish(st.w, v, err)
+	st.finish(w, v, err)
 	co.code, co.t = nil, nil
+	if err == nil && st.state.launched() {
+		w.recycle(&st.task)
+	}
 	return true
 }
 
@@ -407,6 +416,11 @@ func (st *straight[T]) abort(w *worker, err error) {
 // start hands a new task to a worker.
 func start(s Spawner, t *task) {
 	rt, w := s.spawner()
+	startAt(rt, w, s, t)
+}
+
+// startAt is start; rt and w are what s.spawner has returned.
+func startAt(rt *Runtime, w *worker, s Spawner, t *task) {
 	if err := t.adorn(s); err != nil {
 		rt.refuse(t, err)
 		return

@@ -25,7 +25,8 @@ const nearWrap = math.MaxUint32 - 4
 func numbered(n int) []*task {
 	ts := make([]*task, n)
 	for i := range ts {
-		ts[i] = &task{id: uint64(i)}
+		ts[i] = new(task)
+		ts[i].id.Store(uint64(i))
 	}
 	return ts
 }
@@ -61,10 +62,10 @@ func FuzzRunQueue(f *testing.F) {
 		made := uint64(0)
 		took := func(got *task) {
 			if len(model) == 0 || got != model[0] {
-				t.Fatalf("task %d came out of its turn, of %d", got.id, len(model))
+				t.Fatalf("task %d came out of its turn, of %d", got.id.Load(), len(model))
 			}
 			if got.next != nil {
-				t.Fatalf("task %d still has a link", got.id)
+				t.Fatalf("task %d still has a link", got.id.Load())
 			}
 			model = model[1:]
 		}
@@ -76,7 +77,8 @@ func FuzzRunQueue(f *testing.F) {
 				fallthrough
 			case push:
 				for range n {
-					p := &task{id: made}
+					p := new(task)
+					p.id.Store(made)
 					made++
 					if q.push(p) && len(model) < ringSize {
 						t.Fatalf("a ring of %d spills with %d tasks", ringSize, len(model))
@@ -178,7 +180,7 @@ func TestRunQueueSpilledTasksTakeTurns(t *testing.T) {
 		q.push(p)
 	}
 	for _, p := range ts {
-		require.Equal(t, 10, seen[p], "turns of task %d while all of them went round 10 times", p.id)
+		require.Equal(t, 10, seen[p], "turns of task %d while all of them went round 10 times", p.id.Load())
 	}
 }
 
@@ -311,7 +313,7 @@ func TestRunQueueThieves(t *testing.T) {
 		}
 		done.Wait()
 		for _, p := range ts {
-			require.EqualValues(t, 1, p.listedAt, "task %d", p.id)
+			require.EqualValues(t, 1, p.listedAt, "task %d", p.id.Load())
 		}
 		require.Zero(t, q.len())
 		require.Nil(t, q.pop())
@@ -329,7 +331,7 @@ func TestRunQueueExchange(t *testing.T) {
 		queues[i].startAt(nearWrap)
 	}
 	for _, p := range ts {
-		p.id = 0
+		p.id.Store(0)
 		queues[0].push(p)
 	}
 	var left atomic.Int64
@@ -347,7 +349,7 @@ func TestRunQueueExchange(t *testing.T) {
 					runtime.Gosched()
 					continue
 				}
-				if p.id++; p.id == rounds {
+				if p.id.Add(1) == rounds {
 					left.Add(-1)
 				} else {
 					own.push(p)
@@ -357,7 +359,7 @@ func TestRunQueueExchange(t *testing.T) {
 	}
 	done.Wait()
 	for _, p := range ts {
-		require.EqualValues(t, rounds, p.id)
+		require.EqualValues(t, rounds, p.id.Load())
 	}
 	for i := range queues {
 		require.Zero(t, queues[i].len())

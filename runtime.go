@@ -228,7 +228,7 @@ func (rt *Runtime) spawn(t *task) {
 func (rt *Runtime) spawnOn(w *worker, t *task) {
 	// Counted before draining is looked at: see census.
 	rt.foreign.Add(1)
-	t.id = rt.nextID()
+	t.id.Store(rt.nextID())
 	t.w = w
 	if h := rt.cfg.Hooks.TaskStart; h != nil && !t.surveys() {
 		h(t.ident())
@@ -247,8 +247,8 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 
 // refuse ends a new task that will not begin, with err.
 func (rt *Runtime) refuse(t *task, err error) {
-	if t.id == 0 {
-		t.id = rt.nextID()
+	if t.id.Load() == 0 {
+		t.id.Store(rt.nextID())
 	}
 	if t.w == nil { // a blocking call has its own, which who cancels it may read by now
 		t.w = rt.workers[0]

@@ -247,6 +247,7 @@ func (in *serving) remove(s *served, w *worker) {
 func (in *serving) spawn(cx *Context, c Conn) {
 	s := &served{in: in, c: c, h: in.handlerOf(c)}
 	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
+	s.state.launch()
 	if !in.SpeaksFirst {
 		s.rest()
 	} else {
@@ -460,15 +461,11 @@ func (s *served) fail(err error) {
 	told = nil
 }
 
-// over closes the connection and ends the task. There is no handle of it: if it has failed,
-// that is reported now.
+// over closes the connection and ends the task.
 func (s *served) over(w *worker, err error) {
 	s.phase = servedOver
 	s.c.Close()
 	s.finish(w, None{}, err)
-	if f, ok := s.err.(*failure); ok {
-		f.unjoinable()
-	}
 	s.in.remove(s, w)
 }
 

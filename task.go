@@ -57,6 +57,9 @@ const (
 
 	// taskDiscarded is set when the result is about to be closed: no caller gets it.
 	taskDiscarded
+
+	// taskLaunched is set from the beginning, or never: there is no handle; see Launch.
+	taskLaunched
 )
 
 // wake notes that the task must be polled. It reports whether the caller has
@@ -130,7 +133,11 @@ func (s *taskState) suspend() (idle bool) {
 // finish publishes the result that the holder has written. kind is 0 or taskCloser.
 func (s *taskState) finish(kind uint32) { s.bits.Or(taskDone | kind) }
 
+// launch makes the state that of a new task without a handle.
+func (s *taskState) launch() { s.bits.Store(taskLaunched) }
+
 func (s *taskState) done() bool      { return s.bits.Load()&taskDone != 0 }
+func (s *taskState) launched() bool  { return s.bits.Load()&taskLaunched != 0 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
 
 // cancelledBy returns who cancelled the task first; see cancel.
@@ -184,7 +191,7 @@ type task struct {
 	body    taskBody                // never changes
 
 	waiters wakerSlot // who waits for the end; anybody's
-	id      uint64
+	id      atomic.Uint64
 
 	cx Context
 }

@@ -20,7 +20,7 @@ func (t Task) String() string {
 	return fmt.Sprintf("%d (%s)", t.ID, t.Name)
 }
 
-func (t *task) ident() Task { return Task{ID: t.id, Name: t.name()} }
+func (t *task) ident() Task { return Task{ID: t.id.Load(), Name: t.name()} }
 
 func (t *task) name() string {
 	if d := t.details.Load(); d != nil {

@@ -36,7 +36,7 @@ func futureWorkloads(rt *async.Runtime) work.Workloads {
 // the runtime.
 func byFuture(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
 	return work.Timed(operations, func(done func()) {
-		async.SpawnFuture(rt, async.PollFunc(func(cx *async.Context) (async.None, error) {
+		async.LaunchFuture(rt, async.PollFunc(func(cx *async.Context) (async.None, error) {
 			start(cx, done)
 			return async.None{}, nil
 		}))
@@ -44,7 +44,7 @@ func byFuture(rt *async.Runtime, operations int, start func(cx *async.Context, d
 }
 
 func chainedSpawnFuture(cx *async.Context, done func()) {
-	async.SpawnFuture(cx, &chainLink{work.ChainLength, done})
+	async.LaunchFuture(cx, &chainLink{work.ChainLength, done})
 }
 
 type chainLink struct {
@@ -56,7 +56,7 @@ func (l *chainLink) Poll(cx *async.Context) (async.None, error) {
 	if l.left == 1 {
 		l.done()
 	} else {
-		async.SpawnFuture(cx, &chainLink{l.left - 1, l.done})
+		async.LaunchFuture(cx, &chainLink{l.left - 1, l.done})
 	}
 	return async.None{}, nil
 }
@@ -64,7 +64,7 @@ func (l *chainLink) Poll(cx *async.Context) (async.None, error) {
 func pingPongFuture(cx *async.Context, done func()) {
 	count := work.Countdown(work.PingPairs, done)
 	for range work.PingPairs {
-		async.SpawnFuture(cx, &pinger{done: count})
+		async.LaunchFuture(cx, &pinger{done: count})
 	}
 }
 
@@ -78,7 +78,7 @@ type pinger struct {
 func (p *pinger) Poll(cx *async.Context) (async.None, error) {
 	if !p.sent {
 		p.sent = true
-		async.SpawnFuture(cx, &ponger{pair: p})
+		async.LaunchFuture(cx, &ponger{pair: p})
 		if err := p.ping.Send(async.None{}); err != nil {
 			return async.None{}, err
 		}
@@ -103,7 +103,7 @@ func (p *ponger) Poll(cx *async.Context) (async.None, error) {
 func spawnManyFuture(s async.Spawner, done func()) {
 	count := work.Countdown(work.SpawnCount, done)
 	for range work.SpawnCount {
-		async.SpawnFuture(s, &counted{count})
+		async.LaunchFuture(s, &counted{count})
 	}
 }
 
@@ -117,7 +117,7 @@ func (c *counted) Poll(*async.Context) (async.None, error) {
 func yieldManyFuture(cx *async.Context, done func()) {
 	count := work.Countdown(work.YieldTasks, done)
 	for range work.YieldTasks {
-		async.SpawnFuture(cx, &yielder{left: work.YieldTimes, done: count})
+		async.LaunchFuture(cx, &yielder{left: work.YieldTimes, done: count})
 	}
 }
 
@@ -148,7 +148,7 @@ func lockingFuture(tasks, times int) func(cx *async.Context, done func()) {
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(tasks, done)
 		for range tasks {
-			async.SpawnFuture(cx, &locker{lock: m.LockFuture(), m: &m, left: times, done: count})
+			async.LaunchFuture(cx, &locker{lock: m.LockFuture(), m: &m, left: times, done: count})
 		}
 	}
 }
@@ -178,11 +178,11 @@ func channelFuture(rt *async.Runtime, senders, receivers int) func(done func()) 
 		c := async.NewChan[int](work.ChanCapacity)
 		received := work.CountReceived(receivers, done)
 		for range receivers {
-			async.SpawnFuture(rt, &receiver{f: c.RecvFuture(), received: received})
+			async.LaunchFuture(rt, &receiver{f: c.RecvFuture(), received: received})
 		}
 		sent := work.Countdown(senders, func() { c.Close() })
 		for range senders {
-			async.SpawnFuture(rt, &sender{f: c.SendFuture(0), end: work.Messages / senders, sent: sent})
+			async.LaunchFuture(rt, &sender{f: c.SendFuture(0), end: work.Messages / senders, sent: sent})
 		}
 	}
 }
@@ -230,7 +230,7 @@ func sleepersFuture(how func(i int) time.Duration) func(cx *async.Context, done 
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(work.Sleepers, done)
 		for i := range work.Sleepers {
-			async.SpawnFuture(cx, &sleeper{d: how(i), done: count})
+			async.LaunchFuture(cx, &sleeper{d: how(i), done: count})
 		}
 	}
 }
@@ -257,7 +257,7 @@ func costFuture(n int) func(cx *async.Context, done func()) {
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(n, done)
 		for range n {
-			async.SpawnFuture(cx, &yielder{left: 1, done: count})
+			async.LaunchFuture(cx, &yielder{left: 1, done: count})
 		}
 	}
 }

@@ -39,7 +39,7 @@ func straightWorkloads(rt *async.Runtime) work.Workloads {
 // the runtime.
 func byTask(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
 	return work.Timed(operations, func(done func()) {
-		async.Go(rt, func(cx *async.Context) error {
+		async.Launch(rt, func(cx *async.Context) error {
 			start(cx, done)
 			return nil
 		})
@@ -49,7 +49,7 @@ func byTask(rt *async.Runtime, operations int, start func(cx *async.Context, don
 func chainedSpawn(cx *async.Context, done func()) { link(cx, work.ChainLength, done) }
 
 func link(s async.Spawner, left int, done func()) {
-	async.Go(s, func(cx *async.Context) error {
+	async.Launch(s, func(cx *async.Context) error {
 		if left == 1 {
 			done()
 		} else {
@@ -62,9 +62,9 @@ func link(s async.Spawner, left int, done func()) {
 func pingPong(cx *async.Context, done func()) {
 	count := work.Countdown(work.PingPairs, done)
 	for range work.PingPairs {
-		async.Go(cx, func(cx *async.Context) error {
+		async.Launch(cx, func(cx *async.Context) error {
 			var ping, pong async.Oneshot[async.None]
-			async.Go(cx, func(cx *async.Context) error {
+			async.Launch(cx, func(cx *async.Context) error {
 				if _, err := ping.Recv(cx); err != nil {
 					return err
 				}
@@ -84,14 +84,14 @@ func spawnMany(s async.Spawner, done func()) {
 	count := work.Countdown(work.SpawnCount, done)
 	f := func(*async.Context) error { count(); return nil }
 	for range work.SpawnCount {
-		async.Go(s, f)
+		async.Launch(s, f)
 	}
 }
 
 func yieldMany(cx *async.Context, done func()) {
 	count := work.Countdown(work.YieldTasks, done)
 	for range work.YieldTasks {
-		async.Go(cx, func(cx *async.Context) error {
+		async.Launch(cx, func(cx *async.Context) error {
 			for range work.YieldTimes {
 				if err := async.Yield(cx); err != nil {
 					return err
@@ -120,7 +120,7 @@ func locking(tasks, times int) func(cx *async.Context, done func()) {
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(tasks, done)
 		for range tasks {
-			async.Go(cx, func(cx *async.Context) error {
+			async.Launch(cx, func(cx *async.Context) error {
 				err := lockTimes(cx, &m, times)
 				count()
 				return err
@@ -146,7 +146,7 @@ func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
 		c := async.NewChan[int](work.ChanCapacity)
 		received := work.CountReceived(receivers, done)
 		for range receivers {
-			async.Go(rt, func(cx *async.Context) error {
+			async.Launch(rt, func(cx *async.Context) error {
 				n := 0
 				for {
 					_, err := c.Recv(cx)
@@ -163,7 +163,7 @@ func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
 		}
 		sent := work.Countdown(senders, func() { c.Close() })
 		for range senders {
-			async.Go(rt, func(cx *async.Context) error {
+			async.Launch(rt, func(cx *async.Context) error {
 				for i := range work.Messages / senders {
 					if err := c.Send(cx, i); err != nil {
 						return err
@@ -180,7 +180,7 @@ func sleepers(how func(i int) time.Duration) func(cx *async.Context, done func()
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(work.Sleepers, done)
 		for i := range work.Sleepers {
-			async.Go(cx, func(cx *async.Context) error {
+			async.Launch(cx, func(cx *async.Context) error {
 				err := async.Sleep(cx, how(i))
 				count()
 				return err
@@ -199,7 +199,7 @@ func cost(n int) func(cx *async.Context, done func()) {
 			return err
 		}
 		for range n {
-			async.Go(cx, f)
+			async.Launch(cx, f)
 		}
 	}
 }
@@ -222,7 +222,7 @@ func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64
 		defer func() { runtime.KeepAlive(handles) }()
 		return m.Idle(func(n int, begun *atomic.Int64) {
 			handles = slices.Grow(handles, n)
-			async.Go(rt, func(cx *async.Context) error {
+			async.Launch(rt, func(cx *async.Context) error {
 				for range n {
 					handles = append(handles, spawn(cx, begun))
 				}

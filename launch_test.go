@@ -1,0 +1,216 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// launchers are the two forms of Launch, for code that does not wait.
+var launchers = map[string]func(s Spawner, fn func(cx *Context) error){
+	"Launch": Launch,
+	"LaunchFuture": func(s Spawner, fn func(cx *Context) error) {
+		LaunchFuture(s, PollFunc(func(cx *Context) (None, error) { return None{}, fn(cx) }))
+	},
+}
+
+func ExampleLaunch() {
+	var done sync.WaitGroup
+	done.Add(3)
+	Run(func(cx *Context) error {
+		for i := range 3 {
+			Launch(cx, func(cx *Context) error {
+				defer done.Done()
+				return Sleep(cx, time.Duration(i)*time.Millisecond)
+			})
+		}
+		return nil
+	})
+	done.Wait()
+	fmt.Println("all have ended")
+	// Output: all have ended
+}
+
+func ExampleLaunchFuture() {
+	done := make(chan struct{})
+	LaunchFuture(Default(), PollFunc(func(cx *Context) (None, error) {
+		close(done)
+		return None{}, nil
+	}))
+	<-done
+	fmt.Println("it has been polled")
+	// Output: it has been polled
+}
+
+// What is launched runs once, in whatever it is launched, and each has a number of its own.
+func TestLaunch(t *testing.T) {
+	const tasks = 5000 // more than are kept
+	for name, launch := range launchers {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			var mu sync.Mutex
+			ids := map[uint64]int{}
+			var all sync.WaitGroup
+			code := func(cx *Context) error {
+				defer all.Done()
+				mu.Lock()
+				defer mu.Unlock()
+				ids[cx.Task().ID]++
+				return nil
+			}
+			for range 3 {
+				all.Add(2 * tasks)
+				inTask(t, rt, func(cx *Context) error {
+					for range tasks {
+						launch(cx, code)
+					}
+					return nil
+				})
+				for range tasks {
+					launch(rt, code)
+				}
+				all.Wait()
+			}
+			require.Len(t, ids, 6*tasks)
+		})
+	}
+}
+
+// A task that has been launched may wait, and tasks that are launched meanwhile are others.
+func TestLaunchedTasksWait(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	var all sync.WaitGroup
+	var wrong atomic.Int32
+	all.Add(2000)
+	inTask(t, rt, func(cx *Context) error {
+		for i := range 2000 {
+			Launch(cx, func(cx *Context) error {
+				defer all.Done()
+				id := cx.Task().ID
+				if i%3 == 0 {
+					Yield(cx)
+				} else if i%3 == 1 {
+					Sleep(cx, time.Duration(i)*time.Microsecond)
+				}
+				if cx.Task().ID != id || cx.Err() != nil {
+					wrong.Add(1)
+				}
+				return nil
+			})
+			if i%10 == 0 {
+				Yield(cx)
+			}
+		}
+		return nil
+	})
+	all.Wait()
+	require.Zero(t, wrong.Load())
+}
+
+// Failures are reported at once, with no help of the collector: errors, panics, Goexit, and the
+// end of the runtime.
+func TestLaunchedFailures(t *testing.T) {
+	failure := errors.New("failure")
+	for name, launch := range launchers {
+		t.Run(name, func(t *testing.T) {
+			reports := make(chan error, 10)
+			rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { reports <- err }})
+			launch(rt, func(*Context) error { return failure })
+			require.Equal(t, failure, receive(t, reports))
+			launch(rt, func(*Context) error { panic("it") })
+			var p *PanicError
+			require.ErrorAs(t, receive(t, reports), &p)
+			launch(rt, func(*Context) error { runtime.Goexit(); return nil })
+			require.Equal(t, ErrGoexit, receive(t, reports))
+			require.NoError(t, rt.Shutdown(t.Context()))
+			launch(rt, func(*Context) error { return nil })
+			require.Empty(t, reports, "Shutdown is no failure")
+		})
+	}
+}
+
+// What somebody may still look at is not used again: a Context with a Done channel.
+func TestLaunchedContextThatIsKept(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	kept := make(chan *Context, 1)
+	inTask(t, rt, func(cx *Context) error {
+		Launch(cx, func(cx *Context) error {
+			cx.Done()
+			kept <- cx
+			return nil
+		})
+		return nil
+	})
+	cx := receive(t, kept)
+	receive(t, cx.Done())
+	inTask(t, rt, func(cx *Context) error {
+		for range 10 {
+			Launch(cx, func(cx *Context) error { return nil })
+			Yield(cx)
+		}
+		return nil
+	})
+	receive(t, cx.Done())
+	require.True(t, cx.t.state.done())
+}
+
+// A waker that is left of a task that has ended may wake the next one, and does no harm.
+func TestLaunchedTaskIsWokenByAnOldWaker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	stop := make(chan None)
+	wakers := make(chan Waker, 1)
+	var waking sync.WaitGroup
+	waking.Go(func() {
+		w := <-wakers
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				w.Wake()
+			}
+		}
+	})
+	inTask(t, rt, func(cx *Context) error {
+		LaunchFuture(cx, PollFunc(func(cx *Context) (None, error) { wakers <- cx.Waker(); return None{}, nil }))
+		return nil
+	})
+	var all sync.WaitGroup
+	all.Add(2000)
+	inTask(t, rt, func(cx *Context) error {
+		for range 1000 {
+			LaunchFuture(cx, &countdownFuture{polls: 3, done: all.Done})
+			Launch(cx, func(cx *Context) error { defer all.Done(); return Yield(cx) })
+			Yield(cx)
+		}
+		return nil
+	})
+	all.Wait()
+	close(stop)
+	waking.Wait()
+}
+
+// countdownFuture wakes itself until it has been polled that often.
+type countdownFuture struct {
+	polls int
+	done  func()
+}
+
+func (f *countdownFuture) Poll(cx *Context) (None, error) {
+	if f.polls--; f.polls > 0 {
+		cx.Waker().Wake()
+		return None{}, ErrPending
+	}
+	if f.polls == 0 {
+		f.done()
+		return None{}, nil
+	}
+	return None{}, io.ErrUnexpectedEOF
+}
