@@ -142,9 +142,17 @@ func (co *coroutine) wait() {
 		if !co.asked {
 			return
 		}
-		var pcs [32]uintptr
-		co.where = append(co.where[:0], pcs[:runtime.Callers(2, pcs[:])]...)
+		co.note()
 	}
+}
+
+// note stores where the code waits. It is a function of its own because each coroutine that waits
+// would keep the room for the stack otherwise, and 2 KiB are little.
+//
+//go:noinline
+func (co *coroutine) note() {
+	var pcs [32]uintptr
+	co.where = append(co.where[:0], pcs[:runtime.Callers(3, pcs[:])]...)
 }
 
 // place returns the stack of the code that waits. The worker calls it.
