@@ -28,7 +28,8 @@ type coroutine struct {
 
 	labelling uint32 // the worker's when its labels were set last
 
-	own waiter // see task.ownWaiter
+	own   waiter // see task.ownWaiter
+	sleep *sleep // see task.ownSleep; nil before the first
 
 	asked bool      // resumed only to tell where it waits
 	where []uintptr // the answer

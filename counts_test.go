@@ -119,7 +119,7 @@ var countedOps = []struct {
 		for range n {
 			Sleep(cx, 0)
 		}
-	}, cost{allocs: 1, polls: 1.0 / 128}},
+	}, cost{polls: 1.0 / 128}},
 }
 
 func doNothing(*Context) error { return nil }

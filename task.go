@@ -259,6 +259,18 @@ func (t *task) wait() {
 	t.w.running.wait()
 }
 
+// ownSleep is ownWaiter for the sleep of an await.
+func (t *task) ownSleep() *sleep {
+	if t.kind == kindGoroutine {
+		return new(sleep)
+	}
+	co := t.w.running
+	if co.sleep == nil {
+		co.sleep = new(sleep)
+	}
+	return co.sleep
+}
+
 // ownWaiter returns a place in a waitlist for an await of t, so that it needs no
 // allocation. Straight-line code waits for one thing at a time: whoever takes the
 // waiter must have left the list before other code of the task runs.

@@ -330,35 +330,56 @@ func NewSleep(d time.Duration) Future[None] {
 }
 
 func (s *sleep) Poll(cx *Context) (None, error) {
+	if !cx.spend() {
+		return None{}, ErrPending
+	}
+	return None{}, cx.unspent(s.poll(cx))
+}
+
+// poll is Poll for a caller who has taken the operation off the budget.
+func (s *sleep) poll(cx *Context) error {
 	w := cx.here()
 	if cx.nanos() >= s.until {
-		if !cx.spend() {
-			return None{}, ErrPending
-		}
-		s.Cancel()
-		return None{}, nil
+		s.stop(w)
+		return nil
 	}
 	t := cx.waker(waitsTime)
 	if s.t != t {
-		s.Cancel() // it has moved to another task
+		s.stop(w) // it has moved to another task
 		s.t = t
 	}
 	s.alarm.set(w, s.until, t)
-	return None{}, ErrPending
+	return ErrPending
 }
 
+// stop makes the timer not fire. w is the worker on whose thread the caller runs, or nil.
+func (s *sleep) stop(w *worker) {
+	if s.t != nil {
+		s.alarm.stop(w)
+		s.t = nil
+	}
+}
+
+// Cancel implements canceller.
 func (s *sleep) Cancel() {
 	if s.t != nil {
-		s.alarm.stop(callersWorker())
-		s.t = nil
+		s.stop(callersWorker())
 	}
 }
 
 // Sleep waits until d has passed; see NewSleep. It returns early, with
 // cx.Err(), only if cx is cancelled.
 func Sleep(cx *Context, d time.Duration) error {
-	_, err := Await(cx, NewSleep(d))
-	return err
+	t := cx.beginAwait()
+	s := t.ownSleep()
+	for s.until = after(d); cx.proceed(t); t.wait() {
+		if s.poll(cx) == nil {
+			return nil
+		}
+		cx.giveBack()
+	}
+	s.stop(cx.here())
+	return cx.Err()
 }
 
 // timeout is the future of Timeout.
