@@ -480,6 +480,7 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 // fail, with the cause ErrShutdown.
 func (cx *Context) WithoutCancel() *Context {
 	cx.here()
+	cx.t.state.keep()
 	child := &Context{t: cx.t}
 	child.sc.Store(&scope{t: cx.t, parent: cx, shield: cx.t.w.rt})
 	return child
@@ -487,6 +488,7 @@ func (cx *Context) WithoutCancel() *Context {
 
 func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	w := cx.here()
+	cx.t.state.keep()
 	sc := &scope{t: cx.t, parent: cx, deadline: deadline, late: late}
 	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !earlier(deadline, outer)) {
 		sc.deadline = outer

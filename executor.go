@@ -36,10 +36,6 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
-	// longSleep is how long the last sleep must have been for the watchdog not to wait through
-	// the next one.
-	longSleep = int64(10 * time.Millisecond)
-
 	// keepP is how long after the last work of any worker those that have
 	// nothing to do wait in the kernel without giving up their P. See
 	// docs/design.md, "Waiting".
@@ -714,7 +710,7 @@ func (w *worker) rest(now int64) (waited bool) {
 	if !keep || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.slept >= longSleep {
+	if w.slept >= 2*w.rt.watchdog.patience { // and will again if all goes on as before
 		w.rt.watchdog.rests(w)
 	}
 	events := w.reactor.wait(timeout, keep)

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -159,6 +160,99 @@ func TestLaunchedContextThatIsKept(t *testing.T) {
 	})
 	receive(t, cx.Done())
 	require.True(t, cx.t.state.done())
+}
+
+// A Context that was derived from a launched task's stays what it is when the task has ended, and has
+// nothing to do with those that are launched later.
+func TestLaunchedContextsThatWereDerived(t *testing.T) {
+	derive := map[string]func(cx *Context) (*Context, Spawner){
+		"WithCancel":    func(cx *Context) (*Context, Spawner) { child, _ := cx.WithCancel(); return child, nil },
+		"WithoutCancel": func(cx *Context) (*Context, Spawner) { return cx.WithoutCancel(), nil },
+		"Under":         func(cx *Context) (*Context, Spawner) { return nil, cx.Runtime().Under(cx) },
+	}
+	for name, derive := range derive {
+		t.Run(name, func(t *testing.T) {
+			failed := make(chan error, 100)
+			rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})
+			var child *Context
+			var under Spawner
+			inTask(t, rt, func(cx *Context) error {
+				Launch(cx, func(cx *Context) error { child, under = derive(cx); return nil })
+				return Yield(cx)
+			})
+			late := func() {
+				if child != nil {
+					child.Done()
+				} else {
+					join(t, Go(under, func(cx *Context) error { return nil }))
+				}
+			}
+			late()
+			ran := 0
+			inTask(t, rt, func(cx *Context) error {
+				for range 10 {
+					Launch(cx, func(cx *Context) error { ran++; return Yield(cx) })
+					Yield(cx)
+					Yield(cx)
+				}
+				return nil
+			})
+			require.Equal(t, 10, ran)
+			require.Empty(t, failed)
+		})
+	}
+}
+
+// So it is with a Context that is used too late, against the rules.
+func TestLaunchedContextThatIsUsedLate(t *testing.T) {
+	failed := make(chan error, 100)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})
+	inTask(t, rt, func(cx *Context) error {
+		var old *Context
+		Launch(cx, func(cx *Context) error { old = cx; return nil })
+		Yield(cx)
+		old.Done()
+		Launch(cx, func(cx *Context) error { return Yield(cx) })
+		Yield(cx)
+		return Yield(cx)
+	})
+	require.Empty(t, failed)
+}
+
+// A launch that is refused has a number of its own.
+func TestLaunchRefused(t *testing.T) {
+	failed := make(chan Task, 10)
+	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(who Task, _ error) { failed <- who }})
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(io.ErrUnexpectedEOF)
+	inTask(t, rt, func(cx *Context) error {
+		ids := map[uint64]None{}
+		for range 10 {
+			Launch(cx, func(cx *Context) error { ids[cx.Task().ID] = None{}; return nil })
+			Yield(cx)
+		}
+		Launch(cx.Under(ended), func(cx *Context) error { return nil })
+		ids[0] = None{}
+		if len(ids) != 11 {
+			return fmt.Errorf("%d numbers", len(ids))
+		}
+		return nil
+	})
+	require.Empty(t, failed)
+}
+
+// A Sleep that was cancelled keeps nothing of its task.
+func TestSleepKeepsNothing(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	inTask(t, rt, func(cx *Context) error {
+		short, cancel := cx.WithTimeout(time.Microsecond)
+		defer cancel()
+		require.Error(t, Sleep(short, time.Hour))
+		s := cx.t.ownSleep()
+		require.Nil(t, s.t)
+		require.Nil(t, s.alarm.own.to)
+		return nil
+	})
 }
 
 // A waker that is left of a task that has ended may wake the next one, and does no harm.

@@ -125,8 +125,12 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		if !same {
 			continue
 		}
-		turn, polled := seen.turn, w.shown.Load()
-		if seen.reported || w.turn.Load() != turn { // then polled may be of another poll
+		turn := seen.turn
+		var who Task
+		if polled := w.shown.Load(); polled != nil {
+			who = polled.ident()
+		}
+		if seen.reported || w.turn.Load() != turn { // then who may be of another poll
 			continue
 		}
 		if seen.own += s.spent(w, seen, now, late); seen.own < s.every {
@@ -135,10 +139,7 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		}
 		seen.reported = true
 		s.rt.stalls.Add(1)
-		stall := Stall{Worker: w.index, For: now.Sub(seen.since)}
-		if polled != nil {
-			stall.Task = polled.ident()
-		}
+		stall := Stall{Task: who, Worker: w.index, For: now.Sub(seen.since)}
 		s.reports.add(stall, w, turn, now)
 	}
 	return next

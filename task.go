@@ -60,6 +60,9 @@ const (
 
 	// taskLaunched is set from the beginning, or never: there is no handle; see Launch.
 	taskLaunched
+
+	// taskKept is set if somebody may look at a launched task once it has ended.
+	taskKept
 )
 
 // wake notes that the task must be polled. It reports whether the caller has
@@ -136,8 +139,16 @@ func (s *taskState) finish(kind uint32) { s.bits.Or(taskDone | kind) }
 // launch makes the state that of a new task without a handle.
 func (s *taskState) launch() { s.bits.Store(taskLaunched) }
 
-func (s *taskState) done() bool      { return s.bits.Load()&taskDone != 0 }
-func (s *taskState) launched() bool  { return s.bits.Load()&taskLaunched != 0 }
+func (s *taskState) done() bool     { return s.bits.Load()&taskDone != 0 }
+func (s *taskState) launched() bool { return s.bits.Load()&taskLaunched != 0 }
+func (s *taskState) kept() bool     { return s.bits.Load()&taskKept != 0 }
+
+// keep notes that the task's Context is the parent of another.
+func (s *taskState) keep() {
+	if s.launched() {
+		s.bits.Or(taskKept)
+	}
+}
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
 
 // cancelledBy returns who cancelled the task first; see cancel.

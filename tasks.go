@@ -176,6 +176,7 @@ func (t *task) info(on *worker) TaskInfo {
 	if !t.state.take() {
 		return info
 	}
+	info.Task = t.ident() // of a launched task it may be another one by now
 	info.State, info.Waits = "waiting", t.waits.String()
 	info.For = t.since.ago(nanosHere())
 	if l, ok := t.body.(locator); ok {

@@ -261,6 +261,7 @@ func (a *alarm) stopOwn(w *worker) {
 	}
 	if home := t.home; home == w {
 		home.timers.remove(t)
+		t.to = nil // which may be a task that ends, and the timer of its coroutine lives on
 		t.state.Store(timerIdle)
 	} else if t.state.CompareAndSwap(timerArmed, timerDropped) {
 		home.dropTimer(t)

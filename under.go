@@ -31,7 +31,9 @@ func under(s Spawner, ctx context.Context) Spawner {
 	}
 	c := &crew{outer: s.crew()}
 	c.ctx, _ = contextOutside(ctx) // which ends with ctx, if ever
-	if _, ours := ctx.(*Context); !ours {
+	if cx, ours := ctx.(*Context); ours {
+		cx.t.state.keep()
+	} else {
 		c.endless = ctx.Done() == nil
 	}
 	return &adorned{base: s, under: c}
