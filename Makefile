@@ -1,11 +1,11 @@
 # Each target is a line or two that a person could type.
 
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
-CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select'
+CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select|Launch|Follow|Chain'
 
 ROUNDS  = 10
 
-.PHONY: demo observe test bench bench-all check fmt vet arch race full locks fuzz stress libraries instrument interop
+.PHONY: demo observe test quick bench bench-all check fmt vet arch race full locks fuzz stress libraries instrument interop
 
 demo: ## an echo server under load, at a fixed rate and idle, beside package net, in under a minute
 	go run ./examples/echo
@@ -13,7 +13,10 @@ demo: ## an echo server under load, at a fixed rate and idle, beside package net
 observe: ## a page that shows what a runtime does
 	go run ./examples/observe
 
-test: fmt vet race full locks libraries instrument fuzz ## everything that must be green
+test: full race locks libraries instrument fuzz fmt vet ## everything that must be green
+
+quick: ## the tests of the package, loads scaled down, in about a minute
+	go vet . && go test -short -count=1 .
 
 check: fmt vet arch ## what needs no running
 
