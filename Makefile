@@ -1,7 +1,7 @@
 # Each target is a line or two that a person could type.
 
 SYSTEMS = linux darwin freebsd netbsd openbsd dragonfly
-CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select|Launch|Follow|Chain'
+CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|Alarm|Poller|Reactor|Source|FdTable|Yield|Waiters|Once|Notify|Mutex|Semaphore|Barrier|Cond|WaitGroup|Chan|Oneshot|Broadcast|Watch|Select|Launch|Chain'
 
 ROUNDS  = 10
 

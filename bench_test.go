@@ -343,8 +343,8 @@ func BenchmarkNeighbours(b *testing.B) {
 	}
 }
 
-// receiveMuch has each worker of rt receive without end, into a buffer of that size, what another
-// process could send.
+// receiveMuch makes each worker of rt receive continuously, with a buffer of size bytes, from a peer that
+// always has data to send.
 func receiveMuch(b *testing.B, rt *Runtime, size int) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -77,11 +77,14 @@ type Config struct {
 	// program.
 	Unhandled func(t Task, err error)
 
-	// Stall is how long one poll may keep its worker before that is reported;
-	// 0 means 10 milliseconds, and a negative value never. Detection takes up
-	// to twice as long, and longer where Go's scheduler has no processor for the goroutine
-	// that looks. Whatever Stall is, the tasks that a stuck worker has not begun are taken over by
-	// others, after some milliseconds.
+	// Stall is how long one poll may keep its worker before it is reported as a stall.
+	// 0 means 10 milliseconds; with a negative value nothing is reported. A stall is found
+	// after at most twice this time, and later if the goroutine of the watchdog gets no
+	// processor from Go's scheduler.
+	//
+	// Whatever Stall is, after a few milliseconds other workers take over the tasks that are
+	// queued on the stuck worker and may move: plain futures, and straight-line tasks that
+	// have not begun, unless they are bound to that worker.
 	//
 	// On Linux the time counts for which the worker's thread has computed or was
 	// blocked, for example by a system call or a sync.Mutex, and not the time for

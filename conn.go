@@ -105,8 +105,8 @@ func callError(call string, err error) error {
 	return err
 }
 
-// waitError says why an await has failed with err: cx is cancelled, or the system call of this name
-// has failed.
+// waitError returns the error of a call that has waited: that of cx if err is errAbandoned, else err as
+// that of the system call named call.
 func waitError(cx *Context, call string, err error) error {
 	if err == errAbandoned {
 		return cx.Err()
@@ -251,7 +251,7 @@ func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
 	}
 }
 
-// writeSome waits until there is room, and writes as much as there is room for.
+// writeSome waits until the connection is writable, and writes as much of p as the kernel takes.
 func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p) })

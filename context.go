@@ -288,8 +288,8 @@ func (cx *Context) ended() bool {
 	return status != scopeOpen
 }
 
-// failing is Err, and costs little as long as that is nil.
-func (cx *Context) failing() error {
+// fastErr returns cx.Err(), with a fast path for a Context that has not ended.
+func (cx *Context) fastErr() error {
 	if !cx.ended() {
 		return nil
 	}
@@ -480,7 +480,7 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 // fail, with the cause ErrShutdown.
 func (cx *Context) WithoutCancel() *Context {
 	cx.here()
-	cx.t.state.keep()
+	cx.t.state.retain()
 	child := &Context{t: cx.t}
 	child.sc.Store(&scope{t: cx.t, parent: cx, shield: cx.t.w.rt})
 	return child
@@ -488,7 +488,7 @@ func (cx *Context) WithoutCancel() *Context {
 
 func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 	w := cx.here()
-	cx.t.state.keep()
+	cx.t.state.retain()
 	sc := &scope{t: cx.t, parent: cx, deadline: deadline, late: late}
 	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !earlier(deadline, outer)) {
 		sc.deadline = outer

@@ -21,7 +21,7 @@ type coroutine struct {
 	yield  func(struct{}) bool     // back to the worker; false: unwind
 
 	g        uintptr
-	code     coroutineCode // and the task that it is; nil between two of them
+	code     coroutineCode // the code of t; nil while co has no task
 	t        *task
 	returned bool       // the code has returned
 	free     *coroutine // the worker's next free one
@@ -29,7 +29,7 @@ type coroutine struct {
 	labelling uint32 // the worker's when its labels were set last
 
 	own   waiter // see task.ownWaiter
-	sleep *sleep // see task.ownSleep; nil before the first
+	sleep *sleep // see task.ownTimer; nil before the first Sleep
 
 	asked bool      // resumed only to tell where it waits
 	where []uintptr // the answer
@@ -40,13 +40,14 @@ type coroutineCode interface {
 	// main runs the code and sets co.returned; it may panic or call Goexit.
 	main(co *coroutine)
 
-	// end ends the task, with what main left or, if err is not nil, with that. It reports
-	// whether the coroutine may begin another task at once.
-	end(err error) (goOn bool)
+	// end ends the task with the result of main, or with err if that is not nil. It reports
+	// whether the coroutine can begin another task at once.
+	end(err error) (reusable bool)
 }
 
-// beginner is a task of straight-line code that can begin in a coroutine of w: the code is its.
-type beginner interface {
+// coroutineTask is a straight-line task that has not begun. begin binds it to co, a coroutine of w
+// that has no task; co then runs its code.
+type coroutineTask interface {
 	begin(w *worker, co *coroutine)
 }
 
@@ -60,7 +61,7 @@ func newCoroutine(w *worker) *coroutine {
 		identities.add(co.g, &w.identity)
 		defer identities.remove(co.g)
 		for yield(struct{}{}) {
-			for co.run() && w.follow(co) {
+			for co.run() && w.beginNext(co) {
 			}
 		}
 		returned = true
@@ -101,9 +102,9 @@ func (co *coroutine) unwind() {
 }
 
 // run runs the code and ends its task, whatever the code does.
-func (co *coroutine) run() (goOn bool) {
+func (co *coroutine) run() (reusable bool) {
 	co.returned = false
-	defer func() { goOn = co.end(recover()) }()
+	defer func() { reusable = co.end(recover()) }()
 	co.relabel()
 	co.code.main(co)
 	return
@@ -120,7 +121,7 @@ func (co *coroutine) relabel() {
 }
 
 // end is run's deferred call. The code has panicked with p, unless that is nil.
-func (co *coroutine) end(p any) (goOn bool) {
+func (co *coroutine) end(p any) (reusable bool) {
 	var err error
 	switch {
 	case co.t.w.unwinding:
@@ -143,15 +144,15 @@ func (co *coroutine) wait() {
 		if !co.asked {
 			return
 		}
-		co.note()
+		co.recordStack()
 	}
 }
 
-// note stores where the code waits. It is a function of its own because each coroutine that waits
-// would keep the room for the stack otherwise, and 2 KiB are little.
+// recordStack stores the stack of the waiting code. It is a separate function so that its 256-byte
+// array is not in the frame of wait, where every waiting coroutine would hold it: a small stack has 2 KiB.
 //
 //go:noinline
-func (co *coroutine) note() {
+func (co *coroutine) recordStack() {
 	var pcs [32]uintptr
 	co.where = append(co.where[:0], pcs[:runtime.Callers(3, pcs[:])]...)
 }

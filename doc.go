@@ -17,8 +17,8 @@
 // is for goroutines outside: one that has to wait is parked, which costs switches of
 // goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //
-// New starts one thread per worker, and one goroutine, with a timer of the kernel's on Linux, that
-// finds polls that take too long. The first task, or a burst of blocking calls, raises GOMAXPROCS by the
+// New starts one thread per worker, and one goroutine that detects polls that take too long (on Linux
+// it waits for a timerfd). The first task, or a burst of blocking calls, raises GOMAXPROCS by the
 // number of workers, so that the goroutines of the program keep their processors
 // while workers wait in the kernel. A goroutine waits for the descriptors that
 // goroutines use. Blocking calls have a pool of goroutines of their own.

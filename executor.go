@@ -72,21 +72,21 @@ type worker struct {
 	perPoll   int   // see Config.Budget
 	observed  bool  // see Config.observed
 	showing   bool  // shown is not nil
-	ran       int   // how many tasks have begun in this round
-	limit     int   // how many may
-	begun     int64 // when the round has
-	picked    *task // the first one of the rest of the round; see follow
+	roundPolls int   // polls in this round
+	roundLimit int   // how many polls it may have
+	roundBegun int64 // when it began
+	popped     *task // taken from the queues by beginNext, for round to poll; or nil
 	inARow    int   // servings of the run-next slot since the last other one
 	local     localQueue
 	nextLocal *task
 	coroutine *coroutine              // the free ones
-	heads     [kindStraight + 1]heads // of tasks that are launched, by kind
+	freeTasks     [kindStraight + 1]taskFreeList // of detached tasks, by kind
 	timers    timerQueue
 	reactor   reactor
 	looked    int64 // when the reactor was last asked
 	batch     int   // how many tasks the next round may run
 	worked    int64 // when there was last something to do
-	slept     int64 // how long it was in the kernel the last time
+	slept     int64 // how long the last wait in the kernel took, in nanoseconds
 	talk      talk  // with other workers
 	wire      talk  // with the other end of speaker
 	speaker   int   // the descriptor whose event came last, and alone; or -1
@@ -113,7 +113,7 @@ type worker struct {
 	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
 	wantsHelp atomic.Bool          // the queue is long
 	turn      atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
-	stuckTurn atomic.Uint32        // a turn in which it is stuck; see relieve
+	stuckTurn atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
 
@@ -231,7 +231,7 @@ func (w *worker) turns() {
 		if !rested {
 			begun = nanos()
 		}
-		w.rt.watchdog.feed(w, begun)
+		w.rt.watchdog.heartbeat(w, begun)
 		w.ticks = ticksAt(begun)
 		w.sample(begun)
 		w.round(w.batch, begun)
@@ -239,7 +239,7 @@ func (w *worker) turns() {
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
 		now := nanos()
-		w.pace(w.ran, now-begun)
+		w.pace(w.roundPolls, now-begun)
 		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
@@ -288,14 +288,14 @@ func (w *worker) pace(ran int, took int64) {
 	}
 }
 
-// round runs up to limit tasks, and counts them. A poll that
-// panics, or calls Goexit, ends its task, and the round.
+// round polls tasks, at most limit of them, and counts them in roundPolls. A poll that
+// panics or calls Goexit ends its task and the round.
 func (w *worker) round(limit int, begun int64) {
 	defer w.caught()
-	w.ran, w.limit, w.begun = 0, limit, begun
-	for w.picked != nil || w.mayRun() {
-		t := w.picked
-		if w.picked = nil; t == nil {
+	w.roundPolls, w.roundLimit, w.roundBegun = 0, limit, begun
+	for w.popped != nil || w.mayRun() {
+		t := w.popped
+		if w.popped = nil; t == nil {
 			if t = w.pick(); t == nil {
 				break
 			}
@@ -306,17 +306,17 @@ func (w *worker) round(limit int, begun int64) {
 
 // mayRun reports whether the round has room for another task.
 func (w *worker) mayRun() bool {
-	if w.sampled && w.ran == 1 {
+	if w.sampled && w.roundPolls == 1 {
 		w.sampled = false
-		w.polled(nanos() - w.begun)
+		w.polled(nanos() - w.roundBegun)
 	}
-	return w.ran < w.limit && !w.hurry.Load()
+	return w.roundPolls < w.roundLimit && !w.hurry.Load()
 }
 
-// follow begins the next task in a coroutine whose task has ended there, if that one is
-// straight-line code that has not begun: so it needs no switch to the worker's stack and back.
-// Else it leaves the next task to round.
-func (w *worker) follow(co *coroutine) bool {
+// beginNext takes the next task from the queues. If that is straight-line code that has not begun,
+// it begins the task in co, whose own task has ended, which saves a switch to the worker's stack and back, and
+// reports true. Otherwise it leaves the task to round.
+func (w *worker) beginNext(co *coroutine) bool {
 	if w.observed || !w.mayRun() {
 		return false
 	}
@@ -324,9 +324,9 @@ func (w *worker) follow(co *coroutine) bool {
 	if t == nil {
 		return false
 	}
-	code, ok := t.body.(beginner)
+	code, ok := t.body.(coroutineTask)
 	if !ok || t.g.Load() != 0 {
-		w.picked = t
+		w.popped = t
 		return false
 	}
 	w.endTask(w.current)
@@ -406,7 +406,7 @@ func (w *worker) poll(t *task) {
 	} else {
 		done = t.body.poll(w)
 	}
-	t = w.current // one that has followed the other; see follow
+	t = w.current // co may have begun further tasks: this is the last of them; see beginNext
 	w.current = nil
 	yielded := w.yielded
 	w.yielded = false
@@ -416,7 +416,7 @@ func (w *worker) poll(t *task) {
 		return
 	case yielded:
 		if t.listedAt == 0 && (t.kind == kindStraight || w.rt.closing.Load()) {
-			w.list(t) // Shutdown cannot find it otherwise, or it is to be cancelled
+			w.list(t) // Shutdown finds straight-line code in the local queue only in this list; while closing, list cancels t
 		}
 		w.push(t)
 		return
@@ -432,7 +432,7 @@ func (w *worker) poll(t *task) {
 
 // beginPoll is called before t is polled.
 func (w *worker) beginPoll(t *task) {
-	w.ran++
+	w.roundPolls++
 	t.state.begin()
 	if t.w != w {
 		t.w = w
@@ -548,7 +548,7 @@ func (w *worker) spawn(t *task) {
 		to.send(t)
 		return
 	}
-	w.pushNext(t) // what it is about is in the cache, and few tasks have begun at once if each runs soon
+	w.pushNext(t) // its data is in the cache; and if tasks run soon after they are spawned, fewer stacks are in use at once
 }
 
 // send queues t, which the caller holds, from a thread that is not w's.
@@ -692,8 +692,8 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 	return n
 }
 
-// rest waits for something to do, and reports whether it has waited. Then looked is the time
-// when it woke.
+// rest waits in the kernel for something to do. If it reports true, it has waited, and looked is the time
+// at which it woke.
 //
 // Against a lost wake-up, it first says that it sleeps and then looks whether
 // there is something; who has something for it does the reverse.
@@ -710,15 +710,15 @@ func (w *worker) rest(now int64) (waited bool) {
 	if !keep || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.slept >= 2*w.rt.watchdog.patience { // and will again if all goes on as before
-		w.rt.watchdog.rests(w)
+	if w.slept >= 2*w.rt.watchdog.timeout { // the next sleep is likely to be as long
+		w.rt.watchdog.disarm(w)
 	}
 	events := w.reactor.wait(timeout, keep)
 	w.turn.Add(1) // see rouse
 	w.asleep.Store(false)
 	w.looked = nanos()
 	w.slept = w.looked - now
-	w.rt.watchdog.feed(w, w.looked)
+	w.rt.watchdog.heartbeat(w, w.looked)
 	w.talk.slept(w.inbox.Load() != nil, w.slept)
 	w.wire.slept(w.spoke(events), w.slept)
 	w.reactor.dispatch(w, events)

@@ -209,7 +209,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 		h.err = h.settle(err)
 		if gaveIn := h.gaveIn(err); !crew.takes(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
-			if f, ok := h.err.(*failure); ok && h.state.launched() {
+			if f, ok := h.err.(*failure); ok && h.state.detached() {
 				f.unjoinable()
 			}
 		}
@@ -293,8 +293,8 @@ func (p *plain[T]) poll(w *worker) (done bool) {
 	}
 	p.f = nil
 	p.finish(w, v, err)
-	if err == nil && p.state.launched() {
-		w.recycle(&p.task)
+	if err == nil && p.state.detached() {
+		w.freeTask(&p.task)
 	}
 	return true
 }
@@ -324,9 +324,9 @@ type straight[T any] struct {
 // may await; once it has begun it stays on its worker. A task spawned with a
 // Context starts on the same worker unless another one has time for it.
 //
-// The Go runtime ends the program if fn awaits, returns or panics while its thread is locked
-// (after a return or a panic perhaps only in the task that runs next on its worker): each
-// runtime.LockOSThread in it needs an UnlockOSThread before that.
+// If fn calls runtime.LockOSThread, it must call runtime.UnlockOSThread as often before it awaits, returns or
+// panics: otherwise the Go runtime ends the program. After a return or a panic it may end the program only when
+// the worker runs its next task.
 func Spawn[T any](s Spawner, fn func(cx *Context) (T, error)) *JoinHandle[T] {
 	return startStraight(s, &straight[T]{fn: fn})
 }
@@ -355,14 +355,14 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	w.running = co
 	co.resume()
 	w.running = nil
-	if co.t != nil { // this task, or one that has followed it, waits
+	if co.t != nil { // the coroutine's present task waits: this one, or one begun by beginNext
 		return false
 	}
 	w.freeCoroutine(co)
 	return true
 }
 
-// begin implements beginner.
+// begin implements coroutineTask.
 func (st *straight[T]) begin(w *worker, co *coroutine) {
 	st.co, co.code, co.t = co, st, &st.task
 	st.g.Store(co.g)
@@ -383,7 +383,7 @@ func (st *straight[T]) main(co *coroutine) {
 }
 
 // end implements coroutineCode.
-func (st *straight[T]) end(err error) (goOn bool) {
+func (st *straight[T]) end(err error) (reusable bool) {
 	v := st.val
 	if err != nil {
 		var zero T
@@ -395,8 +395,8 @@ func (st *straight[T]) end(err error) (goOn bool) {
 	st.fn, st.do, st.co, st.err = nil, nil, nil, nil
 	st.finish(w, v, err)
 	co.code, co.t = nil, nil
-	if err == nil && st.state.launched() {
-		w.recycle(&st.task)
+	if err == nil && st.state.detached() {
+		w.freeTask(&st.task)
 	}
 	return true
 }

@@ -1,58 +1,62 @@
 package async
 
-// Launch starts a task that runs fn, like Go, but for which there is no handle: nobody can
-// join or cancel it. If it fails, that is reported at once; see Config.Unhandled. It is for
-// what is started often and only does something: what a worker keeps of a task that has ended serves
-// for the next one that its tasks launch, so that launching allocates nothing, unless the tasks have a name or
-// other attributes; see Spawner.
+// Launch starts a task that runs fn, like [Go], but returns no handle: the task cannot be
+// joined, and only Shutdown or the end of a context (see Under in [Spawner]) cancels it. If fn
+// returns an error, panics or calls runtime.Goexit, that is reported at once; see Config.Unhandled.
 //
-// fn's Context must not be used in any way after fn has returned, not even its methods of
-// context.Context: another task may have it by then. (A Context that was derived from it, or that
-// was asked for its Done channel, stays what it is.)
+// Launch is for short tasks without a result that are started often. A worker reuses the memory
+// of launched tasks that have ended, so launching from a task, with its *Context, usually
+// allocates nothing. A task that has a name or other attributes, or that is launched with a
+// *Runtime, is allocated anew.
+//
+// The Context of fn must not be used after fn has returned, not even through the methods of
+// context.Context: it may belong to another task by then. A Context derived from it stays valid,
+// and so does a Context whose Done was called before fn returned. Launch may be called from
+// wherever s may be used.
 func Launch(s Spawner, fn func(cx *Context) error) {
 	rt, w := s.spawner()
-	st, _ := takeHead(s, w, kindStraight).(*straight[None])
+	st, _ := takeFreeTask(s, w, kindStraight).(*straight[None])
 	if st == nil {
 		st = new(straight[None])
 		st.kind, st.body, st.cx.t = kindStraight, st, &st.task
-		st.state.launch()
+		st.state.detach()
 	}
 	st.do = fn
 	startAt(rt, w, s, &st.task)
 }
 
-// LaunchFuture is Launch for a plain future. f's Context must not be used after the Poll that has
-// returned the result, and f must have no waker of it left that it wakes all the time: such a
-// waker wakes another task.
+// LaunchFuture is [Launch] for a plain future. The Context of f must not be used after the Poll
+// that returned the result. Wakers of the task may outlive it. Waking one then causes at most a
+// spurious poll of another task, so f should not leave a waker that is woken continuously.
 func LaunchFuture(s Spawner, f Future[None]) {
 	rt, w := s.spawner()
-	p, _ := takeHead(s, w, kindPlain).(*plain[None])
+	p, _ := takeFreeTask(s, w, kindPlain).(*plain[None])
 	if p == nil {
 		p = new(plain[None])
 		p.body, p.cx.t = p, &p.task
-		p.state.launch()
+		p.state.detach()
 	}
 	p.f = f
 	startAt(rt, w, s, &p.task)
 }
 
-// keepHeads is how many tasks of each kind a worker keeps that have ended.
-const keepHeads = 1024
+// maxFreeTasks is how many ended tasks of each kind a worker keeps for reuse.
+const maxFreeTasks = 1024
 
-// heads are tasks that have been launched and have ended. They are linked by next.
-type heads struct {
+// taskFreeList is a list, linked by next, of detached tasks that have ended.
+type taskFreeList struct {
 	first *task
 	n     int
 }
 
-// takeHead returns the body of a task that has ended, as good as new; nil if there is none, or if
-// the new task has attributes: it would not be kept after its end. w is the worker that runs the caller, or
-// nil.
-func takeHead(s Spawner, w *worker, kind taskKind) taskBody {
+// takeFreeTask removes a task from the free list of w, resets it and returns its body. It
+// returns nil if the list is empty, if w is nil, or if the new task has attributes: such a task is
+// not reused. w is the worker that runs the caller, or nil.
+func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	if w == nil || s.details() != nil {
 		return nil
 	}
-	h := &w.heads[kind]
+	h := &w.freeTasks[kind]
 	t := h.first
 	if t == nil {
 		return nil
@@ -61,18 +65,19 @@ func takeHead(s Spawner, w *worker, kind taskKind) taskBody {
 	h.n--
 	t.waits, t.listedAt, t.w = waitsNothing, 0, nil
 	t.g.Store(0)
-	t.state.launch()
-	if t.cx.sc.Load() != nil { // somebody has used the Context too late: see Context.scope
+	t.state.detach()
+	if t.cx.sc.Load() != nil { // the old task's Context was used after its end; see Context.scope
 		return nil
 	}
 	return t.body
 }
 
-// recycle keeps t, which has ended, for the next that is launched, unless somebody may still look at
-// it. Wakers of it may be left: they wake the next one, to which a wake more means nothing.
-func (w *worker) recycle(t *task) {
-	h := &w.heads[t.kind]
-	if h.n < keepHeads && t.details.Load() == nil && t.cx.sc.Load() == nil && !t.state.kept() {
+// freeTask keeps t, which has ended, for the next Launch, unless its attributes, its Context or
+// a derived Context may still be in use. Wakers of t may remain: for the next task they cause
+// spurious wakes.
+func (w *worker) freeTask(t *task) {
+	h := &w.freeTasks[t.kind]
+	if h.n < maxFreeTasks && t.details.Load() == nil && t.cx.sc.Load() == nil && !t.state.retained() {
 		t.next, h.first = h.first, t
 		h.n++
 	}

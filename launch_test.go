@@ -50,7 +50,7 @@ func ExampleLaunchFuture() {
 	// Output: it has been polled
 }
 
-// What is launched runs once, in whatever it is launched, and each has a number of its own.
+// A launched task runs exactly once, wherever it is launched from, and has an ID of its own.
 func TestLaunch(t *testing.T) {
 	const tasks = 5000 // more than are kept
 	for name, launch := range launchers {
@@ -84,7 +84,7 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-// A task that has been launched may wait, and tasks that are launched meanwhile are others.
+// A launched task may wait; tasks launched meanwhile do not reuse it.
 func TestLaunchedTasksWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var all sync.WaitGroup
@@ -115,8 +115,8 @@ func TestLaunchedTasksWait(t *testing.T) {
 	require.Zero(t, wrong.Load())
 }
 
-// Failures are reported at once, with no help of the collector: errors, panics, Goexit, and the
-// end of the runtime.
+// The failure of a launched task (error, panic, Goexit) is reported at once, without a garbage collection. A
+// launch that Shutdown refuses is no failure.
 func TestLaunchedFailures(t *testing.T) {
 	failure := errors.New("failure")
 	for name, launch := range launchers {
@@ -137,8 +137,8 @@ func TestLaunchedFailures(t *testing.T) {
 	}
 }
 
-// What somebody may still look at is not used again: a Context with a Done channel.
-func TestLaunchedContextThatIsKept(t *testing.T) {
+// A launched task whose Context has a Done channel is not reused.
+func TestLaunchedTaskWithDoneIsNotReused(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	kept := make(chan *Context, 1)
 	inTask(t, rt, func(cx *Context) error {
@@ -162,9 +162,9 @@ func TestLaunchedContextThatIsKept(t *testing.T) {
 	require.True(t, cx.t.state.done())
 }
 
-// A Context that was derived from a launched task's stays what it is when the task has ended, and has
-// nothing to do with those that are launched later.
-func TestLaunchedContextsThatWereDerived(t *testing.T) {
+// A Context derived from that of a launched task stays valid after the task has ended, and does not affect
+// tasks launched later.
+func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 	derive := map[string]func(cx *Context) (*Context, Spawner){
 		"WithCancel":    func(cx *Context) (*Context, Spawner) { child, _ := cx.WithCancel(); return child, nil },
 		"WithoutCancel": func(cx *Context) (*Context, Spawner) { return cx.WithoutCancel(), nil },
@@ -203,8 +203,8 @@ func TestLaunchedContextsThatWereDerived(t *testing.T) {
 	}
 }
 
-// So it is with a Context that is used too late, against the rules.
-func TestLaunchedContextThatIsUsedLate(t *testing.T) {
+// A Context that is used after its task has ended, against the rules, does not affect tasks launched later.
+func TestLaunchedContextUsedAfterEnd(t *testing.T) {
 	failed := make(chan error, 100)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})
 	inTask(t, rt, func(cx *Context) error {
@@ -219,8 +219,8 @@ func TestLaunchedContextThatIsUsedLate(t *testing.T) {
 	require.Empty(t, failed)
 }
 
-// A launch that is refused has a number of its own.
-func TestLaunchRefused(t *testing.T) {
+// A launch that is refused gets an ID of its own.
+func TestRefusedLaunchHasNewID(t *testing.T) {
 	failed := make(chan Task, 10)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(who Task, _ error) { failed <- who }})
 	ended, cancel := context.WithCancelCause(t.Context())
@@ -242,21 +242,21 @@ func TestLaunchRefused(t *testing.T) {
 }
 
 // A Sleep that was cancelled keeps nothing of its task.
-func TestSleepKeepsNothing(t *testing.T) {
+func TestCancelledSleepReleasesTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	inTask(t, rt, func(cx *Context) error {
 		short, cancel := cx.WithCancel()
 		Launch(cx, func(*Context) error { cancel(); return nil })
 		require.ErrorIs(t, Sleep(short, time.Hour), context.Canceled)
-		s := cx.t.ownSleep()
+		s := cx.t.ownTimer()
 		require.Nil(t, s.t)
 		require.Nil(t, s.alarm.own.to)
 		return nil
 	})
 }
 
-// A waker that is left of a task that has ended may wake the next one, and does no harm.
-func TestLaunchedTaskIsWokenByAnOldWaker(t *testing.T) {
+// A waker of a launched task that has ended may wake the next task, and is harmless.
+func TestLaunchStaleWaker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stop := make(chan None)
 	wakers := make(chan Waker, 1)
@@ -291,7 +291,7 @@ func TestLaunchedTaskIsWokenByAnOldWaker(t *testing.T) {
 	waking.Wait()
 }
 
-// countdownFuture wakes itself until it has been polled that often.
+// countdownFuture wakes itself until it has been polled as often as polls says.
 type countdownFuture struct {
 	polls int
 	done  func()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// counter is one of a worker's counts. The worker counts in plain words, and
-// publishes them about every millisecond, and before it sleeps for longer than keepP.
+// counter is one of a worker's counts. The worker counts in plain words, and publishes them about every
+// millisecond, and before a wait that gives up its P.
 type counter int
 
 const (
@@ -58,11 +58,11 @@ func (w *worker) ready() int {
 	return n
 }
 
-// Metrics are the figures of a runtime, or of one worker, at one moment. Those
-// of a worker that is busy are up to a millisecond old, but not younger than the
-// round of up to 61 polls that it is in: one that is stuck in a poll says what was
-// so before. When it has just become idle they are up to ten milliseconds old. All are read one after the other, so sums of them need not match
-// exactly.
+// Metrics are the figures of a runtime, or of one worker, at one moment. A busy worker publishes
+// its counts about once a millisecond, between rounds of up to 61 polls: while it is stuck in a
+// poll it shows the counts from before. The counts of a worker that has just become idle are up
+// to 10 milliseconds old. The fields are read one after the other, so sums of them need not
+// match exactly.
 type Metrics struct {
 	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and what Tasks asks included
 	Ended    uint64 // those of them that have their result
@@ -88,8 +88,8 @@ type Metrics struct {
 	BlockingGoroutines int // of the pool, the idle ones included
 	BlockingIdle       int // kept for the next calls
 
-	PollTime Histogram // how long polls take: a sample, one poll of a round
-	WakeTime Histogram // from a wake to the poll: a sample
+	PollTime Histogram // how long polls take; sampled: the first poll of a turn, at most one per worker every 50 microseconds
+	WakeTime Histogram // from a wake of a task to its next poll; sampled at most as often
 }
 
 // Metrics returns the figures of the whole runtime. It costs microseconds and

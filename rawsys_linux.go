@@ -97,12 +97,12 @@ func errnoErr(errno unix.Errno) error {
 	return errno
 }
 
-// maxRaw is how much a system call on a socket may be asked to copy without the Go scheduler
-// being told. It does not block, so there is no need to tell it, and to do so costs more than what
-// it says: the scheduler looks at each processor that is in a call. But a stop of the
-// world has to wait for it. (If the memory is that of a file, both may wait for the disk, as for any
-// other use of such memory.)
-const maxRaw = 32 << 10
+// maxRawIO is the largest buffer, in bytes, for which a socket call is a raw system call, of which Go's
+// scheduler is not told. The call does not block, so the scheduler need not know of it, and telling it is
+// expensive: sysmon examines each P that is in a system call. A stop of the world has to wait for a
+// raw call, and the limit bounds that wait. (If the buffer is a mapped file, the call may wait for the disk, as
+// any other access to that memory may.)
+const maxRawIO = 32 << 10
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,
 // also if another process has made the descriptor blocking, and to raise no signal.
@@ -127,7 +127,7 @@ func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, er
 	var n uintptr
 	var errno unix.Errno
 	flags |= unix.MSG_DONTWAIT
-	if len(p) <= maxRaw {
+	if len(p) <= maxRawIO {
 		n, _, errno = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 			uintptr(flags), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(size)))
 	} else {
@@ -169,7 +169,7 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 func sendInto(fd int, p []byte, to *rawAddr, size uint32) (int, error) {
 	var n uintptr
 	var errno unix.Errno
-	if len(p) <= maxRaw {
+	if len(p) <= maxRawIO {
 		n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 			sendFlags, uintptr(unsafe.Pointer(to)), uintptr(size))
 	} else {

@@ -247,7 +247,7 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 
 // refuse ends a new task that will not begin, with err.
 func (rt *Runtime) refuse(t *task, err error) {
-	if t.id.Load() == 0 || t.state.launched() { // whose head may have been another task's
+	if t.id.Load() == 0 || t.state.detached() { // a reused task has the ID of the one before
 		t.id.Store(rt.nextID())
 	}
 	if t.w == nil { // a blocking call has its own, which who cancels it may read by now

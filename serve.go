@@ -247,7 +247,7 @@ func (in *serving) remove(s *served, w *worker) {
 func (in *serving) spawn(cx *Context, c Conn) {
 	s := &served{in: in, c: c, h: in.handlerOf(c)}
 	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
-	s.state.launch()
+	s.state.detach()
 	if !in.SpeaksFirst {
 		s.rest()
 	} else {
@@ -432,7 +432,7 @@ func (s *served) tell(err error) {
 
 // end implements coroutineCode. err is not nil if the Handler has not returned, or Failed
 // has not.
-func (s *served) end(err error) (goOn bool) {
+func (s *served) end(err error) (reusable bool) {
 	switch {
 	case err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled():
 		s.rest()

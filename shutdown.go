@@ -301,7 +301,7 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 		infos = append(infos, w.unbegun()...)
 	}
 	infos = append(infos, rt.outsiders()...)
-	return eachOnce(append(infos, rt.calls.infos()...))
+	return uniqueByID(append(infos, rt.calls.infos()...))
 }
 
 // unbegun describes the tasks that stand where others can take them from w, and

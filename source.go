@@ -153,10 +153,8 @@ func (s *sourceState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
 // claim sets a bit and reports whether the caller was the one who did.
 func (s *sourceState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 
-// attempt does op, and if the kernel says "not now", registers the waker of cx
-// and returns ErrPending. It is the one place of the package that knows EAGAIN
-// and EINTR. op must not block, and reports whether it has proved that h is
-// exhausted, so that only an event can help.
+// attempt does op. If the kernel reports EAGAIN, it registers the waker of cx and returns ErrPending. op
+// must not block, and reports whether it has proved that h is exhausted, so that only an event can help.
 func (s *source) attempt(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	return s.try(cx, h, s.markOf(h), op)
 }
@@ -171,8 +169,9 @@ func (s *source) try(cx *Context, h *half, mark uint32, op func(fd int) (n int, 
 	return n, cx.unspent(err)
 }
 
-// await is attempt for code that can wait, until the result is there. Its task waits for its turn. If cx is
-// cancelled it returns errAbandoned.
+// await repeats op until it succeeds or fails, and suspends the calling straight-line code or goroutine
+// while the kernel reports EAGAIN. It waits in h.waiters as a Poll does; see wakerSlot. If cx is
+// cancelled first, await returns errAbandoned.
 func (s *source) await(cx *Context, h *half, op func(fd int) (n int, exhausted bool, err error)) (n int, err error) {
 	t, mark, over := cx.beginAwait(), s.markOf(h), false
 	defer func() {
@@ -195,7 +194,8 @@ func (s *source) await(cx *Context, h *half, op func(fd int) (n int, exhausted b
 	return 0, errAbandoned
 }
 
-// tryOnce is try for a caller who has taken the operation off the budget.
+// tryOnce is try without the budget: the caller has spent the operation. It is the one function of the
+// package that handles EAGAIN and EINTR.
 func (s *source) tryOnce(cx *Context, h *half, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if h.expired(cx) {
 		return 0, s.late()

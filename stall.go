@@ -114,14 +114,14 @@ func newStallWatch(rt *Runtime) *stallWatch {
 func (s *stallWatch) interval() time.Duration { return s.every / 4 * 3 }
 
 // look reports the workers that are in the same turn as before, and returns when to
-// look again. late says that the caller comes late.
+// look again. late reports that look was called late; see spent.
 func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	next = s.interval()
 	if s.rt.stopping.Load() {
 		return next // workers that end take no turns
 	}
 	for i, w := range s.rt.workers {
-		seen, same := s.sees(i, w, now)
+		seen, same := s.checkTurn(i, w, now)
 		if !same {
 			continue
 		}
@@ -145,11 +145,11 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	return next
 }
 
-// sees reports whether a worker is in the same turn as at the last look. A turn has many
+// checkTurn reports whether a worker is in the same turn as at the last look. A turn has many
 // polls, so the worker is told to end it with the present one: what keeps it from doing so is
 // then one poll. (What a worker does between its polls moves the turn if it may be long; see
 // progress.)
-func (s *stallWatch) sees(i int, w *worker, now time.Time) (seen *watched, same bool) {
+func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *watched, same bool) {
 	seen = &s.seen[i]
 	turn := w.turn.Load()
 	asleep := w.asleep.Load()

@@ -521,7 +521,7 @@ func TestStallNever(t *testing.T) {
 
 // The watchdog rests while the runtime does, also if timers are set, and is there when it
 // wakes. Workers that have nothing to do take no turns.
-func TestWatchdogRests(t *testing.T) {
+func TestWatchdogIdle(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
 	resting := func() bool { // nobody takes a turn for longer than a wait that keeps the P

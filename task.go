@@ -58,11 +58,12 @@ const (
 	// taskDiscarded is set when the result is about to be closed: no caller gets it.
 	taskDiscarded
 
-	// taskLaunched is set from the beginning, or never: there is no handle; see Launch.
-	taskLaunched
+	// taskDetached is set when the task is made, or never: the task has no handle; see Launch.
+	taskDetached
 
-	// taskKept is set if somebody may look at a launched task once it has ended.
-	taskKept
+	// taskRetained is set when a Context is derived from the Context of a detached task: the
+	// derived Context refers to the task after its end, so the task is not reused.
+	taskRetained
 )
 
 // wake notes that the task must be polled. It reports whether the caller has
@@ -136,17 +137,17 @@ func (s *taskState) suspend() (idle bool) {
 // finish publishes the result that the holder has written. kind is 0 or taskCloser.
 func (s *taskState) finish(kind uint32) { s.bits.Or(taskDone | kind) }
 
-// launch makes the state that of a new task without a handle.
-func (s *taskState) launch() { s.bits.Store(taskLaunched) }
+// detach makes s the state of a new task without a handle.
+func (s *taskState) detach() { s.bits.Store(taskDetached) }
 
 func (s *taskState) done() bool     { return s.bits.Load()&taskDone != 0 }
-func (s *taskState) launched() bool { return s.bits.Load()&taskLaunched != 0 }
-func (s *taskState) kept() bool     { return s.bits.Load()&taskKept != 0 }
+func (s *taskState) detached() bool { return s.bits.Load()&taskDetached != 0 }
+func (s *taskState) retained() bool     { return s.bits.Load()&taskRetained != 0 }
 
-// keep notes that the task's Context is the parent of another.
-func (s *taskState) keep() {
-	if s.launched() {
-		s.bits.Or(taskKept)
+// retain notes that a Context has been derived from the task's.
+func (s *taskState) retain() {
+	if s.detached() {
+		s.bits.Or(taskRetained)
 	}
 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
@@ -270,8 +271,9 @@ func (t *task) wait() {
 	t.w.running.wait()
 }
 
-// ownSleep is ownWaiter for the sleep of an await.
-func (t *task) ownSleep() *sleep {
+// ownTimer returns the timer for a Sleep of t. Straight-line code sleeps in one call at a time, so its
+// coroutine keeps one and Sleep allocates nothing.
+func (t *task) ownTimer() *sleep {
 	if t.kind == kindGoroutine {
 		return new(sleep)
 	}

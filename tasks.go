@@ -50,11 +50,14 @@ func (i TaskInfo) String() string {
 	return s
 }
 
-// Tasks describes the tasks that live and have waited at least once, and straight-line code that
-// keeps its worker, in the order of their numbers; Metrics counts the others. It asks the workers, for
-// only they can tell where straight-line code waits, which takes them about a
-// microsecond for each task, with other tasks in between. One that does not
-// answer in a tenth of a second, because a task keeps it, is done without.
+// Tasks describes the live tasks that have waited at least once, and the straight-line tasks that
+// have yielded, in the order of their IDs; Metrics counts the others. Each worker describes its
+// own tasks, because only it can tell where straight-line code waits. This takes about a
+// microsecond per task, and other tasks run in between.
+//
+// If a task keeps its worker from answering within 100 milliseconds, the straight-line tasks of
+// that worker have no Where, and the straight-line task that it runs is included even if that has
+// never waited.
 //
 // It is for goroutines, and panics in a task; there, use SpawnBlocking.
 func (rt *Runtime) Tasks() []TaskInfo {
@@ -76,7 +79,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 	}
 	infos = append(infos, rt.outsiders()...)
 	infos = append(infos, rt.calls.infos()...)
-	infos = eachOnce(infos)
+	infos = uniqueByID(infos)
 	slices.SortFunc(infos, byID)
 	return infos
 }
@@ -96,7 +99,7 @@ func (rt *Runtime) outsiders() (infos []TaskInfo) {
 }
 
 // listed describes the tasks in w's list, and the straight-line code that runs now, to a
-// caller that does not run on it. See eachOnce.
+// caller that does not run on it. See uniqueByID.
 func (w *worker) listed() []TaskInfo {
 	t := w.shown.Load() // before the list, to which it may go
 	infos := appendInfos(nil, w.waiting.all(), nil)
@@ -106,9 +109,9 @@ func (w *worker) listed() []TaskInfo {
 	return infos
 }
 
-// eachOnce removes what describes a task for a second time: one that runs may stand in the list
-// of the worker on which it has waited first.
-func eachOnce(infos []TaskInfo) []TaskInfo {
+// uniqueByID removes further descriptions of the same task: a running task may also stand in the list
+// of the worker on which it first waited.
+func uniqueByID(infos []TaskInfo) []TaskInfo {
 	seen := make(map[uint64]None, len(infos))
 	return slices.DeleteFunc(infos, func(i TaskInfo) bool {
 		_, again := seen[i.ID]

@@ -261,7 +261,7 @@ func (a *alarm) stopOwn(w *worker) {
 	}
 	if home := t.home; home == w {
 		home.timers.remove(t)
-		t.to = nil // which may be a task that ends, and the timer of its coroutine lives on
+		t.to = nil // it may be a task that ends; the coroutine keeps the timer for later tasks
 		t.state.Store(timerIdle)
 	} else if t.state.CompareAndSwap(timerArmed, timerDropped) {
 		home.dropTimer(t)
@@ -353,7 +353,7 @@ func (s *sleep) poll(cx *Context) error {
 	return ErrPending
 }
 
-// stop makes the timer not fire. w is the worker on whose thread the caller runs, or nil.
+// stop stops the timer. w is the worker that runs the caller, or nil.
 func (s *sleep) stop(w *worker) {
 	if s.t != nil {
 		s.alarm.stop(w)
@@ -372,7 +372,7 @@ func (s *sleep) Cancel() {
 // cx.Err(), only if cx is cancelled.
 func Sleep(cx *Context, d time.Duration) error {
 	t := cx.beginAwait()
-	s := t.ownSleep()
+	s := t.ownTimer()
 	for s.until = after(d); cx.proceed(t); t.wait() {
 		if s.poll(cx) == nil {
 			return nil

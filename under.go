@@ -32,7 +32,7 @@ func under(s Spawner, ctx context.Context) Spawner {
 	c := &crew{outer: s.crew()}
 	c.ctx, _ = contextOutside(ctx) // which ends with ctx, if ever
 	if cx, ours := ctx.(*Context); ours {
-		cx.t.state.keep()
+		cx.t.state.retain()
 	} else {
 		c.endless = ctx.Done() == nil
 	}

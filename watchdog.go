@@ -9,57 +9,60 @@ import (
 	"time"
 )
 
-// watchdog finds workers that do not come round, since a task computes or blocks their thread.
-// It has another worker take over what they can be relieved of (see rescue), and the stallWatch
-// look at them.
+// watchdog detects workers that do not begin a new turn because a task computes or blocks their
+// thread. It lets another worker take over the tasks that may move (see steal and rescue), and calls
+// the stallWatch.
 //
-// Nothing is done by the clock. The workers feed the watchdog as they begin their turns, which puts
-// off a timer of the kernel's now and then; who does that also looks whether another worker
-// is in the same turn as the last time. The watchdog's goroutine sleeps until that is so, or
-// the timer fires since nobody feeds: then it looks itself, again and again, until all workers
-// sleep or come round.
+// There is no periodic wake-up while the workers take turns:
+//
+//  1. A worker calls heartbeat as it begins a turn. When half of the timeout has passed, heartbeat
+//     checks whether another worker is still in the turn seen at the last check, and sets the timer anew:
+//     for a whole timeout, or to fire at once if there is such a worker.
+//  2. The goroutine of the watchdog sleeps until the timer fires. Then it checks all workers, again
+//     and again, until each of them sleeps or has begun a new turn.
+//
+// Only one thread checks at a time: it claims the watchdog by changing due to watchdogClaimed.
 type watchdog struct {
-	rt       *Runtime
-	patience int64 // how long after it was fed last it looks at the workers; it is fed when half of that is over
-	timer    watchTimer
-	due      atomic.Int64 // when the timer will fire; 0 if it is not set; watchdogLooks
-	seen     []sighting   // of who has claimed it
-	over     atomic.Bool
-	ended    chan struct{}
+	rt      *Runtime
+	timeout int64 // nanoseconds from the last heartbeat that sets the timer until it fires
+	timer   watchTimer
+	due     atomic.Int64 // when the timer will fire, as nanos; 0: it is disarmed; or watchdogClaimed
+	seen    []turnSeen   // by worker; guarded by the claim
+	stopped atomic.Bool
+	ended   chan struct{} // closed when the goroutine has ended
 
 	stalls    *stallWatch // nil if stalls are not reported
-	stallsDue int64       // when it is to look next; its goroutine's
+	stallsDue int64       // when to call stalls.look next; used by the goroutine only
 }
 
-// sighting is what the watchdog knows of a worker.
-type sighting struct {
+// turnSeen is the turn of a worker at the last check.
+type turnSeen struct {
 	turn  uint32
-	since int64 // the first look at this turn
+	since int64 // the first check at which the worker was in this turn
 }
 
-// watchdogLooks stands in due while somebody looks at the workers, who has claimed the
-// watchdog by that.
-const watchdogLooks = math.MaxInt64
+// watchdogClaimed is the value of due while a thread checks the workers.
+const watchdogClaimed = math.MaxInt64
 
 const (
-	// watchdogPatience is the longest patience. It is less for a Config.Stall that is less than
-	// twice that, so that a poll is seen soon enough.
-	watchdogPatience = int64(5 * time.Millisecond)
+	// maxWatchdogTimeout is the timeout unless Config.Stall is less than twice as long: then it
+	// is half of that, so that a poll is seen before half of Stall has passed.
+	maxWatchdogTimeout = int64(5 * time.Millisecond)
 
-	// feedersSee is how many workers a runtime has at most whose feeders note the processor time of the
-	// others, which takes a system call for each.
-	feedersSee = 64
+	// maxClockReads is the largest number of workers for which heartbeat notes the processor time of
+	// the other workers. Each takes a system call.
+	maxClockReads = 64
 
-	// stuckFor is how long a worker may take over one turn, once it is looked at, before it is
-	// relieved.
-	stuckFor = time.Millisecond
+	// stuckAfter is how long a worker may stay in one turn after the first check before other
+	// workers take over its tasks.
+	stuckAfter = time.Millisecond
 )
 
 func newWatchdog(rt *Runtime) (*watchdog, error) {
-	d := &watchdog{rt: rt, patience: watchdogPatience, seen: make([]sighting, len(rt.workers)), ended: make(chan struct{})}
+	d := &watchdog{rt: rt, timeout: maxWatchdogTimeout, seen: make([]turnSeen, len(rt.workers)), ended: make(chan struct{})}
 	if rt.cfg.Stall > 0 {
 		d.stalls = newStallWatch(rt)
-		d.patience = min(d.patience, int64(rt.cfg.Stall)/2)
+		d.timeout = min(d.timeout, int64(rt.cfg.Stall)/2)
 	}
 	if err := d.timer.open(); err != nil {
 		return nil, fmt.Errorf("async: cannot watch the workers: %w", err)
@@ -67,105 +70,110 @@ func newWatchdog(rt *Runtime) (*watchdog, error) {
 	return d, nil
 }
 
-// feed is called by a worker that begins a turn.
-func (d *watchdog) feed(w *worker, now int64) {
+// heartbeat is called by w as it begins a turn. now is the time, as nanos.
+func (d *watchdog) heartbeat(w *worker, now int64) {
 	due := d.due.Load()
-	if due-now > d.patience/2 || !d.due.CompareAndSwap(due, watchdogLooks) {
+	if due-now > d.timeout/2 || !d.due.CompareAndSwap(due, watchdogClaimed) {
 		return
 	}
-	next := time.Duration(d.patience)
+	next := time.Duration(d.timeout)
 	for i, o := range d.rt.workers {
-		if o != w && d.sees(i, o, now, len(d.rt.workers) <= feedersSee) {
+		if o != w && d.checkTurn(i, o, now, len(d.rt.workers) <= maxClockReads) {
 			next = 0
 		}
 	}
-	d.setTimer(now, next)
+	d.releaseArmed(now, next)
 }
 
-// setTimer ends a claim.
-func (d *watchdog) setTimer(now int64, next time.Duration) {
-	// The timer comes second: if it fires before it is set anew, who is woken can look.
-	d.due.Store(now + d.patience)
+// releaseArmed ends a claim and sets the timer to fire after next.
+func (d *watchdog) releaseArmed(now int64, next time.Duration) {
+	// due is stored before the timer is set: if the timer fires in between, the goroutine can claim.
+	d.due.Store(now + d.timeout)
 	d.timer.set(next)
 }
 
-// sees looks at a worker, and reports whether it is in the same turn as at the last look. If it
-// has been for long, it is relieved. With clocks, the stallWatch notes when the turn was seen first.
-func (d *watchdog) sees(i int, w *worker, now int64, clocks bool) (same bool) {
+// checkTurn reports whether w is still in the turn seen at the last check. If it has been for
+// stuckAfter, it is marked as stuck. With clocks, the stallWatch also notes when it first saw a new turn.
+func (d *watchdog) checkTurn(i int, w *worker, now int64, clocks bool) (same bool) {
 	seen := &d.seen[i]
 	asleep := w.asleep.Load() // before turn: see rouse
 	turn := w.turn.Load()
 	if !asleep && turn == seen.turn && turn != 0 {
-		if now-seen.since >= int64(stuckFor) {
-			d.relieve(w, turn)
+		if now-seen.since >= int64(stuckAfter) {
+			d.markStuck(w, turn)
 		}
 		return true
 	}
-	*seen = sighting{turn, now}
+	*seen = turnSeen{turn, now}
 	if d.stalls != nil && clocks {
-		d.stalls.sees(i, w, time.Now())
+		d.stalls.checkTurn(i, w, time.Now())
 	}
 	return false
 }
 
-// rests is called by a worker that is about to sleep, for longer than the watchdog is patient
-// if all goes on as before. So the timer does not fire each time.
-func (d *watchdog) rests(w *worker) {
+// disarm is called by a worker before a sleep that is likely to outlast the timeout. If all other
+// workers sleep, it stops the timer, which would otherwise fire once in each such sleep.
+func (d *watchdog) disarm(w *worker) {
 	due := d.due.Load()
-	if due == 0 || due == watchdogLooks || d.rt.othersBusy(w) || !d.due.CompareAndSwap(due, watchdogLooks) {
+	if due == 0 || due == watchdogClaimed || d.rt.othersBusy(w) || !d.due.CompareAndSwap(due, watchdogClaimed) {
 		return
 	}
 	d.timer.set(-1)
-	d.settle(w)
+	d.releaseDisarmed(w)
 }
 
-// settle ends a claim after all workers have been seen to sleep or to come round. w is the worker
-// that calls it, or nil.
+// releaseDisarmed ends a claim without setting the timer: all workers sleep or have begun a new turn. w
+// is the worker that calls it, or nil.
 //
-// A worker that has woken up meanwhile may have found the watchdog claimed, and not fed it. It has
-// said first that it is awake, and looked at due then; this does the reverse.
-func (d *watchdog) settle(w *worker) {
+// A worker that wakes up during the claim does not set the timer. That is not missed:
+//
+//  1. The worker clears asleep, then reads due.
+//  2. releaseDisarmed stores 0 in due, then reads asleep of each worker.
+//
+// So the worker sees that the timer is disarmed, or releaseDisarmed sees a worker that is awake.
+func (d *watchdog) releaseDisarmed(w *worker) {
 	d.due.Store(0)
-	if d.rt.othersBusy(w) && d.due.CompareAndSwap(0, watchdogLooks) {
-		d.setTimer(nanos(), time.Duration(d.patience))
+	if d.rt.othersBusy(w) && d.due.CompareAndSwap(0, watchdogClaimed) {
+		d.releaseArmed(nanos(), time.Duration(d.timeout))
 	}
 }
 
-// run is the goroutine.
+// run is the watchdog's goroutine. It claims the watchdog when the timer has fired.
 func (d *watchdog) run() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has called New
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the caller of New
 	defer close(d.ended)
-	for d.sleep() {
+	for d.waitTimer() {
 		due := d.due.Load()
-		if due == watchdogLooks || !d.due.CompareAndSwap(due, watchdogLooks) {
-			continue // who looks now will set the timer
+		if due == watchdogClaimed || !d.due.CompareAndSwap(due, watchdogClaimed) {
+			continue // the thread that holds the claim will set the timer
 		}
 		next := d.look(due, true)
 		for next > 0 {
 			due := nanos() + int64(next)
 			d.timer.set(next)
-			if !d.sleep() {
+			if !d.waitTimer() {
 				return
 			}
 			next = d.look(due, false)
 		}
-		d.settle(nil)
+		d.releaseDisarmed(nil)
 	}
 }
 
-// sleep waits for the timer, and reports false at the end.
-func (d *watchdog) sleep() bool {
+// waitTimer waits until the timer fires, and reports false once the watchdog is stopped.
+func (d *watchdog) waitTimer() bool {
 	d.timer.wait()
-	return !d.over.Load()
+	return !d.stopped.Load()
 }
 
-// look looks at all workers, and returns when to look again; 0 if all sleep or come round. It was
-// to be called at due; 0 is now. At the first look nobody knows who comes round.
+// look checks all workers and returns the time until the next look, or 0 if every worker sleeps or
+// has begun a new turn. due is when look should have been called; 0 means now. At the first look of a claim
+// any worker that is awake needs a second look.
 func (d *watchdog) look(due int64, first bool) (next time.Duration) {
 	now := nanos()
 	awake, stuck := false, false
 	for i, w := range d.rt.workers {
-		if d.sees(i, w, now, true) {
+		if d.checkTurn(i, w, now, true) {
 			stuck = true
 		} else if !w.asleep.Load() {
 			awake = true
@@ -174,9 +182,9 @@ func (d *watchdog) look(due int64, first bool) (next time.Duration) {
 	if !stuck && !(first && awake) {
 		return 0
 	}
-	next = time.Duration(d.patience)
+	next = time.Duration(d.timeout)
 	if first {
-		next = min(next, stuckFor)
+		next = min(next, stuckAfter)
 	}
 	if d.stalls == nil {
 		return next
@@ -188,19 +196,19 @@ func (d *watchdog) look(due int64, first bool) (next time.Duration) {
 	return min(next, time.Duration(max(d.stallsDue-now, 1)))
 }
 
-// relieve has another worker take over tasks of w, if there are any and it is still in this
-// turn; see steal.
-func (d *watchdog) relieve(w *worker, turn uint32) {
+// markStuck notes that w is stuck in this turn, and wakes a worker to take over its tasks, if it has any
+// that may move; see steal.
+func (d *watchdog) markStuck(w *worker, turn uint32) {
 	w.stuckTurn.Store(turn)
 	if w.inbox.Load() != nil || w.next.Load() != nil || w.queue.len() > 0 {
 		d.rt.help(w)
 	}
 }
 
-// stop ends the watchdog, and waits for that and for the reports. Workers that are stuck may
-// feed it still: the timer is closed before, so that none can put it off.
+// stop ends the watchdog and waits for its goroutine and for the reports. It closes the timer first: a stuck
+// worker that calls heartbeat later can no longer set it.
 func (d *watchdog) stop() {
-	d.over.Store(true)
+	d.stopped.Store(true)
 	d.timer.close()
 	<-d.ended
 	if d.stalls != nil {

@@ -7,12 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A worker that is stuck is found, and relieved, also while another one feeds the watchdog
-// all the time.
-func TestWatchdogWhileAnotherWorkerFeedsIt(t *testing.T) {
+// A stuck worker is found, and its tasks are taken over, also while another worker sends heartbeats all the time.
+func TestWatchdogWhileAnotherWorkerIsActive(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
-	feeder := Go(pinned(rt, 1), func(cx *Context) error {
+	active := Go(pinned(rt, 1), func(cx *Context) error {
 		for {
 			if err := Sleep(cx, 100*time.Microsecond); err != nil {
 				return nil
@@ -31,51 +30,49 @@ func TestWatchdogWhileAnotherWorkerFeedsIt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, index)
 	free()
-	feeder.Cancel()
-	for _, h := range []*JoinHandle[None]{h, feeder} {
+	active.Cancel()
+	for _, h := range []*JoinHandle[None]{h, active} {
 		_, err := join(t, h)
 		require.NoError(t, err)
 	}
 }
 
-// A worker that wakes while the watchdog looks does not feed it. If it gets stuck then, it is
-// found all the same.
-func TestWatchdogSeesWhoDidNotFeedIt(t *testing.T) {
+// A worker that wakes during a check sends no heartbeat. If it then gets stuck, it is still found.
+func TestWatchdogAfterMissedHeartbeat(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
 	d := rt.watchdog
-	eventually(t, func() bool { return d.due.CompareAndSwap(0, watchdogLooks) })
+	eventually(t, func() bool { return d.due.CompareAndSwap(0, watchdogClaimed) })
 	release, free := newRelease(t)
 	before := arrivals.Load()
 	h := Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
 	eventually(t, func() bool { return arrivals.Load() > before })
-	d.settle(nil)
+	d.releaseDisarmed(nil)
 	log.next(t, "stuck")
 	free()
 	_, err := join(t, h)
 	require.NoError(t, err)
 }
 
-// A worker that sleeps for long each time puts the timer off before, so that the watchdog's
-// goroutine does not wake for nothing.
-func TestWatchdogIsNotWokenByThoseWhoRest(t *testing.T) {
+// A worker that expects a long sleep disarms the timer first, so that the watchdog's goroutine is not woken.
+func TestWatchdogDisarmedBeforeLongSleep(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w, d := rt.workers[0], rt.watchdog
 	eventually(t, func() bool { return d.due.Load() == 0 })
 	on(w, func(w *worker) {
-		d.feed(w, nanos())
+		d.heartbeat(w, nanos())
 		require.Positive(t, d.due.Load())
-		d.rests(w)
+		d.disarm(w)
 		require.Zero(t, d.due.Load())
 	})
 }
 
 // A poll is seen soon enough for Config.Stall: before half of it is over.
-func TestWatchdogIsAsPatientAsStallAllows(t *testing.T) {
-	for stall, patience := range map[time.Duration]time.Duration{
+func TestWatchdogTimeout(t *testing.T) {
+	for stall, timeout := range map[time.Duration]time.Duration{
 		-1: 5 * time.Millisecond, 0: 5 * time.Millisecond, 2 * time.Millisecond: time.Millisecond, time.Second: 5 * time.Millisecond,
 	} {
 		rt := newTestRuntime(t, Config{Workers: 1, Stall: stall})
-		require.EqualValues(t, patience, rt.watchdog.patience)
+		require.EqualValues(t, timeout, rt.watchdog.timeout)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchTimer is a timer that one goroutine waits for. To set it wakes no thread and no
-// goroutine: it is a timer of the kernel's, which Go's own poller watches.
+// watchTimer is a timer for which one goroutine waits. Setting it wakes no thread and no goroutine: it is a
+// timerfd in Go's netpoller.
 type watchTimer struct {
 	file  *os.File
 	conn  syscall.RawConn
@@ -39,8 +39,8 @@ func (t *watchTimer) open() error {
 	return err
 }
 
-// set has the timer fire once after d, at once if that is 0, and never if it is negative.
-// What it was set to before is void.
+// set makes the timer fire once after d: at once if d is 0, never if d is negative. It replaces the previous
+// setting.
 func (t *watchTimer) set(d time.Duration) {
 	t.after.Store(int64(d))
 	t.conn.Control(t.apply) // which does nothing once the timer is closed

@@ -4,7 +4,7 @@ package async
 
 import "time"
 
-// watchTimer is a timer that one goroutine waits for.
+// watchTimer is a timer for which one goroutine waits.
 type watchTimer struct {
 	timer *time.Timer
 	fired chan struct{}
@@ -17,8 +17,8 @@ func (t *watchTimer) open() error {
 	return nil
 }
 
-// set has the timer fire once after d, at once if that is 0, and never if it is negative.
-// What it was set to before is void.
+// set makes the timer fire once after d: at once if d is 0, never if d is negative. It replaces the previous
+// setting.
 func (t *watchTimer) set(d time.Duration) {
 	if d < 0 {
 		t.timer.Stop()
@@ -30,5 +30,5 @@ func (t *watchTimer) set(d time.Duration) {
 // wait returns when the timer has fired, or may have, or is closed.
 func (t *watchTimer) wait() { <-t.fired }
 
-// close has the timer fire for the last time.
+// close makes wait return.
 func (t *watchTimer) close() { notify(t.fired) }

@@ -12,7 +12,7 @@ func Yield(cx *Context) error {
 	} else if !cx.spend() {
 		t.wait() // code that ignores cancellation must not keep its worker
 	}
-	return cx.failing()
+	return cx.fastErr()
 }
 
 // NewYield returns a future that is pending once, and lets other tasks of the
@@ -30,7 +30,7 @@ func (y *yieldOnce) Poll(cx *Context) (None, error) {
 	return None{}, ErrPending
 }
 
-// yield has cx's task polled again after the others, once it is pending.
+// yield queues the task of cx behind the other ready tasks. The caller must then return ErrPending or wait.
 func (cx *Context) yield() {
 	if w := cx.here(); w != nil {
 		w.yield(cx.t)

@@ -73,7 +73,7 @@ const (
 	// or tasks. The rows on which verdicts rest are measured in every round.
 	shapeRounds = 3
 
-	// profileRounds are fewer than all, since a profile takes long.
+	// profileRounds is less than the number of all rounds because a profile takes several seconds.
 	profileRounds = 5
 
 	// countRounds is enough for counts and memory, which hardly differ from run to run.
@@ -297,7 +297,7 @@ func besideRows() []Row {
 	return rows
 }
 
-// profiledRequests are a hundred samples of a server that needs 10 µs for each of them.
+// profiledRequests give about a hundred samples of a server that uses 10 µs of CPU time per request.
 const profiledRequests = 2_500
 
 func perfRows() []Row {

@@ -23,7 +23,7 @@ func countResumes(w *worker, n *int) {
 
 // A chain of tasks that end without waiting runs in one coroutine, with a switch for each round
 // and not for each task.
-func TestChainNeedsNoSwitches(t *testing.T) {
+func TestChainRunsInOneCoroutine(t *testing.T) {
 	const links = 1000
 	rt := newTestRuntime(t, Config{Workers: 1})
 	done := make(chan None)
@@ -51,8 +51,8 @@ func TestChainNeedsNoSwitches(t *testing.T) {
 	on(rt.workers[0], func(*worker) { require.Less(t, resumes, links/4) })
 }
 
-// What follows a task in its coroutine may wait, fail, panic and exit like any other.
-func TestFollowersDoWhatTheyLike(t *testing.T) {
+// A task that begins in the coroutine of the task before it may wait, fail, panic or call Goexit like any other.
+func TestNextTaskInSameCoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	failure := errors.New("failure")
 	gate := NewChan[None](0)
@@ -100,9 +100,8 @@ func TestFollowersDoWhatTheyLike(t *testing.T) {
 	}
 }
 
-// A task that follows another does not outlast the round: what was sent to the worker, its
-// timers and its sockets have their turn.
-func TestChainsKeepNobodyWaiting(t *testing.T) {
+// A chain of tasks in one coroutine ends with the round: the worker's inbox, timers and sockets are then served.
+func TestChainEndsWithTheRound(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	stop := make(chan None)
 	var link func(s Spawner)
@@ -191,8 +190,8 @@ func TestShutdownFindsCodeThatHasOnlyYielded(t *testing.T) {
 	})
 }
 
-// Polls that do not return count, too.
-func TestPanicsArePolls(t *testing.T) {
+// A poll that panics is counted in Metrics.Polls.
+func TestPanicIsCountedAsPoll(t *testing.T) {
 	const polls = 100
 	rt := newTestRuntime(t, Config{Workers: 1})
 	before := rt.Metrics().Polls
@@ -210,8 +209,8 @@ func TestPanicsArePolls(t *testing.T) {
 	eventually(t, func() bool { return rt.Metrics().Polls >= before+polls })
 }
 
-func TestTasksAreDescribedOnce(t *testing.T) {
+func TestTaskInfosUniqueByID(t *testing.T) {
 	info := func(id uint64, state string) TaskInfo { return TaskInfo{Task: Task{ID: id}, State: state} }
 	require.Equal(t, []TaskInfo{info(1, "runnable"), info(2, "waiting")},
-		eachOnce([]TaskInfo{info(1, "runnable"), info(2, "waiting"), info(1, "waiting")}))
+		uniqueByID([]TaskInfo{info(1, "runnable"), info(2, "waiting"), info(1, "waiting")}))
 }
