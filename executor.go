@@ -60,42 +60,42 @@ type worker struct {
 	g atomic.Uintptr // its goroutine, as long as that lives; read with current
 
 	// The worker's own.
-	current   *task      // being polled
-	accepted  *task      // has just accepted a connection; see spawn
-	running   *coroutine // being resumed
-	yielded   bool       // the current task wants to be queued again
-	unparked  bool       // goroutines may stand in the queue of its P; see restFor
-	unwinding bool       // the worker ends, and unwinds what still waits
-	stopped   bool
-	flip      bool  // which of the two run-next slots is served first
-	budget    int   // operations left to the current poll
-	perPoll   int   // see Config.Budget
-	observed  bool  // see Config.observed
-	showing   bool  // shown is not nil
+	current    *task      // being polled
+	accepted   *task      // has just accepted a connection; see spawn
+	running    *coroutine // being resumed
+	yielded    bool       // the current task wants to be queued again
+	unparked   bool       // goroutines may stand in the queue of its P; see restFor
+	unwinding  bool       // the worker ends, and unwinds what still waits
+	stopped    bool
+	flip       bool  // which of the two run-next slots is served first
+	budget     int   // operations left to the current poll
+	perPoll    int   // see Config.Budget
+	observed   bool  // see Config.observed
+	showing    bool  // shown is not nil
 	roundPolls int   // polls in this round
 	roundLimit int   // how many polls it may have
 	roundBegun int64 // when it began
 	popped     *task // taken from the queues by beginNext, for round to poll; or nil
-	inARow    int   // servings of the run-next slot since the last other one
-	local     localQueue
-	nextLocal *task
-	coroutine *coroutine              // the free ones
-	freeTasks     [kindStraight + 1]taskFreeList // of detached tasks, by kind
-	timers    timerQueue
-	reactor   reactor
-	looked    int64 // when the reactor was last asked
-	batch     int   // how many tasks the next round may run
-	worked    int64 // when there was last something to do
-	slept     int64 // how long the last wait in the kernel took, in nanoseconds
-	talk      talk  // with other workers
-	wire      talk  // with the other end of speaker
-	speaker   int   // the descriptor whose event came last, and alone; or -1
-	ids       uint64
-	sampledAt int64     // when sample has last chosen a turn
-	sampled   bool      // this turn is chosen
-	ticks     dumpTicks // the time when it began
-	left      []*task   // see lastTask
-	named     map[string]context.Context
+	inARow     int   // servings of the run-next slot since the last other one
+	local      localQueue
+	nextLocal  *task
+	coroutine  *coroutine                     // the free ones
+	freeTasks  [kindStraight + 1]taskFreeList // of detached tasks, by kind
+	timers     timerQueue
+	reactor    reactor
+	looked     int64 // when the reactor was last asked
+	batch      int   // how many tasks the next round may run
+	worked     int64 // when there was last something to do
+	slept      int64 // how long the last wait in the kernel took, in nanoseconds
+	talk       talk  // with other workers
+	wire       talk  // with the other end of speaker
+	speaker    int   // the descriptor whose event came last, and alone; or -1
+	ids        uint64
+	sampledAt  int64     // when sample has last chosen a turn
+	sampled    bool      // this turn is chosen
+	ticks      dumpTicks // the time when it began
+	left       []*task   // see lastTask
+	named      map[string]context.Context
 
 	counts      [counters]uint64
 	publishedAt int64

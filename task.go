@@ -142,7 +142,7 @@ func (s *taskState) detach() { s.bits.Store(taskDetached) }
 
 func (s *taskState) done() bool     { return s.bits.Load()&taskDone != 0 }
 func (s *taskState) detached() bool { return s.bits.Load()&taskDetached != 0 }
-func (s *taskState) retained() bool     { return s.bits.Load()&taskRetained != 0 }
+func (s *taskState) retained() bool { return s.bits.Load()&taskRetained != 0 }
 
 // retain notes that a Context has been derived from the task's.
 func (s *taskState) retain() {
