@@ -524,7 +524,7 @@ func TestStallNever(t *testing.T) {
 func TestWatchdogIdle(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
-	resting := func() bool { // nobody takes a turn for longer than a wait that keeps the P
+	resting := func() bool { // no worker takes a turn for longer than a wait that keeps the P
 		var turns []uint32
 		for _, w := range rt.workers {
 			turns = append(turns, w.turn.Load())
