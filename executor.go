@@ -3,6 +3,7 @@ package async
 import (
 	"context"
 	"iter"
+	"math"
 	"runtime"
 	"runtime/pprof"
 	"runtime/trace"
@@ -36,10 +37,9 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
-	// keepP is how long after the last work of any worker those that have
-	// nothing to do wait in the kernel without giving up their P. See
-	// docs/design.md, "Waiting".
-	keepP = 10 * time.Millisecond
+	// keepP is how long after its last work a worker waits in the kernel without giving up
+	// its P. See docs/design.md, "Waiting".
+	keepP = 8 * time.Millisecond
 )
 
 // worker is one thread of the pool: a goroutine locked to it, and all that
@@ -86,10 +86,11 @@ type worker struct {
 	looked     int64 // when the reactor was last asked
 	batch      int   // how many tasks the next round may run
 	worked     int64 // when there was last something to do
-	slept      int64 // how long the last wait in the kernel took, in nanoseconds
+	gap        int64 // how long it had nothing to do before that, in nanoseconds
 	talk       talk  // with other workers
 	wire       talk  // with the other end of speaker
-	speaker    int   // the descriptor whose event came last, and alone; or -1
+	parkTimer  *time.Timer
+	speaker    int // the descriptor whose event came last, and alone; or -1
 	ids        uint64
 	sampledAt  int64     // when sample has last chosen a turn
 	sampled    bool      // this turn is chosen
@@ -127,7 +128,8 @@ type worker struct {
 	told        atomic.Uint64 // the census that it has told for; see tell
 	toldSpawned atomic.Int64
 	toldEnded   atomic.Int64
-	atWork      atomic.Int64 // worked, as the others may see it
+	parked      atomic.Bool   // asleep in park, not in the kernel
+	unparkNow   chan struct{} // see unpark
 
 	roused           atomic.Uint64 // times that it was woken
 	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
@@ -265,7 +267,7 @@ func (w *worker) turns() {
 			continue
 		}
 		rested = false
-		w.worked = now
+		w.works(now)
 		w.stopped = w.rt.stopping.Load()
 		if now-w.looked >= reactorEvery {
 			w.looked = now
@@ -577,7 +579,11 @@ func (w *worker) rouse() {
 	w.turn.Add(1)
 	if w.asleep.CompareAndSwap(true, false) {
 		w.roused.Add(1)
-		w.reactor.wake()
+		if w.parked.Load() {
+			w.unpark()
+		} else {
+			w.reactor.wake()
+		}
 	}
 }
 
@@ -706,27 +712,34 @@ func (w *worker) rest(now int64) (waited bool) {
 	}
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
-	timeout, keep := w.restFor(now)
-	if !keep || now-w.publishedAt >= publishEvery {
+	timeout, how := w.restFor(now)
+	if how != keepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.slept >= 2*w.rt.watchdog.timeout { // the next sleep is likely to be as long
+	if how == parks || w.gap >= w.rt.watchdog.timeout { // the next gap is likely to be as long
 		w.rt.watchdog.disarm(w)
 	}
-	events := w.reactor.wait(timeout, keep)
+	if how == parks {
+		w.park(timeout)
+		timeout = 0
+	}
+	events := w.reactor.wait(timeout, how != tellsScheduler)
 	w.turn.Add(1) // see rouse
 	w.asleep.Store(false)
 	w.looked = nanos()
-	w.slept = w.looked - now
+	slept := w.looked - now
 	w.rt.watchdog.heartbeat(w, w.looked)
-	w.talk.slept(w.inbox.Load() != nil, w.slept)
-	w.wire.slept(w.spoke(events), w.slept)
+	w.talk.slept(w.inbox.Load() != nil, slept)
+	w.wire.slept(w.spoke(events), slept)
 	w.reactor.dispatch(w, events)
 	if len(events) > 0 {
-		w.worked = w.looked
+		w.works(w.looked)
 	}
 	return true
 }
+
+// works notes that there was something to do.
+func (w *worker) works(now int64) { w.gap, w.worked = now-w.worked, now }
 
 // spin looks for events instead of waiting for them.
 func (w *worker) spin() {
@@ -748,31 +761,54 @@ func (w *worker) unparks() {
 	}
 }
 
-// restFor returns how long to wait in the kernel, for ever if that is
-// negative, and whether to keep the P meanwhile: not if goroutines wait for it.
+// restManner is how a worker rests.
+type restManner int
+
+const (
+	keepsP         restManner = iota // in the kernel, and the scheduler does not know
+	tellsScheduler                   // in the kernel, and the scheduler may take the P
+	parks                            // see park
+)
+
+// parkedTimers is how long before its next timer a parked worker must be unparked: the timers of Go may be a
+// millisecond late while nothing else runs.
+const parkedTimers = 2 * time.Millisecond
+
+// restFor returns how long to wait, for ever if that is negative, and how.
 //
-// The P is kept for a while after there was something to do, here or on another
-// worker, if there are descriptors from which more may come.
-func (w *worker) restFor(now int64) (timeout time.Duration, keep bool) {
-	keep = w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 &&
-		(now-w.worked < int64(keepP) || now-w.rt.lastWork() < int64(keepP))
+// The P is kept for a while after there was something to do, if there are descriptors from which more may
+// come; but not if goroutines wait for it. After keepP the worker parks.
+func (w *worker) restFor(now int64) (timeout time.Duration, how restManner) {
+	const forEver = time.Duration(math.MaxInt64)
+	how = tellsScheduler
+	if w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 {
+		how = keepsP
+	}
 	w.unparked = false
-	timeout = -1
-	if keep {
-		timeout = keepP
-	}
-	if w.counts[countFree] > keepFree {
-		d := max(time.Duration(w.trimmedAt-now)+trimEvery, 0)
-		if timeout < 0 || d < timeout {
-			timeout = d
-		}
-	}
+	timer := forEver
 	if at, ok := w.timers.next(); ok {
-		if d := max(time.Duration(at-nanos()), 0); timeout < 0 || d < timeout {
-			timeout = d
+		timer = max(time.Duration(at-nanos()), 0)
+	}
+	timeout = time.Duration(w.worked-now) + keepP
+	if timeout <= 0 {
+		timeout = forEver
+		if !w.rt.idle.usable {
+			how = tellsScheduler
+		} else if timer > parkedTimers {
+			how = parks
 		}
 	}
-	return timeout, keep
+	if how == parks && timer < forEver {
+		timer -= parkedTimers
+	}
+	timeout = min(timeout, timer)
+	if w.counts[countFree] > keepFree {
+		timeout = min(timeout, max(time.Duration(w.trimmedAt-now)+trimEvery, 0))
+	}
+	if timeout == forEver {
+		timeout = -1
+	}
+	return timeout, how
 }
 
 // takeCoroutine returns a free coroutine.

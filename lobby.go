@@ -58,11 +58,13 @@ func (l *lobby) serve(r *reactor) {
 		r.dispatch(nil, events)
 		return len(events) < len(r.events) // no signal ends a wait of no time
 	}
-	r.watch(func() (over bool) {
-		for !l.closed.Load() && !look(0) {
-		}
-		return l.closed.Load()
-	})
+	if r.share() {
+		r.watch(func() (over bool) {
+			for !l.closed.Load() && !look(0) {
+			}
+			return l.closed.Load()
+		})
+	}
 	for !l.closed.Load() {
 		look(-1)
 	}

@@ -30,6 +30,7 @@ var lockOrder = []string{
 	"SignalStream",
 	"failures",
 	"fifoOpenings",
+	"idleWatch",
 	"identityTable",
 	"serving",
 	"spill",

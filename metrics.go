@@ -34,7 +34,6 @@ const publishEvery = int64(time.Millisecond)
 // are set again, too.
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
-	w.atWork.Store(w.worked)
 	w.relabel()
 	w.counts[countTimers] = uint64(w.timers.len())
 	w.counts[countQueued] = uint64(w.ready())

@@ -44,9 +44,13 @@ type platformPoller interface {
 	// do that. A signal ends the wait without an error.
 	wait(events []event, timeout time.Duration, keepP bool) (int, error)
 
-	// watch calls look whenever there may be events, until it reports that all is over.
-	// Between two calls the goroutine waits as one does that reads from a connection
-	// of package net. Where that cannot be had it returns.
+	// share registers the poller with Go's netpoller, once, for watch. It reports whether
+	// the platform can do that.
+	share() (ok bool)
+
+	// watch calls look whenever there may be events, until that reports that all is over, or the
+	// poller is closed. Between two calls the goroutine waits as one does that reads from a
+	// connection of package net.
 	watch(look func() (over bool))
 
 	close() error
@@ -131,7 +135,7 @@ func (r *reactor) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.closed.Load() {
-		unix.Write(r.wakeW, []byte{0})
+		rawWrite(r.wakeW, []byte{0})
 	}
 }
 
@@ -139,7 +143,7 @@ func (r *reactor) wake() {
 func (r *reactor) drain() {
 	var buf [64]byte
 	for {
-		if n, _ := unix.Read(r.wakeR, buf[:]); n < len(buf) {
+		if n, _ := rawRead(r.wakeR, buf[:]); n < len(buf) {
 			return
 		}
 	}
@@ -154,7 +158,9 @@ func (r *reactor) wait(timeout time.Duration, keepP bool) []event {
 
 // must panics if a wait has failed. The arguments are always right, so only a
 // descriptor that somebody else has closed can make it fail, and going on would spin.
-func (r *reactor) must(err error) {
+func (r *reactor) must(err error) { mustWait(err) }
+
+func mustWait(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("async: the poller has failed; was its descriptor closed? %v", err))
 	}

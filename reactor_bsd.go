@@ -105,8 +105,15 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 	return max(n, 0), os.NewSyscallError("kevent", err)
 }
 
-// watch: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
+// share: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
+func (p *poller) share() (ok bool) { return false }
+
 func (p *poller) watch(func() (over bool)) {}
+
+// rawRead and rawWrite are read(2) and write(2) for a descriptor that does not block. Here the scheduler is told of
+// each system call.
+func rawRead(fd int, p []byte) (int, error)  { return unix.Read(fd, p) }
+func rawWrite(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
 
 // longestWait is a time that every kqueue accepts. To end a wait early is
 // harmless.

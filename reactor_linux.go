@@ -10,7 +10,7 @@ import (
 // poller is epoll.
 type poller struct {
 	fd     int
-	file   *os.File // the same, once it is watched
+	file   *os.File // the same, once it is shared
 	coarse bool     // the kernel has no epoll_pwait2: waits are whole milliseconds
 	ready  [eventsPerWait]unix.EpollEvent
 }
@@ -82,13 +82,17 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 	return int(n), nil
 }
 
-// watch has Go's own poller watch p: an epoll can be watched by another one. It returns
-// if that one has no room.
-func (p *poller) watch(look func() (over bool)) {
+// share registers p with Go's netpoller: an epoll can be watched by another one. It fails if that one has
+// no room.
+func (p *poller) share() (ok bool) {
 	if p.file == nil {
 		unix.SetNonblock(p.fd, true) // or os takes it for a file that blocks
 		p.file = os.NewFile(uintptr(p.fd), "epoll")
 	}
+	return p.file.SetReadDeadline(time.Time{}) == nil
+}
+
+func (p *poller) watch(look func() (over bool)) {
 	if conn, err := p.file.SyscallConn(); err == nil {
 		conn.Read(func(uintptr) bool { return look() })
 	}

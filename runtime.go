@@ -19,6 +19,7 @@ type Runtime struct {
 	fds      fdTable
 	failures failures
 	watchdog *watchdog
+	idle     idleWatch
 	calls    *callPool // for SpawnBlocking
 	fifos    fifoOpenings
 	pipes    splicePipes // for Copy
@@ -84,8 +85,14 @@ func newRuntime(cfg Config) (*Runtime, error) {
 		rt.watchdog, err = newWatchdog(rt)
 	}
 	if err == nil {
+		if err = rt.idle.open(rt.workers); err != nil {
+			rt.watchdog.timer.close()
+		}
+	}
+	if err == nil {
 		if err = rt.startWorkers(); err != nil {
 			rt.watchdog.timer.close()
+			rt.idle.poller.close()
 		}
 	}
 	if err != nil {
@@ -95,6 +102,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	go rt.watchdog.run()
+	go rt.idle.run()
 	for _, w := range rt.workers {
 		close(w.begin)
 	}
@@ -280,14 +288,6 @@ func (rt *Runtime) othersBusy(w *worker) bool {
 		}
 	}
 	return false
-}
-
-// lastWork returns when a worker last had something to do.
-func (rt *Runtime) lastWork() (at int64) {
-	for _, w := range rt.workers {
-		at = max(at, w.atWork.Load())
-	}
-	return at
 }
 
 // ownProcs says whether a runtime has raised GOMAXPROCS by the number of its workers,

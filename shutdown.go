@@ -67,6 +67,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	rt.calls.close()
 	rt.pipes.close()
 	rt.watchdog.stop()
+	rt.idle.close()
 	rt.dropProcs()
 	rt.failures.flush(rt.cfg.Grace)
 	return rt.outcome

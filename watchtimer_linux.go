@@ -12,10 +12,11 @@ import (
 // watchTimer is a timer for which one goroutine waits. Setting it wakes no thread and no goroutine: it is a
 // timerfd in Go's netpoller.
 type watchTimer struct {
-	file  *os.File
-	conn  syscall.RawConn
-	after atomic.Int64     // what it was set to last
-	apply func(fd uintptr) // sets it to that; made once, since a closure is an allocation
+	file    *os.File
+	conn    syscall.RawConn
+	after   atomic.Int64     // what it was set to last
+	apply   func(fd uintptr) // sets it to that; made once, since a closure is an allocation
+	expired func(fd uintptr) bool
 }
 
 func (t *watchTimer) open() error {
@@ -36,6 +37,11 @@ func (t *watchTimer) open() error {
 		}
 		unix.TimerfdSettime(int(fd), 0, &spec, nil)
 	}
+	t.expired = func(fd uintptr) bool {
+		var expirations [8]byte
+		_, err := rawRead(int(fd), expirations[:])
+		return err == nil
+	}
 	return err
 }
 
@@ -48,8 +54,7 @@ func (t *watchTimer) set(d time.Duration) {
 
 // wait returns when the timer has fired, or may have, or is closed.
 func (t *watchTimer) wait() {
-	var expirations [8]byte
-	t.file.Read(expirations[:])
+	t.conn.Read(t.expired)
 }
 
 func (t *watchTimer) close() { t.file.Close() }

@@ -1,0 +1,127 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"sync/atomic"
+	"time"
+)
+
+// idleWatch lets workers park that have had nothing to do for keepP: they wait like goroutines of package
+// net, without a P. Its own goroutine waits in Go's netpoller for the pollers of the parked workers, and
+// unparks those that have events.
+//
+// A worker that waits in the kernel has a P, so sysmon preempts it every 10 ms; or the scheduler knows of the
+// wait, takes the P, and sysmon looks at all Ps every 20 µs for a while after the worker has woken. Neither
+// happens to a worker that is parked. See docs/design.md, "Waiting".
+//
+// As for connections of package net, a thread of the scheduler has to wait in the netpoller, or only sysmon
+// looks for events, every 10 ms. When such a thread runs the goroutine of the idleWatch, which makes a worker
+// runnable, the scheduler starts another thread. One of the two hands its P to the worker and stops; the other
+// finds nothing to do and goes to the netpoller.
+type idleWatch struct {
+	usable bool                 // pollers can be watched on this system
+	byFd   map[int]*worker      // by the descriptors of their pollers; not changed after open
+	ready  [eventsPerWait]event // for the goroutine only
+	ended  chan None            // closed when the goroutine has ended
+
+	mu     lockOf[idleWatch] // held to use the poller, so that it is not used after close
+	closed atomic.Bool
+	poller poller // of the pollers of the workers
+}
+
+// open makes i usable, or leaves nothing behind.
+func (i *idleWatch) open(workers []*worker) error {
+	if err := i.poller.open(); err != nil {
+		return err
+	}
+	i.byFd = make(map[int]*worker, len(workers))
+	for _, w := range workers {
+		w.unparkNow = newChan[struct{}](1)
+		w.parkTimer = time.NewTimer(0)
+		i.byFd[w.reactor.fd] = w
+		if err := i.poller.arm(w.reactor.fd, 0, OneShot, false); err != nil {
+			i.poller.close()
+			return fmt.Errorf("async: cannot watch the poller of a worker: %w", err)
+		}
+	}
+	i.ended = newChan[None](0)
+	i.usable = i.poller.share()
+	return nil
+}
+
+// run is the goroutine.
+func (i *idleWatch) run() {
+	defer close(i.ended)
+	pprof.SetGoroutineLabels(context.Background()) // not those of the caller of New
+	if i.usable {
+		i.poller.watch(i.look)
+	}
+}
+
+// look unparks the workers that have events.
+func (i *idleWatch) look() (over bool) {
+	for !i.closed.Load() {
+		n, err := i.poller.wait(i.ready[:], 0, true)
+		mustWait(err)
+		for _, e := range i.ready[:n] {
+			i.byFd[e.fd].unpark()
+		}
+		if n < len(i.ready) {
+			return false
+		}
+	}
+	return true
+}
+
+// arm has w's poller watched until its next event, or no longer if on is false. It fails after close.
+func (i *idleWatch) arm(w *worker, on bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed.Load() {
+		return ErrShutdown
+	}
+	want := Readiness(0)
+	if on {
+		want = Readable
+	}
+	return i.poller.arm(w.reactor.fd, want, OneShot, true)
+}
+
+// close ends the goroutine.
+func (i *idleWatch) close() {
+	i.mu.Lock()
+	i.closed.Store(true)
+	i.poller.close()
+	i.mu.Unlock()
+	<-i.ended
+}
+
+// park waits until w is unparked, its poller has events, or the timeout is over; for ever if that is negative.
+func (w *worker) park(timeout time.Duration) {
+	i := &w.rt.idle
+	select {
+	case <-w.unparkNow: // of the last time
+	default:
+	}
+	w.parked.Store(true)
+	defer w.parked.Store(false)
+	if i.arm(w, true) != nil { // also reports an event that came before
+		return
+	}
+	if timeout < 0 {
+		<-w.unparkNow
+	} else {
+		w.parkTimer.Reset(timeout)
+		select {
+		case <-w.unparkNow:
+			w.parkTimer.Stop()
+		case <-w.parkTimer.C:
+		}
+	}
+	i.arm(w, false)
+}
+
+// unpark makes w's park return. If w is not parked, its next park may return at once.
+func (w *worker) unpark() { notify(w.unparkNow) }

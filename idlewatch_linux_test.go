@@ -1,0 +1,179 @@
+package async
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// parkedRuntime returns a runtime and, for each worker, the peer of a connection that a task of
+// this worker echoes.
+func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
+	t.Helper()
+	rt = newTestRuntime(t, Config{Workers: workers})
+	require.True(t, rt.idle.usable)
+	for range workers {
+		peer, c, err := SocketPair()
+		require.NoError(t, err)
+		t.Cleanup(func() { peer.Close() })
+		fd := int(peer.src.fd)
+		require.NoError(t, unix.SetNonblock(fd, false))
+		Go(rt, func(cx *Context) error { // each starts on the next worker
+			defer c.Close()
+			for buf := make([]byte, 16); ; {
+				n, err := c.Read(cx, buf)
+				if err == io.EOF {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				if _, err = c.Write(cx, buf[:n]); err != nil {
+					return err
+				}
+			}
+		})
+		peers = append(peers, fd)
+		saysAndHears(t, fd)
+	}
+	for _, w := range rt.workers {
+		eventually(t, func() bool { return w.reactor.sources.Load() == 1 })
+	}
+	return rt, peers
+}
+
+// saysAndHears says something to peer and hears it again.
+func saysAndHears(t testing.TB, peer int) {
+	t.Helper()
+	_, err := unix.Write(peer, []byte("x"))
+	require.NoError(t, err)
+	n, err := unix.Read(peer, make([]byte, 16))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+func parkedWorkers(rt *Runtime) (n int) {
+	for _, w := range rt.workers {
+		if w.parked.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// allPark waits until all workers are parked.
+func allPark(t testing.TB, rt *Runtime) {
+	t.Helper()
+	eventually(t, func() bool { return parkedWorkers(rt) == len(rt.workers) })
+}
+
+// Idle workers park. Whatever there is for them to do unparks them.
+func TestIdleWorkersPark(t *testing.T) {
+	rt, peers := parkedRuntime(t, 2)
+	for range 5 {
+		for name, wake := range map[string]func(){
+			"event": func() { saysAndHears(t, peers[0]) },
+			"events for both": func() {
+				for _, p := range peers {
+					_, err := unix.Write(p, []byte("x"))
+					require.NoError(t, err)
+				}
+				for _, p := range peers {
+					_, err := unix.Read(p, make([]byte, 1))
+					require.NoError(t, err)
+				}
+			},
+			"task": func() {
+				_, err := Go(rt, func(*Context) error { return nil }).Wait(context.Background())
+				require.NoError(t, err)
+			},
+			"task of another worker": func() {
+				_, err := Go(rt, func(cx *Context) error {
+					_, err := Await(cx, Go(rt, func(*Context) error { return nil }))
+					return err
+				}).Wait(context.Background())
+				require.NoError(t, err)
+			},
+		} {
+			allPark(t, rt)
+			rt.workers[0].unpark() // spurious: it parks again
+			wake()
+			t.Log(name)
+		}
+	}
+	h := Go(rt, func(cx *Context) error { return Sleep(cx, 4*keepP) })
+	allPark(t, rt)
+	_, err := h.Wait(context.Background())
+	require.NoError(t, err)
+	allPark(t, rt)
+	require.NoError(t, rt.Shutdown(ended()))
+}
+
+// A worker is unparked by its events also while another worker keeps its P, so that no thread may wait
+// in Go's netpoller.
+func TestParkedBesideOneThatIsNot(t *testing.T) {
+	rt, peers := parkedRuntime(t, 2)
+	for range 10 {
+		allPark(t, rt)
+		for range 3 {
+			saysAndHears(t, peers[0])
+		}
+		require.NotEqual(t, 2, parkedWorkers(rt))
+		saysAndHears(t, peers[1])
+	}
+}
+
+// Events come at about the moment when the workers park, and none is lost.
+func TestEventsAtTheMomentOfParking(t *testing.T) {
+	rt, peers := parkedRuntime(t, 2)
+	for i := range 200 {
+		about := keepP + time.Duration(rand.IntN(400)-200)*time.Microsecond
+		h := Go(rt, func(cx *Context) error { return Sleep(cx, time.Duration(rand.Int64N(int64(4*keepP)))) })
+		for begun := time.Now(); time.Since(begun) < about; {
+		}
+		saysAndHears(t, peers[i%2])
+		if i%4 == 0 {
+			_, err := h.Wait(context.Background())
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, rt.Shutdown(ended()))
+}
+
+// Workers that are parked can be stopped, also when they have just parked.
+func TestShutdownOfParkedWorkers(t *testing.T) {
+	for i := range 20 {
+		rt, _ := parkedRuntime(t, 2)
+		if i%2 == 0 {
+			allPark(t, rt)
+		} else {
+			eventually(t, func() bool { return parkedWorkers(rt) > 0 })
+		}
+		require.NoError(t, rt.Shutdown(ended()))
+	}
+}
+
+// What it takes to unpark a worker: from when all are parked, and beside a worker that keeps its P.
+func BenchmarkUnpark(b *testing.B) {
+	for _, beside := range []bool{false, true} {
+		b.Run(fmt.Sprintf("beside=%t", beside), func(b *testing.B) {
+			rt, peers := parkedRuntime(b, 2)
+			b.StopTimer()
+			b.ResetTimer()
+			for range b.N {
+				allPark(b, rt)
+				if beside {
+					saysAndHears(b, peers[0])
+				}
+				b.StartTimer()
+				saysAndHears(b, peers[1])
+				b.StopTimer()
+			}
+		})
+	}
+}
