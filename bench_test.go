@@ -536,3 +536,54 @@ func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(tasks), "ns/task")
 }
+
+// A goroutine starts a task and waits for it: the wake of a worker and the wake of a goroutine. Workers without a
+// descriptor wait in a call that the scheduler knows of.
+func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("goroutine", func(b *testing.B) {
+		for range b.N {
+			done := make(chan struct{})
+			go func() { close(done) }()
+			<-done
+		}
+	})
+	for _, descriptors := range []bool{false, true} {
+		start := func(b *testing.B) *Runtime {
+			rt := newTestRuntime(b, Config{Workers: 2})
+			if descriptors {
+				for range 2 {
+					x, y, err := SocketPair()
+					if err != nil {
+						b.Fatal(err)
+					}
+					b.Cleanup(func() { x.Close(); y.Close() })
+					Go(rt, func(cx *Context) error {
+						y.Read(cx, make([]byte, 1)) // until it is closed
+						return nil
+					})
+				}
+			}
+			b.ResetTimer()
+			return rt
+		}
+		b.Run(fmt.Sprintf("join/descriptors=%t", descriptors), func(b *testing.B) {
+			rt := start(b)
+			for range b.N {
+				if _, err := Go(rt, func(*Context) error { return nil }).Wait(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("BlockOn/descriptors=%t", descriptors), func(b *testing.B) {
+			rt := start(b)
+			for range b.N {
+				_, err := BlockOn(rt, func(cx *Context) (None, error) {
+					return Await(cx, Go(rt, func(*Context) error { return nil }))
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -777,20 +777,21 @@ const parkedTimers = 2 * time.Millisecond
 // restFor returns how long to wait, for ever if that is negative, and how.
 //
 // The P is kept for a while after there was something to do, if there are descriptors from which more may
-// come; but not if goroutines wait for it. After keepP the worker parks.
+// come. After keepP the worker parks, and at once if goroutines wait for the P.
 func (w *worker) restFor(now int64) (timeout time.Duration, how restManner) {
 	const forEver = time.Duration(math.MaxInt64)
 	how = tellsScheduler
-	if w.rt.ownProcs.raised.Load() && !w.unparked && w.reactor.sources.Load() > 0 {
+	unparked := w.unparked
+	w.unparked = false
+	if w.rt.ownProcs.raised.Load() && !unparked && w.reactor.sources.Load() > 0 {
 		how = keepsP
 	}
-	w.unparked = false
 	timer := forEver
 	if at, ok := w.timers.next(); ok {
 		timer = max(time.Duration(at-nanos()), 0)
 	}
 	timeout = time.Duration(w.worked-now) + keepP
-	if timeout <= 0 {
+	if timeout <= 0 || unparked {
 		timeout = forEver
 		if !w.rt.idle.usable {
 			how = tellsScheduler
