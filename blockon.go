@@ -55,7 +55,7 @@ func (p *parker) wait() {
 // poll implements taskBody: the one who woke p holds it, and passes it to the
 // goroutine.
 func (p *parker) poll(w *worker) bool {
-	w.unparks()
+	w.readies()
 	notify(p.unpark)
 	return false
 }

@@ -141,11 +141,11 @@ func TestSpin(t *testing.T) {
 	require.Zero(t, rt.Metrics().Waits)
 
 	// It lends its P to a goroutine that it has woken, once, and goes on.
-	_, err = join(t, Go(rt, func(*Context) error { w.unparks(); return nil }))
+	_, err = join(t, Go(rt, func(*Context) error { w.readies(); return nil }))
 	require.NoError(t, err)
 	turn := w.turn.Load()
 	eventually(t, func() bool { return w.turn.Load()-turn > 1000 })
-	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.unparked); return nil }))
+	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.readied); return nil }))
 	require.NoError(t, err)
 
 	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})

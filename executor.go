@@ -33,7 +33,7 @@ const (
 	reactorEvery = int64(50 * time.Microsecond)
 
 	// worthHelp is how much work must wait before a sleeping worker is woken
-	// for it. The wake itself takes about 20 microseconds, and what the other
+	// for it. The wake itself takes about 20 microseconds, or 80 if that worker is parked, and what the other
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
@@ -64,7 +64,7 @@ type worker struct {
 	accepted   *task      // has just accepted a connection; see spawn
 	running    *coroutine // being resumed
 	yielded    bool       // the current task wants to be queued again
-	unparked   bool       // goroutines may stand in the queue of its P; see restFor
+	readied    bool       // it has made goroutines runnable, which may stand in the queue of its P; see restFor
 	unwinding  bool       // the worker ends, and unwinds what still waits
 	stopped    bool
 	flip       bool  // which of the two run-next slots is served first
@@ -86,7 +86,7 @@ type worker struct {
 	looked     int64 // when the reactor was last asked
 	batch      int   // how many tasks the next round may run
 	worked     int64 // when there was last something to do
-	gap        int64 // how long it had nothing to do before that, in nanoseconds
+	gap        int64 // how long it had nothing to do by the end of its last rest, in nanoseconds
 	talk       talk  // with other workers
 	wire       talk  // with the other end of speaker
 	parkTimer  *time.Timer
@@ -122,7 +122,7 @@ type worker struct {
 	// Written by anybody.
 	inbox       atomic.Pointer[task]  // tasks from elsewhere, the latest first
 	dropped     atomic.Pointer[timer] // see dropTimer
-	asleep      atomic.Bool           // in the kernel, or about to be: must be woken
+	asleep      atomic.Bool           // in the kernel or parked, or about to be: must be woken
 	probe       wakeProbe
 	waiting     waitingList
 	told        atomic.Uint64 // the census that it has told for; see tell
@@ -267,7 +267,7 @@ func (w *worker) turns() {
 			continue
 		}
 		rested = false
-		w.works(now)
+		w.worked = now
 		w.stopped = w.rt.stopping.Load()
 		if now-w.looked >= reactorEvery {
 			w.looked = now
@@ -580,6 +580,7 @@ func (w *worker) rouse() {
 	if w.asleep.CompareAndSwap(true, false) {
 		w.roused.Add(1)
 		if w.parked.Load() {
+			callersWorker().readies()
 			w.unpark()
 		} else {
 			w.reactor.wake()
@@ -698,7 +699,7 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 	return n
 }
 
-// rest waits in the kernel for something to do. If it reports true, it has waited, and looked is the time
+// rest waits for something to do, in the kernel or parked. If it reports true, it has waited, and looked is the time
 // at which it woke.
 //
 // Against a lost wake-up, it first says that it sleeps and then looks whether
@@ -716,7 +717,7 @@ func (w *worker) rest(now int64) (waited bool) {
 	if how != keepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if how == parks || w.gap >= w.rt.watchdog.timeout { // the next gap is likely to be as long
+	if w.gap >= w.rt.watchdog.timeout || now-w.worked >= int64(keepP) { // it is likely to outlast the timeout
 		w.rt.watchdog.disarm(w)
 	}
 	if how == parks {
@@ -728,36 +729,34 @@ func (w *worker) rest(now int64) (waited bool) {
 	w.asleep.Store(false)
 	w.looked = nanos()
 	slept := w.looked - now
+	w.gap = w.looked - w.worked
 	w.rt.watchdog.heartbeat(w, w.looked)
 	w.talk.slept(w.inbox.Load() != nil, slept)
 	w.wire.slept(w.spoke(events), slept)
 	w.reactor.dispatch(w, events)
 	if len(events) > 0 {
-		w.works(w.looked)
+		w.worked = w.looked
 	}
 	return true
 }
 
-// works notes that there was something to do.
-func (w *worker) works(now int64) { w.gap, w.worked = now-w.worked, now }
-
 // spin looks for events instead of waiting for them.
 func (w *worker) spin() {
-	if w.unparked {
-		w.unparked = false
-		runtime.Gosched() // see unparks
+	if w.readied {
+		w.readied = false
+		runtime.Gosched() // see readies
 	}
 	w.looked = nanos()
 	w.reactor.poll(w)
 	w.stopped = w.rt.stopping.Load()
 }
 
-// unparks notes that w, if it is not nil, makes a goroutine runnable. That one
+// readies notes that w, if it is not nil, makes a goroutine runnable. That one
 // now stands in the queue of w's P, and other threads leave it there for a while
 // as long as the P seems to be running.
-func (w *worker) unparks() {
+func (w *worker) readies() {
 	if w != nil {
-		w.unparked = true
+		w.readied = true
 	}
 }
 
@@ -771,19 +770,20 @@ const (
 )
 
 // parkedTimers is how long before its next timer a parked worker must be unparked: the timers of Go may be a
-// millisecond late while nothing else runs.
+// millisecond late while nothing else runs. If goroutines use all processors, they are later than that.
 const parkedTimers = 2 * time.Millisecond
 
 // restFor returns how long to wait, for ever if that is negative, and how.
 //
 // The P is kept for a while after there was something to do, if there are descriptors from which more may
-// come. After keepP the worker parks, and at once if goroutines wait for the P.
+// come. After keepP the worker parks, and at once if goroutines wait for the P; but not shortly before its next
+// timer, and not where it cannot.
 func (w *worker) restFor(now int64) (timeout time.Duration, how restManner) {
 	const forEver = time.Duration(math.MaxInt64)
 	how = tellsScheduler
-	unparked := w.unparked
-	w.unparked = false
-	if w.rt.ownProcs.raised.Load() && !unparked && w.reactor.sources.Load() > 0 {
+	readied := w.readied
+	w.readied = false
+	if w.rt.ownProcs.raised.Load() && !readied && w.reactor.sources.Load() > 0 {
 		how = keepsP
 	}
 	timer := forEver
@@ -791,7 +791,10 @@ func (w *worker) restFor(now int64) (timeout time.Duration, how restManner) {
 		timer = max(time.Duration(at-nanos()), 0)
 	}
 	timeout = time.Duration(w.worked-now) + keepP
-	if timeout <= 0 || unparked {
+	if how == tellsScheduler && !w.rt.idle.usable {
+		timeout = forEver
+	}
+	if timeout <= 0 || readied {
 		timeout = forEver
 		if !w.rt.idle.usable {
 			how = tellsScheduler

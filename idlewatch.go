@@ -26,7 +26,7 @@ type idleWatch struct {
 	ready  [eventsPerWait]event // for the goroutine only
 	ended  chan None            // closed when the goroutine has ended
 
-	mu     lockOf[idleWatch] // held to use the poller, so that it is not used after close
+	mu     lockOf[idleWatch] // held by the workers to use the poller, so that they do not use it after close
 	closed atomic.Bool
 	poller poller // of the pollers of the workers
 }
@@ -89,16 +89,26 @@ func (i *idleWatch) arm(w *worker, on bool) error {
 	return i.poller.arm(w.reactor.fd, want, OneShot, true)
 }
 
-// close ends the goroutine.
+// close ends the goroutine, and unparks workers for which Shutdown has not waited.
 func (i *idleWatch) close() {
 	i.mu.Lock()
 	i.closed.Store(true)
 	i.poller.close()
 	i.mu.Unlock()
+	for _, w := range i.byFd {
+		w.unpark()
+	}
 	<-i.ended
 }
 
 // park waits until w is unparked, its poller has events, or the timeout is over; for ever if that is negative.
+//
+// Against a lost wake-up:
+//
+//  1. The worker sets asleep, then looks at what others have sent (rest), takes an old token out of unparkNow, sets
+//     parked, and has its poller watched, which also reports what came before. Then it waits for a token.
+//  2. The sender writes what it has to say, clears asleep, and reads parked (rouse). If that is set, it sends a token;
+//     if not, it writes to the pipe that the worker's poller watches.
 func (w *worker) park(timeout time.Duration) {
 	i := &w.rt.idle
 	select {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -156,6 +157,40 @@ func TestShutdownOfParkedWorkers(t *testing.T) {
 		}
 		require.NoError(t, rt.Shutdown(ended()))
 	}
+}
+
+// A worker that parks while Shutdown gives it up does not stay.
+func TestParkedWorkerEndsWithIdleWatch(t *testing.T) {
+	rt := new(Runtime)
+	w := newWorker(rt, 0)
+	require.NoError(t, w.reactor.open(&rt.fds))
+	defer w.reactor.close()
+	require.NoError(t, rt.idle.open([]*worker{w}))
+	go rt.idle.run()
+	done := make(chan None)
+	go func() { defer close(done); w.park(-1) }()
+	eventually(t, w.parked.Load)
+	rt.idle.close()
+	<-done
+	w.park(-1) // returns at once
+}
+
+// A worker that unparks another one does not keep the P in whose queue that one stands.
+func TestWorkerUnparksAnother(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	rt, _ := parkedRuntime(t, 2)
+	allPark(t, rt)
+	var before, parked, after bool
+	_, err := Go(rt, func(cx *Context) error {
+		w := cx.here()
+		other := rt.workers[1-w.index]
+		before, parked = w.readied, other.parked.Load()
+		other.rouse()
+		after = w.readied
+		return nil
+	}).Wait(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, []bool{false, true, true}, []bool{before, parked, after})
 }
 
 // What it takes to unpark a worker: from when all are parked, and beside a worker that keeps its P.

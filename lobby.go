@@ -42,7 +42,7 @@ func (l *lobby) enter() (*reactor, error) {
 	}
 	l.quit = newChan[None](0)
 	l.reactor.Store(r)
-	callersWorker().unparks()
+	callersWorker().readies()
 	goOutside(func() { l.serve(r) })
 	return r, nil
 }

@@ -275,7 +275,7 @@ func (s *netSide) init(rt *Runtime) {
 
 // poll implements taskBody; see outsider.
 func (s *netSide) poll(w *worker) bool {
-	w.unparks()
+	w.readies()
 	notify(s.unpark)
 	return false
 }

@@ -270,13 +270,20 @@ func (rt *Runtime) refuse(t *task, err error) {
 // nextID numbers what comes from outside; see worker.spawn for the others.
 func (rt *Runtime) nextID() uint64 { return rt.numbered.Add(1) * uint64(len(rt.workers)+1) }
 
-// help wakes a worker that sleeps, so that it takes over some of w's tasks.
+// help wakes a worker that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
+// parked, since that wakes faster.
 func (rt *Runtime) help(w *worker) {
+	var helper *worker
 	for i := 1; i < len(rt.workers); i++ {
 		if o := rt.workers[(w.index+i)%len(rt.workers)]; o.asleep.Load() {
-			o.rouse()
-			return
+			helper = o
+			if !o.parked.Load() {
+				break
+			}
 		}
+	}
+	if helper != nil {
+		helper.rouse()
 	}
 }
 

@@ -181,7 +181,7 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 		}
 	}
 	rt.lobby.awaitEnd(grace)
-	for _, p := range rt.parked() {
+	for _, p := range rt.blockedGoroutines() {
 		p.wake(nil) // awaits that cancellation does not end are over, too
 	}
 }
@@ -213,14 +213,14 @@ func (rt *Runtime) cancelAll() {
 			t.cancel(taskByShutdown)
 		}
 	}
-	for _, p := range rt.parked() {
+	for _, p := range rt.blockedGoroutines() {
 		p.cancel(taskByShutdown)
 	}
 	rt.calls.cancelQueued()
 }
 
 // parked returns the goroutines in BlockOn.
-func (rt *Runtime) parked() (ps []*parker) {
+func (rt *Runtime) blockedGoroutines() (ps []*parker) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	for p := range rt.outside {

@@ -73,7 +73,7 @@ func (w *worker) spoke(events []event) bool {
 // reports whether something came.
 func (w *worker) linger(now int64) bool {
 	talks, wire := w.talk.goesOn(), w.wire.goesOn()
-	if !talks && !wire || w.unparked || !w.rt.ownProcs.raised.Load() {
+	if !talks && !wire || w.readied || !w.rt.ownProcs.raised.Load() {
 		return false
 	}
 	sent := func() bool { return w.inbox.Load() != nil }

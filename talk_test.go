@@ -66,7 +66,7 @@ func TestLinger(t *testing.T) {
 	require.True(t, w.talk.goesOn())
 	require.NotNil(t, w.takeInbox())
 
-	w.unparked = true
+	w.readied = true
 	require.False(t, w.linger(nanos()+time.Hour.Nanoseconds()))
 	require.True(t, w.talk.goesOn())
 
@@ -130,7 +130,7 @@ func TestLingerOverWire(t *testing.T) {
 	require.Equal(t, 2*overWire.least, w.wire.after)
 
 	hears()
-	w.unparked = true
+	w.readied = true
 	require.False(t, w.linger(long))
 	require.True(t, w.wire.goesOn(), "it has not even tried")
 

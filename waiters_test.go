@@ -735,10 +735,10 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 		} {
 			pending(t, h, x.wait())
 			w := cx.here()
-			w.unparked = false
+			w.readied = false
 			x.wake()
 			require.True(t, h.woken(), name)
-			require.True(t, w.unparked, name)
+			require.True(t, w.readied, name)
 		}
 	})
 }

@@ -313,7 +313,7 @@ var closedSignal = func() <-chan struct{} {
 
 // poll implements taskBody; see outsider.
 func (d *doneSignal) poll(w *worker) bool {
-	w.unparks()
+	w.readies()
 	close(d.c)
 	return false
 }
@@ -604,7 +604,7 @@ func newOutsider(fn func()) *task {
 }
 
 func (o *outsider) poll(w *worker) bool {
-	w.unparks()
+	w.readies()
 	returned := false
 	defer func() {
 		if !returned {

@@ -249,7 +249,18 @@ func echoRows() []Row {
 			rows = append(rows, r)
 		}
 	}
-	return rows
+	return append(rows, lowRateRow())
+}
+
+// lowRateRow shows what a server costs that has almost nothing to do. Too few requests are sent for a 99th
+// percentile.
+func lowRateRow() Row {
+	const rate, conns = 50, 64
+	return Row{
+		Name: fmt.Sprintf("echo/%d/%d", rate, conns), Section: EchoSection, Title: loadTitle(rate, conns),
+		Kind: Echo, Baseline: "net", Subjects: forEcho, Metrics: openLoopMetrics(), Rate: rate, Conns: conns,
+		Requests: 100, Rounds: shapeRounds, Quick: true,
+	}
 }
 
 func idleRows() []Row {
