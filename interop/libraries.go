@@ -163,6 +163,7 @@ func runtimeGoroutines() (options []goleak.Option) {
 		"newCoroutine.func1",      // a stack for straight-line tasks, in use or free
 		"(*lobby).serve",          // waits for the descriptors that goroutines use
 		"(*watchdog).run",         // finds polls that take too long
+		"(*idleWatch).run",        // waits for the events of idle workers
 		"(*callPool).serve",       // runs blocking calls, or waits for the next one
 		"(*SignalStream).receive", // receives signals until the stream is closed
 	} {
