@@ -19,13 +19,16 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 	t.Helper()
 	rt = newTestRuntime(t, Config{Workers: workers})
 	require.True(t, rt.idle.usable)
-	for range workers {
+	peers = make([]int, workers)
+	for have := 0; have < workers; {
 		peer, c, err := SocketPair()
 		require.NoError(t, err)
 		t.Cleanup(func() { peer.Close() })
 		fd := int(peer.src.fd)
 		require.NoError(t, unix.SetNonblock(fd, false))
-		Go(rt, func(cx *Context) error { // each starts on the next worker
+		begun := make(chan *worker, 1)
+		Go(rt, func(cx *Context) error { // each starts on the next worker, unless that is slow
+			begun <- cx.here()
 			defer c.Close()
 			for buf := make([]byte, 16); ; {
 				n, err := c.Read(cx, buf)
@@ -39,11 +42,13 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 				}
 			}
 		})
-		peers = append(peers, fd)
+		w := soon(t, begun)
 		saysAndHears(t, fd)
-	}
-	for _, w := range rt.workers {
-		eventually(t, func() bool { return w.reactor.sources.Load() == 1 })
+		eventually(t, func() bool { return w.reactor.sources.Load() > 0 })
+		if peers[w.index] == 0 {
+			peers[w.index] = fd
+			have++
+		}
 	}
 	return rt, peers
 }
