@@ -83,14 +83,14 @@ type worker struct {
 	freeTasks  [kindStraight + 1]taskFreeList // of detached tasks, by kind
 	timers     timerQueue
 	reactor    reactor
-	looked     int64 // when the reactor was last asked
-	batch      int   // how many tasks the next round may run
-	worked     int64 // when there was last something to do
-	gap        int64 // how long it had nothing to do by the end of its last rest, in nanoseconds
-	talk       talk  // with other workers
-	wire       talk  // with the other end of speaker
-	parkTimer  *time.Timer
-	speaker    int // the descriptor whose event came last, and alone; or -1
+	looked     int64       // when the reactor was last asked
+	batch      int         // how many tasks the next round may run
+	worked     int64       // when there was last something to do
+	gap        int64       // how long it had nothing to do by the end of its last rest, in nanoseconds
+	talk       talk        // with other workers
+	wire       talk        // with the other end of speaker
+	parkTimer  *time.Timer // ends a park; made once
+	speaker    int         // the descriptor whose event came last, and alone; or -1
 	ids        uint64
 	sampledAt  int64     // when sample has last chosen a turn
 	sampled    bool      // this turn is chosen

@@ -152,14 +152,12 @@ func (r *reactor) drain() {
 // wait returns what is ready, after at most the timeout.
 func (r *reactor) wait(timeout time.Duration, keepP bool) []event {
 	n, err := r.poller.wait(r.events[:], timeout, keepP)
-	r.must(err)
+	mustWait(err)
 	return r.events[:n]
 }
 
-// must panics if a wait has failed. The arguments are always right, so only a
-// descriptor that somebody else has closed can make it fail, and going on would spin.
-func (r *reactor) must(err error) { mustWait(err) }
-
+// mustWait panics if a wait has failed. The arguments are always right, so only a
+// descriptor that other code has closed can make it fail, and going on would spin.
 func mustWait(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("async: the poller has failed; was its descriptor closed? %v", err))

@@ -219,7 +219,7 @@ func (rt *Runtime) cancelAll() {
 	rt.calls.cancelQueued()
 }
 
-// parked returns the goroutines in BlockOn.
+// blockedGoroutines returns the goroutines in BlockOn.
 func (rt *Runtime) blockedGoroutines() (ps []*parker) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
