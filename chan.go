@@ -99,7 +99,7 @@ func (c *Chan[T]) unlock() { c.recvs.list.mu.Unlock() }
 // settleAndUnlock ends a change: it calls those for whom there is something now.
 // from is the worker on whose thread the caller runs, or nil.
 func (c *Chan[T]) settleAndUnlock(from *worker) {
-	if !c.unsettled() {
+	if !c.recvs.uncalled() && !c.sends.uncalled() {
 		c.unlock()
 		return
 	}
@@ -107,12 +107,6 @@ func (c *Chan[T]) settleAndUnlock(from *worker) {
 	c.settle(&wakes)
 	c.unlock()
 	wakes.wakeFrom(from)
-}
-
-// unsettled reports whether anybody waits who has not been called.
-func (c *Chan[T]) unsettled() bool {
-	return c.recvs.list.first != nil || c.sends.list.first != nil ||
-		c.recvs.polled.p.Load() != nil || c.sends.polled.p.Load() != nil
 }
 
 // settle calls receivers as far as there are messages, and senders as far as there
@@ -201,6 +195,9 @@ func (c *Chan[T]) ready() int {
 func (c *Chan[T]) drained() bool { return c.closed && c.ring.n == 0 && c.reserved == 0 }
 
 func (s *chanSide) waiting() int { return s.list.n + s.called }
+
+// uncalled reports whether anybody waits who has not been called.
+func (s *chanSide) uncalled() bool { return s.list.first != nil || s.polled.p.Load() != nil }
 
 // open reports whether somebody who has not waited may go first.
 func (s *chanSide) open() bool { return s.overtaken < chanTurns || s.waiting() == 0 }
@@ -326,14 +323,18 @@ func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
 // ErrEmpty.
 func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 	c.lock()
-	if c.ring.n > 0 && !c.unsettled() && c.recvs.called == 0 {
-		v = c.ring.pop() // the usual case
+	if c.ring.n > c.recvs.promised && !c.closed && !c.sends.uncalled() && c.recvs.overtake() {
+		v = c.ring.pop() // the usual case: there is nobody to call
 		if c.limit == unlimited {
 			c.ring.shrink()
 		}
 		c.unlock()
 		return v, nil
 	}
+	return c.pullAndUnlock(from)
+}
+
+func (c *Chan[T]) pullAndUnlock(from *worker) (v T, err error) {
 	var wakes chosenTasks
 	v, ok := c.pull(false, &wakes)
 	switch {
@@ -353,6 +354,15 @@ func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 // ErrFull.
 func (c *Chan[T]) pushOnce(from *worker, v T, firm bool) error {
 	c.lock()
+	if c.limit-c.ring.n-c.reserved > c.sends.promised && !c.closed && !c.recvs.uncalled() && c.sends.overtake() {
+		c.ring.push(v) // the usual case: there is nobody to call
+		c.unlock()
+		return nil
+	}
+	return c.pushAndUnlock(from, v, firm)
+}
+
+func (c *Chan[T]) pushAndUnlock(from *worker, v T, firm bool) error {
 	if c.closed {
 		c.unlock()
 		return ErrClosed

@@ -39,6 +39,7 @@ func (r *ring[T]) shrink() {
 	}
 }
 
+//go:noinline // it would be copied into each operation on a channel
 func (r *ring[T]) resize(size int) {
 	buf := make([]T, size)
 	n := copy(buf, r.buf[r.head:min(r.head+r.n, len(r.buf))])
