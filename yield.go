@@ -5,6 +5,11 @@ import "runtime"
 // Yield lets other tasks of the worker run, if there are any. It returns
 // cx.Err() if cx is cancelled.
 func Yield(cx *Context) error {
+	if w, ok := cx.quick(); ok {
+		w.yield(cx.t)
+		w.running.wait()
+		return cx.fastErr()
+	}
 	t := cx.beginAwait()
 	if !cx.ended() {
 		cx.yield()
