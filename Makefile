@@ -5,7 +5,7 @@ CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|A
 
 ROUNDS  = 10
 
-.PHONY: demo observe test quick bench bench-all check fmt vet arch race full locks fuzz stress libraries instrument interop
+.PHONY: demo observe test quick bench bench-all check fmt vet arch race full shared locks fuzz stress libraries instrument interop
 
 demo: ## an echo server under load, at a fixed rate and idle, beside package net, in under a minute
 	go run ./examples/echo
@@ -13,7 +13,7 @@ demo: ## an echo server under load, at a fixed rate and idle, beside package net
 observe: ## a page that shows what a runtime does
 	go run ./examples/observe
 
-test: full race locks libraries instrument fuzz fmt vet ## everything that must be green
+test: full race shared locks libraries instrument fuzz fmt vet ## everything that must be green
 
 quick: ## the tests of the package, loads scaled down, in about a minute
 	go vet . && go test -short -count=1 .
@@ -34,6 +34,9 @@ race: ## unit tests and examples under the race detector, large loads scaled dow
 
 full: ## the same without it, large loads whole
 	go test -count=1 ./...
+
+shared: ## the tests of the package with Config.SharedProcs, large loads scaled down
+	ASYNC_TEST_SHARED=1 go test -short -count=1 .
 
 locks: ## the order of all mutexes, checked at each Lock
 	go vet -tags lockorder . && go test -tags lockorder -short -count=1 .

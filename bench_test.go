@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,7 +30,11 @@ const (
 func benchRuntime(b *testing.B) *Runtime { return benchRuntimeOf(b, 2) }
 
 func benchRuntimeOf(b *testing.B, workers int) *Runtime {
-	rt, err := New(Config{Workers: workers})
+	return benchRuntimeWith(b, Config{Workers: workers})
+}
+
+func benchRuntimeWith(b *testing.B, cfg Config) *Runtime {
+	rt, err := New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -307,39 +315,88 @@ func (p *ponger) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// What the neighbours pay: a goroutine that sleeps 100 microseconds, and a
-// collection, in a program without a runtime, beside one whose tasks have ended,
-// beside one whose workers are awoken by a socket every few milliseconds and
-// so spend all their time in waits that keep the P, and beside one whose workers do
-// nothing but receive data.
+// What the neighbours pay: a goroutine that sleeps 100 microseconds, a collection of an empty heap and of one
+// of a gibibyte, and a request to a server of net/http. They are in a program without a runtime, without one but with
+// connections of package net that are served like those below, beside a runtime whose
+// tasks have ended, beside one whose workers are awoken by a socket every few milliseconds and so spend all their
+// time in waits that keep the P, and beside one whose workers do nothing but receive data. All but
+// the last are measured with Config.SharedProcs, too.
 func BenchmarkNeighbours(b *testing.B) {
 	for _, work := range []struct {
 		name string
-		do   func()
+		do   func(b *testing.B) func()
 	}{
-		{"sleep-100us", func() { time.Sleep(100 * time.Microsecond) }},
-		{"gc", runtime.GC},
+		{"sleep-100us", func(*testing.B) func() { return func() { time.Sleep(100 * time.Microsecond) } }},
+		{"gc", func(*testing.B) func() { return runtime.GC }},
+		{"gc-1GiB", collectMuch},
+		{"http", requestOverHTTP},
 	} {
-		measure := func(b *testing.B) {
-			for b.Loop() {
-				work.do()
+		b.Run(work.name, func(b *testing.B) {
+			do := work.do(b)
+			measure := func(b *testing.B) {
+				var took []time.Duration
+				for b.Loop() {
+					begun := time.Now()
+					do()
+					took = append(took, time.Since(begun))
+				}
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
 			}
-		}
-		b.Run(work.name+"/without", measure)
-		b.Run(work.name+"/idle", func(b *testing.B) {
-			benchRuntime(b).bringProcs()
-			measure(b)
-		})
-		b.Run(work.name+"/served", func(b *testing.B) {
-			serveSlowly(b, benchRuntime(b))
-			measure(b)
-		})
-		for _, size := range []int{64 << 10, 1 << 20} {
-			b.Run(fmt.Sprintf("%s/reading-%dKiB", work.name, size>>10), func(b *testing.B) {
-				receiveMuch(b, benchRuntime(b), size)
+			b.Run("without", measure)
+			b.Run("served-by-net", func(b *testing.B) {
+				serveSlowly(b, nil)
 				measure(b)
 			})
+			for _, cfg := range []Config{{Workers: 2}, {Workers: 2, SharedProcs: true}} {
+				mode := ""
+				if cfg.SharedProcs {
+					mode = "-shared"
+				}
+				b.Run("idle"+mode, func(b *testing.B) {
+					benchRuntimeWith(b, cfg).bringProcs()
+					measure(b)
+				})
+				b.Run("served"+mode, func(b *testing.B) {
+					serveSlowly(b, benchRuntimeWith(b, cfg))
+					measure(b)
+				})
+			}
+			for _, size := range []int{64 << 10, 1 << 20} {
+				b.Run(fmt.Sprintf("reading-%dKiB", size>>10), func(b *testing.B) {
+					receiveMuch(b, benchRuntime(b), size)
+					measure(b)
+				})
+			}
+		})
+	}
+}
+
+// collectMuch returns a collection of a gibibyte in objects of 64 bytes, each with a pointer.
+func collectMuch(b *testing.B) func() {
+	type object struct {
+		next *object
+		_    [56]byte
+	}
+	all := make([]*object, 1<<24)
+	for i := range all {
+		all[i] = &object{next: all[i/2]}
+	}
+	b.Cleanup(func() { runtime.KeepAlive(all) })
+	return runtime.GC
+}
+
+// requestOverHTTP returns a request to a server of net/http in this process.
+func requestOverHTTP(b *testing.B) func() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	b.Cleanup(server.Close)
+	return func() {
+		r, err := server.Client().Get(server.URL)
+		if err != nil {
+			b.Fatal(err)
 		}
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
 	}
 }
 
@@ -379,37 +436,23 @@ func receiveMuch(b *testing.B, rt *Runtime, size int) {
 	}
 }
 
-// serveSlowly gives each worker of rt a connection on which something comes
-// every 4 ms.
+// serveSlowly gives each worker of rt a connection on which something comes every 4 ms. Without
+// rt, two goroutines have one each.
 func serveSlowly(b *testing.B, rt *Runtime) {
-	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { ln.Close() })
 	var served atomic.Int32
-	Go(rt, func(cx *Context) error {
-		for c, err := range ln.Incoming().All(cx) {
-			if err != nil {
-				return nil
-			}
-			Go(cx, func(cx *Context) error {
-				defer c.Close()
-				served.Add(1)
-				for buf := make([]byte, 1); ; {
-					if _, err := c.Read(cx, buf); err != nil {
-						return nil
-					}
-				}
-			})
-		}
-		return nil
-	})
+	conns := int32(2)
+	var addr net.Addr
+	if rt != nil {
+		conns = int32(len(rt.workers))
+		addr = acceptInTasks(b, rt, &served)
+	} else {
+		addr = acceptInGoroutines(b, &served)
+	}
 	stop := make(chan struct{})
 	var senders sync.WaitGroup
 	b.Cleanup(func() { close(stop); senders.Wait() })
-	for range rt.workers {
-		c, err := net.Dial("tcp", ln.Addr().String())
+	for range conns {
+		c, err := net.Dial("tcp", addr.String())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -427,7 +470,59 @@ func serveSlowly(b *testing.B, rt *Runtime) {
 			}
 		})
 	}
-	eventually(b, func() bool { return int(served.Load()) == len(rt.workers) })
+	eventually(b, func() bool { return served.Load() == conns })
+}
+
+func acceptInTasks(b *testing.B, rt *Runtime, served *atomic.Int32) net.Addr {
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	Go(rt, func(cx *Context) error {
+		for c, err := range ln.Incoming().All(cx) {
+			if err != nil {
+				return nil
+			}
+			Go(cx, func(cx *Context) error {
+				defer c.Close()
+				served.Add(1)
+				for buf := make([]byte, 1); ; {
+					if _, err := c.Read(cx, buf); err != nil {
+						return nil
+					}
+				}
+			})
+		}
+		return nil
+	})
+	return ln.Addr()
+}
+
+func acceptInGoroutines(b *testing.B, served *atomic.Int32) net.Addr {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				served.Add(1)
+				for buf := make([]byte, 1); ; {
+					if _, err := c.Read(buf); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr()
 }
 
 // BenchmarkBlocking hands calls to a pool and waits for their results, one at a

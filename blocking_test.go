@@ -347,6 +347,7 @@ func TestBlockingShutdownWaits(t *testing.T) {
 // A goroutine whose calls come one soon after the other waits for the next without
 // going to sleep: whoever has it wakes nobody. The pool is driven by hand.
 func TestBlockingLingers(t *testing.T) {
+	ownProcsOnly(t)
 	pool := func(cfg Config) (*callPool, *caller) {
 		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
 		rt := newTestRuntime(t, cfg)

@@ -20,24 +20,33 @@ type Config struct {
 	// container. There can be at most 4,096.
 	Workers int
 
-	// SharedProcs leaves GOMAXPROCS alone. Otherwise the runtime raises it by
-	// the number of its workers, from its first task or burst of blocking calls to
-	// Shutdown, so that each worker brings the processor that it occupies while it
-	// waits for a moment in the kernel, and the goroutines of the program keep theirs.
-	// If the program sets GOMAXPROCS meanwhile, that holds, also after Shutdown; one
+	// SharedProcs leaves GOMAXPROCS alone, and does not lock the workers to their threads: they
+	// are goroutines like others, which wait in system calls. Set it in a program that
+	// mainly does something else, or that collects often. docs/design.md, "Neighbours", has figures for the choice.
+	//
+	//   - Up to some thousand events per second it costs no more time per event than the default, for
+	//     fewer futex calls. Above that it costs more: up to one and a half times.
+	//   - A collection of a small heap costs what it costs without the runtime, and not what it costs
+	//     with the raised GOMAXPROCS. One of a gibibyte takes up to twice as long if the
+	//     workers are awoken often, because the collector does not get the processors of workers that wait.
+	//   - Affinity cannot be set, and there is no clock of the worker's thread for Stall.
+	//   - If GOMAXPROCS is below Workers, which a limit of the container's may cause, all workers
+	//     make progress in turns of Go's scheduler, but more of them are no help.
+	//
+	// What a task may do is the same in both modes.
+	//
+	// By default the runtime raises GOMAXPROCS by the number of its workers, from its first
+	// task or burst of blocking calls to Shutdown, so that each worker brings the processor that it
+	// occupies while it waits for a moment in the kernel, and the goroutines of the program keep
+	// theirs. If the program sets GOMAXPROCS meanwhile, that holds, also after Shutdown; one
 	// that lowers it should share, too, or its goroutines may have to wait for a
 	// worker's P. To raise it makes Go cease, for the whole process and for good, to
 	// follow changes of a container's limit; runtime.SetDefaultGOMAXPROCS, called
 	// after Shutdown, makes it follow them again.
-	//
-	// With SharedProcs the workers give their processor up whenever they wait,
-	// which costs more time per event. If GOMAXPROCS is then below Workers, which
-	// a limit of the container's may cause, all workers still make progress, in
-	// turns of Go's scheduler, but more of them are no help.
 	SharedProcs bool
 
 	// Affinity is, for each worker, the processors that its thread may run on;
-	// nil is all. Only Linux has it.
+	// nil is all. Only Linux has it. It cannot be set together with SharedProcs.
 	Affinity [][]int
 
 	// Spin is for how long a worker that has nothing to do goes on asking the
@@ -91,8 +100,8 @@ type Config struct {
 	// which it was ready to run while other threads had the processors. A thread
 	// that waits for another thread of the process that has no processor is not
 	// taken to be blocked: where processors are short, a poll that blocks is found
-	// later, or not at all if it is short. Other systems do not tell these apart: there no time
-	// counts while the process gets its turns late.
+	// later, or not at all if it is short. Other systems do not tell these apart, nor is it
+	// known with SharedProcs: then no time counts while the process gets its turns late.
 	Stall time.Duration
 
 	// Stalled is called once for each poll that is found to take longer than
@@ -149,6 +158,9 @@ func (cfg Config) complete() (Config, error) {
 		if n := len(cfg.Affinity); n > 0 {
 			cfg.Workers = n
 		}
+	}
+	if len(cfg.Affinity) > 0 && cfg.SharedProcs {
+		return fail("Affinity is set, and with SharedProcs workers have no threads of their own")
 	}
 	if n := len(cfg.Affinity); n > 0 && n != cfg.Workers {
 		return fail("Affinity is for %d workers, and there are %d", n, cfg.Workers)

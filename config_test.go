@@ -21,16 +21,17 @@ import (
 func TestConfigNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1}) // counts what is left over
 	for want, cfg := range map[string]Config{
-		"Workers is -1":                {Workers: -1},
-		"Affinity is for 1 workers":    {Workers: 2, Affinity: [][]int{{0}}},
-		"Affinity is for 3 workers":    {Workers: 2, Affinity: [][]int{{0}, {0}, {0}}},
-		"Spin is -1ns":                 {Spin: -1},
-		"Budget is -1":                 {Budget: -1},
-		"Grace is -1s":                 {Grace: -time.Second},
-		"Stall is 999.999µs":           {Stall: time.Millisecond - 1},
-		"Blocking is {Limit:-1 ":       {Blocking: BlockingConfig{Limit: -1}},
-		"Blocking is {Limit:512 Queue": {Blocking: BlockingConfig{Queue: -1}},
-		"Idle:-1ns}":                   {Blocking: BlockingConfig{Idle: -1}},
+		"Workers is -1":                         {Workers: -1},
+		"Affinity is for 1 workers":             {Workers: 2, Affinity: [][]int{{0}}},
+		"Affinity is for 3 workers":             {Workers: 2, Affinity: [][]int{{0}, {0}, {0}}},
+		"Affinity is set, and with SharedProcs": {Affinity: [][]int{nil}, SharedProcs: true},
+		"Spin is -1ns":                          {Spin: -1},
+		"Budget is -1":                          {Budget: -1},
+		"Grace is -1s":                          {Grace: -time.Second},
+		"Stall is 999.999µs":                    {Stall: time.Millisecond - 1},
+		"Blocking is {Limit:-1 ":                {Blocking: BlockingConfig{Limit: -1}},
+		"Blocking is {Limit:512 Queue":          {Blocking: BlockingConfig{Queue: -1}},
+		"Idle:-1ns}":                            {Blocking: BlockingConfig{Idle: -1}},
 	} {
 		rt, err := New(cfg)
 		require.Nil(t, rt, want)

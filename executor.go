@@ -43,8 +43,8 @@ const (
 )
 
 // worker is one thread of the pool: a goroutine locked to it, and all that
-// this goroutine needs, so that it shares as little as possible. The three
-// groups of fields have cache lines of their own.
+// this goroutine needs, so that it shares as little as possible. With Config.SharedProcs
+// the goroutine is not locked to a thread. The three groups of fields have cache lines of their own.
 type worker struct {
 	// Fixed before the worker starts.
 	rt         *Runtime
@@ -159,9 +159,11 @@ func newWorker(rt *Runtime, index int) *worker {
 
 // run is the goroutine of the worker. It calls ready once it is prepared.
 func (w *worker) run(ready func(error)) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	if !w.rt.cfg.SharedProcs {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		w.thread = callingThread()
+	}
 	defer w.identify()()
-	w.thread = callingThread()
 	w.label()
 	var err error
 	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
@@ -723,6 +725,9 @@ func (w *worker) rest(now int64) (waited bool) {
 	if how == parks {
 		w.park(timeout)
 		timeout = 0
+	}
+	if how == tellsScheduler && w.rt.cfg.SharedProcs {
+		runtime.Gosched() // or the goroutines in the queue of its P wait until sysmon takes the P
 	}
 	events := w.reactor.wait(timeout, how != tellsScheduler)
 	w.turn.Add(1) // see rouse

@@ -155,6 +155,7 @@ func bringsProcs(t *testing.T, rt *Runtime) {
 }
 
 func TestProcs(t *testing.T) {
+	ownProcsOnly(t)
 	before := runtime.GOMAXPROCS(0)
 	shared := newTestRuntime(t, Config{Workers: 2, SharedProcs: true})
 	bringsProcs(t, shared)
@@ -203,6 +204,7 @@ func TestProcsWithoutTasks(t *testing.T) {
 
 // What the program sets while a runtime has it raised is left as it is.
 func TestProcsThatAreSet(t *testing.T) {
+	ownProcsOnly(t)
 	before := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(before)
 	first := newTestRuntime(t, Config{Workers: 4})

@@ -150,6 +150,7 @@ const traceEnv = "ASYNC_TRACE"
 // TestSystemCalls holds how many system calls the worker makes for an operation. What it
 // waits in (epoll_wait) depends on the time as well, so that there is a bound for it only.
 func TestSystemCalls(t *testing.T) {
+	ownProcsOnly(t)
 	switch os.Getenv(traceEnv) {
 	case "tracer":
 		all, err := traceChild(traceEnv + "=traced")

@@ -47,6 +47,7 @@ func TestTalk(t *testing.T) {
 // A worker that lingers takes what comes, and goes to sleep if nothing does, or
 // if goroutines stand in the queue of its P.
 func TestLinger(t *testing.T) {
+	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
 	w := newWorker(rt, 0) // driven by hand
@@ -80,6 +81,7 @@ func TestLinger(t *testing.T) {
 // A worker lingers for the descriptor that has spoken before, and alone; what comes
 // from others it takes, but it is no answer.
 func TestLingerOverWire(t *testing.T) {
+	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
 	w := newWorker(rt, 0) // driven by hand

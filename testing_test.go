@@ -35,6 +35,9 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	if cfg.Stalled == nil {
 		cfg.Stalled = func(Stall) {} // the machine may well be overloaded
 	}
+	if forceShared && len(cfg.Affinity) == 0 {
+		cfg.SharedProcs = true
+	}
 	rt, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

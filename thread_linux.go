@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thread is a thread of the system, of which others can ask how it fares.
+// thread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
 type thread struct{ id int }
 
 func callingThread() thread { return thread{unix.Gettid()} }
@@ -18,6 +18,9 @@ func callingThread() thread { return thread{unix.Gettid()} }
 // used returns how much processor time the thread has used; known is false if the
 // system does not say.
 func (t thread) used() (d time.Duration, known bool) {
+	if t.id == 0 {
+		return 0, false
+	}
 	clock := ^int32(t.id)<<3 | 6 // as the kernel numbers the clocks of threads: MAKE_THREAD_CPUCLOCK
 	var ts unix.Timespec
 	if unix.ClockGettime(clock, &ts) != nil {
@@ -29,6 +32,9 @@ func (t thread) used() (d time.Duration, known bool) {
 // asleep reports whether the thread neither runs nor is ready to run. It is taken to
 // be asleep if the system does not say.
 func (t thread) asleep() bool {
+	if t.id == 0 {
+		return true
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", t.id))
 	i := bytes.LastIndexByte(stat, ')') // before it is a name, which may hold anything
 	return err != nil || i < 0 || i+2 >= len(stat) || stat[i+2] != 'R'

@@ -10,9 +10,9 @@ import (
 )
 
 // serve runs a server in a task.
-func serve(run func(cx *async.Context, ln async.Listener) error) program.EchoServer {
+func (m mode) serve(run func(cx *async.Context, ln async.Listener) error) program.EchoServer {
 	return func(o program.Options, ready func(net.Addr)) error {
-		rt, err := newRuntime(o, hungUp)
+		rt, err := m.newRuntime(o, hungUp)
 		if err != nil {
 			return err
 		}
@@ -117,8 +117,8 @@ func serveEcho(cx *async.Context, ln async.Listener) error {
 
 // serveNetConn runs the code of the server on package net on the connections that
 // a runtime has for goroutines.
-func serveNetConn(o program.Options, ready func(net.Addr)) error {
-	rt, err := newRuntime(o, hungUp)
+func (m mode) serveNetConn(o program.Options, ready func(net.Addr)) error {
+	rt, err := m.newRuntime(o, hungUp)
 	if err != nil {
 		return err
 	}

@@ -9,37 +9,42 @@ import (
 )
 
 func main() {
-	program.Program{
-		Echo: map[string]program.EchoServer{
-			"straight": serve(accepting(straightEcho)),
-			"future":   serve(accepting(futureEcho)),
-			"serve":    serve(serveEcho),
-			"netconn":  serveNetConn,
-		},
-		Work: map[string]func(program.Options) (work.Workloads, error){
-			"straight": withRuntime(straightWorkloads),
-			"future":   withRuntime(futureWorkloads),
-			"inside":   withRuntime(insideWorkloads),
-		},
-	}.Main()
+	p := program.Program{
+		Echo: map[string]program.EchoServer{},
+		Work: map[string]func(program.Options) (work.Workloads, error){},
+	}
+	for suffix, m := range map[string]mode{"": {}, "-shared": {sharedProcs: true}} {
+		p.Echo["straight"+suffix] = m.serve(accepting(straightEcho))
+		p.Echo["future"+suffix] = m.serve(accepting(futureEcho))
+		p.Echo["serve"+suffix] = m.serve(serveEcho)
+		p.Echo["netconn"+suffix] = m.serveNetConn
+		p.Work["straight"+suffix] = m.withRuntime(straightWorkloads)
+		p.Work["future"+suffix] = m.withRuntime(futureWorkloads)
+		p.Work["inside"+suffix] = m.withRuntime(insideWorkloads)
+	}
+	p.Main()
 }
 
-// newRuntime returns a runtime as it is by default, with that many workers. It is
+// A mode is what differs between the runtimes that are measured.
+type mode struct{ sharedProcs bool }
+
+// newRuntime returns a runtime as it is by default but for the mode, with that many workers. It is
 // silent about polls that take long, which a loaded machine causes.
-func newRuntime(o program.Options, unhandled func(async.Task, error)) (*async.Runtime, error) {
+func (m mode) newRuntime(o program.Options, unhandled func(async.Task, error)) (*async.Runtime, error) {
 	return async.New(async.Config{
-		Workers:   o.Workers,
-		Stalled:   func(async.Stall) {},
-		Unhandled: unhandled,
+		Workers:     o.Workers,
+		SharedProcs: m.sharedProcs,
+		Stalled:     func(async.Stall) {},
+		Unhandled:   unhandled,
 	})
 }
 
 // hungUp ignores the failure of an echo task: its peer has hung up.
 func hungUp(async.Task, error) {}
 
-func withRuntime(workloads func(rt *async.Runtime) work.Workloads) func(program.Options) (work.Workloads, error) {
+func (m mode) withRuntime(workloads func(rt *async.Runtime) work.Workloads) func(program.Options) (work.Workloads, error) {
 	return func(o program.Options) (work.Workloads, error) {
-		rt, err := newRuntime(o, async.Crash)
+		rt, err := m.newRuntime(o, async.Crash)
 		if err != nil {
 			return nil, err
 		}

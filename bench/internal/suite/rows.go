@@ -93,11 +93,11 @@ var (
 	goRivals  = []string{"netpoll", "netpoll-inline", "gnet", "nbio", "gaio", "evio"}
 	variants  = []string{"straight-1w", "netpoll-pollers", "gnet-locked", "nbio-edge", "gaio-1w"}
 	floors    = []string{"c-1", "c", "sketch-locked", "sketch-unlocked"}
-	echoForms = []string{"straight", "future", "serve", "netconn"}
+	echoForms = []string{"straight", "straight-shared", "future", "future-shared", "serve", "serve-shared", "netconn", "netconn-shared"}
 )
 
 var (
-	forTasks = join([]string{"goroutines", "straight", "future"}, rust)
+	forTasks = join([]string{"goroutines", "straight", "straight-shared", "future", "future-shared"}, rust)
 	forEcho  = join([]string{"net"}, echoForms, goRivals, rust, floors)
 )
 
@@ -151,10 +151,10 @@ func taskRows() []Row {
 func syncRows() []Row {
 	create := workRow(SyncSection, "mutex_create", "mutex: create one (the straight-line and the future form have the same)", nanoseconds, join([]string{"goroutines", "straight"}, rust))
 	contention := workRow(SyncSection, "mutex_contention", fmt.Sprintf("mutex, contention: %d tasks lock and unlock %d times", work.ContentionTasks, work.ContentionTimes), microseconds,
-		join([]string{"goroutines", "straight", "straight-1w", "inside", "future"}, rust))
+		join([]string{"goroutines", "straight", "straight-1w", "straight-shared", "inside", "future", "future-shared"}, rust))
 	alone := workRow(SyncSection, "mutex_no_contention", fmt.Sprintf("mutex, no contention: one task locks and unlocks %d times", work.LonelyTimes), microseconds,
-		join([]string{"goroutines", "straight", "straight-1w", "inside", "future"}, rust))
-	channels := join([]string{"goroutines", "straight", "straight-1w", "future", "future-1w"}, rust)
+		join([]string{"goroutines", "straight", "straight-1w", "straight-shared", "inside", "future", "future-shared"}, rust))
+	channels := join([]string{"goroutines", "straight", "straight-1w", "straight-shared", "future", "future-1w", "future-shared"}, rust)
 	many := workRow(SyncSection, "mpmc_4x4", fmt.Sprintf("channel of capacity %d, 4 senders, 4 receivers, per message", work.ChanCapacity), nanoseconds, channels)
 	one := workRow(SyncSection, "mpmc_4x1", fmt.Sprintf("channel of capacity %d, 4 senders, 1 receiver, per message", work.ChanCapacity), nanoseconds, join(channels, []string{"tokio-mpsc"}))
 	contention.Quick, many.Quick = true, true
