@@ -682,3 +682,107 @@ func BenchmarkRoundTrip(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRamp opens connections at a low load, when few workers serve, and then sends as much as the server can
+// answer, with 50 microseconds of work for each request. It reports the shares of the time for which the
+// busiest and the idlest worker were awake in half a second, one second after that, and requests/s. The clients share
+// the processors.
+func BenchmarkRamp(b *testing.B) {
+	const conns, clients = 2000, 8
+	work := func() {
+		for begun := nanos(); nanos()-begun < int64(50*time.Microsecond); {
+		}
+	}
+	for _, form := range []struct {
+		name  string
+		serve func(cx *Context, ln Listener) error
+	}{
+		{"serve", func(cx *Context, ln Listener) error {
+			return Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
+				var buf [1]byte
+				if _, err := c.Read(cx, buf[:]); err != nil {
+					return false, nil
+				}
+				work()
+				_, err := c.Write(cx, buf[:])
+				return true, err
+			})
+		}},
+		{"straight", acceptAll(func(cx *Context, c Conn) {
+			Launch(cx, func(cx *Context) error {
+				defer c.Close()
+				for buf := make([]byte, 1); ; {
+					if _, err := c.Read(cx, buf); err != nil {
+						return nil
+					}
+					work()
+					if _, err := c.Write(cx, buf); err != nil {
+						return nil
+					}
+				}
+			})
+		})},
+	} {
+		b.Run(form.name, func(b *testing.B) {
+			for range b.N {
+				ramp(b, form.serve, conns, clients)
+			}
+		})
+	}
+}
+
+func ramp(b *testing.B, serve func(cx *Context, ln Listener) error, conns, clients int) {
+	rt := benchRuntime(b)
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	Launch(rt, func(cx *Context) error { serve(cx, ln); return nil })
+	all := make([]net.Conn, conns)
+	for i := range all {
+		if all[i], err = net.Dial("tcp", ln.Addr().String()); err != nil {
+			b.Fatal(err)
+		}
+		defer all[i].Close()
+		time.Sleep(200 * time.Microsecond) // the low load
+	}
+	var over atomic.Bool
+	var requests atomic.Int64
+	var group sync.WaitGroup
+	for i := range clients {
+		group.Go(func() {
+			var buf [1]byte
+			for k := i; !over.Load(); k += clients {
+				c := all[k%conns]
+				if _, err := c.Write(buf[:]); err != nil {
+					return
+				}
+				if _, err := io.ReadFull(c, buf[:]); err != nil {
+					return
+				}
+				requests.Add(1)
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	slept := func() (all []int64) {
+		for _, w := range rt.workers {
+			all = append(all, w.load(nanos(), false).slept)
+		}
+		return all
+	}
+	begun, before, done := nanos(), slept(), requests.Load()
+	time.Sleep(500 * time.Millisecond)
+	elapsed, after := float64(nanos()-begun), slept()
+	b.ReportMetric(float64(requests.Load()-done)/elapsed*1e9, "requests/s")
+	least, most := 1., 0.
+	for i := range after {
+		share := 1 - float64(after[i]-before[i])/elapsed
+		least, most = min(least, share), max(most, share)
+	}
+	b.ReportMetric(most, "busiest")
+	b.ReportMetric(least, "idlest")
+	over.Store(true)
+	group.Wait()
+}

@@ -37,6 +37,9 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
+	// worthSpare is the same for a worker that does not serve; see gathering.
+	worthSpare = int64(time.Millisecond)
+
 	// keepP is how long after its last work a worker waits in the kernel without giving up
 	// its P. See docs/design.md, "Waiting".
 	keepP = 8 * time.Millisecond
@@ -130,6 +133,11 @@ type worker struct {
 	toldEnded   atomic.Int64
 	parked      atomic.Bool   // asleep in park, not in the kernel
 	unparkNow   chan struct{} // see unpark
+
+	restsSince atomic.Int64 // when its rest began, as nanos; 0: it does not rest
+	slept      atomic.Int64 // nanoseconds in all rests
+	give       atomic.Int32 // how many sources it is to give to another worker; see gathering
+	giveTo     atomic.Int32 // the index of that
 
 	roused           atomic.Uint64 // times that it was woken
 	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
@@ -288,7 +296,7 @@ func (w *worker) pace(ran int, took int64) {
 	perPoll := max(took/int64(ran), 1)
 	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
-		w.askHelp()
+		w.askHelp(int64(n)*perPoll > worthSpare)
 	}
 }
 
@@ -506,7 +514,7 @@ func (w *worker) push(t *task) {
 	if !t.movable() {
 		w.local.push(t, w.queue.ticket())
 	} else if w.queue.push(t) {
-		w.askHelp()
+		w.askHelp(true)
 	}
 }
 
@@ -544,7 +552,7 @@ func (w *worker) spawn(t *task) {
 		// this is the moment to spread the load.
 		w.accepted = nil
 		if to == nil {
-			to = w.rt.placeConn()
+			to = w.rt.placeConn(t.kind == kindPlain)
 		}
 	}
 	if to != nil && to != w {
@@ -641,12 +649,16 @@ func (w *worker) hasTasks() bool {
 	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
 }
 
-// askHelp lets others take from the queue, and wakes one of them if all sleep.
-func (w *worker) askHelp() {
+// askHelp lets others take from the queue, and wakes one of them if all sleep; with any, also one that does not serve.
+func (w *worker) askHelp(any bool) {
 	if !w.wantsHelp.Load() {
 		w.wantsHelp.Store(true)
 	}
-	w.rt.help(w)
+	if any {
+		w.rt.help(w, w.rt.workers)
+	} else {
+		w.rt.help(w, w.rt.serving())
+	}
 }
 
 // steal takes tasks from another worker: half the queue of one that asked for
@@ -715,6 +727,7 @@ func (w *worker) rest(now int64) (waited bool) {
 	}
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
+	w.restsSince.Store(now)
 	timeout, how := w.restFor(now)
 	if how != keepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
@@ -734,6 +747,8 @@ func (w *worker) rest(now int64) (waited bool) {
 	w.asleep.Store(false)
 	w.looked = nanos()
 	slept := w.looked - now
+	w.restsSince.Store(0)
+	w.slept.Store(w.slept.Load() + slept)
 	w.gap = w.looked - w.worked
 	w.rt.watchdog.heartbeat(w, w.looked)
 	w.talk.slept(w.inbox.Load() != nil, slept)

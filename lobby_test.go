@@ -281,12 +281,12 @@ func TestSourceMoveFails(t *testing.T) {
 	s := &a.src
 	require.NoError(t, s.registerAt(from))
 	require.False(t, s.state.has(sourceMoved))
-	require.NoError(t, s.move(from, closed))
+	require.NoError(t, s.move(from, closed, sourceMoved))
 	require.True(t, s.home.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, closed.sources.Load())
 
-	require.NoError(t, s.move(lobby, closed), "it is not there")
+	require.NoError(t, s.move(lobby, closed, sourceMoved), "it is not there")
 	require.True(t, s.home.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, lobby.sources.Load())
@@ -294,7 +294,7 @@ func TestSourceMoveFails(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, s.rd.waiters.join(cx.waker(waitsRead)))
 	from.close()
-	require.NoError(t, s.move(from, closed))
+	require.NoError(t, s.move(from, closed, sourceMoved))
 	require.EqualValues(t, 1, wakes.Load())
 	require.Nil(t, s.home.Load())
 	require.Nil(t, rt.fds.get(int(s.fd)))
@@ -304,7 +304,7 @@ func TestSourceMoveFails(t *testing.T) {
 
 	require.NoError(t, a.Close())
 	require.Zero(t, lobby.sources.Load())
-	require.Equal(t, net.ErrClosed, s.move(lobby, from))
+	require.Equal(t, net.ErrClosed, s.move(lobby, from, sourceMoved))
 }
 
 // Whoever tells of a descriptor that comes to somebody else tells late, or of the one
@@ -331,7 +331,7 @@ func TestLateEvents(t *testing.T) {
 	worker.dispatch(nil, late)
 	require.EqualValues(t, 1, wakes.Load())
 
-	require.NoError(t, a.src.move(worker, lobby))
+	require.NoError(t, a.src.move(worker, lobby, sourceMoved))
 	require.False(t, a.src.staysWith(lobby))
 }
 

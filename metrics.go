@@ -42,6 +42,7 @@ func (w *worker) publish(now int64) {
 			p.Store(n)
 		}
 	}
+	w.rt.gather.look(w.rt, now)
 }
 
 // ready returns how many tasks wait for w to run them, but for those that it has

@@ -76,6 +76,7 @@ type reactor struct {
 	events       [eventsPerWait]event
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
+	moves        atomic.Bool  // some of them are to move to other workers; see gathering
 
 	mu     lockOf[reactor] // held to use the descriptors, so that none is used after close
 	closed atomic.Bool

@@ -16,6 +16,7 @@ type Runtime struct {
 	serial   uint64 // tells runtimes apart
 	workers  []*worker
 	ownProcs ownProcs
+	gather   *gathering
 	fds      fdTable
 	failures failures
 	watchdog *watchdog
@@ -68,6 +69,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 		outside: map[*parker]struct{}{},
 		ended:   make(chan struct{}),
 	}
+	rt.gather = newGathering(cfg)
 	rt.lobby.fds = &rt.fds
 	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
@@ -201,18 +203,22 @@ func (rt *Runtime) place() *worker {
 	return rt.workers[rt.placed.Add(1)%uint32(len(rt.workers))]
 }
 
-// placeConn returns the worker for the next connection: each in turn, but if
-// one has far fewer than that one, it.
+// placeConn returns the worker for the next connection, among those that serve what may move, or else
+// among all: each in turn, but if one has far fewer than that one, it.
 //
 // It does not count with place: where each connection comes with a task from outside,
 // half of the workers would get all of them. And each round begins one further on, so
 // that neighbours come to one worker now and then: those who speak in the order in
 // which they have come then wake it once for two.
-func (rt *Runtime) placeConn() *worker {
-	n, workers := rt.conns.Add(1), uint32(len(rt.workers))
-	next := rt.workers[(n+n/workers)%workers]
+func (rt *Runtime) placeConn(movable bool) *worker {
+	among := rt.workers
+	if movable {
+		among = rt.serving()
+	}
+	n, workers := rt.conns.Add(1), uint32(len(among))
+	next := among[(n+n/workers)%workers]
 	least := next
-	for _, w := range rt.workers {
+	for _, w := range among {
 		if w.reactor.sources.Load() < least.reactor.sources.Load() {
 			least = w
 		}
@@ -270,12 +276,12 @@ func (rt *Runtime) refuse(t *task, err error) {
 // nextID numbers what comes from outside; see worker.spawn for the others.
 func (rt *Runtime) nextID() uint64 { return rt.numbered.Add(1) * uint64(len(rt.workers)+1) }
 
-// help wakes a worker that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
+// help wakes a worker among some that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
 // parked, since that wakes faster.
-func (rt *Runtime) help(w *worker) {
+func (rt *Runtime) help(w *worker, among []*worker) {
 	var helper *worker
-	for i := 1; i < len(rt.workers); i++ {
-		if o := rt.workers[(w.index+i)%len(rt.workers)]; o.asleep.Load() {
+	for i := range among {
+		if o := among[(w.index+1+i)%len(among)]; o != w && o.asleep.Load() {
 			helper = o
 			if !o.parked.Load() {
 				break
@@ -286,6 +292,9 @@ func (rt *Runtime) help(w *worker) {
 		helper.rouse()
 	}
 }
+
+// serving returns the workers that serve what may move; see gathering.
+func (rt *Runtime) serving() []*worker { return rt.workers[:rt.gather.width.Load()] }
 
 // othersBusy reports whether a worker other than w is awake.
 func (rt *Runtime) othersBusy(w *worker) bool {

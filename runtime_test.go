@@ -136,7 +136,7 @@ func TestPlaceConn(t *testing.T) {
 			placed := map[*worker]int{}
 			for range 6 * workers {
 				with()
-				placed[rt.placeConn()]++
+				placed[rt.placeConn(false)]++
 			}
 			for _, w := range rt.workers {
 				require.Equal(t, 6, placed[w])

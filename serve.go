@@ -269,7 +269,7 @@ func (in *serving) place(cx *Context) *worker {
 	if d := cx.t.details.Load(); d != nil && d.local {
 		return cx.home()
 	}
-	return cx.Runtime().placeConn()
+	return cx.Runtime().placeConn(true)
 }
 
 // handlerOf closes c if NewHandler panics.

@@ -77,6 +77,7 @@ func requireEnd(t testing.TB, c net.Conn) {
 
 func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
+	stopGathering(rt)
 	ln := tcpListen(t)
 	server := startServe(rt, &Server{Handler: echoOnce}, ln)
 	conns := dials(t, ln, 100)

@@ -413,6 +413,9 @@ func (s *source) reason(h *half) waitReason {
 func (s *source) register(cx *Context) error {
 	registered, home := s.state.has(sourceRegistered), s.home.Load()
 	if registered && (home == nil || !home.shared && !home.closed.Load()) {
+		if home != nil && home.moves.Load() {
+			s.gather(cx, home)
+		}
 		return nil
 	}
 	w, rt := cx.here(), cx.home().rt
@@ -429,7 +432,7 @@ func (s *source) register(cx *Context) error {
 	case registered && (w == nil || !home.shared):
 		return nil
 	case registered:
-		return s.move(home, &w.reactor)
+		return s.move(home, &w.reactor, sourceMoved)
 	case w == nil:
 		return s.registerOutside(rt)
 	default:
@@ -447,7 +450,7 @@ func (s *source) registerOutside(rt *Runtime) error {
 	case err == ErrShutdown:
 		return err
 	default:
-		return s.registerAt(&rt.placeConn().reactor)
+		return s.registerAt(&rt.placeConn(false).reactor)
 	}
 }
 
@@ -458,7 +461,7 @@ func (s *source) handOver(rt *Runtime) {
 		return
 	}
 	if r, err := rt.lobby.enter(); err == nil {
-		s.move(home, r)
+		s.move(home, r, sourceMoved)
 	}
 }
 
@@ -501,9 +504,9 @@ func (s *source) settled() {
 }
 
 // move makes them come to another reactor of the same runtime. None is lost: what is
-// ready when a descriptor is registered is an event.
-func (s *source) move(from, to *reactor) error {
-	mine, err := s.takeFrom(from)
+// ready when a descriptor is registered is an event. mark is sourceMoved, or 0 if from cannot tell late.
+func (s *source) move(from, to *reactor, mark uint32) error {
+	mine, err := s.takeFrom(from, mark)
 	switch {
 	case !mine:
 		return err
@@ -517,7 +520,7 @@ func (s *source) move(from, to *reactor) error {
 
 // leave makes s forget a reactor that is closed.
 func (s *source) leave(r *reactor) error {
-	mine, err := s.takeFrom(r)
+	mine, err := s.takeFrom(r, sourceMoved)
 	if mine {
 		s.homeless(r)
 	}
@@ -526,8 +529,8 @@ func (s *source) leave(r *reactor) error {
 
 // takeFrom takes the home out, in a use of s that the caller ends. If somebody else has
 // done that it reports false, and all is left to them.
-func (s *source) takeFrom(r *reactor) (mine bool, err error) {
-	if !s.state.begin(sourceMoved) {
+func (s *source) takeFrom(r *reactor, mark uint32) (mine bool, err error) {
+	if !s.state.begin(mark) {
 		return false, net.ErrClosed
 	}
 	if !s.home.CompareAndSwap(r, nil) {

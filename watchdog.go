@@ -201,7 +201,7 @@ func (d *watchdog) look(due int64, first bool) (next time.Duration) {
 func (d *watchdog) markStuck(w *worker, turn uint32) {
 	w.stuckTurn.Store(turn)
 	if w.inbox.Load() != nil || w.next.Load() != nil || w.queue.len() > 0 {
-		d.rt.help(w)
+		d.rt.help(w, d.rt.workers)
 	}
 }
 

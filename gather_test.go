@@ -1,0 +1,360 @@
+package async
+
+import (
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// stopGathering has rt change the width only where the test does.
+func stopGathering(rt *Runtime) {
+	rt.gather.due.Store(math.MaxInt64)
+	for !rt.gather.claimed.CompareAndSwap(false, true) {
+	}
+	rt.gather.setWidth(rt, int32(len(rt.workers)))
+	rt.gather.claimed.Store(false)
+}
+
+// aGathering returns one that is driven by hand, and its clock.
+func aGathering(workers int32) (g *gathering, look func(rate float64, shares ...loadShare) int32) {
+	g = newGathering(Config{Workers: int(workers)})
+	g.clocks = true
+	now := int64(0)
+	polls := 0.
+	return g, func(rate float64, shares ...loadShare) int32 {
+		now += gatherEvery
+		polls += rate * float64(gatherEvery)
+		g.seen[0].polls = uint64(polls)
+		g.rate = rate
+		copy(g.shares, shares)
+		g.width.Store(g.decide(now, g.stalls))
+		return g.width.Load()
+	}
+}
+
+func TestGatherIdle(t *testing.T) {
+	_, look := aGathering(3)
+	idle := loadShare{awake: 0.1}
+	for range gatherQuiet - 1 {
+		require.EqualValues(t, 3, look(1, idle, idle, idle))
+	}
+	require.EqualValues(t, 2, look(1, idle, idle, idle))
+	for range gatherQuiet {
+		look(1, idle, idle, idle)
+	}
+	for range 100 {
+		require.EqualValues(t, 1, look(1, idle, idle, idle))
+	}
+}
+
+// With SharedProcs all serve if they do little.
+func TestGatherShared(t *testing.T) {
+	g, look := aGathering(3)
+	g.shared, g.clocks = true, false
+	idle := loadShare{awake: 0.1}
+	for range 2 * gatherQuiet {
+		require.EqualValues(t, 3, look(1, idle, idle, idle))
+	}
+	g.width.Store(1)
+	require.EqualValues(t, 3, look(1, idle))
+	some := loadShare{awake: 0.3}
+	require.EqualValues(t, 2, look(1, some, some, some), "a trial")
+}
+
+// aTrial looks until the trial that has begun is over.
+func aTrial(g *gathering, look func(rate float64, shares ...loadShare) int32, rate float64, shares ...loadShare) int32 {
+	for g.trial.was != 0 {
+		look(rate, shares...)
+	}
+	return g.width.Load()
+}
+
+func TestGatherSaturated(t *testing.T) {
+	busy, half := loadShare{awake: 1}, loadShare{awake: 0.5}
+	t.Run("more help", func(t *testing.T) {
+		g, look := aGathering(2)
+		g.width.Store(1)
+		require.EqualValues(t, 2, look(1, busy, half))
+		require.EqualValues(t, 2, aTrial(g, look, 1.5, busy, busy))
+	})
+	t.Run("the load is what it was", func(t *testing.T) {
+		g, look := aGathering(2)
+		g.width.Store(1)
+		require.EqualValues(t, 2, look(1, busy, half))
+		require.EqualValues(t, 2, aTrial(g, look, 1, half, half))
+	})
+	t.Run("more do not help", func(t *testing.T) {
+		g, look := aGathering(2)
+		g.width.Store(1)
+		last := int64(0)
+		for range 10 {
+			held := int64(0)
+			for g.trial.was == 0 {
+				look(1, busy, half)
+				held += gatherEvery
+			}
+			require.Greater(t, held, last, "the holds become longer")
+			require.LessOrEqual(t, held, gatherHeld+gatherEvery)
+			if last = held; held >= gatherHeld {
+				last = 0 // no longer
+			}
+			require.EqualValues(t, 1, aTrial(g, look, 0.7, half, half))
+		}
+	})
+}
+
+func TestGatherStarved(t *testing.T) {
+	starved := loadShare{awake: 1, waiting: 0.4}
+	g, look := aGathering(2)
+	require.EqualValues(t, 1, look(1, starved, starved))
+	require.EqualValues(t, 1, aTrial(g, look, 1.1, starved, starved))
+	g, look = aGathering(2)
+	require.EqualValues(t, 1, look(1, starved, starved))
+	require.EqualValues(t, 2, aTrial(g, look, 0.6, starved, starved), "others have the processor")
+	require.EqualValues(t, 2, look(1, starved, starved), "not again at once")
+
+	g, look = aGathering(2)
+	g.clocks = false
+	busy := loadShare{awake: 1}
+	require.EqualValues(t, 1, look(1, busy, busy), "it may be so")
+}
+
+// After a stall all workers serve for a while, and a trial is over.
+func TestGatherStall(t *testing.T) {
+	g, look := aGathering(4)
+	g.width.Store(1)
+	look(1, loadShare{awake: 1})
+	require.NotZero(t, g.trial.was)
+	g.width.Store(g.decide(gatherEvery, 1))
+	require.EqualValues(t, 4, g.width.Load())
+	require.Zero(t, g.trial.was)
+	for range gatherHeld/gatherEvery - 2 {
+		require.EqualValues(t, 4, look(1))
+	}
+	for range 2 + 3*gatherQuiet {
+		look(1, make([]loadShare, 4)...)
+	}
+	require.EqualValues(t, 1, g.width.Load())
+}
+
+// The worker that sleeps much less gives some of its sources away.
+func TestGatherBalance(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 3})
+	stopGathering(rt)
+	rt.workers[0].reactor.sources.Add(100)
+	defer rt.workers[0].reactor.sources.Add(-100)
+	g := rt.gather
+	copy(g.shares, []loadShare{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
+	g.balance(rt)
+	require.EqualValues(t, 25, rt.workers[0].give.Load())
+	require.EqualValues(t, 2, rt.workers[0].giveTo.Load())
+	require.Same(t, rt.workers[2], rt.workers[0].nextHome())
+	require.EqualValues(t, 24, rt.workers[0].give.Load())
+	copy(g.shares, []loadShare{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
+	g.balance(rt)
+	require.Zero(t, rt.workers[0].give.Load())
+	require.Nil(t, rt.workers[0].nextHome())
+}
+
+// The load of a worker that sleeps grows no more than that of one that has slept.
+func TestGatherMeasures(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	stopGathering(rt)
+	g := rt.gather
+	eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
+	g.at = 0
+	g.measure(rt, nanos())
+	require.Equal(t, loadShare{}, g.shares[0], "nothing is known yet")
+	begun := nanos()
+	eventually(t, func() bool { return nanos()-begun > int64(20*time.Millisecond) })
+	g.measure(rt, nanos())
+	require.Less(t, g.shares[0].awake, 0.5)
+	require.Zero(t, g.shares[1].waiting)
+	h := Go(pinned(rt, 1), func(cx *Context) error {
+		for nanos()-begun < int64(60*time.Millisecond) {
+		}
+		return nil
+	})
+	_, err := join(t, h)
+	require.NoError(t, err)
+	g.measure(rt, nanos())
+	require.Greater(t, g.shares[1].awake, 0.4)
+	require.Less(t, g.shares[0].awake, 0.5)
+}
+
+// gatherServers are servers whose connections may move, and one whose connections may not.
+var gatherServers = []struct {
+	name    string
+	movable bool
+	serve   func(cx *Context, ln Listener) error
+}{
+	{"Serve", true, func(cx *Context, ln Listener) error {
+		return Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
+			var buf [64]byte
+			n, err := c.Read(cx, buf[:])
+			if err == io.EOF {
+				return false, nil
+			}
+			if err == nil {
+				_, err = c.Write(cx, buf[:n])
+			}
+			return true, err
+		})
+	}},
+	{"futures", true, acceptAll(func(cx *Context, c Conn) {
+		buf, rest := make([]byte, 64), []byte(nil)
+		SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
+			for {
+				if len(rest) == 0 {
+					n, err := c.PollRead(cx, buf)
+					if err != nil {
+						if err != ErrPending {
+							c.Close()
+						}
+						return None{}, err
+					}
+					rest = buf[:n]
+				}
+				n, err := c.PollWrite(cx, rest)
+				if err != nil {
+					return None{}, err
+				}
+				rest = rest[n:]
+			}
+		}))
+	})},
+	{"straight-line code", false, acceptAll(func(cx *Context, c Conn) {
+		Go(cx, func(cx *Context) error {
+			defer c.Close()
+			for buf := make([]byte, 64); ; {
+				n, err := c.Read(cx, buf)
+				if err == nil {
+					_, err = c.Write(cx, buf[:n])
+				}
+				if err != nil {
+					return err
+				}
+			}
+		})
+	})},
+}
+
+func acceptAll(handle func(cx *Context, c Conn)) func(cx *Context, ln Listener) error {
+	return func(cx *Context, ln Listener) error {
+		for {
+			c, err := ln.Accept(cx)
+			if err != nil {
+				return err
+			}
+			handle(cx, c)
+		}
+	}
+}
+
+// gatherClients connects clients to a server of rt.
+func gatherClients(t *testing.T, rt *Runtime, serve func(cx *Context, ln Listener) error, n int) []net.Conn {
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	h := Go(rt, func(cx *Context) error { return serve(cx, ln) })
+	var conns []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+		conns = append(conns, c)
+	}
+	t.Cleanup(func() {
+		for _, c := range conns {
+			c.Close()
+		}
+		ln.Close()
+		eventually(t, func() bool { return rt.Metrics().Sources == 0 && h.state.done() })
+	})
+	return conns
+}
+
+func oneEcho(t testing.TB, c net.Conn, b byte) {
+	var buf [1]byte
+	_, err := c.Write([]byte{b})
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, buf[:])
+	require.NoError(t, err)
+	require.Equal(t, b, buf[0])
+}
+
+// Connections move when they have been served, to the workers that serve, and back.
+func TestGatherMoves(t *testing.T) {
+	const n = 32
+	for _, server := range gatherServers {
+		t.Run(server.name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
+			stopGathering(rt)
+			conns := gatherClients(t, rt, server.serve, n)
+			on := func(i int) int { return int(rt.workers[i].reactor.sources.Load()) }
+			echo := func() {
+				for i, c := range conns {
+					oneEcho(t, c, byte(i))
+				}
+			}
+			echo()
+			require.Greater(t, on(0), n/4)
+			require.Greater(t, on(1), n/4)
+			rt.gather.setWidth(rt, 1)
+			echo()
+			echo()
+			if !server.movable {
+				require.Greater(t, on(1), n/4)
+				return
+			}
+			eventually(t, func() bool { return on(1) <= 1 }) // but for the listener
+			rt.gather.setWidth(rt, 2)
+			echo()
+			echo()
+			eventually(t, func() bool { return on(0) >= n/4 && on(1) >= n/4 })
+		})
+	}
+}
+
+// The width changes all the time, and no event is lost.
+func TestGatherStress(t *testing.T) {
+	const n = 16
+	rounds := 400
+	if testing.Short() {
+		rounds = 100
+	}
+	for _, server := range gatherServers {
+		t.Run(server.name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 3, Unhandled: func(Task, error) {}})
+			stopGathering(rt)
+			conns := gatherClients(t, rt, server.serve, n)
+			var over atomic.Bool
+			var changes, clients sync.WaitGroup
+			changes.Go(func() {
+				for !over.Load() {
+					rt.gather.setWidth(rt, 1+rand.Int32N(3))
+					rt.workers[rand.IntN(3)].give.Store(3)
+				}
+			})
+			for i, c := range conns {
+				clients.Go(func() {
+					for k := range rounds {
+						if t.Failed() {
+							return
+						}
+						oneEcho(t, c, byte(i+k))
+					}
+				})
+			}
+			clients.Wait()
+			over.Store(true)
+			changes.Wait()
+		})
+	}
+}
