@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -753,8 +754,8 @@ func ramp(b *testing.B, serve func(cx *Context, ln Listener) error, conns, clien
 	for i := range clients {
 		group.Go(func() {
 			var buf [1]byte
-			for k := i; !over.Load(); k += clients {
-				c := all[k%conns]
+			for !over.Load() {
+				c := all[rand.IntN(conns/clients)*clients+i]
 				if _, err := c.Write(buf[:]); err != nil {
 					return
 				}
@@ -766,15 +767,15 @@ func ramp(b *testing.B, serve func(cx *Context, ln Listener) error, conns, clien
 		})
 	}
 	time.Sleep(time.Second)
-	slept := func() (all []int64) {
+	rested := func() (all []int64) {
 		for _, w := range rt.workers {
-			all = append(all, w.load(nanos(), false).slept)
+			all = append(all, w.loadNow(nanos(), false).rested)
 		}
 		return all
 	}
-	begun, before, done := nanos(), slept(), requests.Load()
+	begun, before, done := nanos(), rested(), requests.Load()
 	time.Sleep(500 * time.Millisecond)
-	elapsed, after := float64(nanos()-begun), slept()
+	elapsed, after := float64(nanos()-begun), rested()
 	b.ReportMetric(float64(requests.Load()-done)/elapsed*1e9, "requests/s")
 	least, most := 1., 0.
 	for i := range after {

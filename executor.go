@@ -95,6 +95,7 @@ type worker struct {
 	parkTimer  *time.Timer // ends a park; made once
 	speaker    int         // the descriptor whose event came last, and alone; or -1
 	ids        uint64
+	given      uint32    // how many sources it has given to others
 	sampledAt  int64     // when sample has last chosen a turn
 	sampled    bool      // this turn is chosen
 	ticks      dumpTicks // the time when it began
@@ -120,6 +121,10 @@ type worker struct {
 	stuckTurn atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
+	rested    atomic.Int64 // nanoseconds in all rests; while it rests, less the time at which this one began
+	give      atomic.Int32 // how many sources it is to give to others; see gathering
+	giveFrom  atomic.Int32 // the index of the first of them
+	giveTo    atomic.Int32 // that after the last
 
 	_ [64]byte
 	// Written by anybody.
@@ -133,11 +138,6 @@ type worker struct {
 	toldEnded   atomic.Int64
 	parked      atomic.Bool   // asleep in park, not in the kernel
 	unparkNow   chan struct{} // see unpark
-
-	restsSince atomic.Int64 // when its rest began, as nanos; 0: it does not rest
-	slept      atomic.Int64 // nanoseconds in all rests
-	give       atomic.Int32 // how many sources it is to give to another worker; see gathering
-	giveTo     atomic.Int32 // the index of that
 
 	roused           atomic.Uint64 // times that it was woken
 	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
@@ -296,7 +296,7 @@ func (w *worker) pace(ran int, took int64) {
 	perPoll := max(took/int64(ran), 1)
 	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
-		w.askHelp(int64(n)*perPoll > worthSpare)
+		w.askHelp(int64(n)*perPoll > worthSpare || w.reactor.sources.Load() == 0)
 	}
 }
 
@@ -649,12 +649,12 @@ func (w *worker) hasTasks() bool {
 	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
 }
 
-// askHelp lets others take from the queue, and wakes one of them if all sleep; with any, also one that does not serve.
-func (w *worker) askHelp(any bool) {
+// askHelp lets others take from the queue, and wakes one of them if all sleep; with all, also one that does not serve (see gathering).
+func (w *worker) askHelp(all bool) {
 	if !w.wantsHelp.Load() {
 		w.wantsHelp.Store(true)
 	}
-	if any {
+	if all {
 		w.rt.help(w, w.rt.workers)
 	} else {
 		w.rt.help(w, w.rt.serving())
@@ -727,7 +727,7 @@ func (w *worker) rest(now int64) (waited bool) {
 	}
 	w.show(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
-	w.restsSince.Store(now)
+	w.rested.Store(w.rested.Load() - now)
 	timeout, how := w.restFor(now)
 	if how != keepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
@@ -747,8 +747,7 @@ func (w *worker) rest(now int64) (waited bool) {
 	w.asleep.Store(false)
 	w.looked = nanos()
 	slept := w.looked - now
-	w.restsSince.Store(0)
-	w.slept.Store(w.slept.Load() + slept)
+	w.rested.Store(w.rested.Load() + w.looked)
 	w.gap = w.looked - w.worked
 	w.rt.watchdog.heartbeat(w, w.looked)
 	w.talk.slept(w.inbox.Load() != nil, slept)

@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// gathering decides how many workers serve what may move between workers: plain futures, and connections
-// between two calls of a Handler. Straight-line code that has begun stays where it is.
+// gathering decides how many workers serve connections that may move between workers: those of plain futures, and
+// those that wait between two calls of a Handler. Straight-line code that has begun stays where it is.
 //
-// The first width workers serve it. A task that waits for a source on another worker has the source
-// registered with the reactor of one of the first ones (see source.gather). The next event then comes
+// The first width workers serve. If a task is about to wait on another worker, its source is registered with
+// the reactor of one of the first (see source.rehome). The next event then comes
 // there, and the task follows it (see task.schedule). So what moves is the registration alone.
 //
-// Fewer workers mean fewer wakes of threads and fuller turns, and where other threads need the processors, no
-// fight for them. More workers mean more processors. Some worker looks every gatherEvery:
+// Fewer workers mean fewer wakes of threads and more events for each, and where other threads need the processors, no
+// contention for them. More workers mean more processors. Some worker looks every gatherEvery:
 //
 //   - If one worker fewer would still sleep for two fifths of the time, width is reduced; with SharedProcs it
 //     is raised to all if they do little.
-//   - If one worker fewer would still sleep at all, or if the workers are ready to run and do not get the
+//   - If one worker fewer would still sleep for a fifth, or if the workers are ready to run and do not get the
 //     processors, width is reduced on trial.
 //   - If one of them hardly sleeps, width is raised on trial.
-//   - If one sleeps much less than another one, some of its sources move to that.
+//   - If one sleeps much less than another one, some of its connections move to that.
 //
 // A trial ends with a comparison of how many tasks were polled per second before and during it. What did not
 // help is undone and not tried again for a while, which doubles each time.
 //
-// A poll that keeps its worker for long delays all that has gathered there. So after a stall all workers
-// serve for a while.
+// A long poll delays all that is served by its worker. So all workers serve while polls take long on average, and
+// for a while after a stall.
 type gathering struct {
 	width   atomic.Int32
 	claimed atomic.Bool  // somebody looks
@@ -36,75 +36,88 @@ type gathering struct {
 	// The rest belongs to whoever looks.
 	seen   []workerLoad // by worker, at the last look
 	at     int64        // when that was
-	shares []loadShare  // since then, by worker
+	loads  []load       // by worker
+	long   bool         // polls take long
 	rate   float64      // polls per nanosecond, the mean of the last looks
-	clocks bool         // waiting is known of all workers
+	clocks bool         // load.starved is known of all workers
 	shared bool         // Config.SharedProcs; see shareShared
 	quiet  int          // looks in a row that found fewer workers to be enough
 	trial  gatherTrial
-	hold   [2]gatherHold // before the next trial with fewer and with more workers
-	stalls uint64        // counted so far
-	until  int64         // all workers serve until then
+	fewer  gatherHold // the next trial with fewer workers
+	more   gatherHold // the next trial with more workers
+	stalls uint64     // counted so far
+	wide   int64      // all workers serve until then
+	kept   int64      // width is not reduced without a trial until then
 }
 
-// workerLoad is how long a worker has slept and how much it has done since it began.
+// workerLoad is how long a worker has rested and how much it has done since it began.
 type workerLoad struct {
-	slept int64         // nanoseconds in rest
-	used  time.Duration // the processor time of its thread
-	known bool          // used is known
-	polls uint64
+	rested int64         // nanoseconds
+	used   time.Duration // the processor time of its thread
+	known  bool          // used is known
+	polls  uint64
 }
 
-// loadShare is what a worker did between two looks, as shares of the time.
-type loadShare struct {
-	awake   float64 // it was not in rest
-	waiting float64 // it was awake and had no processor; 0 if that is not known
+// load is what a worker has done lately, as shares of the time and of all polls.
+type load struct {
+	awake   float64 // it did not rest
+	starved float64 // it did not rest and had no processor; 0 if that is not known
+	polls   float64 // since the last look
 }
 
 // gatherTrial is a change of the width that is not decided yet.
 type gatherTrial struct {
 	was   int32   // the width before; 0: there is no trial
 	rate  float64 // polls per nanosecond before
-	from  int64   // what has moved by then counts
+	share float64 // of the polls, on the workers that were to serve no longer
+	from  int64   // when it began, or when the connections had moved
 	polls uint64  // at that time
-	begun bool    // from is over
+	moved bool    // they have
 }
 
-// gatherHold is how long no such trial is begun after one that did not help.
-type gatherHold struct {
-	until, next int64
-}
+// gatherHold is how long no trial is begun after one that did not help.
+type gatherHold struct{ until, next int64 }
 
 const (
-	gatherEvery  = int64(10 * time.Millisecond)
-	gatherSettle = int64(10 * time.Millisecond)  // from a change until its effect is measured
-	gatherTrials = int64(50 * time.Millisecond)  // how long it is measured
-	gatherHolds  = int64(200 * time.Millisecond) // the first hold
-	gatherHeld   = int64(20 * time.Second)       // the longest hold, and that after a stall
-	gatherQuiet  = 5                             // looks before the width is reduced for want of work
+	gatherEvery = int64(10 * time.Millisecond)
+	gatherPause = 10 * gatherEvery              // all slept so long between two looks: a trial says nothing
+	moveTime    = int64(time.Second)            // the longest time for connections to move before a trial is measured
+	trialTime   = int64(50 * time.Millisecond)  // how long it is measured at least
+	trialPolls  = 500                           // how many polls that takes, or moveTime
+	firstHold   = int64(time.Second)            // see gatherHold
+	longestHold = int64(20 * time.Second)       // and how long all serve after a stall
+	longPoll    = int64(200 * time.Microsecond) // on average
+	quietLooks  = 5                             // before width is reduced for want of work
 
-	// gatherClocks is the number of workers up to which their threads' processor time is read: a system call each.
-	gatherClocks = 64
+	// clockReads is the largest number of workers of which the processor time is read, by a system call each.
+	clockReads = 64
+)
 
-	shareFew       = 0.6  // of the workers that would be left: enough without a trial
-	shareFewer     = 0.8  // of the workers that would be left: worth a trial
-	shareSaturated = 0.85 // of one worker
+// Shares of the time of one worker.
+const (
+	shareFew       = 0.6  // for the workers that would be left: enough without a trial
+	shareFewer     = 0.8  // for the workers that would be left: worth a trial
+	shareSaturated = 0.85 // for one that serves: worth a trial with more
+	shareStarved   = 0.2  // of those that serve
+	shareUneven    = 0.2  // between two that serve
+	shareSome      = 0.1  // polls that take long matter
 
 	// shareShared is below what all workers serve if they share their processors. An idle processor makes each
 	// turn of a worker through Go's scheduler wake a thread.
 	shareShared = 0.4
+)
 
-	shareStarved = 0.2 // of all that serve: awake without a processor
-	shareUneven  = 0.2 // between two that serve
-
-	gainOfMore  = 1.05 // the least ratio of rates for which a trial with more workers is kept
-	gainOfFewer = 0.97
+// Ratios.
+const (
+	ratioMoved = 0.8  // of the polls that are to move: enough to measure a trial
+	ratioMore  = 1.05 // of the rates during a trial and before, to keep more workers
+	ratioFewer = 0.97 // the same for fewer
 )
 
 func newGathering(cfg Config) *gathering {
 	g := &gathering{
 		seen:   make([]workerLoad, cfg.Workers),
-		shares: make([]loadShare, cfg.Workers),
+		loads:  make([]load, cfg.Workers),
 		shared: cfg.SharedProcs,
 	}
 	g.width.Store(int32(cfg.Workers))
@@ -128,34 +141,44 @@ func (g *gathering) look(rt *Runtime, now int64) {
 	g.claimed.Store(false)
 }
 
-// measure sets shares.
+// measure sets loads, rate and long.
 func (g *gathering) measure(rt *Runtime, now int64) {
-	elapsed := float64(max(now-g.at, 1))
-	first := g.at == 0
+	first, elapsed, before := g.at == 0, float64(max(now-g.at, 1)), g.polls()
+	weight := min(elapsed/float64(gatherEvery), 1) / 2 // of this look in the loads
 	g.at, g.clocks = now, true
-	before := g.polls()
+	awake := 0.
 	for i, w := range rt.workers {
-		load, was := w.load(now, len(rt.workers) <= gatherClocks), g.seen[i]
-		g.seen[i] = load
-		s := loadShare{}
-		if !first {
-			s.awake = min(max(1-float64(load.slept-was.slept)/elapsed, 0), 1)
-			if load.known && was.known {
-				s.waiting = max(s.awake-float64(load.used-was.used)/elapsed, 0)
-			}
+		is, was := w.loadNow(now, len(rt.workers) <= clockReads), g.seen[i]
+		g.seen[i] = is
+		g.clocks = g.clocks && is.known
+		l := &g.loads[i]
+		l.polls = float64(is.polls - was.polls)
+		if first {
+			continue
 		}
-		g.shares[i] = s
-		g.clocks = g.clocks && load.known
+		part := min(max(1-float64(is.rested-was.rested)/elapsed, 0), 1)
+		awake += part
+		l.awake += weight * (part - l.awake)
+		if is.known && was.known {
+			l.starved += weight * (max(part-float64(is.used-was.used)/elapsed, 0) - l.starved)
+		}
 	}
-	const weight = 0.2 // of one look
-	g.rate += weight * (float64(g.polls()-before)/elapsed - g.rate)
+	polls := float64(g.polls() - before)
+	for i := range g.loads {
+		g.loads[i].polls /= max(polls, 1)
+	}
+	g.rate += min(0.2*elapsed/float64(gatherEvery), 1) * (polls/elapsed - g.rate)
+	g.long = awake > shareSome && awake*elapsed > polls*float64(longPoll)
+	if elapsed > float64(gatherPause) {
+		g.trial = gatherTrial{}
+	}
 }
 
-// load returns what w has done so far. now is the time.
-func (w *worker) load(now int64, clock bool) (l workerLoad) {
-	l.slept = w.slept.Load()
-	if since := w.restsSince.Load(); since != 0 {
-		l.slept += max(now-since, 0)
+// loadNow returns what w has done so far.
+func (w *worker) loadNow(now int64, clock bool) (l workerLoad) {
+	l.rested = w.rested.Load()
+	if l.rested < 0 {
+		l.rested += now
 	}
 	if clock {
 		l.used, l.known = w.thread.used()
@@ -174,98 +197,114 @@ func (g *gathering) polls() (n uint64) {
 // decide returns the width that there should be.
 func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 	width = g.width.Load()
-	all := int32(len(g.shares))
+	all := int32(len(g.loads))
 	if stalls != g.stalls {
-		g.stalls, g.until = stalls, now+gatherHeld
+		g.stalls, g.wide = stalls, now+longestHold
 	}
-	if now < g.until {
+	if now < g.wide || g.long {
 		g.trial = gatherTrial{}
 		return all
 	}
-	var sum, most, waiting float64
-	for _, s := range g.shares[:width] {
-		sum += s.awake
-		most = max(most, s.awake)
-		waiting += s.waiting
+	var sum, most, starved float64
+	for _, l := range g.loads[:width] {
+		sum += l.awake
+		most = max(most, l.awake)
+		starved += l.starved
 	}
-	if g.trial.was != 0 {
-		return g.judge(now, width, most, waiting)
-	}
-	if g.shared {
-		if sum <= shareShared {
-			return all
+	left := float64(width - 1) // workers, with one fewer
+	switch {
+	case g.trial.was != 0:
+		return g.judge(now, width, most)
+	case g.shared && sum <= shareShared:
+		return all
+	case width > 1 && !g.shared && sum <= shareFew*left && now >= g.kept:
+		if g.quiet++; g.quiet < quietLooks {
+			return width
 		}
-	} else if sum <= shareFew*float64(width-1) {
-		if g.quiet++; g.quiet >= gatherQuiet {
-			g.quiet = 0
-			return width - 1
-		}
-		return width
+		g.quiet = 0
+		return width - 1
 	}
 	g.quiet = 0
 	switch {
-	case width > 1 && (g.starved(width, sum, waiting) || sum <= shareFewer*float64(width-1)) && now >= g.hold[0].until:
+	case width > 1 && (sum <= shareFewer*left && now >= g.kept || g.starving(width, sum, starved)) && now >= g.fewer.until:
 		g.try(now, width)
+		g.trial.share = g.loads[width-1].polls
 		return width - 1
-	case width < all && most >= shareSaturated && now >= g.hold[1].until:
+	case width < all && most >= shareSaturated && now >= g.more.until:
 		g.try(now, width)
 		return min(all, max(width+1, int32(math.Ceil(sum/shareFew))))
 	}
 	return width
 }
 
-// starved reports whether the workers that serve are ready to run and do not get the processors. Without clocks, it
-// may be so if they do not sleep.
-func (g *gathering) starved(width int32, sum, waiting float64) bool {
+// starving reports whether the workers that serve are ready to run and do not get the processors. Without clocks, it
+// may be so if they do not rest.
+func (g *gathering) starving(width int32, sum, starved float64) bool {
 	if !g.clocks {
 		return sum >= shareSaturated*float64(width)
 	}
-	return waiting > shareStarved*float64(width)
+	return starved > shareStarved*float64(width)
 }
 
 // try begins a trial.
 func (g *gathering) try(now int64, was int32) {
-	g.trial = gatherTrial{was: was, from: now + gatherSettle, rate: g.rate}
+	g.trial = gatherTrial{was: was, from: now, rate: g.rate}
 }
 
 // judge ends the trial, if it has lasted long enough, and returns the width.
-func (g *gathering) judge(now int64, width int32, most, waiting float64) int32 {
+func (g *gathering) judge(now int64, width int32, most float64) int32 {
 	t := &g.trial
+	lasts, polls := now-t.from, g.polls()-t.polls
 	switch {
-	case now < t.from:
+	case !t.moved:
+		if g.haveMoved(width) || lasts >= moveTime {
+			t.moved, t.from, t.polls = true, now, g.polls()
+		}
 		return width
-	case !t.begun:
-		t.begun, t.from, t.polls = true, now, g.polls()
-		return width
-	case now-t.from < gatherTrials:
+	case lasts < trialTime, polls < trialPolls && lasts < moveTime:
 		return width
 	}
-	rate := float64(g.polls()-t.polls) / float64(now-t.from)
-	more := 0
-	helped := rate >= t.rate*gainOfFewer
+	ratio := float64(polls) / float64(lasts) / t.rate
+	h, helped := &g.fewer, ratio >= ratioFewer
 	if width > t.was {
-		more = 1
-		helped = rate >= t.rate*gainOfMore || most < shareSaturated && rate >= t.rate*gainOfFewer
+		h = &g.more
+		helped = ratio >= ratioMore || ratio >= ratioFewer && most < shareSaturated
 	}
 	was := t.was
 	g.trial = gatherTrial{}
-	h := &g.hold[more]
 	if helped {
-		*h = gatherHold{next: h.next / 2}
+		h.next /= 2
+		if width > was {
+			g.kept = now + firstHold
+		}
 		return width
 	}
-	h.next = min(max(2*h.next, gatherHolds), gatherHeld)
+	h.next = min(max(2*h.next, firstHold), longestHold)
 	h.until = now + h.next
 	return was
 }
 
-// setWidth has the first width workers serve. New ones get a share of the sources of the others.
+// haveMoved reports whether most of what is polled has moved since the trial began.
+func (g *gathering) haveMoved(width int32) bool {
+	was := g.trial.was
+	polls := 0. // on the workers that serve only with one of the two widths
+	for _, l := range g.loads[min(was, width):max(was, width)] {
+		polls += l.polls
+	}
+	if width < was {
+		return polls <= (1-ratioMoved)*g.trial.share
+	}
+	return polls >= ratioMoved*float64(width-was)/float64(width)
+}
+
+// setWidth has the first width workers serve. New ones get a part of the sources of the others, in turn.
 func (g *gathering) setWidth(rt *Runtime, width int32) {
 	was := g.width.Swap(width)
 	for i, w := range rt.workers {
 		w.give.Store(0)
 		if int32(i) < was && was < width {
-			w.giveTo.Store(was + int32(i)%(width-was))
+			w.giveFrom.Store(was)
+			w.giveTo.Store(width)
 			w.give.Store(int32(float64(w.reactor.sources.Load()) * float64(width-was) / float64(width)))
 		}
 		w.reactor.moves.Store(int32(i) >= width || w.give.Load() > 0)
@@ -278,49 +317,59 @@ func (g *gathering) balance(rt *Runtime) {
 	if width < 2 || g.trial.was != 0 {
 		return
 	}
-	busiest, idlest := 0, 0
-	for i, s := range g.shares[:width] {
-		rt.workers[i].give.Store(0)
-		rt.workers[i].reactor.moves.Store(false)
-		if s.awake > g.shares[busiest].awake {
-			busiest = i
+	busiest, idlest := int32(0), int32(0)
+	for i, l := range g.loads[:width] {
+		if l.awake > g.loads[busiest].awake {
+			busiest = int32(i)
 		}
-		if s.awake < g.shares[idlest].awake {
-			idlest = i
+		if l.awake < g.loads[idlest].awake {
+			idlest = int32(i)
 		}
 	}
-	most, least := g.shares[busiest].awake, g.shares[idlest].awake
-	if most < shareFew || most-least < shareUneven {
+	most, least := g.loads[busiest].awake, g.loads[idlest].awake
+	w := rt.workers[busiest]
+	if most < shareFew || most-least < shareUneven || w.give.Load() > 0 {
 		return
 	}
-	w := rt.workers[busiest]
 	if n := int32(float64(w.reactor.sources.Load()) * (most - least) / (2 * most)); n > 0 {
-		w.giveTo.Store(int32(idlest))
+		w.giveFrom.Store(idlest)
+		w.giveTo.Store(idlest + 1)
 		w.give.Store(n)
 		w.reactor.moves.Store(true)
 	}
 }
 
-// nextHome returns the worker to whose reactor a source of w is to move, or nil.
+// nextHome returns the worker to whose reactor a source of w is to move, or nil. Only w calls it.
 func (w *worker) nextHome() *worker {
-	width := w.rt.gather.width.Load()
-	if int32(w.index) >= width {
-		return w.rt.workers[int32(w.index)%width]
-	}
-	if w.give.Load() > 0 && w.give.Add(-1) >= 0 {
-		if to := w.giveTo.Load(); to < width && to != int32(w.index) {
-			return w.rt.workers[to]
+	from, to := int32(0), w.rt.gather.width.Load()
+	if int32(w.index) < to {
+		if w.give.Load() <= 0 {
+			w.reactor.moves.Store(false)
+			return nil
 		}
+		w.give.Add(-1)
+		from, to = w.giveFrom.Load(), min(w.giveTo.Load(), to)
+	}
+	if from >= to {
+		return nil
+	}
+	w.given++
+	if o := w.rt.workers[from+int32(w.given%uint32(to-from))]; o != w {
+		return o
 	}
 	return nil
 }
 
-// gather moves s from the reactor of the worker on which cx's task is about to wait for it, if it may move. No event of s has been
-// fetched there and not told yet: the worker tells all before it polls a task. So unlike other moves this one
-// needs no sourceMoved.
-func (s *source) gather(cx *Context, home *reactor) {
-	w := cx.here()
-	if w == nil || home != &w.reactor || !cx.t.movable() {
+// rehome moves s from the reactor of the worker on which cx's task is about to wait for it, if it may move.
+//
+// No event of s has been fetched there and not told yet: only the goroutine that runs this fetches events of that
+// reactor, and it tells all before it polls a task. So unlike other moves this one needs no sourceMoved.
+func (s *source) rehome(cx *Context, home *reactor) {
+	w, t := cx.here(), cx.t
+	if w == nil || home != &w.reactor || !t.movable() {
+		return
+	}
+	if served, ok := t.body.(*served); ok && served.pinned {
 		return
 	}
 	if to := w.nextHome(); to != nil {

@@ -11,29 +11,36 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // stopGathering has rt change the width only where the test does.
 func stopGathering(rt *Runtime) {
-	rt.gather.due.Store(math.MaxInt64)
 	for !rt.gather.claimed.CompareAndSwap(false, true) {
 	}
+	rt.gather.due.Store(math.MaxInt64)
 	rt.gather.setWidth(rt, int32(len(rt.workers)))
 	rt.gather.claimed.Store(false)
 }
 
 // aGathering returns one that is driven by hand, and its clock.
-func aGathering(workers int32) (g *gathering, look func(rate float64, shares ...loadShare) int32) {
+func aGathering(workers int32) (g *gathering, look func(rate float64, loads ...load) int32) {
 	g = newGathering(Config{Workers: int(workers)})
 	g.clocks = true
 	now := int64(0)
 	polls := 0.
-	return g, func(rate float64, shares ...loadShare) int32 {
+	return g, func(rate float64, loads ...load) int32 {
 		now += gatherEvery
 		polls += rate * float64(gatherEvery)
 		g.seen[0].polls = uint64(polls)
 		g.rate = rate
-		copy(g.shares, shares)
+		copy(g.loads, loads)
+		for i := range g.loads {
+			g.loads[i].polls = 0
+			if i < int(g.width.Load()) {
+				g.loads[i].polls = 1 / float64(g.width.Load())
+			}
+		}
 		g.width.Store(g.decide(now, g.stalls))
 		return g.width.Load()
 	}
@@ -41,16 +48,17 @@ func aGathering(workers int32) (g *gathering, look func(rate float64, shares ...
 
 func TestGatherIdle(t *testing.T) {
 	_, look := aGathering(3)
-	idle := loadShare{awake: 0.1}
-	for range gatherQuiet - 1 {
+	idle := load{awake: 0.1}
+	for range quietLooks - 1 {
 		require.EqualValues(t, 3, look(1, idle, idle, idle))
 	}
 	require.EqualValues(t, 2, look(1, idle, idle, idle))
-	for range gatherQuiet {
+	for range quietLooks {
 		look(1, idle, idle, idle)
 	}
 	for range 100 {
 		require.EqualValues(t, 1, look(1, idle, idle, idle))
+		require.EqualValues(t, 1, look(1, load{}, load{}, load{}))
 	}
 }
 
@@ -58,26 +66,26 @@ func TestGatherIdle(t *testing.T) {
 func TestGatherShared(t *testing.T) {
 	g, look := aGathering(3)
 	g.shared, g.clocks = true, false
-	idle := loadShare{awake: 0.1}
-	for range 2 * gatherQuiet {
+	idle := load{awake: 0.1}
+	for range 2 * quietLooks {
 		require.EqualValues(t, 3, look(1, idle, idle, idle))
 	}
 	g.width.Store(1)
 	require.EqualValues(t, 3, look(1, idle))
-	some := loadShare{awake: 0.3}
+	some := load{awake: 0.3}
 	require.EqualValues(t, 2, look(1, some, some, some), "a trial")
 }
 
 // aTrial looks until the trial that has begun is over.
-func aTrial(g *gathering, look func(rate float64, shares ...loadShare) int32, rate float64, shares ...loadShare) int32 {
+func aTrial(g *gathering, look func(rate float64, loads ...load) int32, rate float64, loads ...load) int32 {
 	for g.trial.was != 0 {
-		look(rate, shares...)
+		look(rate, loads...)
 	}
 	return g.width.Load()
 }
 
 func TestGatherSaturated(t *testing.T) {
-	busy, half := loadShare{awake: 1}, loadShare{awake: 0.5}
+	busy, half := load{awake: 1}, load{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
 		g, look := aGathering(2)
 		g.width.Store(1)
@@ -101,8 +109,8 @@ func TestGatherSaturated(t *testing.T) {
 				held += gatherEvery
 			}
 			require.Greater(t, held, last, "the holds become longer")
-			require.LessOrEqual(t, held, gatherHeld+gatherEvery)
-			if last = held; held >= gatherHeld {
+			require.LessOrEqual(t, held, longestHold+gatherEvery)
+			if last = held; held >= longestHold {
 				last = 0 // no longer
 			}
 			require.EqualValues(t, 1, aTrial(g, look, 0.7, half, half))
@@ -110,8 +118,63 @@ func TestGatherSaturated(t *testing.T) {
 	})
 }
 
+// What a trial brings is measured once most has moved, or after a second, and when enough has been polled.
+func TestGatherTrialWaits(t *testing.T) {
+	busy, half := load{awake: 1}, load{awake: 0.5}
+	g, look := aGathering(2)
+	g.width.Store(1)
+	require.EqualValues(t, 2, look(1, busy, half))
+	require.False(t, g.trial.moved)
+	look(1, busy, half)
+	require.True(t, g.trial.moved)
+	moved := func(width int32, polls float64) bool {
+		g.loads[1].polls = polls
+		return g.haveMoved(width)
+	}
+	g.trial = gatherTrial{was: 1}
+	require.False(t, moved(2, 0.1))
+	require.True(t, moved(2, 0.4))
+	g.trial = gatherTrial{was: 2, share: 0.5}
+	require.False(t, moved(1, 0.2))
+	require.True(t, moved(1, 0.1))
+
+	g.trial = gatherTrial{was: 1, from: 1, rate: 1}
+	g.loads[1].polls = 0
+	for at := int64(1); at < moveTime; at += gatherEvery {
+		g.judge(at, 2, 1)
+		require.False(t, g.trial.moved)
+	}
+	g.judge(moveTime+1, 2, 1)
+	require.True(t, g.trial.moved)
+	g.judge(moveTime+1+trialTime, 2, 1)
+	require.NotZero(t, g.trial.was, "nothing has been polled")
+	g.judge(2*moveTime+1, 2, 1)
+	require.Zero(t, g.trial.was)
+}
+
+// A trial that nobody has looked at for a while says nothing.
+func TestGatherPause(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	stopGathering(rt)
+	g := rt.gather
+	g.measure(rt, nanos())
+	g.trial.was = 2
+	g.measure(rt, g.at+gatherEvery)
+	require.NotZero(t, g.trial.was)
+	g.measure(rt, g.at+gatherPause+1)
+	require.Zero(t, g.trial.was)
+}
+
+// While polls take long, all workers serve.
+func TestGatherLongPolls(t *testing.T) {
+	g, look := aGathering(4)
+	g.width.Store(1)
+	g.long = true
+	require.EqualValues(t, 4, look(1, load{awake: 0.3}))
+}
+
 func TestGatherStarved(t *testing.T) {
-	starved := loadShare{awake: 1, waiting: 0.4}
+	starved := load{awake: 1, starved: 0.4}
 	g, look := aGathering(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
 	require.EqualValues(t, 1, aTrial(g, look, 1.1, starved, starved))
@@ -122,7 +185,7 @@ func TestGatherStarved(t *testing.T) {
 
 	g, look = aGathering(2)
 	g.clocks = false
-	busy := loadShare{awake: 1}
+	busy := load{awake: 1}
 	require.EqualValues(t, 1, look(1, busy, busy), "it may be so")
 }
 
@@ -130,16 +193,16 @@ func TestGatherStarved(t *testing.T) {
 func TestGatherStall(t *testing.T) {
 	g, look := aGathering(4)
 	g.width.Store(1)
-	look(1, loadShare{awake: 1})
+	look(1, load{awake: 1})
 	require.NotZero(t, g.trial.was)
 	g.width.Store(g.decide(gatherEvery, 1))
 	require.EqualValues(t, 4, g.width.Load())
 	require.Zero(t, g.trial.was)
-	for range gatherHeld/gatherEvery - 2 {
+	for range longestHold/gatherEvery - 2 {
 		require.EqualValues(t, 4, look(1))
 	}
-	for range 2 + 3*gatherQuiet {
-		look(1, make([]loadShare, 4)...)
+	for range 2 + 3*quietLooks {
+		look(1, make([]load, 4)...)
 	}
 	require.EqualValues(t, 1, g.width.Load())
 }
@@ -151,32 +214,33 @@ func TestGatherBalance(t *testing.T) {
 	rt.workers[0].reactor.sources.Add(100)
 	defer rt.workers[0].reactor.sources.Add(-100)
 	g := rt.gather
-	copy(g.shares, []loadShare{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
+	copy(g.loads, []load{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
 	g.balance(rt)
 	require.EqualValues(t, 25, rt.workers[0].give.Load())
-	require.EqualValues(t, 2, rt.workers[0].giveTo.Load())
+	require.EqualValues(t, 2, rt.workers[0].giveFrom.Load())
 	require.Same(t, rt.workers[2], rt.workers[0].nextHome())
 	require.EqualValues(t, 24, rt.workers[0].give.Load())
-	copy(g.shares, []loadShare{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
+	g.setWidth(rt, 3)
+	copy(g.loads, []load{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
 	g.balance(rt)
 	require.Zero(t, rt.workers[0].give.Load())
 	require.Nil(t, rt.workers[0].nextHome())
 }
 
-// The load of a worker that sleeps grows no more than that of one that has slept.
 func TestGatherMeasures(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopGathering(rt)
 	g := rt.gather
 	eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
-	g.at = 0
+	g.at, g.loads = 0, make([]load, 2)
 	g.measure(rt, nanos())
-	require.Equal(t, loadShare{}, g.shares[0], "nothing is known yet")
+	require.Zero(t, g.loads[0].awake, "nothing is known yet")
 	begun := nanos()
 	eventually(t, func() bool { return nanos()-begun > int64(20*time.Millisecond) })
 	g.measure(rt, nanos())
-	require.Less(t, g.shares[0].awake, 0.5)
-	require.Zero(t, g.shares[1].waiting)
+	require.Less(t, g.loads[0].awake, 0.5)
+	require.False(t, g.long)
+	begun = nanos()
 	h := Go(pinned(rt, 1), func(cx *Context) error {
 		for nanos()-begun < int64(60*time.Millisecond) {
 		}
@@ -185,8 +249,105 @@ func TestGatherMeasures(t *testing.T) {
 	_, err := join(t, h)
 	require.NoError(t, err)
 	g.measure(rt, nanos())
-	require.Greater(t, g.shares[1].awake, 0.4)
-	require.Less(t, g.shares[0].awake, 0.5)
+	require.Greater(t, g.loads[1].awake, 0.2)
+	require.Less(t, g.loads[0].awake, g.loads[1].awake)
+	require.True(t, g.long)
+}
+
+// What moves is spread over all workers that serve.
+func TestGatherSpreads(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 4})
+	stopGathering(rt)
+	for _, w := range rt.workers {
+		w.reactor.sources.Add(60)
+		defer w.reactor.sources.Add(-60)
+	}
+	homes := func(w *worker, n int) map[int]int {
+		to := map[int]int{}
+		for range n {
+			if o := w.nextHome(); o != nil {
+				to[o.index]++
+			}
+		}
+		return to
+	}
+	g := rt.gather
+	g.setWidth(rt, 3)
+	require.Equal(t, map[int]int{0: 20, 1: 20, 2: 20}, homes(rt.workers[3], 60))
+	require.Empty(t, homes(rt.workers[0], 60))
+	g.setWidth(rt, 1)
+	require.Equal(t, map[int]int{0: 60}, homes(rt.workers[1], 60))
+	g.setWidth(rt, 4)
+	g.balance(rt) // which leaves the moves alone that are under way
+	require.Equal(t, map[int]int{1: 15, 2: 15, 3: 15}, homes(rt.workers[0], 60))
+	require.False(t, rt.workers[0].reactor.moves.Load())
+}
+
+// Connections of a Serve that is bound to a worker stay there.
+func TestGatherPinned(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
+	stopGathering(rt)
+	conns := gatherClients(t, pinned(rt, 1), rt, gatherServers[0].serve, 8)
+	echo := func() {
+		for i, c := range conns {
+			oneEcho(t, c, byte(i))
+		}
+	}
+	echo()
+	rt.gather.setWidth(rt, 1)
+	echo()
+	echo()
+	require.EqualValues(t, 9, rt.workers[1].reactor.sources.Load(), "and the listener")
+}
+
+// A connection stays with its Handler while that goes on.
+func TestGatherLongHandler(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
+	stopGathering(rt)
+	rt.gather.setWidth(rt, 1)
+	calls := make(chan *worker, 8)
+	conns := gatherClients(t, rt, rt, func(cx *Context, ln Listener) error {
+		return Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
+			var buf [1]byte
+			for {
+				if _, err := c.Read(cx, buf[:]); err != nil {
+					return false, nil
+				}
+				calls <- cx.here()
+				if _, err := c.Write(cx, buf[:]); err != nil {
+					return false, nil
+				}
+			}
+		})
+	}, 1)
+	oneEcho(t, conns[0], 1)
+	at := receive(t, calls)
+	rt.gather.setWidth(rt, 2)
+	for range 4 {
+		oneEcho(t, conns[0], 1)
+		require.Same(t, at, receive(t, calls))
+		require.EqualValues(t, 1, streamsAt(rt, at, conns[0]))
+	}
+}
+
+// streamsAt returns how many sources of rt whose peer is c are registered with w.
+func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
+	for i := range rt.fds.chunks {
+		chunk := rt.fds.chunks[i].Load()
+		if chunk == nil {
+			continue
+		}
+		for j := range chunk {
+			s := chunk[j].Load()
+			if s == nil || s.home.Load() != &w.reactor {
+				continue
+			}
+			if peer, err := unix.Getpeername(int(s.fd)); err == nil && peer.(*unix.SockaddrInet4).Port == c.LocalAddr().(*net.TCPAddr).Port {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // gatherServers are servers whose connections may move, and one whose connections may not.
@@ -258,11 +419,11 @@ func acceptAll(handle func(cx *Context, c Conn)) func(cx *Context, ln Listener) 
 	}
 }
 
-// gatherClients connects clients to a server of rt.
-func gatherClients(t *testing.T, rt *Runtime, serve func(cx *Context, ln Listener) error, n int) []net.Conn {
+// gatherClients connects clients to a server of rt, which on starts.
+func gatherClients(t *testing.T, on Spawner, rt *Runtime, serve func(cx *Context, ln Listener) error, n int) []net.Conn {
 	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
-	h := Go(rt, func(cx *Context) error { return serve(cx, ln) })
+	h := Go(on, func(cx *Context) error { return serve(cx, ln) })
 	var conns []net.Conn
 	for range n {
 		c, err := net.Dial("tcp", ln.Addr().String())
@@ -296,7 +457,7 @@ func TestGatherMoves(t *testing.T) {
 		t.Run(server.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 			stopGathering(rt)
-			conns := gatherClients(t, rt, server.serve, n)
+			conns := gatherClients(t, rt, rt, server.serve, n)
 			on := func(i int) int { return int(rt.workers[i].reactor.sources.Load()) }
 			echo := func() {
 				for i, c := range conns {
@@ -333,13 +494,17 @@ func TestGatherStress(t *testing.T) {
 		t.Run(server.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 3, Unhandled: func(Task, error) {}})
 			stopGathering(rt)
-			conns := gatherClients(t, rt, server.serve, n)
+			conns := gatherClients(t, rt, rt, server.serve, n)
 			var over atomic.Bool
 			var changes, clients sync.WaitGroup
 			changes.Go(func() {
 				for !over.Load() {
 					rt.gather.setWidth(rt, 1+rand.Int32N(3))
-					rt.workers[rand.IntN(3)].give.Store(3)
+					w := rt.workers[rand.IntN(3)]
+					w.giveFrom.Store(0)
+					w.giveTo.Store(3)
+					w.give.Store(3)
+					w.reactor.moves.Store(true)
 				}
 			})
 			for i, c := range conns {

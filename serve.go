@@ -40,8 +40,8 @@ func Serve(cx *Context, ln Listener, h Handler) error {
 }
 
 // A Server serves the connections of listeners, each in a task of its own, on
-// the workers in turn or where there are far fewer; on the worker of the task that
-// calls Serve if that is one of Local or of Runtime.Workers. The fields must not
+// as few workers as that needs: a connection may move to another one between two calls of its Handler. If the task that
+// calls Serve is one of Local or of Runtime.Workers, all are served by its worker. The fields must not
 // be changed once Serve has been called.
 type Server struct {
 	// Handler serves the connections; see there.
@@ -256,7 +256,8 @@ func (in *serving) spawn(cx *Context, c Conn) {
 	if c, ok := c.(streamer); ok {
 		// Registered at once, so that the next one is placed with regard to
 		// this one, and that it stays there wherever it is polled first.
-		if w := in.place(cx); c.stream().src.registerAt(&w.reactor) == nil {
+		w, pinned := in.place(cx)
+		if s.pinned = pinned; c.stream().src.registerAt(&w.reactor) == nil {
 			s.w = w
 		}
 	}
@@ -264,12 +265,12 @@ func (in *serving) spawn(cx *Context, c Conn) {
 	start(cx, &s.task)
 }
 
-// place returns the worker for a connection that cx's task has accepted.
-func (in *serving) place(cx *Context) *worker {
+// place returns the worker for a connection that cx's task has accepted, and whether it must stay there.
+func (in *serving) place(cx *Context) (w *worker, pinned bool) {
 	if d := cx.t.details.Load(); d != nil && d.local {
-		return cx.home()
+		return cx.home(), true
 	}
-	return cx.Runtime().placeConn(true)
+	return cx.Runtime().placeConn(true), false
 }
 
 // handlerOf closes c if NewHandler panics.
@@ -302,6 +303,7 @@ type served struct {
 	phase         servedPhase
 	keep          bool // what the Handler has returned
 	told          bool // Failed has been called
+	pinned        bool // its place was asked for, so it does not move; see source.rehome
 }
 
 // servedPhase says what a connection does.
@@ -350,10 +352,12 @@ func (s *served) look(w *worker) {
 		s.over(w, nil)
 		return
 	}
+	c := streamOf(s.c)
+	here := c != nil && c.src.staysWith(&w.reactor) // while s is polled here, nobody else moves it away
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
-		if c := streamOf(s.c); c != nil && !w.yielded && c.src.staysWith(&w.reactor) {
+		if here && !w.yielded && c.src.staysWith(&w.reactor) {
 			s.phase = servedWaiting
 		}
 	case err != nil:

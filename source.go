@@ -11,8 +11,8 @@ import (
 
 // source is a non-blocking descriptor and those who wait for it. It is
 // registered with the poller of the worker whose task waits first, so that a
-// connection comes to where its task is; there it stays until it is closed, or handed
-// over to goroutines. As long as only those wait, it is in the lobby.
+// connection comes to where its task is; there it stays until it is closed, handed
+// over to goroutines, or moved with its task (see gathering). As long as only those wait, it is in the lobby.
 //
 // Any number of tasks and goroutines may use a source at once. The descriptor
 // is closed when none of them is in a system call with it, so that none can
@@ -74,7 +74,7 @@ const (
 	// proves that nothing is left.
 	sourceShared
 
-	// sourceMoved is set before the source changes its poller, and stays, also if that
+	// sourceMoved is set before the source changes its poller other than by rehome, and stays, also if that
 	// fails. The former owner may have fetched an event before, and tell late.
 	sourceMoved
 
@@ -391,8 +391,13 @@ func (s *source) wait(cx *Context, h *half, mark uint32, tried bool) (waits bool
 		case mark != 0 && bits&mark == 0, !tried && !exhausted(bits, mark):
 			return false, nil
 		}
-		if r := s.home.Load(); r != nil && r.closed.Load() {
-			return false, ErrShutdown
+		if r := s.home.Load(); r != nil {
+			if r.closed.Load() {
+				return false, ErrShutdown
+			}
+			if r.moves.Load() {
+				s.rehome(cx, r)
+			}
 		}
 		h.arm(cx)
 		return true, ErrPending
@@ -413,9 +418,6 @@ func (s *source) reason(h *half) waitReason {
 func (s *source) register(cx *Context) error {
 	registered, home := s.state.has(sourceRegistered), s.home.Load()
 	if registered && (home == nil || !home.shared && !home.closed.Load()) {
-		if home != nil && home.moves.Load() {
-			s.gather(cx, home)
-		}
 		return nil
 	}
 	w, rt := cx.here(), cx.home().rt
@@ -564,8 +566,8 @@ func (s *source) comesTo(r *reactor) bool {
 	return home == r || home == nil
 }
 
-// staysWith reports whether s has never been registered with another reactor than r:
-// then no event is told late, after a read of what it was about.
+// staysWith reports whether s is registered with r and no other reactor can tell an event late, after a read
+// of what it was about.
 func (s *source) staysWith(r *reactor) bool {
 	return s.home.Load() == r && !s.state.has(sourceMoved)
 }
