@@ -24,6 +24,9 @@
 // goroutines use. Blocking calls have a pool of goroutines of their own.
 // Shutdown takes all of them back.
 //
+// Plain futures, and connections between two calls of a Handler of Serve, are served by as few
+// workers as they need, and move between them. Straight-line code that has begun stays on its worker.
+//
 // Use plain goroutines instead where there are few of them, where they mostly
 // compute, or where they call code that blocks: a task that blocks (a
 // sync.Mutex that is held, a channel, a file) stops its worker and every task
@@ -40,7 +43,8 @@
 // are its tools; reactor.go, source.go, lobby.go, conn.go and listener.go are
 // what waits for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
 // and group.go cancel; metrics.go, tasks.go and stall.go show what goes on; watchdog.go finds
-// workers that are stuck.
+// workers that are stuck, and gather.go
+// decides how many are needed.
 // waitlist.go is under mutex.go, chan.go and their kin. docs/design.md says why it
 // is so.
 package async
