@@ -95,7 +95,6 @@ type worker struct {
 	parkTimer  *time.Timer // ends a park; made once
 	speaker    int         // the descriptor whose event came last, and alone; or -1
 	ids        uint64
-	given      uint32    // how many sources it has given to others
 	sampledAt  int64     // when sample has last chosen a turn
 	sampled    bool      // this turn is chosen
 	ticks      dumpTicks // the time when it began
@@ -121,10 +120,8 @@ type worker struct {
 	stuckTurn atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
 	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published [counters]atomic.Uint64
-	rested    atomic.Int64 // nanoseconds in all rests; while it rests, less the time at which this one began
-	give      atomic.Int32 // how many sources it is to give to others; see gathering
-	giveFrom  atomic.Int32 // the index of the first of them
-	giveTo    atomic.Int32 // that after the last
+	rested    atomic.Int64  // nanoseconds in all rests; while it rests, less the time at which this one began
+	giving    atomic.Uint64 // see the type giving
 
 	_ [64]byte
 	// Written by anybody.

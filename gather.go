@@ -37,17 +37,20 @@ type gathering struct {
 	seen   []workerLoad // by worker, at the last look
 	at     int64        // when that was
 	loads  []load       // by worker
-	long   bool         // polls take long
+	long   bool         // most polls are made by workers whose polls take long
 	rate   float64      // polls per nanosecond, the mean of the last looks
 	clocks bool         // load.starved is known of all workers
 	shared bool         // Config.SharedProcs; see shareShared
 	quiet  int          // looks in a row that found fewer workers to be enough
+	eager  int          // looks in a row that found a trial with more to be worth it
 	trial  gatherTrial
 	fewer  gatherHold // the next trial with fewer workers
 	more   gatherHold // the next trial with more workers
 	stalls uint64     // counted so far
 	wide   int64      // all workers serve until then
-	kept   int64      // width is not reduced without a trial until then
+	kept   int64      // width is not reduced for want of work until then
+	given  int64      // when sources were last told to move
+	salt   uint16     // of the last such move; see giving
 }
 
 // workerLoad is how long a worker has rested and how much it has done since it began.
@@ -63,6 +66,27 @@ type load struct {
 	awake   float64 // it did not rest
 	starved float64 // it did not rest and had no processor; 0 if that is not known
 	polls   float64 // since the last look
+
+	// Means over some twenty looks: nanoseconds that it ran, and polls.
+	ran, polled float64
+}
+
+// giving says which of its sources a worker gives to others: a part of them, chosen by descriptor and salt, so
+// that busy ones and idle ones go in the same proportion. 0 is none.
+type giving uint64
+
+func newGiving(part float64, salt uint16, from, to int32) giving {
+	return giving(part*math.MaxUint16)<<48 | giving(salt)<<32 | giving(from)<<16 | giving(to)
+}
+
+// target returns the index of the worker to which the source of fd is to move.
+func (g giving) target(fd int32) (index int32, ok bool) {
+	from, to := int32(g>>16&math.MaxUint16), int32(g&math.MaxUint16)
+	hash := (uint64(fd)<<16 | uint64(g>>32&math.MaxUint16)) * 0x9e3779b97f4a7c15
+	if hash>>48 >= uint64(g>>48) || from >= to {
+		return 0, false
+	}
+	return from + int32(hash>>24&0xffffff)%(to-from), true
 }
 
 // gatherTrial is a change of the width that is not decided yet.
@@ -87,7 +111,8 @@ const (
 	firstHold   = int64(time.Second)            // see gatherHold
 	longestHold = int64(20 * time.Second)       // and how long all serve after a stall
 	longPoll    = int64(200 * time.Microsecond) // on average
-	quietLooks  = 5                             // before width is reduced for want of work
+	quietLooks  = 5                             // looks before width is reduced for want of work, or raised on trial
+	giveTime    = 5 * gatherEvery               // between two moves for balance
 
 	// clockReads is the largest number of workers of which the processor time is read, by a system call each.
 	clockReads = 64
@@ -146,7 +171,6 @@ func (g *gathering) measure(rt *Runtime, now int64) {
 	first, elapsed, before := g.at == 0, float64(max(now-g.at, 1)), g.polls()
 	weight := min(elapsed/float64(gatherEvery), 1) / 2 // of this look in the loads
 	g.at, g.clocks = now, true
-	awake := 0.
 	for i, w := range rt.workers {
 		is, was := w.loadNow(now, len(rt.workers) <= clockReads), g.seen[i]
 		g.seen[i] = is
@@ -157,21 +181,36 @@ func (g *gathering) measure(rt *Runtime, now int64) {
 			continue
 		}
 		part := min(max(1-float64(is.rested-was.rested)/elapsed, 0), 1)
-		awake += part
 		l.awake += weight * (part - l.awake)
 		if is.known && was.known {
-			l.starved += weight * (max(part-float64(is.used-was.used)/elapsed, 0) - l.starved)
+			idle := max(part-float64(is.used-was.used)/elapsed, 0)
+			l.starved += weight * (idle - l.starved)
+			part -= idle
 		}
+		l.ran += (part*elapsed - l.ran) / 20
+		l.polled += (l.polls - l.polled) / 20
 	}
 	polls := float64(g.polls() - before)
 	for i := range g.loads {
 		g.loads[i].polls /= max(polls, 1)
 	}
-	g.rate += min(0.2*elapsed/float64(gatherEvery), 1) * (polls/elapsed - g.rate)
-	g.long = awake > shareSome && awake*elapsed > polls*float64(longPoll)
+	g.rate += weight * (polls/elapsed - g.rate)
+	g.long = g.mostAreLong()
 	if elapsed > float64(gatherPause) {
 		g.trial = gatherTrial{}
 	}
+}
+
+func (g *gathering) mostAreLong() bool {
+	all, long, ran := 0., 0., 0.
+	for _, l := range g.loads {
+		all += l.polled
+		ran += l.ran
+		if l.ran > l.polled*float64(longPoll) {
+			long += l.polled
+		}
+	}
+	return ran > shareSome*float64(gatherEvery) && long >= all/2
 }
 
 // loadNow returns what w has done so far.
@@ -202,7 +241,10 @@ func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 		g.stalls, g.wide = stalls, now+longestHold
 	}
 	if now < g.wide || g.long {
-		g.trial = gatherTrial{}
+		if g.trial.was != 0 {
+			g.trial = gatherTrial{}
+			g.more.until, g.fewer.until = now+firstHold, now+firstHold
+		}
 		return all
 	}
 	var sum, most, starved float64
@@ -215,7 +257,7 @@ func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 	switch {
 	case g.trial.was != 0:
 		return g.judge(now, width, most)
-	case g.shared && sum <= shareShared:
+	case g.shared && (sum <= shareShared/2 || sum <= shareShared && width == all):
 		return all
 	case width > 1 && !g.shared && sum <= shareFew*left && now >= g.kept:
 		if g.quiet++; g.quiet < quietLooks {
@@ -225,12 +267,19 @@ func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 		return width - 1
 	}
 	g.quiet = 0
+	if width == all || most < shareSaturated {
+		g.eager = 0
+	}
 	switch {
 	case width > 1 && (sum <= shareFewer*left && now >= g.kept || g.starving(width, sum, starved)) && now >= g.fewer.until:
 		g.try(now, width)
 		g.trial.share = g.loads[width-1].polls
 		return width - 1
 	case width < all && most >= shareSaturated && now >= g.more.until:
+		if g.eager++; g.eager < quietLooks {
+			return width
+		}
+		g.eager = 0
 		g.try(now, width)
 		return min(all, max(width+1, int32(math.Ceil(sum/shareFew))))
 	}
@@ -297,24 +346,25 @@ func (g *gathering) haveMoved(width int32) bool {
 	return polls >= ratioMoved*float64(width-was)/float64(width)
 }
 
-// setWidth has the first width workers serve. New ones get a part of the sources of the others, in turn.
+// setWidth has the first width workers serve. New ones get a part of the sources of the others.
 func (g *gathering) setWidth(rt *Runtime, width int32) {
 	was := g.width.Swap(width)
+	g.given, g.salt = g.at, g.salt+1
 	for i, w := range rt.workers {
-		w.give.Store(0)
+		give := giving(0)
 		if int32(i) < was && was < width {
-			w.giveFrom.Store(was)
-			w.giveTo.Store(width)
-			w.give.Store(int32(float64(w.reactor.sources.Load()) * float64(width-was) / float64(width)))
+			give = newGiving(float64(width-was)/float64(width), g.salt, was, width)
 		}
-		w.reactor.moves.Store(int32(i) >= width || w.give.Load() > 0)
+		w.giving.Store(uint64(give))
+		w.reactor.moves.Store(int32(i) >= width || give != 0)
 	}
 }
 
-// balance has the busiest of the workers that serve give sources to the idlest one, if they differ much.
+// balance has the busiest of the workers that serve give sources to the idlest one, if they differ much. Nobody
+// else gives any meanwhile.
 func (g *gathering) balance(rt *Runtime) {
 	width := g.width.Load()
-	if width < 2 || g.trial.was != 0 {
+	if width < 2 || g.trial.was != 0 || g.at-g.given < giveTime {
 		return
 	}
 	busiest, idlest := int32(0), int32(0)
@@ -327,35 +377,28 @@ func (g *gathering) balance(rt *Runtime) {
 		}
 	}
 	most, least := g.loads[busiest].awake, g.loads[idlest].awake
-	w := rt.workers[busiest]
-	if most < shareFew || most-least < shareUneven || w.give.Load() > 0 {
+	if most < shareFew || most-least < shareUneven {
 		return
 	}
-	if n := int32(float64(w.reactor.sources.Load()) * (most - least) / (2 * most)); n > 0 {
-		w.giveFrom.Store(idlest)
-		w.giveTo.Store(idlest + 1)
-		w.give.Store(n)
-		w.reactor.moves.Store(true)
+	g.given, g.salt = g.at, g.salt+1
+	for i, w := range rt.workers[:width] {
+		give := giving(0)
+		if int32(i) == busiest {
+			give = newGiving((most-least)/(2*most), g.salt, idlest, idlest+1)
+		}
+		w.giving.Store(uint64(give))
+		w.reactor.moves.Store(give != 0)
 	}
 }
 
-// nextHome returns the worker to whose reactor a source of w is to move, or nil. Only w calls it.
-func (w *worker) nextHome() *worker {
-	from, to := int32(0), w.rt.gather.width.Load()
-	if int32(w.index) < to {
-		if w.give.Load() <= 0 {
-			w.reactor.moves.Store(false)
-			return nil
-		}
-		w.give.Add(-1)
-		from, to = w.giveFrom.Load(), min(w.giveTo.Load(), to)
+// nextHome returns the worker to whose reactor the source of fd is to move from w's, or nil.
+func (w *worker) nextHome(fd int32) *worker {
+	give, width := giving(w.giving.Load()), w.rt.gather.width.Load()
+	if int32(w.index) >= width {
+		give = newGiving(1, uint16(w.index), 0, width)
 	}
-	if from >= to {
-		return nil
-	}
-	w.given++
-	if o := w.rt.workers[from+int32(w.given%uint32(to-from))]; o != w {
-		return o
+	if to, ok := give.target(fd); ok && to < width && to != int32(w.index) {
+		return w.rt.workers[to]
 	}
 	return nil
 }
@@ -372,7 +415,7 @@ func (s *source) rehome(cx *Context, home *reactor) {
 	if served, ok := t.body.(*served); ok && served.pinned {
 		return
 	}
-	if to := w.nextHome(); to != nil {
+	if to := w.nextHome(s.fd); to != nil {
 		s.move(home, &to.reactor, 0)
 	}
 }

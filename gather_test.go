@@ -84,18 +84,31 @@ func aTrial(g *gathering, look func(rate float64, loads ...load) int32, rate flo
 	return g.width.Load()
 }
 
+// aWidening looks as often as it takes to begin a trial with more workers.
+func aWidening(g *gathering, look func(rate float64, loads ...load) int32, loads ...load) int32 {
+	for range quietLooks - 1 {
+		look(1, loads...)
+	}
+	was := g.width.Load()
+	look(1, loads...)
+	if g.trial.was != was {
+		panic("there is no trial")
+	}
+	return g.width.Load()
+}
+
 func TestGatherSaturated(t *testing.T) {
 	busy, half := load{awake: 1}, load{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
 		g, look := aGathering(2)
 		g.width.Store(1)
-		require.EqualValues(t, 2, look(1, busy, half))
+		require.EqualValues(t, 2, aWidening(g, look, busy, half))
 		require.EqualValues(t, 2, aTrial(g, look, 1.5, busy, busy))
 	})
 	t.Run("the load is what it was", func(t *testing.T) {
 		g, look := aGathering(2)
 		g.width.Store(1)
-		require.EqualValues(t, 2, look(1, busy, half))
+		require.EqualValues(t, 2, aWidening(g, look, busy, half))
 		require.EqualValues(t, 2, aTrial(g, look, 1, half, half))
 	})
 	t.Run("more do not help", func(t *testing.T) {
@@ -109,7 +122,7 @@ func TestGatherSaturated(t *testing.T) {
 				held += gatherEvery
 			}
 			require.Greater(t, held, last, "the holds become longer")
-			require.LessOrEqual(t, held, longestHold+gatherEvery)
+			require.LessOrEqual(t, held, longestHold+quietLooks*gatherEvery)
 			if last = held; held >= longestHold {
 				last = 0 // no longer
 			}
@@ -123,7 +136,7 @@ func TestGatherTrialWaits(t *testing.T) {
 	busy, half := load{awake: 1}, load{awake: 0.5}
 	g, look := aGathering(2)
 	g.width.Store(1)
-	require.EqualValues(t, 2, look(1, busy, half))
+	require.EqualValues(t, 2, aWidening(g, look, busy, half))
 	require.False(t, g.trial.moved)
 	look(1, busy, half)
 	require.True(t, g.trial.moved)
@@ -171,6 +184,21 @@ func TestGatherLongPolls(t *testing.T) {
 	g.width.Store(1)
 	g.long = true
 	require.EqualValues(t, 4, look(1, load{awake: 0.3}))
+
+	ms := float64(time.Millisecond)
+	for _, c := range []struct {
+		loads []load
+		long  bool
+	}{
+		{[]load{{}, {}}, false},
+		{[]load{{ran: 5 * ms, polled: 1000}, {}}, false},
+		{[]load{{ran: 5 * ms, polled: 10}, {}}, true},
+		{[]load{{ran: 5 * ms, polled: 1000}, {ran: 10 * ms, polled: 10}}, false}, // one task computes
+		{[]load{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // hardly anything
+	} {
+		g.loads = c.loads
+		require.Equal(t, c.long, g.mostAreLong())
+	}
 }
 
 func TestGatherStarved(t *testing.T) {
@@ -193,8 +221,7 @@ func TestGatherStarved(t *testing.T) {
 func TestGatherStall(t *testing.T) {
 	g, look := aGathering(4)
 	g.width.Store(1)
-	look(1, load{awake: 1})
-	require.NotZero(t, g.trial.was)
+	aWidening(g, look, load{awake: 1})
 	g.width.Store(g.decide(gatherEvery, 1))
 	require.EqualValues(t, 4, g.width.Load())
 	require.Zero(t, g.trial.was)
@@ -211,22 +238,39 @@ func TestGatherStall(t *testing.T) {
 func TestGatherBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	stopGathering(rt)
-	rt.workers[0].reactor.sources.Add(100)
-	defer rt.workers[0].reactor.sources.Add(-100)
 	g := rt.gather
+	g.at, g.given = 10*giveTime, 0
 	copy(g.loads, []load{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
 	g.balance(rt)
-	require.EqualValues(t, 25, rt.workers[0].give.Load())
-	require.EqualValues(t, 2, rt.workers[0].giveFrom.Load())
-	require.Same(t, rt.workers[2], rt.workers[0].nextHome())
-	require.EqualValues(t, 24, rt.workers[0].give.Load())
-	g.setWidth(rt, 3)
+	require.InDelta(t, 250, homes(rt.workers[0], 1000)[2], 60)
+	require.True(t, rt.workers[0].reactor.moves.Load())
+	require.Empty(t, homes(rt.workers[1], 1000))
+	copy(g.loads, []load{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
+	g.balance(rt)
+	require.Empty(t, homes(rt.workers[1], 1000), "not so soon")
+	g.at += giveTime
+	g.balance(rt)
+	require.InDelta(t, 250, homes(rt.workers[1], 1000)[0], 60)
+	require.Empty(t, homes(rt.workers[0], 1000), "no longer")
+	require.False(t, rt.workers[0].reactor.moves.Load())
+	g.at += giveTime
 	copy(g.loads, []load{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
 	g.balance(rt)
-	require.Zero(t, rt.workers[0].give.Load())
-	require.Nil(t, rt.workers[0].nextHome())
+	require.NotEmpty(t, homes(rt.workers[1], 1000), "until the next move")
 }
 
+// homes returns how many of the first n descriptors are to move from w to which worker.
+func homes(w *worker, n int32) map[int]int {
+	to := map[int]int{}
+	for fd := range n {
+		if o := w.nextHome(fd); o != nil {
+			to[o.index]++
+		}
+	}
+	return to
+}
+
+// A worker's load grows while it does not rest.
 func TestGatherMeasures(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopGathering(rt)
@@ -254,33 +298,37 @@ func TestGatherMeasures(t *testing.T) {
 	require.True(t, g.long)
 }
 
-// What moves is spread over all workers that serve.
+// What moves is spread over all workers that serve, whatever part of it is busy.
 func TestGatherSpreads(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
 	stopGathering(rt)
-	for _, w := range rt.workers {
-		w.reactor.sources.Add(60)
-		defer w.reactor.sources.Add(-60)
-	}
-	homes := func(w *worker, n int) map[int]int {
-		to := map[int]int{}
-		for range n {
-			if o := w.nextHome(); o != nil {
-				to[o.index]++
-			}
-		}
-		return to
-	}
 	g := rt.gather
+	even := func(each int, workers ...int) map[int]float64 {
+		m := map[int]float64{}
+		for _, i := range workers {
+			m[i] = float64(each)
+		}
+		return m
+	}
+	requireHomes := func(want map[int]float64, of *worker) {
+		got := map[int]float64{}
+		for i, n := range homes(of, 3000) {
+			got[i] = float64(n)
+		}
+		require.InDeltaMapValues(t, want, got, 150)
+	}
 	g.setWidth(rt, 3)
-	require.Equal(t, map[int]int{0: 20, 1: 20, 2: 20}, homes(rt.workers[3], 60))
-	require.Empty(t, homes(rt.workers[0], 60))
+	requireHomes(even(1000, 0, 1, 2), rt.workers[3])
+	requireHomes(even(0), rt.workers[0])
 	g.setWidth(rt, 1)
-	require.Equal(t, map[int]int{0: 60}, homes(rt.workers[1], 60))
+	requireHomes(even(3000, 0), rt.workers[1])
 	g.setWidth(rt, 4)
-	g.balance(rt) // which leaves the moves alone that are under way
-	require.Equal(t, map[int]int{1: 15, 2: 15, 3: 15}, homes(rt.workers[0], 60))
-	require.False(t, rt.workers[0].reactor.moves.Load())
+	requireHomes(even(750, 1, 2, 3), rt.workers[0])
+	requireHomes(even(0), rt.workers[1])
+	first := homes(rt.workers[0], 100)
+	g.setWidth(rt, 1)
+	g.setWidth(rt, 4)
+	require.NotEqual(t, first, homes(rt.workers[0], 100), "others than the last time")
 }
 
 // Connections of a Serve that is bound to a worker stay there.
@@ -501,9 +549,7 @@ func TestGatherStress(t *testing.T) {
 				for !over.Load() {
 					rt.gather.setWidth(rt, 1+rand.Int32N(3))
 					w := rt.workers[rand.IntN(3)]
-					w.giveFrom.Store(0)
-					w.giveTo.Store(3)
-					w.give.Store(3)
+					w.giving.Store(uint64(newGiving(0.5, uint16(rand.IntN(100)), 0, 3)))
 					w.reactor.moves.Store(true)
 				}
 			})
