@@ -6,36 +6,36 @@ import (
 	"time"
 )
 
-// gathering decides how many workers serve connections that may move between workers: those of plain futures, and
-// those that wait between two calls of a Handler. Straight-line code that has begun stays where it is.
+// gathering decides how many workers serve the connections that may move between workers: connections of plain
+// futures, and connections of Serve between two calls of the Handler. A straight-line task that has begun stays on its worker.
 //
-// The first width workers serve. If a task is about to wait on another worker, its source is registered with
-// the reactor of one of the first (see source.rehome). The next event then comes
-// there, and the task follows it (see task.schedule). So what moves is the registration alone.
+// The first width workers serve. When a task begins to wait on another worker, its source is registered with
+// the reactor of a serving worker (see source.rehome). The next event then comes to that worker, and the task
+// follows the event (see task.schedule). So only the registration moves.
 //
-// Fewer workers mean fewer wakes of threads and more events for each, and where other threads need the processors, no
-// contention for them. More workers mean more processors. Some worker looks every gatherEvery:
+// Fewer workers mean fewer wakes of threads and more events for each worker. They also mean less contention if other
+// threads need the processors. More workers mean more processors. Every gatherEvery one of the workers looks:
 //
-//   - If one worker fewer would still sleep for two fifths of the time, width is reduced; with SharedProcs it
-//     is raised to all if they do little.
-//   - If one worker fewer would still sleep for a fifth, or if the workers are ready to run and do not get the
-//     processors, width is reduced on trial.
-//   - If one of them hardly sleeps, width is raised on trial.
-//   - If one sleeps much less than another one, some of its connections move to that.
+//   - If one worker fewer would still sleep for two fifths of the time, width is reduced. With SharedProcs,
+//     width is raised to all workers instead if they do little.
+//   - If one worker fewer would still sleep for a fifth of the time, or if the serving workers are ready to run and do
+//     not get the processors, width is reduced on trial.
+//   - If a serving worker hardly sleeps, width is raised on trial.
+//   - If a serving worker sleeps much less than another one, some of its connections move to the other one.
 //
-// A trial ends with a comparison of how many tasks were polled per second before and during it. What did not
-// help is undone and not tried again for a while, which doubles each time.
+// At the end of a trial the polls per second before and during the trial are compared. A change that did not
+// help is undone. The next trial of that kind waits for a time that doubles with each failure.
 //
-// A long poll delays all that is served by its worker. So all workers serve while polls take long on average, and
-// for a while after a stall.
+// A long poll delays all other tasks of its worker. So all workers serve while most polls take long, and for a
+// while after a stall.
 type gathering struct {
 	width   atomic.Int32
-	claimed atomic.Bool  // somebody looks
-	due     atomic.Int64 // when to look next, as nanos
+	claimed atomic.Bool  // a worker looks
+	due     atomic.Int64 // the time of the next look, as nanos
 
-	// The rest belongs to whoever looks.
+	// The other fields belong to the worker that looks.
 	seen   []workerLoad // by worker, at the last look
-	at     int64        // when that was
+	at     int64        // the time of the last look
 	loads  []load       // by worker
 	long   bool         // most polls are made by workers whose polls take long
 	rate   float64      // polls per nanosecond, the mean of the last looks
@@ -71,8 +71,9 @@ type load struct {
 	ran, polled float64
 }
 
-// giving says which of its sources a worker gives to others: a part of them, chosen by descriptor and salt, so
-// that busy ones and idle ones go in the same proportion. 0 is none.
+// giving says which of its sources a worker gives to other workers: a part, chosen by a hash of descriptor and
+// salt, so that busy and idle connections move in the same proportion. 0 means no source. The bits are, from the highest, 16 each:
+// the part, the salt, the index of the first receiving worker, and the index after the last one.
 type giving uint64
 
 func newGiving(part float64, salt uint16, from, to int32) giving {
@@ -83,7 +84,7 @@ func newGiving(part float64, salt uint16, from, to int32) giving {
 func (g giving) target(fd int32) (index int32, ok bool) {
 	from, to := int32(g>>16&math.MaxUint16), int32(g&math.MaxUint16)
 	hash := (uint64(fd)<<16 | uint64(g>>32&math.MaxUint16)) * 0x9e3779b97f4a7c15
-	if hash>>48 >= uint64(g>>48) || from >= to {
+	if hash>>48 > uint64(g>>48) || from >= to {
 		return 0, false
 	}
 	return from + int32(hash>>24&0xffffff)%(to-from), true

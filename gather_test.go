@@ -270,32 +270,33 @@ func homes(w *worker, n int32) map[int]int {
 	return to
 }
 
-// A worker's load grows while it does not rest.
+// The load of a worker is the part of the time for which it did not rest, finished rests and the present one.
 func TestGatherMeasures(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	stopGathering(rt)
-	g := rt.gather
-	eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
-	g.at, g.loads = 0, make([]load, 2)
-	g.measure(rt, nanos())
+	rt := &Runtime{cfg: Config{Workers: 2}}
+	for i := range 2 {
+		rt.workers = append(rt.workers, newWorker(rt, i))
+	}
+	g := newGathering(rt.cfg)
+	now := int64(1000)
+	g.measure(rt, now)
 	require.Zero(t, g.loads[0].awake, "nothing is known yet")
-	begun := nanos()
-	eventually(t, func() bool { return nanos()-begun > int64(20*time.Millisecond) })
-	g.measure(rt, nanos())
-	require.Less(t, g.loads[0].awake, 0.5)
-	require.False(t, g.long)
-	begun = nanos()
-	h := Go(pinned(rt, 1), func(cx *Context) error {
-		for nanos()-begun < int64(60*time.Millisecond) {
-		}
-		return nil
-	})
-	_, err := join(t, h)
-	require.NoError(t, err)
-	g.measure(rt, nanos())
-	require.Greater(t, g.loads[1].awake, 0.2)
-	require.Less(t, g.loads[0].awake, g.loads[1].awake)
-	require.True(t, g.long)
+
+	rt.workers[0].rested.Store(-now) // it rests since then
+	rt.workers[1].rested.Store(gatherEvery / 4)
+	rt.workers[1].published[countPolls].Store(300)
+	now += gatherEvery
+	g.measure(rt, now)
+	require.Zero(t, g.loads[0].awake)
+	require.InDelta(t, 0.75/2, g.loads[1].awake, 1e-6, "half of what this look has seen")
+	require.InDelta(t, 1, g.loads[1].polls, 1e-6)
+	require.InDelta(t, 150/float64(gatherEvery), g.rate, 1e-9)
+	require.False(t, g.clocks)
+
+	rt.workers[0].rested.Store(gatherEvery) // it has ended that rest
+	now += 2 * gatherEvery
+	g.measure(rt, now)
+	require.InDelta(t, 0.5, g.loads[0].awake, 1e-6)
+	require.InDelta(t, (0.75/2+1)/2, g.loads[1].awake, 1e-6)
 }
 
 // What moves is spread over all workers that serve, whatever part of it is busy.
@@ -322,6 +323,7 @@ func TestGatherSpreads(t *testing.T) {
 	requireHomes(even(0), rt.workers[0])
 	g.setWidth(rt, 1)
 	requireHomes(even(3000, 0), rt.workers[1])
+	require.Equal(t, 1<<20, homes(rt.workers[1], 1<<20)[0], "all without exception")
 	g.setWidth(rt, 4)
 	requireHomes(even(750, 1, 2, 3), rt.workers[0])
 	requireHomes(even(0), rt.workers[1])

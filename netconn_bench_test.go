@@ -19,7 +19,8 @@ import (
 // whose workers have something to do now and then. The clients are on package net. The
 // question is whether goroutines must wait for the Ps that workers keep: so it is
 // asked with as many Ps as workers and no more ("shared"), with one more, and
-// with the Ps that a runtime brings ("own").
+// with the Ps that a runtime brings ("own"); beside a second runtime with its own Ps ("two"); and beside a server of
+// net/http that answers a request every millisecond ("http", compared with "net-http").
 func BenchmarkNetConn(b *testing.B) {
 	const workers = 2
 	for _, conns := range []int{1, 16, 256} {
@@ -31,16 +32,27 @@ func BenchmarkNetConn(b *testing.B) {
 					benchNetEcho(b, listen(b), conns)
 				})
 			}
-			bench("net", func(b *testing.B) net.Listener {
-				ln, err := net.Listen("tcp", "127.0.0.1:0")
-				require.NoError(b, err)
-				return ln
-			})
-			for _, name := range []string{"alone", "shared", "own"} {
+			for _, name := range []string{"net", "net-http"} {
+				bench(name, func(b *testing.B) net.Listener {
+					if name == "net-http" {
+						answerOverHTTP(b)
+					}
+					ln, err := net.Listen("tcp", "127.0.0.1:0")
+					require.NoError(b, err)
+					return ln
+				})
+			}
+			for _, name := range []string{"alone", "shared", "own", "two", "http"} {
 				bench(name, func(b *testing.B) net.Listener {
 					rt := newTestRuntime(b, Config{Workers: workers, SharedProcs: name == "shared"})
 					if name != "alone" {
 						serveSlowly(b, rt)
+					}
+					switch name {
+					case "two":
+						serveSlowly(b, newTestRuntime(b, Config{Workers: workers}))
+					case "http":
+						answerOverHTTP(b)
 					}
 					ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 					require.NoError(b, err)
@@ -49,6 +61,26 @@ func BenchmarkNetConn(b *testing.B) {
 			}
 		}
 	}
+}
+
+// answerOverHTTP has a server of net/http answer a request every millisecond.
+func answerOverHTTP(b *testing.B) {
+	ask := requestOverHTTP(b)
+	stop := make(chan None)
+	var asks sync.WaitGroup
+	asks.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				ask()
+			case <-stop:
+				return
+			}
+		}
+	})
+	b.Cleanup(func() { close(stop); asks.Wait() })
 }
 
 // benchNetEcho has conns clients ask and wait in a closed loop, b.N times
