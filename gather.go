@@ -16,8 +16,8 @@ import (
 // Fewer workers mean fewer wakes of threads and more events for each worker. They also mean less contention if other
 // threads need the processors. More workers mean more processors. Every gatherEvery one of the workers looks:
 //
-//   - If one worker fewer would still sleep for two fifths of the time, width is reduced. With SharedProcs,
-//     width is raised to all workers instead if they do little.
+//   - If fewer workers would still sleep for two fifths of the time, width is reduced to their number. With
+//     SharedProcs, width is raised to all workers instead if they do little.
 //   - If one worker fewer would still sleep for a fifth of the time, or if the serving workers are ready to run and do
 //     not get the processors, width is reduced on trial.
 //   - If a serving worker hardly sleeps, width is raised on trial.
@@ -265,7 +265,7 @@ func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 			return width
 		}
 		g.quiet = 0
-		return width - 1
+		return g.enough(sum)
 	}
 	g.quiet = 0
 	if width == all || most < shareSaturated {
@@ -282,10 +282,13 @@ func (g *gathering) decide(now int64, stalls uint64) (width int32) {
 		}
 		g.eager = 0
 		g.try(now, width)
-		return min(all, max(width+1, int32(math.Ceil(sum/shareFew))))
+		return min(all, max(width+1, g.enough(sum)))
 	}
 	return width
 }
+
+// enough returns the number of workers that would sleep for two fifths of the time with a load of sum.
+func (g *gathering) enough(sum float64) int32 { return max(1, int32(math.Ceil(sum/shareFew))) }
 
 // starving reports whether the workers that serve are ready to run and do not get the processors. Without clocks, it
 // may be so if they do not rest.
