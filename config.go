@@ -22,7 +22,7 @@ type Config struct {
 
 	// SharedProcs leaves GOMAXPROCS alone, and does not lock the workers to their threads: they
 	// are goroutines like others, which wait in system calls. Set it in a program that
-	// mainly does something else, or that collects often. docs/design.md, "Neighbours", has figures for the choice.
+	// mainly does something else, or that collects often. docs/design.md, "What the neighbours pay", has figures for the choice.
 	//
 	//   - Up to some thousand events per second it costs no more time per event than the default, for
 	//     fewer futex calls. Above that it costs more: up to one and a half times.
