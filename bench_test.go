@@ -501,6 +501,18 @@ func acceptInTasks(b *testing.B, rt *Runtime, served *atomic.Int32) net.Addr {
 }
 
 func acceptInGoroutines(b *testing.B, served *atomic.Int32) net.Addr {
+	return acceptEach(b, func(c net.Conn) {
+		served.Add(1)
+		for buf := make([]byte, 1); ; {
+			if _, err := c.Read(buf); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// acceptEach returns the address of a listener of package net. handle is called for each connection, in a goroutine.
+func acceptEach(b *testing.B, handle func(c net.Conn)) net.Addr {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -514,12 +526,7 @@ func acceptInGoroutines(b *testing.B, served *atomic.Int32) net.Addr {
 			}
 			go func() {
 				defer c.Close()
-				served.Add(1)
-				for buf := make([]byte, 1); ; {
-					if _, err := c.Read(buf); err != nil {
-						return
-					}
-				}
+				handle(c)
 			}()
 		}
 	}()

@@ -324,7 +324,7 @@ func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
 func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 	c.lock()
 	if c.ring.n > c.recvs.promised && !c.closed && !c.sends.uncalled() && c.recvs.overtake() {
-		v = c.ring.pop() // the usual case: there is nobody to call
+		v = c.ring.pop() // the usual case: no waiter is called
 		if c.limit == unlimited {
 			c.ring.shrink()
 		}
@@ -355,7 +355,7 @@ func (c *Chan[T]) pullAndUnlock(from *worker) (v T, err error) {
 func (c *Chan[T]) pushOnce(from *worker, v T, firm bool) error {
 	c.lock()
 	if c.limit-c.ring.n-c.reserved > c.sends.promised && !c.closed && !c.recvs.uncalled() && c.sends.overtake() {
-		c.ring.push(v) // the usual case: there is nobody to call
+		c.ring.push(v) // the usual case: no waiter is called
 		c.unlock()
 		return nil
 	}

@@ -124,7 +124,7 @@ const (
 	shareFew       = 0.6  // for the workers that would be left: enough without a trial
 	shareFewer     = 0.8  // for the workers that would be left: worth a trial
 	shareSaturated = 0.85 // for one that serves: worth a trial with more
-	shareStarved   = 0.2  // of those that serve
+	shareStarved   = 0.2  // of the serving workers
 	shareUneven    = 0.2  // between two that serve
 	shareSome      = 0.1  // polls that take long matter
 
@@ -364,8 +364,8 @@ func (g *gathering) setWidth(rt *Runtime, width int32) {
 	}
 }
 
-// balance has the busiest of the workers that serve give sources to the idlest one, if they differ much. Nobody
-// else gives any meanwhile.
+// balance has the busiest of the workers that serve give sources to the idlest one, if they differ much. The
+// other workers give none meanwhile.
 func (g *gathering) balance(rt *Runtime) {
 	width := g.width.Load()
 	if width < 2 || g.trial.was != 0 || g.at-g.given < giveTime {

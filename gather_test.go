@@ -165,7 +165,7 @@ func TestGatherTrialWaits(t *testing.T) {
 	require.Zero(t, g.trial.was)
 }
 
-// A trial that nobody has looked at for a while says nothing.
+// A trial without a look for a while says nothing.
 func TestGatherPause(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopGathering(rt)

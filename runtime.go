@@ -203,7 +203,7 @@ func (rt *Runtime) place() *worker {
 	return rt.workers[rt.placed.Add(1)%uint32(len(rt.workers))]
 }
 
-// placeConn returns the worker for the next connection, among those that serve what may move, or else
+// placeConn returns the worker for the next connection, among the serving workers if the connection may move, or else
 // among all: each in turn, but if one has far fewer than that one, it.
 //
 // It does not count with place: where each connection comes with a task from outside,

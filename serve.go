@@ -353,7 +353,7 @@ func (s *served) look(w *worker) {
 		return
 	}
 	c := streamOf(s.c)
-	here := c != nil && c.src.staysWith(&w.reactor) // while s is polled here, nobody else moves it away
+	here := c != nil && c.src.staysWith(&w.reactor) // while s is polled here, no other task can move its source away
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits

@@ -65,23 +65,10 @@ var idleServers = []struct {
 		return ln.Addr()
 	}},
 	{"goroutine-each", func(b *testing.B) net.Addr {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(b, err)
-		b.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					for r := bufio.NewReaderSize(c, 4096); answerIdle(c, r) == nil; {
-					}
-				}()
+		return acceptEach(b, func(c net.Conn) {
+			for r := bufio.NewReaderSize(c, 4096); answerIdle(c, r) == nil; {
 			}
-		}()
-		return ln.Addr()
+		})
 	}},
 	{"straight-task-each", func(b *testing.B) net.Addr {
 		rt, ln := newTestRuntime(b, Config{Workers: 2}), tcpListen(b)
