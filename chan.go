@@ -196,7 +196,7 @@ func (c *Chan[T]) drained() bool { return c.closed && c.ring.n == 0 && c.reserve
 
 func (s *chanSide) waiting() int { return s.list.n + s.called }
 
-// uncalled reports whether anybody waits who has not been called.
+// uncalled reports whether a waiter has not been called.
 func (s *chanSide) uncalled() bool { return s.list.first != nil || s.polled.p.Load() != nil }
 
 // open reports whether somebody who has not waited may go first.

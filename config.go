@@ -24,8 +24,11 @@ type Config struct {
 	// are goroutines like others, which wait in system calls. Set it in a program that
 	// mainly does something else, or that collects often. docs/design.md, "What the neighbours pay", has figures for the choice.
 	//
-	//   - Up to some thousand events per second it costs no more time per event than the default, for
-	//     fewer futex calls. Above that it costs more: up to one and a half times.
+	//   - Up to some thousand events per second it costs no more processor time per event than the default,
+	//     because it makes fewer futex calls. Above that it costs up to one and a half times as much.
+	//   - To start a task from a goroutine, and to wait for it there, wakes no other thread: it takes half of the time.
+	//     Messages between tasks of two workers take up to three times as long, because a worker does not
+	//     wait actively for the next message.
 	//   - A collection of a small heap costs what it costs without the runtime, and not what it costs
 	//     with the raised GOMAXPROCS. One of a gibibyte takes up to twice as long if the
 	//     workers are awoken often, because the collector does not get the processors of workers that wait.

@@ -37,7 +37,8 @@ const (
 	// worker takes over has to reach its cache first.
 	worthHelp = int64(100 * time.Microsecond)
 
-	// worthSpare is the same for a worker that does not serve; see gathering.
+	// worthSpare is worthHelp for a worker that does not serve; see gathering. Such a worker competes with the serving
+	// ones for processors, so it is woken for more work only.
 	worthSpare = int64(time.Millisecond)
 
 	// keepP is how long after its last work a worker waits in the kernel without giving up
@@ -646,7 +647,8 @@ func (w *worker) hasTasks() bool {
 	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
 }
 
-// askHelp lets others take from the queue, and wakes one of them if all sleep; with all, also one that does not serve (see gathering).
+// askHelp lets other workers take from the queue, and wakes a sleeping worker: one that serves (see gathering), or any
+// worker if all is set.
 func (w *worker) askHelp(all bool) {
 	if !w.wantsHelp.Load() {
 		w.wantsHelp.Store(true)

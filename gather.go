@@ -202,6 +202,8 @@ func (g *gathering) measure(rt *Runtime, now int64) {
 	}
 }
 
+// mostAreLong reports whether most polls are made by workers whose polls take longPoll or more on average. A
+// worker that runs and ends no poll, because it spins or computes, counts as well.
 func (g *gathering) mostAreLong() bool {
 	all, long, ran := 0., 0., 0.
 	for _, l := range g.loads {

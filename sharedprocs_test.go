@@ -21,8 +21,8 @@ func ownProcsOnly(t *testing.T) {
 }
 
 func TestSharedProcsLocksNoThread(t *testing.T) {
+	ownProcsOnly(t)
 	for _, shared := range []bool{false, true} {
-		ownProcsOnly(t)
 		rt := newTestRuntime(t, Config{Workers: 1, SharedProcs: shared})
 		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 		require.NoError(t, err)
