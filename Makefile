@@ -61,7 +61,7 @@ stress: ## the core again and again, on one to eight processors
 	cd interop && go test -race -count=20 -timeout 60m -run 'TestConn$$' .
 
 bench: ## a small table, with Go alone and in under five minutes: goroutines, package net and the library
-	cd bench && go run . -quick -rounds 4 -seconds 0.5
+	cd bench && go run . -quick -rounds 4 -seconds 0.5 -subjects 'goroutines|net|straight|straight-1w|inside|future|serve|netconn'
 
 bench-all: ## two hours: every row and rival, after installing them from Debian; writes bench/RESULTS.md
 	bench/install.sh
