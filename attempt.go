@@ -7,20 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attempt is the future of a connection to one address. Connections of
+// connectFuture is the future of a connection to one address. Connections of
 // datagram sockets, which need no peer, are ready at once.
-type attempt struct {
+type connectFuture struct {
 	setup        *socketSetup
 	net          *network
 	laddr, raddr net.Addr // laddr may be nil
 
-	c     Conn  // nil until the socket is open
-	base  *conn // of c
-	again int   // how often it was begun anew, with another local port
+	c       Conn  // nil until the socket is open
+	base    *conn // of c
+	retries int   // how often it was begun anew, with another local port
 }
 
 // Poll returns the connection.
-func (a *attempt) Poll(cx *Context) (Conn, error) {
+func (a *connectFuture) Poll(cx *Context) (Conn, error) {
 	for {
 		err := a.poll(cx)
 		if err == ErrPending {
@@ -29,9 +29,9 @@ func (a *attempt) Poll(cx *Context) (Conn, error) {
 		if err == nil {
 			a.base.named(a.raddr)
 		}
-		if a.again < 2 && a.badPort(err) {
+		if a.retries < 2 && a.badPort(err) {
 			a.Cancel()
-			a.again++
+			a.retries++
 			continue
 		}
 		if err != nil {
@@ -47,7 +47,7 @@ func (a *attempt) Poll(cx *Context) (Conn, error) {
 // badPort reports whether the system has chosen a local port that does not serve:
 // the port that was dialled, so that the socket is connected to itself, or one that
 // is in use, with err. As in package net, another port is then tried twice.
-func (a *attempt) badPort(err error) bool {
+func (a *connectFuture) badPort(err error) bool {
 	if l, _ := a.laddr.(*net.TCPAddr); a.net.proto != "tcp" || l != nil && l.Port != 0 {
 		return false
 	}
@@ -57,7 +57,7 @@ func (a *attempt) badPort(err error) bool {
 	return a.base.toItself()
 }
 
-func (a *attempt) poll(cx *Context) error {
+func (a *connectFuture) poll(cx *Context) error {
 	if a.c == nil {
 		if err := a.begin(); err != ErrPending {
 			return err
@@ -67,7 +67,7 @@ func (a *attempt) poll(cx *Context) error {
 }
 
 // begin opens the socket and begins to connect it.
-func (a *attempt) begin() error {
+func (a *connectFuture) begin() error {
 	fd, to, err := a.setup.dial(a.net, a.laddr, a.raddr)
 	if err != nil {
 		return err
@@ -77,8 +77,8 @@ func (a *attempt) begin() error {
 	return a.base.connect(to)
 }
 
-// now connects a socket for datagrams, which takes no time.
-func (a *attempt) now() error {
+// connectNow connects a socket for datagrams, which takes no time.
+func (a *connectFuture) connectNow() error {
 	if err := a.begin(); err != nil {
 		a.Cancel()
 		return a.wrap(err)
@@ -107,17 +107,17 @@ func (n *network) newConn() (Conn, *conn) {
 }
 
 // Cancel implements canceller: nothing stays open, but what Poll has returned.
-func (a *attempt) Cancel() {
+func (a *connectFuture) Cancel() {
 	if a.c != nil {
 		a.base.src.close()
 		a.c = nil
 	}
 }
 
-func (a *attempt) wrap(err error) error { return wrapOp("dial", a.net, a.laddr, a.raddr, err) }
+func (a *connectFuture) wrap(err error) error { return wrapOp("dial", a.net, a.laddr, a.raddr, err) }
 
-// awaitAttempt waits for a, whose connection is a C.
-func awaitAttempt[C Conn](cx *Context, a *attempt) (C, error) {
+// awaitConnect waits for a, whose connection is a C.
+func awaitConnect[C Conn](cx *Context, a *connectFuture) (C, error) {
 	defer a.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, a.Poll)
 	if err == errAbandoned {

@@ -43,7 +43,7 @@ func TestChainRunsInOneCoroutine(t *testing.T) {
 	done = make(chan None)
 	resumes := 0
 	on(rt.workers[0], func(w *worker) {
-		w.batch = pollsPerRound
+		w.roundSize = pollsPerRound
 		countResumes(w, &resumes)
 	})
 	link(rt, links)

@@ -226,7 +226,7 @@ func (e *benchEcho) Poll(cx *Context) (None, error) {
 	}
 }
 
-// settleClosed makes the end of a channel a good end.
+// callClosed makes the end of a channel a good end.
 func settleClosed(err error) error {
 	if err == ErrClosed {
 		return nil

@@ -38,22 +38,22 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 // what he does with s, is not refused while the runtime drains.
 func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] {
 	rt, w := s.spawner()
-	c := newCall(rt, fn)
-	if err := c.adorn(s); err != nil {
+	c := newBlockingCall(rt, fn)
+	if err := c.applyOptions(s); err != nil {
 		rt.refuse(&c.task, err)
 		return &c.JoinHandle
 	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
-	cx := waiterOf(s)
-	c.place.outside = w == nil && (own || cx == nil)
-	err := rt.calls.submit(&c.place)
+	cx := waitingContext(s)
+	c.node.outside = w == nil && (own || cx == nil)
+	err := rt.calls.submit(&c.node)
 	if err == ErrBusy && cx != nil {
-		entrance := rt.calls.entrance(&c.place)
-		if err = c.await(cx, &entrance.entering); err == nil && entrance.err != nil {
+		entrance := rt.calls.awaitAdmission(&c.node)
+		if err = c.awaitAdmission(cx, &entrance.admissionFuture); err == nil && entrance.err != nil {
 			err = entrance.err
-			rt.calls.passOn()
+			rt.calls.admitNext()
 		}
 	}
 	if err != nil {
@@ -64,44 +64,44 @@ func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] 
 
 // refuse ends c, which has not begun and so is none of its group's failures. The
 // group is told only of Shutdown, as by tasks of other kinds.
-func (c *call[T]) refuse(err error) {
+func (c *blockingCall[T]) refuse(err error) {
 	if err != ErrShutdown {
-		c.crew().leave(&c.task)
+		c.cancelGroup().leaveAll(&c.task)
 	}
 	c.abort(nil, err)
 }
 
-// call is a task that a goroutine of the pool runs.
-type call[T any] struct {
+// blockingCall is a task that a goroutine of the pool runs.
+type blockingCall[T any] struct {
 	JoinHandle[T]
-	fn    func() (T, error)
-	place callPlace
+	fn   func() (T, error)
+	node callNode
 }
 
-func newCall[T any](rt *Runtime, fn func() (T, error)) *call[T] {
-	c := &call[T]{fn: fn}
-	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
-	c.w = rt.place()
+func newBlockingCall[T any](rt *Runtime, fn func() (T, error)) *blockingCall[T] {
+	c := &blockingCall[T]{fn: fn}
+	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
+	c.w = rt.assignWorker()
 	c.id.Store(rt.nextID())
 	return c
 }
 
-// callPlace is where a call stands in its pool.
-type callPlace struct {
+// callNode is where a call stands in its pool.
+type callNode struct {
 	t          *task
 	outside    bool      // it comes too late once the runtime drains
 	in         *callList // the queue, those that run, or nil
-	prev, next *callPlace
+	prev, next *callNode
 	g          uintptr // the goroutine that runs it
 }
 
-// placed is implemented by all calls.
-type placed interface{ placeInPool() *callPlace }
+// pooledCall is implemented by all calls.
+type pooledCall interface{ poolNode() *callNode }
 
-func (c *call[T]) placeInPool() *callPlace { return &c.place }
+func (c *blockingCall[T]) poolNode() *callNode { return &c.node }
 
 // poll runs the call. The worker is nil: it is a goroutine of the pool.
-func (c *call[T]) poll(*worker) bool {
+func (c *blockingCall[T]) poll(*worker) bool {
 	if c.state.cancelled() { // before it was queued, or a moment ago
 		c.abort(nil, c.cx.Err())
 		return true
@@ -140,36 +140,36 @@ func labelCall(name string) (reset func()) {
 	}
 }
 
-func (c *call[T]) abort(_ *worker, err error) {
+func (c *blockingCall[T]) abort(_ *worker, err error) {
 	c.fn = nil
 	var zero T
 	c.finish(nil, zero, err)
 }
 
-// innerCall is a call of the package's own, which has no handle and is done in
+// internalCall is a call of the package's own, which has no handle and is done in
 // any case: if the pool does not run it anymore, a goroutine does.
-type innerCall struct {
+type internalCall struct {
 	task
-	place callPlace
-	run   func()
-	file  *File // whose accepted data it writes; nil if it does something else
+	node callNode
+	run  func()
+	file *File // whose accepted data it writes; nil if it does something else
 }
 
-func (c *innerCall) placeInPool() *callPlace { return &c.place }
-func (c *innerCall) poll(*worker) bool       { c.run(); return true }
-func (c *innerCall) abort(*worker, error)    { c.w.rt.calls.stray(&c.place, c.run) }
+func (c *internalCall) poolNode() *callNode  { return &c.node }
+func (c *internalCall) poll(*worker) bool    { c.run(); return true }
+func (c *internalCall) abort(*worker, error) { c.w.rt.calls.runAlone(&c.node, c.run) }
 
-// do has the pool run run. It returns ErrBusy, and does nothing, if there is no
+// runInPool has the pool run run. It returns ErrBusy, and does nothing, if there is no
 // room for it.
-func (rt *Runtime) do(run func()) error { return rt.doFor(nil, run) }
+func (rt *Runtime) runInPool(run func()) error { return rt.writeInPool(nil, run) }
 
-// doFor is do for a call that writes the data that f has accepted.
-func (rt *Runtime) doFor(f *File, run func()) error {
-	c := &innerCall{run: run, file: f}
-	c.kind, c.body, c.cx.t, c.place.t = kindBlocking, c, &c.task, &c.task
-	c.w = rt.place()
+// writeInPool is do for a call that writes the data that f has accepted.
+func (rt *Runtime) writeInPool(f *File, run func()) error {
+	c := &internalCall{run: run, file: f}
+	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
+	c.w = rt.assignWorker()
 	c.id.Store(rt.nextID())
-	err := rt.calls.submit(&c.place)
+	err := rt.calls.submit(&c.node)
 	if err == ErrShutdown {
 		c.abort(nil, err)
 		err = nil
@@ -179,11 +179,11 @@ func (rt *Runtime) doFor(f *File, run func()) error {
 
 // callList is a queue from the middle of which one can be taken.
 type callList struct {
-	first, last *callPlace
+	first, last *callNode
 	n           int
 }
 
-func (l *callList) push(c *callPlace) {
+func (l *callList) push(c *callNode) {
 	c.in, c.prev, c.next = l, l.last, nil
 	if l.last != nil {
 		l.last.next = c
@@ -194,7 +194,7 @@ func (l *callList) push(c *callPlace) {
 	l.n++
 }
 
-func (l *callList) remove(c *callPlace) {
+func (l *callList) remove(c *callNode) {
 	if c.prev != nil {
 		c.prev.next = c.next
 	} else {
@@ -222,70 +222,70 @@ type callPool struct {
 	rt  *Runtime
 	cfg BlockingConfig
 
-	room     gate // of the queue
-	queue    callList
-	running  callList
-	strays   callList  // what is done in any case, and was taken out of the queue or came too late
-	idle     []*caller // the one that became idle last is the last
-	callers  int       // goroutines, the idle ones included
-	coming   bool      // one was woken or started, and has not taken a call yet
-	lingers  bool      // one looks at posted before it becomes idle
-	talk     talk      // with those who wait for one call before they make the next
-	posted   atomic.Bool
-	sweeping bool // the timer will end those that are idle for too long
-	sweeper  *time.Timer
-	closed   bool // no goroutine waits for more
+	admission  admission // of the queue
+	queue      callList
+	running    callList
+	alone      callList         // what is done in any case, and was taken out of the queue or came too late
+	idle       []*poolGoroutine // the one that became idle last is the last
+	goroutines int              // goroutines, the idle ones included
+	waking     bool             // one was woken or started, and has not taken a call yet
+	spinning   bool             // one looks at posted before it becomes idle
+	spin       adaptiveSpin     // with those who wait for one call before they make the next
+	posted     atomic.Bool
+	sweeping   bool // the timer will end those that are idle for too long
+	sweeper    *time.Timer
+	closed     bool // no goroutine waits for more
 
-	spawned, ended int64 // see census
+	spawned, ended int64 // see taskCount
 }
 
-// caller is a goroutine of the pool.
-type caller struct {
-	g       uintptr
-	wake    chan struct{} // capacity 1, closed to end it
-	since   time.Time     // when it became idle
-	lingers bool          // it is the one that does
+// poolGoroutine is a goroutine of the pool.
+type poolGoroutine struct {
+	g     uintptr
+	wake  chan struct{} // capacity 1, closed to end it
+	since time.Time     // when it became idle
+	spins bool          // it is the one that does
 }
 
 func newCallPool(rt *Runtime) *callPool {
-	return &callPool{rt: rt, cfg: rt.cfg.Blocking, talk: talk{manner: amongWorkers}}
+	return &callPool{rt: rt, cfg: rt.cfg.Blocking, spin: adaptiveSpin{spinSettings: workerSpinSettings}}
 }
 
 // submit queues c, or leaves it alone and returns ErrBusy, if there is no room, or
 // ErrShutdown.
-func (p *callPool) submit(c *callPlace) error {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	if !p.late(c) && (!p.hasRoom() || p.room.first != nil) {
+func (p *callPool) submit(c *callNode) error {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	if !p.tooLate(c) && (!p.hasRoom() || p.admission.first != nil) {
 		return ErrBusy
 	}
 	return p.push(c)
 }
 
-// late reports whether it is too late for c.
-func (p *callPool) late(c *callPlace) bool {
+// tooLate reports whether it is too late for c.
+func (p *callPool) tooLate(c *callNode) bool {
 	return p.rt.closing.Load() || c.outside && p.rt.draining.Load()
 }
 
-// entrance is the future of a call's place in the queue. err says, after it, why
+// callAdmission is the future of a call's place in the queue. err says, after it, why
 // the call has not got it.
-type entrance struct {
-	entering
+type callAdmission struct {
+	admissionFuture
 	err error
 }
 
-func (p *callPool) entrance(c *callPlace) *entrance {
-	e := new(entrance)
-	e.entering = entering{gate: &p.room, reason: waitsCall, fits: p.hasRoom, enter: func() { e.err = p.push(c) }}
+func (p *callPool) awaitAdmission(c *callNode) *callAdmission {
+	e := new(callAdmission)
+	e.admissionFuture = admissionFuture{admission: &p.admission, reason: waitsCall, hasRoom: p.hasRoom, admit: func() { e.err = p.push(c) }}
 	return e
 }
 
-// passOn lets the next ones have the room that somebody has not taken.
-func (p *callPool) passOn() {
+// admitNext lets the next ones have the room that somebody has not taken.
+func (p *callPool) admitNext() {
 	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.room.letIn(p.hasRoom, &chosen)
-	p.room.mu.Unlock()
+	p.admission.mu.Lock()
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
 	chosen.wake()
 }
 
@@ -293,12 +293,12 @@ func (p *callPool) passOn() {
 // about to take is not waiting.
 func (p *callPool) hasRoom() bool {
 	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
-	return p.queue.n+p.room.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
+	return p.queue.n+p.admission.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
 // push queues c, for which there is room, unless it is too late.
-func (p *callPool) push(c *callPlace) error {
-	if p.late(c) {
+func (p *callPool) push(c *callNode) error {
+	if p.tooLate(c) {
 		return ErrShutdown
 	}
 	p.spawned++
@@ -310,61 +310,61 @@ func (p *callPool) push(c *callPlace) error {
 // wakeOne has a goroutine come for the queue, if there is one to be had.
 func (p *callPool) wakeOne() {
 	switch n := len(p.idle); {
-	case p.coming || p.queue.n == 0:
-	case p.lingers:
+	case p.waking || p.queue.n == 0:
+	case p.spinning:
 		p.posted.Store(true)
 	case n > 0:
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		p.coming = true
+		p.waking = true
 		c.wake <- struct{}{}
-	case p.callers < p.cfg.Limit:
-		p.callers++
-		p.coming = true
-		goOutside(p.serve)
+	case p.goroutines < p.cfg.Limit:
+		p.goroutines++
+		p.waking = true
+		goOutsideBubble(p.run)
 	}
 }
 
-// serve is a goroutine of the pool. A call that ends it, by Goexit, has it
+// run is a goroutine of the pool. A call that ends it, by Goexit, has it
 // replaced.
-func (p *callPool) serve() {
+func (p *callPool) run() {
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
-	c := &caller{g: getg(), wake: make(chan struct{}, 1)}
-	var now *callPlace
+	c := &poolGoroutine{g: getg(), wake: make(chan struct{}, 1)}
+	var now *callNode
 	defer func() {
 		if now != nil {
-			p.leave(now)
+			p.lost(now)
 		}
 	}()
-	p.arrive(c)
+	p.arrived(c)
 	for {
 		if now = p.next(now, c); now != nil {
 			now.t.body.poll(nil)
-		} else if c.lingers {
-			p.linger()
+		} else if c.spins {
+			p.spinForCall()
 		} else if _, ok := <-c.wake; ok {
-			p.arrive(c)
+			p.arrived(c)
 		} else {
 			return
 		}
 	}
 }
 
-// arrive notes that c, which was woken, is there.
-func (p *callPool) arrive(c *caller) {
-	p.room.mu.Lock()
-	p.coming = false
-	p.talk.slept(true, int64(time.Since(c.since)))
-	p.room.mu.Unlock()
+// arrived notes that c, which was woken, is there.
+func (p *callPool) arrived(c *poolGoroutine) {
+	p.admission.mu.Lock()
+	p.waking = false
+	p.spin.slept(true, int64(time.Since(c.since)))
+	p.admission.mu.Unlock()
 }
 
-// linger waits a moment for the next call, without going to sleep.
-func (p *callPool) linger() { lookOut(nanos(), p.talk.linger, 100, p.posted.Load) }
+// spinForCall waits a moment for the next call, without going to sleep.
+func (p *callPool) spinForCall() { spinUntil(nanos(), p.spin.duration, 100, p.posted.Load) }
 
-// mayLinger reports whether a goroutine may wait for the next call in this way:
+// maySpin reports whether a goroutine may wait for the next call in this way:
 // not if it would take the processor of somebody else.
-func (p *callPool) mayLinger() bool {
-	if !p.talk.goesOn() || p.lingers || p.closed {
+func (p *callPool) maySpin() bool {
+	if !p.spin.pays() || p.spinning || p.closed {
 		return false
 	}
 	if !p.rt.ownProcs.asked.Load() {
@@ -373,23 +373,23 @@ func (p *callPool) mayLinger() bool {
 	return p.rt.ownProcs.raised.Load()
 }
 
-// lingered ends the lingering of c, which found a call or did not.
-func (p *callPool) lingered(c *caller, call bool) {
-	c.lingers, p.lingers = false, false
+// spun ends the lingering of c, which found a call or did not.
+func (p *callPool) spun(c *poolGoroutine, call bool) {
+	c.spins, p.spinning = false, false
 	p.posted.Store(false)
-	p.talk.waited(call)
+	p.spin.spun(call)
 }
 
 // next accounts for the call that c has run and returns its next one. If there
 // is none it returns nil and c is idle.
-func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
+func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.account(ran)
+	p.admission.mu.Lock()
+	p.ranCall(ran)
 	next = p.queue.first
-	mayLinger := p.mayLinger() && !c.lingers
-	if c.lingers {
-		p.lingered(c, next != nil)
+	mayLinger := p.maySpin() && !c.spins
+	if c.spins {
+		p.spun(c, next != nil)
 	}
 	switch {
 	case next != nil:
@@ -398,20 +398,20 @@ func (p *callPool) next(ran *callPlace, c *caller) (next *callPlace) {
 		p.running.push(next)
 		p.wakeOne()
 	case mayLinger:
-		c.lingers, p.lingers = true, true
+		c.spins, p.spinning = true, true
 	default:
-		p.rest(c)
+		p.becomeIdle(c)
 	}
-	p.room.letIn(p.hasRoom, &chosen)
-	p.room.mu.Unlock()
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
 	chosen.wake()
 	return next
 }
 
-// rest makes c idle.
-func (p *callPool) rest(c *caller) {
+// becomeIdle makes c idle.
+func (p *callPool) becomeIdle(c *poolGoroutine) {
 	if p.closed {
-		p.callers--
+		p.goroutines--
 		close(c.wake)
 		return
 	}
@@ -420,19 +420,19 @@ func (p *callPool) rest(c *caller) {
 	p.sweepLater(p.cfg.Idle)
 }
 
-// leave accounts for a call that has ended its goroutine.
-func (p *callPool) leave(ran *callPlace) {
+// lost accounts for a call that has ended its goroutine.
+func (p *callPool) lost(ran *callNode) {
 	var chosen chosenTasks
-	p.room.mu.Lock()
-	p.callers--
-	p.account(ran)
+	p.admission.mu.Lock()
+	p.goroutines--
+	p.ranCall(ran)
 	p.wakeOne()
-	p.room.letIn(p.hasRoom, &chosen)
-	p.room.mu.Unlock()
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
 	chosen.wake()
 }
 
-func (p *callPool) account(ran *callPlace) {
+func (p *callPool) ranCall(ran *callNode) {
 	if ran != nil {
 		p.running.remove(ran)
 		p.countEnd()
@@ -442,7 +442,7 @@ func (p *callPool) account(ran *callPlace) {
 func (p *callPool) countEnd() {
 	p.ended++
 	if p.rt.draining.Load() {
-		notify(p.rt.told)
+		notifyChan(p.rt.countChanged)
 	}
 }
 
@@ -455,72 +455,72 @@ func (p *callPool) sweepLater(d time.Duration) {
 }
 
 func (p *callPool) sweep() {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
 	p.sweeping = false
 	now, n := time.Now(), 0
 	for n < len(p.idle) && now.Sub(p.idle[n].since) >= p.cfg.Idle {
 		n++
 	}
-	p.dismiss(n)
+	p.endIdle(n)
 	if len(p.idle) > 0 {
 		p.sweepLater(p.cfg.Idle - now.Sub(p.idle[0].since))
 	}
 }
 
-// dismiss ends the n goroutines that have been idle for longest.
-func (p *callPool) dismiss(n int) {
+// endIdle ends the n goroutines that have been idle for longest.
+func (p *callPool) endIdle(n int) {
 	for _, c := range p.idle[:n] {
 		close(c.wake)
 	}
 	p.idle = slices.Delete(p.idle, 0, n)
-	p.callers -= n
+	p.goroutines -= n
 }
 
 // cancel ends t if it is still queued.
 func (p *callPool) cancel(t *task) {
-	c := t.body.(placed).placeInPool()
+	c := t.body.(pooledCall).poolNode()
 	var chosen chosenTasks
-	p.room.mu.Lock()
+	p.admission.mu.Lock()
 	queued := c.in == &p.queue
 	if queued {
 		p.queue.remove(c)
-		p.room.letIn(p.hasRoom, &chosen)
+		p.admission.admit(p.hasRoom, &chosen)
 	}
-	p.room.mu.Unlock()
+	p.admission.mu.Unlock()
 	chosen.wake()
 	if queued {
 		t.body.abort(nil, t.cx.Err())
-		p.room.mu.Lock()
+		p.admission.mu.Lock()
 		p.countEnd()
-		p.room.mu.Unlock()
+		p.admission.mu.Unlock()
 	}
 }
 
-// stray runs a call that the pool does not run on a goroutine of its own. It counts
+// runAlone runs a call that the pool does not run on a goroutine of its own. It counts
 // like the others, so that Shutdown waits for it.
-func (p *callPool) stray(c *callPlace, run func()) {
-	p.room.mu.Lock()
+func (p *callPool) runAlone(c *callNode, run func()) {
+	p.admission.mu.Lock()
 	p.spawned++
-	p.strays.push(c)
-	p.room.mu.Unlock()
-	goOutside(func() {
+	p.alone.push(c)
+	p.admission.mu.Unlock()
+	goOutsideBubble(func() {
 		pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 		run()
-		p.room.mu.Lock()
-		p.strays.remove(c)
+		p.admission.mu.Lock()
+		p.alone.remove(c)
 		p.countEnd()
-		p.room.mu.Unlock()
+		p.admission.mu.Unlock()
 	})
 }
 
 // files returns the files whose accepted data is being written.
 func (p *callPool) files() (files []*File) {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	for _, list := range []*callList{&p.queue, &p.running, &p.strays} {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	for _, list := range []*callList{&p.queue, &p.running, &p.alone} {
 		for c := list.first; c != nil; c = c.next {
-			if inner, ok := c.t.body.(*innerCall); ok && inner.file != nil {
+			if inner, ok := c.t.body.(*internalCall); ok && inner.file != nil {
 				files = append(files, inner.file)
 			}
 		}
@@ -531,12 +531,12 @@ func (p *callPool) files() (files []*File) {
 // cancelQueued cancels all calls that do not run. It is called when no more
 // are taken.
 func (p *callPool) cancelQueued() {
-	p.room.mu.Lock()
+	p.admission.mu.Lock()
 	var all []*task
 	for c := p.queue.first; c != nil; c = c.next {
 		all = append(all, c.t)
 	}
-	p.room.mu.Unlock()
+	p.admission.mu.Unlock()
 	for _, t := range all {
 		t.cancel(taskByShutdown)
 	}
@@ -544,10 +544,10 @@ func (p *callPool) cancelQueued() {
 
 // close ends the idle goroutines. Those that run a call end after it.
 func (p *callPool) close() {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
 	p.closed = true
-	p.dismiss(len(p.idle))
+	p.endIdle(len(p.idle))
 	if p.sweeping {
 		p.sweeper.Stop() // it would keep the runtime until it fires
 	}
@@ -556,8 +556,8 @@ func (p *callPool) close() {
 // runsCaller reports whether the calling goroutine runs a call.
 func (p *callPool) runsCaller() bool {
 	g := getg()
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
 	for c := p.running.first; c != nil; c = c.next {
 		if c.g == g {
 			return true
@@ -568,9 +568,9 @@ func (p *callPool) runsCaller() bool {
 
 // infos describes the calls.
 func (p *callPool) infos() (infos []TaskInfo) {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	for _, list := range []*callList{&p.running, &p.strays} {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	for _, list := range []*callList{&p.running, &p.alone} {
 		for c := list.first; c != nil; c = c.next {
 			infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
 		}

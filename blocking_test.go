@@ -32,9 +32,9 @@ func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
 }
 
 func (p *callPool) count() (running, queued, idle, callers int) {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
-	return p.running.n, p.queue.n, len(p.idle), p.callers
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	return p.running.n, p.queue.n, len(p.idle), p.goroutines
 }
 
 // The promises of the pool:
@@ -348,34 +348,34 @@ func TestBlockingShutdownWaits(t *testing.T) {
 // going to sleep: whoever has it wakes nobody. The pool is driven by hand.
 func TestBlockingLingers(t *testing.T) {
 	ownProcsOnly(t)
-	pool := func(cfg Config) (*callPool, *caller) {
+	pool := func(cfg Config) (*callPool, *poolGoroutine) {
 		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
 		rt := newTestRuntime(t, cfg)
 		rt.bringProcs()
 		p := rt.calls
-		p.callers = 1
-		p.talk.words, p.talk.after = p.talk.least, p.talk.least
-		return p, &caller{wake: make(chan struct{}, 1)}
+		p.goroutines = 1
+		p.spin.hits, p.spin.needed = p.spin.minHits, p.spin.minHits
+		return p, &poolGoroutine{wake: make(chan struct{}, 1)}
 	}
-	submit := func(p *callPool) *callPlace {
-		c := newCall(p.rt, func() (int, error) { return 1, nil })
-		c.place.outside = true
-		require.NoError(t, p.submit(&c.place))
-		return &c.place
+	submit := func(p *callPool) *callNode {
+		c := newBlockingCall(p.rt, func() (int, error) { return 1, nil })
+		c.node.outside = true
+		require.NoError(t, p.submit(&c.node))
+		return &c.node
 	}
-	run := func(p *callPool, place *callPlace, c *caller) *callPlace {
+	run := func(p *callPool, place *callNode, c *poolGoroutine) *callNode {
 		place.t.body.poll(nil)
 		return p.next(place, c)
 	}
 	p, c := pool(Config{Workers: 1})
 	require.Nil(t, p.next(nil, c))
-	require.True(t, c.lingers)
+	require.True(t, c.spins)
 	require.Empty(t, p.idle)
-	other := &caller{wake: make(chan struct{}, 1)}
-	p.callers++
+	other := &poolGoroutine{wake: make(chan struct{}, 1)}
+	p.goroutines++
 	require.Nil(t, p.next(nil, other))
-	require.False(t, other.lingers, "one does so already")
-	require.Equal(t, []*caller{other}, p.idle)
+	require.False(t, other.spins, "one does so already")
+	require.Equal(t, []*poolGoroutine{other}, p.idle)
 
 	place := submit(p)
 	require.True(t, p.posted.Load())
@@ -383,30 +383,30 @@ func TestBlockingLingers(t *testing.T) {
 	second := submit(p)
 	require.Empty(t, other.wake)
 	require.Same(t, place, p.next(nil, c))
-	require.False(t, c.lingers || p.posted.Load())
+	require.False(t, c.spins || p.posted.Load())
 	require.Len(t, other.wake, 1, "who comes wakes the next")
 	<-other.wake
 	other.since = time.Now().Add(time.Hour) // it was not idle for long, however slow the machine is
-	p.arrive(other)
+	p.arrived(other)
 	require.Same(t, second, p.next(nil, other))
 	require.Nil(t, run(p, second, other))
-	require.True(t, other.lingers)
+	require.True(t, other.spins)
 	require.Nil(t, run(p, place, c))
-	require.False(t, c.lingers)
+	require.False(t, c.spins)
 
 	// In vain: it becomes idle, and it takes more calls until it is tried again.
-	p.linger()
+	p.spinForCall()
 	require.Nil(t, p.next(nil, other))
-	require.False(t, other.lingers || p.lingers)
+	require.False(t, other.spins || p.spinning)
 	require.Len(t, p.idle, 2)
-	require.False(t, p.talk.goesOn())
+	require.False(t, p.spin.pays())
 	place = submit(p)
 	require.Len(t, other.wake, 1)
 	<-other.wake
-	p.arrive(other)
+	p.arrived(other)
 	require.Same(t, place, p.next(nil, other))
 	require.Nil(t, run(p, place, other))
-	p.dismiss(2)
+	p.endIdle(2)
 
 	// The end of the pool.
 	p, c = pool(Config{Workers: 1})
@@ -415,15 +415,15 @@ func TestBlockingLingers(t *testing.T) {
 	require.Nil(t, p.next(nil, c))
 	_, open := <-c.wake
 	require.False(t, open)
-	require.Zero(t, p.callers)
+	require.Zero(t, p.goroutines)
 
 	// Where it would take the processor of others.
 	p, c = pool(Config{Workers: 1, SharedProcs: true})
 	require.True(t, p.rt.ownProcs.asked.Load(), "there is nothing to ask for after each call")
 	require.Nil(t, p.next(nil, c))
-	require.False(t, c.lingers)
+	require.False(t, c.spins)
 	require.False(t, p.rt.ownProcs.raised.Load())
-	p.dismiss(1)
+	p.endIdle(1)
 }
 
 // Calls of several tasks, with pauses: each runs once, whoever lingers.

@@ -1,7 +1,7 @@
 package async
 
-// parker is the task of a goroutine outside the pool that awaits in BlockOn.
-type parker struct {
+// blockOnParker is the task of a goroutine outside the pool that awaits in BlockOn.
+type blockOnParker struct {
 	task
 	unpark chan struct{} // capacity 1; nil until it first waits
 	own    waiter        // see task.ownWaiter
@@ -19,29 +19,29 @@ type parker struct {
 func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()
-	p := new(parker)
+	p := new(blockOnParker)
 	p.kind, p.body = kindGoroutine, p
 	p.g.Store(getg())
 	if p.w = workerOf(s); p.w == nil {
 		p.w = rt.workers[0]
 	}
 	p.cx.t = &p.task
-	err := p.adorn(s)
-	if err == nil && !rt.enter(p) {
+	err := p.applyOptions(s)
+	if err == nil && !rt.beginBlockOn(p) {
 		err = ErrShutdown
 	}
 	if err != nil {
-		p.crew().leave(&p.task)
+		p.cancelGroup().leaveAll(&p.task)
 		var zero T
 		return zero, err
 	}
-	defer rt.leave(p)
+	defer rt.endBlockOn(p)
 	v, err := fn(&p.cx)
-	return v, p.settle(err)
+	return v, p.blockOnError(err)
 }
 
 // wait parks the goroutine until p is woken.
-func (p *parker) wait() {
+func (p *blockOnParker) wait() {
 	p.since = ticksAt(nanosHere())
 	if p.unpark == nil {
 		p.unpark = newChan[struct{}](1)
@@ -54,33 +54,33 @@ func (p *parker) wait() {
 
 // poll implements taskBody: the one who woke p holds it, and passes it to the
 // goroutine.
-func (p *parker) poll(w *worker) bool {
-	w.readies()
-	notify(p.unpark)
+func (p *blockOnParker) poll(w *worker) bool {
+	w.noteRunnable()
+	notifyChan(p.unpark)
 	return false
 }
 
-func (p *parker) abort(*worker, error) {}
+func (p *blockOnParker) abort(*worker, error) {}
 
-// enter makes Shutdown wait for p. It reports false if it is too late.
-func (rt *Runtime) enter(p *parker) bool {
+// beginBlockOn makes Shutdown wait for p. It reports false if it is too late.
+func (rt *Runtime) beginBlockOn(p *blockOnParker) bool {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
 	if rt.shutting {
 		return false
 	}
-	rt.entered++
+	rt.blockOnsBegun++
 	p.id.Store(rt.nextID())
-	rt.outside[p] = struct{}{}
+	rt.blockOns[p] = struct{}{}
 	return true
 }
 
-func (rt *Runtime) leave(p *parker) {
+func (rt *Runtime) endBlockOn(p *blockOnParker) {
 	p.state.finish(0)
 	p.endScope(nil)
 	rt.mu.Lock()
-	delete(rt.outside, p)
+	delete(rt.blockOns, p)
 	rt.mu.Unlock()
-	notify(rt.told)
-	p.crew().leave(&p.task)
+	notifyChan(rt.countChanged)
+	p.cancelGroup().leaveAll(&p.task)
 }

@@ -14,7 +14,7 @@ import (
 // NewBroadcast, and must not be copied; the zero Broadcast keeps no messages, and
 // Send and Subscribe panic.
 type Broadcast[T any] struct {
-	topic topic // its version is the number of the next message; its mu guards everything
+	topic newsTopic // its version is the number of the next message; its mu guards everything
 
 	kept []T // message number i stands at i modulo the length
 	subs int
@@ -77,7 +77,7 @@ func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.topic.mu.Lock()
 	defer b.topic.mu.Unlock()
 	b.subs++
-	return &Subscription[T]{b: b, follower: follower{of: &b.topic, seen: b.topic.version}}
+	return &Subscription[T]{b: b, newsFollower: newsFollower{of: &b.topic, seen: b.topic.version}}
 }
 
 func (b *Broadcast[T]) mustBeMade() {
@@ -102,8 +102,8 @@ type Subscription[T any] struct {
 	b *Broadcast[T]
 
 	// Guarded by the lock of the broadcast.
-	follower // its seen is the number of the message that it receives next
-	closed   bool
+	newsFollower // its seen is the number of the message that it receives next
+	closed       bool
 }
 
 // receive receives without waiting; err is ErrEmpty if there is nothing. The lock
@@ -150,7 +150,7 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	if v, err = s.receive(); err != ErrEmpty {
-		s.follower.leave(w)
+		s.newsFollower.leave(w)
 		return v, err
 	}
 	s.join(w, t)
@@ -166,8 +166,8 @@ func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// forget implements forgetter.
-func (s *Subscription[T]) forget(*task, *worker) { s.leave(&s.w) }
+// abandoned implements forgetter.
+func (s *Subscription[T]) abandoned(*task, *worker) { s.leave(&s.w) }
 
 // Recv waits for the next message and returns it. It fails with a *LaggedError if
 // the next ones have been lost, and can then be called again; with ErrClosed at the

@@ -18,9 +18,9 @@ import (
 //
 //   - channels, by newChan;
 //   - timers of Go's, in alarm.setStd;
-//   - goroutines that outlive the call that starts them, by goOutside;
+//   - goroutines that outlive the call that starts them, by goOutsideBubble;
 //   - runtimes, in New;
-//   - contexts that workers look at, by contextOutside.
+//   - contexts that workers look at, by contextOutsideBubble.
 //
 // The reverse is scope.callAfterInBubble.
 //
@@ -34,27 +34,27 @@ func inBubble() bool { return callersIdentity() == nil && ofBubble(time.Now()) }
 // there does it have no monotonic clock reading.
 func ofBubble(now time.Time) bool { return now == now.Round(0) }
 
-// outside runs f on a goroutine that is in no bubble, and waits for it. If the caller's is
+// outsideBubble runs f on a goroutine that is in no bubble, and waits for it. If the caller's is
 // in none, f runs there.
-func outside(f func()) {
+func outsideBubble(f func()) {
 	if !inBubble() {
 		f()
 		return
 	}
 	var ran sync.Mutex // a channel would be the bubble's
 	ran.Lock()
-	handOut(func() {
+	runOnStarter(func() {
 		defer ran.Unlock()
 		f()
 	})
 	ran.Lock()
 }
 
-// goOutside starts f on a goroutine that is in no bubble. It does not wait, so it may
+// goOutsideBubble starts f on a goroutine that is in no bubble. It does not wait, so it may
 // be called under a lock.
-func goOutside(f func()) {
+func goOutsideBubble(f func()) {
 	if inBubble() {
-		go handOut(f) // which may wait for the first time
+		go runOnStarter(f) // which may wait for the first time
 	} else {
 		go f()
 	}
@@ -63,24 +63,24 @@ func goOutside(f func()) {
 // newChan makes a channel that belongs to no bubble.
 func newChan[T any](capacity int) chan T {
 	if inBubble() {
-		return newChanOutside[T](capacity)
+		return newChanOutsideBubble[T](capacity)
 	}
 	return make(chan T, capacity)
 }
 
-func newChanOutside[T any](capacity int) (c chan T) {
-	outside(func() { c = make(chan T, capacity) })
+func newChanOutsideBubble[T any](capacity int) (c chan T) {
+	outsideBubble(func() { c = make(chan T, capacity) })
 	return c
 }
 
-// handOuts passes functions from goroutines in bubbles to the starter. It belongs to no
+// starterJobs passes functions from goroutines in bubbles to the starter. It belongs to no
 // bubble, since packages are initialized in none.
-var handOuts = make(chan func())
+var starterJobs = make(chan func())
 
-// handOut has f run on a goroutine of its own outside. The caller is in a bubble.
-func handOut(f func()) {
+// runOnStarter has f run on a goroutine of its own outside. The caller is in a bubble.
+func runOnStarter(f func()) {
 	beginStarter()
-	handOuts <- f
+	starterJobs <- f
 }
 
 // beginStarter starts the starter, a goroutine outside of all bubbles that stays. The
@@ -89,7 +89,7 @@ func handOut(f func()) {
 var beginStarter = sync.OnceFunc(func() {
 	var runs atomic.Bool
 	afterCollection(func() {
-		go serveHandOuts()
+		go runStarterJobs()
 		runs.Store(true)
 	})
 	for !runs.Load() {
@@ -100,9 +100,9 @@ var beginStarter = sync.OnceFunc(func() {
 	}
 })
 
-// serveHandOuts is the starter.
-func serveHandOuts() {
-	for f := range handOuts {
+// runStarterJobs is the starter.
+func runStarterJobs() {
+	for f := range starterJobs {
 		go f()
 	}
 }
@@ -118,25 +118,25 @@ func afterCollection(f func()) {
 // nanosHere is nanos for code that may run on a goroutine in a bubble, where package
 // time has a clock that stands still while the goroutine waits for this package.
 func nanosHere() int64 {
-	now, bubble := clock()
+	now, bubble := clockNow()
 	if bubble {
-		return nanosOutside()
+		return nanosOutsideBubble()
 	}
 	return now
 }
 
-// nanosOutside is a function of its own because what its closure refers to is
+// nanosOutsideBubble is a function of its own because what its closure refers to is
 // allocated.
-func nanosOutside() (now int64) {
-	outside(func() { now = nanos() })
+func nanosOutsideBubble() (now int64) {
+	outsideBubble(func() { now = nanos() })
 	return now
 }
 
-// clock returns what nanos does, and whether that is wrong, since the caller is in a
+// clockNow returns what nanos does, and whether that is wrong, since the caller is in a
 // bubble. What follows from a bubble's clock is far from any time that this process has
 // seen, so it is enough to look closer once a second. (A bubble whose clock was set
 // forward to just that second would be missed.)
-func clock() (now int64, bubble bool) {
+func clockNow() (now int64, bubble bool) {
 	now = nanos()
 	if uint64(now-clockSeen.Load()) < uint64(time.Second) {
 		return now, false
@@ -159,22 +159,22 @@ func (cx *Context) nanos() int64 {
 	return nanosHere()
 }
 
-// afterOutside is time.After by the clock outside.
-func afterOutside(d time.Duration) (late <-chan time.Time) {
-	outside(func() { late = time.After(d) })
+// afterOutsideBubble is time.After by the clock outside.
+func afterOutsideBubble(d time.Duration) (late <-chan time.Time) {
+	outsideBubble(func() { late = time.After(d) })
 	return late
 }
 
-// contextOutside returns a context for code outside of the caller's bubble, which ends when
+// contextOutsideBubble returns a context for code outside of the caller's bubble, which ends when
 // ctx does. Code outside must not use ctx, not even its method Err, which receives from
-// ctx's channel. If the caller is in no bubble, contextOutside returns ctx itself.
+// ctx's channel. If the caller is in no bubble, contextOutsideBubble returns ctx itself.
 //
 // The context also ends when as much real time has passed as ctx has left by the clock
 // of the bubble, since that clock stands still while a goroutine of the bubble waits
 // for something outside. Package net treats the deadlines of contexts in the same way.
 //
 // release must be called in the bubble when the context is no longer needed.
-func contextOutside(ctx context.Context) (out context.Context, release func()) {
+func contextOutsideBubble(ctx context.Context) (out context.Context, release func()) {
 	switch ctx.(type) {
 	case *Context, *outerContext:
 		return ctx, func() {}
@@ -186,7 +186,7 @@ func contextOutside(ctx context.Context) (out context.Context, release func()) {
 	deadline, limited := ctx.Deadline()
 	left := time.Until(deadline)
 	var late *time.Timer
-	outside(func() {
+	outsideBubble(func() {
 		c.Context, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 		c.Done() // its channel is made here
 		if limited {
@@ -206,15 +206,15 @@ func contextOutside(ctx context.Context) (out context.Context, release func()) {
 }
 
 // contextOfWait returns what a goroutine that waits until ctx ends must look at. In a bubble
-// it may look at ctx itself, but the deadline would not pass; see contextOutside.
+// it may look at ctx itself, but the deadline would not pass; see contextOutsideBubble.
 func contextOfWait(ctx context.Context) (out context.Context, release func()) {
 	if _, limited := ctx.Deadline(); limited {
-		return contextOutside(ctx)
+		return contextOutsideBubble(ctx)
 	}
 	return ctx, func() {}
 }
 
-// outerContext is what contextOutside returns in a bubble.
+// outerContext is what contextOutsideBubble returns in a bubble.
 type outerContext struct {
 	context.Context // made outside, with the values of inner
 	inner           context.Context

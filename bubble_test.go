@@ -34,10 +34,10 @@ func TestBubbleIsNoticed(t *testing.T) {
 	var outsideOfIt bool
 	inBubbleOf(t, func(t *testing.T) {
 		require.True(t, inBubble())
-		outside(func() { outsideOfIt = !inBubble() })
+		outsideBubble(func() { outsideOfIt = !inBubble() })
 	})
 	require.True(t, outsideOfIt)
-	outside(func() { outsideOfIt = !inBubble() })
+	outsideBubble(func() { outsideOfIt = !inBubble() })
 	require.True(t, outsideOfIt)
 }
 
@@ -84,7 +84,7 @@ func TestBubbleParksWhereOthersHaveParked(t *testing.T) {
 func receive2(t *testing.T, c <-chan struct{}) {
 	t.Helper()
 	var late <-chan time.Time
-	outside(func() { late = time.After(patience) })
+	outsideBubble(func() { late = time.After(patience) })
 	select {
 	case <-c:
 	case <-late:
@@ -371,7 +371,7 @@ func TestBubbleContextInATask(t *testing.T) {
 		ctx, cancelTimeout := context.WithTimeout(ctx, time.Hour)
 		defer cancelTimeout()
 		began := make(chan None, 1)
-		outside(func() { began = make(chan None, 1) })
+		outsideBubble(func() { began = make(chan None, 1) })
 		h := Spawn(rt.Under(ctx), func(cx *Context) (string, error) {
 			deadline, ok := cx.Deadline()
 			left := time.Until(deadline)
@@ -504,7 +504,7 @@ func TestBubbleTimers(t *testing.T) {
 		require.Zero(t, n)
 		require.Greater(t, nanosHere()-before, int64(5*time.Millisecond))
 		var now int64
-		outside(func() { now = nanos() })
+		outsideBubble(func() { now = nanos() })
 		require.Less(t, now-nanosHere(), int64(patience))
 	}
 	use(t)

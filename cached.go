@@ -110,9 +110,9 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	into := p[:min(len(p), cachedPartMost)]
 	small := len(p) < bufferSmall
 	if small {
-		into = borrowBuffer(max(len(p), f.grown))
+		into = borrowBuffer(max(len(p), f.readSize))
 	}
-	back, edits, grown := f.behind, f.edits, f.grown
+	back, edits, grown := f.lag, f.edits, f.readSize
 	f.use = fileReading
 	f.mu.Unlock()
 	if f.stepBack(back) == nil {
@@ -122,23 +122,23 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 		err = errNotCached
 	}
 	f.mu.Lock()
-	f.behind = back
+	f.lag = back
 	f.noteRead(err)
 	if err == errors.ErrUnsupported {
 		err = errNotCached
 	}
 	got, valid := n, f.edits == edits
 	if small {
-		f.took(into, n, nil, valid)
+		f.keepRead(into, n, nil, valid)
 		n = f.ahead.read(p)
 	} else if n > 0 {
-		f.grow(n, len(into))
+		f.adaptReadSize(n, len(into))
 	}
 	if got < len(into) && err != io.EOF && valid {
-		f.grown = grown // the rest is not in memory, which does not mean that there is no more
+		f.readSize = grown // the rest is not in memory, which does not mean that there is no more
 	}
 	cx.charge(n)
-	f.restHere(cx)
+	f.spendPageCache(cx)
 	if n == 0 && err == nil { // the file was changed meanwhile
 		err = errNotCached
 	}
@@ -163,11 +163,11 @@ func (f *File) noteRefusal(err error) {
 	}
 }
 
-// restHere is rest for those who must not wait, and go on with mu.
-func (f *File) restHere(cx *Context) {
-	closing := f.release(cx.here())
-	if closing != nil && cx.t.w.rt.do(closing) != nil {
-		goOutside(closing)
+// spendPageCache is rest for those who must not wait, and go on with mu.
+func (f *File) spendPageCache(cx *Context) {
+	closing := f.endUseKeepingClose(cx.here())
+	if closing != nil && cx.t.w.rt.runInPool(closing) != nil {
+		goOutsideBubble(closing)
 	}
 	f.mu.Lock()
 }
@@ -175,7 +175,7 @@ func (f *File) restHere(cx *Context) {
 // mayTry reports whether the system may be asked on the spot: it has not refused
 // that, and nothing must be written, or reported, before. mu is held.
 func (f *File) mayTry() bool {
-	return f.cached && !f.closed && f.writeErr == nil && f.settled == f.accepted
+	return f.cached && !f.closed && f.writeErr == nil && f.written == f.accepted
 }
 
 // atHand is mayTry for what the system answers at once if it has the file in
@@ -210,11 +210,11 @@ func (f *File) seekNow(offset int64, whence int) (at int64, ok bool) {
 	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // others look for data on the disk
 		return 0, false
 	}
-	f.forget()
-	if f.stepBack(f.behind) != nil {
+	f.dropReadAhead()
+	if f.stepBack(f.lag) != nil {
 		return 0, false
 	}
-	f.behind = 0
+	f.lag = 0
 	at, err := f.os.Seek(offset, whence)
 	return at, err == nil
 }

@@ -107,15 +107,15 @@ func TestCachedPartsGrow(t *testing.T) {
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_RDONLY, 0)
 		require.NoError(t, err)
-		f.grown = bufferMedium
+		f.readSize = bufferMedium
 		p := make([]byte, 1000)
 		n, err := f.Read(cx, p)
 		require.NoError(t, err)
 		require.Equal(t, pattern(100), p[:n])
-		require.Equal(t, bufferMedium, f.grown)
+		require.Equal(t, bufferMedium, f.readSize)
 		_, err = f.Read(cx, p)
 		require.Equal(t, io.EOF, err)
-		require.Zero(t, f.grown)
+		require.Zero(t, f.readSize)
 		return f.Close(cx)
 	})
 }

@@ -186,7 +186,7 @@ func TestCachedMissesGrow(t *testing.T) {
 			at += n
 		}
 		f.mu.Lock()
-		grown := f.grown
+		grown := f.readSize
 		f.mu.Unlock()
 		require.Equal(t, bufferLarge, grown)
 		return f.Close(cx)
@@ -248,7 +248,7 @@ func TestCachedGivesWay(t *testing.T) {
 	f.mu.Lock()
 	require.True(t, f.wanted)
 	f.use = fileIdle // and had ended, but the other does not know yet
-	f.forget()
+	f.dropReadAhead()
 	f.mu.Unlock()
 	cx, _ := newPollCx(t, rt)
 	_, err := f.PollRead(cx, p)

@@ -295,7 +295,7 @@ func (c *modelCode) spawn(cx *Context, s Spawner) *modelTask {
 	t := new(modelTask)
 	child := &modelCode{model: c.model, task: t, depth: c.depth + 1,
 		rnd: rand.New(rand.NewPCG(c.seed, c.rnd.Uint64()))}
-	if c.g != nil && s.crew() == &c.g.tasks {
+	if c.g != nil && s.cancelGroup() == &c.g.tasks {
 		child.g = c.g
 	}
 	switch c.rnd.IntN(5) {
@@ -416,7 +416,7 @@ func (c *modelCode) group(cx *Context) error {
 				c.fail("a %s task outlives its group", t.kind)
 			}
 		}
-		if gate := &made.tasks.gate; !returned {
+		if gate := &made.tasks.admission; !returned {
 		} else if n, reserved := gate.n, gate.reserved; n != 0 || reserved != 0 {
 			c.fail("a group has ended, %d wait for it, %d places are taken", n, reserved)
 		}
@@ -455,7 +455,7 @@ func (c *modelCode) group(cx *Context) error {
 
 // peek returns the error of a task that has ended, without joining it.
 func peek(h *JoinHandle[int]) error {
-	if f, ok := h.err.(*failure); ok {
+	if f, ok := h.err.(*taskFailure); ok {
 		return f.err
 	}
 	return h.err
@@ -703,7 +703,7 @@ func (m *model) check(t *testing.T) {
 			say("%s: %v", what, err)
 		}
 		reports := m.reports[id]
-		f, failed := task.h.err.(*failure)
+		f, failed := task.h.err.(*taskFailure)
 		switch {
 		case len(reports) > 1, len(reports) == 1 && (!failed || reports[0] != f.err):
 			say("%s: reported %v, and its error is %v", what, reports, task.h.err)
@@ -722,11 +722,11 @@ func (m *model) check(t *testing.T) {
 		}
 	}
 	pool := m.rt.calls
-	pool.room.mu.Lock()
-	if pool.queue.n != 0 || pool.running.n != 0 || pool.room.n != 0 || pool.room.reserved != 0 {
-		say("the pool: %d queued, %d run, %d wait, %d places reserved", pool.queue.n, pool.running.n, pool.room.n, pool.room.reserved)
+	pool.admission.mu.Lock()
+	if pool.queue.n != 0 || pool.running.n != 0 || pool.admission.n != 0 || pool.admission.reserved != 0 {
+		say("the pool: %d queued, %d run, %d wait, %d places reserved", pool.queue.n, pool.running.n, pool.admission.n, pool.admission.reserved)
 	}
-	pool.room.mu.Unlock()
+	pool.admission.mu.Unlock()
 	for _, text := range wrong {
 		t.Error(text)
 	}

@@ -115,10 +115,10 @@ func TestCancelledLookup(t *testing.T) {
 		cancel()
 		_, err := Dial(gone, "tcp", "localhost:1")
 		_, err2 := Listen(gone, "tcp", "localhost:0")
-		_, err3 := offload(cx, func(context.Context) (int, error) { return 1, nil })
+		_, err3 := runLookup(cx, func(context.Context) (int, error) { return 1, nil })
 		short, cancelShort := cx.WithTimeout(time.Millisecond)
 		defer cancelShort()
-		_, err4 := offload(short, func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+		_, err4 := runLookup(short, func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
 		return errors.Join(
 			expect(errors.Is(err, context.Canceled), "Dial: %v", err),
 			expect(errors.Is(err2, context.Canceled), "Listen: %v", err2),
@@ -133,7 +133,7 @@ func TestCancelledLookupThatHasFailed(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
 	cx, wakes := newPollCx(t, rt)
 	release, free := newRelease(t)
-	o := &offloaded[int]{f: func(context.Context) (int, error) { <-release; return 0, errors.New("no such host") }}
+	o := &lookupFuture[int]{f: func(context.Context) (int, error) { <-release; return 0, errors.New("no such host") }}
 	_, err := o.Poll(cx)
 	require.Equal(t, ErrPending, err)
 	free()

@@ -36,14 +36,14 @@ type Chan[T any] struct {
 	recvs, sends chanSide
 
 	limit    int // the capacity; unlimited without a bound
-	ring     ring[T]
-	offers   offers[T] // what is sent by those who wait in Send
-	reserved int       // permits that are out
+	ring     ringBuffer[T]
+	offers   chanOffers[T] // what is sent by those who wait in Send
+	reserved int           // permits that are out
 	closed   bool
 }
 
-// unlimited leaves room to count with.
-const unlimited = math.MaxInt / 2
+// chanUnlimited leaves room to count with.
+const chanUnlimited = math.MaxInt / 2
 
 // The bounds of the doc comment above. The first is often enough to make the wake of
 // a waiter worth it, and seldom enough to be short. It says nothing about those who
@@ -62,7 +62,7 @@ const (
 // passes its call on. So a message never leaves the queue for somebody who might
 // not want it anymore, and the order is kept whatever is cancelled. The exception
 // is Send, which says whether it has sent: its message is moved to the queue for
-// it, see offers.
+// it, see chanOffers.
 type chanSide struct {
 	list      waitlist
 	called    int       // of those who were called, how many have not tried yet
@@ -87,33 +87,33 @@ func NewChan[T any](n int) *Chan[T] {
 	if n < 0 {
 		panic("async: NewChan: the capacity is negative")
 	}
-	return &Chan[T]{limit: min(n, unlimited-1)}
+	return &Chan[T]{limit: min(n, chanUnlimited-1)}
 }
 
 // NewUnboundedChan returns a channel for which there is always room.
-func NewUnboundedChan[T any]() *Chan[T] { return &Chan[T]{limit: unlimited} }
+func NewUnboundedChan[T any]() *Chan[T] { return &Chan[T]{limit: chanUnlimited} }
 
 func (c *Chan[T]) lock()   { c.recvs.list.mu.Lock() }
 func (c *Chan[T]) unlock() { c.recvs.list.mu.Unlock() }
 
-// settleAndUnlock ends a change: it calls those for whom there is something now.
+// callWaitersAndUnlock ends a change: it calls those for whom there is something now.
 // from is the worker on whose thread the caller runs, or nil.
-func (c *Chan[T]) settleAndUnlock(from *worker) {
+func (c *Chan[T]) callWaitersAndUnlock(from *worker) {
 	if !c.recvs.uncalled() && !c.sends.uncalled() {
 		c.unlock()
 		return
 	}
 	var wakes chosenTasks
-	c.settle(&wakes)
+	c.callWaiters(&wakes)
 	c.unlock()
 	wakes.wakeFrom(from)
 }
 
-// settle calls receivers as far as there are messages, and senders as far as there
+// callWaiters calls receivers as far as there are messages, and senders as far as there
 // is room.
-func (c *Chan[T]) settle(wakes *chosenTasks) {
+func (c *Chan[T]) callWaiters(wakes *chosenTasks) {
 	if c.closed {
-		c.settleClosed(wakes)
+		c.callClosed(wakes)
 		return
 	}
 	for w := c.sends.list.first; w != nil; w = c.sends.list.first {
@@ -126,24 +126,24 @@ func (c *Chan[T]) settle(wakes *chosenTasks) {
 			wakes.add(c.sends.call(w))
 		}
 	}
-	c.settleRecvs(wakes)
+	c.callReceivers(wakes)
 	if c.room(false) > c.sends.promised && c.sends.open() {
-		wakes.add(c.sends.polled.empty())
+		wakes.add(c.sends.polled.takeAllTasks())
 	}
 }
 
-func (c *Chan[T]) settleRecvs(wakes *chosenTasks) {
+func (c *Chan[T]) callReceivers(wakes *chosenTasks) {
 	for w := c.recvs.list.first; w != nil && c.ready() > c.recvs.called; w = c.recvs.list.first {
 		wakes.add(c.recvs.call(w))
 	}
 	if c.ready() > c.recvs.promised && c.recvs.open() {
-		wakes.add(c.recvs.polled.empty())
+		wakes.add(c.recvs.polled.takeAllTasks())
 	}
 }
 
-// settleClosed calls all senders, to be refused, and all receivers if nothing will
+// callClosed calls all senders, to be refused, and all receivers if nothing will
 // come anymore.
-func (c *Chan[T]) settleClosed(wakes *chosenTasks) {
+func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 	for w := c.sends.list.first; w != nil; w = c.sends.list.first {
 		if w.want > 0 {
 			c.take(w)
@@ -153,15 +153,15 @@ func (c *Chan[T]) settleClosed(wakes *chosenTasks) {
 			wakes.add(c.sends.call(w))
 		}
 	}
-	wakes.add(c.sends.polled.empty())
-	if !c.drained() {
-		c.settleRecvs(wakes)
+	wakes.add(c.sends.polled.takeAllTasks())
+	if !c.closedAndEmpty() {
+		c.callReceivers(wakes)
 		return
 	}
 	for w := c.recvs.list.first; w != nil; w = c.recvs.list.first {
 		wakes.add(c.recvs.call(w))
 	}
-	wakes.add(c.recvs.polled.empty())
+	wakes.add(c.recvs.polled.takeAllTasks())
 }
 
 // room returns for how many messages there is room: the capacity, and one more for
@@ -191,8 +191,8 @@ func (c *Chan[T]) ready() int {
 	return c.ring.n
 }
 
-// drained reports whether nothing will ever be received anymore.
-func (c *Chan[T]) drained() bool { return c.closed && c.ring.n == 0 && c.reserved == 0 }
+// closedAndEmpty reports whether nothing will ever be received anymore.
+func (c *Chan[T]) closedAndEmpty() bool { return c.closed && c.ring.n == 0 && c.reserved == 0 }
 
 func (s *chanSide) waiting() int { return s.list.n + s.called }
 
@@ -245,18 +245,18 @@ func (s *chanSide) rejoin(w *waiter, t *task) {
 	}
 }
 
-// offers is the messages of those who wait in Send, so that a receiver can move
+// chanOffers is the messages of those who wait in Send, so that a receiver can move
 // one to the queue when it makes room. A waiter's want is the place of its message
 // here, counted from 1.
 //
 // Waiters know their places, so the room of many is given back only when the last
 // message has gone.
-type offers[T any] struct {
+type chanOffers[T any] struct {
 	vals []T
 	free []int32
 }
 
-func (o *offers[T]) put(v T) int64 {
+func (o *chanOffers[T]) put(v T) int64 {
 	if n := len(o.free); n > 0 {
 		i := o.free[n-1]
 		o.free = o.free[:n-1]
@@ -267,13 +267,13 @@ func (o *offers[T]) put(v T) int64 {
 	return int64(len(o.vals))
 }
 
-func (o *offers[T]) take(want int64) (v T) {
+func (o *chanOffers[T]) take(want int64) (v T) {
 	i := int32(want - 1)
 	var zero T
 	v, o.vals[i] = o.vals[i], zero
 	o.free = append(o.free, i)
-	if n := len(o.vals); n > ringKept && len(o.free) == n {
-		*o = offers[T]{}
+	if n := len(o.vals); n > ringBufferKept && len(o.free) == n {
+		*o = chanOffers[T]{}
 	}
 	return v
 }
@@ -297,7 +297,7 @@ func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
 	}
 	if c.ring.n > 0 {
 		v = c.ring.pop()
-		if c.limit == unlimited {
+		if c.limit == chanUnlimited {
 			c.ring.shrink()
 		}
 		return v, true
@@ -308,8 +308,8 @@ func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
 	return v, true
 }
 
-// enter takes room for one message without waiting; see pull.
-func (c *Chan[T]) enter(turn, firm bool) (ok bool) {
+// takeTurn takes room for one message without waiting; see pull.
+func (c *Chan[T]) takeTurn(turn, firm bool) (ok bool) {
 	if c.room(firm) <= c.sends.promised || !turn && !c.sends.overtake() {
 		return false
 	}
@@ -325,7 +325,7 @@ func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 	c.lock()
 	if c.ring.n > c.recvs.promised && !c.closed && !c.sends.uncalled() && c.recvs.overtake() {
 		v = c.ring.pop() // the usual case: no waiter is called
-		if c.limit == unlimited {
+		if c.limit == chanUnlimited {
 			c.ring.shrink()
 		}
 		c.unlock()
@@ -339,8 +339,8 @@ func (c *Chan[T]) pullAndUnlock(from *worker) (v T, err error) {
 	v, ok := c.pull(false, &wakes)
 	switch {
 	case ok:
-		c.settle(&wakes)
-	case c.drained():
+		c.callWaiters(&wakes)
+	case c.closedAndEmpty():
 		err = ErrClosed
 	default:
 		err = ErrEmpty
@@ -367,12 +367,12 @@ func (c *Chan[T]) pushAndUnlock(from *worker, v T, firm bool) error {
 		c.unlock()
 		return ErrClosed
 	}
-	if !c.enter(false, firm) {
+	if !c.takeTurn(false, firm) {
 		c.unlock()
 		return ErrFull
 	}
 	c.ring.push(v)
-	c.settleAndUnlock(from)
+	c.callWaitersAndUnlock(from)
 	return nil
 }
 
@@ -393,7 +393,7 @@ func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) 
 	switch {
 	case ok:
 		c.leaveRecvs(w)
-	case c.drained():
+	case c.closedAndEmpty():
 		c.leaveRecvs(w)
 		err = ErrClosed
 	default:
@@ -404,7 +404,7 @@ func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) 
 		c.recvs.rejoin(w, t)
 		err = ErrPending
 	}
-	c.settle(&wakes)
+	c.callWaiters(&wakes)
 	c.unlock()
 	wakes.wakeFrom(from)
 	return v, err
@@ -434,7 +434,7 @@ func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) 
 	if keep && c.limit == 0 && c.ring.n > c.recvs.firm {
 		v, ok = c.ring.pop(), true
 	}
-	c.settleAndUnlock(from)
+	c.callWaitersAndUnlock(from)
 	return v, ok
 }
 
@@ -458,7 +458,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	case c.closed:
 		c.sends.list.leave(w)
 		err = ErrClosed
-	case w.phase != waiterIn && c.enter(turn, how == sendFirm):
+	case w.phase != waiterIn && c.takeTurn(turn, how == sendFirm):
 		c.sends.list.leave(w)
 		c.put(v, how)
 	default:
@@ -471,7 +471,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 		c.sends.rejoin(w, t)
 		err = ErrPending
 	}
-	c.settleAndUnlock(from)
+	c.callWaitersAndUnlock(from)
 	return err
 }
 
@@ -510,7 +510,7 @@ func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
 		outcome = ErrClosed
 	}
 	c.sends.list.leave(w)
-	c.settleAndUnlock(from)
+	c.callWaitersAndUnlock(from)
 	return outcome
 }
 
@@ -611,7 +611,7 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	default:
 		old, displaced = v, true
 	}
-	c.settleAndUnlock(nil)
+	c.callWaitersAndUnlock(nil)
 	return old, displaced, err
 }
 
@@ -630,13 +630,13 @@ func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	v, ok := c.pull(false, &wakes)
 	switch {
 	case ok:
-	case c.drained():
+	case c.closedAndEmpty():
 		err = ErrClosed
 	default:
 		c.recvs.polled.join(t)
 		err = ErrPending
 	}
-	c.settle(&wakes)
+	c.callWaiters(&wakes)
 	c.unlock()
 	wakes.wakeFrom(cx.here())
 	return v, cx.unspent(err)
@@ -652,8 +652,8 @@ func (c *Chan[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// forget implements forgetter.
-func (c *Chan[T]) forget(t *task, from *worker) {
+// abandoned implements forgetter.
+func (c *Chan[T]) abandoned(t *task, from *worker) {
 	c.lock()
 	left := c.recvs.polled.remove(t)
 	c.unlock()
@@ -675,13 +675,13 @@ func (c *Chan[T]) PollSend(cx *Context, v T) error {
 	switch {
 	case c.closed:
 		err = ErrClosed
-	case c.enter(false, false):
+	case c.takeTurn(false, false):
 		c.ring.push(v)
 	default:
 		c.sends.polled.join(t)
 		err = ErrPending
 	}
-	c.settleAndUnlock(cx.here())
+	c.callWaitersAndUnlock(cx.here())
 	return cx.unspent(err)
 }
 
@@ -708,7 +708,7 @@ func (c *Chan[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if v, err := c.pullOnce(nil); err != ErrEmpty {
 		return v, err
 	}
-	p := takeSpot()
+	p := takeParker()
 	defer p.free()
 	for {
 		if v, err = c.pollRecv(&p.cx, &p.own, chanFirm); err != ErrPending {
@@ -737,7 +737,7 @@ func (c *Chan[T]) SendBlocking(ctx context.Context, v T) error {
 }
 
 func (c *Chan[T]) sendBlocking(ctx context.Context, v T, how sendKind) error {
-	p := takeSpot()
+	p := takeParker()
 	defer p.free()
 	for {
 		if err := c.pollSend(&p.cx, &p.own, v, how); err != ErrPending {
@@ -760,7 +760,7 @@ func (c *Chan[T]) Close() (first bool) {
 	c.lock()
 	first = !c.closed
 	c.closed = true
-	c.settleAndUnlock(nil)
+	c.callWaitersAndUnlock(nil)
 	return first
 }
 
@@ -781,7 +781,7 @@ func (c *Chan[T]) Len() int {
 
 // Cap returns the capacity, -1 if there is no bound.
 func (c *Chan[T]) Cap() int {
-	if c.limit == unlimited {
+	if c.limit == chanUnlimited {
 		return -1
 	}
 	return c.limit

@@ -55,7 +55,7 @@ func TestChanTry(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, i, v)
 	}
-	require.LessOrEqual(t, len(c.ring.buf), ringKept, "the room has been given back")
+	require.LessOrEqual(t, len(c.ring.buf), ringBufferKept, "the room has been given back")
 
 	var zero Chan[int]
 	require.Zero(t, zero.Cap())
@@ -439,7 +439,7 @@ func TestChanPermit(t *testing.T) {
 // After a burst of Sends that had to wait, their room is given back.
 func TestChanOffersShrink(t *testing.T) {
 	c := NewChan[int](1)
-	for _, n := range []int{ringKept / 2, 3 * ringKept, ringKept / 2} {
+	for _, n := range []int{ringBufferKept / 2, 3 * ringBufferKept, ringBufferKept / 2} {
 		fill(t, c, 1)
 		h := newHand()
 		for i := range n {
@@ -453,8 +453,8 @@ func TestChanOffersShrink(t *testing.T) {
 			require.Equal(t, 1+i, drain)
 		}
 		settled(t, c)
-		require.LessOrEqual(t, cap(c.offers.vals), ringKept)
-		require.LessOrEqual(t, cap(c.offers.free), ringKept)
+		require.LessOrEqual(t, cap(c.offers.vals), ringBufferKept)
+		require.LessOrEqual(t, cap(c.offers.free), ringBufferKept)
 	}
 }
 

@@ -137,7 +137,7 @@ func (f *condFuture) Cancel() {
 	}
 }
 
-// passOn has somebody else get the signal that f was given.
+// admitNext has somebody else get the signal that f was given.
 func (f *condFuture) passOn() {
 	if f.w.want == byOne {
 		f.c.Signal()

@@ -148,8 +148,8 @@ const maxWorkers = 4096
 // defaultStall is the Stall of the zero Config.
 const defaultStall = 10 * time.Millisecond
 
-// complete checks cfg and replaces what was left out.
-func (cfg Config) complete() (Config, error) {
+// withDefaults checks cfg and replaces what was left out.
+func (cfg Config) withDefaults() (Config, error) {
 	fail := func(format string, args ...any) (Config, error) {
 		return cfg, fmt.Errorf("async: Config."+format, args...)
 	}
@@ -157,7 +157,7 @@ func (cfg Config) complete() (Config, error) {
 		return fail("Workers is %d; it can be 0 to %d", cfg.Workers, maxWorkers)
 	}
 	if cfg.Workers == 0 {
-		cfg.Workers = procs.own()
+		cfg.Workers = goProcs.own()
 		if n := len(cfg.Affinity); n > 0 {
 			cfg.Workers = n
 		}
@@ -197,13 +197,13 @@ func (cfg Config) complete() (Config, error) {
 	if cfg.Stalled == nil {
 		cfg.Stalled = newStallReporter()
 	}
-	cfg.Hooks.complete()
+	cfg.Hooks.withDefaults()
 	return cfg, nil
 }
 
-// complete makes the hooks end the program if they do not return. A panic would be taken for
+// withDefaults makes the hooks end the program if they do not return. A panic would be taken for
 // the task's, or be lost with half of what ends a task.
-func (h *Hooks) complete() {
+func (h *Hooks) withDefaults() {
 	h.WorkerStart, h.WorkerStop = mustReturn("WorkerStart", h.WorkerStart), mustReturn("WorkerStop", h.WorkerStop)
 	h.TaskStart, h.TaskEnd = mustReturn("TaskStart", h.TaskStart), mustReturn("TaskEnd", h.TaskEnd)
 	h.BeforePoll, h.AfterPoll = mustReturn("BeforePoll", h.BeforePoll), mustReturn("AfterPoll", h.AfterPoll)
@@ -219,7 +219,7 @@ func mustReturn[T any](name string, hook func(T)) func(T) {
 		returned := false
 		defer func() {
 			if !returned {
-				crash("the hook "+name, recover())
+				crashProcess("the hook "+name, recover())
 			}
 		}()
 		hook(v)

@@ -41,7 +41,7 @@ func TestConfigNonsense(t *testing.T) {
 }
 
 func TestConfigDefaults(t *testing.T) {
-	cfg, err := Config{}.complete()
+	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
 	require.Equal(t, runtime.GOMAXPROCS(0), cfg.Workers)
 	require.Equal(t, 128, cfg.Budget)
@@ -52,7 +52,7 @@ func TestConfigDefaults(t *testing.T) {
 	require.NotNil(t, cfg.Stalled)
 	require.Zero(t, cfg.Spin)
 
-	cfg, err = Config{Affinity: [][]int{nil, nil, nil}}.complete()
+	cfg, err = Config{Affinity: [][]int{nil, nil, nil}}.withDefaults()
 	require.NoError(t, err)
 	require.Equal(t, 3, cfg.Workers, "as many as Affinity is for")
 }
@@ -142,11 +142,11 @@ func TestSpin(t *testing.T) {
 	require.Zero(t, rt.Metrics().Waits)
 
 	// It lends its P to a goroutine that it has woken, once, and goes on.
-	_, err = join(t, Go(rt, func(*Context) error { w.readies(); return nil }))
+	_, err = join(t, Go(rt, func(*Context) error { w.noteRunnable(); return nil }))
 	require.NoError(t, err)
 	turn := w.turn.Load()
 	eventually(t, func() bool { return w.turn.Load()-turn > 1000 })
-	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.readied); return nil }))
+	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.madeRunnable); return nil }))
 	require.NoError(t, err)
 
 	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})

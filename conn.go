@@ -12,7 +12,7 @@ import (
 
 // conn is what all connections share: a socket and the names of its ends.
 type conn struct {
-	src          source
+	src          pollFD
 	net          *network
 	laddr, raddr net.Addr // nil: it has none
 }
@@ -22,7 +22,7 @@ func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 	c.net, c.laddr, c.raddr = n, laddr, raddr
 }
 
-func (c *conn) source() *source { return &c.src }
+func (c *conn) pollFD() *pollFD { return &c.src }
 
 // Close closes the connection. The types that embed conn say what becomes of data that
 // was not sent.
@@ -44,12 +44,12 @@ func (c *conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, &c.s
 // SetWriteDeadline sets the deadline of writes.
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, &c.src.wr) }
 
-func (c *conn) setDeadline(t time.Time, halves ...*half) error {
-	if err := c.src.idle(); err != nil {
+func (c *conn) setDeadline(t time.Time, dirs ...*direction) error {
+	if err := c.src.checkOpen(); err != nil {
 		return wrapOp("set", c.net, nil, c.laddr, err)
 	}
-	for _, h := range halves {
-		h.setDeadline(t)
+	for _, dir := range dirs {
+		dir.setDeadline(t)
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func (c *conn) SetWriteBuffer(bytes int) error {
 }
 
 func (c *conn) setOption(level, name, value int) error {
-	return c.set(func(fd int) error { return setOption(fd, level, name, value) })
+	return c.set(func(fd int) error { return setSocketOption(fd, level, name, value) })
 }
 
 // set calls f to change the socket.
@@ -185,7 +185,7 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 		p = p[:maxIO]
 	}
 	if len(p) == 0 {
-		return 0, c.wrap("read", c.src.idle())
+		return 0, c.wrap("read", c.src.checkOpen())
 	}
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) { return c.recv(fd, p) })
 }
@@ -196,7 +196,7 @@ func (c *streamConn) recv(fd int, p []byte) (n int, exhausted bool, err error) {
 	// Only with TCP can a read prove that there is no more. Of packets each is
 	// read by a call of its own, and a read of a unix stream stops behind a message
 	// that carried descriptors, and where the sender's credentials change.
-	return n, c.net.proto == "tcp" && emptied(p, n), orEOF(n, err)
+	return n, c.net.proto == "tcp" && provesEmpty(p, n), orEOF(n, err)
 }
 
 // orEOF returns the error of a system call that has read n bytes: no bytes and no
@@ -214,7 +214,7 @@ func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 	if packets := c.net.is(unix.SOCK_SEQPACKET); packets {
 		// Of these an empty one is one, too, and none is divided.
 	} else if len(p) == 0 {
-		return 0, c.wrap("write", c.src.idle())
+		return 0, c.wrap("write", c.src.checkOpen())
 	} else if len(p) > maxIO {
 		p = p[:maxIO]
 	}
@@ -272,7 +272,7 @@ func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 // PollPeek is PollRead, but what it has read stays there.
 func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
-		return 0, c.wrap("read", c.src.idle())
+		return 0, c.wrap("read", c.src.checkOpen())
 	}
 	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
 		n, err := recv(fd, p, unix.MSG_PEEK)
@@ -337,7 +337,7 @@ func (c *conn) connect(sa unix.Sockaddr) error {
 
 // pollConnected returns what became of a connect.
 func (c *conn) pollConnected(cx *Context) error {
-	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, connected(fd) })
+	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, isConnected(fd) })
 	return callError("connect", err)
 }
 

@@ -55,7 +55,7 @@ func TestConnCancelled(t *testing.T) {
 	defer gramB.Close()
 	for _, ends := range []struct {
 		a, b Conn
-		src  *source // a's
+		src  *pollFD // a's
 	}{{tcpA, tcpB, &tcpA.src}, {unixA, unixB, &unixA.src}, {udpA, udpB, &udpA.src}, {gramA, gramB, &gramA.src}} {
 		a, b := ends.a, ends.b
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {

@@ -28,7 +28,7 @@ type Context struct {
 
 	// sc is nil in the Context that a task starts with, until somebody needs
 	// what it keeps; never nil in a derived one.
-	sc atomic.Pointer[scope]
+	sc atomic.Pointer[cancelScope]
 }
 
 var _ context.Context = (*Context)(nil)
@@ -41,8 +41,8 @@ var _ context.Context = (*Context)(nil)
 // It may be used on any goroutine, by one at a time.
 func NewContext(s Spawner, w Waker) *Context {
 	rt, _ := s.spawner()
-	o := &outsider{fn: w.Wake}
-	o.kind, o.body = kindOutsider, o
+	o := &externalWaker{fn: w.Wake}
+	o.kind, o.body = kindExternal, o
 	o.w = rt.workers[0]
 	o.cx.t = &o.task
 	return &o.cx
@@ -75,7 +75,7 @@ func (cx *Context) here() *worker {
 			return t.w
 		}
 		if w := t.w; g == 0 && w != nil && w.g.Load() == getg() && w.current == t {
-			return w // between two calls of a Handler; see served
+			return w // between two calls of a Handler; see servedConn
 		}
 	case kindGoroutine:
 		if t.g.Load() == getg() && !t.state.done() {
@@ -100,8 +100,8 @@ func (t *task) misuse() string {
 	}
 }
 
-// home returns the worker of cx's task; if here returns nil, any of its runtime.
-func (cx *Context) home() *worker { return cx.t.w }
+// taskWorker returns the worker of cx's task; if here returns nil, any of its runtime.
+func (cx *Context) taskWorker() *worker { return cx.t.w }
 
 // spawner implements Spawner: new tasks start on the worker of cx.
 func (cx *Context) spawner() (*Runtime, *worker) {
@@ -109,23 +109,23 @@ func (cx *Context) spawner() (*Runtime, *worker) {
 	return cx.t.w.rt, w
 }
 
-// details implements Spawner: new tasks inherit some of the task-locals.
-func (cx *Context) details() *details {
-	if own := cx.t.details.Load(); own != nil {
+// attributes implements Spawner: new tasks inherit some of the task-locals.
+func (cx *Context) attributes() *taskAttributes {
+	if own := cx.t.attributes.Load(); own != nil {
 		return own.child
 	}
 	return nil
 }
 
-// crew implements Spawner: tasks are not cancelled with the one that spawns them.
-func (cx *Context) crew() *crew { return nil }
+// cancelGroup implements Spawner: tasks are not cancelled with the one that spawns them.
+func (cx *Context) cancelGroup() *cancelGroup { return nil }
 
 // Under implements Spawner. cx.Under(cx) is for tasks that are not to outlive
 // cx, nor its task: they are cancelled when one of these ends.
-func (cx *Context) Under(ctx context.Context) Spawner { return under(cx, ctx) }
+func (cx *Context) Under(ctx context.Context) Spawner { return withContext(cx, ctx) }
 
 // Named implements Spawner.
-func (cx *Context) Named(name string) Spawner { return &adorned{base: cx, name: name} }
+func (cx *Context) Named(name string) Spawner { return &spawnOptions{base: cx, name: name} }
 
 // Runtime returns the runtime of cx's task.
 func (cx *Context) Runtime() *Runtime {
@@ -298,7 +298,7 @@ func (cx *Context) fastErr() error {
 
 // ending returns how cx has ended, and the scope that has; nil if that is the
 // task's, and does not know yet. It looks up the chain.
-func (cx *Context) ending() (status uint32, sc *scope) {
+func (cx *Context) ending() (status uint32, sc *cancelScope) {
 	for c := cx; ; c = sc.parent {
 		if sc = c.sc.Load(); sc == nil {
 			break
@@ -325,7 +325,7 @@ func (t *task) why() (status uint32, cause error) {
 	case taskByShutdown:
 		return scopeCancelled, ErrShutdown
 	case taskByContext:
-		return t.crew().ending()
+		return t.cancelGroup().cause()
 	}
 	if sc := t.cx.sc.Load(); sc != nil && t.state.cancelled() {
 		return scopeCancelled, sc.proposed()
@@ -334,7 +334,7 @@ func (t *task) why() (status uint32, cause error) {
 }
 
 // causeIn returns why a Context of t has ended; sc is what ending has returned.
-func (t *task) causeIn(sc *scope) error {
+func (t *task) causeIn(sc *cancelScope) error {
 	if sc != nil {
 		return sc.cause
 	}
@@ -342,9 +342,9 @@ func (t *task) causeIn(sc *scope) error {
 	return cause
 }
 
-// settle returns the scope that has ended cx, which is its own from then on: what
+// endedScope returns the scope that has ended cx, which is its own from then on: what
 // cx says once it says always. It returns nil if cx has not ended.
-func (cx *Context) settle() *scope {
+func (cx *Context) endedScope() *cancelScope {
 	status, at := cx.ending()
 	if status == scopeOpen {
 		return nil
@@ -359,11 +359,11 @@ func (cx *Context) settle() *scope {
 // Err returns context.Canceled once the task or cx was cancelled,
 // context.DeadlineExceeded once the deadline of cx has passed, and else nil.
 func (cx *Context) Err() error {
-	if c := cx.t.crew(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
+	if c := cx.t.cancelGroup(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
 		status, _ := cx.ending() // which can only end in one way: there is no need to keep it
 		return scopeErrs[status]
 	}
-	if sc := cx.settle(); sc != nil {
+	if sc := cx.endedScope(); sc != nil {
 		return scopeErrs[sc.status.Load()]
 	}
 	return nil
@@ -377,7 +377,7 @@ func (cx *Context) Err() error {
 // What ended it first counts. context.Cause(cx) is the same, also of contexts
 // that are derived from cx.
 func (cx *Context) Cause() error {
-	if sc := cx.settle(); sc != nil {
+	if sc := cx.endedScope(); sc != nil {
 		return sc.cause
 	}
 	return nil
@@ -388,7 +388,7 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 	if sc := cx.sc.Load(); sc != nil && sc.parent != nil {
 		return sc.deadline, !sc.deadline.IsZero()
 	}
-	return cx.t.crew().deadline()
+	return cx.t.cancelGroup().deadline()
 }
 
 // Done returns a channel that is closed when cx is cancelled or its task has
@@ -410,7 +410,7 @@ func (cx *Context) Value(key any) any {
 			return v
 		}
 	}
-	return cx.t.valueOrLabels(key, cx.t.crew().value(key))
+	return cx.t.valueOrLabels(key, cx.t.cancelGroup().value(key))
 }
 
 // AfterFunc arranges for f to be called in its own goroutine once cx is
@@ -482,15 +482,15 @@ func (cx *Context) WithoutCancel() *Context {
 	cx.here()
 	cx.t.state.retain()
 	child := &Context{t: cx.t}
-	child.sc.Store(&scope{t: cx.t, parent: cx, shield: cx.t.w.rt})
+	child.sc.Store(&cancelScope{t: cx.t, parent: cx, shield: cx.t.w.rt})
 	return child
 }
 
-func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
+func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScope) {
 	w := cx.here()
 	cx.t.state.retain()
-	sc := &scope{t: cx.t, parent: cx, deadline: deadline, late: late}
-	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !earlier(deadline, outer)) {
+	sc := &cancelScope{t: cx.t, parent: cx, deadline: deadline, late: late}
+	if outer, ok := cx.Deadline(); ok && (deadline.IsZero() || !timeEarlier(deadline, outer)) {
 		sc.deadline = outer
 	}
 	child := &Context{t: cx.t}
@@ -509,11 +509,11 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *scope) {
 }
 
 // scope returns what cx keeps for those who watch it.
-func (cx *Context) scope() *scope {
+func (cx *Context) scope() *cancelScope {
 	if sc := cx.sc.Load(); sc != nil {
 		return sc
 	}
-	cx.sc.CompareAndSwap(nil, &scope{t: cx.t})
+	cx.sc.CompareAndSwap(nil, &cancelScope{t: cx.t})
 	sc := cx.sc.Load()
 	if cx.t.state.cancelled() || cx.t.state.done() {
 		cx.t.endScope(nil)

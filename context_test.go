@@ -564,7 +564,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 }
 
 // passHour lets the time of a sleep pass that was polled by hand.
-func passHour(s *sleep) {
+func passHour(s *sleepFuture) {
 	s.until = nanos()
 	s.alarm.std.fire()
 }
@@ -592,7 +592,7 @@ func TestHandPolling(t *testing.T) {
 	t.Run("a sleep that moves to another task", func(t *testing.T) {
 		a, wakesA := newPollCx(t, rt)
 		b, wakesB := newPollCx(t, rt)
-		s := NewSleep(time.Hour).(*sleep)
+		s := NewSleep(time.Hour).(*sleepFuture)
 		_, err := s.Poll(a)
 		require.Equal(t, ErrPending, err)
 		timerA := s.alarm.std.timer
@@ -605,7 +605,7 @@ func TestHandPolling(t *testing.T) {
 		_, err = s.Poll(b)
 		require.NoError(t, err)
 
-		s = NewSleep(time.Hour).(*sleep)
+		s = NewSleep(time.Hour).(*sleepFuture)
 		_, err = s.Poll(a)
 		require.Equal(t, ErrPending, err)
 		timerA = s.alarm.std.timer
@@ -626,7 +626,7 @@ func TestHandPolling(t *testing.T) {
 		f := Timeout(p, time.Hour)
 		_, err := f.Poll(cx)
 		require.Equal(t, ErrPending, err)
-		passHour(f.(*timeout[int]).sleep)
+		passHour(f.(*timeoutFuture[int]).sleep)
 		require.EqualValues(t, 1, wakes.Load())
 		_, err = f.Poll(cx)
 		require.Equal(t, context.DeadlineExceeded, err)

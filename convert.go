@@ -175,12 +175,12 @@ func (n *network) listenerOf(fd int) Listener {
 	if n.proto == "tcp" {
 		l := new(TCPListener)
 		l.init(fd, n)
-		l.src.share()
+		l.src.markShared()
 		return l
 	}
 	l := new(UnixListener)
 	l.init(fd, n)
-	l.src.share()
+	l.src.markShared()
 	l.SetUnlinkOnClose(false)
 	return l
 }
@@ -189,7 +189,7 @@ func (n *network) listenerOf(fd int) Listener {
 func (n *network) connOf(fd int) Conn {
 	c, base := n.newConn()
 	base.init(fd, n, nil, nil)
-	base.src.share()
+	base.src.markShared()
 	base.named(nil)
 	return c
 }

@@ -28,8 +28,8 @@ type coroutine struct {
 
 	labelling uint32 // the worker's when its labels were set last
 
-	own   waiter // see task.ownWaiter
-	sleep *sleep // see task.ownTimer; nil before the first Sleep
+	own   waiter       // see task.ownWaiter
+	sleep *sleepFuture // see task.ownTimer; nil before the first Sleep
 
 	asked bool      // resumed only to tell where it waits
 	where []uintptr // the answer

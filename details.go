@@ -6,39 +6,41 @@ import (
 	"sync/atomic"
 )
 
-// details is what few tasks have: a name, task-locals, and the like. A value
+// taskAttributes is what few tasks have: a name, task-locals, and the like. A value
 // never changes and is shared by all tasks that have the same; a task that sets
 // a task-local gets a changed copy.
-type details struct {
+type taskAttributes struct {
 	name   string
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
-	child  *details // what the tasks get that it spawns
-	crew   *crew    // whom it is cancelled with
+	child  *taskAttributes // what the tasks get that it spawns
+	group  *cancelGroup    // whom it is cancelled with
 }
 
-// adorned is a Spawner whose tasks get something that those of base have not.
-type adorned struct {
-	base  Spawner
-	name  string
-	local bool
-	under *crew
-	never bool // those who spawn with it never wait; see Group.Try
+// spawnOptions is a Spawner whose tasks get something that those of base have not.
+type spawnOptions struct {
+	base       Spawner
+	name       string
+	local      bool
+	group      *cancelGroup
+	neverWaits bool // those who spawn with it never wait; see Group.Try
 
-	made madeDetails
+	cached attributesCache
 }
 
-// madeDetails are details that were made of others, kept for the next task.
-type madeDetails struct{ latest atomic.Pointer[detailsOf] }
+// attributesCache are details that were made of others, kept for the next task.
+type attributesCache struct {
+	latest atomic.Pointer[cachedAttributes]
+}
 
-type detailsOf struct{ base, made *details }
+type cachedAttributes struct{ base, made *taskAttributes }
 
 // of returns what change makes of a copy of base, which may be nil.
-func (m *madeDetails) of(base *details, change func(*details)) *details {
+func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes)) *taskAttributes {
 	if l := m.latest.Load(); l != nil && l.base == base {
 		return l.made
 	}
-	l := &detailsOf{base: base, made: new(details)}
+	l := &cachedAttributes{base: base, made: new(taskAttributes)}
 	if base != nil {
 		*l.made = *base
 	}
@@ -48,28 +50,28 @@ func (m *madeDetails) of(base *details, change func(*details)) *details {
 }
 
 // Named implements Spawner. The latest name counts.
-func (a *adorned) Named(name string) Spawner { return &adorned{base: a, name: name} }
+func (a *spawnOptions) Named(name string) Spawner { return &spawnOptions{base: a, name: name} }
 
 // Under implements Spawner.
-func (a *adorned) Under(ctx context.Context) Spawner { return under(a, ctx) }
+func (a *spawnOptions) Under(ctx context.Context) Spawner { return withContext(a, ctx) }
 
-func (a *adorned) spawner() (*Runtime, *worker) { return a.base.spawner() }
+func (a *spawnOptions) spawner() (*Runtime, *worker) { return a.base.spawner() }
 
-// crew implements Spawner.
-func (a *adorned) crew() *crew {
-	if a.under != nil {
-		return a.under
+// cancelGroup implements Spawner.
+func (a *spawnOptions) cancelGroup() *cancelGroup {
+	if a.group != nil {
+		return a.group
 	}
-	return a.base.crew()
+	return a.base.cancelGroup()
 }
 
-func (a *adorned) details() *details {
-	return a.made.of(a.base.details(), func(d *details) {
+func (a *spawnOptions) attributes() *taskAttributes {
+	return a.cached.of(a.base.attributes(), func(d *taskAttributes) {
 		if a.name != "" {
 			d.name = a.name
 		}
 		d.local = d.local || a.local
-		d.crew = a.crew()
+		d.group = a.cancelGroup()
 	})
 }
 
@@ -79,7 +81,7 @@ func (a *adorned) details() *details {
 //
 // Tasks of one worker never run at the same time, and code between two awaits
 // is not interrupted by others.
-func Local(cx *Context) Spawner { return &adorned{base: cx, local: true} }
+func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 
 // A TaskLocal is a variable of which each task has its own. Declare it at
 // package level; the zero value is ready for use:
@@ -106,7 +108,7 @@ type localValue struct {
 // Get returns the task's value, or the zero value and false if it has none.
 func (l *TaskLocal[T]) Get(cx *Context) (v T, ok bool) {
 	cx.here()
-	if d := cx.t.details.Load(); d != nil {
+	if d := cx.t.attributes.Load(); d != nil {
 		for i := range d.locals {
 			if d.locals[i].key == any(l) {
 				v, _ = d.locals[i].val.(T) // fails for a nil interface, whose zero value is right
@@ -120,19 +122,19 @@ func (l *TaskLocal[T]) Get(cx *Context) (v T, ok bool) {
 // Set gives the task a value of its own.
 func (l *TaskLocal[T]) Set(cx *Context, v T) {
 	cx.here()
-	changed := new(details)
-	if d := cx.t.details.Load(); d != nil {
+	changed := new(taskAttributes)
+	if d := cx.t.attributes.Load(); d != nil {
 		*changed = *d
 	}
 	changed.locals = slices.DeleteFunc(slices.Clone(changed.locals), func(o localValue) bool { return o.key == any(l) })
 	changed.locals = append(changed.locals, localValue{l, v, l.Inherit})
 	changed.child = inherited(changed.locals)
-	cx.t.details.Store(changed)
+	cx.t.attributes.Store(changed)
 }
 
 // inherited returns the details of the tasks that one with these locals spawns.
-func inherited(locals []localValue) *details {
-	var d details
+func inherited(locals []localValue) *taskAttributes {
+	var d taskAttributes
 	for _, l := range locals {
 		if l.inherit {
 			d.locals = append(d.locals, l)

@@ -222,7 +222,7 @@ func TestLocalIsNotInherited(t *testing.T) {
 	inTask(t, rt, func(cx *Context) error {
 		_, err := Spawn(Local(cx), func(cx *Context) (None, error) {
 			child := SpawnFuture(cx, Ready(1))
-			return None{}, expect(child.details.Load() == nil, "a child has %+v", child.details.Load())
+			return None{}, expect(child.attributes.Load() == nil, "a child has %+v", child.attributes.Load())
 		}).Await(cx)
 		return err
 	})
@@ -307,7 +307,7 @@ func TestTaskLocals(t *testing.T) {
 		return errors.Join(err,
 			has(cx, &ownLocal, "c", true),
 			has(cx, &inheritedLocal, "b", true),
-			expect(len(cx.t.details.Load().locals) == 3, "%d values are kept of 3", len(cx.t.details.Load().locals)))
+			expect(len(cx.t.attributes.Load().locals) == 3, "%d values are kept of 3", len(cx.t.attributes.Load().locals)))
 	})
 }
 

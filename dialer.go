@@ -80,9 +80,9 @@ func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 func (d *Dialer) DialFuture(network, address string) Future[Conn] { return d.dialing(network, address) }
 
 func (d *Dialer) dialing(network, address string) *dialing {
-	f := &dialing{Dialer: *d, name: network, address: address, end: eternity}
+	f := &dialing{Dialer: *d, name: network, address: address, end: maxNanos}
 	if d.Timeout != 0 {
-		f.end = after(d.Timeout)
+		f.end = nanosAfter(d.Timeout)
 	}
 	if !d.Deadline.IsZero() {
 		f.end = min(f.end, nanosAt(d.Deadline))
@@ -98,25 +98,25 @@ type dialing struct {
 
 	begun  bool
 	setup  socketSetup
-	target target
-	lookup *offloaded[resolution]
+	target dialTarget
+	lookup *lookupFuture[resolution]
 	looked bool
 
-	running []*attempt
+	running []*connectFuture
 	next    int64 // when another begins beside them, or in their place
 	first   error
-	sleep   *sleep
+	sleep   *sleepFuture
 	hooks   *connectHooks // may be nil
 
 	// The first attempt, which is most often the only one, and the place for it.
-	one     attempt
-	ofOne   [1]*attempt
+	one     connectFuture
+	ofOne   [1]*connectFuture
 	started int
 }
 
 // Poll implements Future.
 func (d *dialing) Poll(cx *Context) (Conn, error) {
-	if !d.begun && d.end != eternity && cx.nanos() >= d.end {
+	if !d.begun && d.end != maxNanos && cx.nanos() >= d.end {
 		return nil, d.givenUp(context.DeadlineExceeded) // though it might be done at once
 	}
 	c, err := d.poll(cx)
@@ -142,7 +142,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		d.begun = true
 		d.setup = socketSetup{control: d.Control, keepAlive: d.KeepAlive}
 		var err error
-		if d.target, err = parseTarget("dial", d.name, d.address); err != nil {
+		if d.target, err = parseDialTarget("dial", d.name, d.address); err != nil {
 			return nil, err
 		}
 		d.hooks = cx.connectHooks()
@@ -192,9 +192,9 @@ func (d *dialing) look(cx *Context) error {
 	if err := t.from(d.LocalAddr); err != nil {
 		return err
 	}
-	d.LocalAddr = givenAddr(d.LocalAddr)
+	d.LocalAddr = literalAddr(d.LocalAddr)
 	if len(t.list) > 1 {
-		t.list = interleave(t.list)
+		t.list = interleaveAddrs(t.list)
 	}
 	return nil
 }
@@ -234,9 +234,9 @@ func (d *dialing) begin(cx *Context, now int64) {
 	if d.started++; d.started == 1 {
 		d.running = d.ofOne[:0]
 	} else {
-		a = new(attempt)
+		a = new(connectFuture)
 	}
-	*a = attempt{setup: &d.setup, net: d.target.net, laddr: d.LocalAddr, raddr: d.target.list[0]}
+	*a = connectFuture{setup: &d.setup, net: d.target.net, laddr: d.LocalAddr, raddr: d.target.list[0]}
 	d.running = append(d.running, a)
 	d.target.list = d.target.list[1:]
 	switch delay := d.FallbackDelay; {
@@ -258,8 +258,8 @@ func (d *dialing) shareEnd(cx *Context, now int64) int64 {
 		end = min(end, nanosAt(at))
 	}
 	share := timeShare(end-now, len(d.target.list)+1)
-	if end == eternity || share >= end-now {
-		return eternity
+	if end == maxNanos || share >= end-now {
+		return maxNanos
 	}
 	return now + share
 }
@@ -280,11 +280,11 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 		d.sleep.Cancel()
 		d.sleep = nil
 	}
-	if at == eternity {
+	if at == maxNanos {
 		return pending
 	}
 	if d.sleep == nil {
-		d.sleep = &sleep{until: at}
+		d.sleep = &sleepFuture{until: at}
 	}
 	if _, err := d.sleep.Poll(cx); err == nil {
 		cx.waker(waitsTime).wake(cx.here()) // it is due by now
@@ -332,17 +332,17 @@ func (d *dialing) givenUp(err error) error {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)
 	case !d.begun: // say at least what it is about
-		if t, e := parseTarget("dial", d.name, d.address); e != nil {
+		if t, e := parseDialTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
-			return wrapOp("dial", t.net, givenAddr(d.LocalAddr), t.list[0], err)
+			return wrapOp("dial", t.net, literalAddr(d.LocalAddr), t.list[0], err)
 		}
 	}
 	return wrapOp("dial", unnamed(d.name), nil, nil, err)
 }
 
 // from leaves the addresses to which one can connect from laddr.
-func (t *target) from(laddr net.Addr) error {
+func (t *dialTarget) from(laddr net.Addr) error {
 	if laddr == nil {
 		return nil
 	}
@@ -365,8 +365,8 @@ func (t *target) from(laddr net.Addr) error {
 	return nil
 }
 
-// givenAddr returns nil in the place of a nil pointer.
-func givenAddr(a net.Addr) net.Addr {
+// literalAddr returns nil in the place of a nil pointer.
+func literalAddr(a net.Addr) net.Addr {
 	switch a := a.(type) {
 	case *net.TCPAddr:
 		return addrOrNil(a)
@@ -378,9 +378,9 @@ func givenAddr(a net.Addr) net.Addr {
 	return a
 }
 
-// interleave puts addresses of one family and of the other in turn, beginning
+// interleaveAddrs puts addresses of one family and of the other in turn, beginning
 // with that of the first one, and leaves each family's order.
-func interleave(addrs []net.Addr) []net.Addr {
+func interleaveAddrs(addrs []net.Addr) []net.Addr {
 	var same, other []net.Addr
 	for _, a := range addrs {
 		if isIPv4(a) == isIPv4(addrs[0]) {

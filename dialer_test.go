@@ -125,7 +125,7 @@ func TestDialerDefaultDelay(t *testing.T) {
 func TestDialerServiceNames(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for address, port := range map[string]int{"127.0.0.1:http": 80, ":https": 443, "localhost:domain": 53} {
-		parsed, err := parseTarget("dial", "tcp", address)
+		parsed, err := parseDialTarget("dial", "tcp", address)
 		require.NoError(t, err)
 		require.Nil(t, parsed.list, address)
 		require.NoError(t, tcpRun(rt, func(cx *Context) error {
@@ -140,7 +140,7 @@ func TestDialerServiceNames(t *testing.T) {
 		}))
 	}
 	for address, port := range map[string]int{"127.0.0.1:80": 80, "127.0.0.1:": 0, ":+443": 443, "[::1]:053": 53} {
-		parsed, err := parseTarget("dial", "tcp", address)
+		parsed, err := parseDialTarget("dial", "tcp", address)
 		require.NoError(t, err)
 		require.Len(t, parsed.list, 1, address)
 		require.Equal(t, port, parsed.list[0].(*net.TCPAddr).Port)
@@ -337,20 +337,20 @@ func TestDialerBadPorts(t *testing.T) {
 	tcp, udp := &network{proto: "tcp"}, &network{proto: "udp"}
 	inUse := os.NewSyscallError("connect", unix.EADDRNOTAVAIL)
 	for _, c := range []struct {
-		a    attempt
+		a    connectFuture
 		err  error
 		want bool
 	}{
-		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}}, nil, true},
-		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{}}, nil, true},
-		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{IP: at.IP}}, nil, true},
-		{attempt{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: at}, nil, false},
-		{attempt{net: tcp, base: &conn{laddr: other, raddr: at}}, nil, false},
-		{attempt{net: tcp}, inUse, true},
-		{attempt{net: tcp, laddr: &net.TCPAddr{IP: at.IP}}, inUse, true},
-		{attempt{net: tcp, laddr: at}, inUse, false},
-		{attempt{net: tcp}, unix.ECONNREFUSED, false},
-		{attempt{net: udp}, inUse, false},
+		{connectFuture{net: tcp, base: &conn{laddr: at, raddr: at}}, nil, true},
+		{connectFuture{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{}}, nil, true},
+		{connectFuture{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: &net.TCPAddr{IP: at.IP}}, nil, true},
+		{connectFuture{net: tcp, base: &conn{laddr: at, raddr: at}, laddr: at}, nil, false},
+		{connectFuture{net: tcp, base: &conn{laddr: other, raddr: at}}, nil, false},
+		{connectFuture{net: tcp}, inUse, true},
+		{connectFuture{net: tcp, laddr: &net.TCPAddr{IP: at.IP}}, inUse, true},
+		{connectFuture{net: tcp, laddr: at}, inUse, false},
+		{connectFuture{net: tcp}, unix.ECONNREFUSED, false},
+		{connectFuture{net: udp}, inUse, false},
 	} {
 		require.Equal(t, c.want, c.a.badPort(c.err), "%+v, %v", c.a, c.err)
 	}
@@ -491,7 +491,7 @@ func TestInterleave(t *testing.T) {
 			addrs = append(addrs, &net.TCPAddr{IP: ip, Zone: s})
 		}
 		var got []string
-		for _, a := range interleave(addrs) {
+		for _, a := range interleaveAddrs(addrs) {
 			got = append(got, a.(*net.TCPAddr).Zone)
 		}
 		assert.Equal(t, want, strings.Join(got, " "))

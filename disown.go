@@ -19,29 +19,29 @@ import (
 // All this happens under one lock, disowning, which is taken for results that are an
 // io.Closer, and by owners that give up.
 
-// disowning guards the bits of taskState from taskShared on, and the field next of tasks
+// discarding guards the bits of taskState from taskShared on, and the field next of tasks
 // that have ended with an io.Closer: the only task that the end has woken, until the
 // result is collected.
-var disowning struct {
-	mu lockOf[disowned]
+var discarding struct {
+	mu lockOf[discardLock]
 }
 
-// disowned is the name of that lock in lockOrder.
-type disowned struct{}
+// discardLock is the name of that lock in lockOrder.
+type discardLock struct{}
 
-// disowner is implemented by JoinHandle. disown is Cancel by an owner; t is the task that has
+// resultOwner is implemented by JoinHandle. disown is Cancel by an owner; t is the task that has
 // polled the handle for it, or nil. self returns the handle, which is not the future if that
 // embeds one and has a Cancel of its own.
-type disowner interface {
-	disown(t *task)
+type resultOwner interface {
+	giveUpResult(t *task)
 	self() any
 }
 
 // giveUp tells f, if it has a method for that, that its owner will not poll it again. t is
 // the task that has polled f for the owner; nil if f was not polled.
 func giveUp(t *task, f any) {
-	if d, ok := f.(disowner); ok && d.self() == f {
-		d.disown(t)
+	if d, ok := f.(resultOwner); ok && d.self() == f {
+		d.giveUpResult(t)
 		return
 	}
 	if c, ok := f.(canceller); ok {
@@ -51,8 +51,8 @@ func giveUp(t *task, f any) {
 
 func (h *JoinHandle[T]) self() any { return h }
 
-func (h *JoinHandle[T]) disown(t *task) {
-	disowning.mu.Lock()
+func (h *JoinHandle[T]) giveUpResult(t *task) {
+	discarding.mu.Lock()
 	left := t != nil && h.waiters.remove(t)
 	bits := h.state.bits.Load()
 	discard := false
@@ -62,7 +62,7 @@ func (h *JoinHandle[T]) disown(t *task) {
 	} else if bits&taskCloser != 0 && (h.next == nil || h.next == t) {
 		discard = h.state.discard()
 	}
-	disowning.mu.Unlock()
+	discarding.mu.Unlock()
 	if left {
 		t.wake(callersWorker()) // another future of t may have waited here, too
 	}
@@ -75,7 +75,7 @@ func (h *JoinHandle[T]) disown(t *task) {
 // finishCloser publishes the result, an io.Closer, wakes the tasks that wait for it, and
 // reports whether the caller must close it.
 func (h *JoinHandle[T]) finishCloser(w *worker) (discard bool) {
-	disowning.mu.Lock()
+	discarding.mu.Lock()
 	h.state.finish(taskCloser)
 	woken, early := h.waiters.takeForFire()
 	switch {
@@ -86,7 +86,7 @@ func (h *JoinHandle[T]) finishCloser(w *worker) (discard bool) {
 	case h.state.bits.Load()&taskUnwanted != 0:
 		discard = h.state.discard()
 	}
-	disowning.mu.Unlock()
+	discarding.mu.Unlock()
 	for _, t := range woken {
 		t.wake(w)
 	}
@@ -109,8 +109,8 @@ func (t *task) collect() bool {
 	if bits := t.state.bits.Load(); bits&taskCloser == 0 || bits&taskCollected != 0 {
 		return true
 	}
-	disowning.mu.Lock()
-	defer disowning.mu.Unlock()
+	discarding.mu.Lock()
+	defer discarding.mu.Unlock()
 	if t.state.bits.Load()&taskDiscarded != 0 {
 		return false
 	}
@@ -135,7 +135,7 @@ func (h *JoinHandle[T]) closeResult() {
 		if v := recover(); v != nil {
 			err = newPanicError(&h.task, v)
 		}
-		h.w.rt.failures.add(&h.task, err).(*failure).unjoinable()
+		h.w.rt.failures.add(&h.task, err).(*taskFailure).unjoinable()
 	}()
 	c.Close()
 	returned = true

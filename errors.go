@@ -89,10 +89,10 @@ func newPanicError(t *task, value any) *PanicError {
 	return &PanicError{Value: value, Stack: debug.Stack(), task: t.ident(), where: where}
 }
 
-// settle replaces an error that must not leave t when it has finished: ErrPending in
+// blockOnError replaces an error that must not leave t when it has finished: ErrPending in
 // any wrapping, which everyone who polls the handle would take to mean that
 // the task goes on.
-func (t *task) settle(err error) error {
+func (t *task) blockOnError(err error) error {
 	if err != nil && errors.Is(err, ErrPending) {
 		return &PanicError{
 			Value: "async: a task returned ErrPending as its result: straight-line code must await " +

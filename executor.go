@@ -32,14 +32,14 @@ const (
 	// costs a system call, over a microsecond where it was measured.
 	reactorEvery = int64(50 * time.Microsecond)
 
-	// worthHelp is how much work must wait before a sleeping worker is woken
+	// worthThief is how much work must wait before a sleeping worker is woken
 	// for it. The wake itself takes about 20 microseconds, or 80 if that worker is parked, and what the other
 	// worker takes over has to reach its cache first.
-	worthHelp = int64(100 * time.Microsecond)
+	worthThief = int64(100 * time.Microsecond)
 
-	// worthSpare is worthHelp for a worker that does not serve; see gathering. Such a worker competes with the serving
+	// worthInactiveThief is worthThief for a worker that does not serve; see activeSet. Such a worker competes with the serving
 	// ones for processors, so it is woken for more work only.
-	worthSpare = int64(time.Millisecond)
+	worthInactiveThief = int64(time.Millisecond)
 
 	// keepP is how long after its last work a worker waits in the kernel without giving up
 	// its P. See docs/design.md, "Waiting".
@@ -54,8 +54,8 @@ type worker struct {
 	rt         *Runtime
 	index      int
 	identity   identity // of its goroutine and its coroutines
-	thread     thread
-	begin      chan struct{}   // closed when it may begin
+	thread     osThread
+	start      chan struct{}   // closed when it may begin
 	quit       chan struct{}   // closed when the worker has ended
 	labels     context.Context // the profiler labels of its goroutines; see labelsOf
 	labelValue string          // the value in them
@@ -64,45 +64,45 @@ type worker struct {
 	g atomic.Uintptr // its goroutine, as long as that lives; read with current
 
 	// The worker's own.
-	current    *task      // being polled
-	accepted   *task      // has just accepted a connection; see spawn
-	running    *coroutine // being resumed
-	yielded    bool       // the current task wants to be queued again
-	readied    bool       // it has made goroutines runnable, which may stand in the queue of its P; see restFor
-	unwinding  bool       // the worker ends, and unwinds what still waits
-	stopped    bool
-	flip       bool  // which of the two run-next slots is served first
-	budget     int   // operations left to the current poll
-	perPoll    int   // see Config.Budget
-	observed   bool  // see Config.observed
-	showing    bool  // shown is not nil
-	roundPolls int   // polls in this round
-	roundLimit int   // how many polls it may have
-	roundBegun int64 // when it began
-	popped     *task // taken from the queues by beginNext, for round to poll; or nil
-	inARow     int   // servings of the run-next slot since the last other one
-	local      localQueue
-	nextLocal  *task
-	coroutine  *coroutine                     // the free ones
-	freeTasks  [kindStraight + 1]taskFreeList // of detached tasks, by kind
-	timers     timerQueue
-	reactor    reactor
-	looked     int64       // when the reactor was last asked
-	batch      int         // how many tasks the next round may run
-	worked     int64       // when there was last something to do
-	gap        int64       // how long it had nothing to do by the end of its last rest, in nanoseconds
-	talk       talk        // with other workers
-	wire       talk        // with the other end of speaker
-	parkTimer  *time.Timer // ends a park; made once
-	speaker    int         // the descriptor whose event came last, and alone; or -1
-	ids        uint64
-	sampledAt  int64     // when sample has last chosen a turn
-	sampled    bool      // this turn is chosen
-	ticks      dumpTicks // the time when it began
-	left       []*task   // see lastTask
-	named      map[string]context.Context
+	current         *task      // being polled
+	accepted        *task      // has just accepted a connection; see spawn
+	running         *coroutine // being resumed
+	yielded         bool       // the current task wants to be queued again
+	madeRunnable    bool       // it has made goroutines runnable, which may stand in the queue of its P; see parkMode
+	unwinding       bool       // the worker ends, and unwinds what still waits
+	stopped         bool
+	localFirst      bool  // which of the two run-next slots is served first
+	budget          int   // operations left to the current poll
+	perPoll         int   // see Config.Budget
+	observed        bool  // see Config.observed
+	hasVisible      bool  // shown is not nil
+	roundPolls      int   // polls in this round
+	roundLimit      int   // how many polls it may have
+	roundBegun      int64 // when it began
+	popped          *task // taken from the queues by beginNext, for round to poll; or nil
+	runNextStreak   int   // servings of the run-next slot since the last other one
+	local           localQueue
+	runNextLocal    *task
+	coroutine       *coroutine                     // the free ones
+	freeTasks       [kindStraight + 1]taskFreeList // of detached tasks, by kind
+	timers          timerQueue
+	reactor         reactor
+	reactorPolledAt int64        // when the reactor was last asked
+	roundSize       int          // how many tasks the next round may run
+	lastWork        int64        // when there was last something to do
+	idleGap         int64        // how long it had nothing to do by the end of its last rest, in nanoseconds
+	workerSpin      adaptiveSpin // with other workers
+	peerSpin        adaptiveSpin // with the other end of speaker
+	parkTimer       *time.Timer  // ends a park; made once
+	peerFD          int          // the descriptor whose event came last, and alone; or -1
+	ids             uint64
+	sampledAt       int64     // when sample has last chosen a turn
+	sampled         bool      // this turn is chosen
+	ticks           dumpTicks // the time when it began
+	left            []*task   // see lastTask
+	named           map[string]context.Context
 
-	counts      [counters]uint64
+	counts      [counterCount]uint64
 	publishedAt int64
 	labelling   uint32 // how often labels have been set anew
 
@@ -113,31 +113,31 @@ type worker struct {
 
 	_ [64]byte
 	// Shared with the other workers.
-	queue     runQueue
-	next      atomic.Pointer[task] // to run before the queue
-	shown     atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
-	wantsHelp atomic.Bool          // the queue is long
-	turn      atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
-	stuckTurn atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
-	hurry     atomic.Bool          // the round is to end with its current poll; see stallWatch
-	published [counters]atomic.Uint64
-	rested    atomic.Int64  // nanoseconds in all rests; while it rests, less the time at which this one began
-	giving    atomic.Uint64 // see the type giving
+	queue      runQueue
+	runNext    atomic.Pointer[task] // to run before the queue
+	visible    atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
+	wantsThief atomic.Bool          // the queue is long
+	turn       atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
+	stuckTurn  atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
+	endRound   atomic.Bool          // the round is to end with its current poll; see stallWatch
+	published  [counterCount]atomic.Uint64
+	parkedTime atomic.Int64  // nanoseconds in all rests; while it rests, less the time at which this one began
+	moveRule   atomic.Uint64 // see the type giving
 
 	_ [64]byte
 	// Written by anybody.
-	inbox       atomic.Pointer[task]  // tasks from elsewhere, the latest first
-	dropped     atomic.Pointer[timer] // see dropTimer
-	asleep      atomic.Bool           // in the kernel or parked, or about to be: must be woken
-	probe       wakeProbe
-	waiting     waitingList
-	told        atomic.Uint64 // the census that it has told for; see tell
-	toldSpawned atomic.Int64
-	toldEnded   atomic.Int64
-	parked      atomic.Bool   // asleep in park, not in the kernel
-	unparkNow   chan struct{} // see unpark
+	inbox        atomic.Pointer[task]  // tasks from elsewhere, the latest first
+	dropped      atomic.Pointer[timer] // see dropTimer
+	asleep       atomic.Bool           // in the kernel or parked, or about to be: must be woken
+	probe        wakeProbe
+	waiting      waitingList
+	acked        atomic.Uint64 // the census that it has told for; see ackCount
+	ackedSpawned atomic.Int64
+	ackedEnded   atomic.Int64
+	withoutP     atomic.Bool   // asleep in park, not in the kernel
+	withoutPWake chan struct{} // see unparkWithoutP
 
-	roused           atomic.Uint64 // times that it was woken
+	unparks          atomic.Uint64 // times that it was woken
 	wokenFromOutside atomic.Uint64 // its tasks that were woken by threads not known to be a worker's
 
 	_ [64]byte
@@ -145,19 +145,19 @@ type worker struct {
 
 func newWorker(rt *Runtime, index int) *worker {
 	w := &worker{
-		rt:     rt,
-		index:  index,
-		begin:  make(chan struct{}),
-		quit:   make(chan struct{}),
-		timers: newTimerQueue(),
-		batch:  pollsPerRound,
+		rt:        rt,
+		index:     index,
+		start:     make(chan struct{}),
+		quit:      make(chan struct{}),
+		timers:    newTimerQueue(),
+		roundSize: pollsPerRound,
 
 		perPoll:  rt.cfg.Budget,
 		observed: rt.cfg.observed(),
 
-		talk:    talk{manner: amongWorkers},
-		wire:    talk{manner: overWire},
-		speaker: -1,
+		workerSpin: adaptiveSpin{spinSettings: workerSpinSettings},
+		peerSpin:   adaptiveSpin{spinSettings: peerSpinSettings},
+		peerFD:     -1,
 	}
 	w.identity.worker = w
 	return w
@@ -176,7 +176,7 @@ func (w *worker) run(ready func(error)) {
 		err = setAffinity(all[w.index])
 	}
 	ready(err)
-	<-w.begin
+	<-w.start
 	if w.stopped {
 		return
 	}
@@ -206,16 +206,16 @@ func (w *worker) serve() {
 			panic(v) // a bug in this package
 		}
 		for !w.stopped {
-			w.host()
+			w.turnsInCoroutine()
 		}
 		w.cleanUp()
 	}()
 	w.turns()
 }
 
-// host takes turns in a coroutine, until the worker is stopped or the next Goexit ends
+// turnsInCoroutine takes turns in a coroutine, until the worker is stopped or the next Goexit ends
 // this coroutine. So any number of Goexits leaves nothing on the stack of the worker.
-func (w *worker) host() {
+func (w *worker) turnsInCoroutine() {
 	goroutine := w.g.Load()
 	next, _ := iter.Pull(func(func(struct{}) bool) {
 		returned := false
@@ -233,23 +233,23 @@ func (w *worker) host() {
 func (w *worker) turns() {
 	for rested := false; !w.stopped; {
 		// 1. Run tasks, at most a round of them.
-		if w.hurry.Load() {
-			w.hurry.Store(false) // before the turn that whoever sets it has seen
+		if w.endRound.Load() {
+			w.endRound.Store(false) // before the turn that whoever sets it has seen
 		}
 		w.turn.Add(1)
-		begun := w.looked
+		begun := w.reactorPolledAt
 		if !rested {
 			begun = nanos()
 		}
 		w.rt.watchdog.heartbeat(w, begun)
 		w.ticks = ticksAt(begun)
 		w.sample(begun)
-		w.round(w.batch, begun)
+		w.round(w.roundSize, begun)
 
 		// 2. Take what others sent; fire timers; ask the reactor, unless that
 		// was done a moment ago or will be done below.
 		now := nanos()
-		w.pace(w.roundPolls, now-begun)
+		w.sizeRound(w.roundPolls, now-begun)
 		busy := w.receive()
 		if now-w.publishedAt >= publishEvery {
 			w.publish(now)
@@ -259,54 +259,54 @@ func (w *worker) turns() {
 			busy = w.trim(now) || busy
 		}
 		if w.rt.draining.Load() {
-			w.tell()
+			w.ackCount()
 		}
 
 		// 3. and 4. Nothing to do here: help the others, or wait.
 		if !busy && !w.steal() {
 			rested = false
 			switch {
-			case now-w.worked < int64(w.rt.cfg.Spin):
+			case now-w.lastWork < int64(w.rt.cfg.Spin):
 				w.spin()
-			case w.linger(now):
+			case w.spinForReply(now):
 			default:
-				rested = w.rest(now)
+				rested = w.park(now)
 			}
 			continue
 		}
 		rested = false
-		w.worked = now
+		w.lastWork = now
 		w.stopped = w.rt.stopping.Load()
-		if now-w.looked >= reactorEvery {
-			w.looked = now
+		if now-w.reactorPolledAt >= reactorEvery {
+			w.reactorPolledAt = now
 			w.reactor.poll(w)
 		}
 	}
 }
 
-// pace sets the size of the next round by how long the tasks of this one took,
+// sizeRound sets the size of the next round by how long the tasks of this one took,
 // and asks for help if more of them wait than this worker should do alone.
-func (w *worker) pace(ran int, took int64) {
+func (w *worker) sizeRound(ran int, took int64) {
 	if ran == 0 {
 		return
 	}
 	w.counts[countPolls] += uint64(ran)
 	perPoll := max(took/int64(ran), 1)
-	w.batch = int(min(max(roundTime/perPoll, 1), pollsPerRound))
-	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthHelp {
-		w.askHelp(int64(n)*perPoll > worthSpare || w.reactor.sources.Load() == 0)
+	w.roundSize = int(min(max(roundTime/perPoll, 1), pollsPerRound))
+	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthThief {
+		w.wakeThief(int64(n)*perPoll > worthInactiveThief || w.reactor.sources.Load() == 0)
 	}
 }
 
 // round polls tasks, at most limit of them, and counts them in roundPolls. A poll that
 // panics or calls Goexit ends its task and the round.
 func (w *worker) round(limit int, begun int64) {
-	defer w.caught()
+	defer w.recoverPoll()
 	w.roundPolls, w.roundLimit, w.roundBegun = 0, limit, begun
 	for w.popped != nil || w.mayRun() {
 		t := w.popped
 		if w.popped = nil; t == nil {
-			if t = w.pick(); t == nil {
+			if t = w.nextTask(); t == nil {
 				break
 			}
 		}
@@ -320,7 +320,7 @@ func (w *worker) mayRun() bool {
 		w.sampled = false
 		w.polled(nanos() - w.roundBegun)
 	}
-	return w.roundPolls < w.roundLimit && !w.hurry.Load()
+	return w.roundPolls < w.roundLimit && !w.endRound.Load()
 }
 
 // beginNext takes the next task from the queues. If that is straight-line code that has not begun,
@@ -330,7 +330,7 @@ func (w *worker) beginNext(co *coroutine) bool {
 	if w.observed || !w.mayRun() {
 		return false
 	}
-	t := w.pick()
+	t := w.nextTask()
 	if t == nil {
 		return false
 	}
@@ -345,8 +345,8 @@ func (w *worker) beginNext(co *coroutine) bool {
 	return true
 }
 
-// caught ends the task whose poll did not return.
-func (w *worker) caught() {
+// recoverPoll ends the task whose poll did not return.
+func (w *worker) recoverPoll() {
 	t := w.current
 	if t == nil {
 		return
@@ -367,17 +367,17 @@ func (w *worker) caught() {
 	w.current = nil
 }
 
-// pick returns the next task to run: one in a run-next slot, but not too often
+// nextTask returns the next task to run: one in a run-next slot, but not too often
 // in a row, else the oldest. What only this worker may run and what any may run
 // have a slot and a queue each.
-func (w *worker) pick() *task {
-	if w.inARow < nextInARow {
-		if t := w.takeNext(); t != nil {
-			w.inARow++
+func (w *worker) nextTask() *task {
+	if w.runNextStreak < nextInARow {
+		if t := w.takeRunNext(); t != nil {
+			w.runNextStreak++
 			return t
 		}
 	}
-	w.inARow = 0
+	w.runNextStreak = 0
 	if t := w.local.pop(w.queue.next(), false); t != nil {
 		return t
 	}
@@ -387,28 +387,28 @@ func (w *worker) pick() *task {
 	if t := w.local.pop(0, true); t != nil {
 		return t
 	}
-	return w.takeNext()
+	return w.takeRunNext()
 }
 
-func (w *worker) takeNext() *task {
-	w.flip = !w.flip // neither slot may keep the other waiting
-	if w.flip || w.nextLocal == nil {
-		if w.next.Load() != nil {
-			if t := w.next.Swap(nil); t != nil { // a thief may be faster
+func (w *worker) takeRunNext() *task {
+	w.localFirst = !w.localFirst // neither slot may keep the other waiting
+	if w.localFirst || w.runNextLocal == nil {
+		if w.runNext.Load() != nil {
+			if t := w.runNext.Swap(nil); t != nil { // a thief may be faster
 				return t
 			}
 		}
 	}
-	t := w.nextLocal
-	w.nextLocal = nil
+	t := w.runNextLocal
+	w.runNextLocal = nil
 	return t
 }
 
 // poll runs t once and decides what becomes of it.
 func (w *worker) poll(t *task) {
 	w.beginPoll(t)
-	if t.kind == kindPlain && (w.showing || t.details.Load() != nil) {
-		w.show(t)
+	if t.kind == kindPlain && (w.hasVisible || t.attributes.Load() != nil) {
+		w.setVisible(t)
 	}
 	var done bool
 	if w.observed {
@@ -450,7 +450,7 @@ func (w *worker) beginPoll(t *task) {
 	w.current = t
 	w.budget = w.perPoll
 	if w.probe.t.Load() == t {
-		w.counts[countWakeTime+bucket(nanos()-w.probe.at.Load())]++
+		w.counts[countWakeTime+histogramBucket(nanos()-w.probe.at.Load())]++
 		w.probe.t.Store(nil)
 	}
 }
@@ -463,17 +463,17 @@ func (w *worker) endTask(t *task) {
 	}
 }
 
-// show lets others see which task is polled: straight-line code shows itself,
+// setVisible lets others see which task is polled: straight-line code shows itself,
 // once t.g is set. Plain futures without details are polled so quickly one after
 // the other that it would cost a third of their time.
-func (w *worker) show(t *task) {
-	if t != nil && t.kind == kindPlain && t.details.Load() == nil {
+func (w *worker) setVisible(t *task) {
+	if t != nil && t.kind == kindPlain && t.attributes.Load() == nil {
 		t = nil
 	}
-	if w.shown.Load() != t {
-		w.shown.Store(t)
+	if w.visible.Load() != t {
+		w.visible.Store(t)
 	}
-	w.showing = t != nil
+	w.hasVisible = t != nil
 }
 
 // pollObserved is poll's call of the task for runtimes whose polls must be told
@@ -512,7 +512,7 @@ func (w *worker) push(t *task) {
 	if !t.movable() {
 		w.local.push(t, w.queue.ticket())
 	} else if w.queue.push(t) {
-		w.askHelp(true)
+		w.wakeThief(true)
 	}
 }
 
@@ -520,9 +520,9 @@ func (w *worker) push(t *task) {
 // in the cache. What stood there goes to its queue.
 func (w *worker) pushNext(t *task) {
 	if t.movable() {
-		t = w.next.Swap(t)
+		t = w.runNext.Swap(t)
 	} else {
-		t, w.nextLocal = w.nextLocal, t
+		t, w.runNextLocal = w.runNextLocal, t
 	}
 	if t != nil {
 		w.push(t)
@@ -550,7 +550,7 @@ func (w *worker) spawn(t *task) {
 		// this is the moment to spread the load.
 		w.accepted = nil
 		if to == nil {
-			to = w.rt.placeConn(t.kind == kindPlain)
+			to = w.rt.assignConn(t.kind == kindPlain)
 		}
 	}
 	if to != nil && to != w {
@@ -570,26 +570,26 @@ func (w *worker) send(t *task) {
 			break
 		}
 	}
-	w.rouse()
+	w.unpark()
 }
 
-// rouse wakes w if it sleeps. It costs a system call only then.
+// unpark wakes w if it sleeps. It costs a system call only then.
 //
 // Against a lost wake-up: the sender first writes what it has to say, then
 // reads asleep; the worker first sets asleep, then looks at what was written.
 //
 // It also moves the turn, before: until w really runs it must look like one that
 // has begun a turn just now, and not like one that is stuck since it fell asleep.
-func (w *worker) rouse() {
+func (w *worker) unpark() {
 	if !w.asleep.Load() {
 		return
 	}
 	w.turn.Add(1)
 	if w.asleep.CompareAndSwap(true, false) {
-		w.roused.Add(1)
-		if w.parked.Load() {
-			callersWorker().readies()
-			w.unpark()
+		w.unparks.Add(1)
+		if w.withoutP.Load() {
+			callersWorker().noteRunnable()
+			w.unparkWithoutP()
 		} else {
 			w.reactor.wake()
 		}
@@ -625,7 +625,7 @@ func (w *worker) pushList(t *task) (n uint64) {
 		t.next = nil
 		w.push(t)
 		t = next
-		w.progress(n)
+		w.countProgress(n)
 	}
 	return n
 }
@@ -634,29 +634,29 @@ func (w *worker) pushList(t *task) (n uint64) {
 // moving its turn: less than a millisecond's work.
 const progressEvery = 1024
 
-// progress is called with 0, 1 and so on by code that goes through what may be many tasks or
+// countProgress is called with 0, 1 and so on by code that goes through what may be many tasks or
 // timers. It moves the turn now and then, so that the worker does not look as if it were stuck
 // in a poll.
-func (w *worker) progress(n uint64) {
+func (w *worker) countProgress(n uint64) {
 	if n%progressEvery == progressEvery-1 {
 		w.turn.Add(1)
 	}
 }
 
 func (w *worker) hasTasks() bool {
-	return w.nextLocal != nil || w.local.n > 0 || w.next.Load() != nil || w.queue.len() > 0
+	return w.runNextLocal != nil || w.local.n > 0 || w.runNext.Load() != nil || w.queue.len() > 0
 }
 
-// askHelp lets other workers take from the queue, and wakes a sleeping worker: one that serves (see gathering), or any
+// wakeThief lets other workers take from the queue, and wakes a sleeping worker: one that serves (see activeSet), or any
 // worker if all is set.
-func (w *worker) askHelp(all bool) {
-	if !w.wantsHelp.Load() {
-		w.wantsHelp.Store(true)
+func (w *worker) wakeThief(all bool) {
+	if !w.wantsThief.Load() {
+		w.wantsThief.Store(true)
 	}
 	if all {
-		w.rt.help(w, w.rt.workers)
+		w.rt.wakeOneOf(w, w.rt.workers)
 	} else {
-		w.rt.help(w, w.rt.serving())
+		w.rt.wakeOneOf(w, w.rt.activeWorkers())
 	}
 }
 
@@ -669,7 +669,7 @@ func (w *worker) steal() bool {
 	for i := 1; i < len(workers); i++ {
 		victim := workers[(w.index+i)%len(workers)]
 		stuck := victim.stuck()
-		asked := victim.wantsHelp.Load() && victim.wantsHelp.CompareAndSwap(true, false)
+		asked := victim.wantsThief.Load() && victim.wantsThief.CompareAndSwap(true, false)
 		if !asked && !stuck {
 			continue
 		}
@@ -694,7 +694,7 @@ func (w *worker) stuck() bool {
 // rescue takes what a stuck worker has outside its queue, and returns how many
 // tasks that were. What only that worker may run goes back to it.
 func (w *worker) rescue(victim *worker) (n uint64) {
-	if t := victim.next.Swap(nil); t != nil {
+	if t := victim.runNext.Swap(nil); t != nil {
 		w.push(t)
 		n++
 	}
@@ -712,115 +712,115 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 	return n
 }
 
-// rest waits for something to do, in the kernel or parked. If it reports true, it has waited, and looked is the time
+// park waits for something to do, in the kernel or parked. If it reports true, it has waited, and looked is the time
 // at which it woke.
 //
 // Against a lost wake-up, it first says that it sleeps and then looks whether
 // there is something; who has something for it does the reverse.
-func (w *worker) rest(now int64) (waited bool) {
+func (w *worker) park(now int64) (waited bool) {
 	w.asleep.Store(true)
-	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.told.Load() != w.rt.censuses.Load() {
+	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.acked.Load() != w.rt.countRequests.Load() {
 		w.asleep.Store(false)
 		w.stopped = w.rt.stopping.Load()
 		return false
 	}
-	w.show(nil) // so that what ran last can be collected
+	w.setVisible(nil) // so that what ran last can be collected
 	w.counts[countWaits]++
-	w.rested.Store(w.rested.Load() - now)
-	timeout, how := w.restFor(now)
-	if how != keepsP || now-w.publishedAt >= publishEvery {
+	w.parkedTime.Store(w.parkedTime.Load() - now)
+	timeout, how := w.parkMode(now)
+	if how != parkKeepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.gap >= w.rt.watchdog.timeout || now-w.worked >= int64(keepP) { // it is likely to outlast the timeout
+	if w.idleGap >= w.rt.watchdog.timeout || now-w.lastWork >= int64(keepP) { // it is likely to outlast the timeout
 		w.rt.watchdog.disarm(w)
 	}
-	if how == parks {
-		w.park(timeout)
+	if how == parkGivesUpP {
+		w.parkWithoutP(timeout)
 		timeout = 0
 	}
-	if how == tellsScheduler && w.rt.cfg.SharedProcs {
+	if how == parkTellsScheduler && w.rt.cfg.SharedProcs {
 		runtime.Gosched() // or the goroutines in the queue of its P wait until sysmon takes the P
 	}
-	events := w.reactor.wait(timeout, how != tellsScheduler)
-	w.turn.Add(1) // see rouse
+	events := w.reactor.wait(timeout, how != parkTellsScheduler)
+	w.turn.Add(1) // see unpark
 	w.asleep.Store(false)
-	w.looked = nanos()
-	slept := w.looked - now
-	w.rested.Store(w.rested.Load() + w.looked)
-	w.gap = w.looked - w.worked
-	w.rt.watchdog.heartbeat(w, w.looked)
-	w.talk.slept(w.inbox.Load() != nil, slept)
-	w.wire.slept(w.spoke(events), slept)
+	w.reactorPolledAt = nanos()
+	slept := w.reactorPolledAt - now
+	w.parkedTime.Store(w.parkedTime.Load() + w.reactorPolledAt)
+	w.idleGap = w.reactorPolledAt - w.lastWork
+	w.rt.watchdog.heartbeat(w, w.reactorPolledAt)
+	w.workerSpin.slept(w.inbox.Load() != nil, slept)
+	w.peerSpin.slept(w.samePeer(events), slept)
 	w.reactor.dispatch(w, events)
 	if len(events) > 0 {
-		w.worked = w.looked
+		w.lastWork = w.reactorPolledAt
 	}
 	return true
 }
 
 // spin looks for events instead of waiting for them.
 func (w *worker) spin() {
-	if w.readied {
-		w.readied = false
-		runtime.Gosched() // see readies
+	if w.madeRunnable {
+		w.madeRunnable = false
+		runtime.Gosched() // see noteRunnable
 	}
-	w.looked = nanos()
+	w.reactorPolledAt = nanos()
 	w.reactor.poll(w)
 	w.stopped = w.rt.stopping.Load()
 }
 
-// readies notes that w, if it is not nil, makes a goroutine runnable. That one
+// noteRunnable notes that w, if it is not nil, makes a goroutine runnable. That one
 // now stands in the queue of w's P, and other threads leave it there for a while
 // as long as the P seems to be running.
-func (w *worker) readies() {
+func (w *worker) noteRunnable() {
 	if w != nil {
-		w.readied = true
+		w.madeRunnable = true
 	}
 }
 
-// restManner is how a worker rests.
-type restManner int
+// parkMode is how a worker rests.
+type parkMode int
 
 const (
-	keepsP         restManner = iota // in the kernel, and the scheduler does not know
-	tellsScheduler                   // in the kernel, and the scheduler may take the P
-	parks                            // see park
+	parkKeepsP         parkMode = iota // in the kernel, and the scheduler does not know
+	parkTellsScheduler                 // in the kernel, and the scheduler may take the P
+	parkGivesUpP                       // see parkWithoutP
 )
 
 // parkedTimers is how long before its next timer a parked worker must be unparked: the timers of Go may be a
 // millisecond late while nothing else runs. If goroutines use all processors, they are later than that.
 const parkedTimers = 2 * time.Millisecond
 
-// restFor returns how long to wait, for ever if that is negative, and how.
+// parkMode returns how long to wait, for ever if that is negative, and how.
 //
 // The P is kept for a while after there was something to do, if there are descriptors from which more may
 // come. After keepP the worker parks, and at once if goroutines wait for the P; but not shortly before its next
 // timer, and not where it cannot.
-func (w *worker) restFor(now int64) (timeout time.Duration, how restManner) {
+func (w *worker) parkMode(now int64) (timeout time.Duration, how parkMode) {
 	const forEver = time.Duration(math.MaxInt64)
-	how = tellsScheduler
-	readied := w.readied
-	w.readied = false
+	how = parkTellsScheduler
+	readied := w.madeRunnable
+	w.madeRunnable = false
 	if w.rt.ownProcs.raised.Load() && !readied && w.reactor.sources.Load() > 0 {
-		how = keepsP
+		how = parkKeepsP
 	}
 	timer := forEver
 	if at, ok := w.timers.next(); ok {
 		timer = max(time.Duration(at-nanos()), 0)
 	}
-	timeout = time.Duration(w.worked-now) + keepP
-	if how == tellsScheduler && !w.rt.idle.usable {
+	timeout = time.Duration(w.lastWork-now) + keepP
+	if how == parkTellsScheduler && !w.rt.idle.usable {
 		timeout = forEver
 	}
 	if timeout <= 0 || readied {
 		timeout = forEver
 		if !w.rt.idle.usable {
-			how = tellsScheduler
+			how = parkTellsScheduler
 		} else if timer > parkedTimers {
-			how = parks
+			how = parkGivesUpP
 		}
 	}
-	if how == parks && timer < forEver {
+	if how == parkGivesUpP && timer < forEver {
 		timer -= parkedTimers
 	}
 	timeout = min(timeout, timer)

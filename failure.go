@@ -11,47 +11,47 @@ import (
 	"time"
 )
 
-// failure is the error of a task that failed. It stands in the handle in the
+// taskFailure is the error of a task that failed. It stands in the handle in the
 // error's place until a caller joins the task.
-type failure struct {
+type taskFailure struct {
 	err  error
 	task Task
-	in   *failures
+	in   *taskFailures
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (f *taskFailure) Error() string { return f.err.Error() }
 
 // handled is called when a caller has been given the error.
-func (f *failure) handled() { f.in.take(f) }
+func (f *taskFailure) handled() { f.in.take(f) }
 
-// failures finds the failures of tasks that will never be joined, which must not be
+// taskFailures finds the failures of tasks that will never be joined, which must not be
 // silent: those whose handle is no longer reachable, as the next collection finds
 // out, and those that are left when the runtime shuts down. Each failure goes to the
 // handler once, unless it is joined before. Nothing starts a collection for them.
-type failures struct {
+type taskFailures struct {
 	report func(t Task, err error)
 
-	mu        lockOf[failures]
-	waiting   map[*failure]struct{} // not joined, not being reported
-	due       []*failure            // those that can no longer be joined
-	reporting chan struct{}         // closed when the goroutine ends that reports them; nil without one
+	mu        lockOf[taskFailures]
+	waiting   map[*taskFailure]struct{} // not joined, not being reported
+	due       []*taskFailure            // those that can no longer be joined
+	reporting chan struct{}             // closed when the goroutine ends that reports them; nil without one
 }
 
 // add returns the error to leave in the handle of t.
-func (fs *failures) add(t *task, err error) error {
-	f := &failure{err: err, task: t.ident(), in: fs}
+func (fs *taskFailures) add(t *task, err error) error {
+	f := &taskFailure{err: err, task: t.ident(), in: fs}
 	fs.mu.Lock()
 	if fs.waiting == nil {
-		fs.waiting = map[*failure]struct{}{}
+		fs.waiting = map[*taskFailure]struct{}{}
 	}
 	fs.waiting[f] = struct{}{}
 	fs.mu.Unlock()
-	runtime.AddCleanup(t, (*failure).unjoinable, f)
+	runtime.AddCleanup(t, (*taskFailure).unjoinable, f)
 	return f
 }
 
 // take reports whether f was waiting; it no longer is.
-func (fs *failures) take(f *failure) bool {
+func (fs *taskFailures) take(f *taskFailure) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	_, waiting := fs.waiting[f]
@@ -61,7 +61,7 @@ func (fs *failures) take(f *failure) bool {
 
 // unjoinable has f reported, on a goroutine of its own. It is called when the handle is
 // garbage, or when there has never been one.
-func (f *failure) unjoinable() {
+func (f *taskFailure) unjoinable() {
 	fs := f.in
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -76,7 +76,7 @@ func (f *failure) unjoinable() {
 }
 
 // reportDue reports what is due, until nothing is.
-func (fs *failures) reportDue(over chan<- struct{}) {
+func (fs *taskFailures) reportDue(over chan<- struct{}) {
 	defer close(over)
 	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has failed
 	for f := fs.nextDue(); f != nil; f = fs.nextDue() {
@@ -86,7 +86,7 @@ func (fs *failures) reportDue(over chan<- struct{}) {
 	}
 }
 
-func (fs *failures) nextDue() *failure {
+func (fs *taskFailures) nextDue() *taskFailure {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if len(fs.due) == 0 {
@@ -101,7 +101,7 @@ func (fs *failures) nextDue() *failure {
 // flush reports all that wait, and waits for a report that is being made, but not longer
 // than patience: the handler may have to wait for the caller. It is called when the runtime
 // has ended, or the program is about to.
-func (fs *failures) flush(patience time.Duration) {
+func (fs *taskFailures) flush(patience time.Duration) {
 	fs.mu.Lock()
 	all, reporting := fs.waiting, fs.reporting
 	fs.waiting = nil
@@ -112,7 +112,7 @@ func (fs *failures) flush(patience time.Duration) {
 	if reporting != nil {
 		select {
 		case <-reporting:
-		case <-afterOutside(patience):
+		case <-afterOutsideBubble(patience):
 		}
 	}
 }

@@ -27,7 +27,7 @@ var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited
 // Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
 // os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
 // workers end. It must be closed or detached.
-type Source struct{ src source }
+type Source struct{ src pollFD }
 
 // NewSource returns a Source of fd, which belongs to it until Detach: Close
 // closes it. It makes fd non-blocking. If another process that shares the open file makes
@@ -62,7 +62,7 @@ func NewSourceOf(c syscall.Conn) (*Source, error) {
 		fd     int
 		failed error
 	)
-	if err := raw.Control(func(own uintptr) { fd, failed = duplicate(int(own)) }); err != nil {
+	if err := raw.Control(func(own uintptr) { fd, failed = duplicateFD(int(own)) }); err != nil {
 		return nil, err
 	}
 	if failed != nil {
@@ -111,8 +111,8 @@ func (s *Source) Writable(cx *Context) error {
 	return s.awaitReady(cx, &s.src.wr)
 }
 
-func (s *Source) awaitReady(cx *Context, h *half) error {
-	_, err := awaitTurn(cx, &h.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, h, false) })
+func (s *Source) awaitReady(cx *Context, dir *direction) error {
+	_, err := awaitTurn(cx, &dir.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, dir, false) })
 	if err == errAbandoned {
 		err = cx.Err()
 	}
@@ -133,8 +133,8 @@ func (s *Source) WriteWith(cx *Context, write func(fd int) (n int, err error)) (
 	return s.with(cx, &s.src.wr, write)
 }
 
-func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, error) {
-	l := loan{s: &s.src, h: h, f: func(fd int) (int, error) {
+func (s *Source) with(cx *Context, dir *direction, do func(fd int) (int, error)) (int, error) {
+	l := rawCallback{s: &s.src, dir: dir, f: func(fd int) (int, error) {
 		n, err := do(fd)
 		for _, errno := range []error{unix.EAGAIN, unix.EINTR} {
 			if errors.Is(err, errno) {
@@ -145,7 +145,7 @@ func (s *Source) with(cx *Context, h *half, do func(fd int) (int, error)) (int, 
 	}}
 	n, err := await(cx, l.poll)
 	if err == errAbandoned {
-		h.waiters.leave(cx.t, cx.here())
+		dir.waiters.leave(cx.t, cx.here())
 		err = cx.Err()
 	}
 	return n, sourceError(err)
@@ -173,12 +173,12 @@ func (s *Source) SetReadDeadline(t time.Time) error { return s.setDeadline(t, &s
 // SetWriteDeadline is SetDeadline for Writable and WriteWith.
 func (s *Source) SetWriteDeadline(t time.Time) error { return s.setDeadline(t, &s.src.wr) }
 
-func (s *Source) setDeadline(t time.Time, halves ...*half) error {
-	if err := s.src.idle(); err != nil {
+func (s *Source) setDeadline(t time.Time, dirs ...*direction) error {
+	if err := s.src.checkOpen(); err != nil {
 		return sourceError(err)
 	}
-	for _, h := range halves {
-		h.setDeadline(t)
+	for _, dir := range dirs {
+		dir.setDeadline(t)
 	}
 	return nil
 }

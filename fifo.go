@@ -413,7 +413,7 @@ func (all *fifoOpenings) join(t *fifoTarget) *fifoOpening {
 			}
 		}
 		s.ends[t.dir].opening = o
-		goOutside(o.run)
+		goOutsideBubble(o.run)
 	}
 	o.waiting++
 	queued := s.ends[1-t.dir].unqueue()
@@ -432,7 +432,7 @@ func (all *fifoOpenings) leave(o *fifoOpening, place bool) (kept bool) {
 	if o.waiting == 0 && !o.done {
 		if o.released == nil {
 			o.released = newChan[struct{}](0)
-			goOutside(o.release)
+			goOutsideBubble(o.release)
 		}
 		kept = place && !o.place
 		o.place = o.place || place

@@ -61,15 +61,15 @@ import (
 type File struct {
 	name   string
 	polled bool
-	src    source // if polled
+	src    pollFD // if polled
 
 	os       *os.File // if not
 	conn     syscall.RawConn
 	seekable bool
 	readOnly bool
-	exact    bool       // Read reads no more than it is asked for
-	sync     bool       // Write waits until it is written
-	gate     *inputGate // if reads should wait for input before the pool does; may be nil
+	exact    bool           // Read reads no more than it is asked for
+	sync     bool           // Write waits until it is written
+	input    *terminalInput // if reads should wait for input before the pool does; may be nil
 
 	mu      lockOf[File]
 	changed wakerSlot // fired when what follows has changed in a way that somebody may wait for
@@ -78,21 +78,21 @@ type File struct {
 	closed  bool
 	closing func() // closes the file when its use ends
 
-	ahead   readAhead
-	cached  bool     // the system may tell what of it is in memory
-	hot     bool     // the last Read found it there, or the opening did
-	noted   *devices // if it was opened on the spot: where it stands that this can be done
-	dev     uint64   // with its device, then
-	grown   int      // how much the next read takes
-	behind  int64    // by how much the position is behind that of the descriptor
-	edits   uint64   // counts changes that make what was read ahead wrong
-	asked   bool     // somebody waits for the read that is under way
-	readErr error    // what that read has met
+	ahead    readAhead
+	cached   bool     // the system may tell what of it is in memory
+	hot      bool     // the last Read found it there, or the opening did
+	noted    *devices // if it was opened on the spot: where it stands that this can be done
+	dev      uint64   // with its device, then
+	readSize int      // how much the next read takes
+	lag      int64    // by how much the position is behind that of the descriptor
+	edits    uint64   // counts changes that make what was read ahead wrong
+	asked    bool     // somebody waits for the read that is under way
+	readErr  error    // what that read has met
 
 	unwritten []byte // accepted, and not with the pool yet
 	accepted  int64  // how many bytes Write has ever accepted
-	settled   int64  // how many of these have been written, or dropped
-	stakes    []*fileStake
+	written   int64  // how many of these have been written, or dropped
+	tickets   []*writeTicket
 	writeErr  error     // to be reported by the next call
 	loss      *fileLoss // the same for Run and Shutdown, if no call reports it
 	writeFail error     // to be reported by Close
@@ -104,10 +104,10 @@ type File struct {
 type fileUse uint8
 
 const (
-	fileIdle    fileUse = iota
-	fileReading         // the pool reads ahead, or a caller on the spot
-	fileWriting         // the pool writes what was accepted, until there is no more
-	fileInPlace         // the pool does something else with it
+	fileIdle       fileUse = iota
+	fileReading            // the pool reads ahead, or a caller on the spot
+	fileWriting            // the pool writes what was accepted, until there is no more
+	filePositioned         // the pool does something else with it
 )
 
 // FromFile makes a File of f, which belongs to the File from then on, and
@@ -161,7 +161,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 		nf.os, nf.conn, nf.polled = nil, nil, true
 		nf.src.open(fd)
 		if !opened {
-			nf.src.share()
+			nf.src.markShared()
 		}
 	}
 	return nf, nil
@@ -190,7 +190,7 @@ func pollableCopy(fd int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	return duplicate(fd)
+	return duplicateFD(fd)
 }
 
 // Pipe returns a connected pair of Files, as os.Pipe does; reads from r return
@@ -240,7 +240,7 @@ func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 		return n, cx.unspent(err)
 	}
 	if len(p) == 0 {
-		return 0, f.wrap("read", f.src.idle())
+		return 0, f.wrap("read", f.src.checkOpen())
 	}
 	n, err := f.src.attempt(cx, &f.src.rd, func(fd int) (int, bool, error) {
 		if err := f.src.keepNonblocking(fd); err != nil {
@@ -265,7 +265,7 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 		return n, cx.unspent(err)
 	}
 	if len(p) == 0 {
-		return 0, f.wrap("write", f.src.idle())
+		return 0, f.wrap("write", f.src.checkOpen())
 	}
 	n, err := f.src.attempt(cx, &f.src.wr, func(fd int) (int, bool, error) {
 		if err := f.src.keepNonblocking(fd); err != nil {
@@ -297,27 +297,27 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 // with a cx that is not cancelled, and looks at the error. The data has then reached the
 // system, and survives the program; [File.Sync] waits until it survives the system.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
-	var stake *fileStake
-	defer func() { f.unstake(stake) }()
+	var ticket *writeTicket
+	defer func() { f.dropTicket(ticket) }()
 	for err == nil {
 		var m int
 		m, err = f.await(cx, &f.src.wr, func(cx *Context) (int, error) {
 			if f.polled {
 				return f.PollWrite(cx, p[n:])
 			}
-			return f.pollWriteBehind(cx, p[n:], &stake)
+			return f.pollWriteBehind(cx, p[n:], &ticket)
 		})
 		if n += m; n == len(p) {
 			break
 		}
 	}
-	if stake == nil {
+	if ticket == nil {
 		return n, err
 	}
 	if f.sync && err == nil {
-		_, err = f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollWritten(cx, stake) })
+		_, err = f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollWritten(cx, ticket) })
 	}
-	return n - f.lost(stake), err
+	return n - f.lost(ticket), err
 }
 
 // WriteString is Write for a string.
@@ -326,9 +326,9 @@ func (f *File) WriteString(cx *Context, s string) (n int, err error) {
 }
 
 // await awaits a poll of one direction.
-func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (int, error) {
+func (f *File) await(cx *Context, dir *direction, poll func(*Context) (int, error)) (int, error) {
 	if f.polled {
-		n, err := awaitTurn(cx, &h.waiters, poll)
+		n, err := awaitTurn(cx, &dir.waiters, poll)
 		if err == errAbandoned {
 			err = cx.Err()
 		}
@@ -338,7 +338,7 @@ func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (in
 		n, err := await(cx, poll)
 		switch err {
 		case errAbandoned:
-			f.leave(cx, h)
+			f.leave(cx, dir)
 			return n, cx.Err()
 		case ErrBusy:
 			if err := awaitRoom(cx); err != nil {
@@ -351,14 +351,14 @@ func (f *File) await(cx *Context, h *half, poll func(*Context) (int, error)) (in
 }
 
 // leave is called by a task that waits no longer for a file of the disk.
-func (f *File) leave(cx *Context, h *half) {
-	if f.gate != nil {
-		f.gate.leave(cx)
+func (f *File) leave(cx *Context, dir *direction) {
+	if f.input != nil {
+		f.input.leave(cx)
 	}
 	f.mu.Lock()
 	wanted := f.wanted
 	f.wanted = false // whoever else wants it says so again
-	if h == &f.src.rd {
+	if dir == &f.src.rd {
 		f.asked, f.readErr = false, nil // the next Read should look for itself whether the end is still there
 	}
 	f.mu.Unlock()
@@ -375,7 +375,7 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 	if !f.polled {
 		return f.os.SyscallConn()
 	}
-	if err := f.src.idle(); err != nil {
+	if err := f.src.checkOpen(); err != nil {
 		return nil, f.wrap("SyscallConn", err)
 	}
 	return rawFile{f}, nil
@@ -401,15 +401,15 @@ func (f *File) SetReadDeadline(t time.Time) error { return f.setDeadline(t, &f.s
 // SetWriteDeadline is SetDeadline for writes.
 func (f *File) SetWriteDeadline(t time.Time) error { return f.setDeadline(t, &f.src.wr) }
 
-func (f *File) setDeadline(t time.Time, halves ...*half) error {
+func (f *File) setDeadline(t time.Time, dirs ...*direction) error {
 	if !f.polled {
 		return os.ErrNoDeadline
 	}
-	if err := f.src.idle(); err != nil {
+	if err := f.src.checkOpen(); err != nil {
 		return f.wrap("set deadline", err)
 	}
-	for _, h := range halves {
-		h.setDeadline(t)
+	for _, dir := range dirs {
+		dir.setDeadline(t)
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func block(t testing.TB, rt *Runtime, f *File) (release func()) {
 	t.Helper()
 	began, free := make(chan struct{}), make(chan struct{})
 	h := Go(rt, func(cx *Context) error {
-		return f.inPlace(cx, "test", false, func() error { close(began); <-free; return nil })
+		return f.atPosition(cx, "test", false, func() error { close(began); <-free; return nil })
 	})
 	receive(t, began)
 	return func() {
@@ -343,14 +343,14 @@ func TestFileWriteFailsForAll(t *testing.T) {
 		eventually(t, func() bool { return waiting(gone) })
 		gone.Cancel()
 		gone.Wait(context.Background())
-		require.Len(t, f.stakes, len(all))
+		require.Len(t, f.tickets, len(all))
 		release()
 		for _, h := range all {
 			_, err := h.Await(cx)
 			require.ErrorIs(t, err, syscall.ENOSPC)
 		}
 		require.NoError(t, f.Flush(cx), "everybody knows")
-		require.Empty(t, f.stakes)
+		require.Empty(t, f.tickets)
 		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
 		return nil
 	})
@@ -366,7 +366,7 @@ func TestFileWriteFailsForPlace(t *testing.T) {
 		_, err = f.WriteString(cx, "lost")
 		require.NoError(t, err)
 		polled, wakes := newPollCx(t, rt)
-		_, err = f.pollPlace(polled, "seek")
+		_, err = f.pollPosition(polled, "seek")
 		require.Equal(t, ErrPending, err)
 		other, _ := newPollCx(t, rt)
 		_, err = f.PollWrite(other, []byte("x"))
@@ -374,7 +374,7 @@ func TestFileWriteFailsForPlace(t *testing.T) {
 		release()
 		eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.use == fileIdle })
 		require.Positive(t, wakes.Load())
-		_, err = f.pollPlace(polled, "seek")
+		_, err = f.pollPosition(polled, "seek")
 		require.ErrorIs(t, err, syscall.ENOSPC)
 		require.False(t, f.wanted)
 		require.ErrorIs(t, f.Close(cx), syscall.ENOSPC)
@@ -448,7 +448,7 @@ func TestFileClosePosition(t *testing.T) {
 	for _, size := range []int{0, 1, bufferSmall, 2 * bufferLarge} {
 		o, err := os.Open(name)
 		require.NoError(t, err)
-		fd, err := duplicate(int(o.Fd()))
+		fd, err := duplicateFD(int(o.Fd()))
 		require.NoError(t, err)
 		shared := os.NewFile(uintptr(fd), name)
 		f, err := FromFile(o)

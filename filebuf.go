@@ -59,35 +59,35 @@ func (a *readAhead) drop() (n int64) {
 	return n
 }
 
-// pending makes cx's task wait for a change. mu is held.
-func (f *File) pending(cx *Context, reason waitReason) error {
+// awaitChange makes cx's task wait for a change. mu is held.
+func (f *File) awaitChange(cx *Context, reason waitReason) error {
 	for !f.changed.join(cx.waker(reason)) {
 		// An event of before; what it was about has been looked at just now.
 	}
 	return ErrPending
 }
 
-// trouble returns what ends an operation before it begins. mu is held.
-func (f *File) trouble(op string) error {
+// checkUsable returns what ends an operation before it begins. mu is held.
+func (f *File) checkUsable(op string) error {
 	switch {
-	case f.unmade():
+	case f.isZero():
 		return &fs.PathError{Op: op, Err: os.ErrInvalid}
 	case f.closed:
 		return &fs.PathError{Op: op, Path: f.name, Err: os.ErrClosed}
 	}
 	err := f.writeErr
 	if err != nil {
-		f.told()
+		f.reportedLoss()
 	}
 	return err
 }
 
-// unmade reports whether f is a zero value.
-func (f *File) unmade() bool { return f.os == nil && !f.polled }
+// isZero reports whether f is a zero value.
+func (f *File) isZero() bool { return f.os == nil && !f.polled }
 
-// told notes that a call returns the failure of a write. mu is held.
-func (f *File) told() {
-	f.loss.told()
+// reportedLoss notes that a call returns the failure of a write. mu is held.
+func (f *File) reportedLoss() {
+	f.loss.reported()
 	f.loss, f.writeErr = nil, nil
 }
 
@@ -100,7 +100,7 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	if n, err := f.readCached(cx, p); err != errNotCached {
 		return n, err
 	}
-	if err := f.trouble("read"); err != nil || len(p) == 0 {
+	if err := f.checkUsable("read"); err != nil || len(p) == 0 {
 		return 0, err
 	}
 	if f.ahead.n == 0 && f.use == fileIdle {
@@ -108,8 +108,8 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 			f.readErr = nil
 			return 0, err
 		}
-		if f.gate != nil {
-			if err := f.gate.poll(cx); err != nil {
+		if f.input != nil {
+			if err := f.input.poll(cx); err != nil {
 				return 0, err
 			}
 		}
@@ -119,7 +119,7 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 		}
 	}
 	if f.ahead.n == 0 {
-		return 0, f.pending(cx, waitsFile)
+		return 0, f.awaitChange(cx, waitsFile)
 	}
 	n := f.ahead.read(p)
 	if f.use == fileIdle && f.ahead.n <= readAheadChunks/2 && f.readsAhead() && !f.wanted {
@@ -130,18 +130,20 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 
 // readsAhead reports whether the last reads followed each other, and the next
 // ones may be begun before somebody asks: unless they take no waiting. mu is held.
-func (f *File) readsAhead() bool { return f.grown == bufferLarge && f.seekable && !f.exact && !f.hot }
+func (f *File) readsAhead() bool {
+	return f.readSize == bufferLarge && f.seekable && !f.exact && !f.hot
+}
 
 // readMore has the pool read the next part of the file, and go on as long as
 // that makes sense. mu is held.
 func (f *File) readMore(cx *Context, want int) error {
-	buf := borrowBuffer(max(want, f.grown))
+	buf := borrowBuffer(max(want, f.readSize))
 	if f.exact {
 		buf = buf[:min(want, len(buf))]
 	}
-	back, edits := f.behind, f.edits
+	back, edits := f.lag, f.edits
 	f.use = fileReading
-	err := cx.t.w.rt.do(func() {
+	err := cx.t.w.rt.runInPool(func() {
 		err := f.stepBack(back)
 		for more := true; more; {
 			n := 0
@@ -149,9 +151,9 @@ func (f *File) readMore(cx *Context, want int) error {
 				n, err = f.os.Read(buf)
 			}
 			f.mu.Lock()
-			more = f.took(buf, max(n, 0), err, f.edits == edits)
+			more = f.keepRead(buf, max(n, 0), err, f.edits == edits)
 			if !more {
-				f.rest()
+				f.endUse()
 				return
 			}
 			f.mu.Unlock()
@@ -164,22 +166,22 @@ func (f *File) readMore(cx *Context, want int) error {
 		returnBuffer(buf)
 		return err
 	}
-	f.behind = 0
+	f.lag = 0
 	return nil
 }
 
-// took keeps what the pool has read, and reports whether it should go on. valid
+// keepRead keeps what the pool has read, and reports whether it should go on. valid
 // says that nothing has been changed since it began. If nobody has asked for this
 // read, the end or a failure is left for those to meet who get there. mu is held.
-func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
+func (f *File) keepRead(buf []byte, n int, err error, valid bool) (more bool) {
 	if f.seekable && (!valid || f.closed) { // or it cannot be read again
-		f.behind += int64(n)
+		f.lag += int64(n)
 		n = 0
 	} else if err != nil && f.asked {
 		f.readErr = err
 	}
 	f.asked = false
-	f.grow(n, len(buf))
+	f.adaptReadSize(n, len(buf))
 	if n == 0 {
 		returnBuffer(buf)
 		return false
@@ -188,27 +190,27 @@ func (f *File) took(buf []byte, n int, err error, valid bool) (more bool) {
 	return f.readsAhead() && f.ahead.n < readAheadChunks && !f.wanted
 }
 
-// grow notes that n bytes have been read where there was room for size, of which
+// adaptReadSize notes that n bytes have been read where there was room for size, of which
 // the size of the next read follows. mu is held.
-func (f *File) grow(n, size int) {
+func (f *File) adaptReadSize(n, size int) {
 	switch {
 	case n < size:
-		f.grown = 0
+		f.readSize = 0
 	case n <= bufferSmall:
-		f.grown = bufferMedium
+		f.readSize = bufferMedium
 	default:
-		f.grown = bufferLarge
+		f.readSize = bufferLarge
 	}
 }
 
-// forget throws away what was read ahead. What cannot be read again is kept.
+// dropReadAhead throws away what was read ahead. What cannot be read again is kept.
 // mu is held.
-func (f *File) forget() {
+func (f *File) dropReadAhead() {
 	if !f.seekable {
 		return
 	}
-	f.behind += f.ahead.drop()
-	f.readErr, f.grown = nil, 0
+	f.lag += f.ahead.drop()
+	f.readErr, f.readSize = nil, 0
 }
 
 // stepBack puts the descriptor's position where the file's is.
@@ -220,16 +222,16 @@ func (f *File) stepBack(by int64) error {
 	return err
 }
 
-// rest ends the use of the position and unlocks mu.
-func (f *File) rest() {
-	if closing := f.release(nil); closing != nil {
+// endUse ends the use of the position and unlocks mu.
+func (f *File) endUse() {
+	if closing := f.endUseKeepingClose(nil); closing != nil {
 		closing()
 	}
 }
 
-// release is rest but for the closing, which may wait and is left to the caller. w
+// endUseKeepingClose is rest but for the closing, which may wait and is left to the caller. w
 // is the worker that it is called on, or nil.
-func (f *File) release(w *worker) (closing func()) {
+func (f *File) endUseKeepingClose(w *worker) (closing func()) {
 	f.use = fileIdle
 	closing = f.closing
 	f.closing = nil
@@ -240,26 +242,26 @@ func (f *File) release(w *worker) (closing func()) {
 
 // pollWriteBehind accepts what there is room for. Whoever has more to wait for
 // gets a stake in it, unless stake is nil.
-func (f *File) pollWriteBehind(cx *Context, p []byte, stake **fileStake) (n int, err error) {
+func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n int, err error) {
 	if !cx.spend() {
 		return 0, ErrPending
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if stake != nil && *stake != nil && (*stake).err != nil {
-		return 0, f.heard(*stake)
+	if ticket != nil && *ticket != nil && (*ticket).err != nil {
+		return 0, f.ticketError(*ticket)
 	}
-	if err := f.trouble("write"); err != nil || len(p) == 0 {
+	if err := f.checkUsable("write"); err != nil || len(p) == 0 {
 		return 0, err
 	}
 	defer func() {
-		if stake != nil && n > 0 && (f.sync || n < len(p) || *stake != nil) {
-			f.stakeIn(stake, f.accepted-int64(n), f.accepted)
+		if ticket != nil && n > 0 && (f.sync || n < len(p) || *ticket != nil) {
+			f.addTicket(ticket, f.accepted-int64(n), f.accepted)
 		}
 	}()
 	switch f.use {
 	case fileIdle:
-		f.forget()
+		f.dropReadAhead()
 		n := f.accept(p)
 		if err := f.writeAccepted(cx); err != nil {
 			returnBuffer(f.unwritten)
@@ -276,7 +278,7 @@ func (f *File) pollWriteBehind(cx *Context, p []byte, stake **fileStake) (n int,
 			return n, nil // the call that is under way takes it along
 		}
 	}
-	return 0, f.pending(cx, waitsFile)
+	return 0, f.awaitChange(cx, waitsFile)
 }
 
 // accept copies as much of p as there is room for. mu is held.
@@ -297,9 +299,9 @@ func (f *File) accept(p []byte) int {
 // writeAccepted has the pool write what was accepted, until there is no more.
 // mu is held.
 func (f *File) writeAccepted(cx *Context) error {
-	back, rt := f.behind, cx.t.w.rt
+	back, rt := f.lag, cx.t.w.rt
 	f.use = fileWriting
-	err := rt.doFor(f, func() {
+	err := rt.writeInPool(f, func() {
 		err := f.stepBack(back)
 		f.mu.Lock()
 		for len(f.unwritten) > 0 {
@@ -312,32 +314,32 @@ func (f *File) writeAccepted(cx *Context) error {
 				n, err = f.os.Write(buf)
 			}
 			f.mu.Lock()
-			f.wrote(rt, max(n, 0), len(buf), err)
+			f.noteWritten(rt, max(n, 0), len(buf), err)
 			returnBuffer(buf)
 		}
-		f.rest()
+		f.endUse()
 	})
 	if err != nil {
 		f.use = fileIdle
 		return err
 	}
-	f.behind = 0
+	f.lag = 0
 	return nil
 }
 
-// wrote notes that n of size bytes have been written. After a failure what was
+// noteWritten notes that n of size bytes have been written. After a failure what was
 // accepted behind them would be written in a wrong place, so it is dropped. mu is
 // held.
-func (f *File) wrote(rt *Runtime, n, size int, err error) {
+func (f *File) noteWritten(rt *Runtime, n, size int, err error) {
 	if err == nil {
-		f.settled += int64(size)
+		f.written += int64(size)
 		return
 	}
-	for _, s := range f.stakes {
-		s.lose(f.settled+int64(n), err)
+	for _, s := range f.tickets {
+		s.lose(f.written+int64(n), err)
 	}
-	f.loss = rt.files.lose(f.loss, f.name, f.accepted-f.settled-int64(n), err)
-	f.settled = f.accepted
+	f.loss = rt.files.lose(f.loss, f.name, f.accepted-f.written-int64(n), err)
+	f.written = f.accepted
 	returnBuffer(f.unwritten)
 	f.unwritten = nil
 	f.writeErr = err
@@ -356,72 +358,72 @@ func (f *File) PollFlush(cx *Context) error {
 	f.mu.Lock()
 	mark := f.accepted
 	f.mu.Unlock()
-	_, err := f.pollSettled(cx, "flush", mark, nil)
+	_, err := f.pollWrittenTo(cx, "flush", mark, nil)
 	return cx.unspent(err)
 }
 
 // Flush waits until all data that Write has accepted before has reached the
 // system, and returns the error if that fails, or has failed and nobody has been
 // told yet. It is not Sync, which goes on to the disk.
-func (f *File) Flush(cx *Context) error { return f.settle(cx, "flush") }
+func (f *File) Flush(cx *Context) error { return f.awaitWritten(cx, "flush") }
 
-// pollSettled is ready once the first mark bytes have been written or dropped.
-func (f *File) pollSettled(cx *Context, op string, mark int64, stake *fileStake) (int, error) {
+// pollWrittenTo is ready once the first mark bytes have been written or dropped.
+func (f *File) pollWrittenTo(cx *Context, op string, mark int64, ticket *writeTicket) (int, error) {
 	if f.polled {
-		return 0, f.wrap(op, f.src.idle())
+		return 0, f.wrap(op, f.src.checkOpen())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if stake != nil && stake.err != nil {
-		return 0, f.heard(stake)
+	if ticket != nil && ticket.err != nil {
+		return 0, f.ticketError(ticket)
 	}
-	if !f.closed && f.settled < mark {
-		return 0, f.pending(cx, waitsFile)
+	if !f.closed && f.written < mark {
+		return 0, f.awaitChange(cx, waitsFile)
 	}
-	return 0, f.trouble(op)
+	return 0, f.checkUsable(op)
 }
 
 // pollWritten is ready once everything that stake is about has been written or
 // dropped. The failures of others are left for them.
-func (f *File) pollWritten(cx *Context, stake *fileStake) (int, error) {
+func (f *File) pollWritten(cx *Context, ticket *writeTicket) (int, error) {
 	f.mu.Lock()
-	written := stake.err == nil && f.settled >= stake.end()
+	written := ticket.err == nil && f.written >= ticket.end()
 	f.mu.Unlock()
 	if written {
 		return 0, nil
 	}
-	return f.pollSettled(cx, "write", stake.end(), stake)
+	return f.pollWrittenTo(cx, "write", ticket.end(), ticket)
 }
 
-// settle waits until all that was accepted before has been written.
-func (f *File) settle(cx *Context, op string) error {
-	var stake *fileStake
+// awaitWritten waits until all that was accepted before has been written.
+func (f *File) awaitWritten(cx *Context, op string) error {
+	var ticket *writeTicket
 	f.mu.Lock()
 	mark := f.accepted
-	if f.settled < mark {
-		f.stakeIn(&stake, f.settled, mark)
+	if f.written < mark {
+		f.addTicket(&ticket, f.written, mark)
 	}
 	f.mu.Unlock()
-	defer f.unstake(stake)
-	_, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollSettled(cx, op, mark, stake) })
+	defer f.dropTicket(ticket)
+	_, err := f.await(cx, &f.src.wr, func(cx *Context) (int, error) { return f.pollWrittenTo(cx, op, mark, ticket) })
 	return err
 }
 
-// fileStake is data that was accepted and that somebody waits for, in places of
+// writeTicket is data that was accepted and that somebody waits for, in places of
 // the sequence of all that was ever accepted. So a failure is told to everybody
 // whom it concerns, and how much of it was theirs.
-type fileStake struct {
-	parts []fileSpan // in order
-	lost  int        // how many bytes of it were dropped, the last ones
-	err   error      // why
+type writeTicket struct {
+	parts []byteRange // in order
+	lost  int         // how many bytes of it were dropped, the last ones
+	err   error       // why
 }
 
-type fileSpan struct{ from, to int64 }
+type byteRange struct{ from, to int64 }
 
-func (s *fileStake) end() int64 { return s.parts[len(s.parts)-1].to }
+func (s *writeTicket) end() int64 { return s.parts[len(s.parts)-1].to }
 
 // lose notes that everything from a place on has been dropped.
-func (s *fileStake) lose(from int64, err error) {
+func (s *writeTicket) lose(from int64, err error) {
 	for _, p := range s.parts {
 		s.lost += int(max(0, p.to-max(p.from, from)))
 	}
@@ -430,52 +432,52 @@ func (s *fileStake) lose(from int64, err error) {
 	}
 }
 
-// stakeIn adds a part to *stake, which is made if it is nil. mu is held.
-func (f *File) stakeIn(stake **fileStake, from, to int64) {
-	s := *stake
+// addTicket adds a part to *stake, which is made if it is nil. mu is held.
+func (f *File) addTicket(ticket **writeTicket, from, to int64) {
+	s := *ticket
 	if s == nil {
-		s = new(fileStake)
-		*stake = s
-		f.stakes = append(f.stakes, s)
+		s = new(writeTicket)
+		*ticket = s
+		f.tickets = append(f.tickets, s)
 	}
 	if n := len(s.parts); n > 0 && s.parts[n-1].to == from {
 		s.parts[n-1].to = to
 		return
 	}
-	s.parts = append(s.parts, fileSpan{from, to})
+	s.parts = append(s.parts, byteRange{from, to})
 }
 
-// unstake forgets one who waits no longer; nil is nobody.
-func (f *File) unstake(stake *fileStake) {
-	if stake == nil {
+// dropTicket forgets one who waits no longer; nil is nobody.
+func (f *File) dropTicket(ticket *writeTicket) {
+	if ticket == nil {
 		return
 	}
 	f.mu.Lock()
-	i := slices.Index(f.stakes, stake)
-	f.stakes = slices.Delete(f.stakes, i, i+1)
+	i := slices.Index(f.tickets, ticket)
+	f.tickets = slices.Delete(f.tickets, i, i+1)
 	f.mu.Unlock()
 }
 
-// heard returns why stake was lost, which need not be told to others who had no
+// ticketError returns why stake was lost, which need not be told to others who had no
 // part in it. mu is held.
-func (f *File) heard(stake *fileStake) error {
-	if f.writeErr == stake.err {
-		f.told()
+func (f *File) ticketError(ticket *writeTicket) error {
+	if f.writeErr == ticket.err {
+		f.reportedLoss()
 	}
-	return stake.err
+	return ticket.err
 }
 
-func (f *File) lost(stake *fileStake) int {
+func (f *File) lost(ticket *writeTicket) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return stake.lost
+	return ticket.lost
 }
 
-// pollPlace takes the position, in its right place once the descriptor has
+// pollPosition takes the position, in its right place once the descriptor has
 // stepped back, which the caller does. It ends with rest.
-func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
+func (f *File) pollPosition(cx *Context, op string) (back int64, err error) {
 	f.mu.Lock()
-	back, err = f.takePlace(cx, op)
+	back, err = f.takePosition(cx, op)
 	gaveUp := err != nil && err != ErrPending && f.wanted
 	if gaveUp {
 		f.wanted = false // whoever else wants it says so again
@@ -487,39 +489,39 @@ func (f *File) pollPlace(cx *Context, op string) (back int64, err error) {
 	return back, err
 }
 
-// takePlace is pollPlace without what must follow a failure. mu is held.
-func (f *File) takePlace(cx *Context, op string) (back int64, err error) {
-	if err := f.trouble(op); err != nil {
+// takePosition is pollPosition without what must follow a failure. mu is held.
+func (f *File) takePosition(cx *Context, op string) (back int64, err error) {
+	if err := f.checkUsable(op); err != nil {
 		return 0, err
 	}
 	if f.use != fileIdle {
 		f.wanted = true
-		return 0, f.pending(cx, waitsFile)
+		return 0, f.awaitChange(cx, waitsFile)
 	}
-	f.use, f.wanted = fileInPlace, false
-	f.forget()
-	back, f.behind = f.behind, 0
+	f.use, f.wanted = filePositioned, false
+	f.dropReadAhead()
+	back, f.lag = f.lag, 0
 	return back, nil
 }
 
-// leavePlace undoes pollPlace.
-func (f *File) leavePlace(back int64) {
+// returnPosition undoes pollPosition.
+func (f *File) returnPosition(back int64) {
 	f.mu.Lock()
-	f.behind = back
-	f.rest()
+	f.lag = back
+	f.endUse()
 }
 
-// inPlace has the pool do fn when nothing else uses the position, with that of
+// atPosition has the pool do fn when nothing else uses the position, with that of
 // the descriptor in its right place. If cx is cancelled, fn goes on if it
 // has begun; with anyway it is waited for then.
-func (f *File) inPlace(cx *Context, op string, anyway bool, fn func() error) error {
-	if err := f.settle(cx, op); err != nil {
+func (f *File) atPosition(cx *Context, op string, anyway bool, fn func() error) error {
+	if err := f.awaitWritten(cx, op); err != nil {
 		return err
 	}
 	for {
 		var back int64
 		_, err := f.await(cx, &f.src.wr, func(cx *Context) (n int, err error) {
-			back, err = f.pollPlace(cx, op)
+			back, err = f.pollPosition(cx, op)
 			return 0, err
 		})
 		if err != nil {
@@ -527,19 +529,19 @@ func (f *File) inPlace(cx *Context, op string, anyway bool, fn func() error) err
 		}
 		var done bool
 		var result error
-		err = cx.t.w.rt.do(func() {
+		err = cx.t.w.rt.runInPool(func() {
 			err := f.stepBack(back)
 			if err == nil {
 				err = fn()
 			}
 			f.mu.Lock()
 			done, result = true, err
-			f.rest()
+			f.endUse()
 		})
 		if err == nil {
 			return f.awaitDone(cx, anyway, &done, &result)
 		}
-		f.leavePlace(back)
+		f.returnPosition(back)
 		if err := awaitRoom(cx); err != nil {
 			return err
 		}
@@ -552,7 +554,7 @@ func (f *File) awaitDone(cx *Context, anyway bool, done *bool, result *error) er
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if !*done {
-			return 0, f.pending(cx, waitsFile)
+			return 0, f.awaitChange(cx, waitsFile)
 		}
 		return 0, *result
 	}
@@ -585,11 +587,11 @@ func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err erro
 	for {
 		var back, outBack int64
 		_, err = f.await(cx, &f.src.wr, func(cx *Context) (_ int, err error) {
-			if back, err = f.pollPlace(cx, "read"); err != nil {
+			if back, err = f.pollPosition(cx, "read"); err != nil {
 				return 0, err
 			}
-			if outBack, err = out.pollPlace(cx, "write"); err != nil {
-				f.leavePlace(back)
+			if outBack, err = out.pollPosition(cx, "write"); err != nil {
+				f.returnPosition(back)
 			}
 			return 0, err
 		})
@@ -599,7 +601,7 @@ func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err erro
 		}
 		var done bool
 		var result error
-		err = cx.t.w.rt.do(func() {
+		err = cx.t.w.rt.runInPool(func() {
 			err := f.stepBack(back)
 			if err == nil {
 				err = out.stepBack(outBack)
@@ -608,17 +610,17 @@ func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err erro
 				n, err = copyFiles(out.os, f.os, step)
 			}
 			out.mu.Lock()
-			out.rest()
+			out.endUse()
 			f.mu.Lock()
 			done, result = true, err
-			f.rest()
+			f.endUse()
 		})
 		if err == nil {
 			err = f.awaitDone(cx, true, &done, &result)
 			return n, err
 		}
-		f.leavePlace(back)
-		out.leavePlace(outBack)
+		f.returnPosition(back)
+		out.returnPosition(outBack)
 		if err := awaitRoom(cx); err != nil {
 			return 0, err
 		}

@@ -18,7 +18,7 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 		return at, nil
 	}
 	var at int64
-	err := f.inPlace(cx, "seek", false, func() (err error) {
+	err := f.atPosition(cx, "seek", false, func() (err error) {
 		at, err = f.os.Seek(offset, whence)
 		return err
 	})
@@ -161,7 +161,7 @@ func withFileErr(cx *Context, f *File, op string, edit bool, fn func(*os.File) e
 
 // withFileDrop is withFile for a result that must be given back.
 func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error), drop func(T)) (v T, err error) {
-	if err := f.settle(cx, op); err != nil {
+	if err := f.awaitWritten(cx, op); err != nil {
 		return v, err
 	}
 	if f.polled {
@@ -183,7 +183,7 @@ func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os
 func (f *File) edited() {
 	f.mu.Lock()
 	f.edits++
-	f.forget()
+	f.dropReadAhead()
 	f.mu.Unlock()
 }
 
@@ -191,7 +191,7 @@ func (f *File) edited() {
 func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, err error) {
 	fd := -1
 	err = f.src.control(func(raw int) (err error) {
-		fd, err = duplicate(raw)
+		fd, err = duplicateFD(raw)
 		return err
 	})
 	if err != nil {
@@ -235,7 +235,7 @@ func (f *File) Close(cx *Context) error {
 // toldByClose notes that a call returns what the closing has returned.
 func (f *File) toldByClose() {
 	f.mu.Lock()
-	f.told()
+	f.reportedLoss()
 	f.mu.Unlock()
 }
 
@@ -267,13 +267,13 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 		return nil, f.wrap("close", f.src.close())
 	}
 	f.mu.Lock()
-	if f.closed || f.unmade() {
+	if f.closed || f.isZero() {
 		defer f.mu.Unlock()
-		return nil, f.trouble("close")
+		return nil, f.checkUsable("close")
 	}
 	quick := f.closesNow()
 	f.closed = true
-	f.forget()
+	f.dropReadAhead()
 	f.ahead.drop()
 	f.mu.Unlock()
 	if quick {
@@ -282,7 +282,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	}
 
 	rt := cx.t.w.rt
-	c := newCall(rt, func() (None, error) { return None{}, f.closeNow() })
+	c := newBlockingCall(rt, func() (None, error) { return None{}, f.closeNow() })
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
@@ -298,11 +298,11 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	}
 	f.mu.Unlock()
 	f.changed.fire(nil)
-	if f.gate != nil {
-		f.gate.close()
+	if f.input != nil {
+		f.input.close()
 	}
-	if idle && rt.do(now) != nil {
-		goOutside(now)
+	if idle && rt.runInPool(now) != nil {
+		goOutsideBubble(now)
 	}
 	return &c.JoinHandle, nil
 }
@@ -310,7 +310,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 // closeNow is called when nobody uses the position anymore.
 func (f *File) closeNow() error {
 	f.mu.Lock()
-	back := f.behind
+	back := f.lag
 	f.mu.Unlock()
 	err := f.stepBack(back)
 	if cerr := f.os.Close(); err == nil {

@@ -29,16 +29,16 @@ type None = struct{}
 // canceller is what a future implements that must know that it was given up.
 type canceller interface{ Cancel() }
 
-// forgetter is a Future or Stream that is not given up when somebody waits for it no
+// abandoner is a Future or Stream that is not given up when somebody waits for it no
 // longer, but must not keep that one: t, which polled it, waits there no longer.
 // from is the worker on whose thread the caller runs, or nil.
-type forgetter interface{ forget(t *task, from *worker) }
+type abandoner interface{ abandoned(t *task, from *worker) }
 
-// abandon is giveUp by t, which may have polled f.
-func abandon(t *task, f any) {
+// abandonFuture is giveUp by t, which may have polled f.
+func abandonFuture(t *task, f any) {
 	giveUp(t, f)
-	if f, ok := f.(forgetter); ok {
-		f.forget(t, callersWorker())
+	if f, ok := f.(abandoner); ok {
+		f.abandoned(t, callersWorker())
 	}
 }
 
@@ -62,7 +62,7 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 		case t == nil: // the caller must not use cx
 			giveUp(nil, f)
 		default:
-			abandon(t, f)
+			abandonFuture(t, f)
 		}
 	}()
 	t = cx.beginAwait()
@@ -145,7 +145,7 @@ func awaitTurn[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error))
 }
 
 // Ready returns a future that has the result v at once.
-func Ready[T any](v T) Future[T] { return ready[T]{v: v} }
+func Ready[T any](v T) Future[T] { return readyFuture[T]{v: v} }
 
 // Failed returns a future that fails with err at once. A nil err, or
 // ErrPending, is a mistake of the caller's: Failed panics.
@@ -153,23 +153,23 @@ func Failed[T any](err error) Future[T] {
 	if err == nil || err == ErrPending {
 		panic("async: Failed needs an error that can be a result; got nil or ErrPending")
 	}
-	return ready[T]{err: err}
+	return readyFuture[T]{err: err}
 }
 
-type ready[T any] struct {
+type readyFuture[T any] struct {
 	v   T
 	err error
 }
 
-func (r ready[T]) Poll(*Context) (T, error) { return r.v, r.err }
+func (r readyFuture[T]) Poll(*Context) (T, error) { return r.v, r.err }
 
 // Never returns a future that is never ready. Awaiting it waits for the
 // cancellation of the Context.
-func Never[T any]() Future[T] { return never[T]{} }
+func Never[T any]() Future[T] { return neverFuture[T]{} }
 
-type never[T any] struct{}
+type neverFuture[T any] struct{}
 
-func (never[T]) Poll(cx *Context) (zero T, err error) {
+func (neverFuture[T]) Poll(cx *Context) (zero T, err error) {
 	cx.waker(waitsFuture) // taken, so that waiting for cancellation alone is not reported as a mistake
 	return zero, ErrPending
 }

@@ -1,54 +1,54 @@
 package async
 
-// gate is a limit, and those who wait for room below it, in the order in which
+// admission is a limit, and those who wait for room below it, in the order in which
 // they came. Its lock also guards what is limited.
-type gate struct {
+type admission struct {
 	waitlist
 	reserved int // places of those who were chosen and have not come yet
 }
 
-// letIn chooses those for whom there is room: fits reports whether one more may
+// admit chooses those for whom there is room: fits reports whether one more may
 // come, besides those for whom places are reserved. mu is held.
-func (g *gate) letIn(fits func() bool, chosen *chosenTasks) {
+func (g *admission) admit(fits func() bool, chosen *chosenTasks) {
 	for w := g.first; w != nil && fits(); w = g.first {
 		g.reserved++
 		chosen.add(g.choose(w))
 	}
 }
 
-// entering is the future of a place.
-type entering struct {
-	gate   *gate
-	fits   func() bool
-	enter  func() // takes the place, under the lock
-	reason waitReason
-	w      waiter
+// admissionFuture is the future of a place.
+type admissionFuture struct {
+	admission *admission
+	hasRoom   func() bool
+	admit     func() // takes the place, under the lock
+	reason    waitReason
+	w         waiter
 }
 
-func (e *entering) Poll(cx *Context) (None, error) {
-	t, g := cx.waker(e.reason), e.gate
+func (e *admissionFuture) Poll(cx *Context) (None, error) {
+	t, g := cx.waker(e.reason), e.admission
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case e.w.phase == waiterChosen:
 		g.reserved--
-	case e.w.phase == waiterIn, !e.fits(), g.first != nil:
+	case e.w.phase == waiterIn, !e.hasRoom(), g.first != nil:
 		g.join(&e.w, t)
 		return None{}, ErrPending
 	}
 	g.leave(&e.w)
-	e.enter()
+	e.admit()
 	return None{}, nil
 }
 
 // Cancel implements canceller.
-func (e *entering) Cancel() {
+func (e *admissionFuture) Cancel() {
 	var chosen chosenTasks
-	e.gate.mu.Lock()
-	if e.gate.leave(&e.w) == waiterChosen {
-		e.gate.reserved--
+	e.admission.mu.Lock()
+	if e.admission.leave(&e.w) == waiterChosen {
+		e.admission.reserved--
 	}
-	e.gate.letIn(e.fits, &chosen)
-	e.gate.mu.Unlock()
+	e.admission.admit(e.hasRoom, &chosen)
+	e.admission.mu.Unlock()
 	chosen.wake()
 }

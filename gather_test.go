@@ -16,49 +16,49 @@ import (
 
 // stopGathering has rt change the width only where the test does.
 func stopGathering(rt *Runtime) {
-	for !rt.gather.claimed.CompareAndSwap(false, true) {
+	for !rt.active.looking.CompareAndSwap(false, true) {
 	}
-	rt.gather.due.Store(math.MaxInt64)
-	rt.gather.setWidth(rt, int32(len(rt.workers)))
-	rt.gather.claimed.Store(false)
+	rt.active.due.Store(math.MaxInt64)
+	rt.active.resize(rt, int32(len(rt.workers)))
+	rt.active.looking.Store(false)
 }
 
 // aGathering returns one that is driven by hand, and its clock.
-func aGathering(workers int32) (g *gathering, look func(rate float64, loads ...load) int32) {
-	g = newGathering(Config{Workers: int(workers)})
+func aGathering(workers int32) (g *activeSet, look func(rate float64, loads ...workerLoad) int32) {
+	g = newActiveSet(Config{Workers: int(workers)})
 	g.clocks = true
 	now := int64(0)
 	polls := 0.
-	return g, func(rate float64, loads ...load) int32 {
-		now += gatherEvery
-		polls += rate * float64(gatherEvery)
+	return g, func(rate float64, loads ...workerLoad) int32 {
+		now += activeLookEvery
+		polls += rate * float64(activeLookEvery)
 		g.seen[0].polls = uint64(polls)
 		g.rate = rate
 		copy(g.loads, loads)
 		for i := range g.loads {
 			g.loads[i].polls = 0
-			if i < int(g.width.Load()) {
-				g.loads[i].polls = 1 / float64(g.width.Load())
+			if i < int(g.size.Load()) {
+				g.loads[i].polls = 1 / float64(g.size.Load())
 			}
 		}
-		g.width.Store(g.decide(now, g.stalls))
-		return g.width.Load()
+		g.size.Store(g.decide(now, g.stalls))
+		return g.size.Load()
 	}
 }
 
 func TestGatherIdle(t *testing.T) {
 	_, look := aGathering(4)
-	some, idle := load{awake: 0.25}, load{awake: 0.1}
-	for range quietLooks - 1 {
+	some, idle := workerLoad{awake: 0.25}, workerLoad{awake: 0.1}
+	for range activeLooks - 1 {
 		require.EqualValues(t, 4, look(1, some, some, some, some))
 	}
 	require.EqualValues(t, 2, look(1, some, some, some, some))
-	for range quietLooks {
+	for range activeLooks {
 		look(1, idle, idle)
 	}
 	for range 100 {
 		require.EqualValues(t, 1, look(1, idle, idle, idle))
-		require.EqualValues(t, 1, look(1, load{}, load{}, load{}))
+		require.EqualValues(t, 1, look(1, workerLoad{}, workerLoad{}, workerLoad{}))
 	}
 }
 
@@ -66,64 +66,64 @@ func TestGatherIdle(t *testing.T) {
 func TestGatherShared(t *testing.T) {
 	g, look := aGathering(3)
 	g.shared, g.clocks = true, false
-	idle := load{awake: 0.1}
-	for range 2 * quietLooks {
+	idle := workerLoad{awake: 0.1}
+	for range 2 * activeLooks {
 		require.EqualValues(t, 3, look(1, idle, idle, idle))
 	}
-	g.width.Store(1)
+	g.size.Store(1)
 	require.EqualValues(t, 3, look(1, idle))
-	some := load{awake: 0.3}
+	some := workerLoad{awake: 0.3}
 	require.EqualValues(t, 2, look(1, some, some, some), "a trial")
 }
 
 // aTrial looks until the trial that has begun is over.
-func aTrial(g *gathering, look func(rate float64, loads ...load) int32, rate float64, loads ...load) int32 {
+func aTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, rate float64, loads ...workerLoad) int32 {
 	for g.trial.was != 0 {
 		look(rate, loads...)
 	}
-	return g.width.Load()
+	return g.size.Load()
 }
 
 // aWidening looks as often as it takes to begin a trial with more workers.
-func aWidening(g *gathering, look func(rate float64, loads ...load) int32, loads ...load) int32 {
-	for range quietLooks - 1 {
+func aWidening(g *activeSet, look func(rate float64, loads ...workerLoad) int32, loads ...workerLoad) int32 {
+	for range activeLooks - 1 {
 		look(1, loads...)
 	}
-	was := g.width.Load()
+	was := g.size.Load()
 	look(1, loads...)
 	if g.trial.was != was {
 		panic("there is no trial")
 	}
-	return g.width.Load()
+	return g.size.Load()
 }
 
 func TestGatherSaturated(t *testing.T) {
-	busy, half := load{awake: 1}, load{awake: 0.5}
+	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
 		g, look := aGathering(2)
-		g.width.Store(1)
+		g.size.Store(1)
 		require.EqualValues(t, 2, aWidening(g, look, busy, half))
 		require.EqualValues(t, 2, aTrial(g, look, 1.5, busy, busy))
 	})
 	t.Run("the load is what it was", func(t *testing.T) {
 		g, look := aGathering(2)
-		g.width.Store(1)
+		g.size.Store(1)
 		require.EqualValues(t, 2, aWidening(g, look, busy, half))
 		require.EqualValues(t, 2, aTrial(g, look, 1, half, half))
 	})
 	t.Run("more do not help", func(t *testing.T) {
 		g, look := aGathering(2)
-		g.width.Store(1)
+		g.size.Store(1)
 		last := int64(0)
 		for range 10 {
 			held := int64(0)
 			for g.trial.was == 0 {
 				look(1, busy, half)
-				held += gatherEvery
+				held += activeLookEvery
 			}
 			require.Greater(t, held, last, "the holds become longer")
-			require.LessOrEqual(t, held, longestHold+quietLooks*gatherEvery)
-			if last = held; held >= longestHold {
+			require.LessOrEqual(t, held, activeLongestHold+activeLooks*activeLookEvery)
+			if last = held; held >= activeLongestHold {
 				last = 0 // no longer
 			}
 			require.EqualValues(t, 1, aTrial(g, look, 0.7, half, half))
@@ -133,9 +133,9 @@ func TestGatherSaturated(t *testing.T) {
 
 // What a trial brings is measured once most has moved, or after a second, and when enough has been polled.
 func TestGatherTrialWaits(t *testing.T) {
-	busy, half := load{awake: 1}, load{awake: 0.5}
+	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	g, look := aGathering(2)
-	g.width.Store(1)
+	g.size.Store(1)
 	require.EqualValues(t, 2, aWidening(g, look, busy, half))
 	require.False(t, g.trial.moved)
 	look(1, busy, half)
@@ -144,24 +144,24 @@ func TestGatherTrialWaits(t *testing.T) {
 		g.loads[1].polls = polls
 		return g.haveMoved(width)
 	}
-	g.trial = gatherTrial{was: 1}
+	g.trial = activeTrial{was: 1}
 	require.False(t, moved(2, 0.1))
 	require.True(t, moved(2, 0.4))
-	g.trial = gatherTrial{was: 2, share: 0.5}
+	g.trial = activeTrial{was: 2, share: 0.5}
 	require.False(t, moved(1, 0.2))
 	require.True(t, moved(1, 0.1))
 
-	g.trial = gatherTrial{was: 1, from: 1, rate: 1}
+	g.trial = activeTrial{was: 1, from: 1, rate: 1}
 	g.loads[1].polls = 0
-	for at := int64(1); at < moveTime; at += gatherEvery {
+	for at := int64(1); at < activeMoveTime; at += activeLookEvery {
 		g.judge(at, 2, 1)
 		require.False(t, g.trial.moved)
 	}
-	g.judge(moveTime+1, 2, 1)
+	g.judge(activeMoveTime+1, 2, 1)
 	require.True(t, g.trial.moved)
-	g.judge(moveTime+1+trialTime, 2, 1)
+	g.judge(activeMoveTime+1+activeTrialTime, 2, 1)
 	require.NotZero(t, g.trial.was, "nothing has been polled")
-	g.judge(2*moveTime+1, 2, 1)
+	g.judge(2*activeMoveTime+1, 2, 1)
 	require.Zero(t, g.trial.was)
 }
 
@@ -169,32 +169,32 @@ func TestGatherTrialWaits(t *testing.T) {
 func TestGatherPause(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopGathering(rt)
-	g := rt.gather
+	g := rt.active
 	g.measure(rt, nanos())
 	g.trial.was = 2
-	g.measure(rt, g.at+gatherEvery)
+	g.measure(rt, g.at+activeLookEvery)
 	require.NotZero(t, g.trial.was)
-	g.measure(rt, g.at+gatherPause+1)
+	g.measure(rt, g.at+activeLookGap+1)
 	require.Zero(t, g.trial.was)
 }
 
 // While polls take long, all workers serve.
 func TestGatherLongPolls(t *testing.T) {
 	g, look := aGathering(4)
-	g.width.Store(1)
+	g.size.Store(1)
 	g.long = true
-	require.EqualValues(t, 4, look(1, load{awake: 0.3}))
+	require.EqualValues(t, 4, look(1, workerLoad{awake: 0.3}))
 
 	ms := float64(time.Millisecond)
 	for _, c := range []struct {
-		loads []load
+		loads []workerLoad
 		long  bool
 	}{
-		{[]load{{}, {}}, false},
-		{[]load{{ran: 5 * ms, polled: 1000}, {}}, false},
-		{[]load{{ran: 5 * ms, polled: 10}, {}}, true},
-		{[]load{{ran: 5 * ms, polled: 1000}, {ran: 10 * ms, polled: 10}}, false}, // one task computes
-		{[]load{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // hardly anything
+		{[]workerLoad{{}, {}}, false},
+		{[]workerLoad{{ran: 5 * ms, polled: 1000}, {}}, false},
+		{[]workerLoad{{ran: 5 * ms, polled: 10}, {}}, true},
+		{[]workerLoad{{ran: 5 * ms, polled: 1000}, {ran: 10 * ms, polled: 10}}, false}, // one task computes
+		{[]workerLoad{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // hardly anything
 	} {
 		g.loads = c.loads
 		require.Equal(t, c.long, g.mostAreLong())
@@ -202,7 +202,7 @@ func TestGatherLongPolls(t *testing.T) {
 }
 
 func TestGatherStarved(t *testing.T) {
-	starved := load{awake: 1, starved: 0.4}
+	starved := workerLoad{awake: 1, starved: 0.4}
 	g, look := aGathering(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
 	require.EqualValues(t, 1, aTrial(g, look, 1.1, starved, starved))
@@ -213,48 +213,48 @@ func TestGatherStarved(t *testing.T) {
 
 	g, look = aGathering(2)
 	g.clocks = false
-	busy := load{awake: 1}
+	busy := workerLoad{awake: 1}
 	require.EqualValues(t, 1, look(1, busy, busy), "it may be so")
 }
 
 // After a stall all workers serve for a while, and a trial is over.
 func TestGatherStall(t *testing.T) {
 	g, look := aGathering(4)
-	g.width.Store(1)
-	aWidening(g, look, load{awake: 1})
-	g.width.Store(g.decide(gatherEvery, 1))
-	require.EqualValues(t, 4, g.width.Load())
+	g.size.Store(1)
+	aWidening(g, look, workerLoad{awake: 1})
+	g.size.Store(g.decide(activeLookEvery, 1))
+	require.EqualValues(t, 4, g.size.Load())
 	require.Zero(t, g.trial.was)
-	for range longestHold/gatherEvery - 2 {
+	for range activeLongestHold/activeLookEvery - 2 {
 		require.EqualValues(t, 4, look(1))
 	}
-	for range 2 + 3*quietLooks {
-		look(1, make([]load, 4)...)
+	for range 2 + 3*activeLooks {
+		look(1, make([]workerLoad, 4)...)
 	}
-	require.EqualValues(t, 1, g.width.Load())
+	require.EqualValues(t, 1, g.size.Load())
 }
 
 // The worker that sleeps much less gives some of its sources away.
 func TestGatherBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	stopGathering(rt)
-	g := rt.gather
-	g.at, g.given = 10*giveTime, 0
-	copy(g.loads, []load{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
+	g := rt.active
+	g.at, g.movedAt = 10*activeMoveEvery, 0
+	copy(g.loads, []workerLoad{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
 	g.balance(rt)
 	require.InDelta(t, 250, homes(rt.workers[0], 1000)[2], 60)
-	require.True(t, rt.workers[0].reactor.moves.Load())
+	require.True(t, rt.workers[0].reactor.rebalances.Load())
 	require.Empty(t, homes(rt.workers[1], 1000))
-	copy(g.loads, []load{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
+	copy(g.loads, []workerLoad{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
 	g.balance(rt)
 	require.Empty(t, homes(rt.workers[1], 1000), "not so soon")
-	g.at += giveTime
+	g.at += activeMoveEvery
 	g.balance(rt)
 	require.InDelta(t, 250, homes(rt.workers[1], 1000)[0], 60)
 	require.Empty(t, homes(rt.workers[0], 1000), "no longer")
-	require.False(t, rt.workers[0].reactor.moves.Load())
-	g.at += giveTime
-	copy(g.loads, []load{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
+	require.False(t, rt.workers[0].reactor.rebalances.Load())
+	g.at += activeMoveEvery
+	copy(g.loads, []workerLoad{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
 	g.balance(rt)
 	require.NotEmpty(t, homes(rt.workers[1], 1000), "until the next move")
 }
@@ -263,7 +263,7 @@ func TestGatherBalance(t *testing.T) {
 func homes(w *worker, n int32) map[int]int {
 	to := map[int]int{}
 	for fd := range n {
-		if o := w.nextHome(fd); o != nil {
+		if o := w.activeOwner(fd); o != nil {
 			to[o.index]++
 		}
 	}
@@ -276,24 +276,24 @@ func TestGatherMeasures(t *testing.T) {
 	for i := range 2 {
 		rt.workers = append(rt.workers, newWorker(rt, i))
 	}
-	g := newGathering(rt.cfg)
+	g := newActiveSet(rt.cfg)
 	now := int64(1000)
 	g.measure(rt, now)
 	require.Zero(t, g.loads[0].awake, "nothing is known yet")
 
-	rt.workers[0].rested.Store(-now) // it rests since then
-	rt.workers[1].rested.Store(gatherEvery / 4)
+	rt.workers[0].parkedTime.Store(-now) // it rests since then
+	rt.workers[1].parkedTime.Store(activeLookEvery / 4)
 	rt.workers[1].published[countPolls].Store(300)
-	now += gatherEvery
+	now += activeLookEvery
 	g.measure(rt, now)
 	require.Zero(t, g.loads[0].awake)
 	require.InDelta(t, 0.75/2, g.loads[1].awake, 1e-6, "half of what this look has seen")
 	require.InDelta(t, 1, g.loads[1].polls, 1e-6)
-	require.InDelta(t, 150/float64(gatherEvery), g.rate, 1e-9)
+	require.InDelta(t, 150/float64(activeLookEvery), g.rate, 1e-9)
 	require.False(t, g.clocks)
 
-	rt.workers[0].rested.Store(gatherEvery) // it has ended that rest
-	now += 2 * gatherEvery
+	rt.workers[0].parkedTime.Store(activeLookEvery) // it has ended that rest
+	now += 2 * activeLookEvery
 	g.measure(rt, now)
 	require.InDelta(t, 0.5, g.loads[0].awake, 1e-6)
 	require.InDelta(t, (0.75/2+1)/2, g.loads[1].awake, 1e-6)
@@ -303,7 +303,7 @@ func TestGatherMeasures(t *testing.T) {
 func TestGatherSpreads(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
 	stopGathering(rt)
-	g := rt.gather
+	g := rt.active
 	even := func(each int, workers ...int) map[int]float64 {
 		m := map[int]float64{}
 		for _, i := range workers {
@@ -318,18 +318,18 @@ func TestGatherSpreads(t *testing.T) {
 		}
 		require.InDeltaMapValues(t, want, got, 150)
 	}
-	g.setWidth(rt, 3)
+	g.resize(rt, 3)
 	requireHomes(even(1000, 0, 1, 2), rt.workers[3])
 	requireHomes(even(0), rt.workers[0])
-	g.setWidth(rt, 1)
+	g.resize(rt, 1)
 	requireHomes(even(3000, 0), rt.workers[1])
 	require.Equal(t, 1<<20, homes(rt.workers[1], 1<<20)[0], "all without exception")
-	g.setWidth(rt, 4)
+	g.resize(rt, 4)
 	requireHomes(even(750, 1, 2, 3), rt.workers[0])
 	requireHomes(even(0), rt.workers[1])
 	first := homes(rt.workers[0], 100)
-	g.setWidth(rt, 1)
-	g.setWidth(rt, 4)
+	g.resize(rt, 1)
+	g.resize(rt, 4)
 	require.NotEqual(t, first, homes(rt.workers[0], 100), "others than the last time")
 }
 
@@ -344,7 +344,7 @@ func TestGatherPinned(t *testing.T) {
 		}
 	}
 	echo()
-	rt.gather.setWidth(rt, 1)
+	rt.active.resize(rt, 1)
 	echo()
 	echo()
 	require.EqualValues(t, 9, rt.workers[1].reactor.sources.Load(), "and the listener")
@@ -354,7 +354,7 @@ func TestGatherPinned(t *testing.T) {
 func TestGatherLongHandler(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	stopGathering(rt)
-	rt.gather.setWidth(rt, 1)
+	rt.active.resize(rt, 1)
 	calls := make(chan *worker, 8)
 	conns := gatherClients(t, rt, rt, func(cx *Context, ln Listener) error {
 		return Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
@@ -372,7 +372,7 @@ func TestGatherLongHandler(t *testing.T) {
 	}, 1)
 	oneEcho(t, conns[0], 1)
 	at := receive(t, calls)
-	rt.gather.setWidth(rt, 2)
+	rt.active.resize(rt, 2)
 	for range 4 {
 		oneEcho(t, conns[0], 1)
 		require.Same(t, at, receive(t, calls))
@@ -389,7 +389,7 @@ func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 		}
 		for j := range chunk {
 			s := chunk[j].Load()
-			if s == nil || s.home.Load() != &w.reactor {
+			if s == nil || s.owner.Load() != &w.reactor {
 				continue
 			}
 			if peer, err := unix.Getpeername(int(s.fd)); err == nil && peer.(*unix.SockaddrInet4).Port == c.LocalAddr().(*net.TCPAddr).Port {
@@ -517,7 +517,7 @@ func TestGatherMoves(t *testing.T) {
 			echo()
 			require.Greater(t, on(0), n/8)
 			require.Greater(t, on(1), n/8)
-			rt.gather.setWidth(rt, 1)
+			rt.active.resize(rt, 1)
 			echo()
 			echo()
 			if !server.movable {
@@ -525,7 +525,7 @@ func TestGatherMoves(t *testing.T) {
 				return
 			}
 			eventually(t, func() bool { return on(1) <= 1 }) // but for the listener
-			rt.gather.setWidth(rt, 2)
+			rt.active.resize(rt, 2)
 			echo()
 			echo()
 			eventually(t, func() bool { return on(0) >= n/8 && on(1) >= n/8 })
@@ -549,10 +549,10 @@ func TestGatherStress(t *testing.T) {
 			var changes, clients sync.WaitGroup
 			changes.Go(func() {
 				for !over.Load() {
-					rt.gather.setWidth(rt, 1+rand.Int32N(3))
+					rt.active.resize(rt, 1+rand.Int32N(3))
 					w := rt.workers[rand.IntN(3)]
-					w.giving.Store(uint64(newGiving(0.5, uint16(rand.IntN(100)), 0, 3)))
-					w.reactor.moves.Store(true)
+					w.moveRule.Store(uint64(newMoveRule(0.5, uint16(rand.IntN(100)), 0, 3)))
+					w.reactor.rebalances.Store(true)
 				}
 			})
 			for i, c := range conns {

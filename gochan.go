@@ -47,7 +47,7 @@ func closedUnless(open bool) error {
 func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	_, err := viaGoroutine(cx,
 		func() (_ None, sent bool, err error) {
-			defer refused(&err)
+			defer sendRefused(&err)
 			select {
 			case ch <- v:
 				return None{}, true, nil
@@ -56,7 +56,7 @@ func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 			}
 		},
 		func(stop <-chan struct{}) (_ None, err error) {
-			defer refused(&err)
+			defer sendRefused(&err)
 			select {
 			case ch <- v:
 				return None{}, nil
@@ -67,9 +67,9 @@ func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	return err
 }
 
-// refused is deferred: sending to a closed Go channel panics, and it is the only
+// sendRefused is deferred: sending to a closed Go channel panics, and it is the only
 // thing that does here.
-func refused(err *error) {
+func sendRefused(err *error) {
 	if recover() != nil {
 		*err = ErrClosed
 	}
@@ -126,14 +126,14 @@ func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	c := NewChan[T](n)
 	go func() {
 		defer c.Close()
-		for forward(ctx, ch, c) {
+		for forwardChan(ctx, ch, c) {
 		}
 	}()
 	return c
 }
 
-// forward moves one value, and reports whether there may be more.
-func forward[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
+// forwardChan moves one value, and reports whether there may be more.
+func forwardChan[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
 	p, err := c.ReserveBlocking(ctx)
 	if err != nil {
 		return false
@@ -192,7 +192,7 @@ func ContextDone(cx *Context, ctx context.Context) error {
 // the context package does not know. Given up, it leaves nothing behind.
 func NewContextDone(ctx context.Context) Future[None] {
 	d := new(contextDone)
-	d.ctx, d.release = contextOutside(ctx)
+	d.ctx, d.release = contextOutsideBubble(ctx)
 	return d
 }
 

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// parkingSpot is what a goroutine outside the pool waits with for a future of
+// goroutineParker is what a goroutine outside the pool waits with for a future of
 // this package: a head for the slots and lists, and a place to sleep. It is used
 // again, by others: a wake that comes too late is one too many.
-type parkingSpot struct {
-	outsider
+type goroutineParker struct {
+	externalWaker
 	woken chan struct{} // capacity 1
 	own   waiter        // for awaits that are given up before the spot is
 
@@ -17,26 +17,26 @@ type parkingSpot struct {
 	release func()
 }
 
-var parkingSpots = sync.Pool{New: func() any {
-	p := &parkingSpot{woken: newChan[struct{}](1)}
-	p.kind, p.body, p.cx.t = kindOutsider, p, &p.task
-	p.fn = func() { notify(p.woken) }
+var goroutineParkers = sync.Pool{New: func() any {
+	p := &goroutineParker{woken: newChan[struct{}](1)}
+	p.kind, p.body, p.cx.t = kindExternal, p, &p.task
+	p.fn = func() { notifyChan(p.woken) }
 	return p
 }}
 
-func takeSpot() *parkingSpot { return parkingSpots.Get().(*parkingSpot) }
+func takeParker() *goroutineParker { return goroutineParkers.Get().(*goroutineParker) }
 
-func (p *parkingSpot) free() {
+func (p *goroutineParker) free() {
 	if p.ctx != nil {
 		p.release()
 		p.ctx, p.release = nil, nil
 	}
-	parkingSpots.Put(p)
+	goroutineParkers.Put(p)
 }
 
 // park waits for a wake, or for the end of ctx, whose error it returns. It is always
 // called with the same ctx.
-func (p *parkingSpot) park(ctx context.Context) error {
+func (p *goroutineParker) park(ctx context.Context) error {
 	if p.ctx == nil {
 		p.ctx, p.release = contextOfWait(ctx)
 	}
@@ -51,7 +51,7 @@ func (p *parkingSpot) park(ctx context.Context) error {
 // waitBlocking is Await for a goroutine outside the pool, which has a ctx and no
 // cx, and for futures that need no worker.
 func waitBlocking[T any](ctx context.Context, f Future[T]) (T, error) {
-	p := takeSpot()
+	p := takeParker()
 	defer p.free()
 	for {
 		v, err := f.Poll(&p.cx)

@@ -26,8 +26,8 @@ type Group struct {
 	rt    *Runtime
 	cx    *Context // of the function; the tasks are under it
 	stop  context.CancelCauseFunc
-	tasks crew
-	made  madeDetails
+	tasks cancelGroup
+	made  attributesCache
 	idle  wakerSlot // who waits until no task lives
 
 	// Guarded by the crew's lock.
@@ -85,8 +85,8 @@ func (g *Group) end(cx *Context, err error) error {
 			return errors.Join(g.err(), ErrShutdown) // the tasks have been left to it
 		}
 	}
-	g.tasks.gate.mu.Lock()
-	defer g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Lock()
+	defer g.tasks.admission.mu.Unlock()
 	if g.first != nil {
 		return g.first
 	}
@@ -95,39 +95,39 @@ func (g *Group) end(cx *Context, err error) error {
 
 // fail cancels the group because of the function's error.
 func (g *Group) fail(err error) {
-	g.tasks.gate.mu.Lock()
+	g.tasks.admission.mu.Lock()
 	if g.first == nil {
 		g.first = err
 	}
 	g.failed, err = true, g.first
-	g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Unlock()
 	g.stop(err)
 }
 
 // close ends the group, if no task lives.
 func (g *Group) close() bool {
 	var chosen chosenTasks
-	g.tasks.gate.mu.Lock()
+	g.tasks.admission.mu.Lock()
 	empty := len(g.tasks.members) == 0
 	if empty {
 		g.closed, g.limit = true, -1
-		g.tasks.gate.letIn(g.hasRoom, &chosen) // to see that they are late
+		g.tasks.admission.admit(g.hasRoom, &chosen) // to see that they are late
 	}
-	g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Unlock()
 	chosen.wake()
 	return empty
 }
 
 func (g *Group) err() error {
-	g.tasks.gate.mu.Lock()
-	defer g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Lock()
+	defer g.tasks.admission.mu.Unlock()
 	return g.first
 }
 
 // Len returns how many tasks of the group live.
 func (g *Group) Len() int {
-	g.tasks.gate.mu.Lock()
-	defer g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Lock()
+	defer g.tasks.admission.mu.Unlock()
 	return len(g.tasks.members)
 }
 
@@ -139,7 +139,7 @@ func (g *Group) Len() int {
 //
 // A task of the group cannot wait for itself: Wait panics in one.
 func (g *Group) Wait(cx *Context) error {
-	for c := cx.t.crew(); c != nil; c = c.outer {
+	for c := cx.t.cancelGroup(); c != nil; c = c.outer {
 		if c == &g.tasks {
 			panic("async: Group.Wait was called in a task of the group, and would wait for itself; await the handles of the others")
 		}
@@ -162,12 +162,12 @@ func (g *Group) Wait(cx *Context) error {
 // if all do, none ever gets on.
 func (g *Group) SetLimit(n int) {
 	var chosen chosenTasks
-	g.tasks.gate.mu.Lock()
+	g.tasks.admission.mu.Lock()
 	if !g.closed {
 		g.limit = n
-		g.tasks.gate.letIn(g.hasRoom, &chosen)
+		g.tasks.admission.admit(g.hasRoom, &chosen)
 	}
-	g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Unlock()
 	chosen.wake()
 }
 
@@ -176,8 +176,8 @@ func (g *Group) SetLimit(n int) {
 // function. If nobody joins the task, the error goes to Config.Unhandled. It is for a server's
 // connections, and for results that are taken one by one; see JoinSet.
 func (g *Group) KeepGoing() {
-	g.tasks.gate.mu.Lock()
-	defer g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Lock()
+	defer g.tasks.admission.mu.Unlock()
 	g.keepGoing = true
 }
 
@@ -190,22 +190,22 @@ func (g *Group) Cancel() { g.CancelCause(nil) }
 func (g *Group) CancelCause(cause error) {
 	g.mustBeMade()
 	if g.cx.Err() == nil { // else something else was first
-		g.tasks.gate.mu.Lock()
+		g.tasks.admission.mu.Lock()
 		g.cancelled = true
-		g.tasks.gate.mu.Unlock()
+		g.tasks.admission.mu.Unlock()
 	}
 	g.stop(cause)
 }
 
 // Try returns a Spawner of the group with which spawning never waits: the handle
 // has ErrBusy at once if there is no room.
-func (g *Group) Try() Spawner { return &adorned{base: g, never: true} }
+func (g *Group) Try() Spawner { return &spawnOptions{base: g, neverWaits: true} }
 
 // Named implements Spawner.
-func (g *Group) Named(name string) Spawner { return &adorned{base: g, name: name} }
+func (g *Group) Named(name string) Spawner { return &spawnOptions{base: g, name: name} }
 
 // Under implements Spawner: the group's end is still the tasks' end, too.
-func (g *Group) Under(ctx context.Context) Spawner { return under(g, ctx) }
+func (g *Group) Under(ctx context.Context) Spawner { return withContext(g, ctx) }
 
 // spawner implements Spawner: tasks start where they are spawned.
 func (g *Group) spawner() (*Runtime, *worker) {
@@ -222,12 +222,12 @@ func (g *Group) mustBeMade() {
 	}
 }
 
-// details implements Spawner: tasks inherit from the task that made the group.
-func (g *Group) details() *details {
-	return g.made.of(g.cx.details(), func(d *details) { d.crew = &g.tasks })
+// attributes implements Spawner: tasks inherit from the task that made the group.
+func (g *Group) attributes() *taskAttributes {
+	return g.made.of(g.cx.attributes(), func(d *taskAttributes) { d.group = &g.tasks })
 }
 
-func (g *Group) crew() *crew { return &g.tasks }
+func (g *Group) cancelGroup() *cancelGroup { return &g.tasks }
 
 // caller returns the Context with which the calling code can wait, or nil.
 func (g *Group) caller() *Context {
@@ -244,12 +244,12 @@ func (g *Group) caller() *Context {
 
 // hasRoom reports whether one more task may come. The crew's lock is held.
 func (g *Group) hasRoom() bool {
-	return g.limit < 0 || len(g.tasks.members)+g.tasks.gate.reserved < g.limit
+	return g.limit < 0 || len(g.tasks.members)+g.tasks.admission.reserved < g.limit
 }
 
 // enter makes t a member, waiting for room if the caller can.
 func (g *Group) enter(t *task, s Spawner) error {
-	gate := &g.tasks.gate
+	gate := &g.tasks.admission
 	gate.mu.Lock()
 	late := g.closed
 	room := g.hasRoom() && gate.first == nil
@@ -267,17 +267,17 @@ func (g *Group) enter(t *task, s Spawner) error {
 }
 
 func (g *Group) enterLater(t *task, s Spawner) error {
-	cx := waiterOf(s)
+	cx := waitingContext(s)
 	if cx == nil {
 		return ErrBusy
 	}
 	late := false
-	place := &entering{gate: &g.tasks.gate, reason: waitsGroup, fits: g.hasRoom, enter: func() {
+	place := &admissionFuture{admission: &g.tasks.admission, reason: waitsGroup, hasRoom: g.hasRoom, admit: func() {
 		if late = g.closed; !late {
 			g.tasks.add(t)
 		}
 	}}
-	if err := t.await(cx, place); err != nil {
+	if err := t.awaitAdmission(cx, place); err != nil {
 		return err
 	}
 	if late {
@@ -292,10 +292,10 @@ func (g *Group) late(t *task) error {
 	return context.Canceled
 }
 
-// takes decides what the error of a task means for the group; see crew.takes.
-func (g *Group) takes(t *task, err error, gaveIn bool) bool {
-	g.tasks.gate.mu.Lock()
-	defer g.tasks.gate.mu.Unlock()
+// takesFailure decides what the error of a task means for the group; see cancelGroup.takesFailure.
+func (g *Group) takesFailure(t *task, err error, gaveIn bool) bool {
+	g.tasks.admission.mu.Lock()
+	defer g.tasks.admission.mu.Unlock()
 	if _, member := g.tasks.members[t]; !member {
 		return false
 	}
@@ -321,11 +321,11 @@ func (g *Group) told(t *task) bool {
 
 // left is called when a member has left, last if none is left.
 func (g *Group) left(last bool) {
-	g.tasks.gate.mu.Lock()
+	g.tasks.admission.mu.Lock()
 	fails := g.first != nil && !g.failed
 	g.failed = g.failed || fails
 	err := g.first
-	g.tasks.gate.mu.Unlock()
+	g.tasks.admission.mu.Unlock()
 	if fails {
 		g.stop(err)
 	}

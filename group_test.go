@@ -749,7 +749,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 				_, err = late.Await(cx)
 			}
 			return errors.Join(expect(err == context.Canceled, "%v", err),
-				expect(g.tasks.gate.reserved == 0 && g.tasks.gate.n == 0, "%d reserved, %d wait", g.tasks.gate.reserved, g.tasks.gate.n))
+				expect(g.tasks.admission.reserved == 0 && g.tasks.admission.n == 0, "%d reserved, %d wait", g.tasks.admission.reserved, g.tasks.admission.n))
 		})
 	})
 }
@@ -807,7 +807,7 @@ func TestGroupLimitPassesRoomOn(t *testing.T) {
 						return fmt.Errorf("spawner %d: %w", i, err)
 					}
 				}
-				return expect(g.tasks.gate.reserved == 0 && g.tasks.gate.n == 0, "%d reserved, %d wait", g.tasks.gate.reserved, g.tasks.gate.n)
+				return expect(g.tasks.admission.reserved == 0 && g.tasks.admission.n == 0, "%d reserved, %d wait", g.tasks.admission.reserved, g.tasks.admission.n)
 			})
 			return errors.Join(err, expect(ran.Load() >= 2, "%d have run", ran.Load()))
 		})

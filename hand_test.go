@@ -17,7 +17,7 @@ type hand struct {
 
 func newHand() *hand {
 	h := new(hand)
-	t := newOutsider(func() { h.wakes.Add(1) })
+	t := newExternalWaker(func() { h.wakes.Add(1) })
 	t.cx.t = t
 	h.cx = &t.cx
 	return h

@@ -11,8 +11,8 @@ type identity struct {
 	worker *worker // nil for a lobby
 }
 
-// lobbyIdentity is that of the goroutines of all lobbies.
-var lobbyIdentity = new(identity)
+// sharedReactorIdentity is that of the goroutines of all lobbies.
+var sharedReactorIdentity = new(identity)
 
 // identities knows all goroutines that have one, of all runtimes.
 var identities = newIdentityTable()
@@ -38,7 +38,7 @@ func mustNotBlock(what, instead string) {
 }
 
 func (id *identity) mustNotBlock(what, instead string) {
-	if id == lobbyIdentity {
+	if id == sharedReactorIdentity {
 		panic("async: " + what + " was called in the function of a Waker, which must not block; start a goroutine there")
 	}
 	panic("async: " + what + " was called in a task and would block its worker; use " + instead)
@@ -104,15 +104,15 @@ func newIdentitySlots(n int) *identitySlots {
 	return &identitySlots{shift: uint8(64 - log), all: make([]identitySlot, 1<<log)}
 }
 
-// home returns where the search for g begins.
-func (s *identitySlots) home(g uintptr) int {
+// firstSlot returns where the search for g begins.
+func (s *identitySlots) firstSlot(g uintptr) int {
 	return int(uint64(g) * 0x9E3779B97F4A7C15 >> s.shift) // the golden ratio spreads the keys
 }
 
 // of returns the identity of g, which must be the caller.
 func (t *identityTable) of(g uintptr) *identity {
 	s := t.slots.Load()
-	for i := s.home(g); ; i++ {
+	for i := s.firstSlot(g); ; i++ {
 		slot := &s.all[i&(len(s.all)-1)]
 		switch slot.g.Load() {
 		case g:
@@ -138,7 +138,7 @@ func (t *identityTable) add(g uintptr, id *identity) {
 
 // put enters g, and reports whether that took a slot which was free.
 func (s *identitySlots) put(g uintptr, id *identity) (free bool) {
-	for i := s.home(g); ; i++ {
+	for i := s.firstSlot(g); ; i++ {
 		slot := &s.all[i&(len(s.all)-1)]
 		if old := slot.g.Load(); old == 0 || old == identityRemoved {
 			slot.id = id
@@ -153,7 +153,7 @@ func (t *identityTable) remove(g uintptr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.slots.Load()
-	for i := s.home(g); ; i++ {
+	for i := s.firstSlot(g); ; i++ {
 		if slot := &s.all[i&(len(s.all)-1)]; slot.g.Load() == g {
 			slot.g.Store(identityRemoved)
 			slot.id = nil

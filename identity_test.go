@@ -145,7 +145,7 @@ func countIdentities(rt *Runtime) (own, lobbies int) {
 		if g := all[i].g.Load(); g == 0 || g == identityRemoved {
 			continue
 		}
-		if id := all[i].id; id == lobbyIdentity {
+		if id := all[i].id; id == sharedReactorIdentity {
 			lobbies++
 		} else if id.worker.rt == rt {
 			own++
@@ -204,9 +204,9 @@ func TestIdentitiesAreForgotten(t *testing.T) {
 // identitySteps returns how many slots a look-up of g compares.
 func identitySteps(g uintptr) int {
 	s := identities.slots.Load()
-	for i := s.home(g); ; i++ {
+	for i := s.firstSlot(g); ; i++ {
 		if key := s.all[i&(len(s.all)-1)].g.Load(); key == g || key == 0 {
-			return i - s.home(g) + 1
+			return i - s.firstSlot(g) + 1
 		}
 	}
 }

@@ -21,10 +21,10 @@ import (
 // runnable, the scheduler starts another thread. One of the two hands its P to the worker and stops; the other
 // finds nothing to do and goes to the netpoller.
 type idleWatch struct {
-	usable bool                 // pollers can be watched on this system
-	byFd   map[int]*worker      // by the descriptors of their pollers; not changed after open
-	ready  [eventsPerWait]event // for the goroutine only
-	ended  chan None            // closed when the goroutine has ended
+	usable bool                   // pollers can be watched on this system
+	byFd   map[int]*worker        // by the descriptors of their pollers; not changed after open
+	ready  [eventsPerWait]fdEvent // for the goroutine only
+	ended  chan None              // closed when the goroutine has ended
 
 	mu     lockOf[idleWatch] // held by the workers to use the poller, so that they do not use it after close
 	closed atomic.Bool
@@ -38,7 +38,7 @@ func (i *idleWatch) open(workers []*worker) error {
 	}
 	i.byFd = make(map[int]*worker, len(workers))
 	for _, w := range workers {
-		w.unparkNow = newChan[struct{}](1)
+		w.withoutPWake = newChan[struct{}](1)
 		w.parkTimer = time.NewTimer(0)
 		i.byFd[w.reactor.fd] = w
 		if err := i.poller.arm(w.reactor.fd, 0, OneShot, false); err != nil {
@@ -56,7 +56,7 @@ func (i *idleWatch) run() {
 	defer close(i.ended)
 	pprof.SetGoroutineLabels(context.Background()) // not those of the caller of New
 	if i.usable {
-		i.poller.watch(i.look)
+		i.poller.serveFromNetpoller(i.look)
 	}
 }
 
@@ -66,7 +66,7 @@ func (i *idleWatch) look() (over bool) {
 		n, err := i.poller.wait(i.ready[:], 0, true)
 		mustWait(err)
 		for _, e := range i.ready[:n] {
-			i.byFd[e.fd].unpark()
+			i.byFd[e.fd].unparkWithoutP()
 		}
 		if n < len(i.ready) {
 			return false
@@ -96,36 +96,36 @@ func (i *idleWatch) close() {
 	i.poller.close()
 	i.mu.Unlock()
 	for _, w := range i.byFd {
-		w.unpark()
+		w.unparkWithoutP()
 	}
 	<-i.ended
 }
 
-// park waits until w is unparked, its poller has events, or the timeout is over; for ever if that is negative.
+// parkWithoutP waits until w is unparked, its poller has events, or the timeout is over; for ever if that is negative.
 //
 // Against a lost wake-up:
 //
-//  1. The worker sets asleep, then looks at what others have sent (rest), takes an old token out of unparkNow, sets
+//  1. The worker sets asleep, then looks at what others have sent (rest), takes an old token out of withoutPWake, sets
 //     parked, and has its poller watched, which also reports what came before. Then it waits for a token.
 //  2. The sender writes what it has to say, clears asleep, and reads parked (rouse). If that is set, it sends a token;
 //     if not, it writes to the pipe that the worker's poller watches.
-func (w *worker) park(timeout time.Duration) {
+func (w *worker) parkWithoutP(timeout time.Duration) {
 	i := &w.rt.idle
 	select {
-	case <-w.unparkNow: // of the last time
+	case <-w.withoutPWake: // of the last time
 	default:
 	}
-	w.parked.Store(true)
-	defer w.parked.Store(false)
+	w.withoutP.Store(true)
+	defer w.withoutP.Store(false)
 	if i.arm(w, true) != nil { // also reports an event that came before
 		return
 	}
 	if timeout < 0 {
-		<-w.unparkNow
+		<-w.withoutPWake
 	} else {
 		w.parkTimer.Reset(timeout)
 		select {
-		case <-w.unparkNow:
+		case <-w.withoutPWake:
 			w.parkTimer.Stop()
 		case <-w.parkTimer.C:
 		}
@@ -133,5 +133,5 @@ func (w *worker) park(timeout time.Duration) {
 	i.arm(w, false)
 }
 
-// unpark makes w's park return. If w is not parked, its next park may return at once.
-func (w *worker) unpark() { notify(w.unparkNow) }
+// unparkWithoutP makes w's park return. If w is not parked, its next park may return at once.
+func (w *worker) unparkWithoutP() { notifyChan(w.withoutPWake) }

@@ -65,7 +65,7 @@ func saysAndHears(t testing.TB, peer int) {
 
 func parkedWorkers(rt *Runtime) (n int) {
 	for _, w := range rt.workers {
-		if w.parked.Load() {
+		if w.withoutP.Load() {
 			n++
 		}
 	}
@@ -107,7 +107,7 @@ func TestIdleWorkersPark(t *testing.T) {
 			},
 		} {
 			allPark(t, rt)
-			rt.workers[0].unpark() // spurious: it parks again
+			rt.workers[0].unparkWithoutP() // spurious: it parks again
 			wake()
 			t.Log(name)
 		}
@@ -173,11 +173,11 @@ func TestParkedWorkerEndsWithIdleWatch(t *testing.T) {
 	require.NoError(t, rt.idle.open([]*worker{w}))
 	go rt.idle.run()
 	done := make(chan None)
-	go func() { defer close(done); w.park(-1) }()
-	eventually(t, w.parked.Load)
+	go func() { defer close(done); w.parkWithoutP(-1) }()
+	eventually(t, w.withoutP.Load)
 	rt.idle.close()
 	<-done
-	w.park(-1) // returns at once
+	w.parkWithoutP(-1) // returns at once
 }
 
 // A worker that unparks another one does not keep the P in whose queue that one stands.
@@ -189,9 +189,9 @@ func TestWorkerUnparksAnother(t *testing.T) {
 	_, err := Go(rt, func(cx *Context) error {
 		w := cx.here()
 		other := rt.workers[1-w.index]
-		before, parked = w.readied, other.parked.Load()
-		other.rouse()
-		after = w.readied
+		before, parked = w.madeRunnable, other.withoutP.Load()
+		other.unpark()
+		after = w.madeRunnable
 		return nil
 	}).Wait(context.Background())
 	require.NoError(t, err)

@@ -200,7 +200,7 @@ func unwritten(left []byte, err error) error {
 // kernelEnd is one end of a copy that the kernel can do: a descriptor that can
 // be waited for, and how its errors are wrapped.
 type kernelEnd struct {
-	src  *source
+	src  *pollFD
 	wrap func(op string, err error) error
 }
 
@@ -225,10 +225,10 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 
 // attempt awaits what source.attempt does. An error of the kernel's comes back
 // as it is, for the caller to wrap.
-func (e kernelEnd) attempt(cx *Context, h *half, op func(fd int) (int, bool, error)) (int, error) {
-	n, err := await(cx, func(cx *Context) (int, error) { return e.src.attempt(cx, h, op) })
+func (e kernelEnd) attempt(cx *Context, dir *direction, op func(fd int) (int, bool, error)) (int, error) {
+	n, err := await(cx, func(cx *Context) (int, error) { return e.src.attempt(cx, dir, op) })
 	if err == errAbandoned {
-		h.waiters.leave(cx.t, cx.here())
+		dir.waiters.leave(cx.t, cx.here())
 		err = cx.Err()
 	}
 	return max(n, 0), err

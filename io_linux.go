@@ -225,7 +225,7 @@ func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err err
 				return 0, false, err
 			}
 			n, err := splice(p.r, fd, int64(p.n))
-			if n == 0 && err == nil || err == unix.EAGAIN && readyNow(fd, unix.POLLOUT) == nil {
+			if n == 0 && err == nil || err == unix.EAGAIN && fdReadyNow(fd, unix.POLLOUT) == nil {
 				stuck, err = true, nil
 			}
 			return max(n, 0), false, err
@@ -267,20 +267,20 @@ func writeAll(cx *Context, to kernelEnd, p []byte) (n int, err error) {
 func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written int64, err error) {
 	for written < limit {
 		_, err := to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
-			return 0, false, readyNow(fd, unix.POLLOUT)
+			return 0, false, fdReadyNow(fd, unix.POLLOUT)
 		})
 		if err != nil {
 			return written, to.wrap("sendfile", err)
 		}
 		var sent int64
 		var failed error
-		err = file.inPlace(cx, "read", true, func() error {
+		err = file.atPosition(cx, "read", true, func() error {
 			failed = to.src.control(func(out int) (err error) {
 				if err = to.src.keepNonblocking(out); err != nil {
 					return err
 				}
 				sent, err = file.sendTo(out, min(copyStep, limit-written))
-				if sent == 0 && err == unix.EAGAIN && readyNow(out, unix.POLLOUT) == nil {
+				if sent == 0 && err == unix.EAGAIN && fdReadyNow(out, unix.POLLOUT) == nil {
 					err = errNotInKernel // no event would tell when to try again
 				}
 				return err

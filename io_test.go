@@ -347,7 +347,7 @@ func TestCopyIdle(t *testing.T) {
 		a, b := connPair(t)
 		in, out = append(in, r, w), append(out, a, b)
 	}
-	rt.lobby.enter() // which has some of its own
+	rt.shared.acquire() // which has some of its own
 	before := openFds(t)
 	for i := range copies {
 		all = append(all, Go(rt, func(cx *Context) error { _, err := Copy(cx, out[2*i], in[2*i]); return err }))

@@ -27,11 +27,11 @@ type Spawner interface {
 	// runs, if it runs on one.
 	spawner() (*Runtime, *worker)
 
-	// details returns what its tasks get beside their code; nil for nothing.
-	details() *details
+	// attributes returns what its tasks get beside their code; nil for nothing.
+	attributes() *taskAttributes
 
-	// crew returns whom its tasks are cancelled with; nil for nobody.
-	crew() *crew
+	// cancelGroup returns whom its tasks are cancelled with; nil for nobody.
+	cancelGroup() *cancelGroup
 }
 
 // A JoinHandle stands for a task that was spawned, and is a Future of its
@@ -107,7 +107,7 @@ func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
 	if h.state.done() {
 		return h.result()
 	}
-	p := takeSpot()
+	p := takeParker()
 	defer p.free()
 	for !h.state.done() {
 		h.waiters.join(&p.task)
@@ -123,8 +123,8 @@ func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
 	return h.result()
 }
 
-// notify makes one value wait in a channel of capacity 1.
-func notify(c chan struct{}) {
+// notifyChan makes one value wait in a channel of capacity 1.
+func notifyChan(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -188,7 +188,7 @@ func (h *JoinHandle[T]) Name() string { return h.name() }
 
 // result is called once the task is done.
 func (h *JoinHandle[T]) result() (T, error) {
-	if f, ok := h.err.(*failure); ok {
+	if f, ok := h.err.(*taskFailure); ok {
 		f.handled()
 		runtime.KeepAlive(h) // as garbage it could be reported before it is handled
 		return h.val, f.err
@@ -203,13 +203,13 @@ func (h *JoinHandle[T]) result() (T, error) {
 // finish ends the task with a result. w is the worker that runs it, or nil for
 // a task that was refused.
 func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
-	crew := h.crew()
+	crew := h.cancelGroup()
 	h.val = v
 	if err != nil {
-		h.err = h.settle(err)
-		if gaveIn := h.gaveIn(err); !crew.takes(&h.task, h.err, gaveIn) && !gaveIn {
+		h.err = h.blockOnError(err)
+		if gaveIn := h.endedByCancel(err); !crew.takesFailure(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
-			if f, ok := h.err.(*failure); ok && h.state.detached() {
+			if f, ok := h.err.(*taskFailure); ok && h.state.detached() {
 				f.unjoinable()
 			}
 		}
@@ -238,12 +238,12 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if w != nil {
 		w.counts[countEnded]++
 	}
-	crew.leave(&h.task)
+	crew.leaveAll(&h.task)
 }
 
-// gaveIn reports whether err only says that the task did what it was told, or
+// endedByCancel reports whether err only says that the task did what it was told, or
 // that another one did that it waited for while everything was told to end.
-func (t *task) gaveIn(err error) bool {
+func (t *task) endedByCancel(err error) bool {
 	var p *PanicError
 	panicked := errors.As(err, &p)
 	cancelled := t.state.cancelled()
@@ -275,7 +275,7 @@ func SpawnFuture[T any](s Spawner, f Future[T]) *JoinHandle[T] {
 	p := &plain[T]{f: f}
 	p.body = p
 	p.cx.t = &p.task
-	start(s, &p.task)
+	startTask(s, &p.task)
 	return &p.JoinHandle
 }
 
@@ -340,7 +340,7 @@ func startStraight[T any](s Spawner, st *straight[T]) *JoinHandle[T] {
 	st.kind = kindStraight
 	st.body = st
 	st.cx.t = &st.task
-	start(s, &st.task)
+	startTask(s, &st.task)
 	return &st.JoinHandle
 }
 
@@ -350,7 +350,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 		co = w.takeCoroutine()
 		st.begin(w, co)
 	} else {
-		w.show(&st.task)
+		w.setVisible(&st.task)
 	}
 	w.running = co
 	co.resume()
@@ -366,7 +366,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 func (st *straight[T]) begin(w *worker, co *coroutine) {
 	st.co, co.code, co.t = co, st, &st.task
 	st.g.Store(co.g)
-	w.show(&st.task)
+	w.setVisible(&st.task)
 	if w.rt.closing.Load() {
 		w.list(&st.task) // cancelAll may have looked at what w shows before
 	}
@@ -413,15 +413,15 @@ func (st *straight[T]) abort(w *worker, err error) {
 	st.finish(w, zero, err)
 }
 
-// start hands a new task to a worker.
-func start(s Spawner, t *task) {
+// startTask hands a new task to a worker.
+func startTask(s Spawner, t *task) {
 	rt, w := s.spawner()
-	startAt(rt, w, s, t)
+	startTaskAt(rt, w, s, t)
 }
 
-// startAt is start; rt and w are what s.spawner has returned.
-func startAt(rt *Runtime, w *worker, s Spawner, t *task) {
-	if err := t.adorn(s); err != nil {
+// startTaskAt is start; rt and w are what s.spawner has returned.
+func startTaskAt(rt *Runtime, w *worker, s Spawner, t *task) {
+	if err := t.applyOptions(s); err != nil {
 		rt.refuse(t, err)
 		return
 	}

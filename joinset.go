@@ -37,7 +37,7 @@ func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
 	s.mu.Unlock()
 	for _, h := range hs {
 		j := &joinSetEntry[T]{s: s, h: h}
-		j.kind, j.body = kindOutsider, j
+		j.kind, j.body = kindExternal, j
 		if !h.waiters.join(&j.task) {
 			j.poll(nil)
 		} else if h.state.done() {
@@ -88,8 +88,8 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 	}
 }
 
-// forget implements forgetter.
-func (s *JoinSet[T]) forget(t *task, from *worker) { s.slot.leave(t, from) }
+// abandoned implements forgetter.
+func (s *JoinSet[T]) abandoned(t *task, from *worker) { s.slot.leave(t, from) }
 
 // take is PollNext without a place in the slot.
 func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {

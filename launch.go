@@ -22,7 +22,7 @@ func Launch(s Spawner, fn func(cx *Context) error) {
 		st.state.detach()
 	}
 	st.do = fn
-	startAt(rt, w, s, &st.task)
+	startTaskAt(rt, w, s, &st.task)
 }
 
 // LaunchFuture is [Launch] for a plain future. The Context of f must not be used after the Poll
@@ -37,7 +37,7 @@ func LaunchFuture(s Spawner, f Future[None]) {
 		p.state.detach()
 	}
 	p.f = f
-	startAt(rt, w, s, &p.task)
+	startTaskAt(rt, w, s, &p.task)
 }
 
 // maxFreeTasks is how many ended tasks of each kind a worker keeps for reuse.
@@ -53,7 +53,7 @@ type taskFreeList struct {
 // returns nil if the list is empty, if w is nil, or if the new task has attributes: such a task is
 // not reused. w is the worker that runs the caller, or nil.
 func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
-	if w == nil || s.details() != nil {
+	if w == nil || s.attributes() != nil {
 		return nil
 	}
 	h := &w.freeTasks[kind]
@@ -77,7 +77,7 @@ func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 // spurious wakes.
 func (w *worker) freeTask(t *task) {
 	h := &w.freeTasks[t.kind]
-	if h.n < maxFreeTasks && t.details.Load() == nil && t.cx.sc.Load() == nil && !t.state.retained() {
+	if h.n < maxFreeTasks && t.attributes.Load() == nil && t.cx.sc.Load() == nil && !t.state.retained() {
 		t.next, h.first = h.first, t
 		h.n++
 	}

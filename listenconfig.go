@@ -44,14 +44,14 @@ func (lc *ListenConfig) setup() *socketSetup {
 // Listen announces on a local address; see the function Listen. cx is used
 // while the address is resolved.
 func (lc *ListenConfig) Listen(cx *Context, network, address string) (Listener, error) {
-	t, a, err := resolve(cx, network, address)
+	t, a, err := resolveHost(cx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	return lc.listen(t, a)
 }
 
-func (lc *ListenConfig) listen(t *target, a net.Addr) (Listener, error) {
+func (lc *ListenConfig) listen(t *dialTarget, a net.Addr) (Listener, error) {
 	switch t.net.proto {
 	case "tcp":
 		l, err := lc.setup().listenTCP(t.net.name, a.(*net.TCPAddr))
@@ -70,7 +70,7 @@ func (lc *ListenConfig) listen(t *target, a net.Addr) (Listener, error) {
 }
 
 // unexpected is the failure to listen in a way that the network does not know.
-func (t *target) unexpected(a net.Addr) error {
+func (t *dialTarget) unexpected(a net.Addr) error {
 	return wrapOp(t.op, t.net, nil, a, &net.AddrError{Err: "unexpected address type", Addr: t.text})
 }
 
@@ -92,7 +92,7 @@ func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) 
 			ls = nil
 		}
 	}()
-	t, a, err := resolve(cx, network, address)
+	t, a, err := resolveHost(cx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) 
 // ListenPacket opens a socket for messages on a local address; see the
 // function ListenPacket. cx is used while the address is resolved.
 func (lc *ListenConfig) ListenPacket(cx *Context, network, address string) (PacketConn, error) {
-	t, a, err := resolve(cx, network, address)
+	t, a, err := resolveHost(cx, network, address)
 	if err != nil {
 		return nil, err
 	}

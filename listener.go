@@ -11,12 +11,12 @@ import (
 
 // listener is what all listeners share.
 type listener struct {
-	src  source
+	src  pollFD
 	net  *network
 	addr net.Addr
 
 	fixed   bool // accepted connections have the listener's address
-	starved retry
+	starved pollRetry
 }
 
 // How long Accept leaves the system alone that has no descriptors.
@@ -30,7 +30,7 @@ func (l *listener) init(fd int, n *network) {
 	l.net, l.addr = n, n.localAddr(fd)
 	tcp, ok := l.addr.(*net.TCPAddr)
 	l.fixed = !ok || !tcp.IP.IsUnspecified()
-	l.starved.h, l.starved.first, l.starved.last = &l.src.rd, acceptDelayMin, acceptDelayMax
+	l.starved.dir, l.starved.first, l.starved.last = &l.src.rd, acceptDelayMin, acceptDelayMax
 }
 
 // accepted is a connection as the kernel hands it out.
@@ -39,7 +39,7 @@ type accepted struct {
 	from unix.Sockaddr
 }
 
-func (l *listener) source() *source { return &l.src }
+func (l *listener) pollFD() *pollFD { return &l.src }
 
 // pollAccept returns the next connection; ErrPending if there is none.
 func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
@@ -84,8 +84,8 @@ func (l *listener) accept(cx *Context) (accepted, error) {
 	return a, err
 }
 
-// forget implements forgetter.
-func (l *listener) forget(t *task, from *worker) { l.src.rd.waiters.leave(t, from) }
+// abandoned implements forgetter.
+func (l *listener) abandoned(t *task, from *worker) { l.src.rd.waiters.leave(t, from) }
 
 // give makes c the connection that was accepted. The options that a connection
 // has by default come with it from the listener's descriptor.
@@ -114,7 +114,7 @@ func (l *listener) Addr() net.Addr { return l.addr }
 // SetDeadline sets the time after which Accept fails with
 // os.ErrDeadlineExceeded; the zero time means never.
 func (l *listener) SetDeadline(t time.Time) error {
-	if err := l.src.idle(); err != nil {
+	if err := l.src.checkOpen(); err != nil {
 		return l.wrap("set", err)
 	}
 	l.src.rd.setDeadline(t)
@@ -125,7 +125,7 @@ func (l *listener) SetDeadline(t time.Time) error {
 // syscall.RawConn.Control. syscall.RawConn.Read and syscall.RawConn.Write fail with EINVAL
 // and do not call the function.
 func (l *listener) SyscallConn() (syscall.RawConn, error) {
-	if err := l.src.idle(); err != nil {
+	if err := l.src.checkOpen(); err != nil {
 		return nil, l.wrap("raw", err)
 	}
 	return &rawListener{rawConn{src: &l.src, net: l.net, laddr: l.addr}}, nil
@@ -157,10 +157,10 @@ var _ Stream[Conn] = (*Incoming)(nil)
 // PollNext returns the next connection.
 func (in *Incoming) PollNext(cx *Context) (Conn, error) { return in.l.PollAccept(cx) }
 
-// forget implements forgetter.
-func (in *Incoming) forget(t *task, from *worker) {
-	if l, ok := in.l.(forgetter); ok {
-		l.forget(t, from)
+// abandoned implements forgetter.
+func (in *Incoming) abandoned(t *task, from *worker) {
+	if l, ok := in.l.(abandoner); ok {
+		l.abandoned(t, from)
 	}
 }
 

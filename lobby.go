@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// lobby is where those wait for descriptors whom no worker runs: goroutines, and loops
+// sharedReactor is where those wait for descriptors whom no worker runs: goroutines, and loops
 // that poll futures themselves. Its reactor is served by an ordinary goroutine, so
 // that whom it wakes runs where the Go scheduler would have it run. A worker that wakes
 // a goroutine has to hand it to another thread, each time, since its own must run
 // nothing else.
 //
 // It is opened when the first of them has to wait.
-type lobby struct {
+type sharedReactor struct {
 	fds     *fdTable
 	reactor atomic.Pointer[reactor]
 	closed  atomic.Bool
 
-	mu   lockOf[lobby]
+	mu   lockOf[sharedReactor]
 	quit chan None // closed when its goroutine has ended; nil if there was none
 }
 
-// enter returns the reactor for what waits here.
-func (l *lobby) enter() (*reactor, error) {
+// acquire returns the reactor for what waits here.
+func (l *sharedReactor) acquire() (*reactor, error) {
 	if r := l.reactor.Load(); r != nil {
 		return r, nil
 	}
@@ -42,16 +42,16 @@ func (l *lobby) enter() (*reactor, error) {
 	}
 	l.quit = newChan[None](0)
 	l.reactor.Store(r)
-	callersWorker().readies()
-	goOutside(func() { l.serve(r) })
+	callersWorker().noteRunnable()
+	goOutsideBubble(func() { l.run(r) })
 	return r, nil
 }
 
-// serve wakes those who wait, until the lobby is closed.
-func (l *lobby) serve(r *reactor) {
+// run wakes those who wait, until the lobby is closed.
+func (l *sharedReactor) run(r *reactor) {
 	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has come first
 	g := getg()
-	identities.add(g, lobbyIdentity)
+	identities.add(g, sharedReactorIdentity)
 	defer identities.remove(g)
 	look := func(timeout time.Duration) (all bool) {
 		events := r.wait(timeout, timeout == 0)
@@ -59,7 +59,7 @@ func (l *lobby) serve(r *reactor) {
 		return len(events) < len(r.events) // no signal ends a wait of no time
 	}
 	if r.share() {
-		r.watch(func() (over bool) {
+		r.serveFromNetpoller(func() (over bool) {
 			for !l.closed.Load() && !look(0) {
 			}
 			return l.closed.Load()
@@ -69,12 +69,12 @@ func (l *lobby) serve(r *reactor) {
 		look(-1)
 	}
 	r.close()
-	r.fds.stir(r)
+	r.fds.notifyAll(r)
 	close(l.quit)
 }
 
 // close ends the lobby, and has those who wait look again.
-func (l *lobby) close() {
+func (l *sharedReactor) close() {
 	l.mu.Lock()
 	l.closed.Store(true)
 	l.mu.Unlock()
@@ -84,7 +84,7 @@ func (l *lobby) close() {
 }
 
 // awaitEnd waits until that is done, or ctx has ended.
-func (l *lobby) awaitEnd(ctx context.Context) {
+func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	l.mu.Lock()
 	quit := l.quit
 	l.mu.Unlock()
@@ -97,8 +97,8 @@ func (l *lobby) awaitEnd(ctx context.Context) {
 	}
 }
 
-// sources returns how many descriptors are waited for here.
-func (l *lobby) sources() int {
+// registered returns how many descriptors are waited for here.
+func (l *sharedReactor) registered() int {
 	if r := l.reactor.Load(); r != nil {
 		return int(r.sources.Load())
 	}

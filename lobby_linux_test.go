@@ -15,7 +15,7 @@ import (
 func lobbyState() string {
 	buf := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if strings.Contains(g, "(*lobby).serve(") {
+		if strings.Contains(g, "(*sharedReactor).run(") {
 			first, _, _ := strings.Cut(g, "\n")
 			return first
 		}
@@ -32,12 +32,12 @@ func TestLobbyWaits(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		if alone {
-			r, l := &reactor{shared: true}, &rt.lobby
+			r, l := &reactor{shared: true}, &rt.shared
 			require.NoError(t, r.open(l.fds))
 			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // which blocks, for all that os knows
 			l.quit = make(chan None)
 			l.reactor.Store(r)
-			go l.serve(r)
+			go l.run(r)
 		}
 		x, y := NetConn(rt, a), NetConn(rt, b)
 		for range 10 {

@@ -30,7 +30,7 @@ func registered(rt *Runtime) (n int) {
 // have come.
 func TestLobbyServesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	require.Nil(t, rt.lobby.reactor.Load(), "nobody needs it yet")
+	require.Nil(t, rt.shared.reactor.Load(), "nobody needs it yet")
 	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -60,7 +60,7 @@ func TestLobbyServesGoroutines(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	require.Equal(t, ErrPending, y.PollReadable(cx))
 	require.Zero(t, registered(rt))
-	require.Equal(t, 5, rt.lobby.sources())
+	require.Equal(t, 5, rt.shared.registered())
 	require.Equal(t, 5, rt.Metrics().Sources)
 
 	for i, write := range []func([]byte) (int, error){
@@ -80,7 +80,7 @@ func TestLobbyServesGoroutines(t *testing.T) {
 	for _, c := range []io.Closer{a, b, x, y, ln} {
 		require.NoError(t, c.Close())
 	}
-	require.Zero(t, rt.lobby.sources())
+	require.Zero(t, rt.shared.registered())
 }
 
 // A task that waits takes a connection over from the lobby, where a goroutine waits for
@@ -91,17 +91,17 @@ func TestTaskTakesOverFromTheLobby(t *testing.T) {
 	require.NoError(t, err)
 	defer a.Close()
 	defer b.Close()
-	lobby := func() *reactor { return rt.lobby.reactor.Load() }
+	lobby := func() *reactor { return rt.shared.reactor.Load() }
 	c, peer := NetConn(rt, a), NetConn(rt, b)
 
 	onGoroutine := later(func() (int, error) { return c.Read(make([]byte, 1)) })
 	waits(t, c, 0)
-	require.True(t, a.src.home.Load() == lobby())
+	require.True(t, a.src.owner.Load() == lobby())
 	inTask := Spawn(rt, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
 	eventually(t, func() bool { return waiting(inTask) })
-	require.True(t, a.src.home.Load() == &rt.workers[0].reactor)
+	require.True(t, a.src.owner.Load() == &rt.workers[0].reactor)
 	require.EqualValues(t, 1, registered(rt))
-	require.Zero(t, rt.lobby.sources())
+	require.Zero(t, rt.shared.registered())
 	require.True(t, rt.fds.get(int(a.src.fd)) == &a.src)
 	_, err = peer.Write([]byte("x"))
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestTaskTakesOverFromTheLobby(t *testing.T) {
 	eventually(t, func() bool { return waiting(inTask) })
 	eventually(t, func() bool { // an event that was fetched before may have the task look again
 		NetConn(rt, a)
-		return a.src.home.Load() == lobby() && registered(rt) == 0
+		return a.src.owner.Load() == lobby() && registered(rt) == 0
 	})
 	_, err = peer.Write([]byte("x"))
 	require.NoError(t, err)
@@ -151,7 +151,7 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 		go func() {
 			defer close(done)
 			for !over.Load() {
-				if a.src.home.Load() != rt.lobby.reactor.Load() && i == 0 {
+				if a.src.owner.Load() != rt.shared.reactor.Load() && i == 0 {
 					moved++
 				}
 				NetConn(rt, a)
@@ -179,7 +179,7 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 	_, err = join(t, echo)
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.Zero(t, registered(rt))
-	require.Equal(t, 1, rt.lobby.sources())
+	require.Equal(t, 1, rt.shared.registered())
 }
 
 // However a connection ends while it goes to and fro, all who wait for it hear of it,
@@ -221,7 +221,7 @@ func TestSourceMovesAndEnds(t *testing.T) {
 					movers.Go(func() {
 						for !over.Load() {
 							NetConn(rt, a)
-							a.src.stir() // and the tasks take it back
+							a.src.notifyAll() // and the tasks take it back
 							runtime.Gosched()
 						}
 					})
@@ -253,7 +253,7 @@ func TestSourceMovesAndEnds(t *testing.T) {
 				}
 				if test.want != ErrShutdown {
 					require.Zero(t, registered(rt))
-					require.Zero(t, rt.lobby.sources())
+					require.Zero(t, rt.shared.registered())
 				}
 				rt.Shutdown(ended())
 			}
@@ -265,7 +265,7 @@ func TestSourceMovesAndEnds(t *testing.T) {
 // longer possible either, who waits tries for himself.
 func TestSourceMoveFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	lobby, err := rt.lobby.enter()
+	lobby, err := rt.shared.acquire()
 	require.NoError(t, err)
 	open := func() *reactor {
 		r := new(reactor)
@@ -279,39 +279,39 @@ func TestSourceMoveFails(t *testing.T) {
 	require.NoError(t, err)
 	defer b.Close()
 	s := &a.src
-	require.NoError(t, s.registerAt(from))
-	require.False(t, s.state.has(sourceMoved))
-	require.NoError(t, s.move(from, closed, sourceMoved))
-	require.True(t, s.home.Load() == from)
+	require.NoError(t, s.registerWith(from))
+	require.False(t, s.state.has(fdMoved))
+	require.NoError(t, s.move(from, closed, fdMoved))
+	require.True(t, s.owner.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, closed.sources.Load())
 
-	require.NoError(t, s.move(lobby, closed, sourceMoved), "it is not there")
-	require.True(t, s.home.Load() == from)
+	require.NoError(t, s.move(lobby, closed, fdMoved), "it is not there")
+	require.True(t, s.owner.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, lobby.sources.Load())
 
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, s.rd.waiters.join(cx.waker(waitsRead)))
 	from.close()
-	require.NoError(t, s.move(from, closed, sourceMoved))
+	require.NoError(t, s.move(from, closed, fdMoved))
 	require.EqualValues(t, 1, wakes.Load())
-	require.Nil(t, s.home.Load())
+	require.Nil(t, s.owner.Load())
 	require.Nil(t, rt.fds.get(int(s.fd)))
-	require.False(t, s.state.has(sourceRegistered))
+	require.False(t, s.state.has(fdRegistered))
 	require.Equal(t, ErrPending, a.PollReadable(cx))
-	require.True(t, s.home.Load() == lobby)
+	require.True(t, s.owner.Load() == lobby)
 
 	require.NoError(t, a.Close())
 	require.Zero(t, lobby.sources.Load())
-	require.Equal(t, net.ErrClosed, s.move(lobby, from, sourceMoved))
+	require.Equal(t, net.ErrClosed, s.move(lobby, from, fdMoved))
 }
 
 // Whoever tells of a descriptor that comes to somebody else tells late, or of the one
 // who had the number before.
 func TestLateEvents(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	lobby, err := rt.lobby.enter()
+	lobby, err := rt.shared.acquire()
 	require.NoError(t, err)
 	a, b, err := SocketPair()
 	require.NoError(t, err)
@@ -320,19 +320,19 @@ func TestLateEvents(t *testing.T) {
 	worker := new(reactor)
 	require.NoError(t, worker.open(&rt.fds))
 	defer worker.close()
-	require.NoError(t, a.src.registerAt(worker))
-	require.True(t, a.src.staysWith(worker))
+	require.NoError(t, a.src.registerWith(worker))
+	require.True(t, a.src.ownedAlwaysBy(worker))
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, a.src.rd.waiters.join(cx.waker(waitsRead)))
-	late := []event{{fd: int(a.src.fd), ready: Readable | HungUp}}
+	late := []fdEvent{{fd: int(a.src.fd), ready: Readable | HungUp}}
 	lobby.dispatch(nil, late)
 	require.Zero(t, wakes.Load())
-	require.False(t, a.src.state.has(sourceHungUp))
+	require.False(t, a.src.state.has(fdHungUp))
 	worker.dispatch(nil, late)
 	require.EqualValues(t, 1, wakes.Load())
 
-	require.NoError(t, a.src.move(worker, lobby, sourceMoved))
-	require.False(t, a.src.staysWith(lobby))
+	require.NoError(t, a.src.move(worker, lobby, fdMoved))
+	require.False(t, a.src.ownedAlwaysBy(lobby))
 }
 
 // The lobby's goroutine, which stays, is not one of whoever has come first. And what
@@ -349,7 +349,7 @@ func TestLobbyIsNobodys(t *testing.T) {
 	_, err = unix.Write(int(b.src.fd), []byte("x"))
 	require.NoError(t, err)
 	eventually(t, func() bool { return wakes.Load() > 0 }) // its goroutine runs
-	require.Empty(t, profileLabels(t, "(*lobby).serve"))
+	require.Empty(t, profileLabels(t, "(*sharedReactor).run"))
 	require.Equal(t, 1, rt.Metrics().Sources)
 	require.NoError(t, rt.Shutdown(ended()))
 	require.NoError(t, a.Close())
@@ -372,18 +372,18 @@ func TestSourceOfAnotherRuntime(t *testing.T) {
 	for _, onWorker := range []bool{false, true} {
 		if onWorker {
 			inTask(t, rt, func(cx *Context) error { _, err := poll(cx); return err })
-			require.True(t, a.src.home.Load() == &rt.workers[0].reactor)
+			require.True(t, a.src.owner.Load() == &rt.workers[0].reactor)
 		} else {
 			_, err = BlockOn(rt, poll)
 			require.NoError(t, err)
-			require.True(t, a.src.home.Load() == rt.lobby.reactor.Load())
+			require.True(t, a.src.owner.Load() == rt.shared.reactor.Load())
 		}
-		home := a.src.home.Load()
+		home := a.src.owner.Load()
 		NetConn(other, a)
 		_, err = BlockOn(other, poll)
 		require.NoError(t, err)
 		inTask(t, other, func(cx *Context) error { _, err := poll(cx); return err })
-		require.True(t, a.src.home.Load() == home)
+		require.True(t, a.src.owner.Load() == home)
 	}
 }
 
@@ -419,10 +419,10 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 				reads <- answer{n, err}
 			}()
 		}
-		home := a.src.home.Load()
+		home := a.src.owner.Load()
 		require.True(t, home.fds == &rt.fds)
 		require.NoError(t, rt.Shutdown(ended()))
-		eventually(t, func() bool { r := a.src.home.Load(); return r != nil && r.fds == &other.fds })
+		eventually(t, func() bool { r := a.src.owner.Load(); return r != nil && r.fds == &other.fds })
 		require.Zero(t, home.sources.Load())
 		require.Nil(t, rt.fds.get(int(a.src.fd)))
 		_, err = NetConn(other, b).Write([]byte("y"))
@@ -452,29 +452,29 @@ func TestHandOver(t *testing.T) {
 	ln := tcpListen(t)
 	all := []interface {
 		io.Closer
-		source() *source
+		pollFD() *pollFD
 	}{tcp, a, udp, c, ln}
 	for _, what := range all {
-		s := what.source()
+		s := what.pollFD()
 		inTask(t, rt, func(cx *Context) error {
 			if err := s.pollReady(cx, &s.rd, false); err != ErrPending {
 				return fmt.Errorf("ready: %w", err)
 			}
 			return nil
 		})
-		require.True(t, s.home.Load() == &rt.workers[0].reactor)
+		require.True(t, s.owner.Load() == &rt.workers[0].reactor)
 		if ln, ok := what.(Listener); ok {
 			NetListener(rt, ln)
 		} else {
 			NetConn(rt, what.(Conn))
 		}
-		require.True(t, s.home.Load() == rt.lobby.reactor.Load(), "%T", what)
+		require.True(t, s.owner.Load() == rt.shared.reactor.Load(), "%T", what)
 	}
 	require.Zero(t, registered(rt))
 	for _, what := range all {
 		what.Close()
 	}
-	require.Zero(t, rt.lobby.sources())
+	require.Zero(t, rt.shared.registered())
 }
 
 // Where a task has taken a connection, its worker wakes goroutines, too.
@@ -492,7 +492,7 @@ func TestWorkerWakesGoroutines(t *testing.T) {
 	for range 100 {
 		read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
 		waits(t, c, 0)
-		require.True(t, a.src.home.Load() == &rt.workers[0].reactor)
+		require.True(t, a.src.owner.Load() == &rt.workers[0].reactor)
 		_, err := NetConn(rt, b).Write([]byte("x"))
 		require.NoError(t, err)
 		require.Equal(t, answer{n: 1}, soon(t, read))
@@ -509,7 +509,7 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 			a, b, err := SocketPair()
 			require.NoError(t, err)
 			woken := make(chan None, 1)
-			cx := NewContext(rt, NewWaker(func() { notify(woken) }))
+			cx := NewContext(rt, NewWaker(func() { notifyChan(woken) }))
 			all.Go(func() {
 				defer b.Close()
 				defer a.Close()
@@ -588,16 +588,16 @@ func TestLobbyWithoutDescriptors(t *testing.T) {
 		read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
 		waits(t, c, 0)
 		if home == nil {
-			home = rt.lobby.reactor.Load()
+			home = rt.shared.reactor.Load()
 		}
-		require.True(t, a.src.home.Load() == home)
+		require.True(t, a.src.owner.Load() == home)
 		_, err := peer.Write([]byte("x"))
 		require.NoError(t, err)
 		require.Equal(t, answer{n: 1}, soon(t, read))
 	}
 	readOne(&rt.workers[0].reactor)
 	NetConn(rt, a)
-	require.Nil(t, rt.lobby.reactor.Load())
+	require.Nil(t, rt.shared.reactor.Load())
 	readOne(&rt.workers[0].reactor)
 	free(64)
 	NetConn(rt, a)

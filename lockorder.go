@@ -6,36 +6,36 @@ package async
 //
 // With the build tag lockorder each Lock is checked against this list; see lockOf.
 var lockOrder = []string{
-	"netSide",    // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
-	"exitWatch",  // waiting for the descriptor of a process
-	"File",       // the queue of the pool, the ledger of unwritten files, the gate, and the slot of tasks that wait for the position
-	"fileLedger", //
-	"inputGate",  //
-	"lobby",      //
-	"limit",      // the reactor whose timer is set
-	"retry",      // the same
-	"scope",      // the same
-	"waitlist",   // the slots of the tasks that a primitive ends or joins
-	"disowned",   // the slot of a task that has a result to be closed
-	"fanout",     //
-	"fdTable",    //
-	"reactor",    //
-	"ownProcs",   // the count of the whole program
-	"procCount",  //
+	"netSide",       // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
+	"exitWatch",     // waiting for the descriptor of a process
+	"File",          // the queue of the pool, the ledger of unwritten files, the gate, and the slot of tasks that wait for the position
+	"fileLedger",    //
+	"terminalInput", //
+	"sharedReactor", //
+	"ioDeadline",    // the reactor whose timer is set
+	"pollRetry",     // the same
+	"cancelScope",   // the same
+	"waitlist",      // the slots of the tasks that a primitive ends or joins
+	"discardLock",   // the slot of a task that has a result to be closed
+	"fanout",        //
+	"fdTable",       //
+	"reactor",       //
+	"ownProcs",      // the count of the whole program
+	"procCount",     //
 
 	// Nothing is locked under these, and they are locked under none.
 	"Cmd",
 	"JoinSet",
 	"Runtime",
 	"SignalStream",
-	"failures",
+	"taskFailures",
 	"fifoOpenings",
 	"idleWatch",
 	"identityTable",
-	"serving",
-	"spill",
+	"serveRun",
+	"spillQueue",
 	"splicePipes",
 	"stallReports",
-	"topic",
+	"newsTopic",
 	"waitingList",
 }

@@ -42,8 +42,8 @@ func TestLockOrderReversed(t *testing.T) {
 	list, slot := slices.Index(lockOrder, "waitlist"), slices.Index(lockOrder, "fanout")
 	lockOrder[list], lockOrder[slot] = lockOrder[slot], lockOrder[list]
 	h := new(JoinHandle[int])
-	h.waiters.join(newOutsider(func() {}))
-	h.waiters.join(newOutsider(func() {}))
+	h.waiters.join(newExternalWaker(func() {}))
+	h.waiters.join(newExternalWaker(func() {}))
 	var l waitlist
 	text := misuse(func() {
 		l.mu.Lock()

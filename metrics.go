@@ -24,7 +24,7 @@ const (
 	countQueued
 	countPollTime                                // a histogram
 	countWakeTime = countPollTime + histogramLen // another
-	counters      = countWakeTime + histogramLen
+	counterCount  = countWakeTime + histogramLen
 )
 
 // publishEvery is how old the published counts of a busy worker may be.
@@ -42,17 +42,17 @@ func (w *worker) publish(now int64) {
 			p.Store(n)
 		}
 	}
-	w.rt.gather.look(w.rt, now)
+	w.rt.active.look(w.rt, now)
 }
 
 // ready returns how many tasks wait for w to run them, but for those that it has
 // not received yet.
 func (w *worker) ready() int {
 	n := w.local.n + w.queue.len()
-	if w.nextLocal != nil {
+	if w.runNextLocal != nil {
 		n++
 	}
-	if w.next.Load() != nil {
+	if w.runNext.Load() != nil {
 		n++
 	}
 	return n
@@ -98,7 +98,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 	for i := range rt.workers {
 		m.add(rt.workers[i])
 	}
-	m.Sources += rt.lobby.sources()
+	m.Sources += rt.shared.registered()
 	rt.calls.add(&m)
 	m.Spawned += uint64(max(rt.foreign.Load()-rt.refused.Load(), 0))
 	if m.Spawned > m.Ended {
@@ -106,7 +106,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 	}
 	m.Stalls = rt.stalls.Load()
 	rt.mu.Lock()
-	m.BlockOns = len(rt.outside)
+	m.BlockOns = len(rt.blockOns)
 	rt.mu.Unlock()
 	return m
 }
@@ -131,7 +131,7 @@ func (m *Metrics) add(w *worker) {
 	m.Received += get(countReceived)
 	m.Woken += get(countWoken) + w.wokenFromOutside.Load()
 	m.Waits += get(countWaits)
-	m.Roused += w.roused.Load()
+	m.Roused += w.unparks.Load()
 	m.Workers++
 	m.Queued += int(get(countQueued))
 	m.Timers += int(get(countTimers))
@@ -146,13 +146,13 @@ func (m *Metrics) add(w *worker) {
 
 // add adds the calls of the pool, and those that were.
 func (p *callPool) add(m *Metrics) {
-	p.room.mu.Lock()
-	defer p.room.mu.Unlock()
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
 	m.Ended += uint64(p.ended)
 	m.Spawned += uint64(p.spawned)
 	m.Blocking = p.running.n
 	m.BlockingQueued = p.queue.n
-	m.BlockingGoroutines = p.callers
+	m.BlockingGoroutines = p.goroutines
 	m.BlockingIdle = len(p.idle)
 }
 
@@ -167,8 +167,8 @@ type Histogram struct {
 	Counts [histogramLen]uint64
 }
 
-// bucket returns where d, in nanoseconds, belongs.
-func bucket(d int64) counter {
+// histogramBucket returns where d, in nanoseconds, belongs.
+func histogramBucket(d int64) counter {
 	return counter(min(bits.Len64(uint64(max(d, 0))>>10), histogramLen-1))
 }
 
@@ -239,4 +239,4 @@ func (w *worker) sample(now int64) {
 }
 
 // polled notes how long a poll took.
-func (w *worker) polled(took int64) { w.counts[countPollTime+bucket(took)]++ }
+func (w *worker) polled(took int64) { w.counts[countPollTime+histogramBucket(took)]++ }

@@ -338,7 +338,7 @@ func TestMetricsHistograms(t *testing.T) {
 	const long = 5 * time.Millisecond
 	rt := newTestRuntime(t, Config{Workers: 1})
 	from := func(h Histogram) (n uint64) {
-		for _, c := range h.Counts[bucket(int64(long)):] {
+		for _, c := range h.Counts[histogramBucket(int64(long)):] {
 			n += c
 		}
 		return n
@@ -402,13 +402,13 @@ func TestHistogramBuckets(t *testing.T) {
 		if i > 0 {
 			require.Equal(t, 2*h.Bound(i-1), h.Bound(i))
 		}
-		require.EqualValues(t, i, bucket(int64(h.Bound(i))-1))
-		require.EqualValues(t, i+1, bucket(int64(h.Bound(i))), "an end belongs to the next")
+		require.EqualValues(t, i, histogramBucket(int64(h.Bound(i))-1))
+		require.EqualValues(t, i+1, histogramBucket(int64(h.Bound(i))), "an end belongs to the next")
 	}
 	require.Equal(t, h.Bound(last-1), h.Bound(last), "the last has no end")
-	require.EqualValues(t, 0, bucket(0))
-	require.EqualValues(t, 0, bucket(-1))
-	require.EqualValues(t, last, bucket(1<<62))
+	require.EqualValues(t, 0, histogramBucket(0))
+	require.EqualValues(t, 0, histogramBucket(-1))
+	require.EqualValues(t, last, histogramBucket(1<<62))
 }
 
 func TestHistogramQuantile(t *testing.T) {
@@ -425,7 +425,7 @@ func TestHistogramQuantile(t *testing.T) {
 		var h Histogram
 		var all []counter
 		for range 1 + random.IntN(100) {
-			b := bucket(random.Int64N(1 << random.IntN(40)))
+			b := histogramBucket(random.Int64N(1 << random.IntN(40)))
 			h.Counts[b]++
 			all = append(all, b)
 		}

@@ -28,8 +28,8 @@ func (c *UDPConn) Broadcast() (bool, error) {
 // than Linux such a socket may refuse it for IPv4, which then keeps its default.
 func (c *UDPConn) SetTTL(n int) error {
 	return c.setFamilies(
-		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
-		func(fd int) error { return setOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
+		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
+		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
 }
 
 // TTL returns what SetTTL sets.
@@ -44,7 +44,7 @@ func (c *UDPConn) TTL() (int, error) {
 // the default, keeps it in the local network.
 func (c *UDPConn) SetMulticastTTL(n int) error {
 	return c.setFamilies(
-		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
+		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n) })
 }
 
@@ -61,7 +61,9 @@ func (c *UDPConn) MulticastTTL() (int, error) {
 // otherwise.
 func (c *UDPConn) SetMulticastLoopback(on bool) error {
 	return c.setFamilies(
-		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on)) },
+		func(fd int) error {
+			return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on))
+		},
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, boolInt(on)) })
 }
 
@@ -80,7 +82,9 @@ func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 // sent. Without it, or if ifi is nil, the system chooses.
 func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
 	return c.setFamilies(
-		func(fd int) error { return setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, indexOf(ifi)) },
+		func(fd int) error {
+			return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ipIndex(ifi))
+		},
 		func(fd int) error {
 			ip, err := interfaceIPv4(ifi)
 			if c.v6() && errors.Is(err, errNoIPv4) {
@@ -93,8 +97,8 @@ func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
 		})
 }
 
-// indexOf returns the number of an interface; 0 lets the system choose.
-func indexOf(ifi *net.Interface) int {
+// ipIndex returns the number of an interface; 0 lets the system choose.
+func ipIndex(ifi *net.Interface) int {
 	if ifi == nil {
 		return 0
 	}
@@ -156,7 +160,7 @@ func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) err
 			mreq := unix.IPMreq{Multiaddr: [4]byte(ip4), Interface: on}
 			return os.NewSyscallError("setsockopt", unix.SetsockoptIPMreq(fd, unix.IPPROTO_IP, v4, &mreq))
 		case ip6 != nil:
-			mreq := unix.IPv6Mreq{Multiaddr: [16]byte(ip6), Interface: uint32(indexOf(ifi))}
+			mreq := unix.IPv6Mreq{Multiaddr: [16]byte(ip6), Interface: uint32(ipIndex(ifi))}
 			return os.NewSyscallError("setsockopt", unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, v6, &mreq))
 		}
 		return unix.EINVAL

@@ -87,8 +87,8 @@ func NewDial(network, address string) Future[Conn] {
 
 var errMissingAddress = errors.New("missing address")
 
-// target is an address as a program has written it.
-type target struct {
+// dialTarget is an address as a program has written it.
+type dialTarget struct {
 	net     *network
 	op      string
 	text    string
@@ -98,11 +98,11 @@ type target struct {
 	list    []net.Addr
 }
 
-// parseTarget takes an address apart. An empty host is the wildcard address for
+// parseDialTarget takes an address apart. An empty host is the wildcard address for
 // a listener and this host for a dialler. It looks nothing up: names of hosts and
 // of services may be in files, or elsewhere in the net.
-func parseTarget(op, name, address string) (t target, err error) {
-	t = target{op: op, text: address}
+func parseDialTarget(op, name, address string) (t dialTarget, err error) {
+	t = dialTarget{op: op, text: address}
 	if t.net, err = networkOf(name, "tcp", "udp", "unix", "unixgram"); err != nil {
 		t.net = unnamed(name)
 		return t, t.wrap(err)
@@ -143,7 +143,7 @@ func isName(port string) bool {
 
 // literal returns the address that the host is if it is not a name. That of the
 // empty host is nil.
-func (t *target) literal() []net.IPAddr {
+func (t *dialTarget) literal() []net.IPAddr {
 	if t.host == "" {
 		return []net.IPAddr{{}}
 	}
@@ -155,9 +155,9 @@ func (t *target) literal() []net.IPAddr {
 }
 
 // lookup returns a future of what t.resolved is to be called with.
-func (t *target) lookup(r *Resolver) *offloaded[resolution] {
-	t = &target{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
-	return &offloaded[resolution]{f: func(ctx context.Context) (found resolution, err error) {
+func (t *dialTarget) lookup(r *Resolver) *lookupFuture[resolution] {
+	t = &dialTarget{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
+	return &lookupFuture[resolution]{f: func(ctx context.Context) (found resolution, err error) {
 		if t.op == "dial" {
 			ctx = withoutConnectHooks(ctx) // a connection to a name server is no attempt
 		}
@@ -179,7 +179,7 @@ type resolution struct {
 }
 
 // resolved sets the addresses to those that have been looked up.
-func (t *target) resolved(found resolution, err error) error {
+func (t *dialTarget) resolved(found resolution, err error) error {
 	if err != nil {
 		return t.wrap(err)
 	}
@@ -189,7 +189,7 @@ func (t *target) resolved(found resolution, err error) error {
 
 // found sets the addresses to those among ips that are the network's; at least
 // one, or an error.
-func (t *target) found(ips []net.IPAddr) error {
+func (t *dialTarget) found(ips []net.IPAddr) error {
 	if len(ips) == 1 && ips[0].IP.Equal(net.IPv6unspecified) {
 		// As in package net: this host may be reachable by IPv4 alone, and a
 		// listener on both families calls itself ::.
@@ -211,13 +211,13 @@ func (t *target) found(ips []net.IPAddr) error {
 	return nil
 }
 
-func (t *target) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, err) }
+func (t *dialTarget) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, err) }
 
-// resolve returns the address that a program wants to listen on. Of a name
+// resolveHost returns the address that a program wants to listen on. Of a name
 // with several it is one of IPv4 if there is, as in package net.
-func resolve(cx *Context, network, address string) (*target, net.Addr, error) {
+func resolveHost(cx *Context, network, address string) (*dialTarget, net.Addr, error) {
 	cx.spendOrYield() // an address that is no name takes no waiting
-	t, err := parseTarget("listen", network, address)
+	t, err := parseDialTarget("listen", network, address)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -251,35 +251,35 @@ func ipOf(a net.Addr) net.IP {
 
 func isIPv4(a net.Addr) bool { return ipOf(a).To4() != nil }
 
-// offload runs f in the pool of blocking calls and waits for it. If cx is
+// runLookup runs f in the pool of blocking calls and waits for it. If cx is
 // cancelled it does not wait for f, which should return soon once its context
 // is cancelled; its result is then dropped. The context of f has the values of cx.
-func offload[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
-	return Await(cx, &offloaded[T]{f: f})
+func runLookup[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
+	return Await(cx, &lookupFuture[T]{f: f})
 }
 
-// offloaded is the future of offload.
-type offloaded[T any] struct {
+// lookupFuture is the future of offload.
+type lookupFuture[T any] struct {
 	f      func(ctx context.Context) (T, error)
-	h      *JoinHandle[answered[T]]
+	h      *JoinHandle[lookupAnswer[T]]
 	cancel context.CancelFunc
 }
 
-// answered is what f has returned. To the call, an error of f's is a result like
+// lookupAnswer is what f has returned. To the call, an error of f's is a result like
 // others: nobody else is told of it if the caller has given up, whenever that was.
-type answered[T any] struct {
+type lookupAnswer[T any] struct {
 	v   T
 	err error
 }
 
-func (o *offloaded[T]) Poll(cx *Context) (T, error) {
+func (o *lookupFuture[T]) Poll(cx *Context) (T, error) {
 	if o.h == nil {
 		ctx, cancel := context.WithCancel(cx.values())
 		f := o.f
 		o.cancel = cancel
-		o.h = spawnCall(cx, func() (answered[T], error) {
+		o.h = spawnCall(cx, func() (lookupAnswer[T], error) {
 			v, err := f(ctx)
-			return answered[T]{v, err}, nil
+			return lookupAnswer[T]{v, err}, nil
 		}, false)
 	}
 	a, err := o.h.Poll(cx)
@@ -295,22 +295,22 @@ func (o *offloaded[T]) Poll(cx *Context) (T, error) {
 // values returns a context that has the values of cx and never ends. Unlike cx, it
 // may be used on any goroutine and after the task has ended.
 func (cx *Context) values() context.Context {
-	if c := cx.t.crew(); c != nil {
-		return crewValues{context.Background(), c}
+	if c := cx.t.cancelGroup(); c != nil {
+		return cancelGroupValues{context.Background(), c}
 	}
 	return context.Background()
 }
 
-// crewValues is the values of the contexts that a task is under.
-type crewValues struct {
+// cancelGroupValues is the values of the contexts that a task is under.
+type cancelGroupValues struct {
 	context.Context
-	crew *crew
+	crew *cancelGroup
 }
 
-func (v crewValues) Value(key any) any { return v.crew.value(key) }
+func (v cancelGroupValues) Value(key any) any { return v.crew.value(key) }
 
 // Cancel implements canceller.
-func (o *offloaded[T]) Cancel() {
+func (o *lookupFuture[T]) Cancel() {
 	if o.h != nil {
 		o.cancel()
 		o.h.Cancel()

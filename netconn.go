@@ -116,12 +116,12 @@ func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Co
 	return NetConn(rt, c), nil
 }
 
-// handOver has the lobby wait for what goroutines will use, if it is of this package and
+// moveToShared has the lobby wait for what goroutines will use, if it is of this package and
 // a worker has waited for it. It returns the runtime of s.
 func handOver(s Spawner, what any) *Runtime {
 	rt, _ := s.spawner()
-	if of, ok := what.(interface{ source() *source }); ok {
-		of.source().handOver(rt)
+	if of, ok := what.(interface{ pollFD() *pollFD }); ok {
+		of.pollFD().moveToShared(rt)
 	}
 	return rt
 }
@@ -270,13 +270,13 @@ type netSide struct {
 
 func (s *netSide) init(rt *Runtime) {
 	s.unpark = newChan[struct{}](1)
-	s.kind, s.body, s.w, s.cx.t = kindOutsider, s, rt.workers[0], &s.task
+	s.kind, s.body, s.w, s.cx.t = kindExternal, s, rt.workers[0], &s.task
 }
 
-// poll implements taskBody; see outsider.
+// poll implements taskBody; see externalWaker.
 func (s *netSide) poll(w *worker) bool {
-	w.readies()
-	notify(s.unpark)
+	w.noteRunnable()
+	notifyChan(s.unpark)
 	return false
 }
 
@@ -355,7 +355,7 @@ type netRawConn struct {
 }
 
 func (s *netSides) rawConn(c *conn) (syscall.RawConn, error) {
-	if err := c.src.idle(); err != nil {
+	if err := c.src.checkOpen(); err != nil {
 		return nil, c.wrap("raw", err)
 	}
 	return &netRawConn{rawConn{src: &c.src, net: c.net, laddr: c.laddr, raddr: c.raddr}, s}, nil
@@ -370,8 +370,8 @@ func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
 }
 
 // raw calls f, and again after each event, until it says that it is done.
-func (s *netSide) raw(src *source, h *half, f func(fd uintptr) (done bool)) error {
-	l := loan{s: src, h: h, f: until(f)}
+func (s *netSide) raw(src *pollFD, dir *direction, f func(fd uintptr) (done bool)) error {
+	l := rawCallback{s: src, dir: dir, f: untilDone(f)}
 	return s.until("RawConn of a NetConn", func(cx *Context) error {
 		_, err := l.poll(cx)
 		return err

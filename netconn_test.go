@@ -89,9 +89,9 @@ func soon[T any](t testing.TB, c <-chan T) (v T) {
 }
 
 // parked waits until somebody waits for an event of h.
-func parked(t testing.TB, h *half) {
+func parked(t testing.TB, dir *direction) {
 	t.Helper()
-	eventually(t, func() bool { return tcpWaits(h) }, "somebody waits")
+	eventually(t, func() bool { return tcpWaits(dir) }, "somebody waits")
 }
 
 func TestNetListenerServesAndDialNetConnects(t *testing.T) {
@@ -249,7 +249,7 @@ func waits(t testing.TB, c net.Conn, side int) {
 	if !ok {
 		s = c.(*netConn).Conn.(otherConn).Conn.(streamer)
 	}
-	parked(t, []*half{&s.stream().src.rd, &s.stream().src.wr}[side])
+	parked(t, []*direction{&s.stream().src.rd, &s.stream().src.wr}[side])
 }
 
 func requireTimeout(t testing.TB, err error, op string, c net.Conn) {

@@ -253,8 +253,8 @@ func whileWaiting(t *testing.T, c net.Conn, end func() error) func() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if own, ok := c.(interface{ source() *source }); ok {
-			assert.True(t, within(patience, func() bool { return tcpWaits(&own.source().rd) }), "a call waits")
+		if own, ok := c.(interface{ pollFD() *pollFD }); ok {
+			assert.True(t, within(patience, func() bool { return tcpWaits(&own.pollFD().rd) }), "a call waits")
 		}
 		assert.NoError(t, end())
 	}()
@@ -538,7 +538,7 @@ func TestNetFormsCarryAncillaryData(t *testing.T) {
 		u := c.(netUDP)
 		raw, err := u.SyscallConn()
 		assert.NoError(t, err)
-		assert.NoError(t, raw.Control(func(fd uintptr) { setOption(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1) }))
+		assert.NoError(t, raw.Control(func(fd uintptr) { setSocketOption(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1) }))
 		to := c.LocalAddr().(*net.UDPAddr)
 		_, _, err = u.WriteMsgUDP([]byte("ttl"), nil, to)
 		assert.NoError(t, err)

@@ -30,7 +30,7 @@ type connectHooks struct {
 
 // connectHooks returns the hooks for a dial with cx; nil if there are none.
 func (cx *Context) connectHooks() *connectHooks {
-	c := cx.t.crew()
+	c := cx.t.cancelGroup()
 	if c == nil {
 		return nil
 	}

@@ -53,7 +53,7 @@ func (o *Oneshot[T]) Send(v T) error {
 	o.v = v
 	o.state.sent()
 	if o.recvs.p.Load() != nil {
-		o.recvs.stir(callersWorker())
+		o.recvs.notifyAll(callersWorker())
 	}
 	return nil
 }
@@ -73,8 +73,8 @@ func (o *Oneshot[T]) end() {
 		return
 	}
 	from := callersWorker()
-	o.recvs.stir(from)
-	o.closed.stir(from)
+	o.recvs.notifyAll(from)
+	o.closed.notifyAll(from)
 }
 
 // TryRecv returns the value if it has been sent. It fails with ErrEmpty if it has
@@ -158,12 +158,12 @@ func (f *oneshotFuture[T]) Poll(cx *Context) (T, error) {
 // Cancel implements canceller.
 func (f *oneshotFuture[T]) Cancel() {
 	if f.t != nil {
-		f.o.forget(f.t, callersWorker())
+		f.o.abandoned(f.t, callersWorker())
 	}
 }
 
-// forget implements forgetter.
-func (o *Oneshot[T]) forget(t *task, from *worker) { o.recvs.leave(t, from) }
+// abandoned implements forgetter.
+func (o *Oneshot[T]) abandoned(t *task, from *worker) { o.recvs.leave(t, from) }
 
 // Closed waits until a value would no longer be of use: until Close, or until one
 // has been received. It is for who works for it, to stop in time. It fails only with

@@ -37,7 +37,7 @@ type packetConn struct{ conn }
 // there is none, and at once if p is empty.
 func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
-		return 0, c.wrap("read", c.src.idle())
+		return 0, c.wrap("read", c.src.checkOpen())
 	}
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) {
 		n, err := recv(fd, p, 0)

@@ -27,9 +27,9 @@ func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err erro
 	return n, addrPortOf(sa), err
 }
 
-// emptied reports that no read proves that all has been taken: here, the poller does
+// provesEmpty reports that no read proves that all has been taken: here, the poller does
 // not tell of urgent data, where a read stops.
-func emptied([]byte, int) bool { return false }
+func provesEmpty([]byte, int) bool { return false }
 
 // send sends p to the peer. It does not block.
 func send(fd int, p []byte) (int, error) { return unix.SendmsgN(fd, p, nil, nil, sendFlags) }

@@ -27,7 +27,7 @@ func (c *Chan[T]) TryReserve() (*Permit[T], error) {
 	switch {
 	case c.closed:
 		return nil, ErrClosed
-	case !c.enter(false, false):
+	case !c.takeTurn(false, false):
 		return nil, ErrFull
 	}
 	c.reserved++
@@ -91,7 +91,7 @@ func (p *Permit[T]) Send(v T) {
 	p.c.lock()
 	p.c.reserved--
 	p.c.ring.push(v)
-	p.c.settleAndUnlock(nil)
+	p.c.callWaitersAndUnlock(nil)
 }
 
 // Release gives the room back, unless the permit has been used or released: so it
@@ -103,5 +103,5 @@ func (p *Permit[T]) Release() {
 	p.used = true
 	p.c.lock()
 	p.c.reserved--
-	p.c.settleAndUnlock(nil)
+	p.c.callWaitersAndUnlock(nil)
 }

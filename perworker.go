@@ -18,13 +18,13 @@ func (rt *Runtime) Workers() []Spawner {
 // workerSpawner is the Spawner of one worker.
 type workerSpawner struct{ w *worker }
 
-var pinnedDetails = &details{local: true}
+var localAttributes = &taskAttributes{local: true}
 
-func (p workerSpawner) Named(name string) Spawner         { return &adorned{base: p, name: name} }
-func (p workerSpawner) Under(ctx context.Context) Spawner { return under(p, ctx) }
+func (p workerSpawner) Named(name string) Spawner         { return &spawnOptions{base: p, name: name} }
+func (p workerSpawner) Under(ctx context.Context) Spawner { return withContext(p, ctx) }
 func (p workerSpawner) spawner() (*Runtime, *worker)      { return p.w.rt, nil }
-func (p workerSpawner) crew() *crew                       { return nil }
-func (p workerSpawner) details() *details                 { return pinnedDetails }
+func (p workerSpawner) cancelGroup() *cancelGroup         { return nil }
+func (p workerSpawner) attributes() *taskAttributes       { return localAttributes }
 
 // workerOf returns the worker on which the tasks of s must run; nil if any
 // may.
@@ -32,7 +32,7 @@ func workerOf(s Spawner) *worker {
 	switch s := s.(type) {
 	case workerSpawner:
 		return s.w
-	case *adorned:
+	case *spawnOptions:
 		return workerOf(s.base)
 	}
 	return nil

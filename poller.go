@@ -153,11 +153,11 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	if timeout != 0 {
 		mustNotBlock("Poller.Wait", "a Source")
 	}
-	until, left := after(timeout), timeout
-	if !p.enter(timeout) {
+	until, left := nanosAfter(timeout), timeout
+	if !p.beginUse(timeout) {
 		return 0, p.closedErr()
 	}
-	defer p.leave()
+	defer p.endUse()
 	for {
 		if timeout > 0 {
 			left = time.Duration(max(until-nanosHere(), 0))
@@ -176,9 +176,9 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	}
 }
 
-// enter makes the caller the one who waits. It reports false if others have
+// beginUse makes the caller the one who waits. It reports false if others have
 // waited for all of the timeout.
-func (p *Poller) enter(timeout time.Duration) bool {
+func (p *Poller) beginUse(timeout time.Duration) bool {
 	select {
 	case p.waiting <- None{}:
 		return true
@@ -189,7 +189,7 @@ func (p *Poller) enter(timeout time.Duration) bool {
 	case timeout == 0:
 		return false
 	case timeout > 0:
-		late = afterOutside(timeout)
+		late = afterOutsideBubble(timeout)
 	}
 	select {
 	case p.waiting <- None{}:
@@ -199,7 +199,7 @@ func (p *Poller) enter(timeout time.Duration) bool {
 	}
 }
 
-func (p *Poller) leave() { <-p.waiting }
+func (p *Poller) endUse() { <-p.waiting }
 
 func (p *Poller) closedErr() error {
 	if p.closing.Load() {
@@ -210,13 +210,13 @@ func (p *Poller) closedErr() error {
 
 // translate fills events with what is meant for the caller. woken says that
 // Notify was called, or Close.
-func (p *Poller) translate(events []PollEvent, from []event) (n int, woken bool) {
+func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken bool) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	for _, e := range from {
 		if e.fd == p.r.wakeR {
 			// In this order: a Notify in between is answered by this Wait.
-			p.r.drain()
+			p.r.emptyPipe()
 			p.notified.Store(false)
 			woken = true
 			continue
@@ -253,8 +253,8 @@ func (p *Poller) Close() error {
 		return os.ErrClosed
 	}
 	p.r.wake()
-	p.enter(-1) // nobody is in the kernel
-	defer p.leave()
+	p.beginUse(-1) // nobody is in the kernel
+	defer p.endUse()
 	p.r.close()
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 // may outlive the runtime: after Shutdown a goroutine waits.
 type exitWatch struct {
 	c   *Cmd
-	src source
+	src pollFD
 
 	mu   lockOf[exitWatch]
 	cx   *Context
@@ -37,12 +37,12 @@ func (w *exitWatch) look() {
 		return
 	}
 	_, err := w.src.attempt(w.cx, &w.src.rd, func(fd int) (int, bool, error) {
-		return 0, false, readyNow(fd, unix.POLLIN)
+		return 0, false, fdReadyNow(fd, unix.POLLIN)
 	})
 	if err == ErrPending {
 		return
 	}
 	w.over = true
 	w.src.close()
-	goOutside(w.c.reap) // it has ended, or only a goroutine can wait for it
+	goOutsideBubble(w.c.reap) // it has ended, or only a goroutine can wait for it
 }

@@ -489,7 +489,7 @@ func TestCommandCancelFunc(t *testing.T) {
 		}
 		c := Command("sh", "-c", script)
 		asked, ready := make(chan struct{}, 1), make(chan struct{}, 1)
-		c.Cancel = func() error { notify(asked); return c.Process.Signal(syscall.SIGTERM) }
+		c.Cancel = func() error { notifyChan(asked); return c.Process.Signal(syscall.SIGTERM) }
 		c.WaitDelay = time.Millisecond
 		h := Go(rt, func(cx *Context) error {
 			c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

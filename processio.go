@@ -105,7 +105,7 @@ func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx 
 		return nil, err
 	}
 	if f, ok := stream.(*File); ok && !f.polled {
-		err := f.inPlace(cx, "start", false, func() error { return nil })
+		err := f.atPosition(cx, "start", false, func() error { return nil })
 		f.edited() // the program may write to it
 		return f.os, err
 	}

@@ -13,7 +13,7 @@ import (
 // rawConn lends a socket's descriptor to those who make system calls of their
 // own. It waits through cx; if that is nil, it can't wait.
 type rawConn struct {
-	src          *source
+	src          *pollFD
 	net          *network
 	laddr, raddr net.Addr
 	cx           *Context
@@ -23,7 +23,7 @@ var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait
 
 // Control calls f with the descriptor, which stays open meanwhile.
 func (r *rawConn) Control(f func(fd uintptr)) error {
-	r.src.share()
+	r.src.markShared()
 	return r.wrap("raw-control", nil, r.laddr, r.src.control(func(fd int) error { f(uintptr(fd)); return nil }))
 }
 
@@ -38,9 +38,9 @@ func (r *rawConn) Write(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-write", r.laddr, r.raddr, r.until(&r.src.wr, f))
 }
 
-func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
+func (r *rawConn) until(dir *direction, f func(fd uintptr) bool) error {
 	if r.cx == nil {
-		r.src.share()
+		r.src.markShared()
 		return r.src.control(func(fd int) error {
 			if !f(uintptr(fd)) {
 				return errRawWait
@@ -48,10 +48,10 @@ func (r *rawConn) until(h *half, f func(fd uintptr) bool) error {
 			return nil
 		})
 	}
-	l := loan{s: r.src, h: h, f: until(f)}
+	l := rawCallback{s: r.src, dir: dir, f: untilDone(f)}
 	_, err := await(r.cx, l.poll)
 	if err == errAbandoned {
-		h.waiters.leave(r.cx.t, r.cx.here())
+		dir.waiters.leave(r.cx.t, r.cx.here())
 		err = r.cx.Err()
 	}
 	return err
@@ -78,7 +78,7 @@ func (*rawListener) Write(func(fd uintptr) (done bool)) error { return syscall.E
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.rawConn(nil) }
 
 func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {
-	if err := c.src.idle(); err != nil {
+	if err := c.src.checkOpen(); err != nil {
 		return nil, c.wrap("raw", err)
 	}
 	return &rawConn{src: &c.src, net: c.net, laddr: c.laddr, raddr: c.raddr, cx: cx}, nil
@@ -99,10 +99,10 @@ func (c *conn) File() (*os.File, error) {
 }
 
 // file duplicates the descriptor.
-func (s *source) file(name string) (f *os.File, err error) {
-	s.share()
+func (s *pollFD) file(name string) (f *os.File, err error) {
+	s.markShared()
 	err = s.control(func(fd int) error {
-		dup, err := duplicate(fd)
+		dup, err := duplicateFD(fd)
 		if err == nil {
 			f = os.NewFile(uintptr(dup), name)
 		}
@@ -111,9 +111,9 @@ func (s *source) file(name string) (f *os.File, err error) {
 	return f, err
 }
 
-// duplicate returns another descriptor of what fd is, which children do not
+// duplicateFD returns another descriptor of what fd is, which children do not
 // inherit.
-func duplicate(fd int) (int, error) {
+func duplicateFD(fd int) (int, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	return dup, os.NewSyscallError("fcntl", err)
 }

@@ -107,7 +107,7 @@ func TestLentFunctionsThatDoNotReturn(t *testing.T) {
 				s, _ := sourcePipe(t)
 				c, _ := tcpPair(t, rt)
 				tcpJoin(Go(rt, func(cx *Context) error { way.use(cx, s, c, NetConn(rt, c)); return nil }))
-				for _, src := range []*source{&s.src, &c.src} {
+				for _, src := range []*pollFD{&s.src, &c.src} {
 					require.NoError(t, src.close())
 					_, err := unix.FcntlInt(uintptr(src.fd), unix.F_GETFD, 0)
 					require.Equal(t, unix.EBADF, err, "it is closed")

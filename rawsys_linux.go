@@ -140,11 +140,11 @@ func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, er
 	return int(n), nil
 }
 
-// emptied reports whether a read from a TCP socket that has put n bytes into p shows
+// provesEmpty reports whether a read from a TCP socket that has put n bytes into p shows
 // that it has taken all there was. A short read stops at the end of the data, at
 // urgent data (of which the poller tells), or at memory that cannot be written. The
 // last is impossible if the rest of p lies in the page that has just been written.
-func emptied(p []byte, n int) bool {
+func provesEmpty(p []byte, n int) bool {
 	if n <= 0 || n >= len(p) {
 		return false
 	}
@@ -188,20 +188,20 @@ type mmsghdr struct {
 	n   uint32
 }
 
-// batch is what recvmmsg and sendmmsg are called with.
-type batch struct {
+// messageBatch is what recvmmsg and sendmmsg are called with.
+type messageBatch struct {
 	hdrs  []mmsghdr
 	addrs []rawAddr
 	iovs  []unix.Iovec
 }
 
-var batches = sync.Pool{New: func() any { return new(batch) }}
+var messageBatches = sync.Pool{New: func() any { return new(messageBatch) }}
 
 // maxBatch is the kernel's limit.
 const maxBatch = 1024
 
 // prepare describes the messages to the kernel, but for the addresses.
-func (b *batch) prepare(ms []Message) {
+func (b *messageBatch) prepare(ms []Message) {
 	b.hdrs = slices.Grow(b.hdrs[:0], len(ms))[:len(ms)]
 	b.addrs = slices.Grow(b.addrs[:0], len(ms))[:len(ms)]
 	clear(b.hdrs)
@@ -227,19 +227,19 @@ func (b *batch) prepare(ms []Message) {
 }
 
 // done gives b back.
-func (b *batch) done() {
-	b.forget()
-	batches.Put(b)
+func (b *messageBatch) done() {
+	b.clear()
+	messageBatches.Put(b)
 }
 
-// forget lets go of the caller's memory.
-func (b *batch) forget() {
+// clear lets go of the caller's memory.
+func (b *messageBatch) clear() {
 	clear(b.hdrs)
 	clear(b.iovs)
 }
 
 // call is for the first count messages.
-func (b *batch) call(trap uintptr, fd, count, flags int) (int, error) {
+func (b *messageBatch) call(trap uintptr, fd, count, flags int) (int, error) {
 	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(count),
 		uintptr(flags), 0, 0)
 	if errno != 0 {
@@ -250,7 +250,7 @@ func (b *batch) call(trap uintptr, fd, count, flags int) (int, error) {
 
 // recvBatch receives as many messages as are there, up to len(ms).
 func recvBatch(fd int, ms []Message, flags int) (int, error) {
-	b := batches.Get().(*batch)
+	b := messageBatches.Get().(*messageBatch)
 	defer b.done()
 	b.prepare(ms)
 	for i := range b.hdrs {
@@ -268,12 +268,12 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 
 // sendBatch sends as many messages as there is room for.
 func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
-	b := batches.Get().(*batch)
+	b := messageBatches.Get().(*messageBatch)
 	defer b.done()
 	return b.send(fd, ms, v6, flags)
 }
 
-func (b *batch) send(fd int, ms []Message, v6 bool, flags int) (int, error) {
+func (b *messageBatch) send(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	b.prepare(ms)
 	count := len(ms)
 	for i := range ms {

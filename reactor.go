@@ -42,24 +42,24 @@ type platformPoller interface {
 	// any, or after the timeout, or before; for ever if it is negative. With
 	// keepP the Go scheduler is not told of the wait where the platform can
 	// do that. A signal ends the wait without an error.
-	wait(events []event, timeout time.Duration, keepP bool) (int, error)
+	wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error)
 
 	// share registers the poller with Go's netpoller, once, for watch. It reports whether
 	// the platform can do that.
 	share() (ok bool)
 
-	// watch calls look whenever there may be events, until that reports that all is over, or the
+	// serveFromNetpoller calls look whenever there may be events, until that reports that all is over, or the
 	// poller is closed. Between two calls the goroutine waits as one does that reads from a
 	// connection of package net.
-	watch(look func() (over bool))
+	serveFromNetpoller(look func() (over bool))
 
 	close() error
 }
 
 var _ platformPoller = (*poller)(nil)
 
-// event says that a descriptor has become ready.
-type event struct {
+// fdEvent says that a descriptor has become ready.
+type fdEvent struct {
 	fd    int
 	ready Readiness
 }
@@ -73,10 +73,10 @@ type reactor struct {
 	poller
 	fds          *fdTable // whose events come here
 	shared       bool     // the lobby's
-	events       [eventsPerWait]event
+	events       [eventsPerWait]fdEvent
 	wakeR, wakeW int
 	sources      atomic.Int32 // how many are registered
-	moves        atomic.Bool  // some of them are to move to other workers; see gathering
+	rebalances   atomic.Bool  // some of them are to move to other workers; see activeSet
 
 	mu     lockOf[reactor] // held to use the descriptors, so that none is used after close
 	closed atomic.Bool
@@ -140,8 +140,8 @@ func (r *reactor) wake() {
 	}
 }
 
-// drain empties the pipe.
-func (r *reactor) drain() {
+// emptyPipe empties the pipe.
+func (r *reactor) emptyPipe() {
 	var buf [64]byte
 	for {
 		if n, _ := rawRead(r.wakeR, buf[:]); n < len(buf) {
@@ -151,7 +151,7 @@ func (r *reactor) drain() {
 }
 
 // wait returns what is ready, after at most the timeout.
-func (r *reactor) wait(timeout time.Duration, keepP bool) []event {
+func (r *reactor) wait(timeout time.Duration, keepP bool) []fdEvent {
 	n, err := r.poller.wait(r.events[:], timeout, keepP)
 	mustWait(err)
 	return r.events[:n]
@@ -171,11 +171,11 @@ func (r *reactor) poll(w *worker) {
 }
 
 // dispatch wakes those who wait for events. w is the worker that runs the caller.
-func (r *reactor) dispatch(w *worker, events []event) {
+func (r *reactor) dispatch(w *worker, events []fdEvent) {
 	for _, e := range events {
 		if e.fd == r.wakeR {
-			r.drain()
-		} else if s := r.fds.get(e.fd); s != nil && s.comesTo(r) {
+			r.emptyPipe()
+		} else if s := r.fds.get(e.fd); s != nil && s.accepts(r) {
 			s.ready(e.ready, w)
 		}
 	}
@@ -221,34 +221,34 @@ const (
 	maxFds      = fdsPerChunk * fdChunks // 4 million
 )
 
-type fdChunk [fdsPerChunk]atomic.Pointer[source]
+type fdChunk [fdsPerChunk]atomic.Pointer[pollFD]
 
 var errFdTooLarge = errors.New("async: file descriptor is above 4194303")
 
-func (t *fdTable) get(fd int) *source {
+func (t *fdTable) get(fd int) *pollFD {
 	if c := t.chunks[fd/fdsPerChunk].Load(); c != nil {
 		return c[fd%fdsPerChunk].Load()
 	}
 	return nil
 }
 
-// stir makes those look again who wait for sources of r, or of any reactor if r
+// notifyAll makes those look again who wait for sources of r, or of any reactor if r
 // is nil.
-func (t *fdTable) stir(r *reactor) {
+func (t *fdTable) notifyAll(r *reactor) {
 	for i := range t.chunks {
 		c := t.chunks[i].Load()
 		if c == nil {
 			continue
 		}
 		for j := range c {
-			if s := c[j].Load(); s != nil && (r == nil || s.home.Load() == r) {
-				s.stir()
+			if s := c[j].Load(); s != nil && (r == nil || s.owner.Load() == r) {
+				s.notifyAll()
 			}
 		}
 	}
 }
 
-func (t *fdTable) set(fd int, s *source) error {
+func (t *fdTable) set(fd int, s *pollFD) error {
 	if fd >= maxFds {
 		return errFdTooLarge
 	}

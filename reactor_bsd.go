@@ -34,7 +34,7 @@ func (p *poller) remove(fd int) error {
 	err := p.change(fd, unix.EV_DELETE)
 	if errors.Is(err, unix.ENOENT) { // arm has registered one direction
 		err = nil
-		for _, filter := range filters {
+		for _, filter := range kqueueFilters {
 			if one := p.changeOne(fd, filter, unix.EV_DELETE); !errors.Is(one, unix.ENOENT) {
 				err = errors.Join(err, one)
 			}
@@ -58,7 +58,7 @@ func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	case OneShot:
 		flags |= unix.EV_ONESHOT
 	}
-	for r, filter := range filters {
+	for r, filter := range kqueueFilters {
 		if want&r == 0 {
 			continue
 		}
@@ -69,8 +69,8 @@ func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	return nil
 }
 
-// filters are kqueue's words for the directions.
-var filters = map[Readiness]int{Readable: unix.EVFILT_READ, Writable: unix.EVFILT_WRITE}
+// kqueueFilters are kqueue's words for the directions.
+var kqueueFilters = map[Readiness]int{Readable: unix.EVFILT_READ, Writable: unix.EVFILT_WRITE}
 
 func (p *poller) changeOne(fd, filter, flags int) error {
 	var changes [1]unix.Kevent_t
@@ -89,7 +89,7 @@ func (p *poller) change(fd, flags int) error {
 
 func (p *poller) close() error { return unix.Close(p.fd) }
 
-func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, error) {
+func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error) {
 	var ts *unix.Timespec
 	if timeout >= 0 {
 		t := unix.NsecToTimespec(int64(min(timeout, longestWait)))
@@ -108,7 +108,7 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 // share: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
 func (p *poller) share() (ok bool) { return false }
 
-func (p *poller) watch(func() (over bool)) {}
+func (p *poller) serveFromNetpoller(func() (over bool)) {}
 
 // rawRead and rawWrite are read(2) and write(2) for a descriptor that does not block. Here the scheduler is told of
 // each system call.
@@ -119,8 +119,8 @@ func rawWrite(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
 // harmless.
 const longestWait = 24 * time.Hour
 
-func fromKevent(k *unix.Kevent_t) event {
-	e := event{fd: int(k.Ident), ready: Writable}
+func fromKevent(k *unix.Kevent_t) fdEvent {
+	e := fdEvent{fd: int(k.Ident), ready: Writable}
 	if k.Filter == unix.EVFILT_READ {
 		e.ready = Readable
 	}

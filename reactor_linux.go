@@ -67,7 +67,7 @@ func (p *poller) close() error {
 	return unix.Close(p.fd)
 }
 
-func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, error) {
+func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error) {
 	n, errno := p.kernelWait(p.ready[:min(len(events), len(p.ready))], timeout, keepP)
 	switch errno {
 	case 0:
@@ -77,7 +77,7 @@ func (p *poller) wait(events []event, timeout time.Duration, keepP bool) (int, e
 		return 0, os.NewSyscallError("epoll_wait", errno)
 	}
 	for i, e := range p.ready[:n] {
-		events[i] = event{fd: int(e.Fd), ready: fromEpoll(e.Events)}
+		events[i] = fdEvent{fd: int(e.Fd), ready: fromEpoll(e.Events)}
 	}
 	return int(n), nil
 }
@@ -92,7 +92,7 @@ func (p *poller) share() (ok bool) {
 	return p.file.SetReadDeadline(time.Time{}) == nil
 }
 
-func (p *poller) watch(look func() (over bool)) {
+func (p *poller) serveFromNetpoller(look func() (over bool)) {
 	if conn, err := p.file.SyscallConn(); err == nil {
 		conn.Read(func(uintptr) bool { return look() })
 	}

@@ -54,7 +54,7 @@ func eachPoller(t *testing.T, fn func(t pollerTest)) {
 func (t *pollerTest) waitFor(fd int, want Readiness) (got Readiness) {
 	t.Helper()
 	for got&want != want {
-		events := make([]event, eventsPerWait)
+		events := make([]fdEvent, eventsPerWait)
 		n, err := t.p.wait(events, patience, t.keepP)
 		require.NoError(t, err)
 		for _, e := range events[:n] {
@@ -68,7 +68,7 @@ func (t *pollerTest) waitFor(fd int, want Readiness) (got Readiness) {
 // none checks that there is no event.
 func (t *pollerTest) none(what string) {
 	t.Helper()
-	events := make([]event, eventsPerWait)
+	events := make([]fdEvent, eventsPerWait)
 	n, err := t.p.wait(events, 0, t.keepP)
 	require.NoError(t, err)
 	require.Empty(t, events[:n], what)
@@ -201,7 +201,7 @@ func TestPollerRefuses(t *testing.T) {
 
 func TestPollerTimeouts(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
-		events := make([]event, 1)
+		events := make([]fdEvent, 1)
 		for _, d := range []time.Duration{0, 1, time.Microsecond, 300 * time.Microsecond, 1500 * time.Microsecond, 4 * time.Millisecond} {
 			// A signal of the Go scheduler may end a wait: it is tried until
 			// one goes through, which is never shorter than it was to be.
@@ -226,7 +226,7 @@ func TestPollerWaitForEver(t *testing.T) {
 			var err error
 			var done sync.WaitGroup
 			done.Go(func() {
-				events := make([]event, 1)
+				events := make([]fdEvent, 1)
 				for n := 0; n == 0 && err == nil; {
 					// Never with keepP: on one processor nobody could write then.
 					n, err = t.p.wait(events, -1, false)
@@ -240,7 +240,7 @@ func TestPollerWaitForEver(t *testing.T) {
 			require.Equal(t, Readable, waited)
 		}
 		mustWrite(t, w, "x")
-		events := make([]event, 1)
+		events := make([]fdEvent, 1)
 		n, err := t.p.wait(events, -1, t.keepP)
 		require.NoError(t, err)
 		require.Equal(t, 1, n, "there is an event already")
@@ -261,7 +261,7 @@ func TestPollerManyEvents(t *testing.T) {
 		}
 		// The slice says how many are wanted, even if the poller could take more.
 		for _, room := range []int{1, 7, eventsPerWait, 2 * eventsPerWait} {
-			events := make([]event, room)
+			events := make([]fdEvent, room)
 			n, err := t.p.wait(events, patience, t.keepP)
 			require.NoError(t, err)
 			require.Positive(t, n)
@@ -290,7 +290,7 @@ func TestPollerSignal(t *testing.T) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			tid.Store(int32(unix.Gettid()))
-			events := make([]event, 1)
+			events := make([]fdEvent, 1)
 			for n := 0; n == 0 && err == nil; {
 				if n, err = t.p.wait(events, -1, false); n == 0 && err == nil {
 					interrupted.Store(true)
@@ -334,13 +334,13 @@ func TestReactorWake(t *testing.T) {
 			}
 		})
 	}
-	var events []event
+	var events []fdEvent
 	for len(events) == 0 { // a signal may end a wait
 		events = r.wait(-1, false)
 	}
-	require.Equal(t, []event{{r.wakeR, Readable}}, events)
+	require.Equal(t, []fdEvent{{r.wakeR, Readable}}, events)
 	others.Wait()
-	r.drain()
+	r.emptyPipe()
 	_, err := unix.Read(r.wakeR, make([]byte, 1))
 	require.Equal(t, unix.EAGAIN, err, "a drained pipe is empty")
 	r.wait(0, true) // an edge of before the drain
@@ -355,7 +355,7 @@ func TestReactorWake(t *testing.T) {
 	require.Equal(t, unix.EAGAIN, err)
 	r.wake() // the pipe is full
 	require.Len(t, r.wait(-1, false), 1)
-	r.drain()
+	r.emptyPipe()
 	r.wake()
 	require.Len(t, r.wait(-1, false), 1, "a drained pipe wakes again")
 
@@ -377,16 +377,16 @@ func TestFdTable(t *testing.T) {
 	var table fdTable
 	for _, fd := range []int{0, 1, fdsPerChunk - 1, fdsPerChunk, 5*fdsPerChunk + 3, maxFds - 1} {
 		require.Nil(t, table.get(fd))
-		s := new(source)
+		s := new(pollFD)
 		require.NoError(t, table.set(fd, s))
 		require.True(t, s == table.get(fd))
 		require.NoError(t, table.set(fd, nil))
 		require.Nil(t, table.get(fd))
 	}
-	require.ErrorIs(t, table.set(maxFds, new(source)), errFdTooLarge)
+	require.ErrorIs(t, table.set(maxFds, new(pollFD)), errFdTooLarge)
 
 	var setters sync.WaitGroup
-	sources := make([]source, 4*fdsPerChunk)
+	sources := make([]pollFD, 4*fdsPerChunk)
 	for i := range 4 { // who together make the same pieces
 		setters.Go(func() {
 			for fd := i; fd < len(sources); fd += 4 {
@@ -409,10 +409,10 @@ func FuzzSourceState(f *testing.F) {
 	f.Add([]byte{begin, begin, finish | 1, shut, begin, finish, shut})
 	f.Add([]byte{shut, shut, begin, claim | 1, claim | 1})
 	f.Add([]byte{begin, finish | 3, begin, finish | 0x0c, claim, claim | 2, begin, shut, finish | 5})
-	marks := []uint32{sourceRegistered, sourceDrained, sourceFull, sourceHungUp}
+	marks := []uint32{fdRegistered, fdNotReadable, fdNotWritable, fdHungUp}
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		var s sourceState
-		s.bits.Store(sourceOpen)
+		var s fdState
+		s.bits.Store(fdOpen)
 		uses, closed, mine := 0, false, 0
 		set := map[uint32]bool{}
 		bitsOf := func(op byte) (bits uint32) {
@@ -435,7 +435,7 @@ func FuzzSourceState(f *testing.F) {
 			switch op &^ 63 {
 			case begin:
 				on := bitsOf(op)
-				if ok := s.begin(on); ok == closed {
+				if ok := s.beginUse(on); ok == closed {
 					t.Fatalf("operation %d: begin is %v, closed %v", i, ok, closed)
 				} else if ok {
 					uses++
@@ -447,7 +447,7 @@ func FuzzSourceState(f *testing.F) {
 				}
 				uses--
 				off := bitsOf(op)
-				last, wantLast = s.finish(off), closed && uses == 0
+				last, wantLast = s.endUse(off), closed && uses == 0
 				note(off, false)
 			case shut:
 				var first bool
@@ -475,7 +475,7 @@ func FuzzSourceState(f *testing.F) {
 					t.Fatalf("operation %d: bit %#x is %v", i, m, !set[m])
 				}
 			}
-			if s.has(sourceClosed) != closed || mine > 1 || (mine == 1) != (closed && uses == 0) {
+			if s.has(fdClosed) != closed || mine > 1 || (mine == 1) != (closed && uses == 0) {
 				t.Fatalf("operation %d: closed %v with %d uses, and given away %d times", i, closed, uses, mine)
 			}
 		}
@@ -486,8 +486,8 @@ func FuzzSourceState(f *testing.F) {
 // given away once, when nobody uses it anymore.
 func TestSourceStateStress(t *testing.T) {
 	for range 500 {
-		var s sourceState
-		s.bits.Store(sourceOpen)
+		var s fdState
+		s.bits.Store(fdOpen)
 		var inside, given, firsts atomic.Int32
 		gave := func() {
 			given.Add(1)
@@ -498,10 +498,10 @@ func TestSourceStateStress(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 3 {
 			all.Go(func() {
-				for n := uint32(0); s.begin(sourceDrained * (n & 1)); n++ {
+				for n := uint32(0); s.beginUse(fdNotReadable * (n & 1)); n++ {
 					inside.Add(1)
 					inside.Add(-1)
-					if s.finish(sourceDrained * (n & 2 / 2)) {
+					if s.endUse(fdNotReadable * (n & 2 / 2)) {
 						gave()
 					}
 					if n > uint32(20*i) {
@@ -552,10 +552,10 @@ func reader(p []byte) *testOp {
 
 // handDriven returns a source whose events come from the test alone, and its
 // peer.
-func handDriven(t *testing.T) (s *source, peer int) {
+func handDriven(t *testing.T) (s *pollFD, peer int) {
 	a, b := testSocketpair(t)
-	s = newSource(int(a))
-	s.state.claim(sourceRegistered)
+	s = newPollFD(int(a))
+	s.state.claim(fdRegistered)
 	return s, b
 }
 
@@ -727,7 +727,7 @@ func TestSourceRegisterFails(t *testing.T) {
 	defer f.Close()
 	nothing := func(int) (int, bool, error) { return -1, false, unix.EAGAIN }
 	for i := range 2_000 {
-		s := newSource(int(f.Fd()))
+		s := newPollFD(int(f.Fd()))
 		var errs [2]error
 		var wakes [2]*atomic.Int32
 		var both sync.WaitGroup
@@ -755,7 +755,7 @@ func TestSourceWithReactor(t *testing.T) {
 	a, b := testSocketpair(t)
 	fd, err := unix.FcntlInt(uintptr(a), unix.F_DUPFD_CLOEXEC, 0)
 	require.NoError(t, err)
-	s := newSource(int(fd))
+	s := newPollFD(int(fd))
 	cx, wakes := newPollCx(t, rt)
 	op := reader(make([]byte, 8))
 	for range 50 {
@@ -769,7 +769,7 @@ func TestSourceWithReactor(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	}
-	home := s.home.Load()
+	home := s.owner.Load()
 	require.EqualValues(t, 1, home.sources.Load())
 
 	_, err = s.attempt(cx, &s.rd, op.call)
@@ -797,7 +797,7 @@ func TestSourceCloseInUse(t *testing.T) {
 	for range 300 {
 		a, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		require.NoError(t, err)
-		s := newSource(int(a))
+		s := newPollFD(int(a))
 		own := inode(a)
 		var users sync.WaitGroup
 		var foreign atomic.Int32
@@ -820,7 +820,7 @@ func TestSourceCloseInUse(t *testing.T) {
 					}
 					if err == ErrPending && n > 100 {
 						// Close wakes who waits.
-						for wakes.Load() == seen && !s.state.has(sourceClosed) {
+						for wakes.Load() == seen && !s.state.has(fdClosed) {
 							runtime.Gosched()
 						}
 					}
@@ -833,7 +833,7 @@ func TestSourceCloseInUse(t *testing.T) {
 			s.close()
 		})
 		users.Go(func() {
-			for !s.state.has(sourceClosed) {
+			for !s.state.has(fdClosed) {
 				runtime.Gosched()
 			}
 			next, _ = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -857,7 +857,7 @@ func TestSourceDeadline(t *testing.T) {
 		cx, wakes := newPollCx(t, rt)
 		attempt := func() error { _, err := s.attempt(cx, &s.rd, nothing); return err }
 		s.rd.setDeadline(time.Time{})
-		require.Nil(t, s.rd.limit.Load(), "no deadline costs nothing")
+		require.Nil(t, s.rd.deadline.Load(), "no deadline costs nothing")
 		s.rd.setDeadline(time.Now().Add(-time.Second))
 		require.Equal(t, os.ErrDeadlineExceeded, attempt())
 		s.rd.setDeadline(time.Time{})
@@ -881,7 +881,7 @@ func TestSourceDeadline(t *testing.T) {
 	})
 
 	// awaiting starts a task that waits for s until something happens.
-	awaiting := func(s *source) *JoinHandle[int] {
+	awaiting := func(s *pollFD) *JoinHandle[int] {
 		return Spawn(rt, func(cx *Context) (int, error) {
 			return Await(cx, PollFunc(func(cx *Context) (int, error) { return s.attempt(cx, &s.rd, nothing) }))
 		})
@@ -899,7 +899,7 @@ func TestSourceDeadline(t *testing.T) {
 		a, _ := testSocketpair(t)
 		fd, err := unix.FcntlInt(uintptr(a), unix.F_DUPFD_CLOEXEC, 0)
 		require.NoError(t, err)
-		s := newSource(int(fd))
+		s := newPollFD(int(fd))
 		s.rd.setDeadline(time.Now().Add(time.Hour))
 		h := awaiting(s)
 		eventually(t, func() bool { return armedTimers(rt) == 1 })

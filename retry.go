@@ -4,14 +4,14 @@ import (
 	"time"
 )
 
-// retry wakes those who wait for a half when there will be no event, because
+// pollRetry wakes those who wait for a half when there will be no event, because
 // what they lack is not the socket's to give: ever more slowly, from the first
 // delay on up to the last.
-type retry struct {
-	h           *half
+type pollRetry struct {
+	dir         *direction
 	first, last time.Duration
 
-	mu    lockOf[retry]
+	mu    lockOf[pollRetry]
 	delay time.Duration // of the next try after a failure; 0: the last try did not fail
 	due   int64         // when the next try is; 0: it is not set
 	alarm alarm
@@ -20,7 +20,7 @@ type retry struct {
 // later sets the time of the next try, unless it is set: however often others
 // fail meanwhile, it is not put off. But it moves to the worker that asks, since
 // the one it was set on may be another runtime's, which has ended.
-func (r *retry) later(cx *Context) {
+func (r *pollRetry) later(cx *Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.due == 0 {
@@ -30,22 +30,22 @@ func (r *retry) later(cx *Context) {
 	r.alarm.set(cx.here(), r.due, r)
 }
 
-func (r *retry) succeeded() {
+func (r *pollRetry) succeeded() {
 	r.mu.Lock()
 	r.delay = 0
 	r.mu.Unlock()
 }
 
-func (r *retry) stop() {
+func (r *pollRetry) stop() {
 	r.mu.Lock()
 	r.alarm.stop(nil)
 	r.mu.Unlock()
 }
 
 // expire implements expirer: one task that waits tries again.
-func (r *retry) expire(w *worker) {
+func (r *pollRetry) expire(w *worker) {
 	r.mu.Lock()
 	r.due = 0
 	r.mu.Unlock()
-	r.h.waiters.fireOne(w)
+	r.dir.waiters.fireOne(w)
 }

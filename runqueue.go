@@ -21,7 +21,7 @@ type runQueue struct {
 	head  atomic.Uint64
 	tail  atomic.Uint32
 	ring  [ringSize]*task
-	spill spill
+	spill spillQueue
 }
 
 const (
@@ -31,10 +31,10 @@ const (
 	ringMask = ringSize - 1
 )
 
-// spill is what did not fit into a ring, in order.
-type spill struct {
+// spillQueue is what did not fit into a ring, in order.
+type spillQueue struct {
 	n           atomic.Int32 // also read without the lock
-	mu          lockOf[spill]
+	mu          lockOf[spillQueue]
 	first, last *task
 }
 
@@ -171,7 +171,7 @@ func (q *runQueue) releaseCopied() {
 }
 
 // add appends t and returns how many there are.
-func (s *spill) add(t *task) int32 {
+func (s *spillQueue) add(t *task) int32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.next = nil
@@ -185,7 +185,7 @@ func (s *spill) add(t *task) int32 {
 }
 
 // take removes the oldest tasks, at most limit, as a list.
-func (s *spill) take(limit int) (first *task) {
+func (s *spillQueue) take(limit int) (first *task) {
 	if limit <= 0 || s.n.Load() == 0 {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startAt makes an empty queue begin at another position, as if that many
+// startTaskAt makes an empty queue begin at another position, as if that many
 // tasks had passed through it.
 func (q *runQueue) startAt(pos uint32) {
 	q.head.Store(packHead(pos, pos))

@@ -16,9 +16,9 @@ type Runtime struct {
 	serial   uint64 // tells runtimes apart
 	workers  []*worker
 	ownProcs ownProcs
-	gather   *gathering
+	active   *activeSet
 	fds      fdTable
-	failures failures
+	failures taskFailures
 	watchdog *watchdog
 	idle     idleWatch
 	calls    *callPool // for SpawnBlocking
@@ -26,25 +26,25 @@ type Runtime struct {
 	pipes    splicePipes // for Copy
 	devices  devices
 	files    fileLedger
-	lobby    lobby
+	shared   sharedReactor
 
-	placed   atomic.Uint32 // counts tasks from outside, to spread them
-	conns    atomic.Uint32 // counts connections, for the same
-	numbered atomic.Uint64 // see nextID
-	foreign  atomic.Int64  // tasks spawned from outside
-	refused  atomic.Int64  // those of them that came too late
-	draining atomic.Bool   // no new tasks from outside
-	drained  wakerSlot     // who waits for that
-	closing  atomic.Bool   // no new tasks at all
-	stopping atomic.Bool   // workers end
-	stalls   atomic.Uint64
-	censuses atomic.Uint64 // counts them
-	told     chan struct{} // a worker has told how many tasks it has had, or somebody else how many
+	assigned      atomic.Uint32 // counts tasks from outside, to spread them
+	conns         atomic.Uint32 // counts connections, for the same
+	numbered      atomic.Uint64 // see nextID
+	foreign       atomic.Int64  // tasks spawned from outside
+	refused       atomic.Int64  // those of them that came too late
+	draining      atomic.Bool   // no new tasks from outside
+	drained       wakerSlot     // who waits for that
+	closing       atomic.Bool   // no new tasks at all
+	stopping      atomic.Bool   // workers end
+	stalls        atomic.Uint64
+	countRequests atomic.Uint64 // counts them
+	countChanged  chan struct{} // a worker has told how many tasks it has had, or somebody else how many
 
-	mu       lockOf[Runtime]
-	outside  map[*parker]struct{} // goroutines in BlockOn
-	entered  uint64               // how many there have been; numbers them
-	shutting bool
+	mu            lockOf[Runtime]
+	blockOns      map[*blockOnParker]struct{} // goroutines in BlockOn
+	blockOnsBegun uint64                      // how many there have been; numbers them
+	shutting      bool
 
 	outcome error         // of Shutdown
 	ended   chan struct{} // closed when it is through
@@ -53,24 +53,24 @@ type Runtime struct {
 // New starts a runtime. It fails if cfg makes no sense or the operating system
 // refuses what is needed.
 func New(cfg Config) (rt *Runtime, err error) {
-	outside(func() { rt, err = newRuntime(cfg) })
+	outsideBubble(func() { rt, err = newRuntime(cfg) })
 	return rt, err
 }
 
 func newRuntime(cfg Config) (*Runtime, error) {
-	cfg, err := cfg.complete()
+	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	rt := &Runtime{
-		cfg:     cfg,
-		serial:  runtimes.Add(1),
-		told:    make(chan struct{}, 1),
-		outside: map[*parker]struct{}{},
-		ended:   make(chan struct{}),
+		cfg:          cfg,
+		serial:       runtimeSerials.Add(1),
+		countChanged: make(chan struct{}, 1),
+		blockOns:     map[*blockOnParker]struct{}{},
+		ended:        make(chan struct{}),
 	}
-	rt.gather = newGathering(cfg)
-	rt.lobby.fds = &rt.fds
+	rt.active = newActiveSet(cfg)
+	rt.shared.fds = &rt.fds
 	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
 	rt.fifos.init(rt.cfg.Blocking.Limit)
@@ -106,13 +106,13 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	go rt.watchdog.run()
 	go rt.idle.run()
 	for _, w := range rt.workers {
-		close(w.begin)
+		close(w.start)
 	}
 	return rt, nil
 }
 
-// runtimes counts them.
-var runtimes atomic.Uint64
+// runtimeSerials counts them.
+var runtimeSerials atomic.Uint64
 
 // startWorkers starts the threads. Each prepares itself, and waits until all
 // have and the rest of the runtime is there.
@@ -137,7 +137,7 @@ func (rt *Runtime) startWorkers() error {
 	if first != nil {
 		for _, w := range rt.workers {
 			w.stopped = true
-			close(w.begin)
+			close(w.start)
 		}
 	}
 	return first
@@ -188,32 +188,32 @@ func Run(fn func(cx *Context) error) error {
 // spawner implements Spawner: new tasks start on any worker.
 func (rt *Runtime) spawner() (*Runtime, *worker) { return rt, nil }
 
-func (rt *Runtime) details() *details { return nil }
+func (rt *Runtime) attributes() *taskAttributes { return nil }
 
-func (rt *Runtime) crew() *crew { return nil }
+func (rt *Runtime) cancelGroup() *cancelGroup { return nil }
 
 // Under implements Spawner.
-func (rt *Runtime) Under(ctx context.Context) Spawner { return under(rt, ctx) }
+func (rt *Runtime) Under(ctx context.Context) Spawner { return withContext(rt, ctx) }
 
 // Named implements Spawner.
-func (rt *Runtime) Named(name string) Spawner { return &adorned{base: rt, name: name} }
+func (rt *Runtime) Named(name string) Spawner { return &spawnOptions{base: rt, name: name} }
 
-// place returns the worker for the next thing that comes from outside.
-func (rt *Runtime) place() *worker {
-	return rt.workers[rt.placed.Add(1)%uint32(len(rt.workers))]
+// assignWorker returns the worker for the next thing that comes from outside.
+func (rt *Runtime) assignWorker() *worker {
+	return rt.workers[rt.assigned.Add(1)%uint32(len(rt.workers))]
 }
 
-// placeConn returns the worker for the next connection, among the serving workers if the connection may move, or else
+// assignConn returns the worker for the next connection, among the serving workers if the connection may move, or else
 // among all: each in turn, but if one has far fewer than that one, it.
 //
 // It does not count with place: where each connection comes with a task from outside,
 // half of the workers would get all of them. And each round begins one further on, so
 // that neighbours come to one worker now and then: those who speak in the order in
 // which they have come then wake it once for two.
-func (rt *Runtime) placeConn(movable bool) *worker {
+func (rt *Runtime) assignConn(movable bool) *worker {
 	among := rt.workers
 	if movable {
-		among = rt.serving()
+		among = rt.activeWorkers()
 	}
 	n, workers := rt.conns.Add(1), uint32(len(among))
 	next := among[(n+n/workers)%workers]
@@ -233,14 +233,14 @@ func (rt *Runtime) placeConn(movable bool) *worker {
 func (rt *Runtime) spawn(t *task) {
 	w := t.w
 	if w == nil {
-		w = rt.place()
+		w = rt.assignWorker()
 	}
 	rt.spawnOn(w, t)
 }
 
 // spawnOn is spawn for a certain worker.
 func (rt *Runtime) spawnOn(w *worker, t *task) {
-	// Counted before draining is looked at: see census.
+	// Counted before draining is looked at: see taskCount.
 	rt.foreign.Add(1)
 	t.id.Store(rt.nextID())
 	t.w = w
@@ -249,7 +249,7 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	}
 	if rt.draining.Load() && !t.surveys() || rt.stopping.Load() {
 		rt.refused.Add(1)
-		notify(rt.told)
+		notifyChan(rt.countChanged)
 		t.body.abort(nil, ErrShutdown)
 		return
 	}
@@ -276,25 +276,25 @@ func (rt *Runtime) refuse(t *task, err error) {
 // nextID numbers what comes from outside; see worker.spawn for the others.
 func (rt *Runtime) nextID() uint64 { return rt.numbered.Add(1) * uint64(len(rt.workers)+1) }
 
-// help wakes a worker among some that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
+// wakeOneOf wakes a worker among some that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
 // parked, since that wakes faster.
-func (rt *Runtime) help(w *worker, among []*worker) {
+func (rt *Runtime) wakeOneOf(w *worker, among []*worker) {
 	var helper *worker
 	for i := range among {
 		if o := among[(w.index+1+i)%len(among)]; o != w && o.asleep.Load() {
 			helper = o
-			if !o.parked.Load() {
+			if !o.withoutP.Load() {
 				break
 			}
 		}
 	}
 	if helper != nil {
-		helper.rouse()
+		helper.unpark()
 	}
 }
 
-// serving returns the workers that serve what may move; see gathering.
-func (rt *Runtime) serving() []*worker { return rt.workers[:rt.gather.width.Load()] }
+// activeWorkers returns the workers that serve what may move; see activeSet.
+func (rt *Runtime) activeWorkers() []*worker { return rt.workers[:rt.active.size.Load()] }
 
 // othersBusy reports whether a worker other than w is awake.
 func (rt *Runtime) othersBusy(w *worker) bool {
@@ -326,7 +326,7 @@ func (rt *Runtime) bringProcs() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.over {
-		procs.add(len(rt.workers))
+		goProcs.add(len(rt.workers))
 		o.raised.Store(true)
 	}
 }
@@ -337,14 +337,14 @@ func (rt *Runtime) dropProcs() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.over = true; o.raised.Swap(false) {
-		procs.add(-len(rt.workers))
+		goProcs.add(-len(rt.workers))
 	}
 }
 
-// procs keeps GOMAXPROCS raised by the number of workers that run, unless the
+// goProcs keeps GOMAXPROCS raised by the number of workers that run, unless the
 // program sets it meanwhile: then that holds, until the last of them has ended
 // and beyond.
-var procs procCount
+var goProcs procCount
 
 type procCount struct {
 	mu    lockOf[procCount]

@@ -132,11 +132,11 @@ func TestRuntimesSideBySide(t *testing.T) {
 func TestPlaceConn(t *testing.T) {
 	for _, workers := range []int{1, 2, 3} {
 		rt := newTestRuntime(t, Config{Workers: workers})
-		for _, with := range []func(){func() {}, func() { rt.place() }} {
+		for _, with := range []func(){func() {}, func() { rt.assignWorker() }} {
 			placed := map[*worker]int{}
 			for range 6 * workers {
 				with()
-				placed[rt.placeConn(false)]++
+				placed[rt.assignConn(false)]++
 			}
 			for _, w := range rt.workers {
 				require.Equal(t, 6, placed[w])
@@ -602,9 +602,9 @@ func TestShutdownUnwindsAll(t *testing.T) {
 func TestFailuresForceNoCollection(t *testing.T) {
 	collections := forcedCollections()
 	synctest.Test(t, func(t *testing.T) {
-		fs := &failures{report: func(Task, error) { t.Error("reported") }}
+		fs := &taskFailures{report: func(Task, error) { t.Error("reported") }}
 		h := new(JoinHandle[int])
-		f := fs.add(&h.task, errors.New("failed")).(*failure)
+		f := fs.add(&h.task, errors.New("failed")).(*taskFailure)
 		time.Sleep(time.Hour)
 		require.Equal(t, collections, forcedCollections())
 		require.True(t, fs.take(f))
@@ -618,7 +618,7 @@ func TestFlushWaitsForTheReport(t *testing.T) {
 	slow := errors.New("slow")
 	began, release := make(chan None), make(chan None)
 	var reported atomic.Int32
-	fs := &failures{report: func(_ Task, err error) {
+	fs := &taskFailures{report: func(_ Task, err error) {
 		if err == slow {
 			close(began)
 			<-release
@@ -626,7 +626,7 @@ func TestFlushWaitsForTheReport(t *testing.T) {
 		reported.Add(1)
 	}}
 	h := new(JoinHandle[int])
-	fs.add(&h.task, slow).(*failure).unjoinable()
+	fs.add(&h.task, slow).(*taskFailure).unjoinable()
 	fs.add(&h.task, errors.New("other"))
 	receive(t, began)
 	flushed := make(chan None)

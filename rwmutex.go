@@ -55,8 +55,8 @@ const (
 	rwReader
 )
 
-// enter adds a reader, unless there is a writer.
-func (s *rwState) enter() bool {
+// lockShared adds a reader, unless there is a writer.
+func (s *rwState) lockShared() bool {
 	for {
 		old := s.bits.Load()
 		if old&rwWriter != 0 {
@@ -75,7 +75,7 @@ func (s *rwState) queue() bool {
 		old := s.bits.Load()
 		switch {
 		case old&rwWriter == 0:
-			if s.enter() {
+			if s.lockShared() {
 				return false
 			}
 		case old&rwWaiting != 0 || s.bits.CompareAndSwap(old, old|rwWaiting):
@@ -84,8 +84,8 @@ func (s *rwState) queue() bool {
 	}
 }
 
-// exit takes a reader off, and reports whether a writer waits for that.
-func (s *rwState) exit() (last bool) {
+// unlockShared takes a reader off, and reports whether a writer waits for that.
+func (s *rwState) unlockShared() (last bool) {
 	for {
 		old := s.bits.Load()
 		if old < rwReader {
@@ -128,7 +128,7 @@ func (s *rwState) readersOnly() bool { return s.bits.Load()&rwWriter == 0 }
 // reading. It fails only if cx is cancelled, with cx.Err(), and has then not
 // locked it; nothing is lost but the place among those who wait.
 func (rw *RWMutex) RLock(cx *Context) error {
-	if cx.callers() && cx.calm() && rw.state.enter() {
+	if cx.callers() && cx.calm() && rw.state.lockShared() {
 		return nil
 	}
 	return rw.rlockSlow(cx)
@@ -138,7 +138,7 @@ func (rw *RWMutex) rlockSlow(cx *Context) error {
 	if err := cx.mustAwait(); err != nil {
 		return err
 	}
-	if rw.state.enter() {
+	if rw.state.lockShared() {
 		return nil
 	}
 	_, err := Await(cx, rw.RLockFuture())
@@ -147,7 +147,7 @@ func (rw *RWMutex) rlockSlow(cx *Context) error {
 
 // TryRLock locks for reading if no writer holds the lock or waits for readers to
 // go, and reports whether it has.
-func (rw *RWMutex) TryRLock() bool { return rw.state.enter() }
+func (rw *RWMutex) TryRLock() bool { return rw.state.lockShared() }
 
 // RLockBlocking is RLock for a goroutine outside the pool, which it parks. It
 // fails only if ctx ends, with ctx.Err(). It panics in tasks.
@@ -156,7 +156,7 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if rw.state.enter() {
+	if rw.state.lockShared() {
 		return nil
 	}
 	_, err := waitBlocking(ctx, rw.RLockFuture())
@@ -169,7 +169,7 @@ func (rw *RWMutex) RLockFuture() Future[None] { return &rlockFuture{rw: rw} }
 
 // RUnlock undoes one RLock. It panics if there is no reader.
 func (rw *RWMutex) RUnlock() {
-	if rw.state.exit() {
+	if rw.state.unlockShared() {
 		rw.lastReader()
 	}
 }
@@ -307,7 +307,7 @@ func (rw *RWMutex) UUnlock() {
 // RUnlock. It panics if there is no upgradable reader.
 func (rw *RWMutex) UDowngrade() {
 	rw.mustBeUpgradable("UDowngrade")
-	rw.state.enter() // there is no writer, and can be none before the turn ends
+	rw.state.lockShared() // there is no writer, and can be none before the turn ends
 	rw.turn.Unlock()
 }
 
@@ -371,7 +371,7 @@ func (f *rlockFuture) Poll(cx *Context) (None, error) {
 	rw := f.rw
 	if !f.queued {
 		cx.here()
-		if rw.state.enter() {
+		if rw.state.lockShared() {
 			return None{}, nil
 		}
 	}

@@ -116,7 +116,7 @@ func TestRWMutexLateReader(t *testing.T) {
 	var m RWMutex
 	require.True(t, m.TryRLock())
 	writer := wait(m.LockFuture())
-	require.True(t, m.state.exit(), "it has gone, and is about to tell")
+	require.True(t, m.state.unlockShared(), "it has gone, and is about to tell")
 	require.True(t, writer.ready(t))
 	m.lastReader()
 	m.Unlock()

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// scope is the part of a Context that can be cancelled and watched. Scopes
+// cancelScope is the part of a Context that can be cancelled and watched. Scopes
 // form a chain from the derived Context to that of the task. Nothing is
 // pushed down the chain except to those who asked (Done, AfterFunc): an await
 // looks up the chain instead.
-type scope struct {
+type cancelScope struct {
 	t        *task    // woken when the scope ends
 	parent   *Context // nil in the scope of a task's own Context
 	deadline time.Time
@@ -26,7 +26,7 @@ type scope struct {
 	status atomic.Uint32 // written under mu
 	cause  error         // why it has ended; written once, before status
 
-	mu      lockOf[scope]
+	mu      lockOf[cancelScope]
 	alarm   alarm
 	done    chan struct{}
 	after   map[*afterFunc]struct{}
@@ -59,7 +59,7 @@ func (a *afterFunc) call() {
 
 // end ends the scope, once. A nil cause is the usual one. from is the worker on
 // whose thread the caller runs, or nil.
-func (sc *scope) end(status uint32, cause error, from *worker) {
+func (sc *cancelScope) end(status uint32, cause error, from *worker) {
 	if from == nil {
 		from = callersWorker()
 	}
@@ -89,11 +89,11 @@ func (sc *scope) end(status uint32, cause error, from *worker) {
 	sc.t.wake(from)
 }
 
-func (sc *scope) cancel() { sc.close(scopeCancelled, nil, nil) }
+func (sc *cancelScope) cancel() { sc.close(scopeCancelled, nil, nil) }
 
 // close is end, unless what the scope is in has ended before: then it ends as
 // that has.
-func (sc *scope) close(status uint32, cause error, from *worker) {
+func (sc *cancelScope) close(status uint32, cause error, from *worker) {
 	if sc.parent != nil && sc.shield == nil {
 		if outer, at := sc.parent.ending(); outer != scopeOpen {
 			status, cause = outer, sc.t.causeIn(at)
@@ -104,7 +104,7 @@ func (sc *scope) close(status uint32, cause error, from *worker) {
 
 // propose sets the cause for the case that the task is cancelled by its handle,
 // unless there is one.
-func (sc *scope) propose(cause error) {
+func (sc *cancelScope) propose(cause error) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if sc.late == nil {
@@ -112,24 +112,24 @@ func (sc *scope) propose(cause error) {
 	}
 }
 
-func (sc *scope) proposed() error {
+func (sc *cancelScope) proposed() error {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	return sc.late
 }
 
 // arm makes the scope expire at the given time.
-func (sc *scope) arm(w *worker, at int64) {
+func (sc *cancelScope) arm(w *worker, at int64) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	sc.alarm.set(w, at, sc)
 }
 
 // expire implements expirer.
-func (sc *scope) expire(from *worker) { sc.close(scopeExpired, sc.late, from) }
+func (sc *cancelScope) expire(from *worker) { sc.close(scopeExpired, sc.late, from) }
 
 // doneChan returns the channel that is closed when the scope ends.
-func (sc *scope) doneChan() <-chan struct{} {
+func (sc *cancelScope) doneChan() <-chan struct{} {
 	sc.mu.Lock()
 	if sc.done == nil {
 		sc.done = newChan[struct{}](0)
@@ -145,7 +145,7 @@ func (sc *scope) doneChan() <-chan struct{} {
 
 // callAfter has f called once the scope has ended: by whoever ends it if
 // inline is set, else in a goroutine of its own.
-func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
+func (sc *cancelScope) callAfter(f func(), inline bool) (stop func() bool) {
 	a := &afterFunc{f: f, inline: inline}
 	if !inline && inBubble() {
 		return sc.callAfterInBubble(f)
@@ -176,7 +176,7 @@ func (sc *scope) callAfter(f func(), inline bool) (stop func() bool) {
 // callAfterInBubble is callAfter for a caller in a bubble of testing/synctest, to which
 // what f uses may belong, such as the channel of a context that is derived from this one.
 // The scope may be ended from outside, so a goroutine of the bubble waits for that.
-func (sc *scope) callAfterInBubble(f func()) (stop func() bool) {
+func (sc *cancelScope) callAfterInBubble(f func()) (stop func() bool) {
 	over := newChan[bool](1)
 	go func() {
 		if <-over {
@@ -195,7 +195,7 @@ func (sc *scope) callAfterInBubble(f func()) (stop func() bool) {
 
 // watch makes the scope end when its parent does, for the sake of those who
 // do not look up the chain.
-func (sc *scope) watch() {
+func (sc *cancelScope) watch() {
 	if sc.parent == nil || sc.shield != nil {
 		return
 	}

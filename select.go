@@ -308,7 +308,7 @@ func (f *FutureCase[T]) giveUp() {
 		giveUp(nil, was)
 		return
 	}
-	abandon(t, was)
+	abandonFuture(t, was)
 }
 
 // OnJoin is the case that the task of h has ended. If it does not happen the task
@@ -398,20 +398,20 @@ func (n *NextCase[T]) giveUp() {
 	if n.t, n.tried = nil, false; t == nil {
 		return
 	}
-	if s, ok := n.s.(forgetter); ok {
-		s.forget(t, callersWorker())
+	if s, ok := n.s.(abandoner); ok {
+		s.abandoned(t, callersWorker())
 	}
 }
 
 // After is the case that d has passed since this call, or since the last Reset.
-func After(d time.Duration) *TimerCase { return &TimerCase{s: sleep{until: after(d)}} }
+func After(d time.Duration) *TimerCase { return &TimerCase{s: sleepFuture{until: nanosAfter(d)}} }
 
 // A TimerCase is made by After. Its time does not begin anew with each Select; once
 // it has passed the case happens at once.
-type TimerCase struct{ s sleep }
+type TimerCase struct{ s sleepFuture }
 
 // Reset makes the case that d has passed since this call.
-func (t *TimerCase) Reset(d time.Duration) { t.s.until = after(d) }
+func (t *TimerCase) Reset(d time.Duration) { t.s.until = nanosAfter(d) }
 
 func (t *TimerCase) try(*Context) bool { return nanosHere() >= t.s.until }
 

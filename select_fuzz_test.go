@@ -32,7 +32,7 @@ func FuzzSelect(f *testing.F) {
 			m.chans[i].limit = int(capacities >> (2 * i) & 3)
 			m.chans[i].c = NewChan[int](m.chans[i].limit)
 			if m.chans[i].limit == 3 {
-				m.chans[i].limit, m.chans[i].c = unlimited, NewUnboundedChan[int]()
+				m.chans[i].limit, m.chans[i].c = chanUnlimited, NewUnboundedChan[int]()
 			}
 		}
 		for ; len(ops) >= 2; ops = ops[2:] {

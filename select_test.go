@@ -369,7 +369,7 @@ func TestSelectForgets(t *testing.T) {
 // count returns how many tasks wait.
 func (s *wakerSlot) count() int {
 	switch t := s.p.Load(); {
-	case t == nil, t == fired:
+	case t == nil, t == slotFired:
 		return 0
 	case t.kind == kindFanout:
 		f := t.body.(*fanout)

@@ -17,13 +17,13 @@ import (
 // other tasks run.
 type Semaphore struct {
 	size  int64
-	state permits
+	state permitState
 	list  waitlist
 }
 
-// permits is the word that says how many permits are free and whether somebody
+// permitState is the word that says how many permits are free and whether somebody
 // waits: then it is written only under the lock of the list.
-type permits struct{ bits atomic.Int64 }
+type permitState struct{ bits atomic.Int64 }
 
 const (
 	permitsWanted int64 = 1 << iota // the list is not empty
@@ -31,7 +31,7 @@ const (
 )
 
 // take takes n permits if they are free and nobody waits.
-func (s *permits) take(n int64) bool {
+func (s *permitState) take(n int64) bool {
 	for {
 		old := s.bits.Load()
 		if old&permitsWanted != 0 || old/permitsUnit < n {
@@ -45,7 +45,7 @@ func (s *permits) take(n int64) bool {
 
 // want notes, under the lock of the list, that somebody waits. If it reports true
 // the n permits have become free, and the caller has taken them instead.
-func (s *permits) want(n int64) (taken bool) {
+func (s *permitState) want(n int64) (taken bool) {
 	for {
 		if s.take(n) {
 			return true
@@ -59,7 +59,7 @@ func (s *permits) want(n int64) (taken bool) {
 
 // give gives n permits back. Unless listed, which says that the caller has the
 // lock of the list, it does so only if nobody waits, and reports whether.
-func (s *permits) give(n, size int64, listed bool) bool {
+func (s *permitState) give(n, size int64, listed bool) bool {
 	for {
 		old := s.bits.Load()
 		if old&permitsWanted != 0 && !listed {
@@ -76,7 +76,7 @@ func (s *permits) give(n, size int64, listed bool) bool {
 
 // grant takes n permits for one who waits, under the lock of the list, if they
 // are free.
-func (s *permits) grant(n int64) bool {
+func (s *permitState) grant(n int64) bool {
 	old := s.bits.Load()
 	if old/permitsUnit < n {
 		return false
@@ -86,7 +86,7 @@ func (s *permits) grant(n int64) bool {
 }
 
 // unwanted notes, under the lock of the list, that nobody waits anymore.
-func (s *permits) unwanted() { s.bits.And(^permitsWanted) }
+func (s *permitState) unwanted() { s.bits.And(^permitsWanted) }
 
 // NewSemaphore returns a Semaphore of n permits, all free. It panics if n is
 // negative, or beyond 1<<62 - 1.

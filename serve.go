@@ -92,26 +92,26 @@ func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
 		panic("async: a Server needs a Handler")
 	}
-	in := &serving{Server: *s}
-	defer in.drain() // also if this task is unwound
+	in := &serveRun{Server: *s}
+	defer in.endConns() // also if this task is unwound
 	err := in.accept(cx, ln)
-	in.drain()
+	in.endConns()
 	in.awaitEnd(cx)
 	return err
 }
 
-// serving is one call of Serve.
-type serving struct {
+// serveRun is one call of Serve.
+type serveRun struct {
 	Server
 	draining atomic.Bool  // connections are not kept
 	n        atomic.Int64 // connections
 	ends     wakerSlot    // fired by the end of each
 
-	mu    lockOf[serving]
-	first *served
+	mu    lockOf[serveRun]
+	first *servedConn
 }
 
-func (in *serving) accept(cx *Context, ln Listener) error {
+func (in *serveRun) accept(cx *Context, ln Listener) error {
 	for {
 		if _, err := Await(cx, &roomToServe{in: in}); err != nil {
 			return err
@@ -126,7 +126,7 @@ func (in *serving) accept(cx *Context, ln Listener) error {
 
 // roomToServe is the future of one more connection.
 type roomToServe struct {
-	in    *serving
+	in    *serveRun
 	drain Future[None]
 	t     *task
 }
@@ -163,10 +163,10 @@ func (r *roomToServe) Cancel() {
 	}
 }
 
-func (in *serving) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64(in.MaxConns) }
+func (in *serveRun) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64(in.MaxConns) }
 
-// drain has no connection wait for more.
-func (in *serving) drain() {
+// endConns has no connection wait for more.
+func (in *serveRun) endConns() {
 	if !in.draining.Swap(true) {
 		for _, s := range in.all() {
 			s.wake(nil)
@@ -175,7 +175,7 @@ func (in *serving) drain() {
 }
 
 // awaitEnd waits until there is no connection, also if cx is cancelled.
-func (in *serving) awaitEnd(cx *Context) {
+func (in *serveRun) awaitEnd(cx *Context) {
 	t := cx.beginAwait()
 	var grace alarm
 	defer func() { grace.stop(callersWorker()) }()
@@ -185,7 +185,7 @@ func (in *serving) awaitEnd(cx *Context) {
 			continue
 		}
 		if until == 0 {
-			until = after(in.Grace)
+			until = nanosAfter(in.Grace)
 		}
 		if told = cx.nanos() >= until; !told {
 			grace.set(cx.here(), until, t)
@@ -199,7 +199,7 @@ func (in *serving) awaitEnd(cx *Context) {
 
 // lives reports whether there are connections, and if so makes cx's task be
 // woken when one ends.
-func (in *serving) lives(cx *Context) bool {
+func (in *serveRun) lives(cx *Context) bool {
 	t := cx.waker(waitsTask)
 	for in.n.Load() > 0 {
 		if in.ends.join(t) {
@@ -209,7 +209,7 @@ func (in *serving) lives(cx *Context) bool {
 	return false
 }
 
-func (in *serving) all() (all []*served) {
+func (in *serveRun) all() (all []*servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for s := in.first; s != nil; s = s.after {
@@ -218,7 +218,7 @@ func (in *serving) all() (all []*served) {
 	return all
 }
 
-func (in *serving) add(s *served) {
+func (in *serveRun) add(s *servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.n.Add(1)
@@ -228,7 +228,7 @@ func (in *serving) add(s *served) {
 	in.first = s
 }
 
-func (in *serving) remove(s *served, w *worker) {
+func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.mu.Lock()
 	if s.before != nil {
 		s.before.after = s.after
@@ -244,12 +244,12 @@ func (in *serving) remove(s *served, w *worker) {
 }
 
 // spawn starts the task of a connection.
-func (in *serving) spawn(cx *Context, c Conn) {
-	s := &served{in: in, c: c, h: in.handlerOf(c)}
+func (in *serveRun) spawn(cx *Context, c Conn) {
+	s := &servedConn{in: in, c: c, h: in.handlerOf(c)}
 	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
 	s.state.detach()
 	if !in.SpeaksFirst {
-		s.rest()
+		s.awaitReadable()
 	} else {
 		s.phase = servedCalled
 	}
@@ -257,24 +257,24 @@ func (in *serving) spawn(cx *Context, c Conn) {
 		// Registered at once, so that the next one is placed with regard to
 		// this one, and that it stays there wherever it is polled first.
 		w, pinned := in.place(cx)
-		if s.pinned = pinned; c.stream().src.registerAt(&w.reactor) == nil {
+		if s.pinned = pinned; c.stream().src.registerWith(&w.reactor) == nil {
 			s.w = w
 		}
 	}
 	in.add(s)
-	start(cx, &s.task)
+	startTask(cx, &s.task)
 }
 
 // place returns the worker for a connection that cx's task has accepted, and whether it must stay there.
-func (in *serving) place(cx *Context) (w *worker, pinned bool) {
-	if d := cx.t.details.Load(); d != nil && d.local {
-		return cx.home(), true
+func (in *serveRun) place(cx *Context) (w *worker, pinned bool) {
+	if d := cx.t.attributes.Load(); d != nil && d.local {
+		return cx.taskWorker(), true
 	}
-	return cx.Runtime().placeConn(true), false
+	return cx.Runtime().assignConn(true), false
 }
 
 // handlerOf closes c if NewHandler panics.
-func (in *serving) handlerOf(c Conn) (h Handler) {
+func (in *serveRun) handlerOf(c Conn) (h Handler) {
 	if in.NewHandler == nil {
 		return in.Handler
 	}
@@ -289,21 +289,21 @@ func (in *serving) handlerOf(c Conn) (h Handler) {
 	return h
 }
 
-// served is the task of a connection. While the connection waits for something
+// servedConn is the task of a connection. While the connection waits for something
 // to come, it is polled like a plain future, on the worker's own stack, and any
 // worker may run it; when the Handler is called, it gets a coroutine, which it
 // gives back when the Handler returns. It is one allocation for all its life.
-type served struct {
+type servedConn struct {
 	JoinHandle[None]
-	in            *serving
-	before, after *served // in serving's list
+	in            *serveRun
+	before, after *servedConn // in serving's list
 	c             Conn
 	h             Handler
 	co            *coroutine // while the Handler runs
 	phase         servedPhase
 	keep          bool // what the Handler has returned
-	told          bool // Failed has been called
-	pinned        bool // its place was asked for, so it does not move; see source.rehome
+	failureTold   bool // Failed has been called
+	pinned        bool // its place was asked for, so it does not move; see pollFD.moveToActive
 }
 
 // servedPhase says what a connection does.
@@ -321,15 +321,15 @@ const (
 // their Handler.
 type readablePoller interface{ PollReadable(cx *Context) error }
 
-// rest makes the connection wait.
-func (s *served) rest() {
+// awaitReadable makes the connection wait.
+func (s *servedConn) awaitReadable() {
 	s.phase = servedWaits
 	if d := s.in.IdleTimeout; d > 0 {
 		s.c.SetReadDeadline(time.Now().Add(d))
 	}
 }
 
-func (s *served) poll(w *worker) (done bool) {
+func (s *servedConn) poll(w *worker) (done bool) {
 	for {
 		if s.phase <= servedWaiting {
 			s.look(w)
@@ -347,17 +347,17 @@ func (s *served) poll(w *worker) (done bool) {
 }
 
 // look sees what becomes of a connection that waits.
-func (s *served) look(w *worker) {
+func (s *servedConn) look(w *worker) {
 	if s.in.draining.Load() || s.state.cancelled() {
 		s.over(w, nil)
 		return
 	}
 	c := streamOf(s.c)
-	here := c != nil && c.src.staysWith(&w.reactor) // while s is polled here, no other task can move its source away
+	here := c != nil && c.src.ownedAlwaysBy(&w.reactor) // while s is polled here, no other task can move its source away
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
-		if here && !w.yielded && c.src.staysWith(&w.reactor) {
+		if here && !w.yielded && c.src.ownedAlwaysBy(&w.reactor) {
 			s.phase = servedWaiting
 		}
 	case err != nil:
@@ -370,7 +370,7 @@ func (s *served) look(w *worker) {
 	}
 }
 
-func (s *served) pollReadable() error {
+func (s *servedConn) pollReadable() error {
 	if c := streamOf(s.c); c != nil && s.phase == servedWaiting {
 		return c.pollReadableAgain(&s.cx)
 	}
@@ -393,7 +393,7 @@ func streamOf(c Conn) *streamConn {
 }
 
 // run calls the Handler, or lets it go on.
-func (s *served) run(w *worker) {
+func (s *servedConn) run(w *worker) {
 	co := s.co
 	if co == nil {
 		co = w.takeCoroutine()
@@ -403,7 +403,7 @@ func (s *served) run(w *worker) {
 			w.list(&s.task)
 		}
 	}
-	w.show(&s.task)
+	w.setVisible(&s.task)
 	w.running = co
 	co.resume()
 	w.running = nil
@@ -416,7 +416,7 @@ func (s *served) run(w *worker) {
 }
 
 // main implements coroutineCode.
-func (s *served) main(co *coroutine) {
+func (s *servedConn) main(co *coroutine) {
 	keep, err := s.h(&s.cx, s.c)
 	s.keep = keep && err == nil
 	if err != nil {
@@ -426,8 +426,8 @@ func (s *served) main(co *coroutine) {
 }
 
 // tell closes the connection and calls Failed.
-func (s *served) tell(err error) {
-	s.told = true
+func (s *servedConn) tell(err error) {
+	s.failureTold = true
 	s.c.Close()
 	if f := s.in.Failed; f != nil {
 		f(s.c, err)
@@ -436,11 +436,11 @@ func (s *served) tell(err error) {
 
 // end implements coroutineCode. err is not nil if the Handler has not returned, or Failed
 // has not.
-func (s *served) end(err error) (reusable bool) {
+func (s *servedConn) end(err error) (reusable bool) {
 	switch {
 	case err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled():
-		s.rest()
-	case err == nil || s.told || s.gaveIn(err):
+		s.awaitReadable()
+	case err == nil || s.failureTold || s.endedByCancel(err):
 		s.over(s.w, err)
 	default:
 		s.fail(err)
@@ -450,7 +450,7 @@ func (s *served) end(err error) (reusable bool) {
 
 // fail ends the task of a Handler that has panicked or called Goexit. If Failed does that, too,
 // the task has both errors.
-func (s *served) fail(err error) {
+func (s *servedConn) fail(err error) {
 	told := ErrGoexit
 	defer func() {
 		if v := recover(); v != nil {
@@ -466,7 +466,7 @@ func (s *served) fail(err error) {
 }
 
 // over closes the connection and ends the task.
-func (s *served) over(w *worker, err error) {
+func (s *servedConn) over(w *worker, err error) {
 	s.phase = servedOver
 	s.c.Close()
 	s.finish(w, None{}, err)
@@ -474,7 +474,7 @@ func (s *served) over(w *worker, err error) {
 }
 
 // abort implements taskBody; see straight.abort.
-func (s *served) abort(w *worker, err error) {
+func (s *servedConn) abort(w *worker, err error) {
 	if co := s.co; co != nil {
 		w.running = co
 		co.unwind()
@@ -484,7 +484,7 @@ func (s *served) abort(w *worker, err error) {
 }
 
 // locate implements locator.
-func (s *served) locate(on *worker) string {
+func (s *servedConn) locate(on *worker) string {
 	if s.co == nil {
 		return "a connection between two calls of its Handler"
 	}

@@ -187,9 +187,9 @@ func TestServeAsksForLateEvents(t *testing.T) {
 	for range 100 {
 		asks(t, c, "x")
 		s := &receive(t, conns).src
-		eventually(t, func() bool { return s.home.Load() == &rt.workers[0].reactor && tcpWaits(&s.rd) })
-		late := []event{{fd: int(s.fd), ready: Readable}}
-		rt.lobby.reactor.Load().dispatch(nil, late)
+		eventually(t, func() bool { return s.owner.Load() == &rt.workers[0].reactor && tcpWaits(&s.rd) })
+		late := []fdEvent{{fd: int(s.fd), ready: Readable}}
+		rt.shared.reactor.Load().dispatch(nil, late)
 		eventually(t, func() bool { return tcpWaits(&s.rd) })
 	}
 	c.Close()
@@ -859,4 +859,4 @@ func TestTCPReadable(t *testing.T) {
 	require.ErrorIs(t, tcpRun(rt, a.Readable), net.ErrClosed)
 }
 
-const servedSize = unsafe.Sizeof(served{})
+const servedSize = unsafe.Sizeof(servedConn{})

@@ -48,7 +48,7 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 	pr, pw, err := os.Pipe()
 	require.NoError(t, err)
 	defer pw.Close()
-	inherited, err := duplicate(int(pr.Fd()))
+	inherited, err := duplicateFD(int(pr.Fd()))
 	require.NoError(t, err)
 	r, err := FromFile(os.NewFile(uintptr(inherited), "inherited"))
 	require.NoError(t, err)

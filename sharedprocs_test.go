@@ -27,11 +27,11 @@ func TestSharedProcsLocksNoThread(t *testing.T) {
 		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 		require.NoError(t, err)
 		if runtime.GOOS == "linux" {
-			require.Equal(t, shared, rt.workers[0].thread == thread{})
+			require.Equal(t, shared, rt.workers[0].thread == osThread{})
 		}
-		_, known := thread{}.used()
+		_, known := osThread{}.used()
 		require.False(t, known)
-		require.True(t, thread{}.asleep())
+		require.True(t, osThread{}.asleep())
 	}
 }
 

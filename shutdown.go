@@ -38,10 +38,10 @@ import (
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
-	ctx, release := contextOutside(ctx)
+	ctx, release := contextOutsideBubble(ctx)
 	defer release()
 	var err error
-	outside(func() { err = rt.shutdown(ctx) })
+	outsideBubble(func() { err = rt.shutdown(ctx) })
 	return err
 }
 
@@ -164,15 +164,15 @@ func (d *draining) Cancel() {
 func (rt *Runtime) drain() {
 	rt.draining.Store(true)
 	rt.drained.fire(nil)
-	rt.fds.stir(nil) // those who accept
+	rt.fds.notifyAll(nil) // those who accept
 }
 
 // stopWorkers ends the workers, and waits until they have, or grace has ended.
 func (rt *Runtime) stopWorkers(grace context.Context) {
 	rt.stopping.Store(true)
-	rt.lobby.close()
+	rt.shared.close()
 	for _, w := range rt.workers {
-		w.rouse()
+		w.unpark()
 	}
 	for _, w := range rt.workers {
 		select {
@@ -180,7 +180,7 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 		case <-grace.Done():
 		}
 	}
-	rt.lobby.awaitEnd(grace)
+	rt.shared.awaitEnd(grace)
 	for _, p := range rt.blockedGoroutines() {
 		p.wake(nil) // awaits that cancellation does not end are over, too
 	}
@@ -194,7 +194,7 @@ func (rt *Runtime) mustNotBeInside() {
 	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	for p := range rt.outside {
+	for p := range rt.blockOns {
 		if p.g.Load() == getg() {
 			panic("async: Runtime.Shutdown was called in a function that BlockOn runs on the runtime, and would wait for it; call it after BlockOn")
 		}
@@ -209,7 +209,7 @@ func (rt *Runtime) cancelAll() {
 		for _, t := range w.waiting.all() {
 			t.cancel(taskByShutdown)
 		}
-		if t := w.shown.Load(); t != nil && t.kind == kindStraight {
+		if t := w.visible.Load(); t != nil && t.kind == kindStraight {
 			t.cancel(taskByShutdown)
 		}
 	}
@@ -220,10 +220,10 @@ func (rt *Runtime) cancelAll() {
 }
 
 // blockedGoroutines returns the goroutines in BlockOn.
-func (rt *Runtime) blockedGoroutines() (ps []*parker) {
+func (rt *Runtime) blockedGoroutines() (ps []*blockOnParker) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	for p := range rt.outside {
+	for p := range rt.blockOns {
 		ps = append(ps, p)
 	}
 	return ps
@@ -237,9 +237,9 @@ func (rt *Runtime) blockedGoroutines() (ps []*parker) {
 // censuses, one taken wholly after the other, find the same numbers, and as
 // many ends as spawns, then no task lived in between, and none ever will.
 func (rt *Runtime) awaitTasks(ctx context.Context) error {
-	last := census{spawned: -1}
+	last := taskCount{spawned: -1}
 	for {
-		now, err := rt.census(ctx)
+		now, err := rt.countTasks(ctx)
 		if err != nil {
 			return err
 		}
@@ -251,26 +251,26 @@ func (rt *Runtime) awaitTasks(ctx context.Context) error {
 			continue
 		}
 		select {
-		case <-rt.told:
+		case <-rt.countChanged:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// census is how many tasks there have been.
-type census struct{ spawned, ended int64 }
+// taskCount is how many tasks there have been.
+type taskCount struct{ spawned, ended int64 }
 
-// census counts, after it was called.
-func (rt *Runtime) census(ctx context.Context) (c census, err error) {
-	n := rt.censuses.Add(1)
+// countTasks counts, after it was called.
+func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
+	n := rt.countRequests.Add(1)
 	for _, w := range rt.workers {
-		w.rouse()
+		w.unpark()
 	}
 	for _, w := range rt.workers {
-		for w.told.Load() < n {
+		for w.acked.Load() < n {
 			select {
-			case <-rt.told:
+			case <-rt.countChanged:
 			case <-ctx.Done():
 				return c, ctx.Err()
 			}
@@ -279,19 +279,19 @@ func (rt *Runtime) census(ctx context.Context) (c census, err error) {
 	// Only now, after all that was told here has been heard: what is told from
 	// now on is heard by awaitTasks.
 	for _, w := range rt.workers {
-		c.spawned += w.toldSpawned.Load()
-		c.ended += w.toldEnded.Load()
+		c.spawned += w.ackedSpawned.Load()
+		c.ended += w.ackedEnded.Load()
 	}
 	c.spawned += rt.foreign.Load()
 	c.ended += rt.refused.Load()
-	rt.calls.room.mu.Lock()
+	rt.calls.admission.mu.Lock()
 	c.spawned += rt.calls.spawned
 	c.ended += rt.calls.ended
-	rt.calls.room.mu.Unlock()
+	rt.calls.admission.mu.Unlock()
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	c.spawned += int64(rt.entered)
-	c.ended += int64(rt.entered) - int64(len(rt.outside))
+	c.spawned += int64(rt.blockOnsBegun)
+	c.ended += int64(rt.blockOnsBegun) - int64(len(rt.blockOns))
 	return c, nil
 }
 
@@ -301,7 +301,7 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 		infos = append(infos, w.listed()...)
 		infos = append(infos, w.unbegun()...)
 	}
-	infos = append(infos, rt.outsiders()...)
+	infos = append(infos, rt.blockOnInfos()...)
 	return uniqueByID(append(infos, rt.calls.infos()...))
 }
 
@@ -315,7 +315,7 @@ func (w *worker) unbegun() (infos []TaskInfo) {
 			all = append(all, t)
 		}
 	}
-	add(w.next.Swap(nil))
+	add(w.runNext.Swap(nil))
 	for t := w.queue.steal(); t != nil; t = w.queue.steal() {
 		add(t)
 	}
@@ -399,18 +399,18 @@ func (l *waitingList) all() []*task {
 	return slices.Clone(l.tasks)
 }
 
-// tell publishes, while the runtime drains, how many tasks were spawned on w and
+// ackCount publishes, while the runtime drains, how many tasks were spawned on w and
 // how many ended there, for the census that was asked for last.
-func (w *worker) tell() {
-	n := w.rt.censuses.Load()
+func (w *worker) ackCount() {
+	n := w.rt.countRequests.Load()
 	spawned, ended := int64(w.counts[countSpawned]), int64(w.counts[countEnded])
-	if n == w.told.Load() && ended == w.toldEnded.Load() {
+	if n == w.acked.Load() && ended == w.ackedEnded.Load() {
 		return
 	}
-	w.toldSpawned.Store(spawned)
-	w.toldEnded.Store(ended)
-	w.told.Store(n)
-	notify(w.rt.told)
+	w.ackedSpawned.Store(spawned)
+	w.ackedEnded.Store(ended)
+	w.acked.Store(n)
+	notifyChan(w.rt.countChanged)
 }
 
 // cleanUp ends whatever is left when the worker ends: only Shutdown's giving
@@ -458,7 +458,7 @@ func (w *worker) lastTask() *task {
 	for tries := 0; ; tries++ {
 		w.receive()
 		w.inherit()
-		if t := w.pick(); t != nil {
+		if t := w.nextTask(); t != nil {
 			return t
 		}
 		for len(w.left) > 0 {
@@ -512,9 +512,9 @@ func (w *worker) abort(t *task) {
 
 // exit is the worker's last act.
 func (w *worker) exit() {
-	w.tell()
+	w.ackCount()
 	w.reactor.close()
-	w.rt.fds.stir(&w.reactor)
+	w.rt.fds.notifyAll(&w.reactor)
 	w.publish(nanos())
 	if h := w.rt.cfg.Hooks.WorkerStop; h != nil {
 		h(w.index)

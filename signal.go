@@ -41,7 +41,7 @@ var _ Stream[os.Signal] = (*SignalStream)(nil)
 // A stream must be closed: it keeps a goroutine.
 func Signals(sig ...os.Signal) *SignalStream {
 	s := &SignalStream{in: newChan[os.Signal](64), all: len(sig) == 0}
-	outside(func() {
+	outsideBubble(func() {
 		signal.Notify(s.in, sig...) // which may start a goroutine, too
 		go s.receive()
 	})
@@ -110,8 +110,8 @@ func (s *SignalStream) PollNext(cx *Context) (os.Signal, error) {
 	}
 }
 
-// forget implements forgetter.
-func (s *SignalStream) forget(t *task, from *worker) { s.arrived.leave(t, from) }
+// abandoned implements forgetter.
+func (s *SignalStream) abandoned(t *task, from *worker) { s.arrived.leave(t, from) }
 
 // Next waits for the next signal; see PollNext. If cx is cancelled it returns
 // cx.Err(), and no signal is lost.

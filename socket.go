@@ -198,19 +198,19 @@ func (s *socketSetup) open(n *network, family int) (int, error) {
 	}
 	// Without these a connection works too.
 	if family == unix.AF_INET6 {
-		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(n.family == unix.AF_INET6))
+		setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(n.family == unix.AF_INET6))
 	}
 	switch n.proto {
 	case "tcp":
 		setTCPDefaults(fd, s.keepAlive)
 	case "udp", "unixgram":
-		setOption(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		setSocketOption(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
 	}
 	return fd, nil
 }
 
 func setTCPDefaults(fd int, keepAlive time.Duration) {
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setSocketOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if keepAlive >= 0 {
 		setKeepAliveConfig(fd, net.KeepAliveConfig{Enable: true, Idle: keepAlive})
 	}
@@ -229,7 +229,7 @@ func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
 	case name == n.proto && family == unix.AF_INET6:
 		name += "6"
 	}
-	if err := s.control(name, a.String(), &rawConn{src: newSource(fd), net: n}); err != nil {
+	if err := s.control(name, a.String(), &rawConn{src: newPollFD(fd), net: n}); err != nil {
 		return err
 	}
 	return os.NewSyscallError("setnonblock", unix.SetNonblock(fd, true)) // whatever it has done
@@ -263,17 +263,17 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd 
 		}
 	}()
 	if s.reuseAddr || n.kind == unix.SOCK_STREAM {
-		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		if err = setSocketOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return
 		}
 	}
 	if s.reuseAddr && runtime.GOOS != "linux" { // where it takes both to share a port
-		if err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		if err = setSocketOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return
 		}
 	}
 	if s.reusePort {
-		if err = setOption(fd, unix.SOL_SOCKET, reusePortOption, 1); err != nil {
+		if err = setSocketOption(fd, unix.SOL_SOCKET, reusePortOption, 1); err != nil {
 			return
 		}
 	}
@@ -351,8 +351,8 @@ func thisHost(n *network, a net.Addr) net.Addr {
 	return a
 }
 
-// connected returns what became of a connect: EAGAIN while it goes on.
-func connected(fd int) error {
+// isConnected returns what became of a connect: EAGAIN while it goes on.
+func isConnected(fd int) error {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
@@ -372,7 +372,7 @@ func connected(fd int) error {
 	}
 }
 
-func setOption(fd, level, name, value int) error {
+func setSocketOption(fd, level, name, value int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
 }
 

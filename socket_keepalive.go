@@ -17,7 +17,7 @@ const (
 
 // setKeepAliveConfig is SetKeepAliveConfig of package net.
 func setKeepAliveConfig(fd int, c net.KeepAliveConfig) error {
-	if err := setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolInt(c.Enable)); err != nil {
+	if err := setSocketOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolInt(c.Enable)); err != nil {
 		return err
 	}
 	if err := setKeepAliveTime(fd, keepAliveIdle, c.Idle); err != nil {
@@ -51,7 +51,7 @@ func setKeepAliveOption(fd, option, value int) error {
 	if option == keepAliveUnsupported {
 		return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT)
 	}
-	return setOption(fd, unix.IPPROTO_TCP, option, value)
+	return setSocketOption(fd, unix.IPPROTO_TCP, option, value)
 }
 
 // keepAliveUnsupported is the option of a system that has none.

@@ -8,7 +8,7 @@ import (
 )
 
 func setDeferAccept(fd int, d time.Duration) error {
-	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, wholeSeconds(d))
+	return setSocketOption(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, wholeSeconds(d))
 }
 
 // mptcpInfo is MPTCP_INFO of linux/mptcp.h.

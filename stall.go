@@ -73,7 +73,7 @@ func newStallReporter() func(Stall) {
 type stallWatch struct {
 	rt      *Runtime
 	every   time.Duration // Config.Stall
-	seen    []watched
+	seen    []workerSeen
 	reports stallReports
 
 	// See thread. Tests have threads of their own.
@@ -84,8 +84,8 @@ type stallWatch struct {
 	probe []byte // see waitForGo
 }
 
-// watched is what the stallWatch knows of a worker.
-type watched struct {
+// workerSeen is what the stallWatch knows of a worker.
+type workerSeen struct {
 	turn     uint32
 	since    time.Time     // the first look at this turn
 	looked   time.Time     // the last look
@@ -98,7 +98,7 @@ func newStallWatch(rt *Runtime) *stallWatch {
 	s := &stallWatch{
 		rt:    rt,
 		every: rt.cfg.Stall,
-		seen:  make([]watched, len(rt.workers)),
+		seen:  make([]workerSeen, len(rt.workers)),
 
 		used:    func(w *worker) (time.Duration, bool) { return w.thread.used() },
 		asleep:  func(w *worker) bool { return w.thread.asleep() },
@@ -127,7 +127,7 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		}
 		turn := seen.turn
 		var who Task
-		if polled := w.shown.Load(); polled != nil {
+		if polled := w.visible.Load(); polled != nil {
 			who = polled.ident()
 		}
 		if seen.reported || w.turn.Load() != turn { // then who may be of another poll
@@ -149,17 +149,17 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 // polls, so the worker is told to end it with the present one: what keeps it from doing so is
 // then one poll. (What a worker does between its polls moves the turn if it may be long; see
 // progress.)
-func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *watched, same bool) {
+func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSeen, same bool) {
 	seen = &s.seen[i]
 	turn := w.turn.Load()
 	asleep := w.asleep.Load()
 	if turn == seen.turn && turn != 0 && !asleep {
 		return seen, true
 	}
-	*seen = watched{turn: turn, since: now, looked: now}
+	*seen = workerSeen{turn: turn, since: now, looked: now}
 	if !asleep {
 		seen.used, _ = s.used(w)
-		w.hurry.Store(true)
+		w.endRound.Store(true)
 	}
 	return seen, false
 }
@@ -172,7 +172,7 @@ func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *watched, 
 // the time if it is blocked now, but only for an interval, since it may have been ready to run
 // before. Without such a clock all time is counted in that way, but not if this goroutine was
 // late itself: the machine has too few processors then for all that runs.
-func (s *stallWatch) spent(w *worker, seen *watched, now time.Time, late bool) time.Duration {
+func (s *stallWatch) spent(w *worker, seen *workerSeen, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
 	computed := used - seen.used

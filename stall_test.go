@@ -295,7 +295,7 @@ func TestStallIsOnePoll(t *testing.T) {
 		inTask(t, rt, func(cx *Context) error {
 			for range 3 {
 				hs = append(hs, SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
-					entered <- cx.here().batch
+					entered <- cx.here().roundSize
 					<-goOn
 					return None{}, nil
 				})))
@@ -584,7 +584,7 @@ func TestStallHandlerThatBlocks(t *testing.T) {
 // Without a handler, a stall is one line on standard error, with the user's frame, and says
 // where there is more. Stalls for which no stack was to be taken are counted.
 func TestStallReporter(t *testing.T) {
-	cfg, err := Config{}.complete()
+	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -958,7 +958,7 @@ func TestStallIsNoBurst(t *testing.T) {
 		}
 		w.pushList(list)
 	}), "tasks that come at once")
-	fires := newOutsider(func() {})
+	fires := newExternalWaker(func() {})
 	var alarms [2 * n]alarm
 	require.Equal(t, 3, moves(func(w *worker) {
 		for i := range n {
@@ -969,7 +969,7 @@ func TestStallIsNoBurst(t *testing.T) {
 	require.Equal(t, 3, moves(func(w *worker) {
 		for i := range n {
 			a := &alarms[n+i]
-			a.set(w, eternity, fires)
+			a.set(w, maxNanos, fires)
 			a.timer.state.Store(timerDropped)
 			a.timer.dropNext = w.dropped.Load()
 			w.dropped.Store(a.timer)

@@ -29,31 +29,31 @@ var (
 )
 
 func stdFile(f *os.File) *File {
-	return &File{name: f.Name(), os: f, exact: true, sync: true, gate: &inputGate{of: f}}
+	return &File{name: f.Name(), os: f, exact: true, sync: true, input: &terminalInput{of: f}}
 }
 
-// inputGate is where a read waits for input before it goes to the pool. It
+// terminalInput is where a read waits for input before it goes to the pool. It
 // watches a second descriptor of the same open file.
 //
 // Such a file outlives runtimes. When the one has ended whose poller
 // watches it, another one's takes over.
-type inputGate struct {
+type terminalInput struct {
 	of *os.File
 
-	mu   lockOf[inputGate]
-	src  *source
+	mu   lockOf[terminalInput]
+	src  *pollFD
 	open bool // there is nothing that can be watched, or not anymore: the pool has to wait
 }
 
 // poll returns nil if there is input, or if the system cannot say.
-func (g *inputGate) poll(cx *Context) error {
+func (g *terminalInput) poll(cx *Context) error {
 	for range 2 {
-		s := g.source()
+		s := g.pollFD()
 		if s == nil {
 			return nil
 		}
 		_, err := s.attempt(cx, &s.rd, func(fd int) (int, bool, error) {
-			return 0, false, readyNow(fd, unix.POLLIN)
+			return 0, false, fdReadyNow(fd, unix.POLLIN)
 		})
 		switch err {
 		case nil, ErrPending:
@@ -64,8 +64,8 @@ func (g *inputGate) poll(cx *Context) error {
 	return nil
 }
 
-// source returns what is watched; nil if nothing is.
-func (g *inputGate) source() *source {
+// pollFD returns what is watched; nil if nothing is.
+func (g *terminalInput) pollFD() *pollFD {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.open || g.src != nil {
@@ -73,18 +73,18 @@ func (g *inputGate) source() *source {
 	}
 	fd := -1
 	if conn, err := g.of.SyscallConn(); err == nil {
-		conn.Control(func(raw uintptr) { fd, _ = duplicate(int(raw)) })
+		conn.Control(func(raw uintptr) { fd, _ = duplicateFD(int(raw)) })
 	}
 	if fd < 0 {
 		g.open = true
 		return nil
 	}
-	g.src = newSource(fd)
+	g.src = newPollFD(fd)
 	return g.src
 }
 
 // lose gives up s.
-func (g *inputGate) lose(s *source, forGood bool) {
+func (g *terminalInput) lose(s *pollFD, forGood bool) {
 	g.mu.Lock()
 	if g.src == s {
 		g.src, g.open = nil, forGood
@@ -94,7 +94,7 @@ func (g *inputGate) lose(s *source, forGood bool) {
 }
 
 // leave is called by those who wait no longer.
-func (g *inputGate) leave(cx *Context) {
+func (g *terminalInput) leave(cx *Context) {
 	g.mu.Lock()
 	s := g.src
 	g.mu.Unlock()
@@ -103,7 +103,7 @@ func (g *inputGate) leave(cx *Context) {
 	}
 }
 
-func (g *inputGate) close() {
+func (g *terminalInput) close() {
 	g.mu.Lock()
 	s := g.src
 	g.src, g.open = nil, true

@@ -83,7 +83,7 @@ func TestStdin(t *testing.T) {
 func TestStdinKeepsInput(t *testing.T) {
 	rt := fileRuntime(t)
 	in, out := stdPipe(t, true)
-	in.gate = nil
+	in.input = nil
 	h := Spawn(rt, func(cx *Context) (string, error) {
 		p := make([]byte, 3)
 		n, err := in.Read(cx, p)
@@ -220,7 +220,7 @@ func TestStdoutSharedFailure(t *testing.T) {
 		require.ErrorIs(t, out.Close(cx), syscall.EPIPE)
 		return nil
 	})
-	require.Empty(t, out.stakes)
+	require.Empty(t, out.tickets)
 }
 
 // full reports whether a pipe has no room.
@@ -228,7 +228,7 @@ func full(t *testing.T, w *os.File) (is bool) {
 	t.Helper()
 	conn, err := w.SyscallConn()
 	require.NoError(t, err)
-	require.NoError(t, conn.Control(func(fd uintptr) { is = readyNow(int(fd), unix.POLLOUT) == unix.EAGAIN }))
+	require.NoError(t, conn.Control(func(fd uintptr) { is = fdReadyNow(int(fd), unix.POLLOUT) == unix.EAGAIN }))
 	return is
 }
 

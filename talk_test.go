@@ -11,19 +11,19 @@ import (
 )
 
 func TestTalk(t *testing.T) {
-	k := talk{manner: amongWorkers}
+	k := adaptiveSpin{spinSettings: workerSpinSettings}
 	const talkAfter, talkLimit = 4, 4096
 	words := func() (n int) {
-		for ; !k.goesOn(); n++ {
+		for ; !k.pays(); n++ {
 			k.slept(true, 0)
 		}
 		return n
 	}
-	require.False(t, k.goesOn())
+	require.False(t, k.pays())
 	require.Equal(t, talkAfter, words())
 
 	k.slept(false, 0)
-	require.False(t, k.goesOn(), "something else has ended the sleep")
+	require.False(t, k.pays(), "something else has ended the sleep")
 	require.Equal(t, talkAfter/2, words(), "one such sleep does not make all forgotten")
 	for range 3 {
 		k.slept(false, 0)
@@ -31,16 +31,16 @@ func TestTalk(t *testing.T) {
 	require.Equal(t, talkAfter, words(), "several do")
 
 	for n := 2 * talkAfter; n <= talkLimit; n *= 2 {
-		k.inVain()
-		require.False(t, k.goesOn())
+		k.miss()
+		require.False(t, k.pays())
 		require.Equal(t, n, words())
 	}
-	k.inVain()
+	k.miss()
 	require.Equal(t, talkLimit, words(), "it is tried again, however often it was in vain")
 
-	k.answered()
-	require.True(t, k.goesOn())
-	k.inVain()
+	k.hit()
+	require.True(t, k.pays())
+	k.miss()
 	require.Equal(t, 2*talkAfter, words(), "an answer makes up for all that was in vain")
 }
 
@@ -52,30 +52,30 @@ func TestLinger(t *testing.T) {
 	rt.bringProcs()
 	w := newWorker(rt, 0) // driven by hand
 	talking := func() {
-		for !w.talk.goesOn() {
-			w.talk.slept(true, 0)
+		for !w.workerSpin.pays() {
+			w.workerSpin.slept(true, 0)
 		}
 	}
-	require.False(t, w.linger(nanos()+time.Hour.Nanoseconds()), "nobody talks")
+	require.False(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()), "nobody talks")
 	talking()
-	require.False(t, w.linger(nanos()))
-	require.False(t, w.talk.goesOn())
+	require.False(t, w.spinForReply(nanos()))
+	require.False(t, w.workerSpin.pays())
 
 	talking()
 	go w.send(&task{})
-	require.True(t, w.linger(nanos()+time.Hour.Nanoseconds()))
-	require.True(t, w.talk.goesOn())
+	require.True(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()))
+	require.True(t, w.workerSpin.pays())
 	require.NotNil(t, w.takeInbox())
 
-	w.readied = true
-	require.False(t, w.linger(nanos()+time.Hour.Nanoseconds()))
-	require.True(t, w.talk.goesOn())
+	w.madeRunnable = true
+	require.False(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()))
+	require.True(t, w.workerSpin.pays())
 
 	shared := newWorker(newTestRuntime(t, Config{Workers: 1, SharedProcs: true}), 0)
-	shared.talk = w.talk
+	shared.workerSpin = w.workerSpin
 	shared.inbox.Store(&task{})
-	require.False(t, shared.linger(nanos()), "it has promised to give its P up whenever it waits")
-	require.True(t, shared.talk.goesOn(), "it has not even tried")
+	require.False(t, shared.spinForReply(nanos()), "it has promised to give its P up whenever it waits")
+	require.True(t, shared.workerSpin.pays(), "it has not even tried")
 }
 
 // A worker lingers for the descriptor that has spoken before, and alone; what comes
@@ -101,47 +101,47 @@ func TestLingerOverWire(t *testing.T) {
 	}
 	long := nanos() + time.Hour.Nanoseconds()
 	hears := func() {
-		for !w.wire.goesOn() {
-			w.wire.slept(true, 0)
+		for !w.peerSpin.pays() {
+			w.peerSpin.slept(true, 0)
 		}
-		w.speaker = ends[0][0]
+		w.peerFD = ends[0][0]
 	}
 	speak(0)
-	require.False(t, w.linger(long), "nobody has spoken")
+	require.False(t, w.spinForReply(long), "nobody has spoken")
 
 	hears()
-	require.True(t, w.linger(long))
-	require.True(t, w.wire.goesOn())
-	require.Equal(t, ends[0][0], w.speaker)
+	require.True(t, w.spinForReply(long))
+	require.True(t, w.peerSpin.pays())
+	require.Equal(t, ends[0][0], w.peerFD)
 
 	speak(1)
-	require.True(t, w.linger(long))
-	require.False(t, w.wire.goesOn(), "somebody else has spoken")
-	require.Equal(t, ends[1][0], w.speaker)
+	require.True(t, w.spinForReply(long))
+	require.False(t, w.peerSpin.pays(), "somebody else has spoken")
+	require.Equal(t, ends[1][0], w.peerFD)
 
 	hears()
 	w.send(&task{})
-	require.True(t, w.linger(long))
-	require.False(t, w.wire.goesOn(), "another worker has spoken")
+	require.True(t, w.spinForReply(long))
+	require.False(t, w.peerSpin.pays(), "another worker has spoken")
 	require.NotNil(t, w.takeInbox())
 	w.reactor.wait(0, true) // for which it was woken, perhaps
 
 	hears()
-	require.False(t, w.linger(nanos()))
-	require.False(t, w.wire.goesOn())
-	require.Equal(t, 2*overWire.least, w.wire.after)
+	require.False(t, w.spinForReply(nanos()))
+	require.False(t, w.peerSpin.pays())
+	require.Equal(t, 2*peerSpinSettings.minHits, w.peerSpin.needed)
 
 	hears()
-	w.readied = true
-	require.False(t, w.linger(long))
-	require.True(t, w.wire.goesOn(), "it has not even tried")
+	w.madeRunnable = true
+	require.False(t, w.spinForReply(long))
+	require.True(t, w.peerSpin.pays(), "it has not even tried")
 
-	require.True(t, w.spoke([]event{{fd: ends[0][0]}}))
-	require.False(t, w.spoke([]event{{fd: ends[0][0]}, {fd: ends[1][0]}}), "two at once")
-	require.False(t, w.spoke([]event{{fd: ends[0][0]}}))
-	require.False(t, w.spoke(nil))
+	require.True(t, w.samePeer([]fdEvent{{fd: ends[0][0]}}))
+	require.False(t, w.samePeer([]fdEvent{{fd: ends[0][0]}, {fd: ends[1][0]}}), "two at once")
+	require.False(t, w.samePeer([]fdEvent{{fd: ends[0][0]}}))
+	require.False(t, w.samePeer(nil))
 	for range 2 {
-		require.False(t, w.spoke([]event{{fd: w.reactor.wakeR}}), "that is another worker")
+		require.False(t, w.samePeer([]fdEvent{{fd: w.reactor.wakeR}}), "that is another worker")
 	}
 }
 

@@ -162,7 +162,7 @@ const (
 	kindPlain     taskKind = iota // polled on its worker's own stack; cannot wait
 	kindStraight                  // runs in a coroutine of its worker
 	kindGoroutine                 // a goroutine in BlockOn: waits by parking
-	kindOutsider                  // a function that wakes a loop of somebody else's
+	kindExternal                  // a function that wakes a loop of somebody else's
 	kindFanout                    // several tasks that wait in one slot
 	kindBlocking                  // a call that a goroutine of the pool runs
 )
@@ -199,8 +199,8 @@ type task struct {
 	g    atomic.Uintptr // the goroutine that may use cx, once straight-line code has begun; read by anybody
 	next *task          // in an inbox or a batch
 
-	details atomic.Pointer[details] // nil for most; written by the holder, read by anybody
-	body    taskBody                // never changes
+	attributes atomic.Pointer[taskAttributes] // nil for most; written by the holder, read by anybody
+	body       taskBody                       // never changes
 
 	waiters wakerSlot // who waits for the end; anybody's
 	id      atomic.Uint64
@@ -211,7 +211,7 @@ type task struct {
 // wake makes the task be polled again. from is the worker on whose thread the
 // caller runs; nil if it doesn't know.
 func (t *task) wake(from *worker) {
-	if t.kind >= kindOutsider {
+	if t.kind >= kindExternal {
 		if t.kind != kindBlocking { // which a goroutine runs, once
 			t.body.poll(from)
 		}
@@ -257,7 +257,7 @@ func (t *task) movable() bool {
 	if t.g.Load() != 0 {
 		return false
 	}
-	d := t.details.Load()
+	d := t.attributes.Load()
 	return d == nil || !d.local
 }
 
@@ -265,7 +265,7 @@ func (t *task) movable() bool {
 // woken. It may return early.
 func (t *task) wait() {
 	if t.kind == kindGoroutine {
-		t.body.(*parker).wait()
+		t.body.(*blockOnParker).wait()
 		return
 	}
 	t.w.running.wait()
@@ -273,13 +273,13 @@ func (t *task) wait() {
 
 // ownTimer returns the timer for a Sleep of t. Straight-line code sleeps in one call at a time, so its
 // coroutine keeps one and Sleep allocates nothing.
-func (t *task) ownTimer() *sleep {
+func (t *task) ownTimer() *sleepFuture {
 	if t.kind == kindGoroutine {
-		return new(sleep)
+		return new(sleepFuture)
 	}
 	co := t.w.running
 	if co.sleep == nil {
-		co.sleep = new(sleep)
+		co.sleep = new(sleepFuture)
 	}
 	return co.sleep
 }
@@ -289,7 +289,7 @@ func (t *task) ownTimer() *sleep {
 // waiter must have left the list before other code of the task runs.
 func (t *task) ownWaiter() *waiter {
 	if t.kind == kindGoroutine {
-		return &t.body.(*parker).own
+		return &t.body.(*blockOnParker).own
 	}
 	return &t.w.running.own
 }

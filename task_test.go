@@ -43,7 +43,7 @@ func receive[T any](t testing.TB, c <-chan T) T {
 
 // aimAt makes the next task that is spawned from outside start on worker i.
 func aimAt(rt *Runtime, i int) *Runtime {
-	rt.placed.Store(uint32(len(rt.workers) + i - 1))
+	rt.assigned.Store(uint32(len(rt.workers) + i - 1))
 	return rt
 }
 
@@ -1128,7 +1128,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		release := sync.OnceFunc(rt.failures.mu.Unlock)
 		defer release()
 		func() {
-			h := &JoinHandle[None]{err: &failure{err: failed, in: &rt.failures}}
+			h := &JoinHandle[None]{err: &taskFailure{err: failed, in: &rt.failures}}
 			h.state.finish(0)
 			runtime.AddCleanup(&h.task, func(c *atomic.Bool) { c.Store(true) }, collected)
 			go func() {
@@ -1136,7 +1136,7 @@ func TestUnjoinedFailures(t *testing.T) {
 				result <- err
 			}()
 		}()
-		eventually(t, func() bool { return strings.Contains(takeProfile(), "(*failures).take+") })
+		eventually(t, func() bool { return strings.Contains(takeProfile(), "(*taskFailures).take+") })
 		for range 3 {
 			runtime.GC()
 			gone := make(chan None)
@@ -1368,9 +1368,9 @@ func TestWokenWorkerIsNotStuck(t *testing.T) {
 		rt.foreign.Add(1)
 		on(other, func(w *worker) {
 			sleeper.stuckTurn.Store(sleeper.turn.Load()) // as if it had been stuck in this turn since the beginning
-			roused := sleeper.roused.Load()
+			roused := sleeper.unparks.Load()
 			sleeper.send(&p.task)
-			if sleeper.roused.Load() > roused && w.steal() { // else it was awake, or about to look once more
+			if sleeper.unparks.Load() > roused && w.steal() { // else it was awake, or about to look once more
 				t.Error("it was taken over")
 			}
 		})

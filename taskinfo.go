@@ -23,7 +23,7 @@ func (t Task) String() string {
 func (t *task) ident() Task { return Task{ID: t.id.Load(), Name: t.name()} }
 
 func (t *task) name() string {
-	if d := t.details.Load(); d != nil {
+	if d := t.attributes.Load(); d != nil {
 		return d.name
 	}
 	return ""

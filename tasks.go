@@ -77,7 +77,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 		}
 		infos = append(infos, found...)
 	}
-	infos = append(infos, rt.outsiders()...)
+	infos = append(infos, rt.blockOnInfos()...)
 	infos = append(infos, rt.calls.infos()...)
 	infos = uniqueByID(infos)
 	slices.SortFunc(infos, byID)
@@ -88,11 +88,11 @@ func byID(a, b TaskInfo) int { return cmp.Compare(a.ID, b.ID) }
 
 const surveyPatience = 100 * time.Millisecond
 
-// outsiders describes the goroutines in BlockOn.
-func (rt *Runtime) outsiders() (infos []TaskInfo) {
+// blockOnInfos describes the goroutines in BlockOn.
+func (rt *Runtime) blockOnInfos() (infos []TaskInfo) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	for p := range rt.outside {
+	for p := range rt.blockOns {
 		infos = append(infos, p.info(nil))
 	}
 	return infos
@@ -101,7 +101,7 @@ func (rt *Runtime) outsiders() (infos []TaskInfo) {
 // listed describes the tasks in w's list, and the straight-line code that runs now, to a
 // caller that does not run on it. See uniqueByID.
 func (w *worker) listed() []TaskInfo {
-	t := w.shown.Load() // before the list, to which it may go
+	t := w.visible.Load() // before the list, to which it may go
 	infos := appendInfos(nil, w.waiting.all(), nil)
 	if t != nil && t.kind == kindStraight && !t.state.done() {
 		infos = append(infos, TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"})
@@ -135,17 +135,17 @@ func (w *worker) survey() *plain[[]TaskInfo] {
 	p := &plain[[]TaskInfo]{f: new(survey)}
 	p.body = p
 	p.cx.t = &p.task
-	p.details.Store(surveyDetails)
+	p.attributes.Store(surveyAttributes)
 	w.rt.spawnOn(w, &p.task)
 	return p
 }
 
-var surveyDetails = &details{local: true}
+var surveyAttributes = &taskAttributes{local: true}
 
 // surveys reports whether t is a survey: a task of the runtime's own, which is
 // not told to hooks, does not describe itself, and may still be started while
 // the runtime drains.
-func (t *task) surveys() bool { return t.details.Load() == surveyDetails }
+func (t *task) surveys() bool { return t.attributes.Load() == surveyAttributes }
 
 // survey is a future, so that other tasks run while it goes through many.
 type survey struct {
@@ -192,7 +192,7 @@ func (t *task) info(on *worker) TaskInfo {
 }
 
 func (k taskKind) String() string {
-	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindOutsider: "", kindFanout: "", kindBlocking: "blocking"}[k]
+	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindExternal: "", kindFanout: "", kindBlocking: "blocking"}[k]
 }
 
 // locator is a taskBody that can say where its code waits. The caller holds

@@ -307,7 +307,7 @@ func TestTasksOfAStuckWorker(t *testing.T) {
 	require.Equal(t, "waiting", infos["on worker 0"].State)
 	require.Equal(t, "time", infos["on worker 0"].Waits)
 	require.Empty(t, infos["on worker 0"].Where)
-	require.Equal(t, "*async.sleep", infos["plain"].Where, "no worker is needed for that")
+	require.Equal(t, "*async.sleepFuture", infos["plain"].Where, "no worker is needed for that")
 	require.Equal(t, TaskInfo{Task: Task{stuck.ID(), "stuck"}, Kind: "straight", State: "runnable"}, infos["stuck"])
 	eventually(t, func() bool { i, _ := infoOf(rt, "on worker 1"); return i.Where != "" }, "the other worker answers")
 	release()
@@ -407,7 +407,7 @@ func TestTasksMany(t *testing.T) {
 func TestTasksLeavesSurveysOut(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := &plain[[]TaskInfo]{f: new(survey)}
-	p.details.Store(surveyDetails)
+	p.attributes.Store(surveyAttributes)
 	user := SpawnFuture(rt, NewSleep(time.Hour))
 	eventually(t, func() bool { return waiting(user) })
 	infos := appendInfos(nil, []*task{&p.task, &user.task}, nil)

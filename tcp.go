@@ -200,6 +200,6 @@ func DialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, 
 	if err != nil {
 		return nil, wrapOp("dial", unnamed(network), addrOrNil(laddr), addrOrNil(raddr), cx.refused(err))
 	}
-	a := attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}
-	return awaitAttempt[*TCPConn](cx, &a)
+	a := connectFuture{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}
+	return awaitConnect[*TCPConn](cx, &a)
 }

@@ -111,9 +111,9 @@ func tcpPair(t testing.TB, rt *Runtime) (a, b *TCPConn) {
 }
 
 // tcpWaits reports whether somebody waits for an event of h.
-func tcpWaits(h *half) bool {
-	t := h.waiters.p.Load()
-	return t != nil && t != fired
+func tcpWaits(dir *direction) bool {
+	t := dir.waiters.p.Load()
+	return t != nil && t != slotFired
 }
 
 func tcpWrite(cx *Context, c Conn, s string) error {
@@ -1143,7 +1143,7 @@ func TestTCPBrokenConnectionFailsEveryTime(t *testing.T) {
 			b.SetLinger(0)
 			b.Close()
 			eventually(t, func() bool { // until then writes succeed
-				return a.src.control(func(fd int) error { return readyNow(fd, unix.POLLIN) }) == nil
+				return a.src.control(func(fd int) error { return fdReadyNow(fd, unix.POLLIN) }) == nil
 			}, "the reset comes")
 		},
 		"CloseWrite": func(_ *testing.T, a, b *TCPConn) { a.CloseWrite() },
@@ -1252,7 +1252,7 @@ func tcpFullBacklog(t *testing.T) string {
 			require.ErrorIs(t, err, unix.EINPROGRESS)
 		}
 	}
-	eventually(t, func() bool { return readyNow(fd, unix.POLLIN) == nil }, "one has come into the backlog")
+	eventually(t, func() bool { return fdReadyNow(fd, unix.POLLIN) == nil }, "one has come into the backlog")
 	return (&network{kind: unix.SOCK_STREAM}).addr(sa).String()
 }
 
@@ -1307,14 +1307,14 @@ func TestTCPCloseWakesWhoWaits(t *testing.T) {
 		for _, closer := range tcpWays {
 			t.Run(way.name+" waits, "+closer.name+" closes", func(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 2})
-				check := func(h *half, shut func() error, wait func(cx *Context) error) {
+				check := func(dir *direction, shut func() error, wait func(cx *Context) error) {
 					t.Helper()
 					const waiters = 3
 					result := make(chan error, waiters)
 					for range waiters {
 						go func() { result <- way.run(rt, wait) }()
 					}
-					eventually(t, func() bool { return tcpWaits(h) })
+					eventually(t, func() bool { return tcpWaits(dir) })
 					require.NoError(t, closer.run(rt, func(*Context) error { return shut() }))
 					for range waiters {
 						err := <-result
@@ -1488,7 +1488,7 @@ func TestTCPManyReadersOfOneConnection(t *testing.T) {
 }
 
 // tcpSource returns a source of one end of a pair of sockets, and the other end.
-func tcpSource(t *testing.T) (s *source, peer int) {
+func tcpSource(t *testing.T) (s *pollFD, peer int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	require.NoError(t, err)
@@ -1496,7 +1496,7 @@ func tcpSource(t *testing.T) (s *source, peer int) {
 		unix.CloseOnExec(fd)
 		require.NoError(t, unix.SetNonblock(fd, true))
 	}
-	s = newSource(fds[0])
+	s = newPollFD(fds[0])
 	t.Cleanup(func() { s.close(); unix.Close(fds[1]) })
 	return s, fds[1]
 }
@@ -1526,7 +1526,7 @@ func TestTCPShortReadIsOneSystemCall(t *testing.T) {
 
 	_, err := read()
 	require.ErrorIs(t, err, ErrPending)
-	eventually(t, func() bool { return s.wr.waiters.p.Load() == fired }, "the event of the registration is over")
+	eventually(t, func() bool { return s.wr.waiters.p.Load() == slotFired }, "the event of the registration is over")
 	calls = 0
 	for i := range 100 {
 		tcpPost(t, peer, "message")
@@ -1607,7 +1607,7 @@ func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	_, err = s.attempt(cxA, &s.rd, func(fd int) (int, bool, error) {
 		n, exhausted, err := tcpReadOp(buf, &calls)(fd)
 		tcpPost(t, peer, "second")
-		eventually(t, func() bool { return s.rd.waiters.p.Load() == fired })
+		eventually(t, func() bool { return s.rd.waiters.p.Load() == slotFired })
 		_, errB := s.attempt(cxB, &s.rd, tcpReadOp(one, &calls))
 		require.NoError(t, errB)
 		return n, exhausted, err
@@ -1635,7 +1635,7 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 			posted = true
 			require.ErrorIs(t, err, unix.EAGAIN)
 			tcpPost(t, peer, "data")
-			eventually(t, func() bool { return s.rd.waiters.p.Load() == fired })
+			eventually(t, func() bool { return s.rd.waiters.p.Load() == slotFired })
 		}
 		return n, exhausted, err
 	}
@@ -1666,7 +1666,7 @@ func TestTCPWaitAfterOthersEvent(t *testing.T) {
 			first = false
 			require.ErrorIs(t, err, unix.EAGAIN)
 			tcpPost(t, peer, "ab")
-			eventually(t, func() bool { return s.rd.waiters.p.Load() == fired })
+			eventually(t, func() bool { return s.rd.waiters.p.Load() == slotFired })
 			_, errB := s.attempt(cxB, &s.rd, tcpReadOp(make([]byte, 1), &calls))
 			require.NoError(t, errB)
 			wakesA.Store(0)
@@ -1941,7 +1941,7 @@ func TestTCPDescriptorsAreCloseOnExec(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	dialled, accepted := tcpPair(t, rt)
 	ln := tcpListen(t)
-	for name, s := range map[string]*source{"dialled": &dialled.src, "accepted": &accepted.src, "listener": &ln.src} {
+	for name, s := range map[string]*pollFD{"dialled": &dialled.src, "accepted": &accepted.src, "listener": &ln.src} {
 		require.NoError(t, s.control(func(fd int) error {
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 			assert.NotZero(t, flags&unix.FD_CLOEXEC, name)
@@ -1992,7 +1992,7 @@ func TestTCPDataAndEndInOneEvent(t *testing.T) {
 			})
 			require.NoError(t, err)
 			if registered {
-				eventually(t, func() bool { return a.src.state.has(sourceHungUp) })
+				eventually(t, func() bool { return a.src.state.has(fdHungUp) })
 			}
 			require.NoError(t, tcpRun(rt, func(cx *Context) error {
 				buf := make([]byte, 100)

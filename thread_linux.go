@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
-type thread struct{ id int }
+// osThread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
+type osThread struct{ id int }
 
-func callingThread() thread { return thread{unix.Gettid()} }
+func callingThread() osThread { return osThread{unix.Gettid()} }
 
 // used returns how much processor time the thread has used; known is false if the
 // system does not say.
-func (t thread) used() (d time.Duration, known bool) {
+func (t osThread) used() (d time.Duration, known bool) {
 	if t.id == 0 {
 		return 0, false
 	}
@@ -31,7 +31,7 @@ func (t thread) used() (d time.Duration, known bool) {
 
 // asleep reports whether the thread neither runs nor is ready to run. It is taken to
 // be asleep if the system does not say.
-func (t thread) asleep() bool {
+func (t osThread) asleep() bool {
 	if t.id == 0 {
 		return true
 	}
@@ -44,7 +44,7 @@ func (t thread) asleep() bool {
 // time and did not get a processor. It reports false if the system does not say.
 func starvedThread(f func()) bool {
 	type clock struct {
-		thread
+		osThread
 		used time.Duration
 	}
 	var clocks []clock
@@ -53,14 +53,14 @@ func starvedThread(f func()) bool {
 		dir.Close()
 		for _, name := range names {
 			id, _ := strconv.Atoi(name)
-			t := thread{id}
+			t := osThread{id}
 			used, _ := t.used()
 			clocks = append(clocks, clock{t, used})
 		}
 	}
 	f()
 	for _, c := range clocks {
-		if used, known := c.thread.used(); known && used == c.used && !c.asleep() {
+		if used, known := c.osThread.used(); known && used == c.used && !c.asleep() {
 			return true
 		}
 	}

@@ -4,12 +4,12 @@ package async
 
 import "time"
 
-// thread is a thread of the system; see thread_linux.go. It cannot be asked anything.
-type thread struct{}
+// osThread is a thread of the system; see thread_linux.go. It cannot be asked anything.
+type osThread struct{}
 
-func callingThread() thread { return thread{} }
+func callingThread() osThread { return osThread{} }
 
-func (thread) used() (d time.Duration, known bool) { return 0, false }
-func (thread) asleep() bool                        { return true }
+func (osThread) used() (d time.Duration, known bool) { return 0, false }
+func (osThread) asleep() bool                        { return true }
 
 func starvedThread(f func()) bool { f(); return false }

@@ -9,44 +9,44 @@ import (
 )
 
 // Time in this package is a count of nanoseconds since epoch, monotonic.
-var epoch = time.Now()
+var clockEpoch = time.Now()
 
-// eternity is later than any time that matters, by far, and far enough from
+// maxNanos is later than any time that matters, by far, and far enough from
 // the ends of int64 to add to.
-const eternity = int64(1) << 61 // 73 years
+const maxNanos = int64(1) << 61 // 73 years
 
 // nanos is for the threads of this package; other code may run in a bubble, see
 // nanosHere.
-func nanos() int64 { return int64(time.Since(epoch)) }
+func nanos() int64 { return int64(time.Since(clockEpoch)) }
 
 // nanosAt returns when t is. A time without a monotonic reading (parsed, from a
 // database, after Round) is taken to be as far from now as the caller's clock says at
 // this moment: how far it is from epoch changes with every step of the wall clock.
 func nanosAt(t time.Time) int64 {
 	now := time.Now()
-	since := int64(now.Sub(epoch))
+	since := int64(now.Sub(clockEpoch))
 	if ofBubble(now) {
 		since = nanosHere()
 	}
 	return clampTime(since + clampTime(int64(t.Sub(now))))
 }
 
-// earlier reports whether a comes before b. Only one of them may have a monotonic
+// timeEarlier reports whether a comes before b. Only one of them may have a monotonic
 // reading.
-func earlier(a, b time.Time) bool { return nanosAt(a) < nanosAt(b) }
+func timeEarlier(a, b time.Time) bool { return nanosAt(a) < nanosAt(b) }
 
-// after returns the time d from now; now if d is negative.
-func after(d time.Duration) int64 { return nanosHere() + max(clampTime(int64(d)), 0) }
+// nanosAfter returns the time d from now; now if d is negative.
+func nanosAfter(d time.Duration) int64 { return nanosHere() + max(clampTime(int64(d)), 0) }
 
-func clampTime(t int64) int64 { return min(max(t, -eternity), eternity) }
+func clampTime(t int64) int64 { return min(max(t, -maxNanos), maxNanos) }
 
 // tickAfter returns the first tick that does not end before the time at.
-func tickAfter(at int64) int64 { return (at + tick - 1) / tick }
+func tickAfter(at int64) int64 { return (at + timerTick - 1) / timerTick }
 
-// tick is how finely timers are kept apart. Those that fall in the same one
+// timerTick is how finely timers are kept apart. Those that fall in the same one
 // fire together, at its end, never before their time. 16 microseconds is less
 // than what the kernel adds, and few enough nodes for 100,000 timers.
-const tick = int64(16 * time.Microsecond)
+const timerTick = int64(16 * time.Microsecond)
 
 // An expirer is what a timer is for. expire is called on the thread of the
 // worker that keeps the timer, once, and must not block.
@@ -56,7 +56,7 @@ type expirer interface{ expire(w *worker) }
 // while state says that it is armed.
 type timer struct {
 	state      atomic.Uint32
-	home       *worker
+	owner      *worker
 	tick       int64
 	to         expirer
 	prev, next *timer // of the same tick
@@ -152,13 +152,13 @@ func (q *timerQueue) next() (at int64, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	return n.tick * tick, true
+	return n.tick * timerTick, true
 }
 
 // due takes out one timer whose time has come, in the order of ticks.
 func (q *timerQueue) due(now int64) *timer {
 	n, ok := q.tree.Min()
-	if !ok || n.tick*tick > now {
+	if !ok || n.tick*timerTick > now {
 		return nil
 	}
 	t := n.first
@@ -186,9 +186,9 @@ func (s *stdTimer) fire() { s.to.expire(nil) }
 // setStd is set outside the pool. A timer that exists is used again: deadlines
 // of goroutines are put off before each read.
 func (a *alarm) setStd(at int64, to expirer) {
-	now, bubble := clock()
+	now, bubble := clockNow()
 	if bubble { // by whose clock a timer would go that is set here
-		outside(func() { a.setStd(at, to) })
+		outsideBubble(func() { a.setStd(at, to) })
 		return
 	}
 	d := time.Duration(at - now)
@@ -220,7 +220,7 @@ func (a *alarm) set(w *worker, at int64, to expirer) {
 		a.timer = new(timer)
 	}
 	t := a.timer
-	t.home, t.to = w, to
+	t.owner, t.to = w, to
 	t.state.Store(timerArmed)
 	w.timers.add(t, at)
 }
@@ -239,7 +239,7 @@ func (a *alarm) armedAt(w *worker) int64 {
 		}
 		return -1
 	}
-	if t := a.timer; t != nil && t.state.Load() == timerArmed && t.home == w {
+	if t := a.timer; t != nil && t.state.Load() == timerArmed && t.owner == w {
 		return t.tick
 	}
 	return -1
@@ -259,7 +259,7 @@ func (a *alarm) stopOwn(w *worker) {
 	if t == nil || t.state.Load() != timerArmed {
 		return
 	}
-	if home := t.home; home == w {
+	if home := t.owner; home == w {
 		home.timers.remove(t)
 		t.to = nil // it may be a task that ends; the coroutine keeps the timer for later tasks
 		t.state.Store(timerIdle)
@@ -275,7 +275,7 @@ func (w *worker) fireTimers(now int64) (n int) {
 		if t == nil {
 			return n
 		}
-		w.progress(uint64(n))
+		w.countProgress(uint64(n))
 		to := t.to
 		t.to = nil
 		// A timer that was dropped is idle only once takeDropped has seen it.
@@ -291,7 +291,7 @@ func (w *worker) dropTimer(t *timer) {
 		old := w.dropped.Load()
 		t.dropNext = old
 		if w.dropped.CompareAndSwap(old, t) {
-			w.rouse()
+			w.unpark()
 			return
 		}
 	}
@@ -304,7 +304,7 @@ func (w *worker) takeDropped() {
 	}
 	n := uint64(0)
 	for t := w.dropped.Swap(nil); t != nil; n++ {
-		w.progress(n)
+		w.countProgress(n)
 		next := t.dropNext
 		t.dropNext = nil
 		if t.node != nil {
@@ -316,8 +316,8 @@ func (w *worker) takeDropped() {
 	}
 }
 
-// sleep is the future of NewSleep.
-type sleep struct {
+// sleepFuture is the future of NewSleep.
+type sleepFuture struct {
 	until int64
 	t     *task
 	alarm alarm
@@ -327,10 +327,10 @@ type sleep struct {
 // at once if d is not positive. It is late by as much as the load makes it,
 // and at least by up to 16 microseconds; it is never early.
 func NewSleep(d time.Duration) Future[None] {
-	return &sleep{until: after(d)}
+	return &sleepFuture{until: nanosAfter(d)}
 }
 
-func (s *sleep) Poll(cx *Context) (None, error) {
+func (s *sleepFuture) Poll(cx *Context) (None, error) {
 	if !cx.spend() {
 		return None{}, ErrPending
 	}
@@ -338,7 +338,7 @@ func (s *sleep) Poll(cx *Context) (None, error) {
 }
 
 // poll is Poll for a caller who has taken the operation off the budget.
-func (s *sleep) poll(cx *Context) error {
+func (s *sleepFuture) poll(cx *Context) error {
 	w := cx.here()
 	if cx.nanos() >= s.until {
 		s.stop(w)
@@ -354,7 +354,7 @@ func (s *sleep) poll(cx *Context) error {
 }
 
 // stop stops the timer. w is the worker that runs the caller, or nil.
-func (s *sleep) stop(w *worker) {
+func (s *sleepFuture) stop(w *worker) {
 	if s.t != nil {
 		s.alarm.stop(w)
 		s.t = nil
@@ -362,7 +362,7 @@ func (s *sleep) stop(w *worker) {
 }
 
 // Cancel implements canceller.
-func (s *sleep) Cancel() {
+func (s *sleepFuture) Cancel() {
 	if s.t != nil {
 		s.stop(callersWorker())
 	}
@@ -373,7 +373,7 @@ func (s *sleep) Cancel() {
 func Sleep(cx *Context, d time.Duration) error {
 	t := cx.beginAwait()
 	s := t.ownTimer()
-	for s.until = after(d); cx.proceed(t); t.wait() {
+	for s.until = nanosAfter(d); cx.proceed(t); t.wait() {
 		if s.poll(cx) == nil {
 			return nil
 		}
@@ -383,21 +383,21 @@ func Sleep(cx *Context, d time.Duration) error {
 	return cx.Err()
 }
 
-// timeout is the future of Timeout.
-type timeout[T any] struct {
+// timeoutFuture is the future of Timeout.
+type timeoutFuture[T any] struct {
 	f     Future[T]
 	d     time.Duration
-	sleep *sleep
+	sleep *sleepFuture
 	t     *task // has polled f; nil before that
 }
 
 // Timeout returns a future of f's result that gives f up and fails with
 // context.DeadlineExceeded if it is not there d after the first poll.
 func Timeout[T any](f Future[T], d time.Duration) Future[T] {
-	return &timeout[T]{f: f, d: d}
+	return &timeoutFuture[T]{f: f, d: d}
 }
 
-func (t *timeout[T]) Poll(cx *Context) (T, error) {
+func (t *timeoutFuture[T]) Poll(cx *Context) (T, error) {
 	t.t = cx.t
 	v, err := t.f.Poll(cx)
 	if err != ErrPending {
@@ -405,7 +405,7 @@ func (t *timeout[T]) Poll(cx *Context) (T, error) {
 		return v, err
 	}
 	if t.sleep == nil {
-		t.sleep = &sleep{until: after(t.d)}
+		t.sleep = &sleepFuture{until: nanosAfter(t.d)}
 	}
 	if _, err := t.sleep.Poll(cx); err != ErrPending {
 		giveUp(cx.t, t.f)
@@ -415,12 +415,12 @@ func (t *timeout[T]) Poll(cx *Context) (T, error) {
 }
 
 // Cancel gives f up.
-func (t *timeout[T]) Cancel() {
+func (t *timeoutFuture[T]) Cancel() {
 	t.stop()
 	giveUp(t.t, t.f)
 }
 
-func (t *timeout[T]) stop() {
+func (t *timeoutFuture[T]) stop() {
 	if t.sleep != nil {
 		t.sleep.Cancel()
 	}

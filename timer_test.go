@@ -101,7 +101,7 @@ func FuzzTimerQueue(f *testing.F) {
 				}
 			}
 			for _, at := range model {
-				if at+tick <= now {
+				if at+timerTick <= now {
 					t.Fatalf("a timer of %d has not fired at %d", at, now)
 				}
 			}
@@ -126,7 +126,7 @@ func FuzzTimerQueue(f *testing.F) {
 			first := int64(math.MaxInt64)
 			for _, at := range model {
 				ticks[tickAfter(at)] = true
-				first = min(first, tickAfter(at)*tick)
+				first = min(first, tickAfter(at)*timerTick)
 			}
 			if q.n != len(model) || q.tree.Len() != len(ticks) {
 				t.Fatalf("%d timers in %d nodes, want %d in %d", q.n, q.tree.Len(), len(model), len(ticks))
@@ -135,7 +135,7 @@ func FuzzTimerQueue(f *testing.F) {
 				t.Fatalf("next is %d, %v; want %d", at, ok, first)
 			}
 		}
-		now += math.MaxUint16*61 + tick
+		now += math.MaxUint16*61 + timerTick
 		fire()
 		if q.n != 0 || q.tree.Len() != 0 {
 			t.Fatalf("%d timers in %d nodes are left", q.n, q.tree.Len())
@@ -146,12 +146,12 @@ func FuzzTimerQueue(f *testing.F) {
 // A tick ends at or after the times that fall in it, and less than a tick
 // after them.
 func TestTickAfter(t *testing.T) {
-	for _, at := range []int64{0, 1, tick - 1, tick, tick + 1, 1e9, 1<<62 - 1, 1 << 62} {
-		end := tickAfter(at) * tick
+	for _, at := range []int64{0, 1, timerTick - 1, timerTick, timerTick + 1, 1e9, 1<<62 - 1, 1 << 62} {
+		end := tickAfter(at) * timerTick
 		require.GreaterOrEqual(t, end, at)
-		require.Less(t, end-at, tick)
+		require.Less(t, end-at, timerTick)
 	}
-	require.LessOrEqual(t, tickAfter(-1)*tick, int64(0), "what is past is due")
+	require.LessOrEqual(t, tickAfter(-1)*timerTick, int64(0), "what is past is due")
 }
 
 // Times and durations that are too far away to count are far away, not past.
@@ -162,10 +162,10 @@ func TestTimesThatAreFarAway(t *testing.T) {
 		time.Unix(1<<50, 0),
 	}
 	for _, at := range far {
-		require.Greater(t, tickAfter(nanosAt(at))*tick, nanos()+int64(time.Hour), "%v", at)
+		require.Greater(t, tickAfter(nanosAt(at))*timerTick, nanos()+int64(time.Hour), "%v", at)
 	}
-	require.Greater(t, tickAfter(after(math.MaxInt64))*tick, nanos()+int64(time.Hour))
-	require.LessOrEqual(t, after(math.MinInt64), nanos(), "what is over is due now")
+	require.Greater(t, tickAfter(nanosAfter(math.MaxInt64))*timerTick, nanos()+int64(time.Hour))
+	require.LessOrEqual(t, nanosAfter(math.MinInt64), nanos(), "what is over is due now")
 	require.LessOrEqual(t, nanosAt(time.Time{}), nanos()-int64(time.Hour))
 
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -214,23 +214,23 @@ func TestAlarmOnItsWorker(t *testing.T) {
 	step("set", 1, 0, func(w *worker) { a.set(w, base, &b) })
 	step("set to the same time", 1, 0, func(w *worker) { a.set(w, base, &b) })
 	step("not yet", 1, 0, func(w *worker) { w.fireTimers(base - 1) })
-	step("fired", 0, 1, func(w *worker) { w.fireTimers(base + tick) })
-	step("only once", 0, 1, func(w *worker) { w.fireTimers(base + 9*tick) })
+	step("fired", 0, 1, func(w *worker) { w.fireTimers(base + timerTick) })
+	step("only once", 0, 1, func(w *worker) { w.fireTimers(base + 9*timerTick) })
 
-	step("set again", 1, 1, func(w *worker) { a.set(w, base+9*tick, &b) })
-	step("earlier", 1, 1, func(w *worker) { a.set(w, base+3*tick, &b) })
-	step("fired earlier", 0, 2, func(w *worker) { w.fireTimers(base + 4*tick) })
-	step("not when it was to", 0, 2, func(w *worker) { w.fireTimers(base + 20*tick) })
+	step("set again", 1, 1, func(w *worker) { a.set(w, base+9*timerTick, &b) })
+	step("earlier", 1, 1, func(w *worker) { a.set(w, base+3*timerTick, &b) })
+	step("fired earlier", 0, 2, func(w *worker) { w.fireTimers(base + 4*timerTick) })
+	step("not when it was to", 0, 2, func(w *worker) { w.fireTimers(base + 20*timerTick) })
 
-	step("set once more", 1, 2, func(w *worker) { a.set(w, base+3*tick, &b) })
-	step("later", 1, 2, func(w *worker) { a.set(w, base+9*tick, &b) })
-	step("not when it was to, either", 1, 2, func(w *worker) { w.fireTimers(base + 8*tick) })
-	step("fired later", 0, 3, func(w *worker) { w.fireTimers(base + 10*tick) })
+	step("set once more", 1, 2, func(w *worker) { a.set(w, base+3*timerTick, &b) })
+	step("later", 1, 2, func(w *worker) { a.set(w, base+9*timerTick, &b) })
+	step("not when it was to, either", 1, 2, func(w *worker) { w.fireTimers(base + 8*timerTick) })
+	step("fired later", 0, 3, func(w *worker) { w.fireTimers(base + 10*timerTick) })
 
 	step("to be stopped", 1, 3, func(w *worker) { a.set(w, base, &b) })
 	step("stopped", 0, 3, func(w *worker) { a.stop(w) })
 	step("stopped again", 0, 3, func(w *worker) { a.stop(w) })
-	step("not fired", 0, 3, func(w *worker) { w.fireTimers(base + tick) })
+	step("not fired", 0, 3, func(w *worker) { w.fireTimers(base + timerTick) })
 	require.Equal(t, w, b.last.Load())
 }
 
@@ -244,9 +244,9 @@ func TestAlarmOrder(t *testing.T) {
 		for i := range n {
 			k := i * 77 % n
 			a := new(alarm)
-			a.set(w, base+int64(k)*tick, &bell{note: func() { order = append(order, k) }})
+			a.set(w, base+int64(k)*timerTick, &bell{note: func() { order = append(order, k) }})
 		}
-		w.fireTimers(base + n*tick)
+		w.fireTimers(base + n*timerTick)
 	})
 	require.Len(t, order, n)
 	require.IsIncreasing(t, order)
@@ -275,7 +275,7 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		set(&a, home, far, &b)
 		on(other, func(w *worker) { a.stop(w) })
 		eventually(t, gone(home))
-		on(home, func(w *worker) { w.fireTimers(far + tick) })
+		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.Zero(t, b.n.Load())
 	})
 	t.Run("StopOnAGoroutine", func(t *testing.T) {
@@ -287,18 +287,18 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		eventually(t, func() bool { return a.own.state.Load() == timerIdle })
 		require.True(t, gone(home)())
 		set(&a, home, far, &b) // and used again
-		on(home, func(w *worker) { w.fireTimers(far + tick) })
+		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 	})
 	t.Run("MoveToAnotherWorker", func(t *testing.T) {
 		var a alarm
 		var b bell
 		set(&a, home, far, &b)
-		set(&a, other, far+tick, &b)
+		set(&a, other, far+timerTick, &b)
 		eventually(t, gone(home))
-		on(home, func(w *worker) { w.fireTimers(far + 9*tick) })
+		on(home, func(w *worker) { w.fireTimers(far + 9*timerTick) })
 		require.Zero(t, b.n.Load())
-		on(other, func(w *worker) { w.fireTimers(far + 9*tick) })
+		on(other, func(w *worker) { w.fireTimers(far + 9*timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 		require.Equal(t, other, b.last.Load())
 	})
@@ -322,7 +322,7 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		a.set(nil, far+1, &b)
 		set(&a, home, far, &b)
 		require.Nil(t, a.std, "Go's timer is stopped")
-		on(home, func(w *worker) { w.fireTimers(far + tick) })
+		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 		a.set(nil, far, &b)
 		a.stop(nil)
@@ -341,7 +341,7 @@ func TestAlarmFromElsewhere(t *testing.T) {
 			<-proceed
 			a.set(w, far, &b)
 			both = w.timers.n
-			w.fireTimers(far + tick)
+			w.fireTimers(far + timerTick)
 			w.takeDropped()
 			left = w.timers.n
 		})
@@ -366,7 +366,7 @@ func TestAlarmStopAgainstFire(t *testing.T) {
 	for i := range rounds {
 		w := rt.workers[i%2]
 		before := b.n.Load()
-		on(w, func(w *worker) { a.set(w, nanos()+int64(i%3)*tick, &b) })
+		on(w, func(w *worker) { a.set(w, nanos()+int64(i%3)*timerTick, &b) })
 		if i%5 == 0 {
 			// It may be the one of the round before that rings so late.
 			eventually(t, func() bool { return b.n.Load() > before })
@@ -427,7 +427,7 @@ func TestSleepPolledByHand(t *testing.T) {
 	_, err := f.Poll(cx)
 	require.Equal(t, ErrPending, err)
 	giveUp(nil, f)
-	require.Nil(t, f.(*sleep).alarm.std)
+	require.Nil(t, f.(*sleepFuture).alarm.std)
 	_, err = NewSleep(0).Poll(cx)
 	require.NoError(t, err)
 }

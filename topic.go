@@ -4,29 +4,29 @@ import (
 	"math"
 )
 
-// topic is what a Broadcast and a Watch have in common: news, which each follower
+// newsTopic is what a Broadcast and a Watch have in common: news, which each follower
 // (a Subscription or a Watcher) gets for itself. The tasks that wait with one
 // follower share its news: each piece is for one of them.
 //
 // So an event wakes one task of each follower that has tasks waiting, and no more
 // than the follower has news for. A task that was woken and gives up has the next
 // one woken.
-type topic struct {
-	mu      lockOf[topic] // guards everything, the followers included
-	version uint64        // how much news there has been
+type newsTopic struct {
+	mu      lockOf[newsTopic] // guards everything, the followers included
+	version uint64            // how much news there has been
 	closed  bool
-	waiting *follower // the followers with which tasks wait, in a ring
+	waiting *newsFollower // the followers with which tasks wait, in a ring
 }
 
-// follower is one view of a topic. Its fields are guarded by the topic's lock.
-type follower struct {
-	of   *topic
+// newsFollower is one view of a topic. Its fields are guarded by the topic's lock.
+type newsFollower struct {
+	of   *newsTopic
 	seen uint64 // the version up to which it has got the news
 
-	queue      waiterQueue // tasks that wait for news
-	called     int         // how many of them were woken for news and have not tried yet
-	prev, next *follower   // in the topic's ring; nil if no task waits
-	w          waiter      // of the task that polls
+	queue      waiterQueue   // tasks that wait for news
+	called     int           // how many of them were woken for news and have not tried yet
+	prev, next *newsFollower // in the topic's ring; nil if no task waits
+	w          waiter        // of the task that polls
 }
 
 // How much news a follower of one kind has at most.
@@ -36,21 +36,21 @@ const (
 )
 
 // publish adds a piece of news and chooses the tasks to wake for it. mu is held.
-func (p *topic) publish(most uint64, chosen *chosenTasks) {
+func (p *newsTopic) publish(most uint64, chosen *chosenTasks) {
 	p.version++
-	p.each(func(f *follower) { f.call(most, chosen) })
+	p.each(func(f *newsFollower) { f.call(most, chosen) })
 }
 
 // close ends the news and chooses all tasks that wait. mu is held.
-func (p *topic) close(chosen *chosenTasks) (first bool) {
+func (p *newsTopic) close(chosen *chosenTasks) (first bool) {
 	first = !p.closed
 	p.closed = true
-	p.each(func(f *follower) { f.callAll(chosen) })
+	p.each(func(f *newsFollower) { f.callAll(chosen) })
 	return first
 }
 
 // each calls do for the followers with which tasks wait.
-func (p *topic) each(do func(f *follower)) {
+func (p *newsTopic) each(do func(f *newsFollower)) {
 	f := p.waiting
 	if f == nil {
 		return
@@ -66,7 +66,7 @@ func (p *topic) each(do func(f *follower)) {
 }
 
 // call chooses one more task, if there is news for one. mu is held.
-func (f *follower) call(most uint64, chosen *chosenTasks) {
+func (f *newsFollower) call(most uint64, chosen *chosenTasks) {
 	if w := f.queue.first; w != nil && uint64(f.called) < min(f.of.version-f.seen, most) {
 		f.called++
 		chosen.add(f.queue.choose(w))
@@ -75,14 +75,14 @@ func (f *follower) call(most uint64, chosen *chosenTasks) {
 }
 
 // callAll chooses all tasks. mu is held.
-func (f *follower) callAll(chosen *chosenTasks) {
+func (f *newsFollower) callAll(chosen *chosenTasks) {
 	f.called += f.queue.n
 	f.queue.chooseAll(chosen)
 	f.list()
 }
 
 // join makes t wait with w; if w was called in vain, before the others. mu is held.
-func (f *follower) join(w *waiter, t *task) {
+func (f *newsFollower) join(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		f.called--
 		f.queue.joinFirst(w, t)
@@ -94,7 +94,7 @@ func (f *follower) join(w *waiter, t *task) {
 
 // leave takes w out. mu is held. A caller that has not got the news that w was
 // called for calls the next one.
-func (f *follower) leave(w *waiter) (was waiterPhase) {
+func (f *newsFollower) leave(w *waiter) (was waiterPhase) {
 	if was = f.queue.leave(w); was == waiterChosen {
 		f.called--
 	}
@@ -103,7 +103,7 @@ func (f *follower) leave(w *waiter) (was waiterPhase) {
 }
 
 // giveUp takes w out, and passes on what it was called for.
-func (f *follower) giveUp(w *waiter, most uint64) {
+func (f *newsFollower) giveUp(w *waiter, most uint64) {
 	var chosen chosenTasks
 	f.of.mu.Lock()
 	f.leave(w)
@@ -113,7 +113,7 @@ func (f *follower) giveUp(w *waiter, most uint64) {
 }
 
 // list has the follower in the topic's ring while tasks wait. mu is held.
-func (f *follower) list() {
+func (f *newsFollower) list() {
 	p := f.of
 	switch waits := f.queue.n > 0; {
 	case waits == (f.next != nil):

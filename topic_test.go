@@ -8,10 +8,10 @@ import (
 )
 
 // count returns how many tasks wait, and checks the ring.
-func (p *topic) count() (n int) {
+func (p *newsTopic) count() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.each(func(f *follower) {
+	p.each(func(f *newsFollower) {
 		if f.queue.n == 0 || f.next.prev != f || f.prev.next != f {
 			panic("the ring is broken")
 		}

@@ -60,8 +60,8 @@ func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	if err != nil {
 		return nil, wrapOp("dial", unnamed(network), addrOrNil(laddr), addrOrNil(raddr), err)
 	}
-	a := attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}
-	if err := a.now(); err != nil {
+	a := connectFuture{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}
+	if err := a.connectNow(); err != nil {
 		return nil, err
 	}
 	return a.c.(*UDPConn), nil
@@ -298,7 +298,7 @@ func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, ds
 func (c *UDPConn) PollReadBatch(cx *Context, ms []Message, flags int) (int, error) {
 	ms = ms[:min(len(ms), maxBatch)]
 	if len(ms) == 0 {
-		return 0, c.wrap("read", c.src.idle())
+		return 0, c.wrap("read", c.src.checkOpen())
 	}
 	return c.pollRead(cx, "recvmmsg", func(fd int) (int, bool, error) {
 		n, err := recvBatch(fd, ms, flags)
@@ -319,7 +319,7 @@ func (c *UDPConn) ReadBatch(cx *Context, ms []Message, flags int) (int, error) {
 func (c *UDPConn) PollWriteBatch(cx *Context, ms []Message, flags int) (int, error) {
 	ms = ms[:min(len(ms), maxBatch)]
 	if len(ms) == 0 {
-		return 0, c.wrap("write", c.src.idle())
+		return 0, c.wrap("write", c.src.checkOpen())
 	}
 	return c.pollWrite(cx, "sendmmsg", func(fd int) (int, bool, error) {
 		n, err := sendBatch(fd, ms, c.v6(), flags)

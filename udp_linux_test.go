@@ -68,13 +68,13 @@ func TestUDPBatchForgets(t *testing.T) {
 	a, b := udpListen(t), udpListen(t)
 	text := []byte("text")
 	good := Message{Buffers: [][]byte{text}, OOB: text[:0], Addr: b.LocalAddr()}
-	used := new(batch)
+	used := new(messageBatch)
 	require.NoError(t, a.src.control(func(fd int) error {
 		n, err := used.send(fd, []Message{good, {Buffers: good.Buffers, OOB: text, Addr: &net.TCPAddr{}}, good}, a.v6(), 0)
 		require.Equal(t, 1, n)
 		return err
 	}))
-	used.forget()
+	used.clear()
 	for _, h := range used.hdrs[:cap(used.hdrs)] {
 		require.Zero(t, h)
 	}

@@ -6,61 +6,61 @@ import (
 	"time"
 )
 
-// crew is tasks that are cancelled together, when ctx ends: those of a Spawner
+// cancelGroup is tasks that are cancelled together, when ctx ends: those of a Spawner
 // that is under ctx, or those of a Group. A task finds its crew in its details.
 //
 // The context is told that it has a crew by the first task that comes, and that
 // it no longer has one by the last that leaves. So a Spawner that is under a
 // context which never ends leaves nothing behind there.
-type crew struct {
+type cancelGroup struct {
 	ctx     context.Context
-	endless bool   // ctx never ends: it only has values
-	outer   *crew  // of the Spawner that was put under ctx
-	group   *Group // whose crew it is, if it is a group's
+	endless bool         // ctx never ends: it only has values
+	outer   *cancelGroup // of the Spawner that was put under ctx
+	group   *Group       // whose crew it is, if it is a group's
 
-	gate    gate // its lock guards what follows, and the group; only groups limit their crew
-	members map[*task]struct{}
-	watched bool        // ctx knows of the crew, or is being told
-	unwatch func() bool // takes the crew off ctx
+	admission admission // its lock guards what follows, and the group; only groups limit their crew
+	members   map[*task]struct{}
+	watching  bool        // ctx knows of the crew, or is being told
+	unwatch   func() bool // takes the crew off ctx
 }
 
-// under makes the Spawner that Under returns.
-func under(s Spawner, ctx context.Context) Spawner {
+// withContext makes the Spawner that Under returns.
+func withContext(s Spawner, ctx context.Context) Spawner {
 	if ctx == nil {
 		panic("async: Under needs a context; got nil")
 	}
-	c := &crew{outer: s.crew()}
-	c.ctx, _ = contextOutside(ctx) // which ends with ctx, if ever
+	c := &cancelGroup{outer: s.cancelGroup()}
+	c.ctx, _ = contextOutsideBubble(ctx) // which ends with ctx, if ever
 	if cx, ours := ctx.(*Context); ours {
 		cx.t.state.retain()
 	} else {
 		c.endless = ctx.Done() == nil
 	}
-	return &adorned{base: s, under: c}
+	return &spawnOptions{base: s, group: c}
 }
 
-// crew returns whom t is cancelled with, or nil.
-func (t *task) crew() *crew {
-	if d := t.details.Load(); d != nil {
-		return d.crew
+// cancelGroup returns whom t is cancelled with, or nil.
+func (t *task) cancelGroup() *cancelGroup {
+	if d := t.attributes.Load(); d != nil {
+		return d.group
 	}
 	return nil
 }
 
-// adorn gives t, which is new, what the tasks of s have. If it returns an error
+// applyOptions gives t, which is new, what the tasks of s have. If it returns an error
 // t must not begin.
-func (t *task) adorn(s Spawner) error {
-	d := s.details()
+func (t *task) applyOptions(s Spawner) error {
+	d := s.attributes()
 	if d == nil {
 		return nil
 	}
-	t.details.Store(d)
-	for c := d.crew; c != nil; c = c.outer {
+	t.attributes.Store(d)
+	for c := d.group; c != nil; c = c.outer {
 		if c.ctx.Err() != nil {
 			t.state.cancel(taskByContext)
 			return t.cx.Err()
 		}
-		if err := c.enter(t, s); err != nil {
+		if err := c.join(t, s); err != nil {
 			return err
 		}
 	}
@@ -70,13 +70,13 @@ func (t *task) adorn(s Spawner) error {
 	return nil
 }
 
-// await waits with the caller's cx for the place of t, which is new. The end of
+// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of
 // what t is under ends the wait, too. If it returns an error t must not begin.
-func (t *task) await(cx *Context, place *entering) error {
+func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 	inner, cancel := cx.WithCancel()
 	defer cancel()
-	for c := t.crew(); c != nil; c = c.outer {
-		defer c.after(cancel)()
+	for c := t.cancelGroup(); c != nil; c = c.outer {
+		defer c.afterContext(cancel)()
 	}
 	_, err := Await(inner, place)
 	switch {
@@ -90,8 +90,8 @@ func (t *task) await(cx *Context, place *entering) error {
 	return err
 }
 
-// enter makes t a member, once there is room.
-func (c *crew) enter(t *task, s Spawner) error {
+// join makes t a member, once there is room.
+func (c *cancelGroup) join(t *task, s Spawner) error {
 	if c.endless {
 		return nil
 	}
@@ -100,11 +100,11 @@ func (c *crew) enter(t *task, s Spawner) error {
 			return err
 		}
 	} else {
-		c.gate.mu.Lock()
+		c.admission.mu.Lock()
 		c.add(t)
-		c.gate.mu.Unlock()
+		c.admission.mu.Unlock()
 	}
-	c.watch()
+	c.watchContext()
 	if c.ctx.Err() != nil {
 		t.cancel(taskByContext) // it may have come too late to be found
 	}
@@ -112,37 +112,37 @@ func (c *crew) enter(t *task, s Spawner) error {
 }
 
 // add makes t a member. The lock is held.
-func (c *crew) add(t *task) {
+func (c *cancelGroup) add(t *task) {
 	if c.members == nil {
 		c.members = map[*task]struct{}{}
 	}
 	c.members[t] = struct{}{}
 }
 
-// watch has the members cancelled when ctx ends.
-func (c *crew) watch() {
-	c.gate.mu.Lock()
-	watched := c.watched
-	c.watched = true
-	c.gate.mu.Unlock()
+// watchContext has the members cancelled when ctx ends.
+func (c *cancelGroup) watchContext() {
+	c.admission.mu.Lock()
+	watched := c.watching
+	c.watching = true
+	c.admission.mu.Unlock()
 	if watched {
 		return
 	}
-	unwatch := c.after(c.cancel)
-	c.gate.mu.Lock()
+	unwatch := c.afterContext(c.cancel)
+	c.admission.mu.Lock()
 	if len(c.members) > 0 {
 		c.unwatch, unwatch = unwatch, nil
 	} else {
-		c.watched = false // they have left meanwhile
+		c.watching = false // they have left meanwhile
 	}
-	c.gate.mu.Unlock()
+	c.admission.mu.Unlock()
 	if unwatch != nil {
 		unwatch()
 	}
 }
 
-// after has f called once ctx has ended.
-func (c *crew) after(f func()) (stop func() bool) {
+// afterContext has f called once ctx has ended.
+func (c *cancelGroup) afterContext(f func()) (stop func() bool) {
 	if cx, ours := c.ctx.(*Context); ours {
 		return cx.scope().callAfter(f, true)
 	}
@@ -150,55 +150,55 @@ func (c *crew) after(f func()) (stop func() bool) {
 }
 
 // cancel cancels the members.
-func (c *crew) cancel() {
-	c.gate.mu.Lock()
+func (c *cancelGroup) cancel() {
+	c.admission.mu.Lock()
 	all := make([]*task, 0, len(c.members))
 	for t := range c.members {
 		all = append(all, t)
 	}
-	c.gate.mu.Unlock()
+	c.admission.mu.Unlock()
 	for _, t := range all {
 		t.cancel(taskByContext)
 	}
 }
 
-// takes is told the error of a task before that is published. It reports
+// takesFailure is told the error of a task before that is published. It reports
 // whether somebody but the task's handle will say it.
-func (c *crew) takes(t *task, err error, gaveIn bool) (taken bool) {
+func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool) {
 	for ; c != nil; c = c.outer {
-		if c.group != nil && c.group.takes(t, err, gaveIn) {
+		if c.group != nil && c.group.takesFailure(t, err, gaveIn) {
 			taken = true
 		}
 	}
 	return taken
 }
 
-// leave is called when t has ended, whether or not it was a member.
-func (c *crew) leave(t *task) {
+// leaveAll is called when t has ended, whether or not it was a member.
+func (c *cancelGroup) leaveAll(t *task) {
 	for ; c != nil; c = c.outer {
 		if !c.endless {
-			c.remove(t)
+			c.leave(t)
 		}
 	}
 }
 
-func (c *crew) remove(t *task) {
+func (c *cancelGroup) leave(t *task) {
 	var chosen chosenTasks
 	var unwatch func() bool
-	c.gate.mu.Lock()
+	c.admission.mu.Lock()
 	_, member := c.members[t]
 	delete(c.members, t)
 	last := member && len(c.members) == 0
 	if last {
 		c.members = nil // a map keeps the size that it once had
 		if unwatch = c.unwatch; unwatch != nil {
-			c.unwatch, c.watched = nil, false
+			c.unwatch, c.watching = nil, false
 		}
 	}
 	if c.group != nil {
-		c.gate.letIn(c.group.hasRoom, &chosen)
+		c.admission.admit(c.group.hasRoom, &chosen)
 	}
-	c.gate.mu.Unlock()
+	c.admission.mu.Unlock()
 	chosen.wake()
 	if unwatch != nil {
 		unwatch()
@@ -208,8 +208,8 @@ func (c *crew) remove(t *task) {
 	}
 }
 
-// ending returns how and why the context has ended that has ended.
-func (c *crew) ending() (status uint32, cause error) {
+// cause returns how and why the context has ended that has ended.
+func (c *cancelGroup) cause() (status uint32, cause error) {
 	for ; c != nil; c = c.outer {
 		if err := c.ctx.Err(); err != nil {
 			status = scopeCancelled
@@ -223,9 +223,9 @@ func (c *crew) ending() (status uint32, cause error) {
 }
 
 // deadline returns the earliest one.
-func (c *crew) deadline() (deadline time.Time, ok bool) {
+func (c *cancelGroup) deadline() (deadline time.Time, ok bool) {
 	for ; c != nil; c = c.outer {
-		if d, has := c.ctx.Deadline(); has && (!ok || earlier(d, deadline)) {
+		if d, has := c.ctx.Deadline(); has && (!ok || timeEarlier(d, deadline)) {
 			deadline, ok = d, true
 		}
 	}
@@ -233,7 +233,7 @@ func (c *crew) deadline() (deadline time.Time, ok bool) {
 }
 
 // value returns what the first context that has a value for key has.
-func (c *crew) value(key any) any {
+func (c *cancelGroup) value(key any) any {
 	for ; c != nil; c = c.outer {
 		if v := c.ctx.Value(key); v != nil {
 			return v
@@ -242,9 +242,9 @@ func (c *crew) value(key any) any {
 	return nil
 }
 
-// waiterOf returns the Context with which the code that spawns with s can wait;
+// waitingContext returns the Context with which the code that spawns with s can wait;
 // nil if there is none. It must be that of the caller.
-func waiterOf(s Spawner) *Context {
+func waitingContext(s Spawner) *Context {
 	switch s := s.(type) {
 	case *Context:
 		if s.canWait() {
@@ -252,9 +252,9 @@ func waiterOf(s Spawner) *Context {
 		}
 	case *Group:
 		return s.caller()
-	case *adorned:
-		if !s.never {
-			return waiterOf(s.base)
+	case *spawnOptions:
+		if !s.neverWaits {
+			return waitingContext(s.base)
 		}
 	}
 	return nil

@@ -231,10 +231,10 @@ func TestUnderLeavesNothingBehind(t *testing.T) {
 		}
 		eventually(t, func() bool { return ctx.waiting.Load() == 0 })
 	}
-	endless := rt.Under(context.WithValue(context.Background(), underKey("1"), 1)).(*adorned)
+	endless := rt.Under(context.WithValue(context.Background(), underKey("1"), 1)).(*spawnOptions)
 	_, err := join(t, Go(endless, func(cx *Context) error { return expect(cx.Value(underKey("1")) == 1, "no value") }))
 	require.NoError(t, err)
-	require.False(t, endless.under.watched)
+	require.False(t, endless.group.watching)
 }
 
 func TestUnderNil(t *testing.T) {

@@ -25,15 +25,15 @@ var _ Conn = (*UnixConn)(nil)
 // is abstract: it stands in no directory. If the listener's backlog is full it
 // fails at once.
 func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixConn, error) {
-	a, err := unixAttempt("unix", network, laddr, raddr)
+	a, err := unixConnect("unix", network, laddr, raddr)
 	if err != nil {
 		return nil, cx.refused(err)
 	}
-	return awaitAttempt[*UnixConn](cx, a)
+	return awaitConnect[*UnixConn](cx, a)
 }
 
-// unixAttempt prepares to dial a unix-domain socket.
-func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, error) {
+// unixConnect prepares to dial a unix-domain socket.
+func unixConnect(proto, name string, laddr, raddr *net.UnixAddr) (*connectFuture, error) {
 	n, err := networkOf(name, proto)
 	if err == nil && !unixNamed(raddr) {
 		err = errMissingAddress
@@ -41,7 +41,7 @@ func unixAttempt(proto, name string, laddr, raddr *net.UnixAddr) (*attempt, erro
 	if err != nil {
 		return nil, wrapOp("dial", unnamed(name), addrOrNil(laddr), addrOrNil(raddr), err)
 	}
-	return &attempt{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
+	return &connectFuture{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
 }
 
 // unixNamed reports whether a is an address that can be dialled.

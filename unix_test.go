@@ -195,10 +195,10 @@ func TestUnixCloseWakesWhoWaits(t *testing.T) {
 			x, y, err := DatagramPair()
 			require.NoError(t, err)
 			defer y.Close()
-			check := func(h *half, shut func() error, wait func(cx *Context) error) {
+			check := func(dir *direction, shut func() error, wait func(cx *Context) error) {
 				result := make(chan error, 1)
 				go func() { result <- way.run(rt, wait) }()
-				eventually(t, func() bool { return tcpWaits(h) })
+				eventually(t, func() bool { return tcpWaits(dir) })
 				require.NoError(t, shut())
 				require.ErrorIs(t, receive(t, result), net.ErrClosed)
 			}
@@ -790,8 +790,8 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 			case <-over:
 				return
 			default:
-				send.src.state.begin(sourceFull)
-				send.src.use(0)
+				send.src.state.beginUse(fdNotWritable)
+				send.src.endUse(0)
 			}
 		}
 	}()
@@ -814,8 +814,8 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 func TestRetryIsNotPutOff(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, wakes := newPollCx(t, rt)
-	var h half
-	r := retry{h: &h, first: time.Hour, last: 3 * time.Hour}
+	var h direction
+	r := pollRetry{dir: &h, first: time.Hour, last: 3 * time.Hour}
 	defer r.stop()
 	require.True(t, h.waiters.join(cx.t))
 	for _, want := range []time.Duration{1, 2, 3, 3} {

@@ -18,14 +18,14 @@ import (
 // is full. It must be closed.
 type UnixDatagram struct {
 	packetConn
-	full retry
+	full pollRetry
 }
 
 var _ PacketConn = (*UnixDatagram)(nil)
 
 func newUnixDatagram() *UnixDatagram {
 	c := new(UnixDatagram)
-	c.full.h, c.full.first, c.full.last = &c.src.wr, receiverDelayMin, receiverDelayMax
+	c.full.dir, c.full.first, c.full.last = &c.src.wr, receiverDelayMin, receiverDelayMax
 	return c
 }
 
@@ -65,9 +65,9 @@ func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, er
 	if unixNamed(laddr) && !unixNamed(raddr) {
 		return new(socketSetup).bindUnixgram("dial", network, laddr)
 	}
-	a, err := unixAttempt("unixgram", network, laddr, raddr)
+	a, err := unixConnect("unixgram", network, laddr, raddr)
 	if err == nil {
-		err = a.now()
+		err = a.connectNow()
 	}
 	if err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 // nothing of another's.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
 	full := false
-	mark := c.src.markOf(&c.src.wr)
+	mark := c.src.notReadyBit(&c.src.wr)
 	if to != nil {
 		mark = 0
 	}

@@ -46,7 +46,7 @@ func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send
 func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) (n int, err error) {
 	// Duplicates, because the files may be closed while this waits.
 	fds := make([]int, 0, len(files))
-	defer func() { closeAll(fds) }()
+	defer func() { closeFDs(fds) }()
 	for _, f := range files {
 		fd, err := duplicateFile(f)
 		if err != nil {
@@ -68,7 +68,7 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	closed := raw.Control(func(old uintptr) { fd, err = duplicate(int(old)) })
+	closed := raw.Control(func(old uintptr) { fd, err = duplicateFD(int(old)) })
 	if _, ok := f.(*os.File); ok && closed != nil {
 		closed = os.ErrClosed // which package os does not say here
 	}
@@ -88,9 +88,9 @@ func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, 
 		return n, nil, err
 	}
 	fds, others := descriptorsIn(oob[:oobn])
-	closeAll(others)
+	closeFDs(others)
 	if len(fds) > limit || flags&unix.MSG_CTRUNC != 0 {
-		closeAll(fds)
+		closeFDs(fds)
 		return n, nil, c.wrap("read", os.NewSyscallError("recvmsg", unix.EMSGSIZE))
 	}
 	files := make([]*os.File, len(fds))
@@ -121,7 +121,7 @@ func descriptorsIn(oob []byte) (sent, added []int) {
 	return sent, added
 }
 
-func closeAll(fds []int) {
+func closeFDs(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}

@@ -80,7 +80,7 @@ func TestUnixEmptyPacketWithFiles(t *testing.T) {
 	defer y.Close()
 	for kind, pair := range map[string][2]fileSender{"packet": {a, b}, "datagram": {x, y}} {
 		send := func(file *os.File) {
-			require.NoError(t, pair[0].(interface{ source() *source }).source().control(func(fd int) error {
+			require.NoError(t, pair[0].(interface{ pollFD() *pollFD }).pollFD().control(func(fd int) error {
 				return sendEmpty(fd, int(file.Fd()))
 			}))
 		}
@@ -102,7 +102,7 @@ func TestUnixEmptyPacketWithFiles(t *testing.T) {
 		require.NoError(t, err, kind)
 		require.Equal(t, []int{0, len(oob)}, []int{n, oobn}, kind)
 		fds, _ := descriptorsIn(oob[:oobn])
-		closeAll(fds)
+		closeFDs(fds)
 		require.Equal(t, before, openFds(t), kind)
 	}
 	a.Close()

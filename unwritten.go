@@ -113,8 +113,8 @@ func (l *fileLedger) lose(was *fileLoss, name string, bytes int64, err error) *f
 	return loss
 }
 
-// told forgets a loss that a call has told of; nil is none.
-func (loss *fileLoss) told() {
+// reported forgets a loss that a call has told of; nil is none.
+func (loss *fileLoss) reported() {
 	if loss != nil {
 		loss.in.mu.Lock()
 		delete(loss.in.losses, loss)
@@ -170,7 +170,7 @@ func (rt *Runtime) unfinished() (all []unfinishedFile) {
 func (u *unfinishedFile) left() int64 {
 	u.f.mu.Lock()
 	defer u.f.mu.Unlock()
-	return max(0, u.mark-u.f.settled)
+	return max(0, u.mark-u.f.written)
 }
 
 func (u *unfinishedFile) done() bool {
@@ -179,9 +179,9 @@ func (u *unfinishedFile) done() bool {
 
 // await waits until u is done, or ctx has ended.
 func (u *unfinishedFile) await(ctx context.Context) {
-	w := newOutsider(nil)
+	w := newExternalWaker(nil)
 	changed := newChan[struct{}](1)
-	w.body.(*outsider).fn = func() { notify(changed) }
+	w.body.(*externalWaker).fn = func() { notifyChan(changed) }
 	defer u.f.changed.leave(w, nil)
 	for {
 		for !u.f.changed.join(w) {

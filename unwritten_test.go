@@ -51,7 +51,7 @@ func TestShutdownTellsOfFailedWrites(t *testing.T) {
 				_, err := f.Write(cx, []byte("data"))
 				return err
 			})
-			eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.settled == 4 }, "the write")
+			eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.written == 4 }, "the write")
 			inTask(t, rt, func(cx *Context) error {
 				err := c.then(cx, f)
 				return expect(errors.Is(err, os.ErrClosed), "%v", err)
@@ -99,9 +99,9 @@ func TestShutdownWaitsForQueuedWrites(t *testing.T) {
 			over := make(chan error, 1)
 			go func() { over <- rt.Shutdown(ended()) }()
 			eventually(t, func() bool {
-				rt.calls.room.mu.Lock()
-				defer rt.calls.room.mu.Unlock()
-				return rt.calls.strays.n == 1
+				rt.calls.admission.mu.Lock()
+				defer rt.calls.admission.mu.Unlock()
+				return rt.calls.alone.n == 1
 			}, "the write is taken out of the queue")
 			release()
 			if read {
@@ -158,10 +158,10 @@ func TestRunWaitsWhileWritesGetOn(t *testing.T) {
 	calls := 0
 	left := whileTheyGetOn([]unfinishedFile{{f: a, mark: 30}, {f: b, mark: 10}}, func(all []unfinishedFile) (left []unfinishedFile) {
 		switch calls++; {
-		case a.settled < 20:
-			a.settled += 10
-		case b.settled == 0:
-			b.settled = 10
+		case a.written < 20:
+			a.written += 10
+		case b.written == 0:
+			b.written = 10
 		}
 		for _, u := range all {
 			if !u.done() {
@@ -197,5 +197,5 @@ func TestLossesAreBounded(t *testing.T) {
 	again := l.takeLosses()
 	require.Empty(t, again.Files)
 	require.False(t, again.More)
-	first.told() // also after that
+	first.reported() // also after that
 }

@@ -15,7 +15,7 @@ const maxBuffers = 1024
 func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
 	bufs, size := oneCall(bufs)
 	if size == 0 {
-		return 0, c.wrap("read", c.src.idle())
+		return 0, c.wrap("read", c.src.checkOpen())
 	}
 	n, err := c.pollRead(cx, "recvmsg", func(fd int) (int, bool, error) {
 		n, _, _, _, err := unix.RecvmsgBuffers(fd, bufs, nil, unix.MSG_DONTWAIT)
@@ -41,13 +41,13 @@ func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, er
 	some, size := oneCall(*bufs)
 	if size == 0 {
 		*bufs = (*bufs)[len(some):]
-		return 0, c.wrap("write", c.src.idle())
+		return 0, c.wrap("write", c.src.checkOpen())
 	}
 	n, err := c.pollWrite(cx, "sendmsg", func(fd int) (int, bool, error) {
 		n, err := unix.SendmsgBuffers(fd, some, nil, nil, sendFlags)
 		return n, false, err
 	})
-	consume(bufs, n)
+	consumeBuffers(bufs, n)
 	return int64(n), err
 }
 
@@ -81,8 +81,8 @@ func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
 	return bufs, size
 }
 
-// consume takes n bytes off the buffers, and those that are then empty.
-func consume(bufs *net.Buffers, n int) {
+// consumeBuffers takes n bytes off the buffers, and those that are then empty.
+func consumeBuffers(bufs *net.Buffers, n int) {
 	for len(*bufs) > 0 {
 		first := (*bufs)[0]
 		if n < len(first) {

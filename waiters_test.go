@@ -22,7 +22,7 @@ type handWaiter struct {
 // newHandWaiter needs no runtime: nor do the primitives.
 func newHandWaiter(f Future[None]) *handWaiter {
 	h := &handWaiter{f: f}
-	t := newOutsider(func() { h.wakes.Add(1) })
+	t := newExternalWaker(func() { h.wakes.Add(1) })
 	t.cx.t = t
 	h.cx = &t.cx
 	return h
@@ -735,10 +735,10 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 		} {
 			pending(t, h, x.wait())
 			w := cx.here()
-			w.readied = false
+			w.madeRunnable = false
 			x.wake()
 			require.True(t, h.woken(), name)
-			require.True(t, w.readied, name)
+			require.True(t, w.madeRunnable, name)
 		}
 	})
 }

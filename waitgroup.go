@@ -99,7 +99,7 @@ func (wg *WaitGroup) Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None]
 	wg.Add(1)
 	h := Go(s, fn)
 	// Not a deferred call in the task: it may never begin.
-	if !h.waiters.join(newOutsider(wg.doneAtEnd)) {
+	if !h.waiters.join(newExternalWaker(wg.doneAtEnd)) {
 		wg.Done()
 	} else if h.state.done() {
 		h.waiters.fire(nil)

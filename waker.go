@@ -21,7 +21,7 @@ type Waker struct{ t *task }
 // possibly on several at once, and must not block. The program crashes if it panics
 // or calls runtime.Goexit, as the Fail functions of package testing do: whoever
 // called it would wake nobody anymore.
-func NewWaker(wake func()) Waker { return Waker{newOutsider(wake)} }
+func NewWaker(wake func()) Waker { return Waker{newExternalWaker(wake)} }
 
 // Wake makes the task be polled again.
 func (w Waker) Wake() {
@@ -44,7 +44,7 @@ func (w Waker) Wake() {
 //
 //  1. fireOne records the event, takes the first task out and wakes it.
 //  2. This task tries, and stands in the slot no longer while it does (withdraw). If
-//     it succeeds and there may be more, it calls passOn, which takes the next task
+//     it succeeds and there may be more, it calls admitNext, which takes the next task
 //     out and wakes it. If it finds nothing, it joins again, behind the others.
 //  3. A task that does not try after all, because its await was cancelled, has
 //     failed or was unwound, calls leave. That passes the turn on, unless the
@@ -55,8 +55,8 @@ func (w Waker) Wake() {
 // third step, and is woken by each event.
 type wakerSlot struct{ p atomic.Pointer[task] }
 
-// fired stands in a slot whose event has happened and has not been consumed since.
-var fired = new(task)
+// slotFired stands in a slot whose event has happened and has not been consumed since.
+var slotFired = new(task)
 
 // join makes t wait for the next fire. It reports false, and consumes the
 // event, if that has happened already.
@@ -70,8 +70,8 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 			if s.p.CompareAndSwap(nil, t) {
 				return true
 			}
-		case old == fired:
-			if s.p.CompareAndSwap(fired, nil) {
+		case old == slotFired:
+			if s.p.CompareAndSwap(slotFired, nil) {
 				return false
 			}
 		case old.kind == kindFanout:
@@ -145,10 +145,10 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 
 // fire records the event for tasks that come later, and wakes all that wait.
 func (s *wakerSlot) fire(from *worker) {
-	if s.p.Load() == fired {
+	if s.p.Load() == slotFired {
 		return
 	}
-	if old := s.p.Swap(fired); old != nil && old != fired {
+	if old := s.p.Swap(slotFired); old != nil && old != slotFired {
 		old.wake(from)
 	}
 }
@@ -156,9 +156,9 @@ func (s *wakerSlot) fire(from *worker) {
 // takeForFire is fire for a caller that wakes the tasks itself. It reports early if there
 // was an event before.
 func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
-	switch old := s.p.Swap(fired); {
+	switch old := s.p.Swap(slotFired); {
 	case old == nil:
-	case old == fired:
+	case old == slotFired:
 		early = true
 	case old.kind == kindFanout:
 		tasks, _ = old.body.(*fanout).takeAll()
@@ -172,7 +172,7 @@ func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
 func (s *wakerSlot) fireOne(from *worker) {
 	for {
 		switch old := s.p.Load(); {
-		case old == fired:
+		case old == slotFired:
 			return
 		case old != nil && old.kind == kindFanout:
 			f := old.body.(*fanout)
@@ -181,7 +181,7 @@ func (s *wakerSlot) fireOne(from *worker) {
 				return
 			}
 			s.p.CompareAndSwap(old, nil) // all have left it
-		case s.p.CompareAndSwap(old, fired):
+		case s.p.CompareAndSwap(old, slotFired):
 			if old != nil {
 				old.wake(from)
 			}
@@ -190,29 +190,29 @@ func (s *wakerSlot) fireOne(from *worker) {
 	}
 }
 
-// passOn is for a task that has taken something and does not know that there is
+// admitNext is for a task that has taken something and does not know that there is
 // nothing more. It wakes what fireOne wakes, and records nothing.
 func (s *wakerSlot) passOn(from *worker) {
 	switch old := s.p.Load(); {
-	case old == nil || old == fired:
+	case old == nil || old == slotFired:
 	case old.kind == kindFanout:
 		f := old.body.(*fanout)
 		s.wakeSome(f, f.next(true), from)
 	case s.p.CompareAndSwap(old, nil):
 		old.wake(from)
 	default:
-		s.stir(from)
+		s.notifyAll(from)
 	}
 }
 
-// stir wakes all tasks that wait and records nothing: there is reason to look
+// notifyAll wakes all tasks that wait and records nothing: there is reason to look
 // again, but the event has not happened.
-func (s *wakerSlot) stir(from *worker) {
-	if old := s.p.Load(); old == nil || old == fired {
+func (s *wakerSlot) notifyAll(from *worker) {
+	if old := s.p.Load(); old == nil || old == slotFired {
 		return
 	}
 	switch old := s.p.Swap(nil); {
-	case old == fired:
+	case old == slotFired:
 		s.fire(from)
 	case old != nil && old.kind == kindFanout:
 		if old.body.(*fanout).wakeAll(from) {
@@ -223,9 +223,9 @@ func (s *wakerSlot) stir(from *worker) {
 	}
 }
 
-// empty takes all tasks out that wait, for the caller to wake, in slots that are
+// takeAllTasks takes all tasks out that wait, for the caller to wake, in slots that are
 // never fired.
-func (s *wakerSlot) empty() *task {
+func (s *wakerSlot) takeAllTasks() *task {
 	if s.p.Load() == nil {
 		return nil
 	}
@@ -252,7 +252,7 @@ func (s *wakerSlot) replace(f *fanout, state fanoutState, from *worker) {
 	case fanoutEmpty:
 		s.p.CompareAndSwap(&f.task, nil)
 	case fanoutEmptyFired:
-		if !s.p.CompareAndSwap(&f.task, fired) {
+		if !s.p.CompareAndSwap(&f.task, slotFired) {
 			s.fireOne(from) // another task has taken f out, and perhaps joined
 		}
 	}
@@ -264,7 +264,7 @@ func (s *wakerSlot) signal() <-chan struct{} {
 	var d *doneSignal
 	for {
 		old := s.p.Load()
-		if old == fired {
+		if old == slotFired {
 			return closedSignal
 		}
 		if old != nil && old.kind == kindFanout {
@@ -300,7 +300,7 @@ type doneSignal struct {
 
 func newDoneSignal() *doneSignal {
 	d := &doneSignal{c: newChan[struct{}](0)} // the worker closes it, and is in no bubble
-	d.kind, d.body = kindOutsider, d
+	d.kind, d.body = kindExternal, d
 	return d
 }
 
@@ -311,9 +311,9 @@ var closedSignal = func() <-chan struct{} {
 	return c
 }()
 
-// poll implements taskBody; see outsider.
+// poll implements taskBody; see externalWaker.
 func (d *doneSignal) poll(w *worker) bool {
-	w.readies()
+	w.noteRunnable()
 	close(d.c)
 	return false
 }
@@ -395,7 +395,7 @@ func (f *fanout) leave(t *task) (left bool, state fanoutState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	left = f.each.remove(t) || f.turns.remove(t)
-	return left, f.settle()
+	return left, f.nextState()
 }
 
 // fireOne records an event and takes out what it wakes. If f was shut before, it
@@ -426,12 +426,12 @@ func (f *fanout) take(all bool) (w fanoutWakes) {
 		w.each, f.done = f.each.takeAll(), nil
 	}
 	w.first = f.turns.takeFirst()
-	w.state = f.settle()
+	w.state = f.nextState()
 	return w
 }
 
-// settle shuts f if it is empty. The lock is held.
-func (f *fanout) settle() fanoutState {
+// nextState shuts f if it is empty. The lock is held.
+func (f *fanout) nextState() fanoutState {
 	switch {
 	case f.shut:
 		return fanoutShut
@@ -479,7 +479,7 @@ func (f *fanout) wakeAll(from *worker) (event bool) {
 	return event
 }
 
-// poll implements taskBody; see outsider.
+// poll implements taskBody; see externalWaker.
 func (f *fanout) poll(from *worker) bool {
 	f.wakeAll(from)
 	return false
@@ -588,27 +588,27 @@ func (l *taskList) index() {
 	}
 }
 
-// outsider is what a Waker of NewWaker points to: a task that no worker ever
+// externalWaker is what a Waker of NewWaker points to: a task that no worker ever
 // polls, since waking it is calling its function. Being a task, it can wait in
 // the same slots as the others.
-type outsider struct {
+type externalWaker struct {
 	task
 	fn func()
 }
 
-func newOutsider(fn func()) *task {
-	o := &outsider{fn: fn}
-	o.kind = kindOutsider
+func newExternalWaker(fn func()) *task {
+	o := &externalWaker{fn: fn}
+	o.kind = kindExternal
 	o.body = o
 	return &o.task
 }
 
-func (o *outsider) poll(w *worker) bool {
-	w.readies()
+func (o *externalWaker) poll(w *worker) bool {
+	w.noteRunnable()
 	returned := false
 	defer func() {
 		if !returned {
-			crash("the function of a Waker", recover())
+			crashProcess("the function of a Waker", recover())
 		}
 	}()
 	o.fn()
@@ -616,10 +616,10 @@ func (o *outsider) poll(w *worker) bool {
 	return false
 }
 
-// crash ends the program, in a goroutine of its own, where nothing recovers: a function of
+// crashProcess ends the program, in a goroutine of its own, where nothing recovers: a function of
 // the user's, what, has panicked with v, or called Goexit if that is nil. It does not return:
 // the caller might end the program before that.
-func crash(what string, v any) {
+func crashProcess(what string, v any) {
 	if v == nil {
 		v = "it called runtime.Goexit"
 	}
@@ -627,4 +627,4 @@ func crash(what string, v any) {
 	select {}
 }
 
-func (o *outsider) abort(*worker, error) {}
+func (o *externalWaker) abort(*worker, error) {}

@@ -23,9 +23,9 @@ type sitter struct {
 
 func newSitter() *sitter {
 	s := &sitter{woken: make(chan struct{}, 1)}
-	s.t = newOutsider(func() {
+	s.t = newExternalWaker(func() {
 		s.wakes.Add(1)
-		notify(s.woken)
+		notifyChan(s.woken)
 	})
 	return s
 }
@@ -89,7 +89,7 @@ func TestWakerOfTasks(t *testing.T) {
 //  2. a task that has joined is woken exactly once, by the next event that is for
 //     it, or by its own leave, whichever is first;
 //  3. joining twice is joining once, and a task that isn't there leaves for nothing;
-//  4. of the tasks that wait for their turn, fireOne and passOn wake the first, and
+//  4. of the tasks that wait for their turn, fireOne and admitNext wake the first, and
 //     so does the leave of a task that is not there.
 func FuzzWakerSlot(f *testing.F) {
 	const join, leave, fire, stir, turn, fireOne, passOn, withdraw = 0 << 5, 1 << 5, 2 << 5, 3 << 5, 4 << 5, 5 << 5, 6 << 5, 7 << 5
@@ -183,7 +183,7 @@ func FuzzWakerSlot(f *testing.F) {
 				all()
 				happened = true
 			case stir:
-				slot.stir(nil)
+				slot.notifyAll(nil)
 				all()
 			case fireOne:
 				slot.fireOne(nil)
@@ -285,7 +285,7 @@ func TestWakerSlotStirAgainstFire(t *testing.T) {
 	}
 	var at [2]atomic.Int64
 	var both sync.WaitGroup
-	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).stir, (*wakerSlot).fire} {
+	for i, act := range []func(*wakerSlot, *worker){(*wakerSlot).notifyAll, (*wakerSlot).fire} {
 		both.Go(func() {
 			for n := range all {
 				at[i].Store(int64(n))
@@ -352,7 +352,7 @@ func TestWakerSlotTokens(t *testing.T) {
 				left.Add(1)
 				slot.fire(nil)
 				if n%5 == i {
-					slot.stir(nil)
+					slot.notifyAll(nil)
 				}
 			}
 		})
@@ -432,7 +432,7 @@ func TestWakerMustReturn(t *testing.T) {
 			require.Error(t, err)
 			require.Contains(t, err.Error(), "panic: async: the function of a Waker must return: "+
 				map[string]string{"panics": "at the disco", "exits": "it called runtime.Goexit"}[how])
-			require.Contains(t, err.Error(), "(*outsider).poll")
+			require.Contains(t, err.Error(), "(*externalWaker).poll")
 		}
 	}
 }
@@ -490,7 +490,7 @@ func TestTaskListAgainstSlice(t *testing.T) {
 	for _, size := range []int{3, 2 * taskListFew, 10 * taskListFew} {
 		var tasks []*task
 		for range size {
-			tasks = append(tasks, newOutsider(nil))
+			tasks = append(tasks, newExternalWaker(nil))
 		}
 		var l taskList
 		var model []*task
@@ -596,7 +596,7 @@ func TestWakerSlotTurns(t *testing.T) {
 					slot.fireOne(nil)
 				}
 				if n%13 == 0 {
-					slot.stir(nil)
+					slot.notifyAll(nil)
 				}
 			}
 		})

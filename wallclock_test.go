@@ -19,7 +19,7 @@ const clockStepEnv = "ASYNC_TEST_CLOCK_STEP"
 // The step is made before anything has read the clock.
 var _ = func() None {
 	if d, err := time.ParseDuration(os.Getenv(clockStepEnv)); err == nil {
-		epoch = withWall(epoch, -d)
+		clockEpoch = withWall(clockEpoch, -d)
 	}
 	return None{}
 }()
@@ -57,7 +57,7 @@ func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	ln := tcpListen(t)
 	r, w, err := Pipe()
 	require.NoError(t, err)
-	fd, err := duplicate(int(r.src.fd))
+	fd, err := duplicateFD(int(r.src.fd))
 	require.NoError(t, err)
 	src, err := NewSource(fd)
 	require.NoError(t, err)

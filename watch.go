@@ -10,7 +10,7 @@ import (
 // zero Watch has the zero value. A Watch must not be copied. All methods may be
 // called by tasks and goroutines at the same time.
 type Watch[T any] struct {
-	topic topic // its version is how often v was set; its mu guards everything
+	topic newsTopic // its version is how often v was set; its mu guards everything
 	v     T
 }
 
@@ -80,7 +80,7 @@ func (w *Watch[T]) Close() (first bool) {
 func (w *Watch[T]) Watch() *Watcher[T] {
 	w.topic.mu.Lock()
 	defer w.topic.mu.Unlock()
-	return &Watcher[T]{watch: w, follower: follower{of: &w.topic, seen: w.topic.version}}
+	return &Watcher[T]{watch: w, newsFollower: newsFollower{of: &w.topic, seen: w.topic.version}}
 }
 
 // A Watcher is somebody's view of a Watch: it knows which changes that one has
@@ -91,7 +91,7 @@ func (w *Watch[T]) Watch() *Watcher[T] {
 type Watcher[T any] struct {
 	watch *Watch[T]
 
-	follower // guarded by the lock of the watch; its seen is the version
+	newsFollower // guarded by the lock of the watch; its seen is the version
 }
 
 // Get returns the value, which has then been seen.
@@ -146,7 +146,7 @@ func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 		r.join(w, t)
 		return v, ErrPending
 	}
-	r.follower.leave(w)
+	r.newsFollower.leave(w)
 	if r.seen == r.of.version {
 		return v, ErrClosed
 	}
@@ -164,8 +164,8 @@ func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// forget implements forgetter.
-func (r *Watcher[T]) forget(*task, *worker) { r.leave(&r.w) }
+// abandoned implements forgetter.
+func (r *Watcher[T]) abandoned(*task, *worker) { r.leave(&r.w) }
 
 // leave gives w's place up. The change that it was woken for, if it was not seen
 // since, is for the next one.

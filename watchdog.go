@@ -96,7 +96,7 @@ func (d *watchdog) releaseArmed(now int64, next time.Duration) {
 // stuckAfter, it is marked as stuck. With clocks, the stallWatch also notes when it first saw a new turn.
 func (d *watchdog) checkTurn(i int, w *worker, now int64, clocks bool) (same bool) {
 	seen := &d.seen[i]
-	asleep := w.asleep.Load() // before turn: see rouse
+	asleep := w.asleep.Load() // before turn: see unpark
 	turn := w.turn.Load()
 	if !asleep && turn == seen.turn && turn != 0 {
 		if now-seen.since >= int64(stuckAfter) {
@@ -200,8 +200,8 @@ func (d *watchdog) look(due int64, first bool) (next time.Duration) {
 // that may move; see steal.
 func (d *watchdog) markStuck(w *worker, turn uint32) {
 	w.stuckTurn.Store(turn)
-	if w.inbox.Load() != nil || w.next.Load() != nil || w.queue.len() > 0 {
-		d.rt.help(w, d.rt.workers)
+	if w.inbox.Load() != nil || w.runNext.Load() != nil || w.queue.len() > 0 {
+		d.rt.wakeOneOf(w, d.rt.workers)
 	}
 }
 

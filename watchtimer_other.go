@@ -12,7 +12,7 @@ type watchTimer struct {
 
 func (t *watchTimer) open() error {
 	t.fired = make(chan struct{}, 1)
-	t.timer = time.AfterFunc(time.Hour, func() { notify(t.fired) })
+	t.timer = time.AfterFunc(time.Hour, func() { notifyChan(t.fired) })
 	t.timer.Stop()
 	return nil
 }
@@ -31,4 +31,4 @@ func (t *watchTimer) set(d time.Duration) {
 func (t *watchTimer) wait() { <-t.fired }
 
 // close makes wait return.
-func (t *watchTimer) close() { notify(t.fired) }
+func (t *watchTimer) close() { notifyChan(t.fired) }
