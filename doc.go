@@ -39,11 +39,11 @@
 // program for it. Connections must be closed.
 //
 // To read the code, begin with future.go and task.go, then context.go,
-// join.go, executor.go, coroutine.go and identity.go; waker.go, timer.go and runqueue.go
-// are its tools; reactor.go, source.go, lobby.go, conn.go and listener.go are
-// what waits for sockets; runtime.go and shutdown.go start and end it all; scope.go, under.go
-// and group.go cancel; metrics.go, tasks.go and stall.go show what goes on; watchdog.go finds
-// workers that are stuck, and gather.go
+// spawn.go, executor.go, coroutine.go and goroutineidentity.go; waker.go, timer.go and executorqueue.go
+// are its tools; reactor.go, pollfd.go, reactorshared.go, socketconn.go and socketlistener.go are
+// what waits for sockets; runtime.go and shutdown.go start and end it all; contextscope.go, taskcancelgroup.go
+// and group.go cancel; metrics.go, taskinfo.go and watchdogstall.go show what goes on; watchdog.go finds
+// workers that are stuck, and executoractive.go
 // decides how many are needed.
 // waitlist.go is under mutex.go, chan.go and their kin. docs/design.md says why it
 // is so.

@@ -12,7 +12,7 @@ import (
 
 // The functions of package os that touch the disk, under their names and with
 // their results, each in one call of the runtime's pool, except for what is
-// in memory: see cached.go. If cx is cancelled
+// in memory: see filecached.go. If cx is cancelled
 // before the call has begun nothing has happened; if later, the call goes on
 // and its result is lost, files that it has opened are closed, and the error
 // is cx.Err() as it is.

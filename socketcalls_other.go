@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What rawsys_linux.go does in one system call without allocating, by what all
+// What socketcalls_linux.go does in one system call without allocating, by what all
 // systems have.
 
 // sendFlags is what every call that sends is told beside its own flags: not to block,

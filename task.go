@@ -40,7 +40,7 @@ const (
 	// written: whoever sees it may read the result. Wakes do nothing anymore.
 	taskDone
 
-	// The rest is about results that are an io.Closer; see disown.go.
+	// The rest is about results that are an io.Closer; see taskresult.go.
 
 	// taskCloser is set together with taskDone, or never: the result is one.
 	taskCloser

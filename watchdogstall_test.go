@@ -192,7 +192,7 @@ func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 		free()
 		return false
 	}
-	require.Contains(t, stall.Stack, "stall_test.go:")
+	require.Contains(t, stall.Stack, "watchdogstall_test.go:")
 
 	for _, h := range others {
 		index, err := join(t, h)
@@ -404,7 +404,7 @@ func TestStallStack(t *testing.T) {
 				require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
 				require.Equal(t, 1, stall.Worker)
 				require.Contains(t, stall.Stack, "async.blocksHere\n")
-				require.Contains(t, stall.Where, "async.blocksHere (stall_test.go:")
+				require.Contains(t, stall.Where, "async.blocksHere (watchdogstall_test.go:")
 				require.NotContains(t, stall.Stack, "bystander")
 				join(t, h)
 			})
@@ -839,7 +839,7 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
 			require.NotContains(t, stall.Stack, "computesHere")
 			require.Equal(t, !before, strings.Contains(stall.Stack, "async.blocksHere\n"), stall.Stack)
-			require.Equal(t, !before, strings.Contains(stall.Where, "async.blocksHere (stall_test.go:"), stall.Where)
+			require.Equal(t, !before, strings.Contains(stall.Where, "async.blocksHere (watchdogstall_test.go:"), stall.Where)
 		})
 	}
 }
