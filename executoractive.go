@@ -408,20 +408,3 @@ func (w *worker) activeOwner(fd int32) *worker {
 	}
 	return nil
 }
-
-// moveToActive moves s from the reactor of the worker on which cx's task is about to wait for it, if it may move.
-//
-// No event of s has been fetched there and not told yet: only the goroutine that runs this fetches events of that
-// reactor, and it tells all before it polls a task. So unlike other moves this one needs no fdMoved.
-func (s *pollFD) moveToActive(cx *Context, home *reactor) {
-	w, t := cx.here(), cx.t
-	if w == nil || home != &w.reactor || !t.movable() {
-		return
-	}
-	if served, ok := t.body.(*servedConn); ok && served.pinned {
-		return
-	}
-	if to := w.activeOwner(s.fd); to != nil {
-		s.move(home, &to.reactor, 0)
-	}
-}

@@ -64,3 +64,11 @@ func waitBlocking[T any](ctx context.Context, f Future[T]) (T, error) {
 		}
 	}
 }
+
+// notifyChan makes one value wait in a channel of capacity 1.
+func notifyChan(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,7 +1,6 @@
 package async
 
 import (
-	"context"
 	"slices"
 	"sync/atomic"
 )
@@ -15,17 +14,6 @@ type taskAttributes struct {
 	locals []localValue
 	child  *taskAttributes // what the tasks get that it spawns
 	group  *cancelGroup    // whom it is cancelled with
-}
-
-// spawnOptions is a Spawner whose tasks get something that those of base have not.
-type spawnOptions struct {
-	base       Spawner
-	name       string
-	local      bool
-	group      *cancelGroup
-	neverWaits bool // those who spawn with it never wait; see Group.Try
-
-	cached attributesCache
 }
 
 // attributesCache are details that were made of others, kept for the next task.
@@ -48,40 +36,6 @@ func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes))
 	m.latest.Store(l)
 	return l.made
 }
-
-// Named implements Spawner. The latest name counts.
-func (a *spawnOptions) Named(name string) Spawner { return &spawnOptions{base: a, name: name} }
-
-// Under implements Spawner.
-func (a *spawnOptions) Under(ctx context.Context) Spawner { return withContext(a, ctx) }
-
-func (a *spawnOptions) spawner() (*Runtime, *worker) { return a.base.spawner() }
-
-// cancelGroup implements Spawner.
-func (a *spawnOptions) cancelGroup() *cancelGroup {
-	if a.group != nil {
-		return a.group
-	}
-	return a.base.cancelGroup()
-}
-
-func (a *spawnOptions) attributes() *taskAttributes {
-	return a.cached.of(a.base.attributes(), func(d *taskAttributes) {
-		if a.name != "" {
-			d.name = a.name
-		}
-		d.local = d.local || a.local
-		d.group = a.cancelGroup()
-	})
-}
-
-// Local returns a Spawner whose tasks stay on the worker of cx from the
-// beginning: no other worker takes them over, also if they are plain futures or
-// have not begun. It is for tasks that share data without locks.
-//
-// Tasks of one worker never run at the same time, and code between two awaits
-// is not interrupted by others.
-func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 
 // A TaskLocal is a variable of which each task has its own. Declare it at
 // package level; the zero value is ready for use:

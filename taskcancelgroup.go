@@ -241,21 +241,3 @@ func (c *cancelGroup) value(key any) any {
 	}
 	return nil
 }
-
-// waitingContext returns the Context with which the code that spawns with s can wait;
-// nil if there is none. It must be that of the caller.
-func waitingContext(s Spawner) *Context {
-	switch s := s.(type) {
-	case *Context:
-		if s.canWait() {
-			return s
-		}
-	case *Group:
-		return s.caller()
-	case *spawnOptions:
-		if !s.neverWaits {
-			return waitingContext(s.base)
-		}
-	}
-	return nil
-}

@@ -1,0 +1,458 @@
+package async
+
+import (
+	"context"
+	"runtime/pprof"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// callNode is where a call stands in its pool.
+type callNode struct {
+	t          *task
+	outside    bool      // it comes too late once the runtime drains
+	in         *callList // the queue, those that run, or nil
+	prev, next *callNode
+	g          uintptr // the goroutine that runs it
+}
+
+// pooledCall is implemented by all calls.
+type pooledCall interface{ poolNode() *callNode }
+
+// internalCall is a call of the package's own, which has no handle and is done in
+// any case: if the pool does not run it anymore, a goroutine does.
+type internalCall struct {
+	task
+	node callNode
+	run  func()
+	file *File // whose accepted data it writes; nil if it does something else
+}
+
+func (c *internalCall) poolNode() *callNode { return &c.node }
+
+func (c *internalCall) poll(*worker) bool { c.run(); return true }
+
+func (c *internalCall) abort(*worker, error) { c.w.rt.calls.runAlone(&c.node, c.run) }
+
+// runInPool has the pool run run. It returns ErrBusy, and does nothing, if there is no
+// room for it.
+func (rt *Runtime) runInPool(run func()) error { return rt.writeInPool(nil, run) }
+
+// writeInPool is do for a call that writes the data that f has accepted.
+func (rt *Runtime) writeInPool(f *File, run func()) error {
+	c := &internalCall{run: run, file: f}
+	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
+	c.w = rt.assignWorker()
+	c.id.Store(rt.nextID())
+	err := rt.calls.submit(&c.node)
+	if err == ErrShutdown {
+		c.abort(nil, err)
+		err = nil
+	}
+	return err
+}
+
+// callList is a queue from the middle of which one can be taken.
+type callList struct {
+	first, last *callNode
+	n           int
+}
+
+func (l *callList) push(c *callNode) {
+	c.in, c.prev, c.next = l, l.last, nil
+	if l.last != nil {
+		l.last.next = c
+	} else {
+		l.first = c
+	}
+	l.last = c
+	l.n++
+}
+
+func (l *callList) remove(c *callNode) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.first = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.last = c.prev
+	}
+	c.in, c.prev, c.next = nil, nil, nil
+	l.n--
+}
+
+// callPool is the goroutines that run blocking calls, and the queue before
+// them. A call wakes at most one goroutine, and none while one that was woken
+// has not come yet; that one, when it takes a call and sees more, wakes the
+// next. So short calls are run one after the other by few goroutines, and calls
+// that block get one each. Of the idle goroutines the one is woken that became
+// idle last, so that those that are not needed end.
+//
+// The lock, which is that of the list of those who wait for room in the queue,
+// is held for a few assignments only, since workers take it.
+type callPool struct {
+	rt  *Runtime
+	cfg BlockingConfig
+
+	admission  admission // of the queue
+	queue      callList
+	running    callList
+	alone      callList         // what is done in any case, and was taken out of the queue or came too late
+	idle       []*poolGoroutine // the one that became idle last is the last
+	goroutines int              // goroutines, the idle ones included
+	waking     bool             // one was woken or started, and has not taken a call yet
+	spinning   bool             // one looks at posted before it becomes idle
+	spin       adaptiveSpin     // with those who wait for one call before they make the next
+	posted     atomic.Bool
+	sweeping   bool // the timer will end those that are idle for too long
+	sweeper    *time.Timer
+	closed     bool // no goroutine waits for more
+
+	spawned, ended int64 // see taskCount
+}
+
+// poolGoroutine is a goroutine of the pool.
+type poolGoroutine struct {
+	g     uintptr
+	wake  chan struct{} // capacity 1, closed to end it
+	since time.Time     // when it became idle
+	spins bool          // it is the one that does
+}
+
+func newCallPool(rt *Runtime) *callPool {
+	return &callPool{rt: rt, cfg: rt.cfg.Blocking, spin: adaptiveSpin{spinSettings: workerSpinSettings}}
+}
+
+// submit queues c, or leaves it alone and returns ErrBusy, if there is no room, or
+// ErrShutdown.
+func (p *callPool) submit(c *callNode) error {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	if !p.tooLate(c) && (!p.hasRoom() || p.admission.first != nil) {
+		return ErrBusy
+	}
+	return p.push(c)
+}
+
+// tooLate reports whether it is too late for c.
+func (p *callPool) tooLate(c *callNode) bool {
+	return p.rt.closing.Load() || c.outside && p.rt.draining.Load()
+}
+
+// callAdmission is the future of a call's place in the queue. err says, after it, why
+// the call has not got it.
+type callAdmission struct {
+	admissionFuture
+	err error
+}
+
+func (p *callPool) awaitAdmission(c *callNode) *callAdmission {
+	e := new(callAdmission)
+	e.admissionFuture = admissionFuture{admission: &p.admission, reason: waitsCall, hasRoom: p.hasRoom, admit: func() { e.err = p.push(c) }}
+	return e
+}
+
+// admitNext lets the next ones have the room that somebody has not taken.
+func (p *callPool) admitNext() {
+	var chosen chosenTasks
+	p.admission.mu.Lock()
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
+	chosen.wake()
+}
+
+// hasRoom reports whether one more call may be queued. What a goroutine is
+// about to take is not waiting.
+func (p *callPool) hasRoom() bool {
+	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
+	return p.queue.n+p.admission.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
+}
+
+// push queues c, for which there is room, unless it is too late.
+func (p *callPool) push(c *callNode) error {
+	if p.tooLate(c) {
+		return ErrShutdown
+	}
+	p.spawned++
+	p.queue.push(c)
+	p.wakeOne()
+	return nil
+}
+
+// wakeOne has a goroutine come for the queue, if there is one to be had.
+func (p *callPool) wakeOne() {
+	switch n := len(p.idle); {
+	case p.waking || p.queue.n == 0:
+	case p.spinning:
+		p.posted.Store(true)
+	case n > 0:
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.waking = true
+		c.wake <- struct{}{}
+	case p.goroutines < p.cfg.Limit:
+		p.goroutines++
+		p.waking = true
+		goOutsideBubble(p.run)
+	}
+}
+
+// run is a goroutine of the pool. A call that ends it, by Goexit, has it
+// replaced.
+func (p *callPool) run() {
+	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+	c := &poolGoroutine{g: getg(), wake: make(chan struct{}, 1)}
+	var now *callNode
+	defer func() {
+		if now != nil {
+			p.lost(now)
+		}
+	}()
+	p.arrived(c)
+	for {
+		if now = p.next(now, c); now != nil {
+			now.t.body.poll(nil)
+		} else if c.spins {
+			p.spinForCall()
+		} else if _, ok := <-c.wake; ok {
+			p.arrived(c)
+		} else {
+			return
+		}
+	}
+}
+
+// arrived notes that c, which was woken, is there.
+func (p *callPool) arrived(c *poolGoroutine) {
+	p.admission.mu.Lock()
+	p.waking = false
+	p.spin.slept(true, int64(time.Since(c.since)))
+	p.admission.mu.Unlock()
+}
+
+// spinForCall waits a moment for the next call, without going to sleep.
+func (p *callPool) spinForCall() { spinUntil(nanos(), p.spin.duration, 100, p.posted.Load) }
+
+// maySpin reports whether a goroutine may wait for the next call in this way:
+// not if it would take the processor of somebody else.
+func (p *callPool) maySpin() bool {
+	if !p.spin.pays() || p.spinning || p.closed {
+		return false
+	}
+	if !p.rt.ownProcs.asked.Load() {
+		go p.rt.bringProcs() // it may wait
+	}
+	return p.rt.ownProcs.raised.Load()
+}
+
+// spun ends the lingering of c, which found a call or did not.
+func (p *callPool) spun(c *poolGoroutine, call bool) {
+	c.spins, p.spinning = false, false
+	p.posted.Store(false)
+	p.spin.spun(call)
+}
+
+// next accounts for the call that c has run and returns its next one. If there
+// is none it returns nil and c is idle.
+func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
+	var chosen chosenTasks
+	p.admission.mu.Lock()
+	p.ranCall(ran)
+	next = p.queue.first
+	mayLinger := p.maySpin() && !c.spins
+	if c.spins {
+		p.spun(c, next != nil)
+	}
+	switch {
+	case next != nil:
+		p.queue.remove(next)
+		next.g = c.g
+		p.running.push(next)
+		p.wakeOne()
+	case mayLinger:
+		c.spins, p.spinning = true, true
+	default:
+		p.becomeIdle(c)
+	}
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
+	chosen.wake()
+	return next
+}
+
+// becomeIdle makes c idle.
+func (p *callPool) becomeIdle(c *poolGoroutine) {
+	if p.closed {
+		p.goroutines--
+		close(c.wake)
+		return
+	}
+	c.since = time.Now()
+	p.idle = append(p.idle, c)
+	p.sweepLater(p.cfg.Idle)
+}
+
+// lost accounts for a call that has ended its goroutine.
+func (p *callPool) lost(ran *callNode) {
+	var chosen chosenTasks
+	p.admission.mu.Lock()
+	p.goroutines--
+	p.ranCall(ran)
+	p.wakeOne()
+	p.admission.admit(p.hasRoom, &chosen)
+	p.admission.mu.Unlock()
+	chosen.wake()
+}
+
+func (p *callPool) ranCall(ran *callNode) {
+	if ran != nil {
+		p.running.remove(ran)
+		p.countEnd()
+	}
+}
+
+func (p *callPool) countEnd() {
+	p.ended++
+	if p.rt.draining.Load() {
+		notifyChan(p.rt.countChanged)
+	}
+}
+
+// sweepLater sees to it that goroutines end that are idle for too long.
+func (p *callPool) sweepLater(d time.Duration) {
+	if !p.sweeping {
+		p.sweeping = true
+		p.sweeper = time.AfterFunc(d, p.sweep)
+	}
+}
+
+func (p *callPool) sweep() {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	p.sweeping = false
+	now, n := time.Now(), 0
+	for n < len(p.idle) && now.Sub(p.idle[n].since) >= p.cfg.Idle {
+		n++
+	}
+	p.endIdle(n)
+	if len(p.idle) > 0 {
+		p.sweepLater(p.cfg.Idle - now.Sub(p.idle[0].since))
+	}
+}
+
+// endIdle ends the n goroutines that have been idle for longest.
+func (p *callPool) endIdle(n int) {
+	for _, c := range p.idle[:n] {
+		close(c.wake)
+	}
+	p.idle = slices.Delete(p.idle, 0, n)
+	p.goroutines -= n
+}
+
+// cancel ends t if it is still queued.
+func (p *callPool) cancel(t *task) {
+	c := t.body.(pooledCall).poolNode()
+	var chosen chosenTasks
+	p.admission.mu.Lock()
+	queued := c.in == &p.queue
+	if queued {
+		p.queue.remove(c)
+		p.admission.admit(p.hasRoom, &chosen)
+	}
+	p.admission.mu.Unlock()
+	chosen.wake()
+	if queued {
+		t.body.abort(nil, t.cx.Err())
+		p.admission.mu.Lock()
+		p.countEnd()
+		p.admission.mu.Unlock()
+	}
+}
+
+// runAlone runs a call that the pool does not run on a goroutine of its own. It counts
+// like the others, so that Shutdown waits for it.
+func (p *callPool) runAlone(c *callNode, run func()) {
+	p.admission.mu.Lock()
+	p.spawned++
+	p.alone.push(c)
+	p.admission.mu.Unlock()
+	goOutsideBubble(func() {
+		pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+		run()
+		p.admission.mu.Lock()
+		p.alone.remove(c)
+		p.countEnd()
+		p.admission.mu.Unlock()
+	})
+}
+
+// files returns the files whose accepted data is being written.
+func (p *callPool) files() (files []*File) {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	for _, list := range []*callList{&p.queue, &p.running, &p.alone} {
+		for c := list.first; c != nil; c = c.next {
+			if inner, ok := c.t.body.(*internalCall); ok && inner.file != nil {
+				files = append(files, inner.file)
+			}
+		}
+	}
+	return files
+}
+
+// cancelQueued cancels all calls that do not run. It is called when no more
+// are taken.
+func (p *callPool) cancelQueued() {
+	p.admission.mu.Lock()
+	var all []*task
+	for c := p.queue.first; c != nil; c = c.next {
+		all = append(all, c.t)
+	}
+	p.admission.mu.Unlock()
+	for _, t := range all {
+		t.cancel(taskByShutdown)
+	}
+}
+
+// close ends the idle goroutines. Those that run a call end after it.
+func (p *callPool) close() {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	p.closed = true
+	p.endIdle(len(p.idle))
+	if p.sweeping {
+		p.sweeper.Stop() // it would keep the runtime until it fires
+	}
+}
+
+// runsCaller reports whether the calling goroutine runs a call.
+func (p *callPool) runsCaller() bool {
+	g := getg()
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	for c := p.running.first; c != nil; c = c.next {
+		if c.g == g {
+			return true
+		}
+	}
+	return false
+}
+
+// infos describes the calls.
+func (p *callPool) infos() (infos []TaskInfo) {
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	for _, list := range []*callList{&p.running, &p.alone} {
+		for c := list.first; c != nil; c = c.next {
+			infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
+		}
+	}
+	for c := p.queue.first; c != nil; c = c.next {
+		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "queued"})
+	}
+	return infos
+}

@@ -1,0 +1,245 @@
+package async
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// attempt does op. If the kernel reports EAGAIN, it registers the waker of cx and returns ErrPending. op
+// must not block, and reports whether it has proved that h is exhausted, so that only an event can help.
+func (s *pollFD) attempt(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	return s.try(cx, dir, s.notReadyBit(dir), op)
+}
+
+// try is attempt. With a mark of 0 op may be about something else than the data of h:
+// it is done whatever is known of h, and what it finds says nothing about h.
+func (s *pollFD) try(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	if !cx.spend() {
+		return 0, ErrPending
+	}
+	n, err := s.tryOnce(cx, dir, mark, op)
+	return n, cx.unspent(err)
+}
+
+// await repeats op until it succeeds or fails, and suspends the calling straight-line code or goroutine
+// while the kernel reports EAGAIN. It waits in h.waiters as a Poll does; see wakerSlot. If cx is
+// cancelled first, await returns errAbandoned.
+func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (n int, err error) {
+	t, mark, over := cx.beginAwait(), s.notReadyBit(dir), false
+	defer func() {
+		if !over { // also if Shutdown unwinds the code
+			dir.waiters.leave(t, callersWorker())
+		}
+	}()
+	for again := false; cx.proceed(t); again = true {
+		if again {
+			dir.waiters.withdraw(t)
+		}
+		if n, err = s.tryOnce(cx, dir, mark, op); err != ErrPending {
+			over = err == nil
+			return n, err
+		}
+		cx.giveBack()
+		dir.waiters.takeTurn(t)
+		t.wait()
+	}
+	return 0, errAbandoned
+}
+
+// tryOnce is try without the budget: the caller has spent the operation. It is the one function of the
+// package that handles EAGAIN and EINTR.
+func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	if dir.expired(cx) {
+		return 0, s.deadlineError()
+	}
+	if s.notReady(mark) {
+		if waits, err := s.wait(cx, dir, mark, false); waits || err != nil {
+			return 0, err
+		}
+	}
+	for {
+		if !s.state.beginUse(mark) {
+			return 0, net.ErrClosed
+		}
+		if dir == &s.wr {
+			raceRelease()
+		}
+		n, exhausted, err := op(int(s.fd))
+		for err == unix.EINTR {
+			n, exhausted, err = op(int(s.fd))
+		}
+		if dir == &s.rd && err == nil {
+			raceAcquire()
+		}
+		again := err == unix.EAGAIN
+		if again || exhausted && err == nil {
+			s.endUse(0)
+		} else {
+			s.endUse(mark)
+		}
+		if !again && !s.notReady(mark) {
+			// A task that began to wait because this use had set the mark may try,
+			// and so may the next one if there is more.
+			dir.waiters.passOn(cx.here())
+		}
+		if !again {
+			return n, err
+		}
+		if waits, err := s.wait(cx, dir, mark, true); waits || err != nil {
+			return 0, err
+		}
+		if mark == 0 {
+			s.clearNotReady(dir) // the event that was consumed is for others, too
+		}
+	}
+}
+
+// wait takes a place for cx's task among those who wait for an event. It
+// returns true and ErrPending if the caller must wait; false if it should try,
+// because there has been an event, which is consumed, or because the half has been
+// found not to be exhausted. tried says that the kernel has just said that it is.
+func (s *pollFD) wait(cx *Context, dir *direction, mark uint32, tried bool) (waits bool, err error) {
+	for {
+		if err := s.register(cx); err != nil {
+			return false, err
+		}
+		if !dir.waiters.join(cx.waker(s.waitReason(dir))) {
+			return false, nil
+		}
+		// Whoever changed one of these may have looked into the slot before
+		// the task stood there.
+		bits := s.state.bits.Load()
+		switch {
+		case !fdUsable(bits):
+			return false, net.ErrClosed
+		case bits&fdRegistered == 0:
+			continue // somebody else's try has failed
+		case mark != 0 && bits&mark == 0, !tried && !fdNotReady(bits, mark):
+			return false, nil
+		}
+		if r := s.owner.Load(); r != nil {
+			if r.closed.Load() {
+				return false, ErrShutdown
+			}
+			if r.rebalances.Load() {
+				s.moveToActive(cx, r)
+			}
+		}
+		dir.arm(cx)
+		return true, ErrPending
+	}
+}
+
+// waitReason says what those wait for who wait for h.
+func (s *pollFD) waitReason(dir *direction) waitReason {
+	if dir == &s.wr {
+		return waitsWrite
+	}
+	return waitsRead
+}
+
+// clearNotReady has the next attempt ask the kernel whatever is known of h.
+func (s *pollFD) clearNotReady(dir *direction) {
+	if mark := s.notReadyBit(dir); s.state.has(mark) && s.state.beginUse(0) {
+		s.endUse(mark)
+	}
+}
+
+// notReadyBit returns the bit that says that h is exhausted.
+func (s *pollFD) notReadyBit(dir *direction) uint32 {
+	if dir == &s.wr {
+		return fdNotWritable
+	}
+	return fdNotReadable
+}
+
+// keepNonblocking has the descriptor, for which the caller has a use, not block the
+// call that follows. It is for calls that cannot be told so themselves, such as accept
+// and splice. The process that made the descriptor blocking finds it non-blocking again. If that
+// happens once more between this and the call, the call blocks: nothing can be done
+// about that moment.
+func (s *pollFD) keepNonblocking(fd int) error {
+	if !s.state.has(fdShared) {
+		return nil
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(fd, true)
+	}
+	return err
+}
+
+// pollReady returns nil if h is ready: there is something to read, or room to
+// write, or the end. It asks the kernel, unless an event has come and waited
+// says that this must be for something new: since pollReady last returned
+// ErrPending, on the worker that fetches the events, nobody has used h.
+func (s *pollFD) pollReady(cx *Context, dir *direction, waited bool) error {
+	mark, events := s.notReadyBit(dir), int16(unix.POLLIN)
+	if dir == &s.wr {
+		events = unix.POLLOUT
+	}
+	if waited && s.notReady(mark) && !dir.expired(cx) {
+		if !cx.spend() {
+			return ErrPending
+		}
+		if waits, err := s.wait(cx, dir, mark, false); waits || err != nil {
+			return cx.unspent(err)
+		}
+		if err := s.checkOpen(); err != nil {
+			return err // what ended the wait was Close
+		}
+		s.clearNotReady(dir) // so that whoever acts on this asks the kernel
+		return nil
+	}
+	_, err := s.attempt(cx, dir, func(fd int) (int, bool, error) {
+		return 0, false, fdReadyNow(fd, events)
+	})
+	return err
+}
+
+// fdReadyNow is a use of a descriptor for attempt: EAGAIN if fd is not ready for
+// what is asked.
+func fdReadyNow(fd int, events int16) error {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	n, err := unix.Poll(fds[:], 0)
+	if n == 0 && err == nil {
+		err = unix.EAGAIN
+	}
+	return err
+}
+
+// rawCallback is one call for which a function of the user's gets the descriptor.
+type rawCallback struct {
+	s   *pollFD
+	dir *direction
+	f   func(fd int) (n int, err error)
+}
+
+// poll is attempt with that function, which may be about something else than data.
+func (c *rawCallback) poll(cx *Context) (int, error) { return c.s.try(cx, c.dir, 0, c.call) }
+
+// call ends the use of the descriptor also if the function does not return.
+func (c *rawCallback) call(fd int) (n int, exhausted bool, err error) {
+	c.s.markShared()
+	returned := false
+	defer func() {
+		if !returned {
+			c.s.endUse(0)
+			c.dir.waiters.notifyAll(nil)
+		}
+	}()
+	n, err = c.f(fd)
+	returned = true
+	return n, false, err
+}
+
+// untilDone makes a function for a loan of one that says whether it is done.
+func untilDone(f func(fd uintptr) (done bool)) func(fd int) (int, error) {
+	return func(fd int) (int, error) {
+		if f(uintptr(fd)) {
+			return 0, nil
+		}
+		return 0, unix.EAGAIN
+	}
+}

@@ -1,0 +1,74 @@
+package async
+
+import (
+	"runtime"
+	"sync/atomic"
+)
+
+// ownProcs says whether a runtime has raised GOMAXPROCS by the number of its workers,
+// which keep a P each while they wait for a moment.
+type ownProcs struct {
+	raised atomic.Bool
+	asked  atomic.Bool // somebody has it raised, or nobody is to
+	mu     lockOf[ownProcs]
+	over   bool
+}
+
+// bringProcs raises GOMAXPROCS, when the first task comes from outside or many blocking
+// calls come soon after each other: a program whose workers have nothing to do would
+// have more threads than processors for nothing. It may wait for a collection.
+func (rt *Runtime) bringProcs() {
+	o := &rt.ownProcs
+	if o.asked.Load() || o.asked.Swap(true) {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.over {
+		goProcs.add(len(rt.workers))
+		o.raised.Store(true)
+	}
+}
+
+// dropProcs lowers it again, for good.
+func (rt *Runtime) dropProcs() {
+	o := &rt.ownProcs
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over = true; o.raised.Swap(false) {
+		goProcs.add(-len(rt.workers))
+	}
+}
+
+// goProcs keeps GOMAXPROCS raised by the number of workers that run, unless the
+// program sets it meanwhile: then that holds, until the last of them has ended
+// and beyond.
+var goProcs procCount
+
+type procCount struct {
+	mu    lockOf[procCount]
+	added int
+	set   int // GOMAXPROCS as it was set here, while added is not 0
+}
+
+// own returns GOMAXPROCS without what runtimes have added.
+func (p *procCount) own() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := runtime.GOMAXPROCS(0)
+	if now != p.set {
+		return now
+	}
+	return max(now-p.added, 1)
+}
+
+func (p *procCount) add(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := runtime.GOMAXPROCS(0)
+	if p.added == 0 || now == p.set {
+		p.set = max(now+n, 1)
+		runtime.GOMAXPROCS(p.set)
+	}
+	p.added += n
+}

@@ -1,0 +1,93 @@
+package async
+
+import "context"
+
+// A Spawner is where tasks are started: a *Runtime, from anywhere, or the
+// *Context of a task, which starts them on its own worker; or a *Group; or one of
+// these with properties that its tasks get, see Named, Under and Local.
+type Spawner interface {
+	// Named returns a Spawner of the same place whose tasks have a name.
+	Named(name string) Spawner
+
+	// Under returns a Spawner of the same place whose tasks are cancelled when
+	// ctx ends. One that is spawned after that, or waits for room then, does not
+	// begin: it has ctx's error.
+	// Their Contexts have ctx's deadline and values, and its error and cause
+	// once it has ended. So a goroutine that serves an HTTP request spawns its
+	// tasks, or calls BlockOn, with rt.Under(r.Context()). What such a task
+	// spawns with its own cx is not under ctx.
+	Under(ctx context.Context) Spawner
+
+	// spawner returns the runtime, and the worker on whose thread the caller
+	// runs, if it runs on one.
+	spawner() (*Runtime, *worker)
+
+	// attributes returns what its tasks get beside their code; nil for nothing.
+	attributes() *taskAttributes
+
+	// cancelGroup returns whom its tasks are cancelled with; nil for nobody.
+	cancelGroup() *cancelGroup
+}
+
+// spawnOptions is a Spawner whose tasks get something that those of base have not.
+type spawnOptions struct {
+	base       Spawner
+	name       string
+	local      bool
+	group      *cancelGroup
+	neverWaits bool // those who spawn with it never wait; see Group.Try
+
+	cached attributesCache
+}
+
+// Named implements Spawner. The latest name counts.
+func (a *spawnOptions) Named(name string) Spawner { return &spawnOptions{base: a, name: name} }
+
+// Under implements Spawner.
+func (a *spawnOptions) Under(ctx context.Context) Spawner { return withContext(a, ctx) }
+
+func (a *spawnOptions) spawner() (*Runtime, *worker) { return a.base.spawner() }
+
+// cancelGroup implements Spawner.
+func (a *spawnOptions) cancelGroup() *cancelGroup {
+	if a.group != nil {
+		return a.group
+	}
+	return a.base.cancelGroup()
+}
+
+func (a *spawnOptions) attributes() *taskAttributes {
+	return a.cached.of(a.base.attributes(), func(d *taskAttributes) {
+		if a.name != "" {
+			d.name = a.name
+		}
+		d.local = d.local || a.local
+		d.group = a.cancelGroup()
+	})
+}
+
+// Local returns a Spawner whose tasks stay on the worker of cx from the
+// beginning: no other worker takes them over, also if they are plain futures or
+// have not begun. It is for tasks that share data without locks.
+//
+// Tasks of one worker never run at the same time, and code between two awaits
+// is not interrupted by others.
+func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
+
+// waitingContext returns the Context with which the code that spawns with s can wait;
+// nil if there is none. It must be that of the caller.
+func waitingContext(s Spawner) *Context {
+	switch s := s.(type) {
+	case *Context:
+		if s.canWait() {
+			return s
+		}
+	case *Group:
+		return s.caller()
+	case *spawnOptions:
+		if !s.neverWaits {
+			return waitingContext(s.base)
+		}
+	}
+	return nil
+}

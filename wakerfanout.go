@@ -1,0 +1,299 @@
+package async
+
+import "slices"
+
+// doneSignal is a task whose poll closes a channel. It stands in one slot.
+type doneSignal struct {
+	task
+	c chan struct{}
+}
+
+func newDoneSignal() *doneSignal {
+	d := &doneSignal{c: newChan[struct{}](0)} // the worker closes it, and is in no bubble
+	d.kind, d.body = kindExternal, d
+	return d
+}
+
+// closedSignal is the channel of signals that have been given.
+var closedSignal = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// poll implements taskBody; see externalWaker.
+func (d *doneSignal) poll(w *worker) bool {
+	w.noteRunnable()
+	close(d.c)
+	return false
+}
+
+func (d *doneSignal) abort(*worker, error) {}
+
+// fanout is the tasks that wait in a slot, if they are several. It is put into a
+// slot once and never reused: it is shut by the first fire or stir that wakes all,
+// and when it becomes empty.
+type fanout struct {
+	task  // what stands in the slot
+	mu    lockOf[fanout]
+	each  taskList    // woken by each event
+	turns taskList    // woken one by one
+	done  *doneSignal // in each; nil if there is none
+	fired bool        // an event was recorded, and has not been consumed since
+	shut  bool
+}
+
+// fanoutState says what has become of a fanout.
+type fanoutState uint8
+
+const (
+	fanoutOpen       fanoutState = iota // tasks wait in it
+	fanoutShut                          // it was shut before
+	fanoutEmpty                         // it is empty and was shut for that
+	fanoutEmptyFired                    // the same, and there is an event
+)
+
+// fanoutWakes is tasks that were taken out of a fanout, to be woken.
+type fanoutWakes struct {
+	state fanoutState
+	each  []*task // nil: a hole
+	first *task   // of those that wait for their turn; nil for none
+}
+
+func newFanout(tasks ...*task) *task {
+	f := new(fanout)
+	f.kind = kindFanout
+	f.body = f
+	for _, t := range tasks {
+		f.each.add(t)
+		if d, ok := t.body.(*doneSignal); ok {
+			f.done = d
+		}
+	}
+	return &f.task
+}
+
+// join is wakerSlot.join. It reports open as false if f has been shut: it stands
+// in its slot no longer, or is about to be taken out.
+func (f *fanout) join(t *task) (waits, open bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.shut:
+		return false, false
+	case f.fired:
+		f.fired = false
+		return false, true
+	}
+	if !f.turns.has(t) {
+		f.each.add(t)
+	}
+	return true, true
+}
+
+// takeTurn is wakerSlot.takeTurn.
+func (f *fanout) takeTurn(t *task) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.each.remove(t) {
+		f.turns.add(t)
+	}
+}
+
+// leave takes t out, and shuts f if it was the last.
+func (f *fanout) leave(t *task) (left bool, state fanoutState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left = f.each.remove(t) || f.turns.remove(t)
+	return left, f.nextState()
+}
+
+// fireOne records an event and takes out what it wakes. If f was shut before, it
+// does nothing.
+func (f *fanout) fireOne() fanoutWakes {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.shut {
+		f.fired = true
+	}
+	return f.take(true)
+}
+
+// next takes out what an event wakes, with all, or only the first task that waits
+// for its turn.
+func (f *fanout) next(all bool) fanoutWakes {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.take(all)
+}
+
+func (f *fanout) take(all bool) (w fanoutWakes) {
+	if f.shut {
+		w.state = fanoutShut
+		return w
+	}
+	if all {
+		w.each, f.done = f.each.takeAll(), nil
+	}
+	w.first = f.turns.takeFirst()
+	w.state = f.nextState()
+	return w
+}
+
+// nextState shuts f if it is empty. The lock is held.
+func (f *fanout) nextState() fanoutState {
+	switch {
+	case f.shut:
+		return fanoutShut
+	case f.each.len()+f.turns.len() > 0:
+		return fanoutOpen
+	}
+	f.shut = true
+	if f.fired {
+		return fanoutEmptyFired
+	}
+	return fanoutEmpty
+}
+
+// signal is wakerSlot.signal.
+func (f *fanout) signal() (c <-chan struct{}, open bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.shut {
+		return nil, false
+	}
+	if f.done == nil {
+		f.done = newDoneSignal()
+		f.each.add(&f.done.task)
+	}
+	return f.done.c, true
+}
+
+// takeAll shuts f, and returns the tasks that were in it, without holes, and
+// whether there is an event.
+func (f *fanout) takeAll() (all []*task, event bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	event = f.fired && !f.shut
+	f.shut = true
+	all = slices.Concat(f.each.takeAll(), f.turns.takeAll())
+	return slices.DeleteFunc(all, func(t *task) bool { return t == nil }), event
+}
+
+// wakeAll shuts f and wakes the tasks in it. It reports whether there is an event.
+func (f *fanout) wakeAll(from *worker) (event bool) {
+	all, event := f.takeAll()
+	for _, t := range all {
+		t.wake(from)
+	}
+	return event
+}
+
+// poll implements taskBody; see externalWaker.
+func (f *fanout) poll(from *worker) bool {
+	f.wakeAll(from)
+	return false
+}
+
+func (f *fanout) abort(*worker, error) {}
+
+// taskList is a queue in which each task stands once.
+//
+// Adding and removing cost the same however many tasks there are: once there are
+// more than a few, a map says where each stands, and a task that is removed leaves
+// a hole.
+type taskList struct {
+	all   []*task // in the order in which they came; nil: a hole
+	holes int
+	at    map[*task]int // where in all; nil while there are few
+	gone  int           // how many were cut off in front of all since at was made
+}
+
+// taskListFew is how many are searched one after the other.
+const taskListFew = 16
+
+func (l *taskList) len() int { return len(l.all) - l.holes }
+
+func (l *taskList) has(t *task) bool { return l.find(t) >= 0 }
+
+// find returns where t stands, or -1.
+func (l *taskList) find(t *task) int {
+	if l.at == nil {
+		return slices.Index(l.all, t)
+	}
+	if i, ok := l.at[t]; ok {
+		return i - l.gone
+	}
+	return -1
+}
+
+// add appends t, unless it is there.
+func (l *taskList) add(t *task) {
+	if l.has(t) {
+		return
+	}
+	l.all = append(l.all, t)
+	switch {
+	case l.at != nil:
+		l.at[t] = len(l.all) - 1 + l.gone
+	case len(l.all) > taskListFew:
+		l.index()
+	}
+}
+
+// remove reports whether t was there.
+func (l *taskList) remove(t *task) bool {
+	i := l.find(t)
+	switch {
+	case i < 0:
+		return false
+	case l.at == nil:
+		l.all = slices.Delete(l.all, i, i+1)
+		return true
+	}
+	l.all[i] = nil
+	delete(l.at, t)
+	if l.holes++; l.holes > len(l.all)/2 {
+		l.all = slices.DeleteFunc(l.all, func(t *task) bool { return t == nil })
+		l.index()
+	}
+	return true
+}
+
+// takeFirst removes the first task and returns it; nil if there is none.
+func (l *taskList) takeFirst() *task {
+	for len(l.all) > 0 {
+		t := l.all[0]
+		l.all[0] = nil
+		l.all = l.all[1:]
+		l.gone++
+		if t == nil {
+			l.holes--
+			continue
+		}
+		if delete(l.at, t); l.len() == 0 {
+			*l = taskList{}
+		}
+		return t
+	}
+	return nil
+}
+
+// takeAll removes all tasks and returns them, and holes.
+func (l *taskList) takeAll() []*task {
+	all := l.all
+	*l = taskList{}
+	return all
+}
+
+// index makes the map, if it is needed, of a list without holes.
+func (l *taskList) index() {
+	l.at, l.holes, l.gone = nil, 0, 0
+	if len(l.all) <= taskListFew {
+		return
+	}
+	l.at = make(map[*task]int, len(l.all))
+	for i, t := range l.all {
+		l.at[t] = i
+	}
+}
