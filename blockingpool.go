@@ -24,9 +24,9 @@ type pooledCall interface{ poolNode() *callNode }
 // any case: if the pool does not run it anymore, a goroutine does.
 type internalCall struct {
 	task
-	node callNode
-	run  func()
-	file *File // whose accepted data it writes; nil if it does something else
+	node  callNode
+	run   func()
+	owner any // what the call writes for, such as a File; nil if nothing asks for it
 }
 
 func (c *internalCall) poolNode() *callNode { return &c.node }
@@ -37,11 +37,11 @@ func (c *internalCall) abort(*worker, error) { c.w.rt.calls.runAlone(&c.node, c.
 
 // runInPool has the pool run run. It returns ErrBusy, and does nothing, if there is no
 // room for it.
-func (rt *Runtime) runInPool(run func()) error { return rt.writeInPool(nil, run) }
+func (rt *Runtime) runInPool(run func()) error { return rt.runInPoolFor(nil, run) }
 
-// writeInPool is do for a call that writes the data that f has accepted.
-func (rt *Runtime) writeInPool(f *File, run func()) error {
-	c := &internalCall{run: run, file: f}
+// runInPoolFor is runInPool for a call that writes for owner.
+func (rt *Runtime) runInPoolFor(owner any, run func()) error {
+	c := &internalCall{run: run, owner: owner}
 	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
 	c.w = rt.assignWorker()
 	c.id.Store(rt.nextID())
@@ -390,18 +390,18 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 	})
 }
 
-// files returns the files whose accepted data is being written.
-func (p *callPool) files() (files []*File) {
+// owners returns what the calls write for that the pool has not done.
+func (p *callPool) owners() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
 	for _, list := range []*callList{&p.queue, &p.running, &p.alone} {
 		for c := list.first; c != nil; c = c.next {
-			if inner, ok := c.t.body.(*internalCall); ok && inner.file != nil {
-				files = append(files, inner.file)
+			if inner, ok := c.t.body.(*internalCall); ok && inner.owner != nil {
+				all = append(all, inner.owner)
 			}
 		}
 	}
-	return files
+	return all
 }
 
 // cancelQueued cancels all calls that do not run. It is called when no more

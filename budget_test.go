@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -792,7 +793,7 @@ func (e *budgetEnv) pipe() *File {
 
 // source returns a Source that is readable and writable.
 func (e *budgetEnv) source() *Source {
-	fds, err := openSocketPair(unix.SOCK_STREAM)
+	fds, err := sys.SocketPair(unix.SOCK_STREAM)
 	assert.NoError(e, err)
 	must(unix.Write(fds[1], []byte("x")))
 	s := must(NewSource(fds[0]))

@@ -1,6 +1,7 @@
 package async
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -117,3 +118,20 @@ var (
 	// ErrEmpty is returned by a TryRecv that found nothing.
 	ErrEmpty = errors.New("async: empty")
 )
+
+// bothErrors is errors.Join, which leaves an error that is alone as it is.
+func bothErrors(err, unwritten error) error {
+	if err == nil || unwritten == nil {
+		return cmp.Or(err, unwritten)
+	}
+	return errors.Join(err, unwritten)
+}
+
+// ErrNotPollable is returned by NewSource, and by Poller.Add, for a descriptor
+// of a kind that the system cannot wait for, such as a regular file or a
+// directory, which it takes to be always ready. Such files are read and written
+// in the pool of SpawnBlocking.
+var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited for")
+
+// ErrSourceInUse is returned by Source.Detach.
+var ErrSourceInUse = errors.New("async: another call uses the descriptor at this moment")

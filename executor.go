@@ -8,6 +8,8 @@ import (
 	"runtime/trace"
 	"sync/atomic"
 	"time"
+
+	"example.com/async/internal/sys"
 )
 
 // How a worker divides its time. Each number is a bound on how long one kind
@@ -53,7 +55,7 @@ type worker struct {
 	rt         *Runtime
 	index      int
 	identity   identity // of its goroutine and its coroutines
-	thread     osThread
+	thread     sys.Thread
 	start      chan struct{}   // closed when it may begin
 	quit       chan struct{}   // closed when the worker has ended
 	labels     context.Context // the profiler labels of its goroutines; see labelsOf
@@ -166,13 +168,13 @@ func newWorker(rt *Runtime, index int) *worker {
 func (w *worker) run(ready func(error)) {
 	if !w.rt.cfg.SharedProcs {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		w.thread = callingThread()
+		w.thread = sys.CallingThread()
 	}
 	defer w.identify()()
 	w.label()
 	var err error
 	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
-		err = setAffinity(all[w.index])
+		err = sys.SetAffinity(all[w.index])
 	}
 	ready(err)
 	<-w.start

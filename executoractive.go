@@ -223,7 +223,7 @@ func (w *worker) totals(now int64, clock bool) (l workerTotals) {
 		l.rested += now
 	}
 	if clock {
-		l.used, l.known = w.thread.used()
+		l.used, l.known = w.thread.Used()
 	}
 	l.polls = w.published[countPolls].Load()
 	return l

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/pagecache"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,7 +139,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 			flags, _ := unix.FcntlInt(raw, unix.F_GETFL, 0)
 			nf.sync = flags&unix.O_SYNC != 0
 			nf.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
-			nf.cached = opened && kind == unix.S_IFREG && canReadNow(flags)
+			nf.cached = opened && kind == unix.S_IFREG && pagecache.CanRead(flags)
 		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
 			// kqueue does not report there that the last writer has gone.
 		default:
@@ -280,7 +281,7 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 // Read waits until something is there, and reads it into p; at the end of the
 // file the error is io.EOF.
 func (f *File) Read(cx *Context, p []byte) (int, error) {
-	if n, err := f.readHot(cx, p); err != errNotCached {
+	if n, err := f.readHot(cx, p); err != pagecache.ErrMiss {
 		return n, err
 	}
 	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"example.com/async/internal/pagecache"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,9 +25,6 @@ import (
 // Only file systems of this machine can be told so. Those behind a network or
 // another process would keep their caller waiting when a file is opened or closed;
 // they are found out when the first file of each is read, in the pool.
-
-// errNotCached says that it is for the pool.
-var errNotCached = errors.New("async: not in memory")
 
 // More than this at once would keep the worker for too long.
 const (
@@ -81,19 +79,19 @@ func (d *devices) note(dev uint64, readable bool) {
 }
 
 // readHot is a short way to what is in memory, for as long as all reads find it there.
-// The error is errNotCached if it leads nowhere.
+// The error is pagecache.ErrMiss if it leads nowhere.
 func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	if f.polled {
-		return 0, errNotCached
+		return 0, pagecache.ErrMiss
 	}
 	if _, ok := cx.quick(); !ok {
-		return 0, errNotCached
+		return 0, pagecache.ErrMiss
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case !f.atHand() || len(p) == 0:
-		return 0, errNotCached
+		return 0, pagecache.ErrMiss
 	case f.ahead.n > 0:
 		return f.ahead.read(p), nil
 	}
@@ -105,7 +103,7 @@ func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 // leaves the read to the pool, for which the reader must wait, too.
 func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	if !f.mayTry() || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || len(p) == 0 {
-		return 0, errNotCached
+		return 0, pagecache.ErrMiss
 	}
 	into := p[:min(len(p), cachedPartMost)]
 	small := len(p) < bufferSmall
@@ -117,15 +115,15 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	f.mu.Unlock()
 	if f.stepBack(back) == nil {
 		back = 0
-		n, err = readNow(f.conn, into, -1)
+		n, err = pagecache.Read(f.conn, into, -1)
 	} else {
-		err = errNotCached
+		err = pagecache.ErrMiss
 	}
 	f.mu.Lock()
 	f.lag = back
 	f.noteRead(err)
 	if err == errors.ErrUnsupported {
-		err = errNotCached
+		err = pagecache.ErrMiss
 	}
 	got, valid := n, f.edits == edits
 	if small {
@@ -140,12 +138,12 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	cx.charge(n)
 	f.spendPageCache(cx)
 	if n == 0 && err == nil { // the file was changed meanwhile
-		err = errNotCached
+		err = pagecache.ErrMiss
 	}
 	return n, err
 }
 
-// noteRead notes what readNow has returned. mu is held.
+// noteRead notes what pagecache.Read has returned. mu is held.
 func (f *File) noteRead(err error) {
 	f.hot = err == nil || err == io.EOF
 	f.noteRefusal(err)
@@ -194,7 +192,7 @@ func (f *File) readCachedAt(p []byte, off int64) (n int) {
 	if !now {
 		return 0
 	}
-	n, err := readNow(f.conn, p, off)
+	n, err := pagecache.Read(f.conn, p, off)
 	if err == errors.ErrUnsupported {
 		f.mu.Lock()
 		f.noteRefusal(err)
@@ -235,26 +233,22 @@ func (f *File) statNow() (info fs.FileInfo, ok bool) {
 // nothing is to be written, and the file is not removed by it. If somebody reads
 // the file on the spot just then, that read is the last user of the descriptor, and
 // does the closing. mu is held.
-func (f *File) closesNow() bool { return f.hot && f.readOnly && f.use == fileIdle && hasName(f.conn) }
-
-// foundFile is a regular file with something in it.
-type foundFile struct {
-	dev, ino uint64
-	size     int64
+func (f *File) closesNow() bool {
+	return f.hot && f.readOnly && f.use == fileIdle && pagecache.HasName(f.conn)
 }
 
 // openNow opens the named file for reading, if that takes no waiting and it is not
 // larger than most. fresh says that its device is not known yet: see learn.
-func (d *devices) openNow(name string, most int64) (fd int, found foundFile, ok, fresh bool) {
-	found, ok = lookUp(name)
+func (d *devices) openNow(name string, most int64) (fd int, found pagecache.File, ok, fresh bool) {
+	found, ok = pagecache.LookUp(name)
 	if !ok {
 		return -1, found, false, false
 	}
-	readable, known := d.readable(found.dev)
-	if !readable || found.size > most {
+	readable, known := d.readable(found.Dev)
+	if !readable || found.Size > most {
 		return -1, found, false, !known
 	}
-	fd, ok = openFound(name, found)
+	fd, ok = pagecache.Open(name, found)
 	return fd, found, ok, false
 }
 
@@ -268,7 +262,7 @@ func (d *devices) openCached(name string) (f *File, fresh bool) {
 	if err != nil {
 		return nil, false
 	}
-	f.noted, f.dev = d, found.dev
+	f.noted, f.dev = d, found.Dev
 	return f, false
 }
 
@@ -279,9 +273,9 @@ func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 		return nil, false, fresh
 	}
 	defer unix.Close(fd)
-	data, err := readWhole(fd, int(found.size))
+	data, err := pagecache.ReadWhole(fd, int(found.Size))
 	if err == errors.ErrUnsupported {
-		d.note(found.dev, false)
+		d.note(found.Dev, false)
 	}
 	return data, err == nil, false
 }
@@ -294,12 +288,12 @@ func (d *devices) learn(f *os.File) {
 	if err != nil {
 		return
 	}
-	var found foundFile
+	var found pagecache.File
 	ok := false
-	conn.Control(func(fd uintptr) { found, ok = lookAt(int(fd)) })
+	conn.Control(func(fd uintptr) { found, ok = pagecache.LookAt(int(fd)) })
 	if ok {
-		_, err = readNow(conn, make([]byte, 1), 0)
-		d.note(found.dev, err != errors.ErrUnsupported)
+		_, err = pagecache.Read(conn, make([]byte, 1), 0)
+		d.note(found.Dev, err != errors.ErrUnsupported)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"example.com/async/internal/pagecache"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -27,9 +28,9 @@ func TestCachedFIFO(t *testing.T) {
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
 	inTask(t, rt, func(cx *Context) error { _, err := ReadFile(cx, name); return err })
 	if cached {
-		found, ok := lookUp(name)
+		found, ok := pagecache.LookUp(name)
 		require.True(t, ok)
-		readable, known := rt.devices.readable(found.dev)
+		readable, known := filesOf(rt).devices.readable(found.Dev)
 		require.True(t, readable && known)
 	}
 	h := Spawn(rt, func(cx *Context) ([]byte, error) { return ReadFile(cx, fifo) })
@@ -50,8 +51,8 @@ func TestCachedIsRefused(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(4096)
 	name, _ := onTheSpot(t, want)
-	require.False(t, canReadNow(unix.O_DIRECT))
-	_, ok := lookUp("/proc/self/stat")
+	require.False(t, pagecache.CanRead(unix.O_DIRECT))
+	_, ok := pagecache.LookUp("/proc/self/stat")
 	require.False(t, ok)
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_RDONLY|unix.O_DIRECT, 0)
@@ -125,15 +126,15 @@ func TestCachedPartsGrow(t *testing.T) {
 func TestCachedRenamed(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1}) // counts descriptors when all is over
 	name, _ := onTheSpot(t, pattern(10))
-	found, ok := lookUp(name)
+	found, ok := pagecache.LookUp(name)
 	if !ok {
 		t.Log("the file system of tests must always be asked")
 		return
 	}
 	require.NoError(t, os.Link(name, name+"kept")) // so that no other file gets its number
-	fd, ok := openFound(name, found)
+	fd, ok := pagecache.Open(name, found)
 	require.True(t, ok)
-	now, ok := lookAt(fd)
+	now, ok := pagecache.LookAt(fd)
 	require.NoError(t, unix.Close(fd))
 	require.True(t, ok)
 	require.Equal(t, found, now)
@@ -145,7 +146,7 @@ func TestCachedRenamed(t *testing.T) {
 	} {
 		require.NoError(t, create())
 		require.NoError(t, os.Rename(other, name))
-		_, ok := openFound(name, found)
+		_, ok := pagecache.Open(name, found)
 		require.False(t, ok, what)
 	}
 }
@@ -174,8 +175,8 @@ func TestCachedKeepsLocks(t *testing.T) {
 		inTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
 		defer inTask(t, rt, f.Close)
 	}
-	if found, ok := lookUp(name); ok {
-		readable, known := rt.devices.readable(found.dev)
+	if found, ok := pagecache.LookUp(name); ok {
+		readable, known := filesOf(rt).devices.readable(found.Dev)
 		require.True(t, known)
 		require.Equal(t, cached, readable)
 	}
@@ -191,34 +192,34 @@ func TestCachedRefusesLater(t *testing.T) {
 	refuses, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0) // a directory
 	require.NoError(t, err)
 	defer unix.Close(refuses)
-	_, err = readWhole(refuses, 1)
+	_, err = pagecache.ReadWhole(refuses, 1)
 	require.Equal(t, errors.ErrUnsupported, err)
 
 	name, _ := onTheSpot(t, pattern(10))
-	found, ok := lookUp(name)
+	found, ok := pagecache.LookUp(name)
 	if !ok {
 		t.Log("the file system of tests must always be asked")
 		return
 	}
-	known := &rt.devices
+	known := &filesOf(rt).devices
 	for op, read := range map[string]func(cx *Context, f *File) (int, error){
 		"Read":   func(cx *Context, f *File) (int, error) { return f.Read(cx, make([]byte, 3)) },
 		"ReadAt": func(cx *Context, f *File) (int, error) { return f.ReadAt(cx, make([]byte, 3), 2) },
 	} {
-		known.note(found.dev, true)
+		known.note(found.Dev, true)
 		inTask(t, rt, func(cx *Context) error {
 			f, err := Open(cx, name)
 			if err != nil {
 				return err
 			}
-			f.cached, f.hot, f.noted, f.dev = true, true, known, found.dev
+			f.cached, f.hot, f.noted, f.dev = true, true, known, found.Dev
 			f.conn = controlled{f.conn, func(fn func(uintptr)) error { fn(uintptr(refuses)); return nil }}
 			n, err := read(cx, f)
-			readable, known := known.readable(found.dev)
+			readable, known := known.readable(found.Dev)
 			return errors.Join(err, f.Close(cx), expect(n == 3, "%d bytes", n),
 				expect(!f.cached && !f.hot, "it is tried again"), expect(known && !readable, "it is not noted"))
 		})
-		known.note(found.dev, false)
+		known.note(found.Dev, false)
 		inTask(t, rt, func(cx *Context) error {
 			f, err := Open(cx, name)
 			if err != nil {
@@ -240,17 +241,17 @@ func TestCachedReadFileRefused(t *testing.T) {
 	defer os.RemoveAll(dir)
 	t.Setenv("TMPDIR", dir)
 	name, cached := onTheSpot(t, pattern(10))
-	found, ok := lookUp(name)
+	found, ok := pagecache.LookUp(name)
 	if cached || !ok {
 		t.Log("this one is read on the spot")
 		return
 	}
-	rt.devices.note(found.dev, true)
+	filesOf(rt).devices.note(found.Dev, true)
 	inTask(t, rt, func(cx *Context) error {
 		data, err := ReadFile(cx, name)
 		return errors.Join(err, expect(string(data) == string(pattern(10)), "%q", data))
 	})
-	readable, known := rt.devices.readable(found.dev)
+	readable, known := filesOf(rt).devices.readable(found.Dev)
 	require.True(t, known)
 	require.False(t, readable)
 }
@@ -290,20 +291,4 @@ func TestCachedDescriptor(t *testing.T) {
 	release()
 	_, err := join(t, h)
 	require.NoError(t, err)
-}
-
-// Kernels that say 0 where they mean "not now" are not believed.
-func TestCachedEnd(t *testing.T) {
-	o, err := os.Create(filepath.Join(t.TempDir(), "f"))
-	require.NoError(t, err)
-	defer o.Close()
-	_, err = o.WriteString("abc")
-	require.NoError(t, err)
-	for at, want := range []error{errNotCached, errNotCached, errNotCached, io.EOF, io.EOF} {
-		_, err = o.Seek(int64(at), io.SeekStart)
-		require.NoError(t, err)
-		require.Equal(t, want, endOrNot(int(o.Fd()), -1), fmt.Sprint(at))
-		require.Equal(t, want, endOrNot(int(o.Fd()), int64(at)), fmt.Sprint(at))
-	}
-	require.Equal(t, errNotCached, endOrNot(-1, 0))
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"example.com/async/internal/pagecache"
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,7 +30,7 @@ func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
 	require.NoError(t, err)
 	conn, err := f.SyscallConn()
 	require.NoError(t, err)
-	_, err = readNow(conn, make([]byte, 1), 0)
+	_, err = pagecache.Read(conn, make([]byte, 1), 0)
 	if err == errors.ErrUnsupported {
 		t.Log("nothing is read on the spot here:", name)
 		return name, false
@@ -127,7 +128,7 @@ func TestCachedOrNot(t *testing.T) {
 					forgetCached(t, o)
 				case 1:
 					f.mu.Lock()
-					f.cached = !f.cached && canReadNow(0)
+					f.cached = !f.cached && pagecache.CanRead(0)
 					f.mu.Unlock()
 				case 2:
 					off, whence := r.Int64N(int64(len(want)+100)), r.IntN(2)
@@ -177,7 +178,7 @@ func TestCachedMissesGrow(t *testing.T) {
 		f, err := OpenFile(cx, name, os.O_RDWR, 0)
 		require.NoError(t, err)
 		f.cached = true
-		f.conn = controlled{f.conn, func(func(uintptr)) error { return errNotCached }}
+		f.conn = controlled{f.conn, func(func(uintptr)) error { return pagecache.ErrMiss }}
 		p := make([]byte, 1000)
 		for at := 0; at < 2*bufferLarge; {
 			n, err := f.Read(cx, p)
@@ -273,7 +274,7 @@ func TestCachedReadAtElsewhere(t *testing.T) {
 		require.NoError(t, err)
 		real := f.conn
 		for _, hot := range []bool{true, false} {
-			for _, conn := range []syscall.RawConn{real, controlled{real, func(func(uintptr)) error { return errNotCached }}} {
+			for _, conn := range []syscall.RawConn{real, controlled{real, func(func(uintptr)) error { return pagecache.ErrMiss }}} {
 				f.cached, f.hot, f.conn = cached, cached && hot, conn
 				for _, off := range []int64{5, 95, 100, 105, -1} {
 					for _, n := range []int{0, 1, 10} {

@@ -179,7 +179,7 @@ func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (foundFIF
 
 // openFIFO opens a FIFO as os.OpenFile does.
 func openFIFO(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
-	all := &cx.t.w.rt.fifos
+	all := &filesOf(cx.t.w.rt).fifos
 	r, err := inPool(cx, func() (foundFIFO, error) { return all.find(name, flag, perm) }, foundFIFO.drop)
 	if err != nil || r.f != nil {
 		return r.f, err

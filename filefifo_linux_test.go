@@ -49,7 +49,7 @@ func TestFIFOSharedError(t *testing.T) {
 func TestFIFOKeepsPath(t *testing.T) {
 	rt := fifoRuntime(t)
 	name := newFIFO(t)
-	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
+	r, err := filesOf(rt).fifos.find(name, os.O_RDONLY, 0)
 	require.NoError(t, err)
 	require.NotNil(t, r.path)
 	path := int(r.path.Fd())

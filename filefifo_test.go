@@ -47,7 +47,7 @@ func opens(rt *Runtime, name string, flag int) *JoinHandle[None] {
 // call of a goroutine that is not of the pool.
 func waitsForPeer(t *testing.T, rt *Runtime, name string, writes bool, n int) {
 	t.Helper()
-	r, err := rt.fifos.find(name, os.O_RDONLY, 0)
+	r, err := filesOf(rt).fifos.find(name, os.O_RDONLY, 0)
 	require.NoError(t, err)
 	r.close()
 	dir := fifoReads
@@ -55,9 +55,9 @@ func waitsForPeer(t *testing.T, rt *Runtime, name string, writes bool, n int) {
 		dir = fifoWrites
 	}
 	eventually(t, func() bool {
-		rt.fifos.mu.Lock()
-		defer rt.fifos.mu.Unlock()
-		s := rt.fifos.all[r.fifoID]
+		filesOf(rt).fifos.mu.Lock()
+		defer filesOf(rt).fifos.mu.Unlock()
+		s := filesOf(rt).fifos.all[r.fifoID]
 		if s == nil {
 			return n == 0
 		}
@@ -356,7 +356,7 @@ func TestFIFOShutdown(t *testing.T) {
 // if the pool has one place.
 func TestFIFOByName(t *testing.T) {
 	rt := fifoRuntime(t)
-	rt.fifos.byName = true
+	filesOf(rt).fifos.byName = true
 	before := openFds(t)
 	for _, flag := range []int{os.O_RDONLY, os.O_WRONLY} {
 		name := newFIFO(t)
@@ -420,7 +420,7 @@ func TestFIFOByName(t *testing.T) {
 // writes. An opening of the other end does not wait for the release that has failed.
 func TestFIFONotReleased(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	rt.fifos.byName = true
+	filesOf(rt).fifos.byName = true
 	for range 20 {
 		name := newFIFO(t)
 		h := opens(rt, name, os.O_RDONLY)
@@ -508,9 +508,9 @@ func TestFIFOMeetWithoutPlace(t *testing.T) {
 			}
 		}
 	}
-	rt.fifos.mu.Lock()
-	defer rt.fifos.mu.Unlock()
-	require.Empty(t, rt.fifos.all)
+	filesOf(rt).fifos.mu.Lock()
+	defer filesOf(rt).fifos.mu.Unlock()
+	require.Empty(t, filesOf(rt).fifos.all)
 }
 
 // Code that Shutdown unwinds while it writes to a FIFO leaves no descriptor.

@@ -3,6 +3,8 @@ package async
 import (
 	"io/fs"
 	"os"
+
+	"example.com/async/internal/sys"
 )
 
 // Seek sets the position of the next Read or Write, as os.File.Seek does, and
@@ -113,7 +115,7 @@ func (f *File) Sync(cx *Context) error {
 // Datasync is Sync for the data and what is needed to read it, and not for the
 // time of its change. Systems that do not have it do what Sync does.
 func (f *File) Datasync(cx *Context) error {
-	return withFileErr(cx, f, "datasync", false, datasync)
+	return withFileErr(cx, f, "datasync", false, sys.Datasync)
 }
 
 // Truncate changes the size of the file, and not the position.
@@ -286,10 +288,10 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
-	rt.files.begin(f, &c.JoinHandle)
+	filesOf(rt).ledger.begin(f, &c.JoinHandle)
 	now := func() {
 		c.poll(nil)
-		rt.files.end(f)
+		filesOf(rt).ledger.end(f)
 	}
 	f.mu.Lock()
 	idle := f.use == fileIdle

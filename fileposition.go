@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"example.com/async/internal/pagecache"
 )
 
 // What a File of the disk does with its position: reading ahead, writing
@@ -97,7 +99,7 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n, err := f.readCached(cx, p); err != errNotCached {
+	if n, err := f.readCached(cx, p); err != pagecache.ErrMiss {
 		return n, err
 	}
 	if err := f.checkUsable("read"); err != nil || len(p) == 0 {
@@ -301,7 +303,7 @@ func (f *File) accept(p []byte) int {
 func (f *File) writeAccepted(cx *Context) error {
 	back, rt := f.lag, cx.t.w.rt
 	f.use = fileWriting
-	err := rt.writeInPool(f, func() {
+	err := rt.runInPoolFor(f, func() {
 		err := f.stepBack(back)
 		f.mu.Lock()
 		for len(f.unwritten) > 0 {
@@ -338,7 +340,7 @@ func (f *File) noteWritten(rt *Runtime, n, size int, err error) {
 	for _, s := range f.tickets {
 		s.lose(f.written+int64(n), err)
 	}
-	f.loss = rt.files.lose(f.loss, f.name, f.accepted-f.written-int64(n), err)
+	f.loss = filesOf(rt).ledger.lose(f.loss, f.name, f.accepted-f.written-int64(n), err)
 	f.written = f.accepted
 	returnBuffer(f.unwritten)
 	f.unwritten = nil

@@ -46,7 +46,7 @@ func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, erro
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
 	}
-	known, learn := &cx.t.w.rt.devices, false
+	known, learn := &filesOf(cx.t.w.rt).devices, false
 	if flag == os.O_RDONLY {
 		f, fresh := known.openCached(name)
 		if f != nil {
@@ -108,7 +108,7 @@ func ReadFile(cx *Context, name string) ([]byte, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
 	}
-	known := &cx.t.w.rt.devices
+	known := &filesOf(cx.t.w.rt).devices
 	data, ok, fresh := known.readFileCached(name)
 	if ok {
 		cx.charge(len(data) + fileCharge)

@@ -1,9 +1,7 @@
 package async
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -143,17 +141,17 @@ type unfinishedFile struct {
 
 // unfinished returns the files of the runtime that are being written behind their
 // callers or closed.
-func (rt *Runtime) unfinished() (all []unfinishedFile) {
-	files := rt.calls.files()
-	rt.files.mu.Lock()
-	closing := make(map[*File]*JoinHandle[None], len(rt.files.closing))
-	for f, h := range rt.files.closing {
+func (l *runtimeFiles) unfinished() (all []unfinishedFile) {
+	files := l.beingWritten()
+	l.ledger.mu.Lock()
+	closing := make(map[*File]*JoinHandle[None], len(l.ledger.closing))
+	for f, h := range l.ledger.closing {
 		closing[f] = h
 		if !slices.Contains(files, f) {
 			files = append(files, f)
 		}
 	}
-	rt.files.mu.Unlock()
+	l.ledger.mu.Unlock()
 	for _, f := range files {
 		u := unfinishedFile{f: f, closing: closing[f]}
 		f.mu.Lock()
@@ -164,6 +162,16 @@ func (rt *Runtime) unfinished() (all []unfinishedFile) {
 		}
 	}
 	return all
+}
+
+// beingWritten returns the files whose accepted data the pool writes, or is to write.
+func (l *runtimeFiles) beingWritten() (files []*File) {
+	for _, o := range l.rt.calls.owners() {
+		if f, ok := o.(*File); ok {
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 // left returns how much is not written.
@@ -179,30 +187,21 @@ func (u *unfinishedFile) done() bool {
 
 // await waits until u is done, or ctx has ended.
 func (u *unfinishedFile) await(ctx context.Context) {
-	w := newExternalWaker(nil)
-	changed := newChan[struct{}](1)
-	w.body.(*externalWaker).fn = func() { notifyChan(changed) }
-	defer u.f.changed.leave(w, nil)
+	p := takeParker()
+	defer p.free()
 	for {
-		for !u.f.changed.join(w) {
+		for !u.f.changed.join(&p.task) {
 		}
-		if u.closing != nil && !u.closing.waiters.join(w) {
-			return // it has ended
+		if u.closing != nil && !u.closing.waiters.join(&p.task) {
+			break // it has ended
 		}
-		if u.done() {
-			if u.closing != nil {
-				u.closing.waiters.leave(w, nil)
-			}
-			return
+		if u.done() || p.park(ctx) != nil {
+			break
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			if u.closing != nil {
-				u.closing.waiters.leave(w, nil)
-			}
-			return
-		}
+	}
+	u.f.changed.leave(&p.task, nil)
+	if u.closing != nil {
+		u.closing.waiters.leave(&p.task, nil)
 	}
 }
 
@@ -215,18 +214,6 @@ func awaitFiles(ctx context.Context, all []unfinishedFile) (left []unfinishedFil
 		}
 	}
 	return left
-}
-
-// finishFiles waits for what is being written behind its callers and for the closings
-// that have begun, as long as one of them gets on within Config.Grace, and returns an
-// *UnwrittenError if something was not written. Calls that come later are not waited
-// for.
-func (rt *Runtime) finishFiles() error {
-	return rt.unwritten(whileTheyGetOn(rt.unfinished(), func(all []unfinishedFile) []unfinishedFile {
-		grace, cancel := rt.grace()
-		defer cancel()
-		return awaitFiles(grace, all)
-	}))
 }
 
 // whileTheyGetOn calls await, which returns those that are not done, until there are
@@ -251,8 +238,8 @@ func amountLeft(all []unfinishedFile) (n int64) {
 
 // unwritten returns the error about files that are not done, and about losses; nil if
 // there are none.
-func (rt *Runtime) unwritten(late []unfinishedFile) error {
-	e := rt.files.takeLosses()
+func (l *runtimeFiles) unwritten(late []unfinishedFile) error {
+	e := l.ledger.takeLosses()
 	for _, u := range late {
 		e.Files = append(e.Files, UnwrittenFile{Name: u.f.name, Bytes: u.left(), Err: context.DeadlineExceeded})
 	}
@@ -261,12 +248,4 @@ func (rt *Runtime) unwritten(late []unfinishedFile) error {
 	}
 	slices.SortFunc(e.Files, func(a, b UnwrittenFile) int { return strings.Compare(a.Name, b.Name) })
 	return &e
-}
-
-// bothErrors is errors.Join, which leaves an error that is alone as it is.
-func bothErrors(err, unwritten error) error {
-	if err == nil || unwritten == nil {
-		return cmp.Or(err, unwritten)
-	}
-	return errors.Join(err, unwritten)
 }

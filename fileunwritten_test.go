@@ -145,7 +145,7 @@ func TestRunDoesNotWaitForOtherWriters(t *testing.T) {
 		return f.Close(cx)
 	})
 	for range 20 {
-		require.NoError(t, rt.finishFiles())
+		require.NoError(t, rt.files.finish())
 	}
 	over.Store(true)
 	_, err := join(t, writer)

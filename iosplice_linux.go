@@ -102,7 +102,7 @@ const spliceFlags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 
 // spliceCopy copies from a connection or pipe to another by way of a pipe.
 func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, err error) {
-	s := spliceSource{kernelEnd: from, pipes: &cx.t.w.rt.pipes}
+	s := spliceSource{kernelEnd: from, pipes: &filesOf(cx.t.w.rt).pipes}
 	defer s.drop() // Shutdown may unwind the caller
 	for written < limit {
 		err := s.fill(cx, limit-written)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -538,7 +539,7 @@ func TestNetFormsCarryAncillaryData(t *testing.T) {
 		u := c.(netUDP)
 		raw, err := u.SyscallConn()
 		assert.NoError(t, err)
-		assert.NoError(t, raw.Control(func(fd uintptr) { setSocketOption(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1) }))
+		assert.NoError(t, raw.Control(func(fd uintptr) { sys.SetOption(int(fd), unix.IPPROTO_IP, unix.IP_RECVTTL, 1) }))
 		to := c.LocalAddr().(*net.UDPAddr)
 		_, _, err = u.WriteMsgUDP([]byte("ttl"), nil, to)
 		assert.NoError(t, err)

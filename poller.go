@@ -36,41 +36,6 @@ type polled struct {
 	spent bool // one-shot, and reported; kqueue would report each direction once
 }
 
-// Readiness is a set of what a descriptor is ready for.
-type Readiness uint8
-
-// What a descriptor may be ready for.
-const (
-	Readable Readiness = 1 << iota
-	Writable
-
-	// HungUp says that nothing more will come from the peer, or that an error is
-	// pending. It is reported together with what was asked for, since calls will
-	// not wait, and need not be asked for. That the peer has closed its sending
-	// side alone is reported only together with Readable. What is reported for a
-	// want of nothing depends on the system.
-	HungUp
-
-	// urgent says that there is urgent data, in front of which reads stop.
-	// Kqueue does not, nor does a Poller.
-	urgent
-)
-
-// PollMode says how often a Poller reports that a descriptor is ready.
-type PollMode uint8
-
-const (
-	// LevelTriggered reports it with every Wait for as long as it is ready.
-	LevelTriggered PollMode = iota
-
-	// EdgeTriggered reports it once, when it has become ready, and at Add and
-	// Modify if it is ready then: whoever gets the event goes on until EAGAIN.
-	EdgeTriggered
-
-	// OneShot reports it once, and then nothing until Modify asks again.
-	OneShot
-)
-
 // PollEvent says that a descriptor is ready.
 type PollEvent struct {
 	FD    int

@@ -173,9 +173,6 @@ func (s *pollFD) moveToActive(cx *Context, home *reactor) {
 	if w == nil || home != &w.reactor || !t.movable() {
 		return
 	}
-	if served, ok := t.body.(*servedConn); ok && served.pinned {
-		return
-	}
 	if to := w.activeOwner(s.fd); to != nil {
 		s.move(home, &to.reactor, 0)
 	}

@@ -140,7 +140,7 @@ func (c *Cmd) run() {
 	c.mu.Unlock()
 }
 
-// lookUp finds the program in the directories of PATH, as exec.Command does.
+// pagecache.LookUp finds the program in the directories of PATH, as exec.Command does.
 func (c *Cmd) lookUp() {
 	if c.searched == "" || c.Path != c.searched || c.Err != nil {
 		return

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -136,7 +137,7 @@ func (r *reactor) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.closed.Load() {
-		rawWrite(r.wakeW, []byte{0})
+		sys.Write(r.wakeW, []byte{0})
 	}
 }
 
@@ -144,7 +145,7 @@ func (r *reactor) wake() {
 func (r *reactor) emptyPipe() {
 	var buf [64]byte
 	for {
-		if n, _ := rawRead(r.wakeR, buf[:]); n < len(buf) {
+		if n, _ := sys.Read(r.wakeR, buf[:]); n < len(buf) {
 			return
 		}
 	}
@@ -264,3 +265,38 @@ func (t *fdTable) set(fd int, s *pollFD) error {
 	c[fd%fdsPerChunk].Store(s)
 	return nil
 }
+
+// Readiness is a set of what a descriptor is ready for.
+type Readiness uint8
+
+// What a descriptor may be ready for.
+const (
+	Readable Readiness = 1 << iota
+	Writable
+
+	// HungUp says that nothing more will come from the peer, or that an error is
+	// pending. It is reported together with what was asked for, since calls will
+	// not wait, and need not be asked for. That the peer has closed its sending
+	// side alone is reported only together with Readable. What is reported for a
+	// want of nothing depends on the system.
+	HungUp
+
+	// urgent says that there is urgent data, in front of which reads stop.
+	// Kqueue does not, nor does a Poller.
+	urgent
+)
+
+// PollMode says how often a Poller reports that a descriptor is ready.
+type PollMode uint8
+
+const (
+	// LevelTriggered reports it with every Wait for as long as it is ready.
+	LevelTriggered PollMode = iota
+
+	// EdgeTriggered reports it once, when it has become ready, and at Add and
+	// Modify if it is ready then: whoever gets the event goes on until EAGAIN.
+	EdgeTriggered
+
+	// OneShot reports it once, and then nothing until Modify asks again.
+	OneShot
+)

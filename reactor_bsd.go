@@ -110,11 +110,6 @@ func (p *poller) share() (ok bool) { return false }
 
 func (p *poller) serveFromNetpoller(func() (over bool)) {}
 
-// rawRead and rawWrite are read(2) and write(2) for a descriptor that does not block. Here the scheduler is told of
-// each system call.
-func rawRead(fd int, p []byte) (int, error)  { return unix.Read(fd, p) }
-func rawWrite(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
-
 // longestWait is a time that every kqueue accepts. To end a wait early is
 // harmless.
 const longestWait = 24 * time.Hour

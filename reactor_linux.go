@@ -4,6 +4,7 @@ import (
 	"os"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,13 +101,13 @@ func (p *poller) serveFromNetpoller(look func() (over bool)) {
 
 func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
 	if timeout > 0 && !p.coarse {
-		n, errno = epollPwait2(p.fd, ready, timeout, keepP)
+		n, errno = sys.EpollPwait2(p.fd, ready, timeout, keepP)
 		if errno == 0 || errno == unix.EINTR {
 			return n, errno
 		}
 		p.coarse = true // before Linux 5.11, or forbidden in a sandbox
 	}
-	return epollPwait(p.fd, ready, milliseconds(timeout), keepP)
+	return sys.EpollPwait(p.fd, ready, milliseconds(timeout), keepP)
 }
 
 // milliseconds rounds up, so that no wait ends before its timer is due.

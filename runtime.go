@@ -21,10 +21,7 @@ type Runtime struct {
 	watchdog *watchdog
 	idle     idleWatch
 	calls    *callPool // for SpawnBlocking
-	fifos    fifoOpenings
-	pipes    splicePipes // for Copy
-	devices  devices
-	files    fileLedger
+	files    fileLayer
 	shared   sharedReactor
 
 	assigned      atomic.Uint32 // counts tasks from outside, to spread them
@@ -72,7 +69,7 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	rt.shared.fds = &rt.fds
 	rt.ownProcs.asked.Store(cfg.SharedProcs)
 	rt.calls = newCallPool(rt)
-	rt.fifos.init(rt.cfg.Blocking.Limit)
+	rt.files = newFileLayer(rt)
 	rt.failures.report = cfg.Unhandled
 	for i := range cfg.Workers {
 		w := newWorker(rt, i)
@@ -109,6 +106,22 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	}
 	return rt, nil
 }
+
+// fileLayer is what the files of a runtime share. The runtime knows no more of them than when to end what they have
+// begun.
+type fileLayer interface {
+	// finish waits for data that File.Write has accepted and for closings that have begun, as long as one of them
+	// gets on within Config.Grace. It returns an *UnwrittenError if something was not written.
+	finish() error
+
+	// finishWithin is finish, until ctx ends.
+	finishWithin(ctx context.Context) error
+
+	close()
+}
+
+// newFileLayer is set by the files, which stand above the runtime.
+var newFileLayer func(rt *Runtime) fileLayer
 
 // runtimeSerials counts them.
 var runtimeSerials atomic.Uint64
@@ -179,7 +192,7 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 func Run(fn func(cx *Context) error) error {
 	rt := Default()
 	_, err := Go(rt, fn).Wait(context.Background())
-	unwritten := rt.finishFiles()
+	unwritten := rt.files.finish()
 	rt.failures.flush(rt.cfg.Grace)
 	return bothErrors(err, unwritten)
 }

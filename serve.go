@@ -92,7 +92,10 @@ func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
 		panic("async: a Server needs a Handler")
 	}
-	in := &serveRun{Server: *s}
+	in := &serveRun{Server: *s, spawner: cx}
+	if d := cx.t.attributes.Load(); d != nil && d.local {
+		in.spawner, in.local = Local(cx), true
+	}
 	defer in.endConns() // also if this task is unwound
 	err := in.accept(cx, ln)
 	in.endConns()
@@ -103,6 +106,8 @@ func (s *Server) Serve(cx *Context, ln Listener) error {
 // serveRun is one call of Serve.
 type serveRun struct {
 	Server
+	spawner  Spawner      // of the tasks of the connections
+	local    bool         // they stay on the worker of the task that calls Serve
 	draining atomic.Bool  // connections are not kept
 	n        atomic.Int64 // connections
 	ends     wakerSlot    // fired by the end of each
@@ -256,21 +261,21 @@ func (in *serveRun) spawn(cx *Context, c Conn) {
 	if c, ok := c.(streamer); ok {
 		// Registered at once, so that the next one is placed with regard to
 		// this one, and that it stays there wherever it is polled first.
-		w, pinned := in.place(cx)
-		if s.pinned = pinned; c.stream().src.registerWith(&w.reactor) == nil {
+		w := in.assign(cx)
+		if c.stream().src.registerWith(&w.reactor) == nil {
 			s.w = w
 		}
 	}
 	in.add(s)
-	startTask(cx, &s.task)
+	startTask(in.spawner, &s.task)
 }
 
-// place returns the worker for a connection that cx's task has accepted, and whether it must stay there.
-func (in *serveRun) place(cx *Context) (w *worker, pinned bool) {
-	if d := cx.t.attributes.Load(); d != nil && d.local {
-		return cx.taskWorker(), true
+// assign returns the worker for a connection that cx's task has accepted.
+func (in *serveRun) assign(cx *Context) *worker {
+	if in.local {
+		return cx.taskWorker()
 	}
-	return cx.Runtime().assignConn(true), false
+	return cx.Runtime().assignConn(true)
 }
 
 // handlerOf closes c if NewHandler panics.
@@ -303,7 +308,6 @@ type servedConn struct {
 	phase         servedPhase
 	keep          bool // what the Handler has returned
 	failureTold   bool // Failed has been called
-	pinned        bool // its place was asked for, so it does not move; see pollFD.moveToActive
 }
 
 // servedPhase says what a connection does.

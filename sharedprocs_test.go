@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/require"
 )
 
@@ -27,11 +28,11 @@ func TestSharedProcsLocksNoThread(t *testing.T) {
 		_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 		require.NoError(t, err)
 		if runtime.GOOS == "linux" {
-			require.Equal(t, shared, rt.workers[0].thread == osThread{})
+			require.Equal(t, shared, rt.workers[0].thread == sys.Thread{})
 		}
-		_, known := osThread{}.used()
+		_, known := sys.Thread{}.Used()
 		require.False(t, known)
-		require.True(t, osThread{}.asleep())
+		require.True(t, sys.Thread{}.Asleep())
 	}
 }
 

@@ -62,10 +62,10 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	grace, cancel := rt.grace()
 	defer cancel()
 	rt.stopWorkers(grace)
-	unwritten := rt.unwritten(awaitFiles(grace, rt.unfinished())) // of code that was unwound, too
+	unwritten := rt.files.finishWithin(grace) // of code that was unwound, too
 	rt.outcome = bothErrors(rt.outcome, unwritten)
 	rt.calls.close()
-	rt.pipes.close()
+	rt.files.close()
 	rt.watchdog.stop()
 	rt.idle.close()
 	rt.dropProcs()

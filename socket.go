@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -192,27 +193,27 @@ type socketSetup struct {
 // options that connections have by default. Accepted connections inherit those
 // from the listener's socket, on every system.
 func (s *socketSetup) open(n *network, family int) (int, error) {
-	fd, err := openSocket(family, n.kind)
+	fd, err := sys.Socket(family, n.kind)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	// Without these a connection works too.
 	if family == unix.AF_INET6 {
-		setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolInt(n.family == unix.AF_INET6))
+		sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, sys.BoolInt(n.family == unix.AF_INET6))
 	}
 	switch n.proto {
 	case "tcp":
 		setTCPDefaults(fd, s.keepAlive)
 	case "udp", "unixgram":
-		setSocketOption(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
 	}
 	return fd, nil
 }
 
 func setTCPDefaults(fd int, keepAlive time.Duration) {
-	setSocketOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	sys.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if keepAlive >= 0 {
-		setKeepAliveConfig(fd, net.KeepAliveConfig{Enable: true, Idle: keepAlive})
+		sys.SetKeepAliveConfig(fd, net.KeepAliveConfig{Enable: true, Idle: keepAlive})
 	}
 }
 
@@ -263,22 +264,22 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd 
 		}
 	}()
 	if s.reuseAddr || n.kind == unix.SOCK_STREAM {
-		if err = setSocketOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		if err = sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return
 		}
 	}
 	if s.reuseAddr && runtime.GOOS != "linux" { // where it takes both to share a port
-		if err = setSocketOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		if err = sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return
 		}
 	}
 	if s.reusePort {
-		if err = setSocketOption(fd, unix.SOL_SOCKET, reusePortOption, 1); err != nil {
+		if err = sys.SetOption(fd, unix.SOL_SOCKET, sys.ReusePort, 1); err != nil {
 			return
 		}
 	}
 	if s.deferAccept > 0 && n.proto == "tcp" {
-		if err = setDeferAccept(fd, s.deferAccept); err != nil {
+		if err = sys.SetDeferAccept(fd, s.deferAccept); err != nil {
 			return
 		}
 	}
@@ -370,20 +371,4 @@ func isConnected(fd int) error {
 	default:
 		return err
 	}
-}
-
-func setSocketOption(fd, level, name, value int) error {
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// wholeSeconds rounds up.
-func wholeSeconds(d time.Duration) int {
-	return int((d + time.Second - 1) / time.Second)
 }

@@ -1,11 +1,9 @@
 package async
 
 import (
-	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,44 +12,6 @@ import (
 // The system calls that x/sys/unix has not, or only in a form that allocates or
 // that tells the Go scheduler of the wait. This is the one file of the package that imports
 // unsafe; docs/design.md, "Waiting", has what it is good for.
-
-// epollPwait waits for whole milliseconds. Without keepP the scheduler knows.
-func epollPwait(epfd int, events []unix.EpollEvent, msec int, keepP bool) (n uintptr, errno unix.Errno) {
-	if keepP {
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT,
-			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(msec), 0, 0)
-	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT,
-			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(msec), 0, 0)
-	}
-	return n, errno
-}
-
-// epollPwait2 is the same for a time in nanoseconds that is not negative.
-func epollPwait2(epfd int, events []unix.EpollEvent, d time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
-	ts := struct{ sec, nsec int64 }{int64(d / time.Second), int64(d % time.Second)} // 64 bits on every architecture
-	if keepP {
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2,
-			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT2,
-			uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-	}
-	return n, errno
-}
-
-// preadv2 is the system call for one buffer, which must not be empty.
-func preadv2(fd int, p []byte, off int64, flags int) (int, error) {
-	v := unix.Iovec{Base: &p[0]}
-	v.SetLen(len(p))
-	const half = bits.UintSize / 2 // the kernel takes the offset in two words, of which 64 bits need one
-	n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&v)), 1,
-		uintptr(off), uintptr(uint64(off)>>half>>half), uintptr(flags))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
 
 // rawAddr is an address of IPv4 or IPv6 as the kernel has it.
 type rawAddr struct{ sa unix.RawSockaddrInet6 }
@@ -295,22 +255,4 @@ func (b *messageBatch) send(fd int, ms []Message, v6 bool, flags int) (int, erro
 		ms[i].N, ms[i].NN = int(b.hdrs[i].n), len(ms[i].OOB)
 	}
 	return n, err
-}
-
-// rawRead is read(2) on a descriptor that does not block.
-func rawRead(fd int, p []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
-}
-
-// rawWrite is write(2) on a descriptor that does not block.
-func rawWrite(fd int, p []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
 }

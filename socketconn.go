@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,7 +66,7 @@ func (c *conn) SetWriteBuffer(bytes int) error {
 }
 
 func (c *conn) setOption(level, name, value int) error {
-	return c.set(func(fd int) error { return setSocketOption(fd, level, name, value) })
+	return c.set(func(fd int) error { return sys.SetOption(fd, level, name, value) })
 }
 
 // set calls f to change the socket.

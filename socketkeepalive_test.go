@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -35,14 +36,14 @@ func keepAliveOf(t testing.TB, c syscall.Conn) string {
 			level, option int
 		}{
 			{"keep-alive", unix.SOL_SOCKET, unix.SO_KEEPALIVE},
-			{"idle", unix.IPPROTO_TCP, keepAliveIdle},
-			{"interval", unix.IPPROTO_TCP, keepAliveInterval},
-			{"count", unix.IPPROTO_TCP, keepAliveCount},
+			{"idle", unix.IPPROTO_TCP, sys.KeepAliveIdle},
+			{"interval", unix.IPPROTO_TCP, sys.KeepAliveInterval},
+			{"count", unix.IPPROTO_TCP, sys.KeepAliveCount},
 			{"no delay", unix.IPPROTO_TCP, unix.TCP_NODELAY},
 		} {
 			v, err := unix.GetsockoptInt(int(fd), o.level, o.option)
 			if runtime.GOOS != "linux" && o.level == unix.SOL_SOCKET {
-				v = boolInt(v != 0)
+				v = sys.BoolInt(v != 0)
 			}
 			text += fmt.Sprint(o.name, " ", v, " ", err, "; ")
 		}

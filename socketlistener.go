@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +51,7 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 	a.fd, err = l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
 		for err = unix.ECONNABORTED; err == unix.ECONNABORTED; {
 			if err = l.src.keepNonblocking(fd); err == nil {
-				n, a.from, err = acceptSocket(fd)
+				n, a.from, err = sys.Accept(fd)
 			}
 		}
 		switch err {

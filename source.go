@@ -10,12 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotPollable is returned by NewSource, and by Poller.Add, for a descriptor
-// of a kind that the system cannot wait for, such as a regular file or a
-// directory, which it takes to be always ready. Such files are read and written
-// in the pool of SpawnBlocking.
-var ErrNotPollable = errors.New("async: this kind of descriptor cannot be waited for")
-
 // A Source is any descriptor that can be waited for: a pipe, a terminal or a
 // serial port, an eventfd, inotify, a netlink socket, the socket of a C library.
 // What it means to read and write it is the caller's business: ReadWith and
@@ -186,9 +180,6 @@ func (s *Source) setDeadline(t time.Time, dirs ...*direction) error {
 // Close closes the descriptor, as soon as no call uses it. Whoever waits gets
 // os.ErrClosed.
 func (s *Source) Close() error { return sourceError(s.src.close()) }
-
-// ErrSourceInUse is returned by Source.Detach.
-var ErrSourceInUse = errors.New("async: another call uses the descriptor at this moment")
 
 // Detach ends the Source like Close, and returns the descriptor, which stays
 // open, and non-blocking. Whoever waits gets os.ErrClosed. If another goroutine

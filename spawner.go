@@ -74,6 +74,10 @@ func (a *spawnOptions) attributes() *taskAttributes {
 // is not interrupted by others.
 func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 
+// callerSpawner is implemented by a Spawner that is used by code with different Contexts. caller returns the Context
+// of the calling code, or nil.
+type callerSpawner interface{ caller() *Context }
+
 // waitingContext returns the Context with which the code that spawns with s can wait;
 // nil if there is none. It must be that of the caller.
 func waitingContext(s Spawner) *Context {
@@ -82,7 +86,7 @@ func waitingContext(s Spawner) *Context {
 		if s.canWait() {
 			return s
 		}
-	case *Group:
+	case callerSpawner:
 		return s.caller()
 	case *spawnOptions:
 		if !s.neverWaits {

@@ -16,12 +16,20 @@ type cancelGroup struct {
 	ctx     context.Context
 	endless bool         // ctx never ends: it only has values
 	outer   *cancelGroup // of the Spawner that was put under ctx
-	group   *Group       // whose crew it is, if it is a group's
+	limits  memberLimits // of the tasks that may be members, and what their failures mean; nil unless a Group is behind it
 
 	admission admission // its lock guards what follows, and the group; only groups limit their crew
 	members   map[*task]struct{}
 	watching  bool        // ctx knows of the crew, or is being told
 	unwatch   func() bool // takes the crew off ctx
+}
+
+// memberLimits is implemented by Group.
+type memberLimits interface {
+	enter(t *task, s Spawner) error
+	hasRoom() bool
+	takesFailure(t *task, err error, gaveIn bool) bool
+	left(last bool)
 }
 
 // withContext makes the Spawner that Under returns.
@@ -95,8 +103,8 @@ func (c *cancelGroup) join(t *task, s Spawner) error {
 	if c.endless {
 		return nil
 	}
-	if c.group != nil {
-		if err := c.group.enter(t, s); err != nil {
+	if c.limits != nil {
+		if err := c.limits.enter(t, s); err != nil {
 			return err
 		}
 	} else {
@@ -166,7 +174,7 @@ func (c *cancelGroup) cancel() {
 // whether somebody but the task's handle will say it.
 func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool) {
 	for ; c != nil; c = c.outer {
-		if c.group != nil && c.group.takesFailure(t, err, gaveIn) {
+		if c.limits != nil && c.limits.takesFailure(t, err, gaveIn) {
 			taken = true
 		}
 	}
@@ -195,16 +203,16 @@ func (c *cancelGroup) leave(t *task) {
 			c.unwatch, c.watching = nil, false
 		}
 	}
-	if c.group != nil {
-		c.admission.admit(c.group.hasRoom, &chosen)
+	if c.limits != nil {
+		c.admission.admit(c.limits.hasRoom, &chosen)
 	}
 	c.admission.mu.Unlock()
 	chosen.wake()
 	if unwatch != nil {
 		unwatch()
 	}
-	if c.group != nil && member {
-		c.group.left(last)
+	if c.limits != nil && member {
+		c.limits.left(last)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,12 +38,12 @@ func (c *TCPConn) Close() error { return c.conn.Close() }
 // SetNoDelay sets whether small writes are sent at once (on, the default) or
 // held back to be joined.
 func (c *TCPConn) SetNoDelay(on bool) error {
-	return c.setOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, boolInt(on))
+	return c.setOption(unix.IPPROTO_TCP, unix.TCP_NODELAY, sys.BoolInt(on))
 }
 
 // SetKeepAlive sets whether the system probes a connection that is silent.
 func (c *TCPConn) SetKeepAlive(on bool) error {
-	return c.setOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolInt(on))
+	return c.setOption(unix.SOL_SOCKET, unix.SO_KEEPALIVE, sys.BoolInt(on))
 }
 
 // SetKeepAlivePeriod sets after how long a silence the system sends the first
@@ -51,7 +52,7 @@ func (c *TCPConn) SetKeepAlive(on bool) error {
 // OpenBSD has this setting for the system as a whole only: there it fails with
 // ENOPROTOOPT, except for a negative d.
 func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
-	return c.set(func(fd int) error { return setKeepAliveTime(fd, keepAliveIdle, d) })
+	return c.set(func(fd int) error { return sys.SetKeepAliveTime(fd, sys.KeepAliveIdle, d) })
 }
 
 // SetKeepAliveConfig sets whether the system probes a connection that is silent,
@@ -60,7 +61,7 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 // the first setting that the system refuses: on OpenBSD with ENOPROTOOPT at the first
 // one that is not negative, after it has set or cleared keep-alive itself.
 func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
-	return c.set(func(fd int) error { return setKeepAliveConfig(fd, config) })
+	return c.set(func(fd int) error { return sys.SetKeepAliveConfig(fd, config) })
 }
 
 // MultipathTCP reports whether the connection uses Multipath TCP. Only a
@@ -70,7 +71,7 @@ func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 func (c *TCPConn) MultipathTCP() (bool, error) {
 	used := false
 	err := c.src.control(func(fd int) (err error) {
-		used, err = multipath(fd)
+		used, err = sys.Multipath(fd)
 		return err
 	})
 	return used, c.wrap("get", err)

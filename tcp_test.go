@@ -28,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -1928,7 +1929,7 @@ func TestTCPOptions(t *testing.T) {
 			} else {
 				require.NoError(t, err)
 			}
-			require.Equal(t, 2, wholeSeconds(1500*time.Millisecond))
+			require.Equal(t, 2, sys.WholeSeconds(1500*time.Millisecond))
 
 			require.NoError(t, c.SetLinger(5))
 			require.NoError(t, c.SetLinger(-1))

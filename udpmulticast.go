@@ -7,13 +7,14 @@ import (
 	"os"
 	"runtime"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
 // SetBroadcast sets whether messages may be sent to broadcast addresses. They
 // may unless this says otherwise.
 func (c *UDPConn) SetBroadcast(on bool) error {
-	return c.setOption(unix.SOL_SOCKET, unix.SO_BROADCAST, boolInt(on))
+	return c.setOption(unix.SOL_SOCKET, unix.SO_BROADCAST, sys.BoolInt(on))
 }
 
 // Broadcast returns what SetBroadcast sets.
@@ -28,8 +29,8 @@ func (c *UDPConn) Broadcast() (bool, error) {
 // than Linux such a socket may refuse it for IPv4, which then keeps its default.
 func (c *UDPConn) SetTTL(n int) error {
 	return c.setFamilies(
-		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
-		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
+		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
+		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
 }
 
 // TTL returns what SetTTL sets.
@@ -44,7 +45,7 @@ func (c *UDPConn) TTL() (int, error) {
 // the default, keeps it in the local network.
 func (c *UDPConn) SetMulticastTTL(n int) error {
 	return c.setFamilies(
-		func(fd int) error { return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
+		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n) })
 }
 
@@ -62,9 +63,9 @@ func (c *UDPConn) MulticastTTL() (int, error) {
 func (c *UDPConn) SetMulticastLoopback(on bool) error {
 	return c.setFamilies(
 		func(fd int) error {
-			return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, boolInt(on))
+			return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, sys.BoolInt(on))
 		},
-		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, boolInt(on)) })
+		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, sys.BoolInt(on)) })
 }
 
 // MulticastLoopback returns what SetMulticastLoopback sets.
@@ -83,7 +84,7 @@ func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
 	return c.setFamilies(
 		func(fd int) error {
-			return setSocketOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ipIndex(ifi))
+			return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ipIndex(ifi))
 		},
 		func(fd int) error {
 			ip, err := interfaceIPv4(ifi)

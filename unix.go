@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,7 +60,7 @@ func SocketPair() (a, b *UnixConn, err error) {
 
 func socketPair(name string, a, b *conn) error {
 	n, _ := networkOf(name, name)
-	fds, err := openSocketPair(n.kind)
+	fds, err := sys.SocketPair(n.kind)
 	if err != nil {
 		return wrapOp("dial", n, nil, nil, callError("socketpair", err))
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -219,7 +220,7 @@ type Ucred struct {
 // NetBSD, OpenBSD and DragonFly.
 func (c *UnixConn) PeerCred() (cred Ucred, err error) {
 	err = c.src.control(func(fd int) (err error) {
-		cred, err = peerCred(fd)
+		cred.PID, cred.UID, cred.GID, err = sys.PeerCred(fd)
 		return os.NewSyscallError("getsockopt", err)
 	})
 	return cred, c.wrap("get", err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"example.com/async/internal/sys"
 )
 
 // A Stall is a poll that keeps its worker for too long: code in a task that
@@ -100,9 +102,9 @@ func newStallWatch(rt *Runtime) *stallWatch {
 		every: rt.cfg.Stall,
 		seen:  make([]workerSeen, len(rt.workers)),
 
-		used:    func(w *worker) (time.Duration, bool) { return w.thread.used() },
-		asleep:  func(w *worker) bool { return w.thread.asleep() },
-		starved: starvedThread,
+		used:    func(w *worker) (time.Duration, bool) { return w.thread.Used() },
+		asleep:  func(w *worker) bool { return w.thread.Asleep() },
+		starved: sys.StarvedThread,
 	}
 	s.reports.handler = rt.cfg.Stalled
 	s.reports.profile = takeProfile

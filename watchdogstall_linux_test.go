@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/async/internal/sys"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -86,7 +87,7 @@ func TestStarvedThread(t *testing.T) {
 	})
 	require.NoError(t, receive(t, ready))
 	called := 0
-	eventually(t, func() bool { return starvedThread(func() { called++ }) })
+	eventually(t, func() bool { return sys.StarvedThread(func() { called++ }) })
 	require.Positive(t, called)
 	stop()
 	free()

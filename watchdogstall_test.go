@@ -740,20 +740,20 @@ func TestStallLateLook(t *testing.T) {
 func TestThread(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1})
 	thread := rt.workers[0].thread
-	before, known := thread.used()
+	before, known := thread.Used()
 	if !known {
 		return // the fallback is tested above
 	}
 	release, free := newRelease(t)
 	h := Go(rt, func(*Context) error { computesHere(release); return nil })
-	eventually(t, func() bool { now, _ := thread.used(); return now-before > defaultStall })
-	eventually(t, func() bool { return !thread.asleep() })
+	eventually(t, func() bool { now, _ := thread.Used(); return now-before > defaultStall })
+	eventually(t, func() bool { return !thread.Asleep() })
 	free()
 	join(t, h)
 	h, unstick := stick(t, rt)
-	eventually(t, thread.asleep)
-	before, _ = thread.used()
-	eventually(t, func() bool { now, _ := thread.used(); same := now == before; before = now; return same })
+	eventually(t, thread.Asleep)
+	before, _ = thread.Used()
+	eventually(t, func() bool { now, _ := thread.Used(); same := now == before; before = now; return same })
 	unstick()
 	join(t, h)
 }
@@ -891,7 +891,7 @@ func TestStallWhere(t *testing.T) {
 		return nil
 	})
 	line := receive(t, began)
-	eventually(t, rt.workers[0].thread.asleep)
+	eventually(t, rt.workers[0].thread.Asleep)
 	require.Empty(t, watch.see(false))
 	found := watch.see(false)
 	require.Len(t, found, 1)

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,7 @@ func (t *watchTimer) open() error {
 	}
 	t.expired = func(fd uintptr) bool {
 		var expirations [8]byte
-		_, err := rawRead(int(fd), expirations[:])
+		_, err := sys.Read(int(fd), expirations[:])
 		return err == nil
 	}
 	return err

@@ -1,10 +1,11 @@
-package async
+package pagecache
 
 import (
 	"errors"
 	"io"
 	"syscall"
 
+	"example.com/async/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,28 +13,28 @@ import (
 // it.
 const resolveCached = 0x20
 
-// canReadNow reports whether a file with these flags may be read by readNow.
+// CanRead reports whether a file with these flags may be read by Read.
 // Direct I/O is waited for whatever one says.
-func canReadNow(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 }
+func CanRead(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 }
 
-// readNow reads what of a file is in memory at off, or at its position if off is
-// negative. It returns errNotCached if nothing is or if it fails, io.EOF at
+// Read reads what of a file is in memory at off, or at its position if off is
+// negative. It returns ErrMiss if nothing is or if it fails, io.EOF at
 // the end, and errors.ErrUnsupported if there is no need to try again.
-func readNow(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
-	if conn.Control(func(fd uintptr) { n, err = readFdNow(int(fd), p, off) }) != nil {
-		return 0, errNotCached
+func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
+	if conn.Control(func(fd uintptr) { n, err = ReadFD(int(fd), p, off) }) != nil {
+		return 0, ErrMiss
 	}
 	return n, err
 }
 
-// readFdNow is readNow for a descriptor that nobody else closes.
-func readFdNow(fd int, p []byte, off int64) (n int, err error) {
-	n, err = preadv2(fd, p, max(off, -1), unix.RWF_NOWAIT)
+// ReadFD is Read for a descriptor that nobody else closes.
+func ReadFD(fd int, p []byte, off int64) (n int, err error) {
+	n, err = sys.Preadv2(fd, p, max(off, -1), unix.RWF_NOWAIT)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return 0, errors.ErrUnsupported
 	case err != nil:
-		return 0, errNotCached
+		return 0, ErrMiss
 	case n == 0:
 		return 0, endOrNot(fd, off)
 	}
@@ -49,65 +50,65 @@ func endOrNot(fd int, off int64) error {
 		off, err = unix.Seek(fd, 0, io.SeekCurrent)
 	}
 	if err != nil || off < st.Size {
-		return errNotCached
+		return ErrMiss
 	}
 	return io.EOF
 }
 
-// hasName reports whether the file has a name: else closing it removes it, which
+// HasName reports whether the file has a name: else closing it removes it, which
 // may take long.
-func hasName(conn syscall.RawConn) bool {
+func HasName(conn syscall.RawConn) bool {
 	var st unix.Stat_t
 	named := false
 	conn.Control(func(fd uintptr) { named = unix.Fstat(int(fd), &st) == nil && st.Nlink > 0 })
 	return named
 }
 
-// lookUp looks at the named file, if it is a regular one with something in it,
+// LookUp looks at the named file, if it is a regular one with something in it,
 // unless the disk must be asked for where it is.
-func lookUp(name string) (found foundFile, ok bool) {
+func LookUp(name string) (found File, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
-		return foundFile{}, false
+		return File{}, false
 	}
 	defer unix.Close(fd)
-	return lookAt(fd)
+	return LookAt(fd)
 }
 
-// lookAt is lookUp for a descriptor. It asks nobody else who has the file. (In
+// LookAt is LookUp for a descriptor. It asks nobody else who has the file. (In
 // /proc, where opening and reading may do more than that, files look empty.)
-func lookAt(fd int) (found foundFile, ok bool) {
+func LookAt(fd int) (found File, ok bool) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &st)
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
-		return foundFile{}, false
+		return File{}, false
 	}
-	return foundFile{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
+	return File{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
 }
 
-// openFound opens the file that lookUp has found under this name for reading, unless
+// Open opens the file that LookUp has found under this name for reading, unless
 // the disk or a lease must be waited for, or another one has the name by now.
-func openFound(name string, found foundFile) (fd int, ok bool) {
+func Open(name string, found File) (fd int, ok bool) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_LARGEFILE
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: flags, Resolve: resolveCached})
 	if err != nil {
 		return -1, false
 	}
-	now, ok := lookAt(fd)
-	if !ok || now.dev != found.dev || now.ino != found.ino {
+	now, ok := LookAt(fd)
+	if !ok || now.Dev != found.Dev || now.Ino != found.Ino {
 		unix.Close(fd)
 		return -1, false
 	}
 	return fd, true
 }
 
-// readWhole returns the contents of a file of this size. It fails as readNow does,
+// ReadWhole returns the contents of a file of this size. It fails as Read does,
 // and if the file has another size by now.
-func readWhole(fd int, size int) (data []byte, err error) {
+func ReadWhole(fd int, size int) (data []byte, err error) {
 	data = make([]byte, size+1) // the last byte shows that there is no more
-	n, err := readFdNow(fd, data, 0)
+	n, err := ReadFD(fd, data, 0)
 	if err == nil && n != size {
-		err = errNotCached
+		err = ErrMiss
 	}
 	return data[:size], err
 }

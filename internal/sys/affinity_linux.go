@@ -1,4 +1,4 @@
-package async
+package sys
 
 import (
 	"fmt"
@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setAffinity lets the calling thread run on some processors only.
-func setAffinity(cpus []int) error {
+// SetAffinity lets the calling thread run on some processors only.
+func SetAffinity(cpus []int) error {
 	var set unix.CPUSet
 	for _, cpu := range cpus {
 		if cpu >= 0 {

@@ -1,13 +1,13 @@
 //go:build !linux
 
-package async
+package sys
 
 import (
 	"errors"
 	"fmt"
 )
 
-// setAffinity says that this system has nothing of the kind.
-func setAffinity([]int) error {
+// SetAffinity says that this system has nothing of the kind.
+func SetAffinity([]int) error {
 	return fmt.Errorf("async: Config.Affinity: %w", errors.ErrUnsupported)
 }

@@ -1,4 +1,4 @@
-package async
+package sys
 
 import (
 	"io/fs"
@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func datasync(f *os.File) error {
+// Datasync writes the data of f to the disk, and of its metadata what reading them needs.
+func Datasync(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package async
+package sys
 
 import (
 	"bytes"
@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// osThread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
-type osThread struct{ id int }
+// Thread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
+type Thread struct{ id int }
 
-func callingThread() osThread { return osThread{unix.Gettid()} }
+// CallingThread returns the thread that runs the caller.
+func CallingThread() Thread { return Thread{unix.Gettid()} }
 
-// used returns how much processor time the thread has used; known is false if the
+// Used returns how much processor time the thread has used; known is false if the
 // system does not say.
-func (t osThread) used() (d time.Duration, known bool) {
+func (t Thread) Used() (d time.Duration, known bool) {
 	if t.id == 0 {
 		return 0, false
 	}
@@ -29,9 +30,9 @@ func (t osThread) used() (d time.Duration, known bool) {
 	return time.Duration(ts.Nano()), true
 }
 
-// asleep reports whether the thread neither runs nor is ready to run. It is taken to
+// Asleep reports whether the thread neither runs nor is ready to run. It is taken to
 // be asleep if the system does not say.
-func (t osThread) asleep() bool {
+func (t Thread) Asleep() bool {
 	if t.id == 0 {
 		return true
 	}
@@ -40,11 +41,11 @@ func (t osThread) asleep() bool {
 	return err != nil || i < 0 || i+2 >= len(stat) || stat[i+2] != 'R'
 }
 
-// starvedThread calls f, and reports whether a thread of the process was ready to run all that
+// StarvedThread calls f, and reports whether a thread of the process was ready to run all that
 // time and did not get a processor. It reports false if the system does not say.
-func starvedThread(f func()) bool {
+func StarvedThread(f func()) bool {
 	type clock struct {
-		osThread
+		Thread
 		used time.Duration
 	}
 	var clocks []clock
@@ -53,14 +54,14 @@ func starvedThread(f func()) bool {
 		dir.Close()
 		for _, name := range names {
 			id, _ := strconv.Atoi(name)
-			t := osThread{id}
-			used, _ := t.used()
+			t := Thread{id}
+			used, _ := t.Used()
 			clocks = append(clocks, clock{t, used})
 		}
 	}
 	f()
 	for _, c := range clocks {
-		if used, known := c.osThread.used(); known && used == c.used && !c.asleep() {
+		if used, known := c.Thread.Used(); known && used == c.used && !c.Asleep() {
 			return true
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build darwin || netbsd || openbsd
 
-package async
+package sys
 
 import (
 	"syscall"
@@ -11,21 +11,24 @@ import (
 // Systems that open descriptors first and set flags afterwards, or for which
 // x/sys/unix has no accept4. The lock keeps a fork from coming between.
 
-func openSocket(family, kind int) (int, error) {
+// Socket opens a socket that does not block and that children do not inherit.
+func Socket(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Socket(family, kind, 0)
 	return fd, prepare(fd, err)
 }
 
-func acceptSocket(fd int) (int, unix.Sockaddr, error) {
+// Accept accepts a connection, as such a socket.
+func Accept(fd int) (int, unix.Sockaddr, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	n, sa, err := unix.Accept(fd)
 	return n, sa, prepare(n, err)
 }
 
-func openSocketPair(kind int) (fds [2]int, err error) {
+// SocketPair opens two such sockets of the unix domain that are connected.
+func SocketPair(kind int) (fds [2]int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if fds, err = unix.Socketpair(unix.AF_UNIX, kind, 0); err != nil {

@@ -1,0 +1,14 @@
+// Package pagecache reads files as far as the system has them in memory, and never waits for a disk, a network or
+// another process. Only Linux can do that; elsewhere all its functions say no.
+package pagecache
+
+import "errors"
+
+// ErrMiss says that the data is not in memory, or that the read fails for another reason.
+var ErrMiss = errors.New("async: not in memory")
+
+// A File is a regular file that is not empty.
+type File struct {
+	Dev, Ino uint64
+	Size     int64
+}

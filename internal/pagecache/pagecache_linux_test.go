@@ -1,0 +1,27 @@
+package pagecache
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Kernels that say 0 where they mean "not now" are not believed.
+func TestZeroBytesAreTheEndOnlyAtTheEnd(t *testing.T) {
+	o, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	require.NoError(t, err)
+	defer o.Close()
+	_, err = o.WriteString("abc")
+	require.NoError(t, err)
+	for at, want := range []error{ErrMiss, ErrMiss, ErrMiss, io.EOF, io.EOF} {
+		_, err = o.Seek(int64(at), io.SeekStart)
+		require.NoError(t, err)
+		require.Equal(t, want, endOrNot(int(o.Fd()), -1), fmt.Sprint(at))
+		require.Equal(t, want, endOrNot(int(o.Fd()), int64(at)), fmt.Sprint(at))
+	}
+	require.Equal(t, ErrMiss, endOrNot(-1, 0))
+}

@@ -1,0 +1,10 @@
+package sys
+
+import "golang.org/x/sys/unix"
+
+// The options of TCP.
+const (
+	KeepAliveIdle     = unix.TCP_KEEPALIVE
+	KeepAliveInterval = unix.TCP_KEEPINTVL
+	KeepAliveCount    = unix.TCP_KEEPCNT
+)

@@ -1,0 +1,26 @@
+package sys
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetOption sets an option of a socket whose value is a number.
+func SetOption(fd, level, name, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
+}
+
+// BoolInt returns b as the value of an option.
+func BoolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// WholeSeconds returns d in seconds, rounded up.
+func WholeSeconds(d time.Duration) int {
+	return int((d + time.Second - 1) / time.Second)
+}

@@ -1,0 +1,20 @@
+//go:build darwin || freebsd
+
+package sys
+
+import "golang.org/x/sys/unix"
+
+const solLocal = 0 // the level of options of unix-domain sockets
+
+// PeerCred returns the user at the other end of a unix-domain socket. What the system does not say is -1.
+func PeerCred(fd int) (pid, uid, gid int, err error) {
+	u, err := unix.GetsockoptXucred(fd, solLocal, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	gid = -1
+	if u.Ngroups > 0 {
+		gid = int(u.Groups[0])
+	}
+	return -1, int(u.Uid), gid, nil
+}

@@ -1,0 +1,6 @@
+package sys
+
+import "golang.org/x/sys/unix"
+
+// ReusePort: FreeBSD has an option of its own for ports that are shared out.
+const ReusePort = unix.SO_REUSEPORT_LB
