@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // rawConn lends a socket's descriptor to those who make system calls of their
@@ -109,11 +107,4 @@ func (s *pollFD) file(name string) (f *os.File, err error) {
 		return err
 	})
 	return f, err
-}
-
-// duplicateFD returns another descriptor of what fd is, which children do not
-// inherit.
-func duplicateFD(fd int) (int, error) {
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	return dup, os.NewSyscallError("fcntl", err)
 }

@@ -192,3 +192,10 @@ func (s *Source) Detach() (fd int, err error) {
 	}
 	return int(s.src.fd), nil
 }
+
+// duplicateFD returns another descriptor of what fd is, which children do not
+// inherit.
+func duplicateFD(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return dup, os.NewSyscallError("fcntl", err)
+}
