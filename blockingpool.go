@@ -10,11 +10,10 @@ import (
 
 // callNode is where a call stands in its pool.
 type callNode struct {
-	t          *task
-	outside    bool      // it comes too late once the runtime drains
-	in         *callList // the queue, those that run, or nil
-	prev, next *callNode
-	g          uintptr // the goroutine that runs it
+	t       *task
+	outside bool            // it comes too late once the runtime drains
+	at      links[callNode] // in the queue, in the calls that run, or in none
+	g       uintptr         // the goroutine that runs it
 }
 
 // pooledCall is implemented by all calls.
@@ -53,38 +52,6 @@ func (rt *Runtime) runInPoolFor(owner any, run func()) error {
 	return err
 }
 
-// callList is a queue from the middle of which one can be taken.
-type callList struct {
-	first, last *callNode
-	n           int
-}
-
-func (l *callList) push(c *callNode) {
-	c.in, c.prev, c.next = l, l.last, nil
-	if l.last != nil {
-		l.last.next = c
-	} else {
-		l.first = c
-	}
-	l.last = c
-	l.n++
-}
-
-func (l *callList) remove(c *callNode) {
-	if c.prev != nil {
-		c.prev.next = c.next
-	} else {
-		l.first = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	} else {
-		l.last = c.prev
-	}
-	c.in, c.prev, c.next = nil, nil, nil
-	l.n--
-}
-
 // callPool is the goroutines that run blocking calls, and the queue before
 // them. A call wakes at most one goroutine, and none while one that was woken
 // has not come yet; that one, when it takes a call and sees more, wakes the
@@ -99,14 +66,14 @@ type callPool struct {
 	cfg BlockingConfig
 
 	admission  admission // of the queue
-	queue      callList
-	running    callList
-	alone      callList         // what is done in any case, and was taken out of the queue or came too late
-	idle       []*poolGoroutine // the one that became idle last is the last
-	goroutines int              // goroutines, the idle ones included
-	waking     bool             // one was woken or started, and has not taken a call yet
-	spinning   bool             // one looks at posted before it becomes idle
-	spin       adaptiveSpin     // with those who wait for one call before they make the next
+	queue      linkedList[callNode]
+	running    linkedList[callNode]
+	alone      linkedList[callNode] // what is done in any case, and was taken out of the queue or came too late
+	idle       []*poolGoroutine     // the one that became idle last is the last
+	goroutines int                  // goroutines, the idle ones included
+	waking     bool                 // one was woken or started, and has not taken a call yet
+	spinning   bool                 // one looks at posted before it becomes idle
+	spin       adaptiveSpin         // with those who wait for one call before they make the next
 	posted     atomic.Bool
 	sweeping   bool // the timer will end those that are idle for too long
 	sweeper    *time.Timer
@@ -178,7 +145,7 @@ func (p *callPool) push(c *callNode) error {
 		return ErrShutdown
 	}
 	p.spawned++
-	p.queue.push(c)
+	p.queue.push(c, &c.at)
 	p.wakeOne()
 	return nil
 }
@@ -262,16 +229,16 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
 	p.ranCall(ran)
-	next = p.queue.first
+	next = p.queue.front()
 	mayLinger := p.maySpin() && !c.spins
 	if c.spins {
 		p.spun(c, next != nil)
 	}
 	switch {
 	case next != nil:
-		p.queue.remove(next)
+		p.queue.remove(&next.at)
 		next.g = c.g
-		p.running.push(next)
+		p.running.push(next, &next.at)
 		p.wakeOne()
 	case mayLinger:
 		c.spins, p.spinning = true, true
@@ -310,7 +277,7 @@ func (p *callPool) lost(ran *callNode) {
 
 func (p *callPool) ranCall(ran *callNode) {
 	if ran != nil {
-		p.running.remove(ran)
+		p.running.remove(&ran.at)
 		p.countEnd()
 	}
 }
@@ -358,9 +325,9 @@ func (p *callPool) cancel(t *task) {
 	c := t.body.(pooledCall).poolNode()
 	var chosen chosenTasks
 	p.admission.mu.Lock()
-	queued := c.in == &p.queue
+	queued := c.at.in == &p.queue
 	if queued {
-		p.queue.remove(c)
+		p.queue.remove(&c.at)
 		p.admission.admit(p.hasRoom, &chosen)
 	}
 	p.admission.mu.Unlock()
@@ -378,13 +345,13 @@ func (p *callPool) cancel(t *task) {
 func (p *callPool) runAlone(c *callNode, run func()) {
 	p.admission.mu.Lock()
 	p.spawned++
-	p.alone.push(c)
+	p.alone.push(c, &c.at)
 	p.admission.mu.Unlock()
 	goOutsideBubble(func() {
 		pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
 		run()
 		p.admission.mu.Lock()
-		p.alone.remove(c)
+		p.alone.remove(&c.at)
 		p.countEnd()
 		p.admission.mu.Unlock()
 	})
@@ -394,8 +361,8 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 func (p *callPool) owners() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
-	for _, list := range []*callList{&p.queue, &p.running, &p.alone} {
-		for c := list.first; c != nil; c = c.next {
+	for _, list := range []*linkedList[callNode]{&p.queue, &p.running, &p.alone} {
+		for c := range list.all() {
 			if inner, ok := c.t.body.(*internalCall); ok && inner.owner != nil {
 				all = append(all, inner.owner)
 			}
@@ -409,7 +376,7 @@ func (p *callPool) owners() (all []any) {
 func (p *callPool) cancelQueued() {
 	p.admission.mu.Lock()
 	var all []*task
-	for c := p.queue.first; c != nil; c = c.next {
+	for c := range p.queue.all() {
 		all = append(all, c.t)
 	}
 	p.admission.mu.Unlock()
@@ -434,7 +401,7 @@ func (p *callPool) runsCaller() bool {
 	g := getg()
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
-	for c := p.running.first; c != nil; c = c.next {
+	for c := range p.running.all() {
 		if c.g == g {
 			return true
 		}
@@ -446,12 +413,12 @@ func (p *callPool) runsCaller() bool {
 func (p *callPool) infos() (infos []TaskInfo) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
-	for _, list := range []*callList{&p.running, &p.alone} {
-		for c := list.first; c != nil; c = c.next {
+	for _, list := range []*linkedList[callNode]{&p.running, &p.alone} {
+		for c := range list.all() {
 			infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
 		}
 	}
-	for c := p.queue.first; c != nil; c = c.next {
+	for c := range p.queue.all() {
 		infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "queued"})
 	}
 	return infos

@@ -1,12 +1,5 @@
 package async
 
-// blockOnParker is the task of a goroutine outside the pool that awaits in BlockOn.
-type blockOnParker struct {
-	task
-	unpark chan struct{} // capacity 1; nil until it first waits
-	own    waiter        // see task.ownWaiter
-}
-
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
 // it, and returns fn's results. It is the bridge from goroutines. No worker waits
 // for timers that fn awaits, nor for connections, unless a task has waited for them, as
@@ -39,28 +32,6 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	v, err := fn(&p.cx)
 	return v, p.blockOnError(err)
 }
-
-// wait parks the goroutine until p is woken.
-func (p *blockOnParker) wait() {
-	p.since = ticksAt(nanosHere())
-	if p.unpark == nil {
-		p.unpark = newChan[struct{}](1)
-	}
-	if p.state.suspend() {
-		<-p.unpark
-	}
-	p.state.begin()
-}
-
-// poll implements taskBody: the one who woke p holds it, and passes it to the
-// goroutine.
-func (p *blockOnParker) poll(w *worker) bool {
-	w.noteRunnable()
-	notifyChan(p.unpark)
-	return false
-}
-
-func (p *blockOnParker) abort(*worker, error) {}
 
 // beginBlockOn makes Shutdown wait for p. It reports false if it is too late.
 func (rt *Runtime) beginBlockOn(p *blockOnParker) bool {

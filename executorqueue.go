@@ -215,45 +215,20 @@ func (s *spillQueue) take(limit int) (first *task) {
 //
 // Each entry has a ticket: the place that it would have got in the worker's
 // runQueue. So the two can be served as if they were one.
-type localQueue struct {
-	ring    []localEntry // its length is a power of two
-	head, n int
-}
+type localQueue struct{ ringBuffer[localEntry] }
 
 type localEntry struct {
 	t      *task
 	ticket uint32
 }
 
-func (q *localQueue) push(t *task, ticket uint32) {
-	if q.n == len(q.ring) {
-		q.grow()
-	}
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = localEntry{t, ticket}
-	q.n++
-}
+func (q *localQueue) push(t *task, ticket uint32) { q.ringBuffer.push(localEntry{t, ticket}) }
 
 // pop takes the oldest task if its turn has come: if its ticket is not after
 // next, or if it need not wait for others.
 func (q *localQueue) pop(next uint32, alone bool) *task {
-	if q.n == 0 {
+	if q.n == 0 || !alone && int32(q.buf[q.head].ticket-next) > 0 {
 		return nil
 	}
-	e := &q.ring[q.head]
-	if !alone && int32(e.ticket-next) > 0 {
-		return nil
-	}
-	t := e.t
-	e.t = nil
-	q.head = (q.head + 1) & (len(q.ring) - 1)
-	q.n--
-	return t
-}
-
-func (q *localQueue) grow() {
-	ring := make([]localEntry, max(64, 2*len(q.ring)))
-	for i := range q.n {
-		ring[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
-	}
-	q.ring, q.head = ring, 0
+	return q.ringBuffer.pop().t
 }

@@ -330,10 +330,7 @@ func (f *File) WriteString(cx *Context, s string) (n int, err error) {
 func (f *File) await(cx *Context, dir *direction, poll func(*Context) (int, error)) (int, error) {
 	if f.polled {
 		n, err := awaitTurn(cx, &dir.waiters, poll)
-		if err == errAbandoned {
-			err = cx.Err()
-		}
-		return n, err
+		return n, awaitedError(cx, err)
 	}
 	for {
 		n, err := await(cx, poll)

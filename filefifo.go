@@ -355,7 +355,7 @@ func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 			all.places[t.dir].Release(1)
 		}
 	}()
-	_, err = await(cx, func(cx *Context) (None, error) {
+	_, err = awaitSlot(cx, &o.doneSlot, func(cx *Context) (None, error) {
 		done := func() bool { all.mu.Lock(); defer all.mu.Unlock(); return o.done }
 		for !done() {
 			if o.doneSlot.join(cx.waker(waitsFile)) && !done() {
@@ -364,9 +364,8 @@ func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 		}
 		return None{}, nil
 	})
-	if err == errAbandoned {
-		o.doneSlot.leave(cx.t, cx.here())
-		return nil, cx.Err()
+	if err != nil {
+		return nil, err
 	}
 	fd, err := o.take(t)
 	switch {

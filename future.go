@@ -78,6 +78,24 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 // it into cx.Err() once it has cleaned up; nothing else returns it.
 var errAbandoned = errors.New("async: abandoned")
 
+// awaitedError returns the error of an await: cx.Err() instead of errAbandoned.
+func awaitedError(cx *Context, err error) error {
+	if err == errAbandoned {
+		return cx.Err()
+	}
+	return err
+}
+
+// awaitSlot awaits a poll that waits in s. If cx is cancelled, the task leaves s, and awaitSlot returns cx.Err().
+func awaitSlot[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (T, error) {
+	v, err := await(cx, poll)
+	if err == errAbandoned {
+		s.leave(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return v, err
+}
+
 // await is awaitBy for the task of cx.
 func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	return awaitBy(cx.beginAwait(), cx, poll)

@@ -5,22 +5,60 @@ import (
 	"sync"
 )
 
-// goroutineParker is what a goroutine outside the pool waits with for a future of
-// this package: a head for the slots and lists, and a place to sleep. It is used
-// again, by others: a wake that comes too late is one too many.
+// parker is the task of a goroutine outside the pool that waits: to slots and lists it is one of the tasks that wait
+// there. What wakes it sends a token. The goroutine waits in one of three ways:
+//
+//   - with the Context of BlockOn: blockOnParker.wait;
+//   - with a context.Context of the caller's, whose end also ends the wait: goroutineParker.park;
+//   - in a call of package net, which a deadline or Close ends through what it waits for: netSide.park.
+//
+// A goroutine that selects waits for a channel instead, which is closed: see doneSignal.
+type parker struct {
+	task
+	token chan struct{} // capacity 1
+}
+
+// poll implements taskBody: the waker of p holds it, and passes it to the goroutine.
+func (p *parker) poll(w *worker) bool {
+	w.noteRunnable()
+	notifyChan(p.token)
+	return false
+}
+
+func (p *parker) abort(*worker, error) {}
+
+// blockOnParker is the parker of BlockOn. Unlike the others it has the states of a task.
+type blockOnParker struct {
+	parker        // its token is made by the first wait
+	own    waiter // see task.ownWaiter
+}
+
+// wait parks the goroutine until p is woken.
+func (p *blockOnParker) wait() {
+	p.since = ticksAt(nanosHere())
+	if p.token == nil {
+		p.token = newChan[struct{}](1)
+	}
+	if p.state.suspend() {
+		<-p.token
+	}
+	p.state.begin()
+}
+
+// goroutineParker is the parker of a call that has a context.Context and no Context. It is used
+// again by other calls: a wake that comes too late is spurious for them.
 type goroutineParker struct {
-	externalWaker
-	woken chan struct{} // capacity 1
-	own   waiter        // for awaits that are given up before the spot is
+	parker
+	own waiter // for a primitive's wait list; the call leaves the list before it frees the parker
 
 	ctx     context.Context // see contextOfWait; nil if it has not parked yet
 	release func()
 }
 
 var goroutineParkers = sync.Pool{New: func() any {
-	p := &goroutineParker{woken: newChan[struct{}](1)}
+	p := new(goroutineParker)
+	p.token = newChan[struct{}](1)
 	p.kind, p.body, p.cx.t = kindExternal, p, &p.task
-	p.fn = func() { notifyChan(p.woken) }
 	return p
 }}
 
@@ -41,7 +79,7 @@ func (p *goroutineParker) park(ctx context.Context) error {
 		p.ctx, p.release = contextOfWait(ctx)
 	}
 	select {
-	case <-p.woken:
+	case <-p.token:
 		return nil
 	case <-p.ctx.Done():
 		return p.ctx.Err()

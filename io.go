@@ -226,11 +226,7 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 // attempt awaits what source.attempt does. An error of the kernel's comes back
 // as it is, for the caller to wrap.
 func (e kernelEnd) attempt(cx *Context, dir *direction, op func(fd int) (int, bool, error)) (int, error) {
-	n, err := await(cx, func(cx *Context) (int, error) { return e.src.attempt(cx, dir, op) })
-	if err == errAbandoned {
-		dir.waiters.leave(cx.t, cx.here())
-		err = cx.Err()
-	}
+	n, err := awaitSlot(cx, &dir.waiters, func(cx *Context) (int, error) { return e.src.attempt(cx, dir, op) })
 	return max(n, 0), err
 }
 

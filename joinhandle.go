@@ -54,12 +54,7 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 // cx.Err() and the task goes on. (Await(cx, h), which owns what it awaits,
 // cancels the task then.)
 func (h *JoinHandle[T]) Await(cx *Context) (T, error) {
-	v, err := await(cx, h.Poll)
-	if err == errAbandoned {
-		h.waiters.leave(cx.t, cx.here())
-		return v, cx.Err()
-	}
-	return v, err
+	return awaitSlot(cx, &h.waiters, h.Poll)
 }
 
 // TryAwait returns the task's result if it has ended; see Poll. It needs no

@@ -122,10 +122,7 @@ func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 // all that it has.
 func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
 	h, err := awaitTurn(cx, &s.slot, s.PollNext)
-	if err == errAbandoned {
-		err = cx.Err()
-	}
-	return h, err
+	return h, awaitedError(cx, err)
 }
 
 // All returns the handles for a range loop, which waits through cx. It ends

@@ -23,7 +23,7 @@ import (
 // layers are the files of the package, by prefix of their names, from the lowest layer to the highest. A file uses files of
 // its own layer and of lower ones. The longest prefix counts.
 var layers = [][]string{
-	{"lockorder", "race", "ringbuffer", "goroutine.", "doc."},
+	{"lockorder", "race", "ringbuffer", "linkedlist", "goroutine.", "doc."},
 
 	// The core: tasks, executor, timers, readiness. Its files use each other.
 	{

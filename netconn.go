@@ -263,24 +263,14 @@ func (s *netSides) init(rt *Runtime) {
 // others in turn. To what it polls it is one waker, for ever, so that waiting
 // allocates nothing.
 type netSide struct {
-	mu     lockOf[netSide]
-	unpark chan struct{} // capacity 1
-	task                 // what is woken
+	mu lockOf[netSide]
+	parker
 }
 
 func (s *netSide) init(rt *Runtime) {
-	s.unpark = newChan[struct{}](1)
+	s.token = newChan[struct{}](1)
 	s.kind, s.body, s.w, s.cx.t = kindExternal, s, rt.workers[0], &s.task
 }
-
-// poll implements taskBody; see externalWaker.
-func (s *netSide) poll(w *worker) bool {
-	w.noteRunnable()
-	notifyChan(s.unpark)
-	return false
-}
-
-func (s *netSide) abort(*worker, error) {}
 
 // lock makes the caller the one who polls, with the Context that it returns.
 func (s *netSide) lock(what, instead string) *Context {
@@ -290,7 +280,7 @@ func (s *netSide) lock(what, instead string) *Context {
 }
 
 // park waits until s was woken after the latest park.
-func (s *netSide) park() { <-s.unpark }
+func (s *netSide) park() { <-s.token }
 
 const insteadOfNetConn = "the connection's WithContext(cx)"
 

@@ -7,16 +7,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// count returns how many tasks wait, and checks the ring.
+// count returns how many tasks wait, and checks the list.
 func (p *newsTopic) count() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.each(func(f *newsFollower) {
-		if f.queue.n == 0 || f.next.prev != f || f.prev.next != f {
-			panic("the ring is broken")
+	for f := range p.waiting.all() {
+		if f.queue.n == 0 {
+			panic("a follower without tasks is in the list")
 		}
 		n += f.queue.n
-	})
+	}
 	return n
 }
 

@@ -15,7 +15,7 @@ type newsTopic struct {
 	mu      lockOf[newsTopic] // guards everything, the followers included
 	version uint64            // how much news there has been
 	closed  bool
-	waiting *newsFollower // the followers with which tasks wait, in a ring
+	waiting linkedList[newsFollower] // the followers with which tasks wait
 }
 
 // newsFollower is one view of a topic. Its fields are guarded by the topic's lock.
@@ -23,10 +23,10 @@ type newsFollower struct {
 	of   *newsTopic
 	seen uint64 // the version up to which it has got the news
 
-	queue      waiterQueue   // tasks that wait for news
-	called     int           // how many of them were woken for news and have not tried yet
-	prev, next *newsFollower // in the topic's ring; nil if no task waits
-	w          waiter        // of the task that polls
+	queue  waiterQueue         // tasks that wait for news
+	called int                 // how many of them were woken for news and have not tried yet
+	at     links[newsFollower] // in the topic's waiting; in none if no task waits
+	w      waiter              // of the task that polls
 }
 
 // How much news a follower of one kind has at most.
@@ -38,31 +38,19 @@ const (
 // publish adds a piece of news and chooses the tasks to wake for it. mu is held.
 func (p *newsTopic) publish(most uint64, chosen *chosenTasks) {
 	p.version++
-	p.each(func(f *newsFollower) { f.call(most, chosen) })
+	for f := range p.waiting.all() {
+		f.call(most, chosen)
+	}
 }
 
 // close ends the news and chooses all tasks that wait. mu is held.
 func (p *newsTopic) close(chosen *chosenTasks) (first bool) {
 	first = !p.closed
 	p.closed = true
-	p.each(func(f *newsFollower) { f.callAll(chosen) })
+	for f := range p.waiting.all() {
+		f.callAll(chosen)
+	}
 	return first
-}
-
-// each calls do for the followers with which tasks wait.
-func (p *newsTopic) each(do func(f *newsFollower)) {
-	f := p.waiting
-	if f == nil {
-		return
-	}
-	for last := f.prev; ; {
-		next := f.next
-		do(f)
-		if f == last {
-			return
-		}
-		f = next
-	}
 }
 
 // call chooses one more task, if there is news for one. mu is held.
@@ -112,21 +100,13 @@ func (f *newsFollower) giveUp(w *waiter, most uint64) {
 	chosen.wake()
 }
 
-// list has the follower in the topic's ring while tasks wait. mu is held.
+// list has the follower in the topic's list while tasks wait. mu is held.
 func (f *newsFollower) list() {
-	p := f.of
 	switch waits := f.queue.n > 0; {
-	case waits == (f.next != nil):
-	case !waits:
-		if p.waiting = f.next; f.next == f {
-			p.waiting = nil
-		}
-		f.prev.next, f.next.prev = f.next, f.prev
-		f.prev, f.next = nil, nil
-	case p.waiting == nil:
-		p.waiting, f.prev, f.next = f, f, f
+	case waits == (f.at.in != nil):
+	case waits:
+		f.of.waiting.push(f, &f.at)
 	default:
-		f.prev, f.next = p.waiting.prev, p.waiting
-		f.prev.next, f.next.prev = f, f
+		f.of.waiting.remove(&f.at)
 	}
 }

@@ -2,6 +2,7 @@ package async
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -113,7 +114,7 @@ type serveRun struct {
 	ends     wakerSlot    // fired by the end of each
 
 	mu    lockOf[serveRun]
-	first *servedConn
+	conns linkedList[servedConn]
 }
 
 func (in *serveRun) accept(cx *Context, ln Listener) error {
@@ -217,32 +218,19 @@ func (in *serveRun) lives(cx *Context) bool {
 func (in *serveRun) all() (all []*servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for s := in.first; s != nil; s = s.after {
-		all = append(all, s)
-	}
-	return all
+	return slices.AppendSeq(all, in.conns.all())
 }
 
 func (in *serveRun) add(s *servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.n.Add(1)
-	if s.after = in.first; s.after != nil {
-		s.after.before = s
-	}
-	in.first = s
+	in.conns.push(s, &s.at)
 }
 
 func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.mu.Lock()
-	if s.before != nil {
-		s.before.after = s.after
-	} else {
-		in.first = s.after
-	}
-	if s.after != nil {
-		s.after.before = s.before
-	}
+	in.conns.remove(&s.at)
 	in.mu.Unlock()
 	in.n.Add(-1)
 	in.ends.fire(w)
@@ -300,14 +288,14 @@ func (in *serveRun) handlerOf(c Conn) (h Handler) {
 // gives back when the Handler returns. It is one allocation for all its life.
 type servedConn struct {
 	JoinHandle[None]
-	in            *serveRun
-	before, after *servedConn // in serving's list
-	c             Conn
-	h             Handler
-	co            *coroutine // while the Handler runs
-	phase         servedPhase
-	keep          bool // what the Handler has returned
-	failureTold   bool // Failed has been called
+	in          *serveRun
+	at          links[servedConn] // in in.conns
+	c           Conn
+	h           Handler
+	co          *coroutine // while the Handler runs
+	phase       servedPhase
+	keep        bool // what the Handler has returned
+	failureTold bool // Failed has been called
 }
 
 // servedPhase says what a connection does.

@@ -117,10 +117,7 @@ func (s *SignalStream) abandoned(t *task, from *worker) { s.arrived.leave(t, fro
 // cx.Err(), and no signal is lost.
 func (s *SignalStream) Next(cx *Context) (os.Signal, error) {
 	sig, err := awaitTurn(cx, &s.arrived, s.PollNext)
-	if err == errAbandoned {
-		err = cx.Err()
-	}
-	return sig, err
+	return sig, awaitedError(cx, err)
 }
 
 // All returns the signals for a range loop, which waits through cx. It ends

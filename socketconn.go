@@ -137,12 +137,7 @@ func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, e
 // error. That there is no room may be said of one receiver only, so each event
 // wakes all tasks that wait here.
 func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
-	n, err := await(cx, poll)
-	if err == errAbandoned {
-		c.src.wr.waiters.leave(cx.t, cx.here())
-		err = cx.Err()
-	}
-	return n, err
+	return awaitSlot(cx, &c.src.wr.waiters, poll)
 }
 
 // wrap makes an error what package net would make of it.

@@ -107,10 +107,7 @@ func (s *Source) Writable(cx *Context) error {
 
 func (s *Source) awaitReady(cx *Context, dir *direction) error {
 	_, err := awaitTurn(cx, &dir.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, dir, false) })
-	if err == errAbandoned {
-		err = cx.Err()
-	}
-	return sourceError(err)
+	return sourceError(awaitedError(cx, err))
 }
 
 // ReadWith calls read with the descriptor and returns what it returns, unless

@@ -1,0 +1,61 @@
+package async
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+type listed struct {
+	n  int
+	at links[listed]
+}
+
+// A linkedList holds what a slice would hold. Each byte appends an element, or takes one out.
+func FuzzLinkedList(f *testing.F) {
+	f.Add([]byte{1, 1, 1, 128, 0x81, 1, 0x80, 0x80})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var list linkedList[listed]
+		var model []*listed
+		for i, op := range ops {
+			if op < 128 {
+				e := &listed{n: i}
+				list.push(e, &e.at)
+				model = append(model, e)
+			} else if len(model) > 0 {
+				k := int(op-128) % len(model)
+				require.Equal(t, &list, model[k].at.in)
+				list.remove(&model[k].at)
+				require.Zero(t, model[k].at)
+				model = slices.Delete(model, k, k+1)
+			}
+			require.Equal(t, len(model), list.n)
+			require.True(t, slices.Equal(model, slices.Collect(list.all())))
+			if len(model) == 0 {
+				require.Nil(t, list.front())
+			} else {
+				require.Same(t, model[0], list.front())
+			}
+		}
+	})
+}
+
+// A loop may take out what it looks at, and does not see what it appends.
+func TestLinkedListChangesInLoop(t *testing.T) {
+	var list linkedList[listed]
+	for i := range 3 {
+		e := &listed{n: i}
+		list.push(e, &e.at)
+	}
+	var seen []int
+	for e := range list.all() {
+		seen = append(seen, e.n)
+		list.remove(&e.at)
+		if e.n > 0 {
+			list.push(e, &e.at)
+		}
+	}
+	require.Equal(t, []int{0, 1, 2}, seen)
+	require.Equal(t, 2, list.n)
+}
