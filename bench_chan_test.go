@@ -175,7 +175,7 @@ func BenchmarkChanWaiters(b *testing.B) {
 		// The channel alone, without tasks.
 		b.Run(fmt.Sprintf("waiters=%d/hand", n), func(b *testing.B) {
 			c := NewChan[int](1)
-			h := newHand()
+			h := newMockTask()
 			fs := make([]*RecvFuture[int], n)
 			for i := range fs {
 				fs[i] = c.RecvFuture()

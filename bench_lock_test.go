@@ -206,9 +206,9 @@ func BenchmarkWakeOne(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10000} {
 		run := func(name string, future func() Future[None], pass func()) {
 			b.Run(fmt.Sprintf("%s/waiters=%d", name, n), func(b *testing.B) {
-				all := make([]*handWaiter, n)
+				all := make([]*mockWaiter, n)
 				for i := range all {
-					all[i] = newHandWaiter(future())
+					all[i] = newMockWaiter(future())
 					all[i].poll()
 				}
 				b.ReportAllocs()

@@ -69,7 +69,7 @@ func benchUDPServer(way string) func(b *testing.B, rt *Runtime) (string, func())
 		})
 		return c.LocalAddr().String(), func() {
 			c.Close()
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.NoError(b, err)
 		}
 	}
@@ -108,6 +108,6 @@ func benchUDPClient(b *testing.B, addr string, window int) {
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
 		return nil
 	})
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.NoError(b, err)
 }

@@ -14,23 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// occupy starts n blocking calls that run until the function is called.
-func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
-	t.Helper()
-	began, free := make(chan struct{}, n), make(chan struct{})
-	for range n {
-		SpawnBlocking(rt, func() (None, error) {
-			began <- struct{}{}
-			<-free
-			return None{}, nil
-		})
-	}
-	for range n {
-		receive(t, began)
-	}
-	return func() { close(free) }
-}
-
 func (p *callPool) count() (running, queued, idle, callers int) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -122,7 +105,7 @@ func TestBlockingQueueFull(t *testing.T) {
 }
 
 // Room that somebody was given who then no longer wants it goes to the next.
-func TestBlockingPassesRoomOn(t *testing.T) {
+func TestBlockingPassesRoomToTheNext(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Unhandled: r.add})
 	for range 200 {
@@ -346,7 +329,7 @@ func TestBlockingShutdownWaits(t *testing.T) {
 
 // A goroutine whose calls come one soon after the other waits for the next without
 // going to sleep: whoever has it wakes nobody. The pool is driven by hand.
-func TestBlockingLingers(t *testing.T) {
+func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	ownProcsOnly(t)
 	pool := func(cfg Config) (*callPool, *poolGoroutine) {
 		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
@@ -427,7 +410,7 @@ func TestBlockingLingers(t *testing.T) {
 }
 
 // Calls of several tasks, with pauses: each runs once, whoever lingers.
-func TestBlockingTalks(t *testing.T) {
+func TestBlockingSpinRunsEachCallOnce(t *testing.T) {
 	const tasks, calls = 4, 300
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var ran atomic.Int64

@@ -16,7 +16,7 @@ func TestBroadcast(t *testing.T) {
 	require.Zero(t, n)
 	s1, s2 := b.Subscribe(), b.Subscribe()
 	require.Equal(t, 2, b.Subscribers())
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	_, err = s1.PollRecv(h1.cx)
 	require.Equal(t, ErrPending, err)
 	_, err = s2.PollRecv(h2.cx)
@@ -67,7 +67,7 @@ func TestBroadcast(t *testing.T) {
 func TestBroadcastUnsubscribe(t *testing.T) {
 	b := NewBroadcast[int](2)
 	s1, s2 := b.Subscribe(), b.Subscribe()
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	f1, f2 := s1.RecvFuture(), s2.RecvFuture()
 	pending(t, h1, f1)
 	pending(t, h2, f2)
@@ -88,13 +88,13 @@ func TestBroadcastUnsubscribe(t *testing.T) {
 func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	const n = 50
 	b := NewBroadcast[int](1)
-	hs, subs, fs := make([]*hand, n), make([]*Subscription[int], n), make([]Future[int], n)
+	hs, subs, fs := make([]*mockTask, n), make([]*Subscription[int], n), make([]Future[int], n)
 	for i := range n {
-		hs[i], subs[i] = newHand(), b.Subscribe()
+		hs[i], subs[i] = newMockTask(), b.Subscribe()
 		fs[i] = subs[i].RecvFuture()
 		pending(t, hs[i], fs[i])
 	}
-	second, again := newHand(), subs[0].RecvFuture()
+	second, again := newMockTask(), subs[0].RecvFuture()
 	pending(t, second, again)
 	pending(t, second, again) // still one place
 	for i, s := range subs[:n-1] {
@@ -127,7 +127,7 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 func TestBroadcastCancel(t *testing.T) {
 	b := NewBroadcast[int](2)
 	s := b.Subscribe()
-	h := newHand()
+	h := newMockTask()
 	f := s.RecvFuture()
 	pending(t, h, f)
 	b.Send(1)
@@ -227,7 +227,7 @@ func TestBroadcastAllCancelled(t *testing.T) {
 func TestBroadcastShared(t *testing.T) {
 	b := NewBroadcast[int](4)
 	s := b.Subscribe()
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	f1, f2 := s.RecvFuture(), s.RecvFuture()
 	pending(t, h1, f1)
 	pending(t, h2, f2)

@@ -458,7 +458,7 @@ func inBudgetTask(t *testing.T, fn func(e *budgetEnv)) {
 	drained := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, drained.Shutdown(t.Context()))
 	rt := newTestRuntime(t, Config{Workers: 1, Budget: testBudget})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		fn(&budgetEnv{TB: t, cx: cx, drained: drained})
 		return nil
 	})

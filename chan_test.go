@@ -67,7 +67,7 @@ func TestChanForgets(t *testing.T) {
 	c := NewChan[*int](1)
 	require.NoError(t, c.TrySend(new(int)))
 	f := &firmSend[*int]{c: c, v: new(int)}
-	pending(t, newHand(), f)
+	pending(t, newMockTask(), f)
 	for range 2 {
 		_, err := c.TryRecv()
 		require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestChanForgets(t *testing.T) {
 
 func TestChanRecvWaits(t *testing.T) {
 	c := NewChan[int](1)
-	h, f := newHand(), c.RecvFuture()
+	h, f := newMockTask(), c.RecvFuture()
 	pending(t, h, f)
 	pending(t, h, f) // spurious
 	senders, receivers := c.Waiting()
@@ -90,7 +90,7 @@ func TestChanRecvWaits(t *testing.T) {
 	fill(t, c, 1)
 	require.True(t, h.woken())
 	got(t, 1, h, f)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 	pending(t, h, f) // the next message
 	fill(t, c, 1)
 	require.True(t, h.woken())
@@ -100,7 +100,7 @@ func TestChanRecvWaits(t *testing.T) {
 func TestChanSendWaits(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
-	h, f := newHand(), c.SendFuture(2)
+	h, f := newMockTask(), c.SendFuture(2)
 	pending(t, h, f)
 	require.False(t, h.woken())
 	require.Equal(t, 1, c.Len())
@@ -112,7 +112,7 @@ func TestChanSendWaits(t *testing.T) {
 	drainChan(t, c, 2)
 	got(t, None{}, h, f)
 	drainChan(t, c, 3)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 // Waiters are served in the order in which they came.
@@ -120,9 +120,9 @@ func TestChanOrder(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
 	var senders []*firmSend[int]
-	var hands []*hand
+	var hands []*mockTask
 	for i := range 5 {
-		senders, hands = append(senders, &firmSend[int]{c: c, v: i + 2}), append(hands, newHand())
+		senders, hands = append(senders, &firmSend[int]{c: c, v: i + 2}), append(hands, newMockTask())
 		pending(t, hands[i], senders[i])
 	}
 	for i := range 5 {
@@ -146,14 +146,14 @@ func TestChanOrder(t *testing.T) {
 		}
 		got(t, i, hands[i], receivers[i])
 	}
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 // No more receivers are woken than there are messages, and no more senders than
 // there is room.
 func TestChanWakesNoMore(t *testing.T) {
 	c := NewChan[int](8)
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	f1, f2 := c.RecvFuture(), c.RecvFuture()
 	pending(t, h1, f1)
 	pending(t, h2, f2)
@@ -185,12 +185,12 @@ func TestChanWakesNoMore(t *testing.T) {
 	s1.Cancel()
 	require.True(t, h2.woken())
 	got(t, None{}, h2, s2)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 // Cancelled after it was called, a waiter passes that on, and nothing is lost.
 func TestChanCancelAfterNotify(t *testing.T) {
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	t.Run("recv", func(t *testing.T) {
 		c := NewChan[int](2)
 		f1, f2 := c.RecvFuture(), c.RecvFuture()
@@ -201,7 +201,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		f1.Cancel()
 		require.True(t, h2.woken())
 		got(t, 1, h2, f2)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("recv, order", func(t *testing.T) {
 		c := NewChan[int](2)
@@ -212,7 +212,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		f1.Cancel()
 		f2.Cancel()
 		drainChan(t, c, 1, 2)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("firm recv", func(t *testing.T) {
 		c := NewChan[int](2)
@@ -225,7 +225,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		require.False(t, ok)
 		require.True(t, h2.woken())
 		got(t, 1, h2, f2)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("rendezvous", func(t *testing.T) {
 		c := NewChan[int](0)
@@ -241,7 +241,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		v, ok := f2.cancel()
 		require.True(t, ok, "nobody else is")
 		require.Equal(t, 1, v)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("send", func(t *testing.T) {
 		c := NewChan[int](1)
@@ -258,7 +258,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		require.True(t, h2.woken())
 		got(t, None{}, h2, f2)
 		drainChan(t, c, 3)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("firm send", func(t *testing.T) {
 		c := NewChan[int](1)
@@ -273,7 +273,7 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		require.Equal(t, ErrPending, f2.cancel(), "it has not")
 		drainChan(t, c, 2, 4)
 		require.NoError(t, f3.cancel())
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("reserve", func(t *testing.T) {
 		c := NewChan[int](1)
@@ -286,13 +286,13 @@ func TestChanCancelAfterNotify(t *testing.T) {
 		giveUp(nil, f1)
 		require.True(t, h2.woken())
 		got(t, None{}, h2, f2)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 }
 
 func TestChanRendezvous(t *testing.T) {
 	c := NewChan[int](0)
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 
 	s := &firmSend[int]{c: c, v: 1}
 	pending(t, h1, s)
@@ -309,13 +309,13 @@ func TestChanRendezvous(t *testing.T) {
 	require.True(t, h2.woken())
 	loose.Cancel()
 	require.Equal(t, ErrPending, s.cancel())
-	settled(t, c)
+	requireNoLostWakes(t, c)
 
 	pending(t, h2, loose)
 	pending(t, h1, s)
 	got(t, 2, h2, loose)
 	got(t, None{}, h1, s)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 
 	// Two that are not bound meet as well, whoever comes first.
 	ls := c.SendFuture(3)
@@ -327,13 +327,13 @@ func TestChanRendezvous(t *testing.T) {
 	require.True(t, h1.woken())
 	got(t, None{}, h1, ls)
 	got(t, 3, h2, loose)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 	pending(t, h2, loose)
 	require.NoError(t, c.TrySend(4))
 	loose.Cancel()
 	require.Equal(t, ErrFull, c.TrySend(5))
 	drainChan(t, c, 4) // has waited for the next one
-	settled(t, c)
+	requireNoLostWakes(t, c)
 
 	// So do those who poll without a place.
 	_, err := c.PollRecv(h2.cx)
@@ -379,10 +379,10 @@ func TestChanForceSend(t *testing.T) {
 	require.True(t, displaced)
 	require.Equal(t, 5, old)
 	f := rendezvous.RecvFuture()
-	pending(t, newHand(), f)
+	pending(t, newMockTask(), f)
 	_, displaced, _ = rendezvous.ForceSend(5)
 	require.False(t, displaced)
-	got(t, 5, newHand(), f)
+	got(t, 5, newMockTask(), f)
 
 	c.Close()
 	_, _, err = c.ForceSend(6)
@@ -396,7 +396,7 @@ func TestChanPermit(t *testing.T) {
 	require.Equal(t, ErrFull, c.TrySend(1))
 	_, err = c.TryReserve()
 	require.Equal(t, ErrFull, err)
-	h := newHand()
+	h := newMockTask()
 	f := c.SendFuture(2)
 	pending(t, h, f)
 	p.Send(1)
@@ -423,7 +423,7 @@ func TestChanPermit(t *testing.T) {
 	_, err = c.TryReserve()
 	require.Equal(t, ErrClosed, err)
 	r1, r2 := c.RecvFuture(), c.RecvFuture()
-	h2 := newHand()
+	h2 := newMockTask()
 	pending(t, h, r1)
 	pending(t, h2, r2)
 	_, err = c.TryRecv()
@@ -433,7 +433,7 @@ func TestChanPermit(t *testing.T) {
 	got(t, 3, h, r1)
 	require.True(t, h2.woken())
 	failed(t, ErrClosed, h2, r2)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 // After a burst of Sends that had to wait, their room is given back.
@@ -441,18 +441,18 @@ func TestChanOffersShrink(t *testing.T) {
 	c := NewChan[int](1)
 	for _, n := range []int{ringBufferKept / 2, 3 * ringBufferKept, ringBufferKept / 2} {
 		fill(t, c, 1)
-		h := newHand()
+		h := newMockTask()
 		for i := range n {
 			pending(t, h, &firmSend[int]{c: c, v: 2 + i})
 		}
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		require.Len(t, c.offers.vals, n)
 		for i := range n + 1 {
 			drain, err := c.TryRecv()
 			require.NoError(t, err)
 			require.Equal(t, 1+i, drain)
 		}
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		require.LessOrEqual(t, cap(c.offers.vals), ringBufferKept)
 		require.LessOrEqual(t, cap(c.offers.free), ringBufferKept)
 	}
@@ -463,7 +463,7 @@ func TestChanOffersShrink(t *testing.T) {
 func TestChanForceSendPassesOver(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
-	h, f := newHand(), c.SendFuture(0)
+	h, f := newMockTask(), c.SendFuture(0)
 	pending(t, h, f)
 	for i := range 2 * chanTurns {
 		_, _, err := c.ForceSend(i)
@@ -493,24 +493,24 @@ func TestChanHuge(t *testing.T) {
 	for _, n := range []int{math.MaxInt / 2, math.MaxInt} {
 		c := NewChan[int](n)
 		require.Positive(t, c.Cap())
-		h, r := newHand(), c.RecvFuture()
+		h, r := newMockTask(), c.RecvFuture()
 		pending(t, h, r)
 		require.NoError(t, c.TrySend(1))
 		require.True(t, h.woken())
 		got(t, 1, h, r)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	}
 }
 
 func TestChanClose(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
-	h := newHand()
+	h := newMockTask()
 	firm, loose, reserve := &firmSend[int]{c: c, v: 2}, c.SendFuture(3), c.ReserveFuture()
 	pending(t, h, firm)
 	pending(t, h, loose)
 	pending(t, h, reserve)
-	h2 := newHand()
+	h2 := newMockTask()
 	require.Equal(t, ErrPending, c.PollSend(h2.cx, 4))
 	require.False(t, c.Closed())
 	require.True(t, c.Close())
@@ -523,7 +523,7 @@ func TestChanClose(t *testing.T) {
 	failed(t, ErrClosed, h, reserve)
 	require.Equal(t, ErrClosed, c.PollSend(h2.cx, 4))
 	require.Equal(t, ErrClosed, c.TrySend(4))
-	settled(t, c)
+	requireNoLostWakes(t, c)
 	got(t, 1, h, c.RecvFuture())
 	failed(t, ErrClosed, h, c.RecvFuture())
 	_, err := c.TryRecv()
@@ -545,7 +545,7 @@ func TestChanClose(t *testing.T) {
 	require.True(t, h.woken())
 	require.True(t, h2.woken())
 	failed(t, ErrClosed, h, f)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 
 	// A Send that was refused before it was cancelled says so.
 	c = NewChan[int](0)
@@ -553,14 +553,14 @@ func TestChanClose(t *testing.T) {
 	pending(t, h, firm)
 	c.Close()
 	require.Equal(t, ErrClosed, firm.cancel())
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 func TestChanPoll(t *testing.T) {
 	c := NewChan[int](1)
 	var _ Stream[int] = c
-	h1, h2 := newHand(), newHand()
-	for _, h := range []*hand{h1, h2} {
+	h1, h2 := newMockTask(), newMockTask()
+	for _, h := range []*mockTask{h1, h2} {
 		_, err := c.PollRecv(h.cx)
 		require.Equal(t, ErrPending, err)
 	}
@@ -582,7 +582,7 @@ func TestChanPoll(t *testing.T) {
 
 // The promise about those who wait: others go first at most 64 times in a row.
 func TestChanFairness(t *testing.T) {
-	h := newHand()
+	h := newMockTask()
 	t.Run("recv", func(t *testing.T) {
 		c := NewUnboundedChan[int]()
 		const waiters = 5
@@ -606,7 +606,7 @@ func TestChanFairness(t *testing.T) {
 				i++
 			}
 		}
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	t.Run("send", func(t *testing.T) {
 		c := NewChan[int](1)
@@ -625,14 +625,14 @@ func TestChanFairness(t *testing.T) {
 		require.Equal(t, chanTurns, turns)
 		got(t, None{}, h, f)
 		drainChan(t, c, 2)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 	})
 	// Polls do not make it busy while they may not go first.
 	t.Run("poll", func(t *testing.T) {
 		c := NewUnboundedChan[int]()
 		f := c.RecvFuture()
 		pending(t, h, f)
-		p := newHand()
+		p := newMockTask()
 		n := 0
 		for {
 			require.NoError(t, c.TrySend(1))
@@ -653,7 +653,7 @@ func TestChanFairness(t *testing.T) {
 // Who was woken in vain often enough has the next message, or room, kept for it,
 // against those who wait as well as against those who do not.
 func TestChanPromise(t *testing.T) {
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	t.Run("recv", func(t *testing.T) {
 		c := NewChan[int](2)
 		slow := c.RecvFuture()
@@ -676,7 +676,7 @@ func TestChanPromise(t *testing.T) {
 		require.Equal(t, 1, c.Len())
 		got(t, 2, h1, slow)
 		other.Cancel()
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		require.Zero(t, c.recvs.promised)
 
 		// Given up, it does not keep anything.
@@ -793,7 +793,7 @@ func TestChanTasks(t *testing.T) {
 			require.Equal(t, 999*500, sum)
 			_, err = join(t, s)
 			require.Equal(t, ErrClosed, err)
-			settled(t, c)
+			requireNoLostWakes(t, c)
 		})
 	}
 }
@@ -835,7 +835,7 @@ func TestChanDeadline(t *testing.T) {
 	})
 	_, err := join(t, h)
 	require.Equal(t, context.DeadlineExceeded, err)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 	_, receivers := c.Waiting()
 	require.Zero(t, receivers)
 }
@@ -884,7 +884,7 @@ func TestChanBlocking(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
 		require.Equal(t, context.DeadlineExceeded, c.SendBlocking(ctx, 1))
 		cancel()
-		settled(t, c)
+		requireNoLostWakes(t, c)
 
 		misuse := Go(rt, func(cx *Context) error {
 			require.Panics(t, func() { c.SendBlocking(cx, 1) })
@@ -925,7 +925,7 @@ func TestChanUnwind(t *testing.T) {
 				fill(t, c, 1)
 				drainChan(t, c, 1)
 			}
-			settled(t, c)
+			requireNoLostWakes(t, c)
 			_, err := join(t, h)
 			if err != nil {
 				require.Equal(t, ErrShutdown, err)
@@ -1084,7 +1084,7 @@ func chanExactlyOnce(t *testing.T, capacity int) {
 		}
 		require.Equal(t, want, received[i].Load(), "message %d", i)
 	}
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
@@ -1098,7 +1098,7 @@ func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
 // what it was called for, or has not, says which, and leaves it to the other one who
 // waits.
 func TestChanGivesUpWhileCalled(t *testing.T) {
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	recvs := func(c *Chan[int], i int) (giveUp, call, check func()) {
 		f1, f2 := c.RecvFuture(), c.RecvFuture()
 		pending(t, h1, f1)
@@ -1205,7 +1205,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 			t.Run(fmt.Sprint(name, " ", capacity), func(t *testing.T) {
 				c := NewChan[int](capacity)
 				whileCalled(t, func(i int) (giveUp, call, check func()) { return x.round(c, i) })
-				settled(t, c)
+				requireNoLostWakes(t, c)
 			})
 		}
 	}

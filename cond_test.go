@@ -10,7 +10,7 @@ import (
 func TestCondByHand(t *testing.T) {
 	wait := waitersOf(t)
 	c := NewCond(new(Mutex))
-	one := func() *handWaiter {
+	one := func() *mockWaiter {
 		require.True(t, c.L.TryLock(), "the one before has unlocked")
 		return wait(c.WaitFuture())
 	}

@@ -115,12 +115,8 @@ func TestConfigFewProcs(t *testing.T) {
 	}
 }
 
-// pinned returns a Spawner whose tasks start on worker i and are not taken over
-// by others.
-func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
-
 // A worker that spins asks instead of waiting, and stops when its time is over.
-func TestSpin(t *testing.T) {
+func TestConfigSpin(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour})
 	w := rt.workers[0]
 	_, err := join(t, SpawnFuture(rt, Ready(1)))
@@ -242,7 +238,7 @@ func hooksOf(calls []hookCall) (hooks []string) {
 //     the thread where it does;
 //  3. each poll is between two calls on its worker's thread, however it ends;
 //  4. what the runtime does for itself is nobody's task.
-func TestHooks(t *testing.T) {
+func TestHooksAreCalledInOrder(t *testing.T) {
 	const workers = 2
 	log := new(hookLog)
 	rt := newTestRuntime(t, Config{Workers: workers, Hooks: log.hooks(), Unhandled: func(Task, error) {}})

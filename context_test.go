@@ -14,31 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inTask runs fn as a task, and fails the test if fn fails. fn must not use t.
-func inTask(t testing.TB, s Spawner, fn func(cx *Context) error) {
-	t.Helper()
-	_, err := join(t, Go(s, fn))
-	require.NoError(t, err)
-}
-
-// expect is require for code in tasks, which must not end by Goexit.
-func expect(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
-}
-
-// everywhere runs a test with the Context of a task and that of a goroutine.
-func everywhere(t *testing.T, fn func(cx *Context) error) {
-	rt := newTestRuntime(t, Config{Workers: 2})
-	t.Run("task", func(t *testing.T) { inTask(t, rt, fn) })
-	t.Run("goroutine", func(t *testing.T) {
-		_, err := BlockOn(rt, func(cx *Context) (None, error) { return None{}, fn(cx) })
-		require.NoError(t, err)
-	})
-}
-
 func TestContextOfNewTask(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		_, ok := cx.Deadline()
@@ -86,7 +61,7 @@ func TestContextEndsWithItsTask(t *testing.T) {
 	}
 	t.Run("without anybody who watched", func(t *testing.T) {
 		var cx *Context
-		inTask(t, rt, func(own *Context) error { cx = own; return nil })
+		runInTask(t, rt, func(own *Context) error { cx = own; return nil })
 		receive(t, cx.Done())
 		require.Equal(t, context.Canceled, cx.Err())
 	})
@@ -95,7 +70,7 @@ func TestContextEndsWithItsTask(t *testing.T) {
 func TestContextAfterFuncStopped(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	called := make(chan struct{}, 1)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		stop := cx.AfterFunc(func() { called <- struct{}{} })
 		return errors.Join(
 			expect(stop(), "the first stop says that it was too late"),
@@ -274,7 +249,7 @@ func TestContextCancelFromGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var all sync.WaitGroup
 	panics := make(chan any, 4*100)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for range 100 {
 			child, cancel := cx.WithTimeout(time.Hour)
 			called := make(chan struct{})
@@ -360,7 +335,7 @@ func TestContextUnderStandardContexts(t *testing.T) {
 	_, err := join(t, h)
 	require.NoError(t, err)
 
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		child, cancelChild := cx.WithTimeout(time.Millisecond)
 		defer cancelChild()
 		std, cancel := context.WithCancel(child)
@@ -379,7 +354,7 @@ func TestContextUnderStandardContexts(t *testing.T) {
 func TestContextReleasesTimers(t *testing.T) {
 	const n = 100
 	rt := newTestRuntime(t, Config{Workers: 2})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		w := cx.here()
 		before := w.timers.n
 		var cancels []context.CancelFunc
@@ -408,7 +383,7 @@ func TestContextReleasesTimers(t *testing.T) {
 		}
 		return expect(w.timers.n == before, "%d timers are left", w.timers.n-before)
 	})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		w := cx.here()
 		before := w.timers.n
 		_, err := Await(cx, Timeout(Ready(1), time.Hour))
@@ -454,7 +429,7 @@ func spin(cx *Context, d time.Duration) {
 func TestTimersInALongPoll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	t.Run("Timeout", func(t *testing.T) {
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			const d = 5 * time.Millisecond
 			spin(cx, 2*d)
 			begun := time.Now()
@@ -466,7 +441,7 @@ func TestTimersInALongPoll(t *testing.T) {
 		})
 	})
 	t.Run("Sleep", func(t *testing.T) {
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			spin(cx, time.Millisecond)
 			_, err := NewSleep(0).Poll(cx)
 			return expect(err == nil, "a sleep of nothing: %v", err)
@@ -531,7 +506,7 @@ func TestTimeoutAwaited(t *testing.T) {
 func TestYieldLetsOthersRun(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var order []int
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		var hs []*JoinHandle[None]
 		begun := 0
 		for i := range 3 {

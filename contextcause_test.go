@@ -424,7 +424,7 @@ func TestContextInBlockingCall(t *testing.T) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer ln.Close()
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			cx, cancel := cx.WithCancel()
 			cancel()
 			_, err := SpawnBlocking(cx.WithoutCancel(), func() (net.Conn, error) {

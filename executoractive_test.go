@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopGathering has rt change the width only where the test does.
-func stopGathering(rt *Runtime) {
+// stopActiveSet has rt change the width only where the test does.
+func stopActiveSet(rt *Runtime) {
 	for !rt.active.looking.CompareAndSwap(false, true) {
 	}
 	rt.active.due.Store(math.MaxInt64)
@@ -46,7 +46,7 @@ func aGathering(workers int32) (g *activeSet, look func(rate float64, loads ...w
 	}
 }
 
-func TestGatherIdle(t *testing.T) {
+func TestActiveWorkersAreFewWhenIdle(t *testing.T) {
 	_, look := aGathering(4)
 	some, idle := workerLoad{awake: 0.25}, workerLoad{awake: 0.1}
 	for range activeLooks - 1 {
@@ -63,7 +63,7 @@ func TestGatherIdle(t *testing.T) {
 }
 
 // With SharedProcs all serve if they do little.
-func TestGatherShared(t *testing.T) {
+func TestActiveWorkersWithSharedProcs(t *testing.T) {
 	g, look := aGathering(3)
 	g.shared, g.clocks = true, false
 	idle := workerLoad{awake: 0.1}
@@ -97,7 +97,7 @@ func aWidening(g *activeSet, look func(rate float64, loads ...workerLoad) int32,
 	return g.size.Load()
 }
 
-func TestGatherSaturated(t *testing.T) {
+func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
 		g, look := aGathering(2)
@@ -132,7 +132,7 @@ func TestGatherSaturated(t *testing.T) {
 }
 
 // What a trial brings is measured once most has moved, or after a second, and when enough has been polled.
-func TestGatherTrialWaits(t *testing.T) {
+func TestActiveTrialWaitsForMoves(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	g, look := aGathering(2)
 	g.size.Store(1)
@@ -166,9 +166,9 @@ func TestGatherTrialWaits(t *testing.T) {
 }
 
 // A trial without a look for a while says nothing.
-func TestGatherPause(t *testing.T) {
+func TestActiveTrialEndsAtAPause(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	stopGathering(rt)
+	stopActiveSet(rt)
 	g := rt.active
 	g.measure(rt, nanos())
 	g.trial.was = 2
@@ -179,7 +179,7 @@ func TestGatherPause(t *testing.T) {
 }
 
 // While polls take long, all workers serve.
-func TestGatherLongPolls(t *testing.T) {
+func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
 	g, look := aGathering(4)
 	g.size.Store(1)
 	g.long = true
@@ -201,7 +201,7 @@ func TestGatherLongPolls(t *testing.T) {
 	}
 }
 
-func TestGatherStarved(t *testing.T) {
+func TestActiveWorkersShrinkWhenStarved(t *testing.T) {
 	starved := workerLoad{awake: 1, starved: 0.4}
 	g, look := aGathering(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
@@ -218,7 +218,7 @@ func TestGatherStarved(t *testing.T) {
 }
 
 // After a stall all workers serve for a while, and a trial is over.
-func TestGatherStall(t *testing.T) {
+func TestActiveWorkersAreAllAfterAStall(t *testing.T) {
 	g, look := aGathering(4)
 	g.size.Store(1)
 	aWidening(g, look, workerLoad{awake: 1})
@@ -235,9 +235,9 @@ func TestGatherStall(t *testing.T) {
 }
 
 // The worker that sleeps much less gives some of its sources away.
-func TestGatherBalance(t *testing.T) {
+func TestActiveWorkersBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
-	stopGathering(rt)
+	stopActiveSet(rt)
 	g := rt.active
 	g.at, g.movedAt = 10*activeMoveEvery, 0
 	copy(g.loads, []workerLoad{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
@@ -271,7 +271,7 @@ func homes(w *worker, n int32) map[int]int {
 }
 
 // The load of a worker is the part of the time for which it did not rest, finished rests and the present one.
-func TestGatherMeasures(t *testing.T) {
+func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	rt := &Runtime{cfg: Config{Workers: 2}}
 	for i := range 2 {
 		rt.workers = append(rt.workers, newWorker(rt, i))
@@ -300,9 +300,9 @@ func TestGatherMeasures(t *testing.T) {
 }
 
 // What moves is spread over all workers that serve, whatever part of it is busy.
-func TestGatherSpreads(t *testing.T) {
+func TestActiveMovesSpreadEvenly(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
-	stopGathering(rt)
+	stopActiveSet(rt)
 	g := rt.active
 	even := func(each int, workers ...int) map[int]float64 {
 		m := map[int]float64{}
@@ -334,10 +334,10 @@ func TestGatherSpreads(t *testing.T) {
 }
 
 // Connections of a Serve that is bound to a worker stay there.
-func TestGatherPinned(t *testing.T) {
+func TestActiveMovesNoPinnedServe(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
-	stopGathering(rt)
-	conns := gatherClients(t, pinned(rt, 1), rt, gatherServers[0].serve, 8)
+	stopActiveSet(rt)
+	conns := activeClients(t, pinned(rt, 1), rt, activeServers[0].serve, 8)
 	echo := func() {
 		for i, c := range conns {
 			oneEcho(t, c, byte(i))
@@ -351,12 +351,12 @@ func TestGatherPinned(t *testing.T) {
 }
 
 // A connection stays with its Handler while that goes on.
-func TestGatherLongHandler(t *testing.T) {
+func TestActiveMovesNoRunningHandler(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
-	stopGathering(rt)
+	stopActiveSet(rt)
 	rt.active.resize(rt, 1)
 	calls := make(chan *worker, 8)
-	conns := gatherClients(t, rt, rt, func(cx *Context, ln Listener) error {
+	conns := activeClients(t, rt, rt, func(cx *Context, ln Listener) error {
 		return Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
 			var buf [1]byte
 			for {
@@ -400,8 +400,8 @@ func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 	return n
 }
 
-// gatherServers are servers whose connections may move, and one whose connections may not.
-var gatherServers = []struct {
+// activeServers are servers whose connections may move, and one whose connections may not.
+var activeServers = []struct {
 	name    string
 	movable bool
 	serve   func(cx *Context, ln Listener) error
@@ -469,8 +469,8 @@ func acceptAll(handle func(cx *Context, c Conn)) func(cx *Context, ln Listener) 
 	}
 }
 
-// gatherClients connects clients to a server of rt, which on starts.
-func gatherClients(t *testing.T, on Spawner, rt *Runtime, serve func(cx *Context, ln Listener) error, n int) []net.Conn {
+// activeClients connects clients to a server of rt, which on starts.
+func activeClients(t *testing.T, on Spawner, rt *Runtime, serve func(cx *Context, ln Listener) error, n int) []net.Conn {
 	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
 	h := Go(on, func(cx *Context) error { return serve(cx, ln) })
@@ -501,13 +501,13 @@ func oneEcho(t testing.TB, c net.Conn, b byte) {
 }
 
 // Connections move when they have been served, to the workers that serve, and back.
-func TestGatherMoves(t *testing.T) {
+func TestActiveMovesConnectionsAndBack(t *testing.T) {
 	const n = 32
-	for _, server := range gatherServers {
+	for _, server := range activeServers {
 		t.Run(server.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
-			stopGathering(rt)
-			conns := gatherClients(t, rt, rt, server.serve, n)
+			stopActiveSet(rt)
+			conns := activeClients(t, rt, rt, server.serve, n)
 			on := func(i int) int { return int(rt.workers[i].reactor.sources.Load()) }
 			echo := func() {
 				for i, c := range conns {
@@ -534,17 +534,17 @@ func TestGatherMoves(t *testing.T) {
 }
 
 // The width changes all the time, and no event is lost.
-func TestGatherStress(t *testing.T) {
+func TestActiveMovesLoseNoEvent(t *testing.T) {
 	const n = 16
 	rounds := 400
 	if testing.Short() {
 		rounds = 100
 	}
-	for _, server := range gatherServers {
+	for _, server := range activeServers {
 		t.Run(server.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 3, Unhandled: func(Task, error) {}})
-			stopGathering(rt)
-			conns := gatherClients(t, rt, rt, server.serve, n)
+			stopActiveSet(rt)
+			conns := activeClients(t, rt, rt, server.serve, n)
 			var over atomic.Bool
 			var changes, clients sync.WaitGroup
 			changes.Go(func() {

@@ -70,7 +70,7 @@ func TestNextTaskInSameCoroutine(t *testing.T) {
 	}
 	for range 100 {
 		var hs []*JoinHandle[int]
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			for _, what := range whats {
 				hs = append(hs, Spawn(cx, what), Spawn(cx, whats[0]))
 			}
@@ -196,7 +196,7 @@ func TestPanicIsCountedAsPoll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	before := rt.Metrics().Polls
 	var hs []*JoinHandle[None]
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for range polls {
 			hs = append(hs, SpawnFuture(cx, PollFunc(func(*Context) (None, error) { panic("a poll") })))
 		}

@@ -368,7 +368,7 @@ func TestRunQueueExchange(t *testing.T) {
 
 // What has left a queue is not kept alive by it: not by a slot of the ring,
 // the spill or a link from a task that is still there.
-func TestQueuesForgetWhatLeft(t *testing.T) {
+func TestQueuesForgetTasksThatLeft(t *testing.T) {
 	type queue interface {
 		push(p *task)
 		pop() *task

@@ -175,7 +175,7 @@ func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 		free := faultsExhaust(t)
 		faultsReport("%d", len(faultsHeld))
 		free(descriptors)
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			var hs []*JoinHandle[None]
 			for c, err := range ln.Incoming().All(cx) {
 				if err != nil {
@@ -262,7 +262,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	lns := []*TCPListener{tcpListen(t), tcpListen(t)}
 	ln := lns[0]
 	var clients []*TCPConn
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for _, ln := range lns { // one each, which stays in the backlog
 			c, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr))
 			if err != nil {
@@ -290,7 +290,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.Read(make([]byte, 1))
 	require.NoError(t, err, "left alone")
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); !errors.Is(err, syscall.EMFILE) {
 			return fmt.Errorf("dial: %v", err)
 		}
@@ -325,7 +325,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	faultsExhaust(t)
 
 	t.Run("deadline", func(t *testing.T) {
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			d := time.Now().Add(20 * time.Millisecond)
 			ln.SetDeadline(d)
 			defer ln.SetDeadline(time.Time{})
@@ -335,16 +335,16 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	})
 	t.Run("cancel", func(t *testing.T) {
 		h := Spawn(rt, ln.Accept)
-		eventually(t, func() bool { return tcpWaits(&ln.src.rd) })
+		eventually(t, func() bool { return directionWaits(&ln.src.rd) })
 		h.Cancel()
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled)
 	})
 	t.Run("close", func(t *testing.T) {
 		h := Spawn(rt, lns[1].Accept)
-		eventually(t, func() bool { return tcpWaits(&lns[1].src.rd) })
+		eventually(t, func() bool { return directionWaits(&lns[1].src.rd) })
 		require.NoError(t, lns[1].Close()) // which frees one descriptor
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, net.ErrClosed)
 		faultsExhaust(t)
 	})
@@ -357,7 +357,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 				return ln.PollAccept(cx)
 			})))
 		}
-		require.NoError(t, tcpRun(rt, func(cx *Context) error { return Sleep(cx, 100*time.Millisecond) }))
+		require.NoError(t, runTask(rt, func(cx *Context) error { return Sleep(cx, 100*time.Millisecond) }))
 		assert.Less(t, polls.Load(), int64(300))
 
 		// There is one connection, and as soon as there is a descriptor,
@@ -375,7 +375,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		eventually(t, func() bool { return got.Load() == 1 })
 		for _, h := range hs {
 			h.Cancel()
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			if err != nil {
 				require.ErrorIs(t, err, context.Canceled)
 			}
@@ -452,7 +452,7 @@ func TestFaultsSilentPeer(t *testing.T) {
 		peers[i] = c
 	}
 	eventually(t, func() bool { return accepted.Load() == silent })
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		c, err := Dial(cx, "tcp", ln.Addr().String())
 		if err != nil {
 			return err
@@ -466,7 +466,7 @@ func TestFaultsSilentPeer(t *testing.T) {
 	}
 	require.EqualValues(t, silent, timeouts.Load())
 	ln.Close()
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -497,7 +497,7 @@ func TestFaultsPeerResets(t *testing.T) {
 			_, err = io.WriteString(peer, "half of a")
 			require.NoError(t, err)
 			c := <-reading
-			eventually(t, func() bool { return tcpWaits(&c.src.rd) })
+			eventually(t, func() bool { return directionWaits(&c.src.rd) })
 			require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
 			require.NoError(t, peer.Close())
 			err = <-result
@@ -522,7 +522,7 @@ func TestFaultsResetBeforeAccept(t *testing.T) {
 	defer good.Close()
 	_, err = io.WriteString(good, "good")
 	require.NoError(t, err)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for {
 			c, err := ln.Accept(cx)
 			if err != nil {
@@ -622,7 +622,7 @@ func TestFaultsPanicInRead(t *testing.T) {
 		}
 		c.Close()
 	}
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.NoError(t, err)
 	eventually(t, func() bool { return openFds(t) <= before })
 }
@@ -718,7 +718,7 @@ func TestFaultsEverythingAtOnce(t *testing.T) {
 		}
 		hs[0].Cancel()
 		for _, h := range hs {
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.NoError(t, err)
 		}
 		a.Close()
@@ -810,7 +810,7 @@ func faultsCrowd(cx *Context, addr string, n int) error {
 	return nil
 }
 
-// tcpRunFor is tcpRun with another patience.
+// tcpRunFor is runTask with another patience.
 func tcpRunFor(limit time.Duration, rt *Runtime, fn func(cx *Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -852,7 +852,7 @@ func TestFaultsSleepers(t *testing.T) {
 				runtime.Gosched()
 			}
 			for _, h := range hs {
-				_, err := tcpJoin(h)
+				_, err := joinOrCancel(h)
 				require.NoError(t, err)
 			}
 			require.EqualValues(t, n, woken.Load())

@@ -137,7 +137,7 @@ func TestFileWriteBehind(t *testing.T) {
 		b, err := os.ReadFile(name)
 		return err == nil && string(b) == "hello"
 	})
-	inTask(t, rt, f.Close)
+	runInTask(t, rt, f.Close)
 }
 
 // block occupies the position of f until the function is called.
@@ -241,7 +241,7 @@ func TestFileCancelledWrite(t *testing.T) {
 	h.Cancel()
 	_, err = join(t, h)
 	require.Equal(t, context.Canceled, err)
-	inTask(t, rt, f.Close)
+	runInTask(t, rt, f.Close)
 	info, err := os.Stat(name)
 	require.NoError(t, err)
 	require.EqualValues(t, n, info.Size())
@@ -593,7 +593,7 @@ func TestFileConcurrent(t *testing.T) {
 	for i := range tasks {
 		require.Equal(t, each*size, count[byte('a'+i)])
 	}
-	inTask(t, rt, f.Close)
+	runInTask(t, rt, f.Close)
 }
 
 // Who needs the position gets it, however much others read and write.
@@ -914,13 +914,13 @@ func TestFilePipeCloseInUse(t *testing.T) {
 	reader := Go(rt, func(cx *Context) error { _, err := r.Read(cx, make([]byte, 1)); return err })
 	writer := Go(rt, func(cx *Context) error { _, err := w.Write(cx, pattern(1<<20)); return err })
 	eventually(t, func() bool { return waiting(reader) || reader.state.done() })
-	inTask(t, rt, r.Close)
+	runInTask(t, rt, r.Close)
 	_, err = join(t, writer)
 	require.ErrorIs(t, err, syscall.EPIPE)
 	if _, err = join(t, reader); err != nil { // it may have read before
 		require.ErrorIs(t, err, os.ErrClosed)
 	}
-	inTask(t, rt, w.Close)
+	runInTask(t, rt, w.Close)
 }
 
 // A FIFO is opened on a goroutine, which may take time, and then polled.

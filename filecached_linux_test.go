@@ -26,7 +26,7 @@ func TestCachedFIFO(t *testing.T) {
 	name, cached := onTheSpot(t, []byte("x"))
 	fifo := filepath.Join(filepath.Dir(name), "fifo")
 	require.NoError(t, unix.Mkfifo(fifo, 0o600))
-	inTask(t, rt, func(cx *Context) error { _, err := ReadFile(cx, name); return err })
+	runInTask(t, rt, func(cx *Context) error { _, err := ReadFile(cx, name); return err })
 	if cached {
 		found, ok := pagecache.LookUp(name)
 		require.True(t, ok)
@@ -172,8 +172,8 @@ func TestCachedKeepsLocks(t *testing.T) {
 	require.NoError(t, unix.FcntlFlock(o.Fd(), unix.F_SETLK, &lock))
 	for range 2 {
 		var f *File
-		inTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
-		defer inTask(t, rt, f.Close)
+		runInTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
+		defer runInTask(t, rt, f.Close)
 	}
 	if found, ok := pagecache.LookUp(name); ok {
 		readable, known := filesOf(rt).devices.readable(found.Dev)
@@ -207,7 +207,7 @@ func TestCachedRefusesLater(t *testing.T) {
 		"ReadAt": func(cx *Context, f *File) (int, error) { return f.ReadAt(cx, make([]byte, 3), 2) },
 	} {
 		known.note(found.Dev, true)
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			f, err := Open(cx, name)
 			if err != nil {
 				return err
@@ -220,7 +220,7 @@ func TestCachedRefusesLater(t *testing.T) {
 				expect(!f.cached && !f.hot, "it is tried again"), expect(known && !readable, "it is not noted"))
 		})
 		known.note(found.Dev, false)
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			f, err := Open(cx, name)
 			if err != nil {
 				return err
@@ -247,7 +247,7 @@ func TestCachedReadFileRefused(t *testing.T) {
 		return
 	}
 	filesOf(rt).devices.note(found.Dev, true)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		data, err := ReadFile(cx, name)
 		return errors.Join(err, expect(string(data) == string(pattern(10)), "%q", data))
 	})
@@ -263,7 +263,7 @@ func TestCachedDescriptor(t *testing.T) {
 	name, cached := onTheSpot(t, pattern(10))
 	var f *File
 	for range 2 { // the second time it may be opened on the spot
-		inTask(t, rt, func(cx *Context) (err error) {
+		runInTask(t, rt, func(cx *Context) (err error) {
 			if f != nil {
 				f.Close(cx)
 			}

@@ -46,7 +46,7 @@ func TestCachedNeedsNoPool(t *testing.T) {
 	small, _ := onTheSpot(t, want[:100])
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	var f *File
-	inTask(t, rt, func(cx *Context) (err error) { // the first time finds out about the device
+	runInTask(t, rt, func(cx *Context) (err error) { // the first time finds out about the device
 		if f, err = Open(cx, name); err == nil {
 			_, err = f.Read(cx, make([]byte, 1))
 		}
@@ -110,7 +110,7 @@ func TestCachedNeedsNoPool(t *testing.T) {
 
 // What the File has in memory and what it has not are read in turns, and the
 // position is right whatever the way.
-func TestCachedOrNot(t *testing.T) {
+func TestCachedAndPooledReadsInTurn(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(5*bufferLarge + 11)
 	for seed := range uint64(30) {
@@ -198,7 +198,7 @@ func TestCachedMissesGrow(t *testing.T) {
 func TestCachedEndIsAskedOnce(t *testing.T) {
 	rt := fileRuntime(t)
 	name, cached := onTheSpot(t, pattern(bufferLarge))
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		f, err := Open(cx, name)
 		if err != nil {
 			return err
@@ -224,7 +224,7 @@ func TestCachedEndIsAskedOnce(t *testing.T) {
 
 // Who reads what is in memory, a large part each time, gives way to those who need
 // the position.
-func TestCachedGivesWay(t *testing.T) {
+func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, pattern(8*bufferLarge))
 	var f *File
@@ -314,7 +314,7 @@ func TestCachedMisuse(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, warm: %v", op, warm), func(t *testing.T) {
 				requireMisuse(t, misuse(func() { do(plain) }), "a plain future cannot wait")
-				inTask(t, rt, func(cx *Context) error {
+				runInTask(t, rt, func(cx *Context) error {
 					text := make(chan string)
 					go func() { text <- misuse(func() { do(cx) }) }()
 					got := <-text
@@ -322,7 +322,7 @@ func TestCachedMisuse(t *testing.T) {
 				})
 			})
 		}
-		inTask(t, rt, f.Close)
+		runInTask(t, rt, f.Close)
 	}
 }
 
@@ -418,7 +418,7 @@ func TestCachedYields(t *testing.T) {
 	name, _ := onTheSpot(t, pattern(100))
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var f *File
-	inTask(t, rt, func(cx *Context) (err error) {
+	runInTask(t, rt, func(cx *Context) (err error) {
 		f, err = Open(cx, name)
 		return err
 	})
@@ -451,12 +451,12 @@ func TestCachedYields(t *testing.T) {
 			}
 		})
 		eventually(t, func() bool { return loops.Load() > 1000 })
-		inTask(t, rt, func(cx *Context) error { return Yield(cx) }) // on the same worker
+		runInTask(t, rt, func(cx *Context) error { return Yield(cx) }) // on the same worker
 		h.Cancel()
 		_, err := join(t, h)
 		require.Equal(t, context.Canceled, err, op)
 	}
-	inTask(t, rt, f.Close)
+	runInTask(t, rt, f.Close)
 }
 
 // One file, read by several tasks and closed while they read: each part is read
@@ -467,7 +467,7 @@ func TestCachedShared(t *testing.T) {
 	name, _ := onTheSpot(t, want)
 	for round := range 40 {
 		var f *File
-		inTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
+		runInTask(t, rt, func(cx *Context) (err error) { f, err = Open(cx, name); return err })
 		var sum, read atomic.Int64
 		var readers []*JoinHandle[None]
 		for i := range 4 {
@@ -488,7 +488,7 @@ func TestCachedShared(t *testing.T) {
 		end := io.EOF
 		if round%2 == 1 {
 			end = os.ErrClosed
-			inTask(t, rt, f.Close)
+			runInTask(t, rt, f.Close)
 		}
 		for _, h := range readers {
 			if _, err := join(t, h); err != io.EOF {
@@ -504,7 +504,7 @@ func TestCachedShared(t *testing.T) {
 		}
 		require.EqualValues(t, len(want), read.Load())
 		require.Equal(t, expected, sum.Load())
-		inTask(t, rt, f.Close)
+		runInTask(t, rt, f.Close)
 	}
 }
 

@@ -42,7 +42,7 @@ func nonblocking(t *testing.T, f *os.File) bool {
 
 // A read that waits for input has no thread, takes no more than it asks for, and
 // loses nothing when it is given up; the descriptor stays as it was.
-func TestStdin(t *testing.T) {
+func TestStdinReadHoldsNoThread(t *testing.T) {
 	rt := fileRuntime(t)
 	in, out := stdPipe(t, true)
 	read := func(cx *Context) (string, error) {
@@ -150,7 +150,7 @@ func TestStdinFile(t *testing.T) {
 }
 
 // Write returns when the data is there, also if there is no room at first.
-func TestStdout(t *testing.T) {
+func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	rt := fileRuntime(t)
 	out, in := stdPipe(t, false)
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -250,7 +250,7 @@ func pipeSize(t *testing.T) (n int) {
 }
 
 // The descriptors 0, 1 and 2 themselves, in another process.
-func TestStdStreams(t *testing.T) {
+func TestStdStreamsOfAProcess(t *testing.T) {
 	if inChild(t) {
 		err := Run(func(cx *Context) error {
 			line, err := bufio.NewReader(Stdin.WithContext(cx)).ReadString('\n')
@@ -279,7 +279,7 @@ func TestStdStreams(t *testing.T) {
 
 // Who writes to a standard output that nobody reads dies of SIGPIPE, unless it
 // asks for the signal.
-func TestStdoutNobodyReads(t *testing.T) {
+func TestStdoutWithoutReader(t *testing.T) {
 	const survive = "ASYNC_TEST_SURVIVE"
 	if inChild(t) {
 		if os.Getenv(survive) != "" {

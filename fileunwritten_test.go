@@ -47,12 +47,12 @@ func TestShutdownTellsOfFailedWrites(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 			f := brokenFile(t, rt)
-			inTask(t, rt, func(cx *Context) error {
+			runInTask(t, rt, func(cx *Context) error {
 				_, err := f.Write(cx, []byte("data"))
 				return err
 			})
 			eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.written == 4 }, "the write")
-			inTask(t, rt, func(cx *Context) error {
+			runInTask(t, rt, func(cx *Context) error {
 				err := c.then(cx, f)
 				return expect(errors.Is(err, os.ErrClosed), "%v", err)
 			})

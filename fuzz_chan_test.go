@@ -10,7 +10,7 @@ import (
 
 // party is somebody who waits in a channel under test, with a hand of its own.
 type party struct {
-	h      *hand
+	h      *mockTask
 	v      int // what it sends
 	poll   func() (v int, err error)
 	cancel func() (v int, err error) // err is ErrPending if nothing came of it
@@ -18,7 +18,7 @@ type party struct {
 
 // newRecv returns a receiver that polls by hand.
 func newRecv(c *Chan[int], firm bool) *party {
-	p := &party{h: newHand()}
+	p := &party{h: newMockTask()}
 	if firm {
 		f := &firmRecv[int]{c: c}
 		p.poll = func() (int, error) { return f.Poll(p.h.cx) }
@@ -37,7 +37,7 @@ func newRecv(c *Chan[int], firm bool) *party {
 }
 
 func newSend(c *Chan[int], v int, firm bool) *party {
-	p := &party{h: newHand(), v: v}
+	p := &party{h: newMockTask(), v: v}
 	if firm {
 		p, _ = newFirmSend(c, v)
 		return p
@@ -49,7 +49,7 @@ func newSend(c *Chan[int], v int, firm bool) *party {
 }
 
 func newFirmSend(c *Chan[int], v int) (*party, *firmSend[int]) {
-	p, f := &party{h: newHand(), v: v}, &firmSend[int]{c: c, v: v}
+	p, f := &party{h: newMockTask(), v: v}, &firmSend[int]{c: c, v: v}
 	p.poll = func() (int, error) { _, err := f.Poll(p.h.cx); return v, err }
 	p.cancel = func() (int, error) { return v, f.cancel() }
 	return p, f
@@ -232,7 +232,7 @@ func FuzzChan(f *testing.F) {
 			require.Equal(t, len(m.c), c.Len())
 			senders, receivers := c.Waiting()
 			require.Equal(t, []int{len(m.sends), len(m.recvs)}, []int{senders, receivers})
-			settled(t, c)
+			requireNoLostWakes(t, c)
 		}
 	})
 }
@@ -316,7 +316,7 @@ func FuzzChanCancel(f *testing.F) {
 			waiting = append(waiting, p)
 			poll(p)
 		}
-		poller := newHand()
+		poller := newMockTask()
 		for _, op := range ops {
 			arg := int(op / 11)
 			switch op % 11 {
@@ -352,7 +352,7 @@ func FuzzChanCancel(f *testing.F) {
 				}
 			case 6:
 				r := c.ReserveFuture()
-				p := &party{h: newHand()}
+				p := &party{h: newMockTask()}
 				p.poll = func() (int, error) {
 					permit, err := r.Poll(p.h.cx)
 					if err == nil {
@@ -411,12 +411,12 @@ func FuzzChanCancel(f *testing.F) {
 				}
 			}
 		}
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		for _, p := range slices.Clone(waiting) {
 			v, err := p.cancel()
 			finish(p, v, err)
 		}
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		for {
 			v, err := c.TryRecv()
 			if err != nil {
@@ -447,7 +447,7 @@ func FuzzBroadcast(f *testing.F) {
 		var all []int
 		type subscriber struct {
 			s     *Subscription[int]
-			h, by *hand // by polls f
+			h, by *mockTask // by polls f
 			f     Future[int]
 			next  int
 			gone  bool
@@ -470,7 +470,7 @@ func FuzzBroadcast(f *testing.F) {
 					s.waits.call(len(all) - s.next)
 				}
 			case 1:
-				s := &subscriber{s: b.Subscribe(), h: newHand(), by: newHand(), next: len(all), waits: newNewsModel(math.MaxInt)}
+				s := &subscriber{s: b.Subscribe(), h: newMockTask(), by: newMockTask(), next: len(all), waits: newNewsModel(math.MaxInt)}
 				s.f = s.s.RecvFuture()
 				subs = append(subs, s)
 				alive++
@@ -553,7 +553,7 @@ func FuzzWatch(f *testing.F) {
 		w := NewWatch(0)
 		type watcher struct {
 			r     *Watcher[int]
-			h, by *hand // by polls f
+			h, by *mockTask // by polls f
 			f     Future[int]
 			seen  int
 			waits *newsModel
@@ -573,7 +573,7 @@ func FuzzWatch(f *testing.F) {
 					r.waits.call(set - r.seen)
 				}
 			case 1:
-				r := &watcher{r: w.Watch(), h: newHand(), by: newHand(), seen: set, waits: newNewsModel(1)}
+				r := &watcher{r: w.Watch(), h: newMockTask(), by: newMockTask(), seen: set, waits: newNewsModel(1)}
 				r.f = r.r.ChangedFuture()
 				all = append(all, r)
 			case 4:

@@ -71,7 +71,7 @@ type modelChan struct {
 
 // modelSelect is a Select under test, which is polled by hand.
 type modelSelect struct {
-	h     *hand
+	h     *mockTask
 	f     Future[int]
 	cases []Case
 	is    []modelCase
@@ -90,7 +90,7 @@ func (s *modelSelect) woken() bool { return s.h.wakes.Load() > s.h.seen }
 // newSelect makes one, whose cases are in the bits of what: two for each channel, and
 // two for a future that is ready, or not.
 func (m *selectModel) newSelect(what int) *modelSelect {
-	s := &modelSelect{h: newHand()}
+	s := &modelSelect{h: newMockTask()}
 	add := func(c Case, is modelCase) { s.cases, s.is = append(s.cases, c), append(s.is, is) }
 	for i := range m.chans {
 		c := &m.chans[i]
@@ -316,7 +316,7 @@ func (m *selectModel) finish(t *testing.T) {
 	}
 	for i := range m.chans {
 		c := &m.chans[i]
-		settled(t, c.c)
+		requireNoLostWakes(t, c.c)
 		senders, receivers := c.c.Waiting()
 		require.Zero(t, senders+receivers)
 		drainChan(t, c.c, c.queue...)

@@ -37,14 +37,14 @@ func FuzzOneshot(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var o Oneshot[int]
 		type actor struct {
-			h    *hand
+			h    *mockTask
 			f    Future[int] // of the value; nil: it does not wait for that
 			ends bool        // it waits for the end of interest
 			due  bool        // it has been woken
 		}
 		actors := make([]*actor, 4)
 		for i := range actors {
-			actors[i] = &actor{h: newHand()}
+			actors[i] = &actor{h: newMockTask()}
 		}
 		value, sent, over := 0, false, false
 		wake := func(closed bool) {
@@ -136,7 +136,7 @@ func FuzzWaitGroup(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var wg WaitGroup
 		type actor struct {
-			w        *handWaiter
+			w        *mockWaiter
 			released bool
 		}
 		var actors [5]actor
@@ -152,7 +152,7 @@ func FuzzWaitGroup(f *testing.F) {
 			case op == 2:
 				delta = -2
 			case op == 3 && a.w == nil:
-				a.w, a.released = newHandWaiter(wg.WaitFuture()), count == 0
+				a.w, a.released = newMockWaiter(wg.WaitFuture()), count == 0
 				fallthrough
 			case op == 4 && a.w != nil:
 				ready := a.w.ready(t)
@@ -208,14 +208,14 @@ func FuzzBarrier(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		b := NewBarrier(parties)
 		type actor struct {
-			h      *hand
+			h      *mockTask
 			f      Future[bool]
 			passed bool
 		}
 		var queue []*actor
 		actors := make([]*actor, 6)
 		for i := range actors {
-			actors[i] = &actor{h: newHand()}
+			actors[i] = &actor{h: newMockTask()}
 		}
 		step := func(i int, op byte) {
 			a := actors[i%len(actors)]
@@ -274,7 +274,7 @@ func FuzzCond(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		c := NewCond(new(Mutex))
 		type actor struct {
-			w        *handWaiter
+			w        *mockWaiter
 			signaled bool
 			byOne    bool
 			holds    bool
@@ -315,7 +315,7 @@ func FuzzCond(f *testing.F) {
 				require.Equal(t, free, c.L.TryLock())
 				a.holds = free
 			case op <= 2 && a.holds:
-				*a = actor{w: newHandWaiter(c.WaitFuture())}
+				*a = actor{w: newMockWaiter(c.WaitFuture())}
 				poll(a) // unlocks
 				queue = append(queue, a)
 			case op <= 2 && a.w != nil:
@@ -385,13 +385,13 @@ func FuzzOnce(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var o Once[int]
 		type actor struct {
-			h *hand
+			h *mockTask
 			f Future[int]
 			p *probe // what it makes the value with
 		}
 		actors := make([]*actor, 5)
 		for i := range actors {
-			actors[i] = &actor{h: newHand()}
+			actors[i] = &actor{h: newMockTask()}
 		}
 		var maker *actor
 		made := false

@@ -421,14 +421,14 @@ func TestGroupMisuse(t *testing.T) {
 func TestGroupAfterItsEnd(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var left *Group
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error { left = g; return nil })
 	})
 	h := Go(left, func(*Context) error { panic("it ran") })
 	_, ended, err := h.TryAwait()
 	require.True(t, ended)
 	require.Equal(t, context.Canceled, err)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		_, err := Go(left, Yield).Await(cx)
 		return expect(err == context.Canceled, "%v", err)
 	})
@@ -448,7 +448,7 @@ func TestGroupAfterItsEnd(t *testing.T) {
 				return Yield(cx.WithoutCancel())
 			})
 		}()
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			err := WithGroup(cx, func(cx *Context, g *Group) error {
 				groups <- g
 				return Yield(cx)
@@ -514,7 +514,7 @@ func TestGroupLimitIsFirstComeFirstServed(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const waiters = 8
 	begun := make(chan int, waiters)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(1)
 			p := new(probe)
@@ -643,7 +643,7 @@ func TestGroupAndFullPool(t *testing.T) {
 	defer occupy(t, rt, 1)()
 	SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 	never := func() (None, error) { t.Error("it ran"); return None{}, nil }
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			other := Go(g, func(cx *Context) error { return Sleep(cx, time.Millisecond) })
 			_, ended, err := SpawnBlocking(g.Try(), never).TryAwait()
@@ -734,7 +734,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 	}
 
 	// There is room, but before he has heard of it the group ends.
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(0)
 			waiter := Spawn(cx, func(cx *Context) (*JoinHandle[None], error) { return Go(g, never), nil })
@@ -760,7 +760,7 @@ func TestSpawnersThatGiveUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
 	SpawnBlocking(rt, func() (int, error) { return 1, nil })
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(1)
 			Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
@@ -781,7 +781,7 @@ func TestSpawnersThatGiveUp(t *testing.T) {
 func TestGroupLimitPassesRoomOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	for round := range 200 {
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			var ran atomic.Int32
 			err := WithGroup(cx, func(cx *Context, g *Group) error {
 				g.SetLimit(1)
@@ -893,7 +893,7 @@ func TestGroupAndShutdown(t *testing.T) {
 func TestGroupInherits(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	local := TaskLocal[string]{Inherit: true}
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			for _, v := range []string{"a", "b"} {
 				local.Set(cx, v)
@@ -1050,7 +1050,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 			require.NoError(t, err)
 		}
 		if left := set.Len(); left > 0 { // the others were through before all had been added
-			inTask(t, rt, func(cx *Context) error {
+			runInTask(t, rt, func(cx *Context) error {
 				for h, err := range set.All(cx) {
 					if err != nil {
 						return err

@@ -1,6 +1,9 @@
 package async
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -10,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // patience bounds every wait of the tests. Only a test that fails waits so
@@ -125,4 +130,252 @@ func newPollCx(t testing.TB, rt *Runtime) (cx *Context, wakes *atomic.Int32) {
 	t.Helper()
 	wakes = new(atomic.Int32)
 	return NewContext(rt, NewWaker(func() { wakes.Add(1) })), wakes
+}
+
+// join waits for a task that must end.
+func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
+	t.Helper()
+	v, err := joinOrCancel(h)
+	if !h.state.done() {
+		t.Fatalf("task %d has not ended", h.ID())
+	}
+	return v, err
+}
+
+// joinOrCancel waits for a task, but not for ever. The task is cancelled if it
+// hangs, so that the rest of the test can clean up.
+func joinOrCancel[T any](h *JoinHandle[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	v, err := h.Wait(ctx)
+	if ctx.Err() != nil && err == ctx.Err() {
+		h.Cancel()
+		err = fmt.Errorf("the task hangs: %w", err)
+	}
+	return v, err
+}
+
+// runTask runs fn as a straight-line task.
+func runTask(rt *Runtime, fn func(cx *Context) error) error {
+	_, err := joinOrCancel(Go(rt, fn))
+	return err
+}
+
+// runBlockOn runs fn on a goroutine outside the pool.
+func runBlockOn(rt *Runtime, fn func(cx *Context) error) error {
+	done := make(chan error, 1)
+	cancels := make(chan context.CancelFunc, 1)
+	go func() {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) {
+			cx, cancel := cx.WithCancel()
+			defer cancel()
+			cancels <- cancel
+			return None{}, fn(cx)
+		})
+		done <- err
+	}()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timeout.C:
+		(<-cancels)()
+		return fmt.Errorf("the goroutine hangs: %w", <-done)
+	}
+}
+
+// directionWaits reports whether somebody waits for an event of h.
+func directionWaits(dir *direction) bool {
+	t := dir.waiters.p.Load()
+	return t != nil && t != slotFired
+}
+
+// tcpListen opens a listener on the loopback that the test need not close.
+func tcpListen(t testing.TB) *TCPListener {
+	t.Helper()
+	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// tcpPair returns the ends of a connection; the test need not close them.
+func tcpPair(t testing.TB, rt *Runtime) (a, b *TCPConn) {
+	t.Helper()
+	ln := tcpListen(t)
+	require.NoError(t, runTask(rt, func(cx *Context) (err error) {
+		if a, err = DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
+			return err
+		}
+		b, err = ln.AcceptTCP(cx)
+		return err
+	}))
+	ln.Close()
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func tcpWrite(cx *Context, c Conn, s string) error {
+	_, err := c.Write(cx, []byte(s))
+	return err
+}
+
+// tcpExpect reads len(want) bytes and compares them.
+func tcpExpect(cx *Context, c Conn, want string) error {
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c.WithContext(cx), got); err != nil {
+		return fmt.Errorf("reading %q: %w", want, err)
+	}
+	if string(got) != want {
+		return fmt.Errorf("read %q, want %q", got, want)
+	}
+	return nil
+}
+
+func tcpExpectEOF(cx *Context, c Conn) error {
+	n, err := c.Read(cx, make([]byte, 8))
+	if n != 0 || err != io.EOF {
+		return fmt.Errorf("got %d bytes and %v, want the end", n, err)
+	}
+	return nil
+}
+
+// receive takes one value from a channel that must have one.
+func receive[T any](t testing.TB, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
+}
+
+// aimAt makes the next task that is spawned from outside start on worker i.
+func aimAt(rt *Runtime, i int) *Runtime {
+	rt.assigned.Store(uint32(len(rt.workers) + i - 1))
+	return rt
+}
+
+// waiting reports whether the task of a handle waits for a wake.
+func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waiting" }
+
+// waiters returns how many wait for the end of the task of h.
+func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
+
+// probe is a future for one poller: it is pending until it is told its result,
+// and counts what is done to it.
+type probe struct {
+	mu      sync.Mutex
+	waker   Waker
+	ready   bool
+	err     error
+	polls   atomic.Int32
+	cancels atomic.Int32
+}
+
+func (p *probe) Poll(cx *Context) (int, error) {
+	p.polls.Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ready {
+		return 42, p.err
+	}
+	p.waker = cx.Waker()
+	return 0, ErrPending
+}
+
+func (p *probe) Cancel() { p.cancels.Add(1) }
+
+func (p *probe) resolve(err error) {
+	p.mu.Lock()
+	p.ready, p.err = true, err
+	w := p.waker
+	p.mu.Unlock()
+	w.Wake()
+}
+
+// reports collects what a runtime passes to Config.Unhandled.
+type reports struct {
+	mu  sync.Mutex
+	all map[uint64][]error
+}
+
+func (r *reports) add(task Task, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all == nil {
+		r.all = map[uint64][]error{}
+	}
+	r.all[task.ID] = append(r.all[task.ID], err)
+}
+
+func (r *reports) of(task uint64) []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all[task]
+}
+
+func (r *reports) count() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, errs := range r.all {
+		n += len(errs)
+	}
+	return n
+}
+
+// runInTask runs fn as a task, and fails the test if fn fails. fn must not use t.
+func runInTask(t testing.TB, s Spawner, fn func(cx *Context) error) {
+	t.Helper()
+	_, err := join(t, Go(s, fn))
+	require.NoError(t, err)
+}
+
+// expect is require for code in tasks, which must not end by Goexit.
+func expect(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
+	}
+	return fmt.Errorf(format, args...)
+}
+
+// everywhere runs a test with the Context of a task and that of a goroutine.
+func everywhere(t *testing.T, fn func(cx *Context) error) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	t.Run("task", func(t *testing.T) { runInTask(t, rt, fn) })
+	t.Run("goroutine", func(t *testing.T) {
+		_, err := BlockOn(rt, func(cx *Context) (None, error) { return None{}, fn(cx) })
+		require.NoError(t, err)
+	})
+}
+
+// ended returns a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// pinned returns a Spawner whose tasks start on worker i and are not taken over
+// by others.
+func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
+
+// occupy starts n blocking calls that run until the function is called.
+func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
+	t.Helper()
+	began, free := make(chan struct{}, n), make(chan struct{})
+	for range n {
+		SpawnBlocking(rt, func() (None, error) {
+			began <- struct{}{}
+			<-free
+			return None{}, nil
+		})
+	}
+	for range n {
+		receive(t, began)
+	}
+	return func() { close(free) }
 }

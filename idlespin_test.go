@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestTalk(t *testing.T) {
+func TestAdaptiveSpinCountsHitsAndMisses(t *testing.T) {
 	k := adaptiveSpin{spinSettings: workerSpinSettings}
 	const talkAfter, talkLimit = 4, 4096
 	words := func() (n int) {
@@ -46,7 +46,7 @@ func TestTalk(t *testing.T) {
 
 // A worker that lingers takes what comes, and goes to sleep if nothing does, or
 // if goroutines stand in the queue of its P.
-func TestLinger(t *testing.T) {
+func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
@@ -80,7 +80,7 @@ func TestLinger(t *testing.T) {
 
 // A worker lingers for the descriptor that has spoken before, and alone; what comes
 // from others it takes, but it is no answer.
-func TestLingerOverWire(t *testing.T) {
+func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
@@ -146,7 +146,7 @@ func TestLingerOverWire(t *testing.T) {
 }
 
 // One request at a time over a connection, with pauses: each is answered.
-func TestTalkOverWire(t *testing.T) {
+func TestPeerSpinAnswersEachRequest(t *testing.T) {
 	const words, pauses = 3000, 20
 	ends := [2]*Runtime{newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})}
 	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -193,7 +193,7 @@ func TestTalkOverWire(t *testing.T) {
 
 // Words that go to and fro between two workers, and now and then stop for a while:
 // none is lost.
-func TestTalkBetweenWorkers(t *testing.T) {
+func TestWorkerSpinLosesNoMessage(t *testing.T) {
 	const words, pauses = 2000, 20
 	rt := newTestRuntime(t, Config{Workers: 2})
 	there, back := NewChan[int](0), NewChan[int](0)

@@ -18,7 +18,7 @@ func TestSpliceUnix(t *testing.T) {
 	require.True(t, ok)
 	to, ok := kernelEndOf(c)
 	require.True(t, ok)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := tcpWrite(cx, a, "spliced"); err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func TestSpliceUnix(t *testing.T) {
 	ln, err := ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(netDir(t), "s"), Net: "unixpacket"})
 	require.NoError(t, err)
 	defer ln.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		a, b, err := netConnect(cx, ln)
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func TestMetricsTasks(t *testing.T) {
 		}
 	}
 	spawn(rt)
-	inTask(t, rt, func(cx *Context) error { spawn(cx); return nil })
+	runInTask(t, rt, func(cx *Context) error { spawn(cx); return nil })
 	for _, h := range hs {
 		_, err := join(t, h)
 		require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestMetricsQueuedIsAll(t *testing.T) {
 	sleeper := func(cx *Context) error { return Sleep(cx, time.Hour) }
 	straight, future := Go(rt, sleeper), SpawnFuture(rt, NewSleep(time.Hour))
 	eventually(t, func() bool { return waiting(straight) && waiting(future) })
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		w := cx.here()
 		Go(cx, sleeper)
 		SpawnFuture(cx, NewSleep(time.Hour))
@@ -170,13 +170,13 @@ func TestMetricsWakes(t *testing.T) {
 	var woken uint64
 	for name, wake := range map[string]func(w Waker){
 		"by a task of its worker": func(w Waker) {
-			inTask(t, pinned(rt, 0), func(*Context) error { w.Wake(); w.Wake(); return nil })
+			runInTask(t, pinned(rt, 0), func(*Context) error { w.Wake(); w.Wake(); return nil })
 		},
 		"by a task of another worker": func(w Waker) {
-			inTask(t, pinned(rt, 1), func(*Context) error { w.Wake(); return nil })
+			runInTask(t, pinned(rt, 1), func(*Context) error { w.Wake(); return nil })
 		},
 		"by a task of another runtime": func(w Waker) {
-			inTask(t, other, func(*Context) error { w.Wake(); return nil })
+			runInTask(t, other, func(*Context) error { w.Wake(); return nil })
 		},
 		"by a goroutine": func(w Waker) { w.Wake() },
 	} {
@@ -208,7 +208,7 @@ func TestMetricsWakes(t *testing.T) {
 		before := rt.WorkerMetrics(int(i % 2)).Roused
 		eventually(t, func() bool { // a worker may wake by itself, for a moment
 			eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
-			inTask(t, pinned(rt, int(i%2)), func(*Context) error { return nil })
+			runInTask(t, pinned(rt, int(i%2)), func(*Context) error { return nil })
 			return rt.WorkerMetrics(int(i%2)).Roused > before
 		})
 	}

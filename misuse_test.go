@@ -92,7 +92,7 @@ var uses = map[string]func(cx *Context){
 func TestMisuseContextAfterItsTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var cx, pollCx, blockCx *Context
-	inTask(t, rt, func(own *Context) error { cx = own; return nil })
+	runInTask(t, rt, func(own *Context) error { cx = own; return nil })
 	_, err := join(t, SpawnFuture(rt, PollFunc(func(own *Context) (None, error) { pollCx = own; return None{}, nil })))
 	require.NoError(t, err)
 	_, err = BlockOn(rt, func(own *Context) (None, error) { blockCx = own; return None{}, nil })
@@ -122,14 +122,14 @@ func TestMisuseContextOnOtherGoroutine(t *testing.T) {
 	for name, use := range uses {
 		t.Run(name, func(t *testing.T) {
 			t.Run("while the task runs", func(t *testing.T) {
-				inTask(t, rt, func(cx *Context) error {
+				runInTask(t, rt, func(cx *Context) error {
 					text := <-on(use, cx)
 					return errors.Join(expect(strings.Contains(text, foreignThread), "%q", text), Yield(cx))
 				})
 			})
 			t.Run("while the task is suspended and resumed", func(t *testing.T) {
 				var text <-chan string
-				inTask(t, rt, func(cx *Context) error {
+				runInTask(t, rt, func(cx *Context) error {
 					text = on(use, cx)
 					for len(text) == 0 {
 						if err := Yield(cx); err != nil {
@@ -155,7 +155,7 @@ func TestMisuseContextOnOtherGoroutine(t *testing.T) {
 			})
 			t.Run("in another task", func(t *testing.T) {
 				for i := range 2 {
-					inTask(t, aimAt(rt, 0), func(cx *Context) error {
+					runInTask(t, aimAt(rt, 0), func(cx *Context) error {
 						h := Go(aimAt(rt, i), func(*Context) error { use(cx); return nil })
 						_, err := h.Await(cx)
 						return expect(err != nil && strings.Contains(err.Error(), foreignThread), "%v", err)
@@ -227,7 +227,7 @@ func TestMisuseContextInAnIterator(t *testing.T) {
 	requireTaskMisuse(t, err, foreignThread)
 
 	// An iterator whose code leaves cx alone may be pulled across awaits.
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		next, stop := iter.Pull(func(yield func(int) bool) {
 			for i := range 10 {
 				if !yield(i) {
@@ -310,7 +310,7 @@ func TestMisuseBlockingInATask(t *testing.T) {
 			}
 		})
 	}
-	inTask(t, rt, func(*Context) error { return nil })
+	runInTask(t, rt, func(*Context) error { return nil })
 }
 
 func TestMisuseFailed(t *testing.T) {

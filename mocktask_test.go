@@ -7,45 +7,87 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hand is a task that a test polls by hand. It needs no runtime, like the
-// primitives.
-type hand struct {
-	cx    *Context
-	wakes atomic.Int32
-	seen  int32
+// mockTask is a task that only counts how often it is woken, and with which a test polls. It needs no
+// runtime: nor do the primitives.
+type mockTask struct {
+	t        *task
+	cx       *Context
+	wakes    atomic.Int32
+	seen     int32         // wakes at the last call of woken
+	notified chan struct{} // gets a value at a wake if there is none
 }
 
-func newHand() *hand {
-	h := new(hand)
-	t := newExternalWaker(func() { h.wakes.Add(1) })
-	t.cx.t = t
-	h.cx = &t.cx
-	return h
+func newMockTask() *mockTask {
+	m := &mockTask{notified: make(chan struct{}, 1)}
+	m.t = newExternalWaker(func() {
+		m.wakes.Add(1)
+		notifyChan(m.notified)
+	})
+	m.t.cx.t = m.t
+	m.cx = &m.t.cx
+	return m
+}
+
+func newMockTasks(n int) []*mockTask {
+	ms := make([]*mockTask, n)
+	for i := range ms {
+		ms[i] = newMockTask()
+	}
+	return ms
 }
 
 // woken reports whether there was a wake since the last call.
-func (h *hand) woken() bool {
-	n := h.wakes.Load()
-	was := h.seen
-	h.seen = n
+func (m *mockTask) woken() bool {
+	n := m.wakes.Load()
+	was := m.seen
+	m.seen = n
 	return n > was
 }
 
+// mockWaiter is a mockTask that polls one future of a primitive.
+type mockWaiter struct {
+	*mockTask
+	f Future[None]
+}
+
+func newMockWaiter(f Future[None]) *mockWaiter { return &mockWaiter{newMockTask(), f} }
+
+// ready polls and reports whether the future is.
+func (m *mockWaiter) ready(t testing.TB) bool {
+	t.Helper()
+	err := m.poll()
+	if err != ErrPending {
+		require.NoError(t, err)
+	}
+	return err == nil
+}
+
+func (m *mockWaiter) poll() error {
+	m.seen = m.wakes.Load()
+	_, err := m.f.Poll(m.cx)
+	return err
+}
+
+// woken reports whether there was a wake since the last poll.
+func (m *mockWaiter) woken() bool { return m.wakes.Load() > m.seen }
+
+func (m *mockWaiter) cancel() { giveUp(nil, m.f) }
+
 // pending, got and failed poll f and say what must come of it.
-func pending[T any](t testing.TB, h *hand, f Future[T]) {
+func pending[T any](t testing.TB, h *mockTask, f Future[T]) {
 	t.Helper()
 	v, err := f.Poll(h.cx)
 	require.Equal(t, ErrPending, err, "got %v", v)
 }
 
-func got[T any](t testing.TB, want T, h *hand, f Future[T]) {
+func got[T any](t testing.TB, want T, h *mockTask, f Future[T]) {
 	t.Helper()
 	v, err := f.Poll(h.cx)
 	require.NoError(t, err)
 	require.Equal(t, want, v)
 }
 
-func failed[T any](t testing.TB, want error, h *hand, f Future[T]) {
+func failed[T any](t testing.TB, want error, h *mockTask, f Future[T]) {
 	t.Helper()
 	_, err := f.Poll(h.cx)
 	require.Equal(t, want, err)
@@ -74,9 +116,9 @@ func (f *firmSend[T]) Poll(cx *Context) (None, error) {
 
 func (f *firmSend[T]) cancel() error { return f.c.cancelSend(nil, &f.w) }
 
-// settled fails the test unless nobody waits in c for what is there, and nothing is
+// requireNoLostWakes fails the test unless nobody waits in c for what is there, and nothing is
 // left of those who do not wait anymore.
-func settled[T any](t testing.TB, c *Chan[T]) {
+func requireNoLostWakes[T any](t testing.TB, c *Chan[T]) {
 	t.Helper()
 	c.lock()
 	defer c.unlock()

@@ -32,7 +32,7 @@ func TestMutexTurns(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
 	m.TryLock()
-	waiters := []*handWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
+	waiters := []*mockWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
 	for _, w := range waiters {
 		turns := 0
 		for m.Unlock(); m.TryLock(); m.Unlock() {
@@ -51,7 +51,7 @@ func TestMutexTries(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
 	m.TryLock()
-	waiters := []*handWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
+	waiters := []*mockWaiter{wait(m.LockFuture()), wait(m.LockFuture()), wait(m.LockFuture())}
 	for _, w := range waiters {
 		tries := 0
 		for m.Unlock(); m.TryLock(); m.Unlock() {
@@ -87,7 +87,7 @@ func TestMutexPromiseEnds(t *testing.T) {
 // Under permanent contention of tasks nobody waits for more turns than the bound
 // of all who were before it. Without the bound they wait for most of the turns, which
 // are several times more.
-func TestMutexNobodyStarves(t *testing.T) {
+func TestMutexStarvesNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const tasks, turnsEach = 6, 30_000
 	var m Mutex
@@ -159,7 +159,7 @@ func FuzzMutex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var m Mutex
 		type actor struct {
-			w     *handWaiter
+			w     *mockWaiter
 			holds bool
 		}
 		actors := make([]actor, 6)
@@ -199,7 +199,7 @@ func FuzzMutex(f *testing.F) {
 		step := func(a *actor, op byte) {
 			switch {
 			case op == lock && a.w == nil && !a.holds:
-				a.w = newHandWaiter(m.LockFuture())
+				a.w = newMockWaiter(m.LockFuture())
 				if a.w.ready(t) {
 					take(a)
 				}

@@ -91,7 +91,7 @@ func soon[T any](t testing.TB, c <-chan T) (v T) {
 // parked waits until somebody waits for an event of h.
 func parked(t testing.TB, dir *direction) {
 	t.Helper()
-	eventually(t, func() bool { return tcpWaits(dir) }, "somebody waits")
+	eventually(t, func() bool { return directionWaits(dir) }, "somebody waits")
 }
 
 func TestNetListenerServesAndDialNetConnects(t *testing.T) {
@@ -517,22 +517,22 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	raw, err := c.(syscall.Conn).SyscallConn()
 	require.NoError(t, err)
 	// There is something to read: the mistake must show also when it happens to do no harm.
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "something") }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "something") }))
 	for what, use := range map[string]func(){
 		"Read":    func() { c.Read(make([]byte, 1)) },
 		"Write":   func() { c.Write([]byte("x")) },
 		"RawConn": func() { raw.Read(func(uintptr) bool { return true }) },
 	} {
-		_, err := tcpJoin(Go(rt, func(cx *Context) error { use(); return nil }))
+		_, err := joinOrCancel(Go(rt, func(cx *Context) error { use(); return nil }))
 		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
-		_, err = tcpJoin(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { use(); return None{}, nil })))
+		_, err = joinOrCancel(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { use(); return None{}, nil })))
 		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
 	}
-	_, err = tcpJoin(Go(rt, func(cx *Context) error { ln.Accept(); return nil }))
+	_, err = joinOrCancel(Go(rt, func(cx *Context) error { ln.Accept(); return nil }))
 	requireTaskMisuse(t, err, "Accept", "Accept(cx)")
-	_, err = tcpJoin(Go(rt, func(cx *Context) error { rt.ListenNet("tcp", "127.0.0.1:0"); return nil }))
+	_, err = joinOrCancel(Go(rt, func(cx *Context) error { rt.ListenNet("tcp", "127.0.0.1:0"); return nil }))
 	requireTaskMisuse(t, err, "ListenNet", "async.Listen(cx")
-	_, err = tcpJoin(Go(rt, func(cx *Context) error { rt.DialNet(cx, "tcp", "127.0.0.1:1"); return nil }))
+	_, err = joinOrCancel(Go(rt, func(cx *Context) error { rt.DialNet(cx, "tcp", "127.0.0.1:1"); return nil }))
 	requireTaskMisuse(t, err, "DialNet", "async.Dial(cx")
 
 	// It works where it should, afterwards.
@@ -602,7 +602,7 @@ func TestNetConnOfDatagrams(t *testing.T) {
 			read = later(func() (int, error) { n, _, err := a.ReadFrom(p); return n, err })
 			require.NoError(t, a.Close())
 			require.ErrorIs(t, soon(t, read).err, net.ErrClosed)
-			_, err = tcpJoin(Go(rt, func(*Context) error { _, _, err := b.ReadFrom(p); return err }))
+			_, err = joinOrCancel(Go(rt, func(*Context) error { _, _, err := b.ReadFrom(p); return err }))
 			requireTaskMisuse(t, err, "ReadFrom", "would block its worker")
 		})
 	}
@@ -658,16 +658,16 @@ func TestMisuseNetConnInATaskBesideAGoroutine(t *testing.T) {
 		c.Read(make([]byte, 1))
 		return nil
 	})
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	requireTaskMisuse(t, err, "Read", "would block its worker", "WithContext(cx)")
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "x") }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "x") }))
 	require.Equal(t, answer{1, nil}, soon(t, read))
 }
 
 func TestMisuseBoundConnOnAGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, _ := tcpPair(t, rt)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		bound := a.WithContext(cx)
 		texts := make(chan string, 2)
 		go func() {
@@ -703,7 +703,7 @@ func TestNetConnBesideTasks(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, byte(i), p[0])
 	}
-	_, err := tcpJoin(echo)
+	_, err := joinOrCancel(echo)
 	require.NoError(t, err)
 
 	// A task and a goroutine wait for the same direction; each gets some.
@@ -722,7 +722,7 @@ func TestNetConnBesideTasks(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, soon(t, reads))
 	require.NoError(t, soon(t, reads))
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.NoError(t, err)
 }
 

@@ -84,7 +84,7 @@ func TestFromConn(t *testing.T) {
 			require.Equal(t, a.LocalAddr().String(), c.LocalAddr().String())
 			require.Equal(t, a.RemoteAddr().String(), c.RemoteAddr().String())
 			require.Equal(t, a.LocalAddr().Network(), c.LocalAddr().Network())
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				defer c.Close()
 				if err := convTalk(cx, c, b); err != nil {
 					return err
@@ -134,7 +134,7 @@ func TestFromListener(t *testing.T) {
 			_, err = std.Accept()
 			require.ErrorIs(t, err, net.ErrClosed)
 			require.Equal(t, std.Addr().String(), ln.Addr().String())
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				c, err := ln.Accept(cx)
 				if err != nil {
 					return err
@@ -184,7 +184,7 @@ func TestFromPacketConn(t *testing.T) {
 			require.NoError(t, err)
 			defer c.Close()
 			require.Nil(t, c.RemoteAddr())
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				if _, err := c.WriteTo(cx, []byte("x"), b.LocalAddr()); err != nil {
 					return err
 				}
@@ -207,7 +207,7 @@ func TestFromPacketConn(t *testing.T) {
 }
 
 // There and back again: File, and package net's functions of files.
-func TestFiles(t *testing.T) {
+func TestFilesOfConnsThereAndBack(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"tcp", "udp", "unix", "unixpacket"} {
 		t.Run(network, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestFiles(t *testing.T) {
 			d, err := net.FileConn(g)
 			require.NoError(t, err)
 			defer d.Close()
-			require.NoError(t, tcpRun(rt, func(cx *Context) error { return convTalk(cx, c, b) }))
+			require.NoError(t, runTask(rt, func(cx *Context) error { return convTalk(cx, c, b) }))
 			require.NoError(t, c.Close())
 			// The others are still open.
 			_, err = d.Write([]byte("still"))
@@ -240,7 +240,7 @@ func TestFiles(t *testing.T) {
 		name := filepath.Join(netDir(t), "s")
 		for _, network := range []string{"tcp", "unix"} {
 			address := map[string]string{"tcp": "127.0.0.1:0", "unix": name}[network]
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				ln, err := Listen(cx, network, address)
 				if err != nil {
 					return err
@@ -319,7 +319,7 @@ func TestFDConn(t *testing.T) {
 	require.NotZero(t, cloexec)
 	b, err := FDConn(fds[1])
 	require.NoError(t, err)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		h := Go(cx, func(cx *Context) error { return errors.Join(tcpExpect(cx, b, "x"), b.Close()) })
 		Yield(cx)
 		if err := tcpWrite(cx, a, "x"); err != nil {
@@ -337,7 +337,7 @@ func TestFDConn(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EINVAL)
 	ln, err := FDListener(fd)
 	require.NoError(t, err)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		c, err := Dial(cx, "tcp", ln.Addr().String())
 		if err != nil {
 			return err

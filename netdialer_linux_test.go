@@ -65,7 +65,7 @@ func TestDialerIsNotConnectedToItself(t *testing.T) {
 					stdDialer.LocalAddr, ownDialer.LocalAddr = local, local
 				}
 				std = outcome(stdDialer.Dial("tcp", to))
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					c, err := ownDialer.Dial(cx, "tcp", to)
 					if err != nil {
 						own = outcome(nil, err)

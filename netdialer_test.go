@@ -113,7 +113,7 @@ func TestDialerDefaultDelay(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
 	begun := time.Now()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		_, err := reached(cx, e.dialer(), e.addr("hangs-first"))
 		return err
 	}))
@@ -128,7 +128,7 @@ func TestDialerServiceNames(t *testing.T) {
 		parsed, err := parseDialTarget("dial", "tcp", address)
 		require.NoError(t, err)
 		require.Nil(t, parsed.list, address)
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			if err := parsed.resolved(Await(cx, parsed.lookup(nil))); err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func TestDialerServiceNames(t *testing.T) {
 func TestDialerFailures(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		var op *net.OpError
 		d := e.dialer()
 		_, err := d.Dial(cx, "tcp", e.addr("refuses"))
@@ -251,7 +251,7 @@ func TestDialerSharesTheTime(t *testing.T) {
 		})
 	}
 	for name, h := range handles {
-		got, err := tcpJoin(h)
+		got, err := joinOrCancel(h)
 		require.NoError(t, err, name)
 		require.Equal(t, e.accepts, got, name)
 	}
@@ -262,7 +262,7 @@ func TestDialerSharesTheTime(t *testing.T) {
 func TestDialerFailsForTheFirstReason(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		d := e.dialer()
 		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
 		var op *net.OpError
@@ -282,7 +282,7 @@ func TestDialerFailsForTheFirstReason(t *testing.T) {
 func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	dir := netDir(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for network, local := range map[string]net.Addr{
 			"tcp": (*net.TCPAddr)(nil), "udp": (*net.UDPAddr)(nil),
 			"unix": (*net.UnixAddr)(nil), "unixpacket": (*net.UnixAddr)(nil), "unixgram": (*net.UnixAddr)(nil),
@@ -371,7 +371,7 @@ func TestDialerCancelled(t *testing.T) {
 			h := Go(rt, func(cx *Context) error { _, err := d.Dial(cx, "tcp", e.addr(name)); return err })
 			eventually(t, func() bool { return sources(rt) > 0 })
 			h.Cancel()
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.ErrorIs(t, err, context.Canceled)
 			require.Zero(t, sources(rt))
 		})
@@ -381,7 +381,7 @@ func TestDialerCancelled(t *testing.T) {
 // A cancelled Context dials nothing, though it would be done at once.
 func TestDialUnixCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		name := &net.UnixAddr{Name: netDir(t) + "/s", Net: "unix"}
 		ln, err := ListenUnix("unix", name)
 		if err != nil {
@@ -410,31 +410,31 @@ func TestDialFuture(t *testing.T) {
 	e := newEyeballs(t)
 	d := e.dialer()
 	d.FallbackDelay = time.Millisecond
-	c, err := tcpJoin(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs-first"))))
+	c, err := joinOrCancel(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs-first"))))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 
-	c, err = tcpJoin(SpawnFuture(rt, NewDial("tcp", e.ln.Addr().String())))
+	c, err = joinOrCancel(SpawnFuture(rt, NewDial("tcp", e.ln.Addr().String())))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 
 	h := SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs")))
 	eventually(t, func() bool { return sources(rt) > 0 })
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Zero(t, sources(rt))
 
 	silent := Dialer{Resolver: newDNS(t, true, nil).resolver()}
 	h = SpawnFuture(rt, silent.DialFuture("tcp", "host.test.:80"))
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 
 	d.Timeout = time.Millisecond
-	_, err = tcpJoin(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs"))))
+	_, err = joinOrCancel(SpawnFuture(rt, d.DialFuture("tcp", e.addr("hangs"))))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	_, err = tcpJoin(SpawnFuture(rt, silent.DialFuture("tcp", "no port")))
+	_, err = joinOrCancel(SpawnFuture(rt, silent.DialFuture("tcp", "no port")))
 	require.Error(t, err)
 }
 
@@ -450,7 +450,7 @@ func TestDialerOrder(t *testing.T) {
 		order, networks = append(order, host), append(networks, network)
 		return refused
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		ips, err := d.Resolver.LookupIPAddr(cx, "mixed.test.")
 		if err != nil {
 			return err
@@ -473,7 +473,7 @@ func TestDialerOrder(t *testing.T) {
 	}
 }
 
-func TestInterleave(t *testing.T) {
+func TestDialerInterleavesFamilies(t *testing.T) {
 	for in, want := range map[string]string{
 		"4a":             "4a",
 		"6a 6b":          "6a 6b",
@@ -501,7 +501,7 @@ func TestInterleave(t *testing.T) {
 func TestDialerSettings(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		var seen []string
 		d := Dialer{
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)},

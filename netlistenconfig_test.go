@@ -20,7 +20,7 @@ import (
 
 func TestListenConfigReusePort(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		shared := ListenConfig{ReusePort: true}
 		a, err := shared.Listen(cx, "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -55,7 +55,7 @@ func TestListenEach(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: workers})
 	var served [workers]atomic.Int32
 	var lns []Listener
-	require.NoError(t, tcpRun(rt, func(cx *Context) (err error) {
+	require.NoError(t, runTask(rt, func(cx *Context) (err error) {
 		lns, err = new(ListenConfig).ListenEach(cx, "tcp", "127.0.0.1:0", len(cx.Runtime().Workers()))
 		return err
 	}))
@@ -83,7 +83,7 @@ func TestListenEach(t *testing.T) {
 			}
 		}))
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range clients {
 			c, err := Dial(cx, "tcp", lns[0].Addr().String())
 			if err != nil {
@@ -101,7 +101,7 @@ func TestListenEach(t *testing.T) {
 	}
 	total := int32(0)
 	for i := range served {
-		_, err := tcpJoin(acceptors[i])
+		_, err := joinOrCancel(acceptors[i])
 		require.NoError(t, err)
 		n := served[i].Load()
 		total += n
@@ -114,7 +114,7 @@ func TestListenEach(t *testing.T) {
 
 func TestListenEachFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		var addr *net.AddrError
 		if ls, err := new(ListenConfig).ListenEach(cx, "unix", filepath.Join(netDir(t), "s"), 2); ls != nil || !errors.As(err, &addr) {
 			return fmt.Errorf("unix: %v, %v", ls, err)
@@ -135,14 +135,14 @@ func TestListenEachFails(t *testing.T) {
 
 // Tasks of Workers stay where they are, plain futures included, and are
 // refused once the runtime drains.
-func TestWorkers(t *testing.T) {
+func TestWorkersKeepTheirTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	all := rt.Workers()
 	require.Len(t, all, 3)
 	for i, s := range all {
 		for range 20 {
 			h := SpawnFuture(s, PollFunc(func(cx *Context) (int, error) { return cx.here().index, nil }))
-			got, err := tcpJoin(h)
+			got, err := joinOrCancel(h)
 			require.NoError(t, err)
 			require.Equal(t, i, got)
 		}
@@ -152,18 +152,18 @@ func TestWorkers(t *testing.T) {
 				return inner.Await(cx)
 			}).Await(cx)
 		})
-		got, err := tcpJoin(h)
+		got, err := joinOrCancel(h)
 		require.NoError(t, err)
 		require.Equal(t, i, got)
 	}
 	require.NoError(t, rt.Shutdown(ended()))
-	_, err := tcpJoin(Go(all[0], func(cx *Context) error { return nil }))
+	_, err := joinOrCancel(Go(all[0], func(cx *Context) error { return nil }))
 	require.ErrorIs(t, err, ErrShutdown)
 }
 
 func TestListenConfigBacklog(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		lc := ListenConfig{Backlog: 1}
 		ln, err := lc.Listen(cx, "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -187,7 +187,7 @@ func TestListenConfigBacklog(t *testing.T) {
 
 func TestListenConfigDeferAccept(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		lc := ListenConfig{DeferAccept: 90 * time.Second}
 		ln, err := lc.Listen(cx, "tcp", "127.0.0.1:0")
 		if runtime.GOOS != "linux" {
@@ -222,7 +222,7 @@ func TestListenConfigDeferAccept(t *testing.T) {
 
 func TestListenConfigControlAndKeepAlive(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		var seen []string
 		lc := ListenConfig{
 			KeepAlive: -1,

@@ -255,7 +255,7 @@ func whileWaiting(t *testing.T, c net.Conn, end func() error) func() {
 	go func() {
 		defer close(ended)
 		if own, ok := c.(interface{ pollFD() *pollFD }); ok {
-			assert.True(t, within(patience, func() bool { return tcpWaits(&own.pollFD().rd) }), "a call waits")
+			assert.True(t, within(patience, func() bool { return directionWaits(&own.pollFD().rd) }), "a call waits")
 		}
 		assert.NoError(t, end())
 	}()

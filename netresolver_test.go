@@ -128,7 +128,7 @@ func TestResolverFindsWhatPackageNetFinds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := c.std()
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				got := c.own(cx)
 				assert.Equal(t, want.found, got.found)
 				if want.err == nil {
@@ -148,7 +148,7 @@ func TestResolverFindsWhatPackageNetFinds(t *testing.T) {
 // what it knows without asking anybody.
 func TestLookupFunctions(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for name, same := range map[string]func() (own, std any, ownErr, stdErr error){
 			"LookupHost": func() (any, any, error, error) {
 				a, e := LookupHost(cx, "127.0.0.9")
@@ -214,7 +214,7 @@ func TestResolverCancelled(t *testing.T) {
 	h := Go(rt, func(cx *Context) error { _, err := r.LookupHost(cx, "host.test."); return err })
 	eventually(t, func() bool { return s.queries.Load() > 0 })
 	h.Cancel()
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 
 	h = Go(rt, func(cx *Context) error {
@@ -223,7 +223,7 @@ func TestResolverCancelled(t *testing.T) {
 		_, err := r.LookupHost(cx, "host.test.")
 		return err
 	})
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
 	d := Dialer{Resolver: r}
@@ -231,7 +231,7 @@ func TestResolverCancelled(t *testing.T) {
 	h = Go(rt, func(cx *Context) error { _, err := d.Dial(cx, "tcp", "host.test.:80"); return err })
 	eventually(t, func() bool { return s.queries.Load() > asked })
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	eventually(t, func() bool {
 		for _, i := range rt.calls.infos() {
@@ -331,7 +331,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 				want := c.std(network, address)
 				wantTried, wantAsked := tried, s.questions()
 				tried = nil
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					got := c.own(cx, network, address)
 					assert.Equal(t, want == nil, got == nil, "%s: %v", what, got)
 					if want != nil && got != nil {

@@ -85,14 +85,14 @@ func TestDialCallsTheHooksOfPackageNet(t *testing.T) {
 			return closed(c, err)
 		},
 		"a task": func(network, address string) error {
-			_, err := tcpJoin(Go(rt.Under(ctx), func(cx *Context) error {
+			_, err := joinOrCancel(Go(rt.Under(ctx), func(cx *Context) error {
 				c, err := Dial(cx, network, address)
 				return closed(c, err)
 			}))
 			return err
 		},
 		"a derived Context": func(network, address string) error {
-			_, err := tcpJoin(Go(rt.Under(ctx), func(cx *Context) error {
+			_, err := joinOrCancel(Go(rt.Under(ctx), func(cx *Context) error {
 				cx, cancel := cx.WithoutCancel().WithTimeout(time.Hour)
 				defer cancel()
 				c, err := new(Dialer).Dial(cx, network, address)
@@ -101,7 +101,7 @@ func TestDialCallsTheHooksOfPackageNet(t *testing.T) {
 			return err
 		},
 		"a plain future": func(network, address string) error {
-			c, err := tcpJoin(SpawnFuture(rt.Under(ctx), NewDial(network, address)))
+			c, err := joinOrCancel(SpawnFuture(rt.Under(ctx), NewDial(network, address)))
 			return closed(c, err)
 		},
 	}
@@ -230,7 +230,7 @@ func TestLookupsCallTheHooksOfPackageNet(t *testing.T) {
 		if name != "LookupPort" {
 			assert.NotEmpty(t, want, name)
 		}
-		_, got := tcpJoin(Go(rt.Under(ctx), c.own))
+		_, got := joinOrCancel(Go(rt.Under(ctx), c.own))
 		assert.Equal(t, err == nil, got == nil, "%s: %v", name, got)
 		assert.Equal(t, want, kinds(), name)
 	}
@@ -261,7 +261,7 @@ func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 
 	d := e.dialer()
 	d.FallbackDelay = time.Millisecond
-	got, err := tcpJoin(dial(d, "hangs-first"))
+	got, err := joinOrCancel(dial(d, "hangs-first"))
 	require.NoError(t, err)
 	require.Equal(t, e.accepts, got)
 	require.Equal(t, []string{
@@ -272,14 +272,14 @@ func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	h := dial(d, "hangs")
 	eventually(t, begun)
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, []string{"ConnectStart tcp " + hangs, ends(hangs, context.Canceled)}, connects())
 
 	f := SpawnFuture(under, d.DialFuture("tcp", e.addr("hangs")))
 	eventually(t, begun)
 	f.Cancel()
-	_, err = tcpJoin(f)
+	_, err = joinOrCancel(f)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, []string{"ConnectStart tcp " + hangs, ends(hangs, context.Canceled)}, connects())
 
@@ -287,14 +287,14 @@ func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	for op == nil || op.Addr == nil { // unless the look-up takes it all
 		d.Timeout += 20 * time.Millisecond
 		connects()
-		_, err = tcpJoin(dial(d, "hangs"))
+		_, err = joinOrCancel(dial(d, "hangs"))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorAs(t, err, &op)
 	}
 	require.Equal(t, []string{"ConnectStart tcp " + hangs, ends(hangs, context.DeadlineExceeded)}, connects())
 
 	d.Timeout, d.FallbackDelay = 3*time.Second, -1 // of which the first is given 2
-	_, err = tcpJoin(dial(d, "hangs-refuses"))
+	_, err = joinOrCancel(dial(d, "hangs-refuses"))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, []string{
 		"ConnectStart tcp " + hangs, ends(hangs, context.DeadlineExceeded),
@@ -326,7 +326,7 @@ func TestDialWithoutHooks(t *testing.T) {
 		"other fields":  {context.WithValue(ctx, netTraceKey(), &struct{ ConnectStart int }{}), 0},
 	} {
 		calls = 0
-		_, err := tcpJoin(Go(rt.Under(c.ctx), func(cx *Context) error {
+		_, err := joinOrCancel(Go(rt.Under(c.ctx), func(cx *Context) error {
 			conn, err := Dial(cx, "tcp", ln.Addr().String())
 			if err != nil {
 				return err
@@ -337,7 +337,7 @@ func TestDialWithoutHooks(t *testing.T) {
 		require.Equal(t, c.calls, calls, name)
 	}
 	for _, s := range []Spawner{rt, rt.Under(ctx)} {
-		_, err := tcpJoin(Go(s, func(cx *Context) error {
+		_, err := joinOrCancel(Go(s, func(cx *Context) error {
 			if n := testing.AllocsPerRun(1000, func() { cx.connectHooks() }); n != 0 {
 				return fmt.Errorf("%v allocations", n)
 			}
@@ -369,12 +369,12 @@ func TestDialHookPanics(t *testing.T) {
 	} {
 		under := rt.Under(httptrace.WithClientTrace(context.Background(), &h))
 		var panicked *PanicError
-		_, err := tcpJoin(Go(under, func(cx *Context) error {
+		_, err := joinOrCancel(Go(under, func(cx *Context) error {
 			_, err := d.Dial(cx, "tcp", e.addr("hangs-first"))
 			return errors.Join(errors.New("the hook was not called"), err)
 		}))
 		require.ErrorAs(t, err, &panicked, name)
-		_, err = tcpJoin(SpawnFuture(under, d.DialFuture("tcp", e.addr("hangs-first"))))
+		_, err = joinOrCancel(SpawnFuture(under, d.DialFuture("tcp", e.addr("hangs-first"))))
 		require.ErrorAs(t, err, &panicked, name)
 		require.Zero(t, sources(rt), name)
 	}

@@ -175,7 +175,7 @@ func netGoAPI(t testing.TB, rt *Runtime, dir string) netAPI {
 var netFormAPIs = map[string]func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)){
 	"goroutines": func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)) { fn(netGoAPI(t, rt, dir)) },
 	"bound": func(t testing.TB, rt *Runtime, dir string, fn func(api netAPI)) {
-		assert.NoError(t, tcpRun(rt, func(cx *Context) error { fn(netOwnAPI(cx, dir)); return nil }))
+		assert.NoError(t, runTask(rt, func(cx *Context) error { fn(netOwnAPI(cx, dir)); return nil }))
 	},
 }
 
@@ -676,7 +676,7 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 // Package net opens something or other here.
 func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		api := netOwnAPI(cx, netDir(t))
 		var addr *net.AddrError
 		if err := api.listenErr("unixgram", api.path("x")); !errors.As(err, &addr) {

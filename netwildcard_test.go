@@ -131,7 +131,7 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 				for _, host := range []string{"::", "0.0.0.0", "127.0.0.1", "::1", "::ffff:127.0.0.1", "::ffff:0.0.0.0"} {
 					dialled = append(dialled, net.JoinHostPort(host, port))
 				}
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					for _, family := range []string{"", "4", "6"} {
 						for _, address := range dialled {
 							for name, local := range locals {
@@ -197,7 +197,7 @@ func TestNetWildcardAddressesAreDialledAsByPackageNet(t *testing.T) {
 			netListeners(t, proto, []string{":0"}, func(listener, at string) {
 				addr, err := net.ResolveTCPAddr("tcp", at)
 				require.NoError(t, err)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					for _, family := range []string{"", "4", "6"} {
 						for from, local := range netWildcards {
 							for to, remote := range netWildcards {
@@ -249,7 +249,7 @@ func TestNetListenersAreThoseOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
 		compare := func(name string, outcomes func(cx *Context) (std, own netOutcome)) {
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				std, own := outcomes(cx)
 				for again := 0; again < 3 && !assert.ObjectsAreEqual(std, own); again++ {
 					std, own = outcomes(cx) // another program may have the port of the other family

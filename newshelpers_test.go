@@ -24,13 +24,13 @@ func (p *newsTopic) count() (n int) {
 // plainest way: a slice and a set.
 type newsModel struct {
 	most   int // how much news there is at most
-	queue  []*hand
-	called map[*hand]bool
-	woken  map[*hand]bool
+	queue  []*mockTask
+	called map[*mockTask]bool
+	woken  map[*mockTask]bool
 }
 
 func newNewsModel(most int) *newsModel {
-	return &newsModel{most: most, called: map[*hand]bool{}, woken: map[*hand]bool{}}
+	return &newsModel{most: most, called: map[*mockTask]bool{}, woken: map[*mockTask]bool{}}
 }
 
 // call is told how much news there is.
@@ -50,7 +50,7 @@ func (m *newsModel) callAll() {
 }
 
 // polled is told what h has got.
-func (m *newsModel) polled(h *hand, pending bool) {
+func (m *newsModel) polled(h *mockTask, pending bool) {
 	at := slices.Index(m.queue, h)
 	switch {
 	case !pending:
@@ -63,13 +63,13 @@ func (m *newsModel) polled(h *hand, pending bool) {
 	}
 }
 
-func (m *newsModel) leave(h *hand) {
+func (m *newsModel) leave(h *mockTask) {
 	delete(m.called, h)
-	m.queue = slices.DeleteFunc(m.queue, func(o *hand) bool { return o == h })
+	m.queue = slices.DeleteFunc(m.queue, func(o *mockTask) bool { return o == h })
 }
 
 // check compares the wakes since the last check.
-func (m *newsModel) check(t testing.TB, hands ...*hand) {
+func (m *newsModel) check(t testing.TB, hands ...*mockTask) {
 	for i, h := range hands {
 		require.Equal(t, m.woken[h], h.woken(), "task %d", i)
 	}

@@ -33,9 +33,9 @@ func TestNewsWakesOne(t *testing.T) {
 	const n = 50
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
-			hs, fs := make([]*hand, n), make([]Future[int], n)
+			hs, fs := make([]*mockTask, n), make([]Future[int], n)
 			for i := range n {
-				hs[i], fs[i] = newHand(), x.future()
+				hs[i], fs[i] = newMockTask(), x.future()
 				pending(t, hs[i], fs[i])
 			}
 			woken := func() (which []int) {
@@ -78,7 +78,7 @@ func TestNewsWakesOne(t *testing.T) {
 func TestNewsPassesOn(t *testing.T) {
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
-			h1, h2, h3 := newHand(), newHand(), newHand()
+			h1, h2, h3 := newMockTask(), newMockTask(), newMockTask()
 			f1, f2, f3 := x.future(), x.future(), x.future()
 			pending(t, h1, f1)
 			pending(t, h2, f2)
@@ -166,15 +166,15 @@ func TestSubscriptionCloseCost(t *testing.T) {
 	crowd := func(n int) (b *Broadcast[int]) {
 		b = NewBroadcast[int](1)
 		for range n {
-			pending(t, newHand(), b.Subscribe().RecvFuture())
+			pending(t, newMockTask(), b.Subscribe().RecvFuture())
 		}
 		return b
 	}
 	cost := func(b *Broadcast[int]) time.Duration {
 		var all []*Subscription[int]
-		var hs []*hand
+		var hs []*mockTask
 		for range closes {
-			s, h := b.Subscribe(), newHand()
+			s, h := b.Subscribe(), newMockTask()
 			pending(t, h, s.RecvFuture())
 			all, hs = append(all, s), append(hs, h)
 		}

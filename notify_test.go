@@ -18,7 +18,7 @@ func TestNotifyByHand(t *testing.T) {
 	require.True(t, n.TryWait())
 	require.False(t, n.TryWait(), "two were one")
 	n.NotifyOne()
-	a := newHandWaiter(n.WaitFuture())
+	a := newMockWaiter(n.WaitFuture())
 	require.True(t, a.ready(t))
 
 	a, b, c := wait(n.WaitFuture()), wait(n.WaitFuture()), wait(n.WaitFuture())
@@ -34,7 +34,7 @@ func TestNotifyByHand(t *testing.T) {
 }
 
 // If nobody is left, a notification that is passed on is stored.
-func TestNotifyPassedOnToNobody(t *testing.T) {
+func TestNotifyPassedOnWithoutWaiters(t *testing.T) {
 	var n Notify
 	w := waitersOf(t)(n.WaitFuture())
 	n.NotifyOne()
@@ -94,7 +94,7 @@ func FuzzNotify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var n Notify
 		type actor struct {
-			w     *handWaiter
+			w     *mockWaiter
 			byOne bool
 			given bool
 		}
@@ -116,7 +116,7 @@ func FuzzNotify(f *testing.F) {
 				if a.w != nil {
 					break
 				}
-				*a = actor{w: newHandWaiter(n.WaitFuture())}
+				*a = actor{w: newMockWaiter(n.WaitFuture())}
 				got := a.w.ready(t)
 				require.Equal(t, stored, got)
 				if stored = false; got {

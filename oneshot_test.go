@@ -10,7 +10,7 @@ import (
 )
 
 func TestOneshot(t *testing.T) {
-	h := newHand()
+	h := newMockTask()
 	t.Run("receiver first", func(t *testing.T) {
 		var o Oneshot[int]
 		pending(t, h, &o)
@@ -39,7 +39,7 @@ func TestOneshot(t *testing.T) {
 	t.Run("close", func(t *testing.T) {
 		var o Oneshot[int]
 		pending(t, h, &o)
-		h2 := newHand()
+		h2 := newMockTask()
 		require.Equal(t, ErrPending, o.PollClosed(h2.cx))
 		h.woken()
 		require.True(t, o.Close())
@@ -55,13 +55,13 @@ func TestOneshot(t *testing.T) {
 		require.NoError(t, o.Send(1))
 		require.Equal(t, ErrPending, o.PollClosed(h.cx))
 		h.woken()
-		got(t, 1, newHand(), &o)
+		got(t, 1, newMockTask(), &o)
 		require.True(t, h.woken())
 		require.NoError(t, o.PollClosed(h.cx))
 	})
 	t.Run("two receivers", func(t *testing.T) {
 		var o Oneshot[int]
-		h2 := newHand()
+		h2 := newMockTask()
 		pending(t, h, &o)
 		pending(t, h2, &o)
 		h.woken()
@@ -155,13 +155,13 @@ func TestOneshotForgets(t *testing.T) {
 	require.Equal(t, context.Canceled, o.ClosedBlocking(ctx))
 	require.Zero(t, o.closed.count())
 	closed := o.ClosedFuture()
-	pending(t, newHand(), closed)
+	pending(t, newMockTask(), closed)
 	giveUp(nil, closed)
 	require.Zero(t, o.closed.count())
 	go func() { done <- o.ClosedBlocking(t.Context()) }()
 	eventually(t, func() bool { return o.closed.count() == 1 })
 
-	h, f := newHand(), o.RecvFuture()
+	h, f := newMockTask(), o.RecvFuture()
 	giveUp(nil, f) // it has no place yet
 	pending(t, h, f)
 	giveUp(nil, f)
@@ -170,9 +170,9 @@ func TestOneshotForgets(t *testing.T) {
 	require.NoError(t, o.Send(1))
 	require.True(t, h.woken())
 	giveUp(nil, f)
-	got(t, 1, newHand(), o.RecvFuture())
+	got(t, 1, newMockTask(), o.RecvFuture())
 	require.NoError(t, <-done)
-	got(t, None{}, newHand(), closed)
+	got(t, None{}, newMockTask(), closed)
 }
 
 // Of several who send and several who receive, one each succeeds, and of Send and
@@ -237,7 +237,7 @@ func TestOneshotSendWhilePolled(t *testing.T) {
 			done <- struct{}{}
 		}
 	}()
-	h := newHand()
+	h := newMockTask()
 	for range rounds {
 		o := new(Oneshot[int])
 		h.woken()

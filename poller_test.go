@@ -260,9 +260,9 @@ func TestMisusePollerInATask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := newTestPoller(t)
 	events := make([]PollEvent, 1)
-	_, err := tcpJoin(Go(rt, func(*Context) error { _, err := p.Wait(events, time.Second); return err }))
+	_, err := joinOrCancel(Go(rt, func(*Context) error { _, err := p.Wait(events, time.Second); return err }))
 	requireTaskMisuse(t, err, "Poller.Wait", "would block its worker")
-	_, err = tcpJoin(Go(rt, func(*Context) error { _, err := p.Wait(events, 0); return err }))
+	_, err = joinOrCancel(Go(rt, func(*Context) error { _, err := p.Wait(events, 0); return err }))
 	require.NoError(t, err)
 }
 
@@ -274,7 +274,7 @@ func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	other := later(func() (int, error) { return p.Wait(make([]PollEvent, 1), -1) })
 	eventually(t, func() bool { return standsIn("(*Poller).Wait") })
 	events := make([]PollEvent, 1)
-	_, err := tcpJoin(Go(rt, func(*Context) error {
+	_, err := joinOrCancel(Go(rt, func(*Context) error {
 		n, err := p.Wait(events, 0)
 		require.Zero(t, n)
 		return err

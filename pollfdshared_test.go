@@ -112,13 +112,13 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 			}
 			op := Go(rt, c.op)
 			end := Go(rt, c.end) // begins when op waits, for there is one worker
-			_, err := tcpJoin(end)
+			_, err := joinOrCancel(end)
 			require.NoError(t, err, what)
-			_, err = tcpJoin(op)
+			_, err = joinOrCancel(op)
 			require.NoError(t, err, what)
 		}
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return r.Close(cx) }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return r.Close(cx) }))
 
 	for what, c := range map[string]struct{ from, to Conn }{"TCP write": {tcp, tcpPeer}, "unix write": {stream, streamPeer}} {
 		makeBlocking(t, c.from.(interface{ File() (*os.File, error) }))
@@ -131,9 +131,9 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := tcpJoin(end)
+		_, err := joinOrCancel(end)
 		require.NoError(t, err, what)
-		_, err = tcpJoin(op)
+		_, err = joinOrCancel(op)
 		require.NoError(t, err, what)
 	}
 }
@@ -147,10 +147,10 @@ func TestWriteHappensBeforeRead(t *testing.T) {
 			std, peer := pairOfNet(t, network)
 			c, err := FromConn(std)
 			require.NoError(t, err)
-			run := tcpRun
+			run := runTask
 			own := func(cx *Context) net.Conn { return c.WithContext(cx) }
 			if form == "goroutines" {
-				run = tcpBlockOn
+				run = runBlockOn
 				n := NetConn(rt, c)
 				own = func(*Context) net.Conn { return n }
 			}

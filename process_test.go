@@ -208,7 +208,7 @@ func TestCommandBoundStreams(t *testing.T) {
 			t.Run(s.name+" "+how, func(t *testing.T) {
 				rt := fileRuntime(t)
 				own, peer := s.ends(t, rt)
-				inTask(t, rt, func(cx *Context) error {
+				runInTask(t, rt, func(cx *Context) error {
 					p := make([]byte, 100)
 					for _, fd := range []int{1, 2, 3} {
 						b := bindings(cx, own)[how]
@@ -332,7 +332,7 @@ func TestCommandBoundGivenUp(t *testing.T) {
 	require.NoError(t, err)
 	defer own.Close()
 	defer peer.Close()
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		c := Command("true")
 		c.Stdin, c.WaitDelay = own.WithContext(cx), time.Millisecond
 		if err := c.Run(cx); err != exec.ErrWaitDelay {
@@ -366,7 +366,7 @@ func TestCommandBoundGivenUp(t *testing.T) {
 		return expect(errors.As(err, &failed) && failed.Sys().(syscall.WaitStatus).Signal() == syscall.SIGPIPE, "the end of cx: %v", err)
 	})
 	eventually(t, func() bool { return len(rt.Tasks()) == 0 }, "tasks that copy")
-	inTask(t, rt, func(cx *Context) error { // and without a Wait
+	runInTask(t, rt, func(cx *Context) error { // and without a Wait
 		c := Command("cat")
 		c.Stdin = own.WithContext(cx)
 		return c.Start(cx)
@@ -618,7 +618,7 @@ func TestCommandShutdown(t *testing.T) {
 func TestCommandFailedStartTakesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	own, peer := two(unixPair(t))
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		p := make([]byte, 10)
 		for range 20 {
 			if _, err := peer.Write(cx, []byte("hello")); err != nil {
@@ -644,7 +644,7 @@ func TestCommandFailedStartTakesNothing(t *testing.T) {
 func TestCommandEarlyWaitCancelled(t *testing.T) {
 	rt := fileRuntime(t)
 	own, _ := two(unixPair(t))
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		over, cancel := cx.WithCancel()
 		cancel()
 		for range 20 {
@@ -732,7 +732,7 @@ func TestCommandBoundEnded(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "file")
 	own, _ := two(unixPair(t))
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		f, err := Create(cx, name)
 		if err != nil {
 			return err

@@ -24,7 +24,7 @@ func lobbyState() string {
 }
 
 // The lobby waits in Go's own poller, and in a system call where that has no room.
-func TestLobbyWaits(t *testing.T) {
+func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 	for _, alone := range []bool{false, true} {
 		rt := newTestRuntime(t, Config{Workers: 1})
 		a, b, err := SocketPair()

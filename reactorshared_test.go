@@ -28,7 +28,7 @@ func registered(rt *Runtime) (n int) {
 
 // Whatever goroutines wait for is waited for in the lobby, by whichever way they
 // have come.
-func TestLobbyServesGoroutines(t *testing.T) {
+func TestSharedReactorServesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	require.Nil(t, rt.shared.reactor.Load(), "nobody needs it yet")
 	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func TestLobbyServesGoroutines(t *testing.T) {
 
 // A task that waits takes a connection over from the lobby, where a goroutine waits for
 // it that is woken all the same; NetConn gives it back, though a task waits.
-func TestTaskTakesOverFromTheLobby(t *testing.T) {
+func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
 	require.NoError(t, err)
@@ -309,7 +309,7 @@ func TestSourceMoveFails(t *testing.T) {
 
 // Whoever tells of a descriptor that comes to somebody else tells late, or of the one
 // who had the number before.
-func TestLateEvents(t *testing.T) {
+func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	lobby, err := rt.shared.acquire()
 	require.NoError(t, err)
@@ -337,7 +337,7 @@ func TestLateEvents(t *testing.T) {
 
 // The lobby's goroutine, which stays, is not one of whoever has come first. And what
 // waited there is counted no longer once the runtime has ended.
-func TestLobbyIsNobodys(t *testing.T) {
+func TestSharedReactorGoroutineHasNoLabels(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
 	require.NoError(t, err)
@@ -371,7 +371,7 @@ func TestSourceOfAnotherRuntime(t *testing.T) {
 	}
 	for _, onWorker := range []bool{false, true} {
 		if onWorker {
-			inTask(t, rt, func(cx *Context) error { _, err := poll(cx); return err })
+			runInTask(t, rt, func(cx *Context) error { _, err := poll(cx); return err })
 			require.True(t, a.src.owner.Load() == &rt.workers[0].reactor)
 		} else {
 			_, err = BlockOn(rt, poll)
@@ -382,7 +382,7 @@ func TestSourceOfAnotherRuntime(t *testing.T) {
 		NetConn(other, a)
 		_, err = BlockOn(other, poll)
 		require.NoError(t, err)
-		inTask(t, other, func(cx *Context) error { _, err := poll(cx); return err })
+		runInTask(t, other, func(cx *Context) error { _, err := poll(cx); return err })
 		require.True(t, a.src.owner.Load() == home)
 	}
 }
@@ -437,7 +437,7 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 }
 
 // NetConn and NetListener take over what a task has waited for, whatever it is.
-func TestHandOver(t *testing.T) {
+func TestNetFormsTakeOverFromTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	tcp, peer := tcpPair(t, rt)
 	defer peer.Close()
@@ -456,7 +456,7 @@ func TestHandOver(t *testing.T) {
 	}{tcp, a, udp, c, ln}
 	for _, what := range all {
 		s := what.pollFD()
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			if err := s.pollReady(cx, &s.rd, false); err != ErrPending {
 				return fmt.Errorf("ready: %w", err)
 			}
@@ -483,7 +483,7 @@ func TestWorkerWakesGoroutines(t *testing.T) {
 	a, b := tcpPair(t, rt)
 	defer b.Close()
 	c := NetConn(rt, a)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		if err := a.PollReadable(cx); err != ErrPending {
 			return fmt.Errorf("ready: %w", err)
 		}
@@ -500,7 +500,7 @@ func TestWorkerWakesGoroutines(t *testing.T) {
 }
 
 // Who comes to the lobby while the runtime ends is not left waiting there.
-func TestLobbyEntersAtShutdown(t *testing.T) {
+func TestSharedReactorAtShutdown(t *testing.T) {
 	for range 50 {
 		rt := newTestRuntime(t, Config{Workers: 1})
 		var all sync.WaitGroup
@@ -538,7 +538,7 @@ func TestLobbyEntersAtShutdown(t *testing.T) {
 }
 
 // The function of a Waker that would block is found out.
-func TestLobbyAndWakers(t *testing.T) {
+func TestSharedReactorAndBlockingWakers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var conns [4][2]*UnixConn
 	for i := range conns {
@@ -571,7 +571,7 @@ func mustWriteConn(t *testing.T, c *UnixConn) {
 }
 
 // Without descriptors for the lobby a worker waits for goroutines, until there are some.
-func TestLobbyWithoutDescriptors(t *testing.T) {
+func TestSharedReactorWithoutDescriptors(t *testing.T) {
 	if os.Getenv(faultsChild) == "" {
 		faultsStart(t, "alone").finish()
 		return

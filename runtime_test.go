@@ -32,13 +32,6 @@ func threads(t testing.TB) int {
 	return len(names)
 }
 
-// ended returns a context that has ended.
-func ended() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}
-
 func TestShutdownFreesEverything(t *testing.T) {
 	const rounds, workers = 10, 8
 	newTestRuntime(t, Config{Workers: 1}) // counts goroutines and descriptors when all is over
@@ -129,7 +122,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 }
 
 // Connections come to all workers alike, with or without tasks from outside in between.
-func TestPlaceConn(t *testing.T) {
+func TestAssignConnSpreads(t *testing.T) {
 	for _, workers := range []int{1, 2, 3} {
 		rt := newTestRuntime(t, Config{Workers: workers})
 		for _, with := range []func(){func() {}, func() { rt.assignWorker() }} {
@@ -154,7 +147,7 @@ func bringsProcs(t *testing.T, rt *Runtime) {
 	}
 }
 
-func TestProcs(t *testing.T) {
+func TestProcsAreRaisedAndLowered(t *testing.T) {
 	ownProcsOnly(t)
 	before := runtime.GOMAXPROCS(0)
 	shared := newTestRuntime(t, Config{Workers: 2, SharedProcs: true})
@@ -649,7 +642,7 @@ func TestUnhandledMayShutDown(t *testing.T) {
 	server := startServe(rt, &Server{SpeaksFirst: true, Handler: func(*Context, Conn) (bool, error) { panic("oh") }}, ln)
 	requireEnd(t, dials(t, ln, 1)[0])
 	require.NoError(t, receive(t, over))
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.Error(t, err)
 }
 

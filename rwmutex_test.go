@@ -72,7 +72,7 @@ func TestRWMutexReadersDoNotStarve(t *testing.T) {
 	next := wait(m.LockFuture())
 	for range 100 {
 		after := wait(m.LockFuture())
-		readers := []*handWaiter{wait(m.RLockFuture()), wait(m.RLockFuture())}
+		readers := []*mockWaiter{wait(m.RLockFuture()), wait(m.RLockFuture())}
 		m.Unlock()
 		require.True(t, next.woken())
 		require.False(t, next.ready(t))
@@ -96,7 +96,7 @@ func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 		require.True(t, m.TryRLock())
 	}
 	writer := wait(m.LockFuture())
-	var late []*handWaiter
+	var late []*mockWaiter
 	for range 100 {
 		require.False(t, writer.woken())
 		late = append(late, wait(m.RLockFuture()))
@@ -237,7 +237,7 @@ func FuzzRWMutex(f *testing.F) {
 		var m RWMutex
 		type actor struct {
 			stands, wants int
-			w             *handWaiter
+			w             *mockWaiter
 		}
 		all := make([]actor, actors)
 		var n [4]int // how many stand to it so
@@ -258,7 +258,7 @@ func FuzzRWMutex(f *testing.F) {
 			}
 		}
 		wait := func(a *actor, f Future[None], wants int) {
-			a.w, a.wants = newHandWaiter(f), wants
+			a.w, a.wants = newMockWaiter(f), wants
 			poll1(a)
 		}
 		step := func(a *actor, op byte) {

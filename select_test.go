@@ -68,14 +68,14 @@ func TestSelect(t *testing.T) {
 		require.Equal(t, ErrClosed, err)
 		Select(cx, s)
 		require.Equal(t, ErrClosed, s.Err())
-		settled(t, in)
-		settled(t, out)
+		requireNoLostWakes(t, in)
+		requireNoLostWakes(t, out)
 	})
 }
 
 // Cases that do not happen lose nothing, whether they had been called or not.
 func TestSelectLosers(t *testing.T) {
-	h := newHand()
+	h := newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
 	require.NoError(t, b.TrySend(0))
 	ra, sb := OnRecv(a), OnSend(b, 2)
@@ -96,21 +96,21 @@ func TestSelectLosers(t *testing.T) {
 			drainChan(t, b, 2)
 		}
 		require.NoError(t, b.TrySend(0))
-		settled(t, a)
-		settled(t, b)
+		requireNoLostWakes(t, a)
+		requireNoLostWakes(t, b)
 	}
 	pending(t, h, f)
 	require.NoError(t, a.TrySend(1))
 	giveUp(nil, f)
 	drainChan(t, a, 1)
 	drainChan(t, b, 0)
-	settled(t, a)
-	settled(t, b)
+	requireNoLostWakes(t, a)
+	requireNoLostWakes(t, b)
 }
 
 // What was on its way to a case that loses goes to who waits next.
 func TestSelectPassesOn(t *testing.T) {
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
 	f := NewSelect(OnRecv(a), OnRecv(b))
 	for range 50 {
@@ -132,13 +132,13 @@ func TestSelectPassesOn(t *testing.T) {
 			also.Cancel()
 		}
 	}
-	settled(t, a)
-	settled(t, b)
+	requireNoLostWakes(t, a)
+	requireNoLostWakes(t, b)
 }
 
 // selectsGiveUp is a round of TestChanGivesUpWhileCalled: of two Selects that receive
 // from c the first is given up.
-func selectsGiveUp(t *testing.T, h1, h2 *hand) func(c *Chan[int], i int) (giveUp, call, check func()) {
+func selectsGiveUp(t *testing.T, h1, h2 *mockTask) func(c *Chan[int], i int) (giveUp, call, check func()) {
 	other := NewChan[int](1)
 	return func(c *Chan[int], i int) (_, call, check func()) {
 		r := OnRecv(c)
@@ -152,7 +152,7 @@ func selectsGiveUp(t *testing.T, h1, h2 *hand) func(c *Chan[int], i int) (giveUp
 			v, err := r.Value()
 			require.NoError(t, err)
 			require.Equal(t, i, v)
-			settled(t, other)
+			requireNoLostWakes(t, other)
 		}
 	}
 }
@@ -160,7 +160,7 @@ func selectsGiveUp(t *testing.T, h1, h2 *hand) func(c *Chan[int], i int) (giveUp
 // A Select is polled while both of its cases become possible, ten thousand times: the
 // one that does not happen is left to who waits next.
 func TestSelectLosesWhileCalled(t *testing.T) {
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
 	require.NoError(t, b.TrySend(0))
 	whileCalled(t, func(i int) (poll, call, check func()) {
@@ -188,8 +188,8 @@ func TestSelectLosesWhileCalled(t *testing.T) {
 				got(t, i, h2, recv)
 				send.Cancel()
 			}
-			settled(t, a)
-			settled(t, b)
+			requireNoLostWakes(t, a)
+			requireNoLostWakes(t, b)
 			require.Equal(t, 1, b.Len())
 		}
 	})
@@ -417,9 +417,9 @@ func TestSelectPollsOnce(t *testing.T) {
 		i, _ = SelectInOrder(cx, j, n, r)
 		require.Equal(t, 1, i)
 		fill(t, elements, 1)
-		got(t, 1, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+		got(t, 1, &mockTask{cx: cx}, NewSelectInOrder(j, n, r))
 		Yield(cx)
-		got(t, 0, &hand{cx: cx}, NewSelectInOrder(j, n, r))
+		got(t, 0, &mockTask{cx: cx}, NewSelectInOrder(j, n, r))
 	})
 }
 
@@ -440,7 +440,7 @@ func TestSelectPanic(t *testing.T) {
 		require.Equal(t, 1, lost.cancels)
 		_, receivers := c.Waiting()
 		require.Zero(t, receivers)
-		settled(t, c)
+		requireNoLostWakes(t, c)
 		f = PollFunc(func(cx *Context) (None, error) { panic("future") })
 		lost = &counted{Future: Never[int]()}
 		require.PanicsWithValue(t, "future", func() { TrySelect(cx, OnRecv(c), OnFuture(f), OnFuture(lost)) })
@@ -517,7 +517,7 @@ func TestSelectCancelled(t *testing.T) {
 	_, err := join(t, h)
 	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may have met itself
 	require.Equal(t, 1, lost.cancels)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 
 	c = NewChan[int](0)
 	h = Spawn(rt, func(cx *Context) (int, error) {
@@ -528,18 +528,18 @@ func TestSelectCancelled(t *testing.T) {
 	i, err := join(t, h)
 	require.Equal(t, -1, i)
 	require.Equal(t, context.DeadlineExceeded, err)
-	settled(t, c)
+	requireNoLostWakes(t, c)
 }
 
 // A plain future selects, too.
 func TestSelectPlainFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for range 100 {
-		got(t, 0, newHand(), NewSelectInOrder(OnFuture(Ready(1)), OnFuture(Ready(2))))
+		got(t, 0, newMockTask(), NewSelectInOrder(OnFuture(Ready(1)), OnFuture(Ready(2))))
 	}
 	firsts := 0
 	for range 100 {
-		i, err := NewSelect(OnFuture(Ready(1)), OnFuture(Ready(2))).Poll(newHand().cx)
+		i, err := NewSelect(OnFuture(Ready(1)), OnFuture(Ready(2))).Poll(newMockTask().cx)
 		require.NoError(t, err)
 		firsts += 1 - i
 	}

@@ -32,7 +32,7 @@ func TestSemaphoreLargeRequests(t *testing.T) {
 	s := NewSemaphore(10)
 	require.True(t, s.TryAcquire(10))
 	large := wait(s.AcquireFuture(10))
-	var small []*handWaiter
+	var small []*mockWaiter
 	for range 10 {
 		require.False(t, s.TryAcquire(1))
 		small = append(small, wait(s.AcquireFuture(1)))
@@ -96,7 +96,7 @@ func FuzzSemaphore(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		s := NewSemaphore(size)
 		type actor struct {
-			w     *handWaiter
+			w     *mockWaiter
 			want  int64
 			holds bool
 		}
@@ -115,7 +115,7 @@ func FuzzSemaphore(f *testing.F) {
 			a, n := &all[op>>3&7%actors], int64(op&7)%(size+1)
 			switch kind := op & 0xc0; {
 			case kind == acquire && !a.holds && a.w == nil:
-				a.want, a.w = n, newHandWaiter(s.AcquireFuture(n))
+				a.want, a.w = n, newMockWaiter(s.AcquireFuture(n))
 				got := a.w.ready(t)
 				require.Equal(t, len(queue) == 0 && n <= free, got)
 				if got {

@@ -77,7 +77,7 @@ func requireEnd(t testing.TB, c net.Conn) {
 
 func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	stopGathering(rt)
+	stopActiveSet(rt)
 	ln := tcpListen(t)
 	server := startServe(rt, &Server{Handler: echoOnce}, ln)
 	conns := dials(t, ln, 100)
@@ -101,7 +101,7 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 		require.Greater(t, w.reactor.sources.Load(), int32(30), "the load is spread")
 	}
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	for _, c := range conns {
 		requireEnd(t, c)
@@ -120,7 +120,7 @@ func TestServeOnAWorker(t *testing.T) {
 		require.EqualValues(t, 11, rt.workers[i].reactor.sources.Load())
 		require.Zero(t, rt.workers[1-i].reactor.sources.Load())
 		require.NoError(t, ln.Close())
-		_, err := tcpJoin(server)
+		_, err := joinOrCancel(server)
 		require.ErrorIs(t, err, net.ErrClosed)
 	}
 }
@@ -137,7 +137,7 @@ func TestServeUnix(t *testing.T) {
 	asks(t, c, "several bytes")
 	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
 	require.NoError(t, ln.Close())
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	requireEnd(t, c)
 }
@@ -164,7 +164,7 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	require.GreaterOrEqual(t, calls.Load(), int32(800))
 	c.Close()
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -187,14 +187,14 @@ func TestServeAsksForLateEvents(t *testing.T) {
 	for range 100 {
 		asks(t, c, "x")
 		s := &receive(t, conns).src
-		eventually(t, func() bool { return s.owner.Load() == &rt.workers[0].reactor && tcpWaits(&s.rd) })
+		eventually(t, func() bool { return s.owner.Load() == &rt.workers[0].reactor && directionWaits(&s.rd) })
 		late := []fdEvent{{fd: int(s.fd), ready: Readable}}
 		rt.shared.reactor.Load().dispatch(nil, late)
-		eventually(t, func() bool { return tcpWaits(&s.rd) })
+		eventually(t, func() bool { return directionWaits(&s.rd) })
 	}
 	c.Close()
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -219,7 +219,7 @@ func TestServeDrainsAtShutdown(t *testing.T) {
 		requireEnd(t, c)
 	}
 	require.NoError(t, soon(t, over).err)
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, ErrShutdown)
 }
 
@@ -257,7 +257,7 @@ func TestServeCancelled(t *testing.T) {
 				require.ErrorIs(t, soon(t, ends), context.Canceled)
 			}
 			requireEnd(t, conns[1])
-			_, err := tcpJoin(server)
+			_, err := joinOrCancel(server)
 			require.ErrorIs(t, err, context.Canceled)
 			// The listener is left open.
 			require.NoError(t, ln.Close())
@@ -306,7 +306,7 @@ func TestServeMaxConns(t *testing.T) {
 		_, err := c.Write([]byte("bye"))
 		require.NoError(t, err)
 	}
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, ErrShutdown)
 	require.NoError(t, soon(t, over).err)
 }
@@ -319,7 +319,7 @@ func TestServeMaxConnsCancelled(t *testing.T) {
 	asks(t, c, "x")
 	eventually(t, func() bool { return waiting(server) })
 	server.Cancel()
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, context.Canceled)
 	requireEnd(t, c)
 }
@@ -352,12 +352,12 @@ func TestServeIdleTimeout(t *testing.T) {
 		n, _ := c.Read(make([]byte, 1))
 		return n == 1
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return Sleep(cx, 30*time.Millisecond) }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return Sleep(cx, 30*time.Millisecond) }))
 	close(slow)
 	asks(t, c, "b")
 	requireEnd(t, c)
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.Empty(t, failed, "an idle connection is no failure")
 }
@@ -381,7 +381,7 @@ func TestServeConnClosedByOthers(t *testing.T) {
 	require.NoError(t, soon(t, conns).Close())
 	requireEnd(t, client)
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.EqualValues(t, 1, calls.Load())
 }
@@ -414,7 +414,7 @@ func TestServeHandlerOfEachConnection(t *testing.T) {
 		}
 	}
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -477,7 +477,7 @@ func TestServeHandlersThatFail(t *testing.T) {
 	}
 	require.EqualValues(t, 12, closed.Load())
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.NoError(t, rt.Shutdown(ended()))
 	var panics, exits int
@@ -568,7 +568,7 @@ func TestServeReportsPanicsAtOnce(t *testing.T) {
 	}
 	require.Equal(t, collections, forcedCollections())
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.NoError(t, rt.Shutdown(ended()))
 	require.Empty(t, unhandled, "reported again")
@@ -615,7 +615,7 @@ func TestServeDrainsOtherConns(t *testing.T) {
 		_, err := c.Read(make([]byte, 1))
 		return err != nil
 	})
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -679,20 +679,20 @@ func TestServeAsksTheOuterType(t *testing.T) {
 	asks(t, c, "several bytes")
 	require.Positive(t, ln.asked.Load())
 	require.NoError(t, tcp.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 func TestMisuseServeWithoutHandler(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
-	_, err := tcpJoin(startServe(rt, new(Server), ln))
+	_, err := joinOrCancel(startServe(rt, new(Server), ln))
 	requireTaskMisuse(t, err, "a Server needs a Handler")
 
 	server := startServe(rt, &Server{NewHandler: func(Conn) Handler { return nil }}, ln)
 	c := dials(t, ln, 1)[0]
 	requireEnd(t, c)
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	requireTaskMisuse(t, err, "NewHandler has returned no Handler")
 }
 
@@ -711,10 +711,10 @@ func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
 	requireMisuse(t, misuse(func() { Sleep(cx, 1) }), "on a goroutine that is not its own")
 	// Also on the coroutine where it was right before.
-	_, err := tcpJoin(Go(rt, func(*Context) error { return Sleep(cx, 1) }))
+	_, err := joinOrCancel(Go(rt, func(*Context) error { return Sleep(cx, 1) }))
 	requireTaskMisuse(t, err, "on a goroutine that is not its own")
 	require.NoError(t, ln.Close())
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -743,7 +743,7 @@ func TestServeUnwound(t *testing.T) {
 	soon(t, unwound)
 	requireEnd(t, conns[0])
 	requireEnd(t, conns[1])
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	require.Error(t, err)
 }
 
@@ -772,7 +772,7 @@ func TestServeUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	server.Cancel()
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, context.Canceled)
 	require.LessOrEqual(t, opened.Load(), int64(clients*rounds))
 	require.Zero(t, rt.Metrics().Sources-1, "all but the listener's")
@@ -810,7 +810,7 @@ func TestServeCosts(t *testing.T) {
 	require.LessOrEqual(t, servedSize, uintptr(192), "bytes of a connection's task")
 	c.Close()
 	require.NoError(t, ln.Close())
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
@@ -827,7 +827,7 @@ func TestTCPReadable(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	require.Equal(t, ErrPending, a.PollReadable(cx))
 	require.Equal(t, ErrPending, a.PollReadable(cx))
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "xy") }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "xy") }))
 	eventually(t, func() bool { return wakes.Load() > 0 })
 	for range 3 { // it stays readable until somebody reads
 		require.NoError(t, a.PollReadable(cx))
@@ -845,18 +845,18 @@ func TestTCPReadable(t *testing.T) {
 	h := Go(rt, func(cx *Context) error { return a.Readable(cx) })
 	eventually(t, func() bool { return waiting(h) })
 	require.NoError(t, a.SetReadDeadline(time.Unix(1, 0)))
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.NoError(t, tcpTimeout(err, time.Unix(1, 0)))
 	require.NoError(t, a.SetReadDeadline(time.Time{}))
 	h = Go(rt, func(cx *Context) error { return a.Readable(cx) })
 	eventually(t, func() bool { return waiting(h) })
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, b.Close())
-	require.NoError(t, tcpRun(rt, a.Readable), "the end")
+	require.NoError(t, runTask(rt, a.Readable), "the end")
 	require.NoError(t, a.Close())
-	require.ErrorIs(t, tcpRun(rt, a.Readable), net.ErrClosed)
+	require.ErrorIs(t, runTask(rt, a.Readable), net.ErrClosed)
 }
 
 const servedSize = unsafe.Sizeof(servedConn{})

@@ -83,7 +83,7 @@ func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 
 // Draining is ready from the moment at which Shutdown begins, for all who wait
 // and all who come later, and those who have given up are forgotten.
-func TestDraining(t *testing.T) {
+func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	cx, wakes := newPollCx(t, rt)
 	early, given := rt.Draining(), rt.Draining()
@@ -240,7 +240,7 @@ func TestShutdownCancelsTheLate(t *testing.T) {
 func TestShutdownWithoutGrace(t *testing.T) {
 	for range 20 {
 		rt := newTestRuntime(t, Config{Workers: 2, Grace: 1})
-		inTask(t, rt, Yield)
+		runInTask(t, rt, Yield)
 		require.NoError(t, rt.Shutdown(t.Context()))
 	}
 }

@@ -66,7 +66,7 @@ func TestSignalsEnd(t *testing.T) {
 	_, err := join(t, h)
 	require.NoError(t, err)
 	require.Empty(t, got)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		_, err := s.Next(cx)
 		require.Equal(t, io.EOF, err)
 		return nil

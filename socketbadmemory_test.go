@@ -71,7 +71,7 @@ func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.C
 		ln, err := net.Listen(network, map[bool]string{true: "127.0.0.1:0", false: netDir(t) + "/s"}[network == "tcp"])
 		require.NoError(t, err)
 		defer ln.Close()
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			c, err := Dial(cx, network, ln.Addr().String())
 			if err != nil {
 				return err
@@ -133,7 +133,7 @@ func TestWriteBuffersStopsAtBadMemory(t *testing.T) {
 	a, b := tcpPair(t, rt)
 	p := badFrom(t, unix.Getpagesize())
 	inTimeOwn(a, b)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		bufs := net.Buffers{[]byte("good"), p}
 		n, err := a.WriteBuffers(cx, &bufs)
 		if !errors.Is(err, syscall.EFAULT) {
@@ -203,8 +203,8 @@ func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 	for range 20 {
 		bad := badFrom(t, page)
 		read := Spawn(rt, func(cx *Context) ([]byte, error) { return readUntilFault(a.WithContext(cx), bad) })
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
-		require.NoError(t, tcpRun(rt, func(cx *Context) error { // and no other task runs meanwhile
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
+		require.NoError(t, runTask(rt, func(cx *Context) error { // and no other task runs meanwhile
 			return b.src.control(func(fd int) error {
 				_, err := unix.Write(fd, []byte(few))
 				if err == nil {
@@ -216,9 +216,9 @@ func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 				return err
 			})
 		}))
-		got, err := tcpJoin(read)
+		got, err := joinOrCancel(read)
 		require.ErrorIs(t, err, syscall.EFAULT, "after %d bytes", len(got))
-		require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpExpect(cx, a, (few + many)[len(got):]) }))
+		require.NoError(t, runTask(rt, func(cx *Context) error { return tcpExpect(cx, a, (few + many)[len(got):]) }))
 	}
 }
 
@@ -274,7 +274,7 @@ func TestCopyPastUrgentData(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			defer ln.Close()
-			src, err := tcpJoin(Spawn(rt, func(cx *Context) (Conn, error) { return Dial(cx, "tcp", ln.Addr().String()) }))
+			src, err := joinOrCancel(Spawn(rt, func(cx *Context) (Conn, error) { return Dial(cx, "tcp", ln.Addr().String()) }))
 			require.NoError(t, err)
 			defer src.Close()
 			peer, err := ln.Accept()
@@ -297,13 +297,13 @@ func TestCopyPastUrgentData(t *testing.T) {
 				return Copy(cx, sink, src)
 			})
 			if !early {
-				eventually(t, func() bool { return tcpWaits(&src.(*TCPConn).src.rd) })
+				eventually(t, func() bool { return directionWaits(&src.(*TCPConn).src.rd) })
 				send()
 			}
-			got, err := tcpJoin(Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(taker.WithContext(cx)) }))
+			got, err := joinOrCancel(Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(taker.WithContext(cx)) }))
 			require.NoError(t, err)
 			require.Equal(t, "beforebehind", string(got))
-			n, err := tcpJoin(copied)
+			n, err := joinOrCancel(copied)
 			require.NoError(t, err)
 			require.EqualValues(t, len("beforebehind"), n)
 		})

@@ -61,12 +61,12 @@ func TestConnCancelled(t *testing.T) {
 		t.Run(fmt.Sprintf("%T", a), func(t *testing.T) {
 			for name, read := range connReads(a) {
 				h := Go(rt, func(cx *Context) error { _, err := read(cx, make([]byte, 8)); return err })
-				eventually(t, func() bool { return tcpWaits(&ends.src.rd) }, name)
+				eventually(t, func() bool { return directionWaits(&ends.src.rd) }, name)
 				h.Cancel()
-				_, err := tcpJoin(h)
+				_, err := joinOrCancel(h)
 				require.ErrorIs(t, err, context.Canceled, name)
 			}
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				gone, cancel := cx.WithCancel()
 				cancel()
 				for name, write := range connWrites(b) {
@@ -97,11 +97,11 @@ func TestConnCancelled(t *testing.T) {
 			}
 			for name, write := range connWrites(a) {
 				h := Spawn(rt, func(cx *Context) (int, error) { return write(cx, make([]byte, 32<<20)) })
-				eventually(t, func() bool { return tcpWaits(&ends.src.wr) }, name)
+				eventually(t, func() bool { return directionWaits(&ends.src.wr) }, name)
 				h.Cancel()
-				written, err := tcpJoin(h)
+				written, err := joinOrCancel(h)
 				require.ErrorIs(t, err, context.Canceled, name)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					p := make([]byte, 64<<10)
 					for left := written; left > 0; {
 						n, err := b.Read(cx, p)

@@ -39,7 +39,7 @@ func TestRawConnAsksWhateverIsKnown(t *testing.T) {
 		return nil
 	})
 	defer h.Cancel()
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -53,7 +53,7 @@ func TestNetRawConnAsksAfterItsTurnHasCome(t *testing.T) {
 	n.sides.rd.mu.Lock()
 	read := later(func() (int, error) { return 0, raw.Read(func(uintptr) bool { return true }) })
 	eventually(t, func() bool { return standsIn("(*netSide).lock") })
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return drained(cx, a, b) }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return drained(cx, a, b) }))
 	n.sides.rd.mu.Unlock()
 	require.NoError(t, soon(t, read).err)
 }
@@ -71,7 +71,7 @@ func standsIn(fn string) bool {
 
 // A function of the caller's that does not return ends its use of the
 // descriptor: Close closes it, and others that wait may try.
-func TestLentFunctionsThatDoNotReturn(t *testing.T) {
+func TestRawCallbacksThatDoNotReturn(t *testing.T) {
 	panics := func() { panic("the function panics") }
 	for name, end := range map[string]func(){"panic": panics, "Goexit": runtime.Goexit} {
 		for _, way := range []struct {
@@ -106,7 +106,7 @@ func TestLentFunctionsThatDoNotReturn(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}, Stall: -1})
 				s, _ := sourcePipe(t)
 				c, _ := tcpPair(t, rt)
-				tcpJoin(Go(rt, func(cx *Context) error { way.use(cx, s, c, NetConn(rt, c)); return nil }))
+				joinOrCancel(Go(rt, func(cx *Context) error { way.use(cx, s, c, NetConn(rt, c)); return nil }))
 				for _, src := range []*pollFD{&s.src, &c.src} {
 					require.NoError(t, src.close())
 					_, err := unix.FcntlInt(uintptr(src.fd), unix.F_GETFD, 0)

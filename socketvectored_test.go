@@ -33,7 +33,7 @@ func TestVectoredWritesAndReads(t *testing.T) {
 		}
 		return a.CloseWrite()
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		got, want := make([]byte, 3000), make([]byte, 3000)
 		for off := 0; ; {
 			n, err := b.ReadBuffers(cx, net.Buffers{got[:7], nil, got[7:1000], got[1000:]})
@@ -50,7 +50,7 @@ func TestVectoredWritesAndReads(t *testing.T) {
 			}
 		}
 	}))
-	_, err := tcpJoin(writer)
+	_, err := joinOrCancel(writer)
 	require.NoError(t, err)
 }
 
@@ -64,9 +64,9 @@ func TestVectoredWriteCancelled(t *testing.T) {
 	tcpPattern(whole, 0, 6)
 	bufs := net.Buffers{whole[:3], whole[3 : total/2], nil, whole[total/2:]}
 	h := Spawn(rt, func(cx *Context) (int64, error) { return a.WriteBuffers(cx, &bufs) })
-	eventually(t, func() bool { return tcpWaits(&a.src.wr) })
+	eventually(t, func() bool { return directionWaits(&a.src.wr) })
 	h.Cancel()
-	n, err := tcpJoin(h)
+	n, err := joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	left := 0
 	for _, p := range bufs {
@@ -79,15 +79,15 @@ func TestVectoredWriteCancelled(t *testing.T) {
 		}
 		return a.CloseWrite()
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpReceive(cx, b, total, 6) }))
-	_, err = tcpJoin(rest)
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpReceive(cx, b, total, 6) }))
+	_, err = joinOrCancel(rest)
 	require.NoError(t, err)
 }
 
 func TestVectoredNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := unixPair(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		empty := net.Buffers{nil, {}}
 		if n, err := a.WriteBuffers(cx, &empty); n != 0 || err != nil || len(empty) != 0 {
 			return fmt.Errorf("%d, %v, %d left", n, err, len(empty))
@@ -114,7 +114,7 @@ func TestVectoredNothing(t *testing.T) {
 	}))
 }
 
-func TestOneCall(t *testing.T) {
+func TestVectoredPartOfOneCall(t *testing.T) {
 	many := make(net.Buffers, maxBuffers+1)
 	for i := range many {
 		many[i] = []byte{1}
@@ -129,7 +129,7 @@ func TestOneCall(t *testing.T) {
 
 func TestTCPTTLPeekAndBuffers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
 			ln, err := Listen(cx, "tcp", address)
 			if err != nil {
@@ -190,7 +190,7 @@ func TestStreamAllocations(t *testing.T) {
 	a, b := tcpPair(t, rt)
 	p := []byte("message")
 	q := make([]byte, len(p)) // a full read tells nothing, so the next one tries
-	require.NoError(t, tcpBlockOn(rt, func(cx *Context) error {
+	require.NoError(t, runBlockOn(rt, func(cx *Context) error {
 		var failed error
 		for name, f := range map[string]func() (int, error){
 			"poll": func() (n int, err error) {

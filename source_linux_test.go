@@ -32,7 +32,7 @@ func TestSourceEventfd(t *testing.T) {
 		}
 		return nil
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for sum := uint64(0); sum < rounds; {
 			var p [8]byte
 			if _, err := s.ReadWith(cx, readSome(p[:])); err != nil {
@@ -42,7 +42,7 @@ func TestSourceEventfd(t *testing.T) {
 		}
 		return nil
 	}))
-	_, err = tcpJoin(adder)
+	_, err = joinOrCancel(adder)
 	require.NoError(t, err)
 }
 
@@ -65,7 +65,7 @@ func TestSourceInotify(t *testing.T) {
 		f, err := os.CreateTemp(dir, "")
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
-		_, err = tcpJoin(h)
+		_, err = joinOrCancel(h)
 		require.NoError(t, err)
 	}
 	_, err = NewSourceOf(mustOpen(t, dir))
@@ -91,7 +91,7 @@ func TestSourceNetlink(t *testing.T) {
 	binary.NativeEndian.PutUint32(request, uint32(len(request)))
 	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETLINK)
 	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := s.WriteWith(cx, func(fd int) (int, error) {
 			return len(request), unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		}); err != nil {

@@ -73,7 +73,7 @@ func TestSourcePipe(t *testing.T) {
 					}
 				}
 			}))
-			_, err := tcpJoin(sender)
+			_, err := joinOrCancel(sender)
 			require.NoError(t, err)
 		})
 	}
@@ -81,7 +81,7 @@ func TestSourcePipe(t *testing.T) {
 
 // Readiness is asked of the kernel, so it does not matter who reads how much,
 // nor whether through the Source.
-func TestSourceReadableIsTheKernelsWord(t *testing.T) {
+func TestSourceReadableAsksTheKernel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	r, w := sourcePipe(t)
 	cx, wakes := newPollCx(t, rt)
@@ -123,17 +123,17 @@ func TestSourceReadableAwaits(t *testing.T) {
 	r, w := sourcePipe(t)
 	h := Go(rt, func(cx *Context) error { return r.Readable(cx) })
 	eventually(t, func() bool { return waiting(h) })
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := w.Writable(cx); err != nil {
 			return err
 		}
 		_, err := w.WriteWith(cx, writeSome("x"))
 		return err
 	}))
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range 2 {
 			if err := r.Readable(cx); err != nil {
 				return err
@@ -156,13 +156,13 @@ func TestSourceErrors(t *testing.T) {
 			h := Go(rt, wait)
 			eventually(t, func() bool { return waiting(h) })
 			h.Cancel()
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.ErrorIs(t, err, context.Canceled)
 
 			h = Go(rt, wait)
 			eventually(t, func() bool { return waiting(h) })
 			require.NoError(t, r.SetReadDeadline(time.Now().Add(time.Millisecond)))
-			_, err = tcpJoin(h)
+			_, err = joinOrCancel(h)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			require.NoError(t, r.SetDeadline(time.Time{}))
 		})
@@ -178,16 +178,16 @@ func TestSourceErrors(t *testing.T) {
 		h := Go(rt, wait)
 		eventually(t, func() bool { return waiting(h) }, name)
 		h.Cancel()
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled, name)
 	}
 	require.NoError(t, r.SetWriteDeadline(time.Unix(1, 0)))
-	require.ErrorIs(t, tcpRun(rt, r.Writable), os.ErrDeadlineExceeded)
+	require.ErrorIs(t, runTask(rt, r.Writable), os.ErrDeadlineExceeded)
 
 	// What the call returns is returned, and EINTR is not. It is made also if the
 	// Source has waited before, and knows of nothing to read.
 	calls := 0
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		n, err := r.ReadWith(cx, func(fd int) (int, error) {
 			if calls++; calls < 3 {
 				return 0, unix.EINTR
@@ -204,14 +204,14 @@ func TestSourceErrors(t *testing.T) {
 	h := Go(rt, r.Readable)
 	eventually(t, func() bool { return waiting(h) })
 	require.NoError(t, r.Close())
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.ErrorIs(t, err, os.ErrClosed)
 	for name, err := range map[string]error{
 		"Close":       r.Close(),
 		"Control":     r.Control(func(int) error { return nil }),
 		"SetDeadline": r.SetDeadline(time.Time{}),
-		"Readable":    tcpRun(rt, r.Readable),
-		"Writable":    tcpRun(rt, r.Writable),
+		"Readable":    runTask(rt, r.Readable),
+		"Writable":    runTask(rt, r.Writable),
 	} {
 		require.ErrorIs(t, err, os.ErrClosed, name)
 	}
@@ -271,7 +271,7 @@ func TestSourceOfOthers(t *testing.T) {
 	defer s.Close()
 	read := func() (text string, err error) {
 		p := make([]byte, 8)
-		err = tcpRun(rt, func(cx *Context) error {
+		err = runTask(rt, func(cx *Context) error {
 			n, err := s.ReadWith(cx, readSome(p))
 			text = string(p[:n])
 			return err
@@ -303,8 +303,8 @@ func TestSourceWrappedErrors(t *testing.T) {
 		return err
 	})
 	eventually(t, func() bool { return waiting(h) })
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { _, err := w.WriteWith(cx, writeSome("x")); return err }))
-	_, err := tcpJoin(h)
+	require.NoError(t, runTask(rt, func(cx *Context) error { _, err := w.WriteWith(cx, writeSome("x")); return err }))
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -322,7 +322,7 @@ func TestSourceDetach(t *testing.T) {
 	sources := rt.Metrics().Sources
 	fd, err := r.Detach()
 	require.NoError(t, err)
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, os.ErrClosed)
 	require.Equal(t, sources-1, rt.Metrics().Sources)
 	require.ErrorIs(t, r.Close(), os.ErrClosed)
@@ -331,7 +331,7 @@ func TestSourceDetach(t *testing.T) {
 	again, err := NewSource(fd)
 	require.NoError(t, err)
 	defer again.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := w.WriteWith(cx, writeSome("x")); err != nil {
 			return err
 		}
@@ -380,7 +380,7 @@ func TestSourceClosedInUse(t *testing.T) {
 		wg.Wait()
 		require.Equal(t, 1, given)
 		for _, h := range hs {
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.ErrorIs(t, err, os.ErrClosed)
 		}
 		unix.Close(p[1])

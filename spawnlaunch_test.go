@@ -51,7 +51,7 @@ func ExampleLaunchFuture() {
 }
 
 // A launched task runs exactly once, wherever it is launched from, and has an ID of its own.
-func TestLaunch(t *testing.T) {
+func TestLaunchRunsEachTaskOnce(t *testing.T) {
 	const tasks = 5000 // more than are kept
 	for name, launch := range launchers {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestLaunch(t *testing.T) {
 			}
 			for range 3 {
 				all.Add(2 * tasks)
-				inTask(t, rt, func(cx *Context) error {
+				runInTask(t, rt, func(cx *Context) error {
 					for range tasks {
 						launch(cx, code)
 					}
@@ -90,7 +90,7 @@ func TestLaunchedTasksWait(t *testing.T) {
 	var all sync.WaitGroup
 	var wrong atomic.Int32
 	all.Add(2000)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for i := range 2000 {
 			Launch(cx, func(cx *Context) error {
 				defer all.Done()
@@ -141,7 +141,7 @@ func TestLaunchedFailures(t *testing.T) {
 func TestLaunchedTaskWithDoneIsNotReused(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	kept := make(chan *Context, 1)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		Launch(cx, func(cx *Context) error {
 			cx.Done()
 			kept <- cx
@@ -151,7 +151,7 @@ func TestLaunchedTaskWithDoneIsNotReused(t *testing.T) {
 	})
 	cx := receive(t, kept)
 	receive(t, cx.Done())
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for range 10 {
 			Launch(cx, func(cx *Context) error { return nil })
 			Yield(cx)
@@ -176,7 +176,7 @@ func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})
 			var child *Context
 			var under Spawner
-			inTask(t, rt, func(cx *Context) error {
+			runInTask(t, rt, func(cx *Context) error {
 				Launch(cx, func(cx *Context) error { child, under = derive(cx); return nil })
 				return Yield(cx)
 			})
@@ -189,7 +189,7 @@ func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 			}
 			late()
 			ran := 0
-			inTask(t, rt, func(cx *Context) error {
+			runInTask(t, rt, func(cx *Context) error {
 				for range 10 {
 					Launch(cx, func(cx *Context) error { ran++; return Yield(cx) })
 					Yield(cx)
@@ -207,7 +207,7 @@ func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 func TestLaunchedContextUsedAfterEnd(t *testing.T) {
 	failed := make(chan error, 100)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		var old *Context
 		Launch(cx, func(cx *Context) error { old = cx; return nil })
 		Yield(cx)
@@ -225,7 +225,7 @@ func TestRefusedLaunchHasNewID(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(who Task, _ error) { failed <- who }})
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(io.ErrUnexpectedEOF)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		ids := map[uint64]None{}
 		for range 10 {
 			Launch(cx, func(cx *Context) error { ids[cx.Task().ID] = None{}; return nil })
@@ -244,7 +244,7 @@ func TestRefusedLaunchHasNewID(t *testing.T) {
 // A Sleep that was cancelled keeps nothing of its task.
 func TestCancelledSleepReleasesTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		short, cancel := cx.WithCancel()
 		Launch(cx, func(*Context) error { cancel(); return nil })
 		require.ErrorIs(t, Sleep(short, time.Hour), context.Canceled)
@@ -272,13 +272,13 @@ func TestLaunchStaleWaker(t *testing.T) {
 			}
 		}
 	})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		LaunchFuture(cx, PollFunc(func(cx *Context) (None, error) { wakers <- cx.Waker(); return None{}, nil }))
 		return nil
 	})
 	var all sync.WaitGroup
 	all.Add(2000)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for range 1000 {
 			LaunchFuture(cx, &countdownFuture{polls: 3, done: all.Done})
 			Launch(cx, func(cx *Context) error { defer all.Done(); return Yield(cx) })

@@ -17,101 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// join waits for a task that must end.
-func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	v, err := h.Wait(ctx)
-	if !h.state.done() {
-		t.Fatalf("task %d has not ended", h.ID())
-	}
-	return v, err
-}
-
-// receive takes one value from a channel that must have one.
-func receive[T any](t testing.TB, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatal("nothing came")
-		panic("unreachable")
-	}
-}
-
-// aimAt makes the next task that is spawned from outside start on worker i.
-func aimAt(rt *Runtime, i int) *Runtime {
-	rt.assigned.Store(uint32(len(rt.workers) + i - 1))
-	return rt
-}
-
-// waiting reports whether the task of a handle waits for a wake.
-func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waiting" }
-
-// probe is a future for one poller: it is pending until it is told its result,
-// and counts what is done to it.
-type probe struct {
-	mu      sync.Mutex
-	waker   Waker
-	ready   bool
-	err     error
-	polls   atomic.Int32
-	cancels atomic.Int32
-}
-
-func (p *probe) Poll(cx *Context) (int, error) {
-	p.polls.Add(1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ready {
-		return 42, p.err
-	}
-	p.waker = cx.Waker()
-	return 0, ErrPending
-}
-
-func (p *probe) Cancel() { p.cancels.Add(1) }
-
-func (p *probe) resolve(err error) {
-	p.mu.Lock()
-	p.ready, p.err = true, err
-	w := p.waker
-	p.mu.Unlock()
-	w.Wake()
-}
-
-// reports collects what a runtime passes to Config.Unhandled.
-type reports struct {
-	mu  sync.Mutex
-	all map[uint64][]error
-}
-
-func (r *reports) add(task Task, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.all == nil {
-		r.all = map[uint64][]error{}
-	}
-	r.all[task.ID] = append(r.all[task.ID], err)
-}
-
-func (r *reports) of(task uint64) []error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.all[task]
-}
-
-func (r *reports) count() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, errs := range r.all {
-		n += len(errs)
-	}
-	return n
-}
-
 // childEnv names, in a child process, the test that started it.
 const childEnv = "ASYNC_TEST_CHILD"
 
@@ -476,9 +381,6 @@ func TestJoinHandleDone(t *testing.T) {
 		receive(t, h.Done())
 	}
 }
-
-// waiters returns how many wait for the end of the task of h.
-func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
 
 func TestJoinHandleManyWaiters(t *testing.T) {
 	const each = 10
@@ -1017,7 +919,7 @@ type ownerError struct {
 }
 
 // Crash ends the program, whatever is deferred on the goroutine that calls it.
-func TestCrash(t *testing.T) {
+func TestCrashEndsTheProgram(t *testing.T) {
 	if inChild(t) {
 		rt, err := New(Config{Workers: 1, Unhandled: Crash})
 		require.NoError(t, err)
@@ -1504,7 +1406,7 @@ func TestRunNextIsCapped(t *testing.T) {
 
 // Tasks that yield for ever keep neither timers nor the inbox nor sockets
 // waiting.
-func TestYieldersStarveNobody(t *testing.T) {
+func TestYieldersStarveNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var yielders []*JoinHandle[None]
 	for range 3 {
@@ -1577,7 +1479,7 @@ func TestYieldersStarveNobody(t *testing.T) {
 
 // A task that does one operation after the other that need not wait yields
 // after operationsPerPoll of them: what else is queued has a turn.
-func TestBudget(t *testing.T) {
+func TestBudgetMakesTasksYield(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ready := PollFunc(func(cx *Context) (None, error) {

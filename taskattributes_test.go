@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNames(t *testing.T) {
+func TestNamesOfTasks(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
 	for name, s := range map[string]Spawner{
@@ -49,7 +49,7 @@ func TestNames(t *testing.T) {
 // A name is that of one task: those that it spawns have none, or their own.
 func TestNamesAreNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt.Named("parent"), func(cx *Context) error {
+	runInTask(t, rt.Named("parent"), func(cx *Context) error {
 		child := Go(cx, func(*Context) error { return nil })
 		named := Go(cx.Named("child"), func(cx *Context) error {
 			return expect(cx.Task().Name == "child", "named %q", cx.Task().Name)
@@ -105,7 +105,7 @@ func TestNamedSpawnIsOneAllocation(t *testing.T) {
 // What is made of a cx belongs to where the cx does.
 func TestMisuseNamedElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		spawners := []Spawner{cx.Named("x"), Local(cx), Local(cx).Named("x")}
 		text := make(chan string)
 		go func() {
@@ -219,7 +219,7 @@ func TestLocalWokenElsewhere(t *testing.T) {
 // Tasks that a local one spawns are not local by that.
 func TestLocalIsNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		_, err := Spawn(Local(cx), func(cx *Context) (None, error) {
 			child := SpawnFuture(cx, Ready(1))
 			return None{}, expect(child.attributes.Load() == nil, "a child has %+v", child.attributes.Load())
@@ -246,7 +246,7 @@ func TestLocalSharesWithoutLocks(t *testing.T) {
 		})
 	}
 	defer noise.Store(true)
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		sum := 0
 		var hs []*JoinHandle[None]
 		for range tasks {
@@ -349,7 +349,7 @@ func TestTaskLocalsInherited(t *testing.T) {
 // A task-local changes nothing else of its task.
 func TestTaskLocalsKeepTheRest(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		named := Local(cx).Named("kept")
 		for range 2 { // the second time with the details that were made before
 			_, err := SpawnFuture(named, PollFunc(func(cx *Context) (None, error) {
@@ -370,7 +370,7 @@ func TestTaskLocalsKeepTheRest(t *testing.T) {
 // Spawners that were made earlier give the values of now.
 func TestTaskLocalsOfAnOldSpawner(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		s := Local(cx).Named("child")
 		var got []string
 		for _, v := range []string{"one", "two"} {
@@ -391,13 +391,13 @@ func TestTaskLocalsOfAnOldSpawner(t *testing.T) {
 func TestMisuseTaskLocals(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var kept *Context
-	inTask(t, rt, func(cx *Context) error { kept = cx; return nil })
+	runInTask(t, rt, func(cx *Context) error { kept = cx; return nil })
 	requireMisuse(t, misuse(func() { ownLocal.Get(kept) }), "after its task had ended")
 	requireMisuse(t, misuse(func() { ownLocal.Set(kept, "x") }), "after its task had ended")
 }
 
 // Somebody asks for names while tasks change what they carry.
-func TestDetailsAreReadByAnybody(t *testing.T) {
+func TestAttributesReadWhileTheyChange(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	h := Go(rt.Named("busy"), func(cx *Context) error {
 		for i := range 2000 {

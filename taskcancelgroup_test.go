@@ -18,7 +18,7 @@ type underKey string
 
 // Spawners under a context: its end cancels their tasks of all kinds, with its
 // error and its cause, and they see its values and its deadline.
-func TestUnder(t *testing.T) {
+func TestUnderCancelsWithItsContext(t *testing.T) {
 	why := errors.New("why")
 	rt := newTestRuntime(t, Config{Workers: 2})
 	at := time.Now().Add(time.Hour)
@@ -144,7 +144,7 @@ func TestUnderDeadline(t *testing.T) {
 
 // A task that is under two contexts ends with the first of them, and has the
 // values of both, the inner one's before the other's.
-func TestUnderTwo(t *testing.T) {
+func TestUnderTwoContexts(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for i := range 2 {
 		a, cancelA := context.WithCancelCause(context.WithValue(context.WithValue(context.Background(), underKey("1"), "a"), underKey("2"), "a"))

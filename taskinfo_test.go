@@ -44,7 +44,7 @@ func lineAfter(lines int) string {
 }
 
 // Each kind of task, each thing that one can wait for, and where.
-func TestTasks(t *testing.T) {
+func TestTasksOfEachKindAndWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(Task, error) {}})
 	var lines sync.Map // by the names of tasks
 	never := new(probe)
@@ -240,7 +240,7 @@ func TestTasksFor(t *testing.T) {
 
 // Being described does not disturb a task: none is polled for it, no wake is
 // lost, and what is woken meanwhile is polled.
-func TestTasksDisturbsNobody(t *testing.T) {
+func TestTasksDisturbsNoTask(t *testing.T) {
 	const tasks, rounds = 100, 30
 	rt := newTestRuntime(t, Config{Workers: 2})
 	quiet := new(probe)

@@ -216,7 +216,7 @@ func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *Jo
 
 // A result that is an io.Closer is closed if its only owner has given it up before it was
 // there.
-func TestResultThatNoTaskTakes(t *testing.T) {
+func TestResultWithoutOwnerIsClosed(t *testing.T) {
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		var end, giveUp latch
 		c := new(closeCounter)
@@ -234,7 +234,7 @@ func TestResultThatNoTaskTakes(t *testing.T) {
 }
 
 // Other tasks and goroutines that wait for the same handle keep the result.
-func TestResultThatOthersTake(t *testing.T) {
+func TestResultOfOthersIsKept(t *testing.T) {
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		waits := map[string]func(h *JoinHandle[io.Closer]) (io.Closer, error){
 			"JoinHandle.Await": func(h *JoinHandle[io.Closer]) (io.Closer, error) {

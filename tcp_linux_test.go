@@ -13,7 +13,7 @@ func TestTCPReadGoesOnBehindUrgentData(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, registered := range []bool{false, true} {
 		a, b := tcpPair(t, rt)
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			cx, cancel := cx.WithTimeout(patience)
 			defer cancel()
 			if registered {

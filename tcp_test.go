@@ -34,112 +34,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpJoin waits for a task, but not for ever. The task is cancelled if it
-// hangs, so that the rest of the test can clean up.
-func tcpJoin[T any](h *JoinHandle[T]) (T, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	v, err := h.Wait(ctx)
-	if ctx.Err() != nil && err == ctx.Err() {
-		h.Cancel()
-		err = fmt.Errorf("the task hangs: %w", err)
-	}
-	return v, err
-}
-
-// tcpRun runs fn as a straight-line task.
-func tcpRun(rt *Runtime, fn func(cx *Context) error) error {
-	_, err := tcpJoin(Go(rt, fn))
-	return err
-}
-
-// tcpBlockOn runs fn on a goroutine outside the pool.
-func tcpBlockOn(rt *Runtime, fn func(cx *Context) error) error {
-	done := make(chan error, 1)
-	cancels := make(chan context.CancelFunc, 1)
-	go func() {
-		_, err := BlockOn(rt, func(cx *Context) (None, error) {
-			cx, cancel := cx.WithCancel()
-			defer cancel()
-			cancels <- cancel
-			return None{}, fn(cx)
-		})
-		done <- err
-	}()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timeout.C:
-		(<-cancels)()
-		return fmt.Errorf("the goroutine hangs: %w", <-done)
-	}
-}
-
 // tcpWays are those in which code that awaits can run.
 var tcpWays = []struct {
 	name string
 	run  func(rt *Runtime, fn func(cx *Context) error) error
 }{
-	{"task", tcpRun},
-	{"goroutine", tcpBlockOn},
-}
-
-// tcpListen opens a listener on the loopback that the test need not close.
-func tcpListen(t testing.TB) *TCPListener {
-	t.Helper()
-	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	require.NoError(t, err)
-	t.Cleanup(func() { ln.Close() })
-	return ln
-}
-
-// tcpPair returns the ends of a connection; the test need not close them.
-func tcpPair(t testing.TB, rt *Runtime) (a, b *TCPConn) {
-	t.Helper()
-	ln := tcpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) (err error) {
-		if a, err = DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
-			return err
-		}
-		b, err = ln.AcceptTCP(cx)
-		return err
-	}))
-	ln.Close()
-	t.Cleanup(func() { a.Close(); b.Close() })
-	return a, b
-}
-
-// tcpWaits reports whether somebody waits for an event of h.
-func tcpWaits(dir *direction) bool {
-	t := dir.waiters.p.Load()
-	return t != nil && t != slotFired
-}
-
-func tcpWrite(cx *Context, c Conn, s string) error {
-	_, err := c.Write(cx, []byte(s))
-	return err
-}
-
-// tcpExpect reads len(want) bytes and compares them.
-func tcpExpect(cx *Context, c Conn, want string) error {
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(c.WithContext(cx), got); err != nil {
-		return fmt.Errorf("reading %q: %w", want, err)
-	}
-	if string(got) != want {
-		return fmt.Errorf("read %q, want %q", got, want)
-	}
-	return nil
-}
-
-func tcpExpectEOF(cx *Context, c Conn) error {
-	n, err := c.Read(cx, make([]byte, 8))
-	if n != 0 || err != io.EOF {
-		return fmt.Errorf("got %d bytes and %v, want the end", n, err)
-	}
-	return nil
+	{"task", runTask},
+	{"goroutine", runBlockOn},
 }
 
 // tcpEcho is the plain future of an echo server's connection.
@@ -250,7 +151,7 @@ func TestTCPEcho(t *testing.T) {
 	}
 	servers := map[string]server{
 		"task": func(t *testing.T, rt *Runtime, ln *TCPListener) {
-			assert.NoError(t, tcpRun(rt, func(cx *Context) error {
+			assert.NoError(t, runTask(rt, func(cx *Context) error {
 				var hs []*JoinHandle[None]
 				for range conns {
 					c, err := ln.Accept(cx)
@@ -269,7 +170,7 @@ func TestTCPEcho(t *testing.T) {
 		},
 		"future": func(t *testing.T, rt *Runtime, ln *TCPListener) {
 			var hs []*JoinHandle[None]
-			_, err := tcpJoin(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
+			_, err := joinOrCancel(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
 				for len(hs) < conns {
 					c, err := ln.PollAccept(cx)
 					if err != nil {
@@ -281,7 +182,7 @@ func TestTCPEcho(t *testing.T) {
 			})))
 			assert.NoError(t, err)
 			for _, h := range hs {
-				_, err := tcpJoin(h)
+				_, err := joinOrCancel(h)
 				assert.NoError(t, err)
 			}
 		},
@@ -289,7 +190,7 @@ func TestTCPEcho(t *testing.T) {
 			var wg sync.WaitGroup
 			for range conns {
 				wg.Go(func() {
-					assert.NoError(t, tcpBlockOn(rt, func(cx *Context) error {
+					assert.NoError(t, runBlockOn(rt, func(cx *Context) error {
 						c, err := ln.Accept(cx)
 						if err != nil {
 							return err
@@ -303,7 +204,7 @@ func TestTCPEcho(t *testing.T) {
 	}
 	clients := map[string]client{
 		"task": func(rt *Runtime, addr string, messages []string) error {
-			return tcpRun(rt, func(cx *Context) error {
+			return runTask(rt, func(cx *Context) error {
 				c, err := Dial(cx, "tcp", addr)
 				if err != nil {
 					return err
@@ -312,7 +213,7 @@ func TestTCPEcho(t *testing.T) {
 			})
 		},
 		"future": func(rt *Runtime, addr string, messages []string) error {
-			return tcpRun(rt, func(cx *Context) error {
+			return runTask(rt, func(cx *Context) error {
 				c, err := Dial(cx, "tcp", addr)
 				if err != nil {
 					return err
@@ -322,7 +223,7 @@ func TestTCPEcho(t *testing.T) {
 			})
 		},
 		"goroutine": func(rt *Runtime, addr string, messages []string) error {
-			return tcpBlockOn(rt, func(cx *Context) error {
+			return runBlockOn(rt, func(cx *Context) error {
 				c, err := Dial(cx, "tcp", addr)
 				if err != nil {
 					return err
@@ -386,7 +287,7 @@ func TestTCPServesNetClientsLineByLine(t *testing.T) {
 		require.Equal(t, fmt.Sprintf("<line %d>\n", i), got)
 	}
 	c.Close()
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	require.NoError(t, err)
 }
 
@@ -423,9 +324,9 @@ func TestTCPTLS(t *testing.T) {
 		}
 		return c.Close()
 	})
-	_, err := tcpJoin(client)
+	_, err := joinOrCancel(client)
 	require.NoError(t, err)
-	_, err = tcpJoin(server)
+	_, err = joinOrCancel(server)
 	require.NoError(t, err)
 }
 
@@ -451,7 +352,7 @@ func tcpCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 func TestTCPHalfClose(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := tcpWrite(cx, a, "question"); err != nil {
 			return err
 		}
@@ -486,9 +387,9 @@ func TestTCPCloseWriteWakesReader(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
 	h := Go(rt, func(cx *Context) error { return tcpExpectEOF(cx, b) })
-	eventually(t, func() bool { return tcpWaits(&b.src.rd) })
+	eventually(t, func() bool { return directionWaits(&b.src.rd) })
 	require.NoError(t, a.CloseWrite())
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -496,11 +397,11 @@ func TestTCPCloseRead(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
 	h := Go(rt, func(cx *Context) error { return tcpExpectEOF(cx, a) })
-	eventually(t, func() bool { return tcpWaits(&a.src.rd) })
+	eventually(t, func() bool { return directionWaits(&a.src.rd) })
 	require.NoError(t, a.CloseRead())
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.NoError(t, err, "a read under way ends")
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := tcpExpectEOF(cx, a); err != nil {
 			return err
 		}
@@ -576,7 +477,7 @@ func TestTCPLargeTransferBothWays(t *testing.T) {
 	atB := Go(rt, func(cx *Context) error { return tcpReceive(cx, b, total, 1) })
 	atA := Go(rt, func(cx *Context) error { return tcpReceive(cx, a, total, 2) })
 	for _, h := range []*JoinHandle[None]{poller, writer, atA, atB} {
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		assert.NoError(t, err)
 	}
 	require.Positive(t, partial+pending, "no write was partial or had to wait: the buffers were not full")
@@ -713,7 +614,7 @@ func TestTCPDeadlineMovedDuringRead(t *testing.T) {
 				go func() {
 					result <- way.run(rt, func(cx *Context) error { return tcpExpect(cx, a, "late") })
 				}()
-				eventually(t, func() bool { return tcpWaits(&a.src.rd) || len(result) > 0 })
+				eventually(t, func() bool { return directionWaits(&a.src.rd) || len(result) > 0 })
 				return result
 			}
 
@@ -767,8 +668,8 @@ func TestTCPFarDeadline(t *testing.T) {
 			polls++
 			return a.PollRead(cx, make([]byte, 8))
 		}))
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
-		require.NoError(t, tcpRun(rt, func(cx *Context) error { // many turns of the only worker
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
+		require.NoError(t, runTask(rt, func(cx *Context) error { // many turns of the only worker
 			for range 100 {
 				if err := errors.Join(tcpWrite(cx, c, "x"), tcpExpect(cx, d, "x")); err != nil {
 					return err
@@ -776,7 +677,7 @@ func TestTCPFarDeadline(t *testing.T) {
 			}
 			return tcpWrite(cx, b, "data")
 		}))
-		n, err := tcpJoin(h)
+		n, err := joinOrCancel(h)
 		require.NoError(t, err)
 		require.Equal(t, 4, n)
 		require.Less(t, polls, 50, "the read was woken again and again, for nothing")
@@ -791,7 +692,7 @@ func TestTCPFarContextDeadline(t *testing.T) {
 		defer cancel()
 		return tcpExpect(cx, a, "data")
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range 50 {
 			if err := Yield(cx); err != nil {
 				return err
@@ -799,7 +700,7 @@ func TestTCPFarContextDeadline(t *testing.T) {
 		}
 		return tcpWrite(cx, b, "data")
 	}))
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -1082,7 +983,7 @@ func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 			want := fn(tcpStdAPI())
 			require.Error(t, want)
 			require.NotContains(t, want.Error(), "setup")
-			got := tcpRun(rt, func(cx *Context) error { return fn(tcpOwnAPI(cx)) })
+			got := runTask(rt, func(cx *Context) error { return fn(tcpOwnAPI(cx)) })
 			require.Error(t, got)
 			wantFacts, gotFacts := tcpErrorFacts(want), tcpErrorFacts(got)
 			if contexts[name] {
@@ -1154,7 +1055,7 @@ func TestTCPBrokenConnectionFailsEveryTime(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 1})
 				a, b := tcpPair(t, rt)
 				if waitFirst {
-					require.NoError(t, tcpRun(rt, func(cx *Context) error {
+					require.NoError(t, runTask(rt, func(cx *Context) error {
 						a.SetReadDeadline(time.Now().Add(time.Millisecond))
 						_, err := a.Read(cx, make([]byte, 1))
 						a.SetReadDeadline(time.Time{})
@@ -1162,7 +1063,7 @@ func TestTCPBrokenConnectionFailsEveryTime(t *testing.T) {
 					}))
 				}
 				breakIt(t, a, b)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					for i := range 10 {
 						if n, err := a.Write(cx, []byte("x")); n != 0 || err == nil || errors.Is(err, context.Canceled) {
 							return fmt.Errorf("write %d: %d, %v", i, n, err)
@@ -1178,7 +1079,7 @@ func TestTCPBrokenConnectionFailsEveryTime(t *testing.T) {
 		a, b := tcpPair(t, rt)
 		b.SetLinger(0)
 		b.Close()
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			for i := range 10 {
 				if n, err := a.Read(cx, make([]byte, 1)); n != 0 || err == nil || errors.Is(err, context.Canceled) {
 					return fmt.Errorf("read %d: %d, %v", i, n, err)
@@ -1220,7 +1121,7 @@ func TestTCPDialByName(t *testing.T) {
 func TestTCPDialWithoutHostIsThisHost(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for _, host := range []string{"", "0.0.0.0"} {
 			c, err := Dial(cx, "tcp", fmt.Sprintf("%s:%d", host, ln.Addr().(*net.TCPAddr).Port))
 			if err != nil {
@@ -1294,7 +1195,7 @@ func TestTCPDialThatHangs(t *testing.T) {
 		})
 		eventually(t, func() bool { return rt.workers[0].reactor.sources.Load() > 0 })
 		h.Cancel()
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Zero(t, rt.workers[0].reactor.sources.Load())
 	})
@@ -1302,7 +1203,7 @@ func TestTCPDialThatHangs(t *testing.T) {
 
 // Whoever waits when a connection or listener is closed is told, whether a
 // goroutine or another task closes it.
-func TestTCPCloseWakesWhoWaits(t *testing.T) {
+func TestTCPCloseWakesWaiters(t *testing.T) {
 	buf := make([]byte, 64<<20)
 	for _, way := range tcpWays {
 		for _, closer := range tcpWays {
@@ -1315,7 +1216,7 @@ func TestTCPCloseWakesWhoWaits(t *testing.T) {
 					for range waiters {
 						go func() { result <- way.run(rt, wait) }()
 					}
-					eventually(t, func() bool { return tcpWaits(dir) })
+					eventually(t, func() bool { return directionWaits(dir) })
 					require.NoError(t, closer.run(rt, func(*Context) error { return shut() }))
 					for range waiters {
 						err := <-result
@@ -1357,7 +1258,7 @@ func TestTCPCloseFreesDescriptorAtOnce(t *testing.T) {
 	require.Positive(t, wakes.Load())
 	_, err = a.PollRead(cx, make([]byte, 1))
 	require.ErrorIs(t, err, net.ErrClosed)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpExpectEOF(cx, b) }))
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpExpectEOF(cx, b) }))
 }
 
 func TestTCPManyAcceptOnOneListener(t *testing.T) {
@@ -1381,7 +1282,7 @@ func TestTCPManyAcceptOnOneListener(t *testing.T) {
 			}
 		}))
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range clients {
 			c, err := Dial(cx, "tcp", ln.Addr().String())
 			if err != nil {
@@ -1397,7 +1298,7 @@ func TestTCPManyAcceptOnOneListener(t *testing.T) {
 	require.EqualValues(t, clients, served.Load())
 	ln.Close()
 	for _, h := range hs {
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.NoError(t, err)
 	}
 }
@@ -1424,7 +1325,7 @@ func TestTCPEachAcceptorGetsOne(t *testing.T) {
 				return c.Close()
 			}))
 		}
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			for range acceptors {
 				c, err := Dial(cx, "tcp", ln.Addr().String())
 				if err != nil {
@@ -1435,7 +1336,7 @@ func TestTCPEachAcceptorGetsOne(t *testing.T) {
 			return nil
 		}))
 		for _, h := range hs {
-			_, err := tcpJoin(h)
+			_, err := joinOrCancel(h)
 			require.NoError(t, err)
 		}
 		ln.Close()
@@ -1465,7 +1366,7 @@ func TestTCPManyReadersOfOneConnection(t *testing.T) {
 			}
 		}))
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		p := make([]byte, size)
 		for i := range p {
 			p[i] = byte(i)
@@ -1480,7 +1381,7 @@ func TestTCPManyReadersOfOneConnection(t *testing.T) {
 		return b.CloseWrite()
 	}))
 	for _, h := range hs {
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.NoError(t, err)
 	}
 	for i := range counts {
@@ -1564,7 +1465,7 @@ func TestTCPFullReadGoesOn(t *testing.T) {
 
 // Two wait; one event; the first takes part of what is there, while the second
 // has just looked. The rest is the second's, and there will be no event for it.
-func TestTCPEventIsForAllWhoWait(t *testing.T) {
+func TestTCPEventIsForAllWaiters(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
 	cxA, wakesA := newPollCx(t, rt)
@@ -1774,9 +1675,9 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 				}
 				return nil
 			})
-			_, err := tcpJoin(reader)
+			_, err := joinOrCancel(reader)
 			assert.NoError(t, err)
-			_, err = tcpJoin(writer)
+			_, err = joinOrCancel(writer)
 			assert.NoError(t, err)
 			assert.Positive(t, cancelled)
 		})
@@ -1790,9 +1691,9 @@ func TestTCPCancelledWriteSaysHowMuch(t *testing.T) {
 	p := make([]byte, total)
 	tcpPattern(p, 0, 3)
 	h := Spawn(rt, func(cx *Context) (int, error) { return a.Write(cx, p) })
-	eventually(t, func() bool { return tcpWaits(&a.src.wr) })
+	eventually(t, func() bool { return directionWaits(&a.src.wr) })
 	h.Cancel()
-	n, err := tcpJoin(h)
+	n, err := joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Positive(t, n)
 	require.Less(t, n, total)
@@ -1803,8 +1704,8 @@ func TestTCPCancelledWriteSaysHowMuch(t *testing.T) {
 		}
 		return a.CloseWrite()
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpReceive(cx, b, total, 3) }))
-	_, err = tcpJoin(rest)
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpReceive(cx, b, total, 3) }))
+	_, err = joinOrCancel(rest)
 	require.NoError(t, err)
 }
 
@@ -1864,9 +1765,9 @@ func cancelledAccept(t *testing.T, ln Listener) {
 		}
 		return nil
 	})
-	_, err := tcpJoin(client)
+	_, err := joinOrCancel(client)
 	assert.NoError(t, err)
-	cancelled, err := tcpJoin(server)
+	cancelled, err := joinOrCancel(server)
 	assert.NoError(t, err)
 	assert.Positive(t, cancelled)
 }
@@ -1878,18 +1779,18 @@ func TestTCPCancelOneOfTwoReaders(t *testing.T) {
 		a, b := tcpPair(t, rt)
 		one := Go(rt, func(cx *Context) error { return tcpExpect(cx, a, "x") })
 		two := Go(rt, func(cx *Context) error { return tcpExpect(cx, a, "x") })
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
 		one.Cancel()
 		_, err := BlockOn(rt, func(cx *Context) (int, error) { return b.Write(cx, []byte("x")) })
 		require.NoError(t, err)
-		_, err = tcpJoin(one)
+		_, err = joinOrCancel(one)
 		if err == nil {
 			two.Cancel() // the first had it before it was cancelled
-			_, err = tcpJoin(two)
+			_, err = joinOrCancel(two)
 			require.ErrorIs(t, err, context.Canceled)
 		} else {
 			require.ErrorIs(t, err, context.Canceled)
-			_, err = tcpJoin(two)
+			_, err = joinOrCancel(two)
 			require.NoError(t, err)
 		}
 		a.Close()
@@ -1955,17 +1856,17 @@ func TestTCPLingerZeroResets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
 	h := Go(rt, func(cx *Context) error { _, err := b.Read(cx, make([]byte, 1)); return err })
-	eventually(t, func() bool { return tcpWaits(&b.src.rd) })
+	eventually(t, func() bool { return directionWaits(&b.src.rd) })
 	require.NoError(t, a.SetLinger(0))
 	require.NoError(t, a.Close())
-	_, err := tcpJoin(h)
+	_, err := joinOrCancel(h)
 	require.ErrorIs(t, err, syscall.ECONNRESET)
 }
 
 func TestTCPCloseSendsWhatWasWritten(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := errors.Join(tcpWrite(cx, a, "farewell"), a.Close()); err != nil {
 			return err
 		}
@@ -1995,7 +1896,7 @@ func TestTCPDataAndEndInOneEvent(t *testing.T) {
 			if registered {
 				eventually(t, func() bool { return a.src.state.has(fdHungUp) })
 			}
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				buf := make([]byte, 100)
 				if n, err := a.Read(cx, buf); string(buf[:n]) != "last words" || err != nil {
 					return fmt.Errorf("read %q, %v", buf[:n], err)
@@ -2020,7 +1921,7 @@ func TestTCPIncoming(t *testing.T) {
 		}
 		return nil
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		n := 0
 		for c, err := range ln.Incoming().All(cx) {
 			if err != nil {
@@ -2051,7 +1952,7 @@ func TestTCPIncoming(t *testing.T) {
 		}
 		return nil
 	}))
-	_, err := tcpJoin(dial)
+	_, err := joinOrCancel(dial)
 	require.NoError(t, err)
 }
 
@@ -2085,7 +1986,7 @@ func TestTCPAddresses(t *testing.T) {
 			std, err := net.Listen(c.network, c.address)
 			require.NoError(t, err)
 			defer std.Close()
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				ln, err := Listen(cx, c.network, c.address)
 				if err != nil {
 					return err
@@ -2130,7 +2031,7 @@ func TestTCPListenWithoutAddress(t *testing.T) {
 	std, err := net.Listen("tcp", "")
 	require.NoError(t, err)
 	std.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		ln, err := Listen(cx, "tcp", "")
 		if err != nil {
 			return fmt.Errorf("package net listens on any port, but: %w", err)
@@ -2144,7 +2045,7 @@ func TestTCPListenerDeadlineAfterClose(t *testing.T) {
 	ln := tcpListen(t)
 	require.NoError(t, ln.Close())
 	require.ErrorIs(t, ln.SetDeadline(time.Now()), net.ErrClosed)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := ln.Accept(cx); !errors.Is(err, net.ErrClosed) {
 			return err
 		}
@@ -2155,7 +2056,7 @@ func TestTCPListenerDeadlineAfterClose(t *testing.T) {
 func TestTCPDialFromLocalAddress(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		c, err := DialTCP(cx, "tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, ln.Addr().(*net.TCPAddr))
 		if err != nil {
 			return err
@@ -2189,7 +2090,7 @@ func TestTCPBacklogIsTheSystemsLimit(t *testing.T) {
 		clients = n
 	}
 	ln := tcpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		cx, cancel := cx.WithTimeout(patience / 2)
 		defer cancel()
 		for i := range clients {
@@ -2272,7 +2173,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 			}
 		})
 		if round%2 == 0 {
-			for !tcpWaits(&c.src.rd) {
+			for !directionWaits(&c.src.rd) {
 				if err := Yield(cx); err != nil {
 					return err
 				}
@@ -2307,11 +2208,11 @@ func TestTCPReusedDescriptor(t *testing.T) {
 		}))
 	}
 	for _, h := range hs {
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		assert.NoError(t, err)
 	}
 	ln.Close()
-	_, err := tcpJoin(server)
+	_, err := joinOrCancel(server)
 	assert.ErrorIs(t, err, net.ErrClosed)
 	assert.Less(t, len(numbers), loops*rounds/10, "the descriptors were not reused, so nothing was tested")
 }
@@ -2336,7 +2237,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 			return nil
 		})
 		for i := range 2 {
-			require.NoError(t, tcpRun(first, func(cx *Context) error {
+			require.NoError(t, runTask(first, func(cx *Context) error {
 				c, err := Dial(cx, "tcp", ln.Addr().String())
 				if err != nil {
 					return err
@@ -2344,14 +2245,14 @@ func TestTCPTwoRuntimes(t *testing.T) {
 				return tcpAskAll(c.WithContext(cx), tcpMessages(i))
 			}))
 		}
-		_, err := tcpJoin(server)
+		_, err := joinOrCancel(server)
 		require.NoError(t, err)
 	})
 	// The second is gone, and the first goes on.
 	a, b := tcpPair(t, first)
 	h := Go(first, func(cx *Context) error { return tcpExpect(cx, a, "alive") })
-	require.NoError(t, tcpRun(first, func(cx *Context) error { return tcpWrite(cx, b, "alive") }))
-	_, err := tcpJoin(h)
+	require.NoError(t, runTask(first, func(cx *Context) error { return tcpWrite(cx, b, "alive") }))
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -2362,9 +2263,9 @@ func TestTCPConnectionOfAnotherRuntime(t *testing.T) {
 	a, b := tcpPair(t, first)
 	for range 20 {
 		h := Go(second, func(cx *Context) error { return tcpExpect(cx, a, "over there") })
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
-		require.NoError(t, tcpRun(first, func(cx *Context) error { return tcpWrite(cx, b, "over there") }))
-		_, err := tcpJoin(h)
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
+		require.NoError(t, runTask(first, func(cx *Context) error { return tcpWrite(cx, b, "over there") }))
+		_, err := joinOrCancel(h)
 		require.NoError(t, err)
 		a, b = b, a
 	}
@@ -2377,7 +2278,7 @@ func TestTCPAlwaysReadyConnectionYields(t *testing.T) {
 	a, b := tcpPair(t, rt)
 	const size = 20 * operationsPerPoll
 	var others int
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := b.Write(cx, make([]byte, size)); err != nil {
 			return err
 		}
@@ -2408,11 +2309,11 @@ func TestTCPSpuriousWakes(t *testing.T) {
 	a, b := tcpPair(t, rt)
 	h := Go(rt, func(cx *Context) error { return tcpExpect(cx, a, "real") })
 	for range 100 {
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
 		a.src.rd.waiters.fire(nil)
 	}
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { return tcpWrite(cx, b, "real") }))
-	_, err := tcpJoin(h)
+	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "real") }))
+	_, err := joinOrCancel(h)
 	require.NoError(t, err)
 }
 

@@ -64,7 +64,7 @@ func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	defer src.Close()
 	silent := tcpFullBacklog(t)
 	buf := make([]byte, 8)
-	ofRuntime := func(fn func(cx *Context) error) error { return tcpRun(rt, fn) }
+	ofRuntime := func(fn func(cx *Context) error) error { return runTask(rt, fn) }
 
 	for name, wait := range map[string]func(deadline time.Time) error{
 		"TCP": func(d time.Time) error {
@@ -121,7 +121,7 @@ func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 		"a task under a context": func(d time.Time) error {
 			ctx, cancel := context.WithDeadline(context.Background(), d)
 			defer cancel()
-			_, err := tcpJoin(Go(rt.Under(ctx), func(cx *Context) error { return Sleep(cx, time.Hour) }))
+			_, err := joinOrCancel(Go(rt.Under(ctx), func(cx *Context) error { return Sleep(cx, time.Hour) }))
 			return err
 		},
 		"Dialer": func(d time.Time) error {

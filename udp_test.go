@@ -185,7 +185,7 @@ func TestUDPEcho(t *testing.T) {
 			t.Run(name+" "+family, func(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 2})
 				var c *UDPConn
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					pc, err := ListenPacket(cx, family, map[string]string{
 						"udp4": "127.0.0.1:0", "udp6": "[::1]:0", "udp": ":0",
 					}[family])
@@ -202,7 +202,7 @@ func TestUDPEcho(t *testing.T) {
 					require.NoError(t, err)
 					assert.NoError(t, udpAsk(std))
 					std.Close()
-					assert.NoError(t, tcpRun(rt, func(cx *Context) error {
+					assert.NoError(t, runTask(rt, func(cx *Context) error {
 						own, err := Dial(cx, "udp", addr)
 						if err != nil {
 							return err
@@ -212,7 +212,7 @@ func TestUDPEcho(t *testing.T) {
 					}))
 				}
 				require.NoError(t, c.Close())
-				_, err := tcpJoin(server)
+				_, err := joinOrCancel(server)
 				require.ErrorIs(t, err, net.ErrClosed)
 			})
 		}
@@ -229,7 +229,7 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 			std, err := net.ListenPacket(c.network, c.address)
 			require.NoError(t, err)
 			defer std.Close()
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				own, err := ListenPacket(cx, c.network, c.address)
 				if err != nil {
 					return err
@@ -297,7 +297,7 @@ func TestUDPWildcardIsThatOfPackageNet(t *testing.T) {
 					_, from, err = std.ReadFromUDP(p)
 				}
 				want := outcome(from, err)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					for name, send := range map[string]func() error{
 						"WriteTo":     func() error { _, err := own.WriteTo(cx, []byte("x"), to(own)); return err },
 						"WriteMsgUDP": func() error { _, _, err := own.WriteMsgUDP(cx, []byte("x"), nil, to(own)); return err },
@@ -325,7 +325,7 @@ func TestUDPPeerAlone(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)
 	stranger := udpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := stranger.WriteToUDPAddrPort(cx, []byte("listen to me"), udpAddr(a)); err != nil {
 			return err
 		}
@@ -344,7 +344,7 @@ func TestUDPPeerAlone(t *testing.T) {
 func TestUDPPeekAndTruncation(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for _, m := range []string{"first message", "second"} {
 			if _, err := b.Write(cx, []byte(m)); err != nil {
 				return err
@@ -407,7 +407,7 @@ func TestUDPPoll(t *testing.T) {
 func TestUDPCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := b.Write(cx, []byte("still there")); err != nil {
 			return err
 		}
@@ -445,14 +445,14 @@ func TestUDPCancelled(t *testing.T) {
 
 	t.Run("while it waits", func(t *testing.T) {
 		h := Go(rt, func(cx *Context) error { _, _, err := a.ReadFrom(cx, make([]byte, 8)); return err })
-		eventually(t, func() bool { return tcpWaits(&a.src.rd) })
+		eventually(t, func() bool { return directionWaits(&a.src.rd) })
 		h.Cancel()
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled)
 	})
 }
 
-func TestUDPCloseWakesWhoWaits(t *testing.T) {
+func TestUDPCloseWakesWaiters(t *testing.T) {
 	for _, way := range tcpWays {
 		t.Run(way.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2})
@@ -464,7 +464,7 @@ func TestUDPCloseWakesWhoWaits(t *testing.T) {
 					return err
 				})
 			}()
-			eventually(t, func() bool { return tcpWaits(&c.src.rd) })
+			eventually(t, func() bool { return directionWaits(&c.src.rd) })
 			require.NoError(t, c.Close())
 			require.ErrorIs(t, receive(t, result), net.ErrClosed)
 		})
@@ -474,7 +474,7 @@ func TestUDPCloseWakesWhoWaits(t *testing.T) {
 func TestUDPDeadlines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := udpListen(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		deadline := time.Now().Add(5 * time.Millisecond)
 		c.SetReadDeadline(deadline)
 		_, _, err := c.ReadFrom(cx, make([]byte, 8))
@@ -521,10 +521,10 @@ func TestUDPManyReaders(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := tcpJoin(writer)
+	_, err := joinOrCancel(writer)
 	require.NoError(t, err)
 	for _, h := range hs {
-		_, err := tcpJoin(h)
+		_, err := joinOrCancel(h)
 		assert.NoError(t, err)
 	}
 	for i := range seen {
@@ -605,7 +605,7 @@ func TestUDPBatch(t *testing.T) {
 	a, b := udpListen(t), udpListen(t)
 	require.NoError(t, b.SetReadBuffer(4<<20))
 	const total = 300
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		out := make([]Message, total)
 		for i := range out {
 			out[i].Buffers = [][]byte{{byte(i)}, nil, {byte(i >> 8), 'x'}}
@@ -664,7 +664,7 @@ func TestUDPBatchFails(t *testing.T) {
 		"nil address": {Addr: (*net.UDPAddr)(nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				good := Message{Buffers: [][]byte{[]byte("good")}, Addr: b.LocalAddr()}
 				n, err := a.WriteBatch(cx, []Message{good, good, bad, good}, 0)
 				var op *net.OpError
@@ -695,7 +695,7 @@ func TestUDPBatchToPeerAndAncillaryData(t *testing.T) {
 	require.NoError(t, raw.Control(func(fd uintptr) {
 		require.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMP, 1))
 	}))
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if n, err := a.WriteBatch(cx, []Message{{Buffers: [][]byte{[]byte("one")}}, {Buffers: [][]byte{[]byte("two")}}}, 0); n != 2 || err != nil {
 			return fmt.Errorf("%d, %v", n, err)
 		}
@@ -720,7 +720,7 @@ func TestUDPOptions(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				pc, err := ListenPacket(cx, "udp", address)
 				if err != nil {
 					return err
@@ -793,7 +793,7 @@ func TestUDPMulticast(t *testing.T) {
 	lo := udpLoopback(t)
 	for _, ip := range []net.IP{net.IPv4(239, 192, 7, 7), net.ParseIP("ff01::7:7")} {
 		t.Run(ip.String(), func(t *testing.T) {
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				a, err := ListenMulticastUDP("udp", lo, &net.UDPAddr{IP: ip})
 				if err != nil {
 					return err
@@ -873,9 +873,9 @@ func TestUDPSyscallConn(t *testing.T) {
 		})
 		return s, err
 	})
-	eventually(t, func() bool { return tcpWaits(&a.src.rd) })
-	require.NoError(t, tcpRun(rt, func(cx *Context) error { _, err := b.Write(cx, []byte("raw")); return err }))
-	got, err := tcpJoin(reader)
+	eventually(t, func() bool { return directionWaits(&a.src.rd) })
+	require.NoError(t, runTask(rt, func(cx *Context) error { _, err := b.Write(cx, []byte("raw")); return err }))
+	got, err := joinOrCancel(reader)
 	require.NoError(t, err)
 	require.Equal(t, "raw", got)
 
@@ -886,9 +886,9 @@ func TestUDPSyscallConn(t *testing.T) {
 		}
 		return raw.Read(func(uintptr) bool { return false })
 	})
-	eventually(t, func() bool { return tcpWaits(&a.src.rd) })
+	eventually(t, func() bool { return directionWaits(&a.src.rd) })
 	waiting.Cancel()
-	_, err = tcpJoin(waiting)
+	_, err = joinOrCancel(waiting)
 	require.ErrorIs(t, err, context.Canceled)
 
 	a.Close()

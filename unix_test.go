@@ -63,14 +63,14 @@ func TestUnixEcho(t *testing.T) {
 			require.NoError(t, err)
 			std.SetDeadline(time.Now().Add(patience))
 			assert.NoError(t, tcpAskAll(std, tcpMessages(1)))
-			assert.NoError(t, tcpRun(rt, func(cx *Context) error {
+			assert.NoError(t, runTask(rt, func(cx *Context) error {
 				c, err := Dial(cx, "unix", name)
 				if err != nil {
 					return err
 				}
 				return tcpAskAll(c.WithContext(cx), tcpMessages(2))
 			}))
-			assert.NoError(t, tcpRun(rt, func(cx *Context) error {
+			assert.NoError(t, runTask(rt, func(cx *Context) error {
 				c, err := DialUnix(cx, "unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
 				if err != nil {
 					return err
@@ -78,7 +78,7 @@ func TestUnixEcho(t *testing.T) {
 				_, err = SpawnFuture(cx, &tcpAsk{c: c, messages: tcpMessages(3)}).Await(cx)
 				return err
 			}))
-			_, err = tcpJoin(server)
+			_, err = joinOrCancel(server)
 			require.NoError(t, err)
 			require.NoError(t, ln.Close())
 		})
@@ -88,7 +88,7 @@ func TestUnixEcho(t *testing.T) {
 // Packets keep their bounds, and a short one says nothing of the next.
 func TestUnixPacket(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		name := filepath.Join(netDir(t), "s")
 		ln, err := Listen(cx, "unixpacket", name)
 		if err != nil {
@@ -154,7 +154,7 @@ func TestUnixAddressesAreThoseOfPackageNet(t *testing.T) {
 				}
 				want, err := run(netStdAPI(""))
 				require.NoError(t, err)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					got, err := run(netOwnAPI(cx, ""))
 					assert.Equal(t, want, got)
 					return err
@@ -185,7 +185,7 @@ func TestUnixListenerRemovesItsFile(t *testing.T) {
 	require.FileExists(t, name)
 }
 
-func TestUnixCloseWakesWhoWaits(t *testing.T) {
+func TestUnixCloseWakesWaiters(t *testing.T) {
 	for _, way := range tcpWays {
 		t.Run(way.name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2})
@@ -198,7 +198,7 @@ func TestUnixCloseWakesWhoWaits(t *testing.T) {
 			check := func(dir *direction, shut func() error, wait func(cx *Context) error) {
 				result := make(chan error, 1)
 				go func() { result <- way.run(rt, wait) }()
-				eventually(t, func() bool { return tcpWaits(dir) })
+				eventually(t, func() bool { return directionWaits(dir) })
 				require.NoError(t, shut())
 				require.ErrorIs(t, receive(t, result), net.ErrClosed)
 			}
@@ -212,7 +212,7 @@ func TestUnixCloseWakesWhoWaits(t *testing.T) {
 func TestUnixSocketPair(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := unixPair(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if err := tcpWrite(cx, a, "there"); err != nil {
 			return err
 		}
@@ -304,7 +304,7 @@ func TestUnixFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := ends[0], ends[1]
 			ws, read := unixPipes(t, 3)
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				if n, err := a.SendFiles(cx, []byte("files"), ws...); n != 5 || err != nil {
 					return fmt.Errorf("%d, %v", n, err)
 				}
@@ -390,7 +390,7 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
 			for _, ends := range unixSenders(t) {
 				ws, read := unixPipes(t, 5)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					if _, err := ends[0].SendFiles(cx, []byte("files"), ws...); err != nil {
 						return err
 					}
@@ -457,7 +457,7 @@ func TestUnixFilesCancelled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := ends[0], ends[1]
 			ws, read := unixPipes(t, 1)
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				dead, cancel := cx.WithCancel()
 				cancel()
 				if n, err := a.SendFiles(dead, []byte("x"), ws[0]); n != 0 || !errors.Is(err, context.Canceled) {
@@ -481,7 +481,7 @@ func TestUnixFilesCancelled(t *testing.T) {
 		})
 	}
 	a, _ := unixPair(t)
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := a.SendFiles(cx, nil); !errors.Is(err, syscall.EINVAL) {
 			return fmt.Errorf("nothing on a stream: %v", err)
 		}
@@ -503,7 +503,7 @@ func TestUnixReadGoesOnBehindFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := unixPair(t)
 			ws, _ := unixPipes(t, 1)
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				cx, cancel := cx.WithTimeout(patience)
 				defer cancel()
 				if err := drained(cx, b, a); err != nil {
@@ -545,7 +545,7 @@ func TestUnixFilesWithLargeData(t *testing.T) {
 		}
 		return errors.Join(ws[0].Close(), a.CloseWrite())
 	})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		p := make([]byte, 1000)
 		n, files, err := b.ReceiveFiles(cx, p, 1)
 		if err != nil || len(files) != 1 {
@@ -563,7 +563,7 @@ func TestUnixFilesWithLargeData(t *testing.T) {
 		}
 		return nil
 	}))
-	_, err := tcpJoin(sender)
+	_, err := joinOrCancel(sender)
 	require.NoError(t, err)
 	require.Empty(t, read(0))
 }
@@ -597,7 +597,7 @@ func TestUnixgram(t *testing.T) {
 			assert.NoError(t, udpAsk(std))
 			std.Close()
 			os.Remove(local.Name)
-			assert.NoError(t, tcpRun(rt, func(cx *Context) error {
+			assert.NoError(t, runTask(rt, func(cx *Context) error {
 				own, err := DialUnixgram("unixgram", local, &net.UnixAddr{Name: name, Net: "unixgram"})
 				if err != nil {
 					return err
@@ -606,16 +606,16 @@ func TestUnixgram(t *testing.T) {
 				return udpAsk(own.WithContext(cx))
 			}))
 			require.NoError(t, c.Close())
-			_, err = tcpJoin(server)
+			_, err = joinOrCancel(server)
 			require.ErrorIs(t, err, net.ErrClosed)
 		})
 	}
 }
 
 // Whoever has no address is nobody.
-func TestUnixgramFromNobody(t *testing.T) {
+func TestUnixgramFromUnnamedSocket(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		name := filepath.Join(netDir(t), "s")
 		c, err := ListenPacket(cx, "unixgram", name)
 		if err != nil {
@@ -694,8 +694,8 @@ func TestUnixgramFullQueue(t *testing.T) {
 					_, err := Await(cx, PollFunc(func(cx *Context) (int, error) { return poll(cx, send, []byte("last")) }))
 					return err
 				})
-				eventually(t, func() bool { return tcpWaits(&send.src.wr) })
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				eventually(t, func() bool { return directionWaits(&send.src.wr) })
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					p := make([]byte, 8)
 					for range filled {
 						if n, err := c.Read(cx, p); err != nil || string(p[:n]) != "fill" {
@@ -707,7 +707,7 @@ func TestUnixgramFullQueue(t *testing.T) {
 					}
 					return nil
 				}))
-				_, err = tcpJoin(h)
+				_, err = joinOrCancel(h)
 				require.NoError(t, err)
 			})
 		}
@@ -757,9 +757,9 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 		_, err := send.WriteTo(cx, []byte("last"), to)
 		return err
 	})
-	eventually(t, func() bool { return tcpWaits(&send.src.wr) })
+	eventually(t, func() bool { return directionWaits(&send.src.wr) })
 	check("somebody waits")
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range filled + 1 {
 			if _, err := full.Read(cx, make([]byte, 8)); err != nil {
 				return err
@@ -767,7 +767,7 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 		}
 		return nil
 	}))
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.NoError(t, err)
 }
 
@@ -834,7 +834,7 @@ func TestRetryIsNotPutOff(t *testing.T) {
 	r.later(cx)
 	require.Equal(t, time.Hour, r.delay)
 	// On the worker of whoever fails, too.
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		r.later(cx)
 		if at, want := r.alarm.armedAt(cx.here()), tickAfter(r.due); at != want || r.alarm.std != nil {
 			return fmt.Errorf("armed for %d, not %d; Go's timer: %v", at, want, r.alarm.std)
@@ -861,14 +861,14 @@ func TestUnixgramCancelledAndClosedWhileFull(t *testing.T) {
 		}
 	}
 	h := Go(rt, fill)
-	eventually(t, func() bool { return tcpWaits(&d.src.wr) })
+	eventually(t, func() bool { return directionWaits(&d.src.wr) })
 	h.Cancel()
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, context.Canceled)
 	h = Go(rt, fill)
-	eventually(t, func() bool { return tcpWaits(&d.src.wr) })
+	eventually(t, func() bool { return directionWaits(&d.src.wr) })
 	require.NoError(t, d.Close())
-	_, err = tcpJoin(h)
+	_, err = joinOrCancel(h)
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 

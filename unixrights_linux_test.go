@@ -19,7 +19,7 @@ func unixPacketPair(t testing.TB, rt *Runtime) (a, b *UnixConn) {
 	ln, err := ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(netDir(t), "s"), Net: "unixpacket"})
 	require.NoError(t, err)
 	defer ln.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		x, y, err := netConnect(cx, ln)
 		if err == nil {
 			a, b = x.(*UnixConn), y.(*UnixConn)
@@ -51,7 +51,7 @@ func TestUnixFilesBesideWhatTheSystemAdds(t *testing.T) {
 				what := fmt.Sprintf("%s, options %v, %d files", kind, options, count)
 				ws, _ := unixPipes(t, count)
 				before := openFds(t)
-				require.NoError(t, tcpRun(rt, func(cx *Context) error {
+				require.NoError(t, runTask(rt, func(cx *Context) error {
 					if _, err := pair[0].SendFiles(cx, []byte("x"), ws...); err != nil {
 						return err
 					}
@@ -87,7 +87,7 @@ func TestUnixEmptyPacketWithFiles(t *testing.T) {
 		ws, _ := unixPipes(t, 1)
 		before := openFds(t)
 		send(ws[0])
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			n, files, err := pair[1].ReceiveFiles(cx, make([]byte, 10), 1)
 			if n != 0 || len(files) != 1 || err != nil {
 				return fmt.Errorf("%s: %d bytes, %d files, %v", kind, n, len(files), err)
@@ -106,7 +106,7 @@ func TestUnixEmptyPacketWithFiles(t *testing.T) {
 		require.Equal(t, before, openFds(t), kind)
 	}
 	a.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, _, err := b.ReceiveFiles(cx, make([]byte, 10), 1); err != io.EOF {
 			return fmt.Errorf("the end: %v", err)
 		}
@@ -152,7 +152,7 @@ func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 		if ln, err := ListenUnix("unix", addr); err != nil {
 			got.listens = text(err)
 		} else {
-			require.NoError(t, tcpRun(rt, func(cx *Context) error {
+			require.NoError(t, runTask(rt, func(cx *Context) error {
 				c, err := DialUnix(cx, "unix", nil, addr)
 				if got.dialled = text(err); err == nil {
 					got.local, got.remote = ln.Addr().String(), c.RemoteAddr().String()
@@ -176,7 +176,7 @@ func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 	c, err := DialUnixgram("unixgram", nil, long[1])
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, tcpRun(rt, func(cx *Context) error {
+	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := a.WriteTo(cx, []byte("to"), long[1]); err != nil {
 			return err
 		}
@@ -227,7 +227,7 @@ func TestDialUnixgramWithoutPeer(t *testing.T) {
 		require.Equal(t, addrs[0].Name, c.LocalAddr().String(), what)
 		other, err := DialUnixgram("unixgram", nil, addrs[0])
 		require.NoError(t, err)
-		require.NoError(t, tcpRun(rt, func(cx *Context) error {
+		require.NoError(t, runTask(rt, func(cx *Context) error {
 			if err := tcpWrite(cx, other, "hello"); err != nil {
 				return err
 			}
@@ -252,10 +252,10 @@ func TestUnixEmptyPacketIsSent(t *testing.T) {
 	for form, write := range map[string]func(p []byte) (int, error){
 		"for goroutines": NetConn(rt, a).Write,
 		"in a task": func(p []byte) (n int, err error) {
-			return n, tcpRun(rt, func(cx *Context) (err error) { n, err = a.Write(cx, p); return err })
+			return n, runTask(rt, func(cx *Context) (err error) { n, err = a.Write(cx, p); return err })
 		},
 		"bound": func(p []byte) (n int, err error) {
-			return n, tcpRun(rt, func(cx *Context) (err error) { n, err = a.WithContext(cx).Write(p); return err })
+			return n, runTask(rt, func(cx *Context) (err error) { n, err = a.WithContext(cx).Write(p); return err })
 		},
 	} {
 		for _, p := range []string{"x", "", "y"} {

@@ -11,59 +11,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// handWaiter polls a future of a primitive by hand.
-type handWaiter struct {
-	f     Future[None]
-	cx    *Context
-	wakes atomic.Int32
-	seen  int32 // wakes before the last poll
-}
-
-// newHandWaiter needs no runtime: nor do the primitives.
-func newHandWaiter(f Future[None]) *handWaiter {
-	h := &handWaiter{f: f}
-	t := newExternalWaker(func() { h.wakes.Add(1) })
-	t.cx.t = t
-	h.cx = &t.cx
-	return h
-}
-
-// ready polls and reports whether the future is.
-func (h *handWaiter) ready(t testing.TB) bool {
-	t.Helper()
-	err := h.poll()
-	if err != ErrPending {
-		require.NoError(t, err)
-	}
-	return err == nil
-}
-
-func (h *handWaiter) poll() error {
-	h.seen = h.wakes.Load()
-	_, err := h.f.Poll(h.cx)
-	return err
-}
-
-// woken reports whether there was a wake since the last poll.
-func (h *handWaiter) woken() bool { return h.wakes.Load() > h.seen }
-
-func (h *handWaiter) cancel() { giveUp(nil, h.f) }
-
 // baton is a primitive whose waiters are handed something that must not be lost.
 // Each returns two who wait, and pass, which lets go of what the first of them
 // gets, or the second if the first gives up. give lets go of it again.
 type baton struct {
 	name  string
-	setUp func(wait func(Future[None]) *handWaiter) (first, second *handWaiter, pass, give func())
+	setUp func(wait func(Future[None]) *mockWaiter) (first, second *mockWaiter, pass, give func())
 }
 
 var batons = []baton{
-	{"Mutex", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Mutex", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(Mutex)
 		m.TryLock()
 		return wait(m.LockFuture()), wait(m.LockFuture()), m.Unlock, m.Unlock
 	}},
-	{"Mutex handed over", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Mutex handed over", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(Mutex)
 		m.TryLock()
 		first, second := wait(m.LockFuture()), wait(m.LockFuture())
@@ -74,64 +36,64 @@ var batons = []baton{
 		}
 		return first, second, m.Unlock, m.Unlock
 	}},
-	{"RWMutex.Lock behind a writer", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.Lock behind a writer", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryLock()
 		return wait(m.LockFuture()), wait(m.LockFuture()), m.Unlock, m.Unlock
 	}},
-	{"RWMutex.Lock behind a reader", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.Lock behind a reader", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryRLock()
 		return wait(m.LockFuture()), wait(m.LockFuture()), m.RUnlock, m.Unlock
 	}},
-	{"RWMutex.RLock behind a writer that gives up", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.RLock behind a writer that gives up", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryRLock()
 		writer := wait(m.LockFuture())
 		return wait(m.RLockFuture()), wait(m.RLockFuture()), writer.cancel, m.RUnlock
 	}},
-	{"RWMutex.RLock", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.RLock", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryLock()
 		return wait(m.RLockFuture()), wait(m.RLockFuture()), m.Unlock, m.RUnlock
 	}},
-	{"RWMutex.RLock, then Lock", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.RLock, then Lock", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryLock()
 		return wait(m.RLockFuture()), wait(m.LockFuture()), m.Unlock, nil
 	}},
-	{"RWMutex.ULock", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.ULock", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryULock()
 		return wait(m.ULockFuture()), wait(m.ULockFuture()), m.UUnlock, m.UUnlock
 	}},
-	{"RWMutex.Upgrade, then RLock", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"RWMutex.Upgrade, then RLock", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		m := new(RWMutex)
 		m.TryULock()
 		m.TryRLock()
 		return wait(m.UpgradeFuture()), wait(m.RLockFuture()), m.RUnlock, nil
 	}},
-	{"Semaphore", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Semaphore", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		s := NewSemaphore(3)
 		s.TryAcquire(3)
 		release := func() { s.Release(3) }
 		return wait(s.AcquireFuture(3)), wait(s.AcquireFuture(2)), release, nil
 	}},
-	{"Cond", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Cond", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		c := NewCond(new(Mutex))
-		one := func() *handWaiter {
+		one := func() *mockWaiter {
 			c.L.TryLock()
 			return wait(c.WaitFuture())
 		}
 		return one(), one(), c.Signal, func() { c.L.Unlock(); c.Signal() }
 	}},
-	{"Once", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Once", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		o, p := new(Once[None]), new(probe)
 		maker := wait(o.DoFuture(func() Future[None] { return noneOf{p} }))
 		again := func() Future[None] { return Ready(None{}) }
 		return wait(o.DoFuture(again)), wait(o.DoFuture(again)), maker.cancel, func() {}
 	}},
-	{"Notify", func(wait func(Future[None]) *handWaiter) (_, _ *handWaiter, pass, give func()) {
+	{"Notify", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		n := new(Notify)
 		return wait(n.WaitFuture()), wait(n.WaitFuture()), n.NotifyOne, n.NotifyOne
 	}},
@@ -147,9 +109,9 @@ func (n noneOf) Poll(cx *Context) (None, error) {
 
 // waitersOf returns a function that makes waiters of futures that must be
 // pending.
-func waitersOf(t testing.TB) func(Future[None]) *handWaiter {
-	return func(f Future[None]) *handWaiter {
-		h := newHandWaiter(f)
+func waitersOf(t testing.TB) func(Future[None]) *mockWaiter {
+	return func(f Future[None]) *mockWaiter {
+		h := newMockWaiter(f)
 		require.False(t, h.ready(t))
 		return h
 	}
@@ -492,7 +454,7 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 	require.True(t, m.TryLock() && rw.TryLock() && o.mu.TryLock())
 	n.NotifyOne()
 	require.True(t, n.TryWait())
-	settled(t, ch)
+	requireNoLostWakes(t, ch)
 }
 
 // The same for a Oneshot: what is sent then is there for another.
@@ -587,7 +549,7 @@ func TestWaitersBlocking(t *testing.T) {
 		if x.list != nil { // else it may come too late to wait, which must not matter
 			eventually(t, func() bool { return x.list.count() == 1 }, x.name)
 		}
-		inTask(t, rt, func(cx *Context) error { x.undo(cx); return nil })
+		runInTask(t, rt, func(cx *Context) error { x.undo(cx); return nil })
 		require.NoError(t, receive(t, over), x.name)
 	}
 	_, err := join(t, made)
@@ -645,11 +607,11 @@ func TestMisuseOfWaiters(t *testing.T) {
 	rw.TryULock()
 	stale := rw.UpgradeFuture()
 	rw.UUnlock()
-	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture of an RWMutex that is not")
+	requireMisuse(t, misuse(func() { stale.Poll(newMockTask().cx) }), "UpgradeFuture of an RWMutex that is not")
 	rw.TryLock()
 	requireMisuse(t, misuse(rw.UUnlock), "UUnlock")
 	requireMisuse(t, misuse(func() { rw.UpgradeFuture() }), "UpgradeFuture")
-	requireMisuse(t, misuse(func() { stale.Poll(newHand().cx) }), "UpgradeFuture")
+	requireMisuse(t, misuse(func() { stale.Poll(newMockTask().cx) }), "UpgradeFuture")
 	requireMisuse(t, misuse(rw.RUnlock), "RUnlock")
 	rw.Unlock()
 	rw.TryRLock()
@@ -718,7 +680,7 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 		n  Notify
 		c  = NewCond(&m)
 		o  Oneshot[int]
-		h  = newHand()
+		h  = newMockTask()
 	)
 	onTask(t, func(cx *Context) {
 		for name, x := range map[string]struct {

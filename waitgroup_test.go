@@ -13,7 +13,7 @@ import (
 
 func TestWaitGroupByHand(t *testing.T) {
 	var wg WaitGroup
-	a := newHandWaiter(wg.WaitFuture())
+	a := newMockWaiter(wg.WaitFuture())
 	require.True(t, a.ready(t))
 	wg.Add(2)
 	wait := waitersOf(t)
@@ -52,7 +52,7 @@ func TestWaitGroupGo(t *testing.T) {
 	require.EqualValues(t, 50, ran.Load())
 
 	h := wg.Go(rt, func(cx *Context) error { return nil })
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		if _, err := h.Await(cx); err != nil { // others may wait for the task, too
 			return err
 		}
@@ -68,7 +68,7 @@ func TestWaitGroupGo(t *testing.T) {
 func TestWaitGroupStress(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const rounds = 300
-	inTask(t, rt, func(cx *Context) error {
+	runInTask(t, rt, func(cx *Context) error {
 		for range rounds {
 			var wg WaitGroup
 			var done atomic.Int64

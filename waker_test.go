@@ -14,30 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sitter is a task that only counts how often it is woken.
-type sitter struct {
-	t     *task
-	wakes atomic.Int32
-	woken chan struct{} // gets a value if there is none
-}
-
-func newSitter() *sitter {
-	s := &sitter{woken: make(chan struct{}, 1)}
-	s.t = newExternalWaker(func() {
-		s.wakes.Add(1)
-		notifyChan(s.woken)
-	})
-	return s
-}
-
-func newSitters(n int) []*sitter {
-	ss := make([]*sitter, n)
-	for i := range ss {
-		ss[i] = newSitter()
-	}
-	return ss
-}
-
 func TestWaker(t *testing.T) {
 	var zero Waker
 	zero.Wake() // does nothing
@@ -107,23 +83,23 @@ func FuzzWakerSlot(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var slot wakerSlot
-		ss := newSitters(5)
+		ss := newMockTasks(5)
 		var (
 			happened    bool
 			fan         bool // several tasks have waited, and not all have gone since
-			each, turns []*sitter
+			each, turns []*mockTask
 		)
-		want := map[*sitter]int32{}
-		wake := func(some ...*sitter) {
+		want := map[*mockTask]int32{}
+		wake := func(some ...*mockTask) {
 			for _, s := range some {
 				want[s]++
 			}
 		}
-		without := func(list []*sitter, s *sitter) []*sitter {
-			return slices.DeleteFunc(slices.Clone(list), func(o *sitter) bool { return o == s })
+		without := func(list []*mockTask, s *mockTask) []*mockTask {
+			return slices.DeleteFunc(slices.Clone(list), func(o *mockTask) bool { return o == s })
 		}
-		waits := func(s *sitter) bool { return slices.Contains(each, s) || slices.Contains(turns, s) }
-		remove := func(s *sitter) {
+		waits := func(s *mockTask) bool { return slices.Contains(each, s) || slices.Contains(turns, s) }
+		remove := func(s *mockTask) {
 			each, turns = without(each, s), without(turns, s)
 			fan = fan && len(each)+len(turns) > 0
 		}
@@ -211,7 +187,7 @@ func FuzzWakerSlot(f *testing.F) {
 func TestWakerSlotRounds(t *testing.T) {
 	const waiters, firers, rounds = 4, 2, 2_000
 	var slot wakerSlot
-	ss := newSitters(waiters)
+	ss := newMockTasks(waiters)
 	slot.fire(nil)
 	for round := range int32(rounds) {
 		var consumed atomic.Int32
@@ -246,7 +222,7 @@ func TestWakerSlotStress(t *testing.T) {
 	var slot wakerSlot
 	var waiting, firing sync.WaitGroup
 	var over atomic.Bool
-	ss := newSitters(waiters)
+	ss := newMockTasks(waiters)
 	for _, s := range ss {
 		waiting.Go(func() {
 			for n := int32(0); n < joins; {
@@ -254,7 +230,7 @@ func TestWakerSlotStress(t *testing.T) {
 					continue
 				}
 				n++
-				<-s.woken
+				<-s.notified
 				if got := s.wakes.Load(); got != n {
 					t.Errorf("woken %d times for %d joins", got, n)
 				}
@@ -276,10 +252,10 @@ func TestWakerSlotStress(t *testing.T) {
 
 // A stir that meets a fire does not swallow the event, and whoever waited is
 // woken once by the two of them.
-func TestWakerSlotStirAgainstFire(t *testing.T) {
+func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 	const slots = 20_000
 	all := make([]wakerSlot, slots)
-	s := newSitter()
+	s := newMockTask()
 	for n := range all {
 		all[n].join(s.t)
 	}
@@ -324,7 +300,7 @@ func TestWakerSlotTokens(t *testing.T) {
 	}
 	var waiting, firing sync.WaitGroup
 	for range waiters {
-		s := newSitter()
+		s := newMockTask()
 		waiting.Go(func() {
 			for i := 0; ; i++ {
 				if take() {
@@ -341,7 +317,7 @@ func TestWakerSlotTokens(t *testing.T) {
 					continue
 				}
 				if left.Load() == 0 && !closed.Load() {
-					<-s.woken
+					<-s.notified
 				}
 			}
 		})
@@ -371,7 +347,7 @@ func TestWakerSlotTokens(t *testing.T) {
 func TestWakerSlotLeaveStress(t *testing.T) {
 	const slots = 20_000
 	all := make([]wakerSlot, slots)
-	ss := newSitters(2)
+	ss := newMockTasks(2)
 	var at [2]atomic.Int64
 	var missed atomic.Int64
 	var done sync.WaitGroup
@@ -441,7 +417,7 @@ func TestWakerMustReturn(t *testing.T) {
 // a task that was added is woken.
 func TestFanoutAddAgainstFire(t *testing.T) {
 	for range 2_000 {
-		first, second := newSitter(), newSitter()
+		first, second := newMockTask(), newMockTask()
 		f := newFanout(first.t)
 		added := func(t *task) bool {
 			waits, open := f.body.(*fanout).join(t)
@@ -454,19 +430,19 @@ func TestFanoutAddAgainstFire(t *testing.T) {
 		both.Wait()
 		require.EqualValues(t, 1, first.wakes.Load())
 		require.Equal(t, was, second.wakes.Load() == 1)
-		require.False(t, added(newSitter().t), "a fanout is not used again")
+		require.False(t, added(newMockTask().t), "a fanout is not used again")
 		f.wake(nil)
 		require.EqualValues(t, 1, first.wakes.Load(), "nor does it wake twice")
 	}
 }
 
 // A task that has left a slot in which others still wait is not kept alive.
-func TestWakerSlotForgetsWhoLeft(t *testing.T) {
+func TestWakerSlotForgetsTasksThatLeft(t *testing.T) {
 	var slot wakerSlot
-	stays := newSitter()
+	stays := newMockTask()
 	slot.join(stays.t)
 	gone := func() (left []weak.Pointer[task]) {
-		ss := newSitters(5)
+		ss := newMockTasks(5)
 		for _, s := range ss {
 			slot.join(s.t)
 			left = append(left, weak.Make(s.t))
@@ -552,7 +528,7 @@ func TestWakerSlotTurns(t *testing.T) {
 	}
 	var waiting, firing sync.WaitGroup
 	for i := range waiters {
-		s := newSitter()
+		s := newMockTask()
 		again := false
 		waiting.Go(func() {
 			for n := i; ; n++ {
@@ -579,7 +555,7 @@ func TestWakerSlotTurns(t *testing.T) {
 					again = false
 					continue
 				}
-				<-s.woken
+				<-s.notified
 				if n%5 == 0 {
 					slot.leave(s.t, nil) // it was chosen, and does not try
 					again = false
@@ -592,7 +568,7 @@ func TestWakerSlotTurns(t *testing.T) {
 			for n := range tokens {
 				left.Add(1)
 				slot.fireOne(nil)
-				if n%11 == 0 && !slot.join(newSitter().t) { // a task that never comes again
+				if n%11 == 0 && !slot.join(newMockTask().t) { // a task that never comes again
 					slot.fireOne(nil)
 				}
 				if n%13 == 0 {

@@ -306,7 +306,7 @@ func TestReadTurnsExactlyOnce(t *testing.T) {
 }
 
 // All that wait for a descriptor are told of its end, of a deadline and of Close.
-func TestAllWaitersAreTold(t *testing.T) {
+func TestCloseAndDeadlineWakeAllWaiters(t *testing.T) {
 	const n = 20
 	for name, tell := range map[string]struct {
 		end  func(r, w *UnixConn)

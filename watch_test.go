@@ -13,7 +13,7 @@ func TestWatch(t *testing.T) {
 	require.Equal(t, "a", w.Get())
 	r := w.Watch()
 	require.False(t, r.HasChanged())
-	h := newHand()
+	h := newMockTask()
 	_, err := r.PollChanged(h.cx)
 	require.Equal(t, ErrPending, err)
 	require.NoError(t, w.Set("b"))
@@ -79,7 +79,7 @@ func TestWatchUpdate(t *testing.T) {
 func TestWatchCancel(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
-	h := newHand()
+	h := newMockTask()
 	f := r.ChangedFuture()
 	pending(t, h, f)
 	w.Set(1)
@@ -157,7 +157,7 @@ func TestWatchTasks(t *testing.T) {
 func TestWatchShared(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
-	h1, h2 := newHand(), newHand()
+	h1, h2 := newMockTask(), newMockTask()
 	f1, f2 := r.ChangedFuture(), r.ChangedFuture()
 	pending(t, h1, f1)
 	pending(t, h2, f2)

@@ -138,7 +138,7 @@ func (h *handWatch) stuck(t *testing.T, start func()) Stall {
 //  1. that is reported once, with the task, its worker and the code;
 //  2. tasks that may move are run by others meanwhile;
 //  3. sockets of the stuck worker are served once it returns.
-func TestStall(t *testing.T) {
+func TestStallIsReportedAndWorkMovesOn(t *testing.T) {
 	for name, stuckIn := range map[string]func(<-chan None){"blocksHere": blocksHere, "computesHere": computesHere} {
 		t.Run(name, func(t *testing.T) {
 			// Once more if the thread lost its processor before it came there.
@@ -292,7 +292,7 @@ func TestStallIsOnePoll(t *testing.T) {
 		entered, goOn := make(chan int, 3), make(chan None)
 		defer close(goOn)
 		var hs []*JoinHandle[None]
-		inTask(t, rt, func(cx *Context) error {
+		runInTask(t, rt, func(cx *Context) error {
 			for range 3 {
 				hs = append(hs, SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
 					entered <- cx.here().roundSize
