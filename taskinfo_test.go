@@ -128,7 +128,7 @@ func TestTasksOfEachKindAndWait(t *testing.T) {
 			return ok && i.State == "waiting" && i.Waits == c.waits && strings.Contains(i.Where, line.(string))
 		})
 		require.Equal(t, "straight", info.Kind, name)
-		require.Contains(t, info.Where, "TestTasks.func", name)
+		require.Contains(t, info.Where, "TestTasksOfEachKindAndWait.func", name)
 		require.Contains(t, info.String(), info.Task.String()+" waiting for "+c.waits+", ")
 		require.True(t, strings.HasSuffix(info.String(), ", "+info.Where))
 	}
