@@ -202,7 +202,7 @@ func (p *callPool) arrived(c *poolGoroutine) {
 }
 
 // spinForCall waits a moment for the next call, without going to sleep.
-func (p *callPool) spinForCall() { spinUntil(nanos(), p.spin.duration, 100, p.posted.Load) }
+func (p *callPool) spinForCall() { p.spin.spinFor(nanos(), p.posted.Load) }
 
 // maySpin reports whether a goroutine may wait for the next call in this way:
 // not if it would take the processor of somebody else.
@@ -220,7 +220,11 @@ func (p *callPool) maySpin() bool {
 func (p *callPool) spun(c *poolGoroutine, call bool) {
 	c.spins, p.spinning = false, false
 	p.posted.Store(false)
-	p.spin.spun(call)
+	if call {
+		p.spin.hit()
+	} else {
+		p.spin.miss()
+	}
 }
 
 // next accounts for the call that c has run and returns its next one. If there

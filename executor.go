@@ -38,7 +38,7 @@ const (
 	// worker takes over has to reach its cache first.
 	worthThief = int64(100 * time.Microsecond)
 
-	// worthInactiveThief is worthThief for a worker that does not serve; see activeSet. Such a worker competes with the serving
+	// worthInactiveThief is worthThief for a worker that is not active; see activeSet. Such a worker competes with the active
 	// ones for processors, so it is woken for more work only.
 	worthInactiveThief = int64(time.Millisecond)
 
@@ -72,11 +72,11 @@ type worker struct {
 	madeRunnable    bool       // it has made goroutines runnable, which may stand in the queue of its P; see chooseParkMode
 	unwinding       bool       // the worker ends, and unwinds what still waits
 	stopped         bool
-	localFirst      bool  // which of the two run-next slots is served first
+	sharedFirst     bool  // which of the two run-next slots is served first
 	budget          int   // operations left to the current poll
 	perPoll         int   // see Config.Budget
 	observed        bool  // see Config.observed
-	hasVisible      bool  // shown is not nil
+	hasVisible      bool  // visible is not nil
 	roundPolls      int   // polls in this round
 	roundLimit      int   // how many polls it may have
 	roundBegun      int64 // when it began
@@ -91,9 +91,9 @@ type worker struct {
 	reactorPolledAt int64        // when the reactor was last asked
 	roundSize       int          // how many tasks the next round may run
 	lastWork        int64        // when there was last something to do
-	idleGap         int64        // how long it had nothing to do by the end of its last rest, in nanoseconds
-	workerSpin      adaptiveSpin // with other workers
-	peerSpin        adaptiveSpin // with the other end of speaker
+	idleGap         int64        // how long it had nothing to do when it last ended a park, in nanoseconds
+	workerSpin      adaptiveSpin // for messages of other workers
+	peerSpin        adaptiveSpin // with the peer of peerFD
 	parkTimer       *time.Timer  // ends a park; made once
 	peerFD          int          // the descriptor whose event came last, and alone; or -1
 	ids             uint64
@@ -110,32 +110,32 @@ type worker struct {
 	// See trim.
 	leastFree uint64 // how few free coroutines there were since trimmedAt
 	trimmedAt int64  // when it looked last
-	surplus   uint64 // how many of them it is to end still
+	surplus   uint64 // how many of them are still to be ended
 
 	_ [64]byte
 	// Shared with the other workers.
 	queue      runQueue
 	runNext    atomic.Pointer[task] // to run before the queue
-	visible    atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has details
+	visible    atomic.Pointer[task] // being polled, or polled last, if it is straight-line code or has attributes
 	wantsThief atomic.Bool          // the queue is long
 	turn       atomic.Uint32        // counts turns, wakes and progress: if it stands still, the worker is stuck in a poll
 	stuckTurn  atomic.Uint32        // the turn in which the watchdog found it stuck; 0: none yet
 	endRound   atomic.Bool          // the round is to end with its current poll; see stallWatch
 	published  [counterCount]atomic.Uint64
-	parkedTime atomic.Int64  // nanoseconds in all rests; while it rests, less the time at which this one began
-	moveRule   atomic.Uint64 // see the type giving
+	parkedTime atomic.Int64  // nanoseconds parked; while it is parked, less the time at which that began
+	moveRule   atomic.Uint64 // see the type moveRule
 
 	_ [64]byte
-	// Written by anybody.
+	// Written by any thread.
 	inbox        atomic.Pointer[task]  // tasks from elsewhere, the latest first
 	dropped      atomic.Pointer[timer] // see dropTimer
 	asleep       atomic.Bool           // in the kernel or parked, or about to be: must be woken
 	probe        wakeProbe
 	waiting      waitingList
-	acked        atomic.Uint64 // the census that it has told for; see ackCount
+	acked        atomic.Uint64 // the last request for a count that it has answered; see ackCount
 	ackedSpawned atomic.Int64
 	ackedEnded   atomic.Int64
-	withoutP     atomic.Bool   // asleep in park, not in the kernel
+	withoutP     atomic.Bool   // parked without a P: see parkWithoutP
 	withoutPWake chan struct{} // see unparkWithoutP
 
 	unparks          atomic.Uint64 // times that it was woken
@@ -230,52 +230,25 @@ func (w *worker) turnsInCoroutine() {
 	next()
 }
 
-// turns is the life of a worker.
+// turns is the loop of a worker. One turn:
+//
+//  1. runs tasks, at most a round of them;
+//  2. takes the tasks that other threads have sent, and fires timers;
+//  3. asks the reactor for events, unless it has done so a moment ago;
+//  4. if there is nothing to do, takes tasks of other workers, or else waits.
 func (w *worker) turns() {
-	for rested := false; !w.stopped; {
-		// 1. Run tasks, at most a round of them.
-		if w.endRound.Load() {
-			w.endRound.Store(false) // before the turn that whoever sets it has seen
-		}
-		w.turn.Add(1)
-		begun := w.reactorPolledAt
-		if !rested {
-			begun = nanos()
-		}
-		w.rt.watchdog.heartbeat(w, begun)
-		w.ticks = ticksAt(begun)
-		w.sample(begun)
+	for parked := false; !w.stopped; {
+		begun := w.beginTurn(parked)
 		w.round(w.roundSize, begun)
-
-		// 2. Take what others sent; fire timers; ask the reactor, unless that
-		// was done a moment ago or will be done below.
 		now := nanos()
 		w.sizeRound(w.roundPolls, now-begun)
-		busy := w.receive()
-		if now-w.publishedAt >= publishEvery {
-			w.publish(now)
-		}
-		busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
-		if w.counts[countFree] > keepFree {
-			busy = w.trim(now) || busy
-		}
-		if w.rt.draining.Load() {
-			w.ackCount()
-		}
-
-		// 3. and 4. Nothing to do here: help the others, or wait.
+		busy := w.collect(now)
+		w.report(now)
 		if !busy && !w.steal() {
-			rested = false
-			switch {
-			case now-w.lastWork < int64(w.rt.cfg.Spin):
-				w.spin()
-			case w.spinForReply(now):
-			default:
-				rested = w.park(now)
-			}
+			parked = w.wait(now)
 			continue
 		}
-		rested = false
+		parked = false
 		w.lastWork = now
 		w.stopped = w.rt.stopping.Load()
 		if now-w.reactorPolledAt >= reactorEvery {
@@ -285,8 +258,45 @@ func (w *worker) turns() {
 	}
 }
 
+// beginTurn returns the time, and tells the watchdog and the metrics of the turn. parked says that w has
+// waited just now, so that it knows the time already.
+func (w *worker) beginTurn(parked bool) (now int64) {
+	if w.endRound.Load() {
+		w.endRound.Store(false) // before turn changes: the setter has seen the turn before this one
+	}
+	w.turn.Add(1)
+	if now = w.reactorPolledAt; !parked {
+		now = nanos()
+	}
+	w.rt.watchdog.heartbeat(w, now)
+	w.ticks = ticksAt(now)
+	w.sample(now)
+	return now
+}
+
+// collect takes the tasks that other threads have sent, fires timers and ends free coroutines. It reports whether w has
+// something to do.
+func (w *worker) collect(now int64) (busy bool) {
+	busy = w.receive()
+	busy = w.fireTimers(now) > 0 || busy || w.hasTasks()
+	if w.counts[countFree] > keepFree {
+		busy = w.trim(now) || busy
+	}
+	return busy
+}
+
+// report publishes what other threads may know of w: its metrics, and the count of its tasks while the runtime drains.
+func (w *worker) report(now int64) {
+	if now-w.publishedAt >= publishEvery {
+		w.publish(now)
+	}
+	if w.rt.draining.Load() {
+		w.ackCount()
+	}
+}
+
 // sizeRound sets the size of the next round by how long the tasks of this one took,
-// and asks for help if more of them wait than this worker should do alone.
+// and wakes a thief if more tasks wait than this worker should run alone.
 func (w *worker) sizeRound(ran int, took int64) {
 	if ran == 0 {
 		return
@@ -392,8 +402,8 @@ func (w *worker) nextTask() *task {
 }
 
 func (w *worker) takeRunNext() *task {
-	w.localFirst = !w.localFirst // neither slot may keep the other waiting
-	if w.localFirst || w.runNextLocal == nil {
+	w.sharedFirst = !w.sharedFirst // neither slot may keep the other waiting
+	if w.sharedFirst || w.runNextLocal == nil {
 		if w.runNext.Load() != nil {
 			if t := w.runNext.Swap(nil); t != nil { // a thief may be faster
 				return t
@@ -464,7 +474,7 @@ func (w *worker) endTask(t *task) {
 	}
 }
 
-// setVisible lets others see which task is polled: straight-line code shows itself,
+// setVisible lets other threads see which task is polled: straight-line code makes itself visible,
 // once t.g is set. Plain futures without details are polled so quickly one after
 // the other that it would cost a third of their time.
 func (w *worker) setVisible(t *task) {
@@ -477,8 +487,7 @@ func (w *worker) setVisible(t *task) {
 	w.hasVisible = t != nil
 }
 
-// pollObserved is poll's call of the task for runtimes whose polls must be told
-// to somebody.
+// pollObserved is poll's call of the task for runtimes with hooks for polls, or with labels.
 func (w *worker) pollObserved(t *task) (done bool) {
 	if t.surveys() {
 		return t.body.poll(w)

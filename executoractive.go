@@ -9,19 +9,19 @@ import (
 // activeSet decides how many workers serve the connections that may move between workers: connections of plain
 // futures, and connections of Serve between two calls of the Handler. A straight-line task that has begun stays on its worker.
 //
-// The first width workers serve. When a task begins to wait on another worker, its source is registered with
-// the reactor of a serving worker (see pollFD.moveToActive). The next event then comes to that worker, and the task
+// The first size workers are active: they serve. When a task begins to wait on another worker, its descriptor is registered with
+// the reactor of an active worker (see pollFD.moveToActive). The next event then comes to that worker, and the task
 // follows the event (see task.schedule). So only the registration moves.
 //
 // Fewer workers mean fewer wakes of threads and more events for each worker. They also mean less contention if other
 // threads need the processors. More workers mean more processors. Every activeLookEvery one of the workers looks:
 //
-//   - If fewer workers would still sleep for two fifths of the time, width is reduced to their number. With
-//     SharedProcs, width is raised to all workers instead if they do little.
-//   - If one worker fewer would still sleep for a fifth of the time, or if the serving workers are ready to run and do
-//     not get the processors, width is reduced on trial.
-//   - If a serving worker hardly sleeps, width is raised on trial.
-//   - If a serving worker sleeps much less than another one, some of its connections move to the other one.
+//   - If fewer workers would still sleep for two fifths of the time, size is reduced to their number. With
+//     SharedProcs, size is raised to all workers instead if they do little.
+//   - If one worker fewer would still sleep for a fifth of the time, or if the active workers are ready to run and do
+//     not get the processors, size is reduced on trial.
+//   - If an active worker hardly sleeps, size is raised on trial.
+//   - If an active worker sleeps much less than another one, some of its connections move to the other one.
 //
 // At the end of a trial the polls per second before and during the trial are compared. A change that did not
 // help is undone. The next trial of that kind waits for a time that doubles with each failure.
@@ -48,12 +48,12 @@ type activeSet struct {
 	more       activeHold // the next trial with more workers
 	stalls     uint64     // counted so far
 	allUntil   int64      // all workers serve until then
-	keepUntil  int64      // width is not reduced for want of work until then
-	movedAt    int64      // when sources were last told to move
+	keepUntil  int64      // size is not reduced for want of work until then
+	movedAt    int64      // when a rule to move descriptors was last set
 	salt       uint16     // of the last such move; see moveRule
 }
 
-// workerTotals is how long a worker has rested and how much it has done since it began.
+// workerTotals is how long a worker has been parked and how much it has done since it began.
 type workerTotals struct {
 	rested int64         // nanoseconds
 	used   time.Duration // the processor time of its thread
@@ -63,16 +63,16 @@ type workerTotals struct {
 
 // workerLoad is what a worker has done lately, as shares of the time and of all polls.
 type workerLoad struct {
-	awake   float64 // it did not rest
-	starved float64 // it did not rest and had no processor; 0 if that is not known
+	awake   float64 // it was not parked
+	starved float64 // it was not parked and had no processor; 0 if that is not known
 	polls   float64 // since the last look
 
 	// Means over some twenty looks: nanoseconds that it ran, and polls.
 	ran, polled float64
 }
 
-// moveRule says which of its sources a worker gives to other workers: a part, chosen by a hash of descriptor and
-// salt, so that busy and idle connections move in the same proportion. 0 means no source. The bits are, from the highest, 16 each:
+// moveRule says which of its descriptors a worker moves to other workers: a part, chosen by a hash of descriptor and
+// salt, so that busy and idle connections move in the same proportion. 0 means none. The bits are, from the highest, 16 each:
 // the part, the salt, the index of the first receiving worker, and the index after the last one.
 type moveRule uint64
 
@@ -80,7 +80,7 @@ func newMoveRule(part float64, salt uint16, from, to int32) moveRule {
 	return moveRule(part*math.MaxUint16)<<48 | moveRule(salt)<<32 | moveRule(from)<<16 | moveRule(to)
 }
 
-// target returns the index of the worker to which the source of fd is to move.
+// target returns the index of the worker to which fd is to move.
 func (g moveRule) target(fd int32) (index int32, ok bool) {
 	from, to := int32(g>>16&math.MaxUint16), int32(g&math.MaxUint16)
 	hash := (uint64(fd)<<16 | uint64(g>>32&math.MaxUint16)) * 0x9e3779b97f4a7c15
@@ -90,11 +90,11 @@ func (g moveRule) target(fd int32) (index int32, ok bool) {
 	return from + int32(hash>>24&0xffffff)%(to-from), true
 }
 
-// activeTrial is a change of the width that is not decided yet.
+// activeTrial is a change of the size that is not decided yet.
 type activeTrial struct {
-	was   int32   // the width before; 0: there is no trial
+	was   int32   // the size before; 0: there is no trial
 	rate  float64 // polls per nanosecond before
-	share float64 // of the polls, on the workers that were to serve no longer
+	share float64 // of the polls, on the workers that were to become inactive
 	from  int64   // when it began, or when the connections had moved
 	polls uint64  // at that time
 	moved bool    // they have
@@ -110,9 +110,9 @@ const (
 	activeTrialTime   = int64(50 * time.Millisecond)  // how long it is measured at least
 	activeTrialPolls  = 500                           // how many polls that takes, or activeMoveTime
 	activeFirstHold   = int64(time.Second)            // see activeHold
-	activeLongestHold = int64(20 * time.Second)       // and how long all serve after a stall
+	activeLongestHold = int64(20 * time.Second)       // and how long all are active after a stall
 	activeLongPoll    = int64(200 * time.Microsecond) // on average
-	activeLooks       = 5                             // looks before width is reduced for want of work, or raised on trial
+	activeLooks       = 5                             // looks before size is reduced for want of work, or raised on trial
 	activeMoveEvery   = 5 * activeLookEvery           // between two moves for balance
 
 	// activeClockReads is the largest number of workers of which the processor time is read, by a system call each.
@@ -123,12 +123,12 @@ const (
 const (
 	loadFew       = 0.6  // for the workers that would be left: enough without a trial
 	loadFewer     = 0.8  // for the workers that would be left: worth a trial
-	loadSaturated = 0.85 // for one that serves: worth a trial with more
-	loadStarved   = 0.2  // of the serving workers
-	loadUneven    = 0.2  // between two that serve
+	loadSaturated = 0.85 // for an active worker: worth a trial with more
+	loadStarved   = 0.2  // of the active workers
+	loadUneven    = 0.2  // between two active workers
 	loadSome      = 0.1  // polls that take long matter
 
-	// loadSharedProcs is below what all workers serve if they share their processors. An idle processor makes each
+	// loadSharedProcs is below the load at which all workers are active if they share their processors. An idle processor makes each
 	// turn of a worker through Go's scheduler wake a thread.
 	loadSharedProcs = 0.4
 )
@@ -236,7 +236,7 @@ func (g *activeSet) polls() (n uint64) {
 	return n
 }
 
-// decide returns the width that there should be.
+// decide returns the size that there should be.
 func (g *activeSet) decide(now int64, stalls uint64) (width int32) {
 	width = g.size.Load()
 	all := int32(len(g.loads))
@@ -292,8 +292,8 @@ func (g *activeSet) decide(now int64, stalls uint64) (width int32) {
 // enough returns the number of workers that would sleep for two fifths of the time with a load of sum.
 func (g *activeSet) enough(sum float64) int32 { return max(1, int32(math.Ceil(sum/loadFew))) }
 
-// starving reports whether the workers that serve are ready to run and do not get the processors. Without clocks, it
-// may be so if they do not rest.
+// starving reports whether the active workers are ready to run and do not get the processors. Without clocks, it
+// may be so if they are not parked.
 func (g *activeSet) starving(width int32, sum, starved float64) bool {
 	if !g.clocks {
 		return sum >= loadSaturated*float64(width)
@@ -306,7 +306,7 @@ func (g *activeSet) try(now int64, was int32) {
 	g.trial = activeTrial{was: was, from: now, rate: g.rate}
 }
 
-// judge ends the trial, if it has lasted long enough, and returns the width.
+// judge ends the trial, if it has lasted long enough, and returns the size.
 func (g *activeSet) judge(now int64, width int32, most float64) int32 {
 	t := &g.trial
 	lasts, polls := now-t.from, g.polls()-t.polls
@@ -352,7 +352,7 @@ func (g *activeSet) haveMoved(width int32) bool {
 	return polls >= ratioMoved*float64(width-was)/float64(width)
 }
 
-// resize has the first width workers serve. New ones get a part of the sources of the others.
+// resize makes the first size workers active. New ones get a part of the descriptors of the others.
 func (g *activeSet) resize(rt *Runtime, width int32) {
 	was := g.size.Swap(width)
 	g.movedAt, g.salt = g.at, g.salt+1
@@ -366,8 +366,8 @@ func (g *activeSet) resize(rt *Runtime, width int32) {
 	}
 }
 
-// balance has the busiest of the workers that serve give sources to the idlest one, if they differ much. The
-// other workers give none meanwhile.
+// balance has the busiest of the active workers move descriptors to the idlest one, if they differ much. The
+// other workers move none meanwhile.
 func (g *activeSet) balance(rt *Runtime) {
 	width := g.size.Load()
 	if width < 2 || g.trial.was != 0 || g.at-g.movedAt < activeMoveEvery {
@@ -397,7 +397,7 @@ func (g *activeSet) balance(rt *Runtime) {
 	}
 }
 
-// activeOwner returns the worker to whose reactor the source of fd is to move from w's, or nil.
+// activeOwner returns the worker to whose reactor fd is to move from that of w, or nil.
 func (w *worker) activeOwner(fd int32) *worker {
 	give, width := moveRule(w.moveRule.Load()), w.rt.active.size.Load()
 	if int32(w.index) >= width {

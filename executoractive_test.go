@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopActiveSet has rt change the width only where the test does.
+// stopActiveSet has rt change the size only where the test does.
 func stopActiveSet(rt *Runtime) {
 	for !rt.active.looking.CompareAndSwap(false, true) {
 	}
@@ -234,7 +234,7 @@ func TestActiveWorkersAreAllAfterAStall(t *testing.T) {
 	require.EqualValues(t, 1, g.size.Load())
 }
 
-// The worker that sleeps much less gives some of its sources away.
+// The worker that sleeps much less moves some of its descriptors.
 func TestActiveWorkersBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	stopActiveSet(rt)
@@ -270,7 +270,7 @@ func homes(w *worker, n int32) map[int]int {
 	return to
 }
 
-// The load of a worker is the part of the time for which it did not rest, finished rests and the present one.
+// The load of a worker is the part of the time for which it was not parked, in finished parks and the present one.
 func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	rt := &Runtime{cfg: Config{Workers: 2}}
 	for i := range 2 {
@@ -281,7 +281,7 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	g.measure(rt, now)
 	require.Zero(t, g.loads[0].awake, "nothing is known yet")
 
-	rt.workers[0].parkedTime.Store(-now) // it rests since then
+	rt.workers[0].parkedTime.Store(-now) // it has been parked since then
 	rt.workers[1].parkedTime.Store(activeLookEvery / 4)
 	rt.workers[1].published[countPolls].Store(300)
 	now += activeLookEvery
@@ -292,7 +292,7 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	require.InDelta(t, 150/float64(activeLookEvery), g.rate, 1e-9)
 	require.False(t, g.clocks)
 
-	rt.workers[0].parkedTime.Store(activeLookEvery) // it has ended that rest
+	rt.workers[0].parkedTime.Store(activeLookEvery) // it has ended that park
 	now += 2 * activeLookEvery
 	g.measure(rt, now)
 	require.InDelta(t, 0.5, g.loads[0].awake, 1e-6)
@@ -380,7 +380,7 @@ func TestActiveMovesNoRunningHandler(t *testing.T) {
 	}
 }
 
-// streamsAt returns how many sources of rt whose peer is c are registered with w.
+// streamsAt returns how many descriptors of rt whose peer is c are registered with w.
 func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 	for i := range rt.fds.chunks {
 		chunk := rt.fds.chunks[i].Load()
@@ -533,7 +533,7 @@ func TestActiveMovesConnectionsAndBack(t *testing.T) {
 	}
 }
 
-// The width changes all the time, and no event is lost.
+// The size changes all the time, and no event is lost.
 func TestActiveMovesLoseNoEvent(t *testing.T) {
 	const n = 16
 	rounds := 400

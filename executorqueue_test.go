@@ -320,9 +320,9 @@ func TestRunQueueThieves(t *testing.T) {
 	}
 }
 
-// Few tasks go round between owners who steal from each other, so that the
+// Few tasks go round between owners that steal from each other, so that the
 // same slots and the same links are used again at once. Each task is run
-// exactly as often as it was queued; its count belongs to whoever holds it.
+// exactly as often as it was queued; its count belongs to its holder.
 func TestRunQueueExchange(t *testing.T) {
 	const owners, tasks, rounds = 3, 7, 3_000
 	var queues [owners]runQueue

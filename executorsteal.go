@@ -1,6 +1,6 @@
 package async
 
-// wakeThief lets other workers take from the queue, and wakes a sleeping worker: one that serves (see activeSet), or any
+// wakeThief lets other workers take from the queue, and wakes a parked worker: an active one (see activeSet), or any
 // worker if all is set.
 func (w *worker) wakeThief(all bool) {
 	if !w.wantsThief.Load() {
@@ -13,10 +13,9 @@ func (w *worker) wakeThief(all bool) {
 	}
 }
 
-// steal takes tasks from another worker: half the queue of one that asked for
-// help; from one that is stuck in a poll, all that can be run elsewhere. It reports whether
-// there was any. Tasks of other workers are left to them: that they wait at this moment does
-// not mean that they wait for long.
+// steal takes tasks of another worker: half the queue of a worker that wants a thief, and of a worker that is stuck in a
+// poll all tasks that can run elsewhere. It reports whether there were any. It leaves the tasks of the other workers alone:
+// that they wait at this moment does not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
 	for i := 1; i < len(workers); i++ {

@@ -6,11 +6,27 @@ import (
 	"time"
 )
 
-// park waits for something to do, in the kernel or parked. If it reports true, it has waited, and looked is the time
-// at which it woke.
+// wait waits until w has something to do. It reports true if it has parked: then reactorPolledAt is the time now.
+func (w *worker) wait(now int64) (parked bool) {
+	switch {
+	case now-w.lastWork < int64(w.rt.cfg.Spin):
+		w.spin()
+		return false
+	case w.spinForReply(now):
+		return false
+	}
+	return w.park(now)
+}
+
+// park waits for an event, a task or a timer, in the kernel or without a P. It reports false if it has not waited,
+// because there is something to do.
 //
-// Against a lost wake-up, it first says that it sleeps and then looks whether
-// there is something; who has something for it does the reverse.
+// Against a lost wake-up:
+//
+//  1. The worker sets asleep, then looks at its inbox, dropped timers, stopping and the requests for counts.
+//  2. The sender writes to one of those, then reads asleep (unpark).
+//
+// So either the worker sees what was written, or the sender sees that the worker must be woken.
 func (w *worker) park(now int64) (waited bool) {
 	w.asleep.Store(true)
 	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.acked.Load() != w.rt.countRequests.Load() {
@@ -52,7 +68,7 @@ func (w *worker) park(now int64) (waited bool) {
 	return true
 }
 
-// chooseParkMode is how a worker rests.
+// parkMode says how a worker parks.
 type parkMode int
 
 const (
@@ -61,21 +77,21 @@ const (
 	parkGivesUpP                       // see parkWithoutP
 )
 
-// parkedTimers is how long before its next timer a parked worker must be unparked: the timers of Go may be a
-// millisecond late while nothing else runs. If goroutines use all processors, they are later than that.
+// parkedTimers is how long before its next timer a worker without a P must be woken. Go's own timers may be a
+// millisecond late while nothing else runs, and later than that if goroutines use all processors.
 const parkedTimers = 2 * time.Millisecond
 
 // chooseParkMode returns how long to wait, for ever if that is negative, and how.
 //
-// The P is kept for a while after there was something to do, if there are descriptors from which more may
-// come. After keepP the worker parks, and at once if goroutines wait for the P; but not shortly before its next
-// timer, and not where it cannot.
+// The worker keeps its P for keepP after its last work, if it has descriptors, from which more may come. After that it
+// gives up the P. It does so at once if it has made goroutines runnable, which need the P. It does not if its next timer
+// is near, or if the system cannot watch pollers.
 func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode) {
 	const forEver = time.Duration(math.MaxInt64)
 	how = parkTellsScheduler
-	readied := w.madeRunnable
+	runnable := w.madeRunnable
 	w.madeRunnable = false
-	if w.rt.ownProcs.raised.Load() && !readied && w.reactor.sources.Load() > 0 {
+	if w.rt.ownProcs.raised.Load() && !runnable && w.reactor.sources.Load() > 0 {
 		how = parkKeepsP
 	}
 	timer := forEver
@@ -86,7 +102,7 @@ func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode)
 	if how == parkTellsScheduler && !w.rt.idle.usable {
 		timeout = forEver
 	}
-	if timeout <= 0 || readied {
+	if timeout <= 0 || runnable {
 		timeout = forEver
 		if !w.rt.idle.usable {
 			how = parkTellsScheduler
@@ -107,13 +123,10 @@ func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode)
 	return timeout, how
 }
 
-// unpark wakes w if it sleeps. It costs a system call only then.
+// unpark wakes w if it is parked. Only then it costs a system call. The caller has written what w is to find; see park.
 //
-// Against a lost wake-up: the sender first writes what it has to say, then
-// reads asleep; the worker first sets asleep, then looks at what was written.
-//
-// It also moves the turn, before: until w really runs it must look like one that
-// has begun a turn just now, and not like one that is stuck since it fell asleep.
+// It changes turn first. Until w really runs, w must look like a worker that has begun a turn just now, and not like one
+// that has been stuck since it parked.
 func (w *worker) unpark() {
 	if !w.asleep.Load() {
 		return
@@ -141,9 +154,8 @@ func (w *worker) spin() {
 	w.stopped = w.rt.stopping.Load()
 }
 
-// noteRunnable notes that w, if it is not nil, makes a goroutine runnable. That one
-// now stands in the queue of w's P, and other threads leave it there for a while
-// as long as the P seems to be running.
+// noteRunnable notes that w, if it is not nil, makes a goroutine runnable. The goroutine is now in the queue of w's P.
+// Other threads leave it there for a while if the P seems to be running.
 func (w *worker) noteRunnable() {
 	if w != nil {
 		w.madeRunnable = true

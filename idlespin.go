@@ -2,46 +2,42 @@ package async
 
 import "time"
 
-// adaptiveSpin says whether the tasks of a worker talk to somebody, so quickly that it does
-// not pay to sleep between two words: each would cost two system calls and the wake
-// of a thread, a hundred times what the word itself does.
+// adaptiveSpin decides whether a thread spins for a moment before it sleeps. To sleep and be woken costs two system calls
+// and the wake of a thread, a hundred times what a short message costs. So it does not pay if the next message comes soon.
 //
-// They do when words have often come soon after the worker had gone to sleep, and
-// until one is waited for in vain. Each time that this happens it takes
-// twice as many words until it is tried again: the two may have to share a
-// processor, and there no word ever comes while the other one waits for it.
+// Spinning pays when messages have often come soon after the thread had gone to sleep (hits), and until one spin ends
+// without a message (a miss). After each miss it takes twice as many hits until the thread spins again: sender and
+// receiver may have to share a processor, and then no message comes while the receiver spins.
 type adaptiveSpin struct {
 	*spinSettings
-	hits   int // that came soon; each sleep that ended otherwise halves them
-	needed int // how many it takes
+	hits   int // messages that came soon; each sleep that ended otherwise halves them
+	needed int // hits, before spinning pays
 }
 
-// spinSettings is how one talks to others of a kind.
+// spinSettings are the settings of an adaptiveSpin.
 type spinSettings struct {
-	duration int64 // how long to wait for the next word before one goes to sleep
-	soon     int64 // how soon after that a word must come to wake one
-	minHits  int   // how many words make a talk, at least
-	maxHits  int   // and at most
+	duration int64 // of a spin, in nanoseconds
+	looks    int   // between two looks at the clock
+	soon     int64 // how soon after the thread has gone to sleep a message is a hit, in nanoseconds
+	minHits  int   // the least that needed is
+	maxHits  int   // the most that it becomes
 }
 
 var (
-	// With another worker: what it costs to wake one; and several times the way
-	// there and back, since the first words are spoken while the threads still have
-	// to be woken.
-	workerSpinSettings = &spinSettings{duration: int64(20 * time.Microsecond), soon: int64(200 * time.Microsecond), minHits: 4, maxHits: 4096}
+	// For messages of other workers, and for calls of the blocking pool. The duration is what waking a worker costs. soon is several times
+	// a message and its reply, since the first ones come while the threads still have to be woken.
+	workerSpinSettings = &spinSettings{duration: int64(20 * time.Microsecond), looks: 100, soon: int64(200 * time.Microsecond), minHits: 4, maxHits: 4096}
 
-	// With the other end of a descriptor, which may go to sleep after each word and
-	// must be woken by the next, so that one waits for longer. That pays only where
-	// there is nobody else to serve: see samePeer.
-	peerSpinSettings = &spinSettings{duration: int64(40 * time.Microsecond), soon: int64(60 * time.Microsecond), minHits: 8, maxHits: 256}
+	// For the peer of a descriptor, which may sleep after each message and must be woken by the next one, so that a spin
+	// lasts longer. Each look is a system call. It pays only if the worker serves one peer: see samePeer.
+	peerSpinSettings = &spinSettings{duration: int64(40 * time.Microsecond), looks: 1, soon: int64(60 * time.Microsecond), minHits: 8, maxHits: 256}
 )
 
 func (t *adaptiveSpin) pays() bool { return t.hits > 0 && t.hits >= t.needed }
 
-// slept is called after a sleep, with whether a word has ended it, and how long it
-// has taken.
-func (t *adaptiveSpin) slept(word bool, d int64) {
-	if !word || d >= t.soon {
+// slept is called after a sleep of d, with whether a message has ended it.
+func (t *adaptiveSpin) slept(message bool, d int64) {
+	if !message || d >= t.soon {
 		t.hits /= 2
 		return
 	}
@@ -56,9 +52,8 @@ func (t *adaptiveSpin) miss() {
 	t.needed = min(2*t.needed, t.maxHits)
 }
 
-// samePeer notes that events have come, and reports whether that is a word from the
-// descriptor that was the last to speak, and nobody else's: only of those that serve
-// one peer at a time each word waits for the one before.
+// samePeer notes the descriptor of the events, and reports whether all come from the descriptor that the last event came
+// from. Only if a worker serves one peer at a time, each message of the peer waits for the reply to the one before.
 func (w *worker) samePeer(events []fdEvent) bool {
 	was := w.peerFD
 	w.peerFD = -1
@@ -68,55 +63,51 @@ func (w *worker) samePeer(events []fdEvent) bool {
 	return w.peerFD >= 0 && w.peerFD == was
 }
 
-// spinForReply waits a moment for what another worker may send, or the other end of a
-// descriptor, if that has paid before, and nobody else wants the P meanwhile. It
-// reports whether something came.
-func (w *worker) spinForReply(now int64) bool {
-	talks, wire := w.workerSpin.pays(), w.peerSpin.pays()
-	if !talks && !wire || w.madeRunnable || !w.rt.ownProcs.raised.Load() {
+// spinForReply spins for a message of another worker, or also for an event of the peer, if one of the two has paid
+// before and no goroutine needs the P. It reports whether a message or an event came.
+func (w *worker) spinForReply(now int64) (came bool) {
+	s := &w.workerSpin
+	peer := w.peerSpin.pays()
+	if peer {
+		s = &w.peerSpin
+	} else if !s.pays() {
 		return false
 	}
-	sent := func() bool { return w.inbox.Load() != nil }
-	if !wire {
-		came := spinUntil(now, w.workerSpin.duration, 100, sent)
-		w.workerSpin.spun(came)
-		return came
+	if w.madeRunnable || !w.rt.ownProcs.raised.Load() {
+		return false
 	}
 	var events []fdEvent
-	came := spinUntil(now, w.peerSpin.duration, 1, func() bool {
-		if !sent() {
+	came = s.spinFor(now, func() bool {
+		if w.inbox.Load() != nil {
+			return true
+		}
+		if peer {
 			events = w.reactor.wait(0, true)
 		}
-		return len(events) > 0 || sent()
+		return len(events) > 0
 	})
-	w.reactorPolledAt = nanos()
-	w.reactor.dispatch(w, events)
+	hit := came
+	if peer {
+		w.reactorPolledAt = nanos()
+		w.reactor.dispatch(w, events)
+		hit = w.samePeer(events)
+	}
 	switch {
-	case w.samePeer(events):
-		w.peerSpin.hit()
-	case came: // from somebody else
-		w.peerSpin.slept(false, 0)
+	case hit:
+		s.hit()
+	case came: // from another sender
+		s.slept(false, 0)
 	default:
-		w.peerSpin.miss()
+		s.miss()
 	}
 	return came
 }
 
-// spun is called after one has waited for a word.
-func (t *adaptiveSpin) spun(came bool) {
-	if came {
-		t.hit()
-	} else {
-		t.miss()
-	}
-}
-
-// spinUntil asks again and again, for a while, whether something has come; looks is how
-// often it does before it looks at the clock.
-func spinUntil(now, d int64, looks int, come func() bool) bool {
-	for until := now + d; ; {
-		for range looks {
-			if come() {
+// spinFor calls came again and again, for at most the duration of t. It reports whether came has returned true.
+func (t *adaptiveSpin) spinFor(now int64, came func() bool) bool {
+	for until := now + t.duration; ; {
+		for range t.looks {
+			if came() {
 				return true
 			}
 		}

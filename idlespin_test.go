@@ -44,8 +44,8 @@ func TestAdaptiveSpinCountsHitsAndMisses(t *testing.T) {
 	require.Equal(t, 2*talkAfter, words(), "an answer makes up for all that was in vain")
 }
 
-// A worker that lingers takes what comes, and goes to sleep if nothing does, or
-// if goroutines stand in the queue of its P.
+// A worker that spins takes a message that comes, and goes to sleep if none does, or
+// if goroutines are in the queue of its P.
 func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -78,8 +78,8 @@ func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	require.True(t, shared.workerSpin.pays(), "it has not even tried")
 }
 
-// A worker lingers for the descriptor that has spoken before, and alone; what comes
-// from others it takes, but it is no answer.
+// A worker spins for the descriptor of which the last event came alone. It takes events of
+// others, but they are no hit.
 func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -116,13 +116,13 @@ func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 
 	speak(1)
 	require.True(t, w.spinForReply(long))
-	require.False(t, w.peerSpin.pays(), "somebody else has spoken")
+	require.False(t, w.peerSpin.pays(), "an event of another descriptor")
 	require.Equal(t, ends[1][0], w.peerFD)
 
 	hears()
 	w.send(&task{})
 	require.True(t, w.spinForReply(long))
-	require.False(t, w.peerSpin.pays(), "another worker has spoken")
+	require.False(t, w.peerSpin.pays(), "a message of another worker")
 	require.NotNil(t, w.takeInbox())
 	w.reactor.wait(0, true) // for which it was woken, perhaps
 
@@ -191,7 +191,7 @@ func TestPeerSpinAnswersEachRequest(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Words that go to and fro between two workers, and now and then stop for a while:
+// Messages go to and fro between two workers, and now and then stop for a while:
 // none is lost.
 func TestWorkerSpinLosesNoMessage(t *testing.T) {
 	const words, pauses = 2000, 20

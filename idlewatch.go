@@ -105,9 +105,9 @@ func (i *idleWatch) close() {
 //
 // Against a lost wake-up:
 //
-//  1. The worker sets asleep, then looks at what others have sent (rest), takes an old token out of withoutPWake, sets
-//     parked, and has its poller watched, which also reports what came before. Then it waits for a token.
-//  2. The sender writes what it has to say, clears asleep, and reads parked (rouse). If that is set, it sends a token;
+//  1. The worker sets asleep, then looks for work (park), takes an old token out of withoutPWake, sets
+//     withoutP, and has its poller watched, which also reports what came before. Then it waits for a token.
+//  2. The sender writes its message, clears asleep, and reads withoutP (unpark). If that is set, it sends a token;
 //     if not, it writes to the pipe that the worker's poller watches.
 func (w *worker) parkWithoutP(timeout time.Duration) {
 	i := &w.rt.idle

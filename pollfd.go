@@ -8,84 +8,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollFD is a non-blocking descriptor and those who wait for it. It is
-// registered with the poller of the worker whose task waits first, so that a
-// connection comes to where its task is; there it stays until it is closed, handed
-// over to goroutines, or moved with its task (see activeSet). As long as only those wait, it is in the lobby.
+// pollFD is a non-blocking descriptor and the waiters for it. It is registered with the
+// poller of the worker whose task waits first, so that the events of a connection come to
+// the worker of its task. There it stays until it is closed, moved to the shared reactor
+// for goroutines, or moved with its task (see activeSet). As long as only goroutines wait
+// for it, it is registered with the shared reactor. See pollfdowner.go.
 //
-// Any number of tasks and goroutines may use a source at once. The descriptor
-// is closed when none of them is in a system call with it, so that none can
-// reach whoever gets its number next.
+// Any number of tasks and goroutines may use a pollFD at once. The descriptor
+// is closed when none of them is in a system call with it, so that no system call
+// can reach the descriptor that gets its number next.
 type pollFD struct {
 	fd    int32
 	state fdState
-	owner atomic.Pointer[reactor] // where it is registered; nil for a moment while it moves
+	owner atomic.Pointer[reactor] // where it is registered; nil before that, and while it moves
 	rd    direction
 	wr    direction
 }
 
-// direction is one direction of a source.
+// direction is one direction of a descriptor: reading or writing.
 //
-// What Read, Write, Accept and the like find is true for all tasks that wait in
-// them: such a task waits for its turn. System calls of the user's need not agree
-// about what is ready, and neither do writes to different receivers: tasks that
+// The result of a Read, Write, Accept and the like holds for all tasks that wait in
+// such calls: these tasks wait for their turn. System calls of the user's need not agree
+// about readiness, and neither do writes to different receivers: tasks that
 // wait for these are woken by each event.
 type direction struct {
 	waiters  wakerSlot                  // fired by the poller's events
 	deadline atomic.Pointer[ioDeadline] // nil: there never was a deadline
 }
 
-// fdState is a few facts about a source, and, in the upper bits, how many
-// uses of its descriptor are under way. Each method is one transition.
+// fdState is a few facts about a pollFD, and, in the upper bits, the number of uses of
+// its descriptor that are under way. Each method is one transition.
 type fdState struct{ bits atomic.Uint32 }
 
 const (
-	// fdClosed is set once, by Close: no use begins anymore. The
-	// descriptor then belongs to whoever ends the last use, or to Close if
-	// there is none, to be closed.
+	// fdClosed is set once, by close or detach: no use begins afterwards. After
+	// close, the caller that ends the last use closes the descriptor; close itself
+	// does so if there is no use. After detach the descriptor belongs to the caller.
 	fdClosed uint32 = 1 << iota
 
-	// fdRegistered is set by whoever registers the source with a poller,
-	// before it does, and cleared again only if that fails.
+	// fdRegistered is set by the caller that registers the descriptor with a poller,
+	// before it does so. Only dropOwner clears it: if that or a move fails, or to
+	// leave a closed reactor of another runtime.
 	fdRegistered
 
 	// fdNotReadable is set while a read is under way, and stays set if the kernel
-	// has said EAGAIN, or if the read has proved that nothing is left (see
-	// emptied): there will be an event before there is more. It saves the system
-	// call that would only say EAGAIN. Every other read clears it. (Setting it
-	// afterwards instead would miss what came between the system call and that.)
+	// has returned EAGAIN, or if the read has proved that no data is left (see
+	// provesEmpty): there will be an event before there is more. It saves the system
+	// call that would only return EAGAIN. Every other read clears it. (Setting it
+	// afterwards instead would miss data that came between the system call and that.)
 	fdNotReadable
 
 	// fdNotWritable is the same for writes, but only EAGAIN proves that there is no
 	// room: a write also stops short at memory that cannot be read.
 	fdNotWritable
 
-	// fdHungUp is set when the poller has said that nothing more will
+	// fdHungUp is set when the poller has reported that no more data will
 	// come, or that there is urgent data, which cuts reads short. There may be
 	// no further event, so fdNotReadable means nothing from then on, and reads
 	// go on until the end.
 	fdHungUp
 
-	// fdShared is set once others may have the descriptor: it was duplicated,
-	// inherited, or lent to a function of the user's. They may have made it
+	// fdShared is set once other code may have the descriptor: it was duplicated,
+	// inherited, or passed to a function of the user's. That code may have made it
 	// blocking, or have given it a protocol of its own (kernel TLS). So calls that
-	// cannot be told not to wait look first (see keepNonblocking), and no read
-	// proves that nothing is left.
+	// cannot be told not to wait check first (see keepNonblocking), and no read
+	// proves that no data is left.
 	fdShared
 
-	// fdMoved is set before the source changes its poller other than by rehome, and stays, also if that
-	// fails. The former owner may have fetched an event before, and tell late.
+	// fdMoved is set before the owner changes other than by moveToActive, and stays set, also if that
+	// fails. The former owner may have fetched an event before, and report it late.
 	fdMoved
 
-	// fdOpen is set by open, and stays: the zero source is as good as closed, and
-	// descriptor 0 is not its.
+	// fdOpen is set by open, and stays set: the zero pollFD counts as closed, and
+	// descriptor 0 does not belong to it.
 	fdOpen
 
 	// fdUse is one use.
 	fdUse
 )
 
-// open makes the zero source that of fd.
+// open makes the zero pollFD that of fd.
 func (s *pollFD) open(fd int) {
 	s.fd = int32(fd)
 	s.state.bits.Store(fdOpen)
@@ -97,10 +99,10 @@ func newPollFD(fd int) *pollFD {
 	return s
 }
 
-// fdUsable reports whether a source with these bits is open and was not closed.
+// fdUsable reports whether a pollFD with these bits is open and was not closed.
 func fdUsable(bits uint32) bool { return bits&(fdOpen|fdClosed) == fdOpen }
 
-// beginUse begins a use, and sets mark. It reports false if the source is closed.
+// beginUse begins a use, and sets mark. It reports false if the pollFD is closed.
 func (s *fdState) beginUse(mark uint32) bool {
 	for {
 		old := s.bits.Load()
@@ -125,7 +127,7 @@ func (s *fdState) endUse(mark uint32) (last bool) {
 	}
 }
 
-// close closes the source for further uses. first is false if it was closed
+// close closes the pollFD for further uses. first is false if it was closed
 // before; last reports whether the descriptor is the caller's to close.
 func (s *fdState) close() (first, last bool) {
 	old := s.bits.Or(fdClosed)
@@ -133,7 +135,7 @@ func (s *fdState) close() (first, last bool) {
 	return first, first && old < fdUse
 }
 
-// detach closes the source for further uses if there is none, so that the
+// detach closes the pollFD for further uses if there is none, so that the
 // descriptor is the caller's to keep. first is false if it was closed before.
 func (s *fdState) detach() (first, unused bool) {
 	for {
@@ -149,7 +151,7 @@ func (s *fdState) detach() (first, unused bool) {
 
 func (s *fdState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
 
-// claim sets a bit and reports whether the caller was the one who did.
+// claim sets a bit and reports whether this call changed it.
 func (s *fdState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 
 // endUse ends a use of the descriptor; see fdState.endUse.
@@ -159,28 +161,28 @@ func (s *pollFD) endUse(mark uint32) {
 	}
 }
 
-// notReady reports whether only an event can help.
+// notReady reports whether a system call would find nothing before the next event.
 func (s *pollFD) notReady(mark uint32) bool { return fdNotReady(s.state.bits.Load(), mark) }
 
 func fdNotReady(bits, mark uint32) bool {
 	return bits&mark != 0 && (mark == fdNotWritable || bits&(fdHungUp|fdShared) == 0)
 }
 
-// markShared notes that others may have the descriptor from now on.
+// markShared notes that other code may have the descriptor from now on.
 func (s *pollFD) markShared() {
 	if !s.state.has(fdShared) {
 		s.state.claim(fdShared)
 	}
 }
 
-// notifyAll makes all who wait look again.
+// notifyAll makes all waiters of both directions look again.
 func (s *pollFD) notifyAll() {
 	s.rd.waiters.notifyAll(nil)
 	s.wr.waiters.notifyAll(nil)
 }
 
-// ready wakes those who wait for what has happened. w is the worker that runs
-// the caller.
+// ready wakes the waiters of the directions that are ready. w is the worker that
+// runs the caller.
 func (s *pollFD) ready(r Readiness, w *worker) {
 	if r&(HungUp|urgent) != 0 && !s.state.has(fdHungUp) {
 		s.state.claim(fdHungUp)
@@ -223,13 +225,13 @@ func (s *pollFD) detach() error {
 }
 
 // release gives the descriptor back, once. The order matters: as soon as it is
-// closed, somebody else may get the number.
+// closed, another descriptor may get the number.
 func (s *pollFD) release() error {
 	s.unregister()
 	return os.NewSyscallError("close", unix.Close(int(s.fd)))
 }
 
-// checkOpen is an operation that has nothing to do: it fails only if the source is
+// checkOpen is an operation that has nothing to do: it fails only if the pollFD is
 // closed.
 func (s *pollFD) checkOpen() error {
 	if !fdUsable(s.state.bits.Load()) {
@@ -238,7 +240,7 @@ func (s *pollFD) checkOpen() error {
 	return nil
 }
 
-// deadlineError is why an operation fails whose deadline has passed.
+// deadlineError returns the error of an operation whose deadline has passed.
 func (s *pollFD) deadlineError() error {
 	if err := s.checkOpen(); err != nil {
 		return err

@@ -2,9 +2,94 @@ package async
 
 import "net"
 
-// register makes events come, if they don't yet: to the worker that runs the caller,
-// which takes them over from the lobby, or else there. Another runtime keeps them until
-// it has ended.
+// The owner, the registration and the move of a descriptor are one state. It is made of
+//
+//   - the bits fdRegistered, fdMoved and fdClosed, and the number of uses, in pollFD.state;
+//   - pollFD.owner;
+//   - the entry of the descriptor in the fdTable of a runtime, which all reactors of this runtime share;
+//   - the registration with the poller of a reactor.
+//
+// The states are:
+//
+//	               fdRegistered  owner        table entry  poller
+//	unregistered   clear         nil          none         none
+//	moving         set           nil          (changes)    (changes)
+//	owned          set           r            s            that of r
+//	owner closed   set           r, closed    s            none: it was closed with r
+//	closed         (fdClosed)    (not used)   none         none
+//
+// "moving" is also the state of a first registration, and of one that fails. "closed" is final. fdRegistered and
+// owner keep their last values there.
+//
+// First registration, by registerWith(r):
+//
+//  1. Set fdRegistered by an atomic Or. Only the caller that changed the bit goes on. Every other caller relies on it.
+//  2. Begin a use, so that the descriptor is neither closed nor detached until step 6. If the pollFD is closed this
+//     fails with net.ErrClosed.
+//  3. Set the table entry, so that dispatch finds s as soon as there is an event.
+//  4. Add the descriptor to the poller, under r.mu (reactor.register). If r is closed this fails with ErrShutdown.
+//  5. Store r in owner.
+//  6. End the use, and notify all waiters if r is closed by now (endRegistration).
+//
+// If step 3 or 4 fails, dropOwner follows.
+//
+// Move from the owner r to another reactor of the same runtime, by move:
+//
+//  1. Begin a use and set fdMoved, in one compare-and-swap. moveToActive does not set fdMoved.
+//  2. Change owner from r to nil by a compare-and-swap. Only the caller that succeeds goes on; until it has stored
+//     an owner or has called dropOwner, no other caller changes owner or the registration. Every other caller ends its
+//     use and leaves the rest to that one.
+//  3. Remove the descriptor from the poller of r, under r.mu, unless r is closed (reactor.unregister). The table entry
+//     stays.
+//  4. Do steps 4 and 5 of the registration with the new reactor; if that fails, with r again.
+//  5. End the use, and notify all waiters if the owner is closed by now (endRegistration).
+//
+// If both reactors fail in step 4, dropOwner follows.
+//
+// dropOwner clears the table entry, stores nil in owner, then clears fdRegistered and ends the use in one
+// compare-and-swap, and then notifies all waiters. The first waiter that looks again registers the descriptor anew, or
+// gets the error.
+//
+// If the owner is closed, a waiter gets ErrShutdown (wait). There are two exceptions, both in register. A task that a
+// worker runs moves the descriptor from a closed shared reactor of its runtime. And if the owner is one of another
+// runtime, leaveClosed does steps 1 to 3 of a move, with fdMoved, and then dropOwner; a first registration follows.
+//
+// Close and detach: close sets fdClosed by an atomic Or. detach sets it by a compare-and-swap that fails while there is
+// a use. unregister clears the table entry and removes the descriptor from the poller, when fdClosed is set and there is
+// no use: in detach, or in release, before close(2).
+//
+// Events: dispatch of a reactor r looks the descriptor up in the table. It ignores the event if there is no entry, or if
+// the owner is neither r nor nil (accepts). To ignore an event of another reactor loses nothing: if the descriptor is
+// ready when it is added to a poller, that is an event.
+//
+// The races that this closes:
+//
+//  1. Two callers register or move at the same time. The Or of fdRegistered or the compare-and-swap of owner lets one
+//     of them do it.
+//  2. An event comes between the steps 4 and 5 of a registration. The table entry is set, and the owner is nil, so
+//     it is accepted.
+//  3. The former owner has fetched an event before a move and dispatches it after the move. The event is ignored.
+//     If the descriptor is moving again or has come back to that reactor, the event is accepted, perhaps after a read
+//     of the data that it was about. It is spurious then: it wakes a task that finds EAGAIN. Only a task that
+//     does not ask the kernel again would be wrong (see pollReady), so that is done only if fdMoved is clear
+//     (ownedAlwaysBy). moveToActive has no such event, and leaves fdMoved clear.
+//  4. A registration or a move fails while tasks wait for its events. A waiter joins its slot and then reads fdRegistered;
+//     dropOwner clears fdRegistered and then notifies the slots. So the task sees the bit clear and registers, or
+//     is notified.
+//  5. The reactor r is closed while a descriptor becomes its own. The closer sets r.closed and then notifies the waiters of
+//     the descriptors whose owner is r. endRegistration comes after the store of owner, reads r.closed and notifies. So
+//     one of the two notifies. A waiter joins its slot before it reads owner and r.closed: it sees that r is closed, or
+//     is notified. If it sees no owner, it is notified by endRegistration or dropOwner, or gets the event of the new owner.
+//  6. The descriptor is closed or detached during a registration or a move. Each of them is a use from step 2 or 1 on,
+//     so unregister does not run at the same time and sees its result. A registration or move that begins
+//     its use after fdClosed was set fails with net.ErrClosed and registers nothing.
+//  7. The number of a closed descriptor is used again. unregister comes before close(2), so the new pollFD finds the
+//     table entry and the registration gone. An event of the old descriptor that was fetched before finds the new pollFD. It is
+//     ignored unless that has the same reactor as owner, or no owner yet; then it is spurious.
+
+// register registers s, if it is not registered yet, with the reactor of the worker that runs the
+// caller, or with the shared reactor if no worker runs it. The worker also takes s over from the shared
+// reactor of its runtime. If the owner is a reactor of another runtime, it stays until that is closed.
 func (s *pollFD) register(cx *Context) error {
 	registered, home := s.state.has(fdRegistered), s.owner.Load()
 	if registered && (home == nil || !home.shared && !home.closed.Load()) {
@@ -32,8 +117,8 @@ func (s *pollFD) register(cx *Context) error {
 	}
 }
 
-// registerShared makes them come to the lobby of rt, or, if there are no descriptors for
-// that, to a worker.
+// registerShared registers s with the shared reactor of rt, or with the reactor of a worker if
+// the shared reactor cannot be opened, for example because no descriptors are left.
 func (s *pollFD) registerShared(rt *Runtime) error {
 	r, err := rt.shared.acquire()
 	switch {
@@ -46,7 +131,7 @@ func (s *pollFD) registerShared(rt *Runtime) error {
 	}
 }
 
-// moveToShared makes them come to the lobby of rt, if they come to a worker of it.
+// moveToShared moves s to the shared reactor of rt, if a worker of rt is the owner.
 func (s *pollFD) moveToShared(rt *Runtime) {
 	home := s.owner.Load()
 	if home == nil || home.shared || home.fds != &rt.fds {
@@ -57,7 +142,7 @@ func (s *pollFD) moveToShared(rt *Runtime) {
 	}
 }
 
-// registerWith makes them come to r.
+// registerWith registers s with r, unless it is registered. The steps are at the head of this file.
 func (s *pollFD) registerWith(r *reactor) error {
 	if !s.state.claim(fdRegistered) {
 		return nil
@@ -77,7 +162,7 @@ func (s *pollFD) registerWith(r *reactor) error {
 	return nil
 }
 
-// setOwner registers s with r, and makes that its home.
+// setOwner registers s with r, and makes r its owner.
 func (s *pollFD) setOwner(r *reactor) error {
 	if err := r.register(int(s.fd)); err != nil {
 		return err
@@ -86,31 +171,31 @@ func (s *pollFD) setOwner(r *reactor) error {
 	return nil
 }
 
-// endRegistration ends a use of s in which it got a home.
+// endRegistration ends a use of s in which it got an owner.
 func (s *pollFD) endRegistration() {
 	r := s.owner.Load()
 	s.endUse(0)
 	if r != nil && r.closed.Load() {
-		s.notifyAll() // who waits has seen no home, nor has whoever has closed r
+		s.notifyAll() // the waiters may have seen no owner, and so may the closer of r
 	}
 }
 
-// move makes them come to another reactor of the same runtime. None is lost: what is
-// ready when a descriptor is registered is an event. mark is fdMoved, or 0 if from cannot tell late.
+// move moves s to another reactor of the same runtime. No event is lost: if a descriptor is
+// ready when it is registered, that is an event. mark is fdMoved, or 0 if from cannot report an event late.
 func (s *pollFD) move(from, to *reactor, mark uint32) error {
 	mine, err := s.takeOwnership(from, mark)
 	switch {
 	case !mine:
 		return err
 	case s.setOwner(to) != nil && s.setOwner(from) != nil:
-		s.dropOwner(from) // who waits registers it anew, or learns why that fails
+		s.dropOwner(from) // a waiter registers it anew, or gets the error
 	default:
 		s.endRegistration()
 	}
 	return nil
 }
 
-// leaveClosed makes s forget a reactor that is closed.
+// leaveClosed makes s unregistered again if r, which is closed, is its owner.
 func (s *pollFD) leaveClosed(r *reactor) error {
 	mine, err := s.takeOwnership(r, fdMoved)
 	if mine {
@@ -119,8 +204,8 @@ func (s *pollFD) leaveClosed(r *reactor) error {
 	return err
 }
 
-// takeOwnership takes the home out, in a use of s that the caller ends. If somebody else has
-// done that it reports false, and all is left to them.
+// takeOwnership removes the owner r and its registration, in a use of s that the caller ends. It reports
+// false if r is not the owner anymore: then another caller moves s, and the rest is left to that one.
 func (s *pollFD) takeOwnership(r *reactor, mark uint32) (mine bool, err error) {
 	if !s.state.beginUse(mark) {
 		return false, net.ErrClosed
@@ -138,25 +223,25 @@ func (s *pollFD) dropOwner(r *reactor) {
 	r.fds.set(int(s.fd), nil)
 	s.owner.Store(nil)
 	s.endUse(fdRegistered)
-	s.notifyAll() // those who relied on this try for themselves
+	s.notifyAll() // the waiters that relied on this registration try for themselves
 }
 
-// accepts reports whether s is registered with r, or with none for a moment: then its
-// event may come before its home is known. Else r tells late, or of somebody who had
-// the same number before, and nobody needs to hear that: whatever is ready when a
-// descriptor is registered is an event.
+// accepts reports whether an event of s from r is dispatched: r is the owner, or there is none for a
+// moment, since the event may come before the owner is stored. Every other event is late, or is one of a
+// descriptor that had the same number before. It is ignored, and none is lost: if a descriptor is ready when it is
+// registered, that is an event.
 func (s *pollFD) accepts(r *reactor) bool {
 	home := s.owner.Load()
 	return home == r || home == nil
 }
 
-// ownedAlwaysBy reports whether s is registered with r and no other reactor can tell an event late, after a read
-// of what it was about.
+// ownedAlwaysBy reports whether s is registered with r and no event can be reported late, after a read
+// of the data that it was about.
 func (s *pollFD) ownedAlwaysBy(r *reactor) bool {
 	return s.owner.Load() == r && !s.state.has(fdMoved)
 }
 
-// unregister ends the registration.
+// unregister ends the registration for good. The pollFD is closed and has no use.
 func (s *pollFD) unregister() {
 	if r := s.owner.Load(); r != nil {
 		r.fds.set(int(s.fd), nil)
@@ -166,8 +251,8 @@ func (s *pollFD) unregister() {
 
 // moveToActive moves s from the reactor of the worker on which cx's task is about to wait for it, if it may move.
 //
-// No event of s has been fetched there and not told yet: only the goroutine that runs this fetches events of that
-// reactor, and it tells all before it polls a task. So unlike other moves this one needs no fdMoved.
+// No event of s has been fetched there and not been dispatched yet: only the goroutine that runs this fetches events of that
+// reactor, and it dispatches all before it polls a task. So unlike other moves this one needs no fdMoved.
 func (s *pollFD) moveToActive(cx *Context, home *reactor) {
 	w, t := cx.here(), cx.t
 	if w == nil || home != &w.reactor || !t.movable() {
