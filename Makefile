@@ -5,7 +5,7 @@ CORE    = 'State|Task|Spawn|Join|Cancel|Panic|Goexit|Wake|RunQueue|Timer|Sleep|A
 
 ROUNDS  = 10
 
-.PHONY: demo observe test quick bench bench-all check fmt vet arch race full shared locks fuzz stress libraries instrument interop
+.PHONY: demo observe test quick bench bench-all check fmt vet copies arch race full shared locks fuzz stress libraries instrument interop
 
 demo: ## an echo server under load, at a fixed rate and idle, beside package net, in under a minute
 	go run ./examples/echo
@@ -13,18 +13,22 @@ demo: ## an echo server under load, at a fixed rate and idle, beside package net
 observe: ## a page that shows what a runtime does
 	go run ./examples/observe
 
-test: full race shared locks libraries instrument fuzz fmt vet ## everything that must be green
+test: full race shared locks libraries instrument fuzz fmt vet copies ## everything that must be green, tests first
 
 quick: ## the tests of the package, loads scaled down, in about a minute
 	go vet . && go test -short -count=1 .
 
-check: fmt vet arch ## what needs no running
+check: fmt vet copies arch ## what needs no running
 
 fmt:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
 
 vet:
 	@for os in $(SYSTEMS); do echo "vet $$os"; GOOS=$$os go vet ./... || exit 1; done
+
+copies: ## go vet finds a copy of each type that must not be copied
+	@out=$$(go vet ./testdata/nocopy 2>&1); for type in $$(grep -o 'async\.[A-Z][A-Za-z]*' testdata/nocopy/nocopy.go); do \
+		echo "$$out" | grep -qE "passes lock by value: [^ ]*/$$type(\[int\])? contains" || { echo "$$type: vet finds no copy"; exit 1; }; done
 
 arch: ## the assembly of other processors
 	@for arch in 386 arm arm64 riscv64; do echo "vet linux/$$arch"; GOARCH=$$arch go vet . || exit 1; done

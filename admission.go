@@ -1,14 +1,14 @@
 package async
 
-// admission is a limit, and those who wait for room below it, in the order in which
-// they came. Its lock also guards what is limited.
+// admission is a FIFO limit: callers that find no room wait in its list, and are admitted
+// in the order in which they came. Its lock also guards the state that is limited.
 type admission struct {
 	waitlist
-	reserved int // places of those who were chosen and have not come yet
+	reserved int // room that is kept for waiters that were chosen and have not come yet
 }
 
-// admit chooses those for whom there is room: fits reports whether one more may
-// come, besides those for whom places are reserved. mu is held.
+// admit chooses waiters as long as there is room for them. fits reports whether there is
+// room for one more, besides the room that is reserved. mu is held.
 func (g *admission) admit(fits func() bool, chosen *chosenTasks) {
 	for w := g.first; w != nil && fits(); w = g.first {
 		g.reserved++
@@ -16,11 +16,11 @@ func (g *admission) admit(fits func() bool, chosen *chosenTasks) {
 	}
 }
 
-// admissionFuture is the future of a place.
+// admissionFuture is the future that is ready once its caller has been admitted.
 type admissionFuture struct {
 	admission *admission
 	hasRoom   func() bool
-	admit     func() // takes the place, under the lock
+	admit     func() // takes the room, under the lock
 	reason    waitReason
 	w         waiter
 }

@@ -2,10 +2,10 @@ package async
 
 import "context"
 
-// A Barrier makes a number of parties wait for each other: nobody passes before
-// all have come. It may be used again and again. It is made by NewBarrier: the
-// zero Barrier panics. A Barrier must not be copied. All methods may be called by tasks and goroutines at the same
-// time.
+// A Barrier makes a number of parties wait for each other: no party passes before all have
+// come. It may be used again and again. It is made by NewBarrier: the zero Barrier panics.
+// A Barrier must not be copied. All methods may be called by tasks and goroutines at the
+// same time.
 type Barrier struct {
 	parties int
 	list    waitlist
@@ -19,12 +19,12 @@ func NewBarrier(n int) *Barrier {
 	return &Barrier{parties: n}
 }
 
-// Wait waits until all parties have come. For one of them, the last to come, it
-// reports that it is the leader.
+// Wait waits until all parties have come. For the last party to come it reports that it is
+// the leader.
 //
-// If cx is cancelled it returns cx.Err(), and the party counts as not having come:
-// the others wait for another one in its place. If all had come already, they have
-// passed, and only this one does not learn of it.
+// If cx is cancelled it returns cx.Err(), and the party counts as not having come: the
+// others wait for another party in its place. If all had come already, they have passed,
+// and only the cancelled party does not learn of it.
 func (b *Barrier) Wait(cx *Context) (leader bool, err error) { return Await(cx, b.WaitFuture()) }
 
 // WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
@@ -74,8 +74,8 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	return leader, cx.unspent(err)
 }
 
-// Cancel implements canceller. There is no baton: what opened the barrier opened
-// it for all.
+// Cancel implements canceller. It passes nothing on: the party that opened the barrier has
+// woken all waiters.
 func (f *barrierFuture) Cancel() {
 	f.b.list.mu.Lock()
 	f.b.list.leave(&f.w)

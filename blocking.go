@@ -10,30 +10,30 @@ import (
 // BlockingConfig bounds the pool of SpawnBlocking. Zeros mean the defaults.
 type BlockingConfig struct {
 	Limit int           // how many calls run at once; 512
-	Queue int           // how many more may be waiting for that; 16,384
+	Queue int           // how many more calls may wait for that; 16,384
 	Idle  time.Duration // how long a goroutine waits for another call before it ends; 10 s
 }
 
 // SpawnBlocking runs fn, which may block, on a goroutine of the runtime's pool
 // and returns the handle of its result. The pool runs at most
-// Config.Blocking.Limit calls at once; others wait in a queue of at most
+// Config.Blocking.Limit calls at once; further calls wait in a queue of at most
 // Config.Blocking.Queue.
 //
 // If the queue is full too, code that can wait does: a straight-line task, or a
-// function that BlockOn runs, from whose Context or Group s comes, is suspended
-// until there is room, or until it is cancelled or what s is Under ends, which is
-// then the result. With any other s the result is ErrBusy at once.
+// function that BlockOn runs, from whose Context or Group s comes, is suspended until
+// there is room. If it is cancelled meanwhile, or a context that s is Under ends, the
+// result is that error. With any other s the result is ErrBusy at once.
 //
 // Cancelling the handle takes a call that is still queued out of the queue; the
 // result is then its Context's error. A call that runs goes on; if it should end
-// early, hand it a context, for which a Context serves: context.WithTimeout(cx, d).
-// Shutdown cancels what is queued at its third stage, and waits for what runs.
+// early, pass a context to it, for which a Context serves: context.WithTimeout(cx, d).
+// Shutdown cancels queued calls at its third stage, and waits for running calls.
 func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 	return spawnCall(s, fn, true)
 }
 
-// spawnCall is SpawnBlocking. A call that is not the user's own task, but part of
-// what he does with s, is not refused while the runtime drains.
+// spawnCall is SpawnBlocking. own is set if the call is a task of the user's own. A call
+// that is part of another operation with s is not refused while the runtime drains.
 func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] {
 	rt, w := s.spawner()
 	c := newBlockingCall(rt, fn)
@@ -60,8 +60,8 @@ func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] 
 	return &c.JoinHandle
 }
 
-// refuse ends c, which has not begun and so is none of its group's failures. The
-// group is told only of Shutdown, as by tasks of other kinds.
+// refuse ends c, which has not begun: its error is no failure of its group. The group
+// sees only ErrShutdown, as it does from tasks of other kinds.
 func (c *blockingCall[T]) refuse(err error) {
 	if err != ErrShutdown {
 		c.cancelGroup().leaveAll(&c.task)
@@ -114,8 +114,8 @@ func (c *blockingCall[T]) poll(*worker) bool {
 	return true
 }
 
-// labelCall gives the calling goroutine, which is one of the pool, the label of a
-// named task, and its region, until the function is called.
+// labelCall gives the calling goroutine, a goroutine of the pool, the label and the
+// region of a named task, until reset is called.
 func labelCall(name string) (reset func()) {
 	ctx := pprof.WithLabels(context.Background(), pprof.Labels("task", name))
 	pprof.SetGoroutineLabels(ctx)

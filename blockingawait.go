@@ -3,17 +3,17 @@ package async
 import "sync/atomic"
 
 // inPool runs f in the pool of blocking calls and waits for it. If cx is
-// cancelled before f has begun, f is not run. If it is cancelled later, f goes
-// on; nobody is told of its error, and its result, if it is to be given back,
-// goes to drop. So it does if Shutdown unwinds the caller.
+// cancelled before f has begun, f is not run. If cx is cancelled later, f goes
+// on: its error is dropped, and its result is passed to drop, unless drop is
+// nil. The same happens if Shutdown unwinds the caller.
 func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
 	var zero T
 	if err := cx.mustAwait(); err != nil {
 		return zero, err
 	}
 	var (
-		over   atomic.Bool // set by the first of the call, when f has returned, and the caller, when it gives up
-		unseen func()      // what the caller must do if it was not the first, and does not get the result
+		over   atomic.Bool // set by the call when f has returned, or by the caller when it gives up: by the first of them
+		unseen func()      // called by the caller if it was not the first, and does not get the result
 		seen   bool
 	)
 	defer func() {
@@ -44,8 +44,8 @@ func inPool[T any](cx *Context, f func() (T, error), drop func(T)) (T, error) {
 	h.Cancel()
 	seen = over.CompareAndSwap(false, true)
 	if !seen || h.state.done() {
-		// The call has ended, or is about to, or has never begun. Its failure
-		// is seen here, and by nobody else.
+		// The call has ended, is about to end, or has never begun. Its failure
+		// is taken here, and reported nowhere else.
 		v, err := awaitAnyway(cx, h.Poll)
 		seen = true
 		if err == nil && drop != nil {
@@ -61,8 +61,8 @@ func errInPool(cx *Context, f func() error) error {
 	return err
 }
 
-// awaitAnyway is await for what ends soon in any case and must not be left
-// alone: it does not look whether cx is cancelled.
+// awaitAnyway is await for an operation that ends soon in any case and must not
+// be abandoned: it does not look whether cx is cancelled.
 func awaitAnyway[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	t := cx.beginAwait()
 	for {
@@ -74,8 +74,8 @@ func awaitAnyway[T any](cx *Context, poll func(*Context) (T, error)) (T, error) 
 	}
 }
 
-// awaitRoom waits until the pool of blocking calls takes calls again. It is
-// for those whose poll has just said ErrBusy.
+// awaitRoom waits until the pool of blocking calls takes calls again. A caller
+// uses it after a poll that has just returned ErrBusy.
 func awaitRoom(cx *Context) error {
 	return errInPool(cx, func() error { return nil })
 }

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// callNode is where a call stands in its pool.
+// callNode is the entry of a call in its pool.
 type callNode struct {
 	t       *task
-	outside bool            // it comes too late once the runtime drains
+	outside bool            // the call is refused once the runtime drains
 	at      links[callNode] // in the queue, in the calls that run, or in none
 	g       uintptr         // the goroutine that runs it
 }
@@ -19,13 +19,13 @@ type callNode struct {
 // pooledCall is implemented by all calls.
 type pooledCall interface{ poolNode() *callNode }
 
-// internalCall is a call of the package's own, which has no handle and is done in
-// any case: if the pool does not run it anymore, a goroutine does.
+// internalCall is a call of the package's own. It has no handle and is run in any
+// case: if the pool does not run it anymore, another goroutine does.
 type internalCall struct {
 	task
 	node  callNode
 	run   func()
-	owner any // what the call writes for, such as a File; nil if nothing asks for it
+	owner any // the object for which the call writes, such as a File; nil if no code asks for it
 }
 
 func (c *internalCall) poolNode() *callNode { return &c.node }
@@ -53,14 +53,14 @@ func (rt *Runtime) runInPoolFor(owner any, run func()) error {
 }
 
 // callPool is the goroutines that run blocking calls, and the queue before
-// them. A call wakes at most one goroutine, and none while one that was woken
-// has not come yet; that one, when it takes a call and sees more, wakes the
-// next. So short calls are run one after the other by few goroutines, and calls
-// that block get one each. Of the idle goroutines the one is woken that became
-// idle last, so that those that are not needed end.
+// them. A call wakes at most one goroutine, and none while a goroutine that was woken
+// has not arrived yet; when this goroutine takes a call and sees more calls, it wakes the
+// next. So few goroutines run short calls one after the other, and calls that block get
+// a goroutine each. The goroutine that became idle last is woken first, so that
+// goroutines that are not needed end.
 //
-// The lock, which is that of the list of those who wait for room in the queue,
-// is held for a few assignments only, since workers take it.
+// The lock is that of admission, the list of the tasks that wait for room in the queue.
+// It is held for a few assignments only, since workers take it.
 type callPool struct {
 	rt  *Runtime
 	cfg BlockingConfig
@@ -68,16 +68,16 @@ type callPool struct {
 	admission  admission // of the queue
 	queue      linkedList[callNode]
 	running    linkedList[callNode]
-	alone      linkedList[callNode] // what is done in any case, and was taken out of the queue or came too late
-	idle       []*poolGoroutine     // the one that became idle last is the last
-	goroutines int                  // goroutines, the idle ones included
-	waking     bool                 // one was woken or started, and has not taken a call yet
-	spinning   bool                 // one looks at posted before it becomes idle
-	spin       adaptiveSpin         // with those who wait for one call before they make the next
+	alone      linkedList[callNode] // calls that are run in any case, and were taken out of the queue or came too late
+	idle       []*poolGoroutine     // the goroutine that became idle last is the last
+	goroutines int                  // how many there are, the idle goroutines included
+	waking     bool                 // a goroutine was woken or started, and has not arrived yet
+	spinning   bool                 // a goroutine looks at posted before it becomes idle
+	spin       adaptiveSpin         // hits: a caller makes its next call soon after its last call has ended
 	posted     atomic.Bool
-	sweeping   bool // the timer will end those that are idle for too long
+	sweeping   bool // the timer will end goroutines that are idle for too long
 	sweeper    *time.Timer
-	closed     bool // no goroutine waits for more
+	closed     bool // no goroutine waits for further calls
 
 	spawned, ended int64 // see taskCount
 }
@@ -87,15 +87,15 @@ type poolGoroutine struct {
 	g     uintptr
 	wake  chan struct{} // capacity 1, closed to end it
 	since time.Time     // when it became idle
-	spins bool          // it is the one that does
+	spins bool          // it is the goroutine that spins
 }
 
 func newCallPool(rt *Runtime) *callPool {
 	return &callPool{rt: rt, cfg: rt.cfg.Blocking, spin: adaptiveSpin{spinSettings: workerSpinSettings}}
 }
 
-// submit queues c, or leaves it alone and returns ErrBusy, if there is no room, or
-// ErrShutdown.
+// submit queues c. If there is no room it returns ErrBusy, and if it is too late
+// ErrShutdown, and leaves c alone.
 func (p *callPool) submit(c *callNode) error {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -110,8 +110,8 @@ func (p *callPool) tooLate(c *callNode) bool {
 	return p.rt.closing.Load() || c.outside && p.rt.draining.Load()
 }
 
-// callAdmission is the future of a call's place in the queue. err says, after it, why
-// the call has not got it.
+// callAdmission is the future of a call's place in the queue. Once it is ready, err says
+// why the call has not got the place.
 type callAdmission struct {
 	admissionFuture
 	err error
@@ -123,7 +123,7 @@ func (p *callPool) awaitAdmission(c *callNode) *callAdmission {
 	return e
 }
 
-// admitNext lets the next ones have the room that somebody has not taken.
+// admitNext gives the room that a call has not taken to the next waiters.
 func (p *callPool) admitNext() {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
@@ -132,8 +132,8 @@ func (p *callPool) admitNext() {
 	chosen.wake()
 }
 
-// hasRoom reports whether one more call may be queued. What a goroutine is
-// about to take is not waiting.
+// hasRoom reports whether one more call may be queued. A call that a goroutine is
+// about to take does not count as queued.
 func (p *callPool) hasRoom() bool {
 	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
 	return p.queue.n+p.admission.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
@@ -150,7 +150,8 @@ func (p *callPool) push(c *callNode) error {
 	return nil
 }
 
-// wakeOne has a goroutine come for the queue, if there is one to be had.
+// wakeOne posts to the spinning goroutine, wakes an idle one or starts a new one for the
+// queue, unless a goroutine is on its way or there can be no more.
 func (p *callPool) wakeOne() {
 	switch n := len(p.idle); {
 	case p.waking || p.queue.n == 0:
@@ -168,10 +169,10 @@ func (p *callPool) wakeOne() {
 	}
 }
 
-// run is a goroutine of the pool. A call that ends it, by Goexit, has it
-// replaced.
+// run is a goroutine of the pool. If a call ends it, by Goexit, lost has another goroutine
+// take its place.
 func (p *callPool) run() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 	c := &poolGoroutine{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callNode
 	defer func() {
@@ -193,7 +194,7 @@ func (p *callPool) run() {
 	}
 }
 
-// arrived notes that c, which was woken, is there.
+// arrived notes that c, which was woken or started, is running.
 func (p *callPool) arrived(c *poolGoroutine) {
 	p.admission.mu.Lock()
 	p.waking = false
@@ -205,7 +206,7 @@ func (p *callPool) arrived(c *poolGoroutine) {
 func (p *callPool) spinForCall() { p.spin.spinFor(nanos(), p.posted.Load) }
 
 // maySpin reports whether a goroutine may wait for the next call in this way:
-// not if it would take the processor of somebody else.
+// it must not take the processor of another goroutine.
 func (p *callPool) maySpin() bool {
 	if !p.spin.pays() || p.spinning || p.closed {
 		return false
@@ -216,7 +217,7 @@ func (p *callPool) maySpin() bool {
 	return p.rt.ownProcs.raised.Load()
 }
 
-// spun ends the lingering of c, which found a call or did not.
+// spun ends the spin of c; call says whether c has found a call.
 func (p *callPool) spun(c *poolGoroutine, call bool) {
 	c.spins, p.spinning = false, false
 	p.posted.Store(false)
@@ -293,7 +294,7 @@ func (p *callPool) countEnd() {
 	}
 }
 
-// sweepLater sees to it that goroutines end that are idle for too long.
+// sweepLater sets the timer that ends goroutines that are idle for too long.
 func (p *callPool) sweepLater(d time.Duration) {
 	if !p.sweeping {
 		p.sweeping = true
@@ -344,15 +345,15 @@ func (p *callPool) cancel(t *task) {
 	}
 }
 
-// runAlone runs a call that the pool does not run on a goroutine of its own. It counts
-// like the others, so that Shutdown waits for it.
+// runAlone runs a call that the pool does not run on a goroutine of its own. The call
+// counts like the others, so that Shutdown waits for it.
 func (p *callPool) runAlone(c *callNode, run func()) {
 	p.admission.mu.Lock()
 	p.spawned++
 	p.alone.push(c, &c.at)
 	p.admission.mu.Unlock()
 	goOutsideBubble(func() {
-		pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+		pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 		run()
 		p.admission.mu.Lock()
 		p.alone.remove(&c.at)
@@ -361,7 +362,7 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 	})
 }
 
-// owners returns what the calls write for that the pool has not done.
+// owners returns the owners of the internal calls that have not ended.
 func (p *callPool) owners() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -375,8 +376,8 @@ func (p *callPool) owners() (all []any) {
 	return all
 }
 
-// cancelQueued cancels all calls that do not run. It is called when no more
-// are taken.
+// cancelQueued cancels all calls that do not run. It is called when no more calls
+// are accepted.
 func (p *callPool) cancelQueued() {
 	p.admission.mu.Lock()
 	var all []*task
@@ -389,7 +390,7 @@ func (p *callPool) cancelQueued() {
 	}
 }
 
-// close ends the idle goroutines. Those that run a call end after it.
+// close ends the idle goroutines. A goroutine that runs a call ends after the call.
 func (p *callPool) close() {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()

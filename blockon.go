@@ -3,12 +3,12 @@ package async
 // BlockOn runs fn on the calling goroutine, with a Context whose awaits park
 // it, and returns fn's results. It is the bridge from goroutines. No worker waits
 // for timers that fn awaits, nor for connections, unless a task has waited for them, as
-// those of Serve do, or descriptors have run out. The name of s, if it has one, is that
-// of fn's task.
+// the tasks of Serve do, or descriptors have run out. If s has a name, fn's task has the
+// same name.
 //
 // It panics in tasks, which can await and would block their worker. A panic of
 // fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a
-// context, so is fn; if that has ended, fn is not called.
+// context, so is fn; if this context has ended, fn is not called.
 func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()

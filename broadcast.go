@@ -7,12 +7,11 @@ import (
 	"iter"
 )
 
-// A Broadcast sends every message to everybody who has subscribed. It keeps the
-// last n messages. Send never waits: a subscriber that is more than n behind has
-// lost the oldest, and is told how many, see LaggedError. All methods may be
-// called by tasks and goroutines at the same time. A Broadcast is made by
-// NewBroadcast, and must not be copied; the zero Broadcast keeps no messages, and
-// Send and Subscribe panic.
+// A Broadcast sends every message to all its subscribers. It keeps the last n messages.
+// Send never waits: a subscriber that is more than n messages behind has lost the oldest
+// ones, and gets their number as a [LaggedError]. All methods may be called by tasks and
+// goroutines at the same time. A Broadcast is made by NewBroadcast, and must not be copied;
+// the zero Broadcast keeps no messages, and Send and Subscribe panic.
 type Broadcast[T any] struct {
 	topic newsTopic // its version is the number of the next message; its mu guards everything
 
@@ -20,8 +19,8 @@ type Broadcast[T any] struct {
 	subs int
 }
 
-// A LaggedError is what a slow subscriber gets instead of messages that are no
-// longer kept. The subscription goes on with the oldest that is.
+// A LaggedError is the error that a slow subscriber gets instead of messages that are no
+// longer kept. The subscription goes on with the oldest message that is kept.
 type LaggedError struct {
 	Missed uint64 // how many messages were lost
 }
@@ -31,8 +30,8 @@ func (e *LaggedError) Error() string {
 	return fmt.Sprintf("async: a slow subscriber has lost %d messages", e.Missed)
 }
 
-// NewBroadcast returns a Broadcast that keeps n messages. It panics if n is not
-// positive. Subscriptions must be closed; it goes on counting those that are not.
+// NewBroadcast returns a Broadcast that keeps n messages. It panics if n is not positive.
+// Subscriptions must be closed: the Broadcast goes on counting a subscription that is not.
 func NewBroadcast[T any](n int) *Broadcast[T] {
 	if n <= 0 {
 		panic("async: NewBroadcast: a capacity of at least 1 is needed")
@@ -40,8 +39,8 @@ func NewBroadcast[T any](n int) *Broadcast[T] {
 	return &Broadcast[T]{kept: make([]T, n)}
 }
 
-// Send sends v to all who have subscribed, and returns how many those are; with
-// none the message is lost. It fails only with ErrClosed.
+// Send sends v to all subscribers, and returns their number; without subscribers the
+// message is lost. It fails only with ErrClosed.
 func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 	var chosen chosenTasks
 	b.mustBeMade()
@@ -58,8 +57,8 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 	return subscribers, nil
 }
 
-// Close ends it: Send fails, and subscribers get what they have not received yet,
-// then ErrClosed. Close reports whether it was the first.
+// Close ends the broadcast: Send fails, and subscribers get the messages that they have not
+// received yet, then ErrClosed. Close reports whether it was the first.
 func (b *Broadcast[T]) Close() (first bool) {
 	var chosen chosenTasks
 	b.topic.mu.Lock()
@@ -70,8 +69,8 @@ func (b *Broadcast[T]) Close() (first bool) {
 }
 
 // Subscribe returns a subscription that gets the messages sent from now on. It must be
-// closed when it is no longer needed: until then Send and Subscribers count it. It keeps
-// no messages alive, and nobody waits for it.
+// closed when it is no longer needed: until then Send and Subscribers count it. It keeps no
+// messages alive, and no sender waits for it.
 func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.mustBeMade()
 	b.topic.mu.Lock()
@@ -86,18 +85,17 @@ func (b *Broadcast[T]) mustBeMade() {
 	}
 }
 
-// Subscribers returns how many there are.
+// Subscribers returns how many subscriptions are open.
 func (b *Broadcast[T]) Subscribers() int {
 	b.topic.mu.Lock()
 	defer b.topic.mu.Unlock()
 	return b.subs
 }
 
-// A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv
-// may be called by several tasks and goroutines at the same time: each message then
-// goes to one of them, and wakes one. One task at a time may use PollRecv and
-// PollNext; a message that has woken it waits until it polls again. A Subscription
-// must not be copied.
+// A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv may be
+// called by several tasks and goroutines at the same time: each message then goes to one of
+// these callers, and wakes one of them. One task at a time may use PollRecv and PollNext; a
+// message that has woken it waits until it polls again. A Subscription must not be copied.
 type Subscription[T any] struct {
 	b *Broadcast[T]
 
@@ -106,8 +104,8 @@ type Subscription[T any] struct {
 	closed       bool
 }
 
-// receive receives without waiting; err is ErrEmpty if there is nothing. The lock
-// is held.
+// receive receives without waiting; err is ErrEmpty if there is no message. The lock is
+// held.
 func (s *Subscription[T]) receive() (v T, err error) {
 	b := s.b
 	next := b.topic.version
@@ -129,7 +127,7 @@ func (s *Subscription[T]) receive() (v T, err error) {
 	return v, ErrEmpty
 }
 
-// TryRecv is Recv if there is something, and else fails with ErrEmpty.
+// TryRecv is Recv without waiting: where Recv would wait, it fails with ErrEmpty.
 func (s *Subscription[T]) TryRecv() (T, error) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
@@ -166,12 +164,12 @@ func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (s *Subscription[T]) abandoned(*task, *worker) { s.leave(&s.w) }
 
-// Recv waits for the next message and returns it. It fails with a *LaggedError if
-// the next ones have been lost, and can then be called again; with ErrClosed at the
-// end; and with cx.Err() if cx is cancelled, which loses nothing.
+// Recv waits for the next message and returns it. It fails with a *LaggedError if the next
+// messages have been lost, and can then be called again; with ErrClosed at the end; and
+// with cx.Err() if cx is cancelled, which loses nothing.
 func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 	t := cx.beginAwait()
 	w, over := t.ownWaiter(), false
@@ -189,8 +187,8 @@ func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 	return v, cx.Err()
 }
 
-// leave gives w's place up. The message that it was woken for, if it is still
-// there, is for the next one.
+// leave gives up w's place. If w was woken for a message that is still there, the next
+// waiter is woken for it.
 func (s *Subscription[T]) leave(w *waiter) { s.giveUp(w, newsEach) }
 
 // RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
@@ -203,7 +201,7 @@ func (s *Subscription[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	return waitBlocking(ctx, Future[T](&subscriptionFuture[T]{s: s}))
 }
 
-// subscriptionFuture is a place among those who wait.
+// subscriptionFuture is a place among the waiters of a Subscription.
 type subscriptionFuture[T any] struct {
 	s *Subscription[T]
 	w waiter
@@ -223,8 +221,8 @@ func (f *subscriptionFuture[T]) Cancel() { f.s.leave(&f.w) }
 // nothing.
 func (s *Subscription[T]) RecvFuture() Future[T] { return &subscriptionFuture[T]{s: s} }
 
-// All returns what Recv returns, for range: messages and LaggedErrors, and cx.Err()
-// as the last if cx is cancelled. It ends with the broadcast.
+// All returns the results of Recv, for range: messages and LaggedErrors, and cx.Err() as
+// the last result if cx is cancelled. It ends with the broadcast.
 func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for {

@@ -22,7 +22,7 @@ import (
 //   - runtimes, in New;
 //   - contexts that workers look at, by contextOutsideBubble.
 //
-// The reverse is scope.callAfterInBubble.
+// The reverse is cancelScope.callAfterInBubble.
 //
 // A sync.Mutex belongs to no bubble. Time is the real one, on both sides: see nanosHere.
 
@@ -34,8 +34,8 @@ func inBubble() bool { return callersIdentity() == nil && ofBubble(time.Now()) }
 // there does it have no monotonic clock reading.
 func ofBubble(now time.Time) bool { return now == now.Round(0) }
 
-// outsideBubble runs f on a goroutine that is in no bubble, and waits for it. If the caller's is
-// in none, f runs there.
+// outsideBubble runs f on a goroutine that is in no bubble, and waits for it. If the caller's
+// goroutine is in no bubble, f runs there.
 func outsideBubble(f func()) {
 	if !inBubble() {
 		f()
@@ -125,17 +125,17 @@ func nanosHere() int64 {
 	return now
 }
 
-// nanosOutsideBubble is a function of its own because what its closure refers to is
-// allocated.
+// nanosOutsideBubble is a function of its own because the variables that its closure
+// refers to are allocated.
 func nanosOutsideBubble() (now int64) {
 	outsideBubble(func() { now = nanos() })
 	return now
 }
 
-// clockNow returns what nanos does, and whether that is wrong, since the caller is in a
-// bubble. What follows from a bubble's clock is far from any time that this process has
-// seen, so it is enough to look closer once a second. (A bubble whose clock was set
-// forward to just that second would be missed.)
+// clockNow returns the result of nanos, and whether it is wrong because the caller is in a
+// bubble. A time by a bubble's clock is far from any time that this process has seen, so it
+// is enough to call inBubble once a second. (A bubble whose clock was set forward to just
+// that second would be missed.)
 func clockNow() (now int64, bubble bool) {
 	now = nanos()
 	if uint64(now-clockSeen.Load()) < uint64(time.Second) {
@@ -148,10 +148,10 @@ func clockNow() (now int64, bubble bool) {
 	return now, false
 }
 
-// clockSeen is a time at which clock has looked closer.
+// clockSeen is a time at which clockNow has found the caller in no bubble.
 var clockSeen atomic.Int64
 
-// nanos is nanosHere for the code of cx's task, at no cost if a worker runs that.
+// nanos is nanosHere for the code of cx's task, at no cost if a worker runs this code.
 func (cx *Context) nanos() int64 {
 	if cx.t.kind < kindGoroutine {
 		return nanos()
@@ -205,8 +205,8 @@ func contextOutsideBubble(ctx context.Context) (out context.Context, release fun
 	}
 }
 
-// contextOfWait returns what a goroutine that waits until ctx ends must look at. In a bubble
-// it may look at ctx itself, but the deadline would not pass; see contextOutsideBubble.
+// contextOfWait returns the context for a goroutine that waits until ctx ends. In a bubble
+// the goroutine may use ctx itself, but the deadline would not pass; see contextOutsideBubble.
 func contextOfWait(ctx context.Context) (out context.Context, release func()) {
 	if _, limited := ctx.Deadline(); limited {
 		return contextOutsideBubble(ctx)
@@ -214,7 +214,7 @@ func contextOfWait(ctx context.Context) (out context.Context, release func()) {
 	return ctx, func() {}
 }
 
-// outerContext is what contextOutsideBubble returns in a bubble.
+// outerContext is the context that contextOutsideBubble returns in a bubble.
 type outerContext struct {
 	context.Context // made outside, with the values of inner
 	inner           context.Context

@@ -7,37 +7,36 @@ import (
 	"math"
 )
 
-// A Chan is a queue of messages between any number of senders and receivers,
-// tasks and goroutines alike: what a Go channel is to goroutines. NewChan gives
-// one of bounded capacity, NewUnboundedChan one without a bound. The zero Chan has
-// capacity 0. A Chan must not be copied. All its methods may be called by anybody
-// at the same time.
+// A Chan is a queue of messages between any number of senders and receivers, tasks and
+// goroutines alike: a Go channel on which tasks can wait. NewChan returns a Chan of bounded
+// capacity, NewUnboundedChan a Chan without a bound. The zero Chan has capacity 0. A Chan
+// must not be copied. All its methods may be called by tasks and goroutines at the same
+// time.
 //
-// Capacity 0 makes a rendezvous: Send returns once a Recv has the message, or
-// waits for it and is bound to return it. Two sides of which neither is bound,
-// because each may yet do something else (Select, the futures, PollRecv and
-// PollSend, TrySend), meet as well, but then the sender may be done while the
-// receiver turns to something else; the message then waits for the next receiver.
+// Capacity 0 makes a rendezvous: Send returns once a Recv has the message, or waits for it
+// and is bound to return it. Sender and receiver also meet if neither is bound, because
+// each may yet do something else (Select, the futures, PollRecv and PollSend, TrySend).
+// Then the sender may be done while the receiver turns to something else; the message waits
+// for the next receiver.
 //
-// Messages are received in the order in which they were sent, and those who wait
-// are woken in the order in which they came. Who comes when a message or room is
-// there takes it, also while others wait and have been woken for it: not more than
-// 64 times in a row, though; after that those are next. Who has been woken 4 times
-// in vain has the next message, or room, kept for it, however long it takes to come.
-// Those who poll with PollRecv and PollSend have no place in that queue: all of them
-// are woken when there is something to try for. ForceSend is not counted: it passes over
-// those who wait in Send, however often it is called.
+// Messages are received in the order in which they were sent, and waiters are woken in the
+// order in which they came. A caller that comes when a message or room is there takes it,
+// also while others wait and have been woken for it. This happens at most 64 times in a
+// row; after that the waiters are next. A waiter that has been woken 4 times and found
+// nothing has the next message, or room, kept for it, however long it takes to come. Tasks
+// that poll with PollRecv and PollSend have no place in that queue: all of them are woken
+// when there is something to try for. ForceSend is not counted: it passes over the senders
+// that wait in Send, however often it is called.
 //
-// Cancelling loses nothing. A message stays in the queue until it is received by
-// somebody who returns it; each call that sends says, by its error, whether it
-// has.
+// Cancelling loses nothing. A message stays in the queue until it is received by a call
+// that returns it; each call that sends says, by its error, whether it has.
 type Chan[T any] struct {
 	// recvs.list.mu guards everything; that of sends is not used.
 	recvs, sends chanSide
 
-	limit    int // the capacity; unlimited without a bound
+	limit    int // the capacity; chanUnlimited without a bound
 	ring     ringBuffer[T]
-	offers   chanOffers[T] // what is sent by those who wait in Send
+	offers   chanOffers[T] // the messages of the senders that wait in Send
 	reserved int           // permits that are out
 	closed   bool
 }
@@ -45,38 +44,37 @@ type Chan[T any] struct {
 // chanUnlimited leaves room to count with.
 const chanUnlimited = math.MaxInt / 2
 
-// The bounds of the doc comment above. The first is often enough to make the wake of
-// a waiter worth it, and seldom enough to be short. It says nothing about those who
-// are called on another worker and slow to come, while others wait, are called and
-// served: for them is the second.
+// The bounds of the doc comment above. The first is large enough to make the wake of a
+// waiter worth it, and small enough to be over soon. It does not bound the wait of a task
+// that is called on another worker and slow to come, while other waiters are called and
+// served: the second does.
 const (
 	chanTurns = 64
 	chanTries = 4
 )
 
-// chanSide is those who wait at one end of a channel.
+// chanSide is the waiters at one end of a channel.
 //
-// A waiter is woken to try for itself: it is taken off the list ("called") when
-// there is something to try for, and no more are called than there are messages,
-// or room. One that comes too late goes back to the front; one that gives up
-// passes its call on. So a message never leaves the queue for somebody who might
-// not want it anymore, and the order is kept whatever is cancelled. The exception
-// is Send, which says whether it has sent: its message is moved to the queue for
-// it, see chanOffers.
+// A waiter is woken to try for itself: it is taken off the list ("called") when there is
+// something to try for, and no more waiters are called than there are messages, or room. A
+// waiter that comes too late goes back to the front; a waiter that gives up passes its call
+// on. So a message never leaves the queue for a task that might not want it anymore, and
+// the order is kept whatever is cancelled. The exception is Send, which says whether it has
+// sent: its message is moved to the queue for it, see chanOffers.
 type chanSide struct {
 	list      waitlist
-	called    int       // of those who were called, how many have not tried yet
-	promised  int       // for how many of those something is kept
-	firm      int       // of all who wait, how many can be relied on: see the waiter's want
-	overtaken int       // how often in a row others went before those who wait
-	polled    wakerSlot // those who have no place; changed under the lock
+	called    int       // how many waiters were called and have not tried yet
+	promised  int       // for how many of these a message, or room, is kept
+	firm      int       // how many of all waiters can be relied on: see the waiter's want
+	overtaken int       // how many callers in a row went before the waiters
+	polled    wakerSlot // the tasks that poll and have no place; changed under the lock
 }
 
 // The want of a waiter of a channel; that of a sender may also be an offer, which
 // is positive.
 const (
 	chanLoose   int64 = 0  // may turn to something else when it is called
-	chanFirm    int64 = 1  // a receiver that takes what is there when it is called
+	chanFirm    int64 = 1  // a receiver that takes the message when it is called
 	chanSent    int64 = -1 // a sender whose message has been moved to the queue
 	chanRefused int64 = -2 // a sender whose channel was closed
 )
@@ -96,8 +94,8 @@ func NewUnboundedChan[T any]() *Chan[T] { return &Chan[T]{limit: chanUnlimited} 
 func (c *Chan[T]) lock()   { c.recvs.list.mu.Lock() }
 func (c *Chan[T]) unlock() { c.recvs.list.mu.Unlock() }
 
-// callWaitersAndUnlock ends a change: it calls those for whom there is something now.
-// from is the worker on whose thread the caller runs, or nil.
+// callWaitersAndUnlock ends a change: it calls the waiters for which there is a message, or
+// room, now. from is the worker on whose thread the caller runs, or nil.
 func (c *Chan[T]) callWaitersAndUnlock(from *worker) {
 	if !c.recvs.uncalled() && !c.sends.uncalled() {
 		c.unlock()
@@ -141,8 +139,8 @@ func (c *Chan[T]) callReceivers(wakes *chosenTasks) {
 	}
 }
 
-// callClosed calls all senders, to be refused, and all receivers if nothing will
-// come anymore.
+// callClosed calls all senders, to be refused, and all receivers if no message will come
+// anymore.
 func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 	for w := c.sends.list.first; w != nil; w = c.sends.list.first {
 		if w.want > 0 {
@@ -164,9 +162,10 @@ func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 	wakes.add(c.recvs.polled.takeAllTasks())
 }
 
-// room returns for how many messages there is room: the capacity, and one more for
-// each receiver that waits, since a message for that does not stay. At a rendezvous
-// that is all there is, and a firm sender, who can wait, counts firm receivers only.
+// room returns for how many messages there is room: the capacity, and one more for each
+// receiver that waits, since the message of such a receiver does not stay. At a rendezvous
+// the waiting receivers are all the room, and a firm sender, which can wait, counts firm
+// receivers only.
 func (c *Chan[T]) room(firm bool) int {
 	n := c.limit - c.ring.n - c.reserved
 	switch {
@@ -180,8 +179,8 @@ func (c *Chan[T]) room(firm bool) int {
 	return n + c.recvs.waiting()
 }
 
-// ready returns how many messages can be received at once, at least: at a
-// rendezvous also the first one that is offered.
+// ready returns how many messages, at least, can be received at once. At a rendezvous this
+// includes the first message that is offered.
 func (c *Chan[T]) ready() int {
 	if c.limit == 0 {
 		if w := c.sends.list.first; w != nil && w.want > 0 {
@@ -191,7 +190,7 @@ func (c *Chan[T]) ready() int {
 	return c.ring.n
 }
 
-// closedAndEmpty reports whether nothing will ever be received anymore.
+// closedAndEmpty reports whether no message will ever be received anymore.
 func (c *Chan[T]) closedAndEmpty() bool { return c.closed && c.ring.n == 0 && c.reserved == 0 }
 
 func (s *chanSide) waiting() int { return s.list.n + s.called }
@@ -199,10 +198,10 @@ func (s *chanSide) waiting() int { return s.list.n + s.called }
 // uncalled reports whether a waiter has not been called.
 func (s *chanSide) uncalled() bool { return s.list.first != nil || s.polled.p.Load() != nil }
 
-// open reports whether somebody who has not waited may go first.
+// open reports whether a caller that has not waited may go first.
 func (s *chanSide) open() bool { return s.overtaken < chanTurns || s.waiting() == 0 }
 
-// overtake is open for somebody who then does.
+// overtake is open for a caller that goes first if it may; it counts that.
 func (s *chanSide) overtake() bool {
 	switch {
 	case s.waiting() == 0:
@@ -224,7 +223,7 @@ func (s *chanSide) call(w *waiter) *task {
 	return s.list.choose(w)
 }
 
-// answer is called when w comes, or is given up, after a call.
+// answer is called when w tries, or is given up, after a call.
 func (s *chanSide) answer(w *waiter) {
 	s.called--
 	if w.passed >= chanTries {
@@ -232,10 +231,10 @@ func (s *chanSide) answer(w *waiter) {
 	}
 }
 
-// served notes that one who has waited was served.
+// served notes that a waiter was served.
 func (s *chanSide) served() { s.overtaken = 0 }
 
-// rejoin puts w in the list, in front if it had been called in vain.
+// rejoin puts w in the list, in front if it had been called and found nothing.
 func (s *chanSide) rejoin(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		w.passed++
@@ -245,12 +244,12 @@ func (s *chanSide) rejoin(w *waiter, t *task) {
 	}
 }
 
-// chanOffers is the messages of those who wait in Send, so that a receiver can move
-// one to the queue when it makes room. A waiter's want is the place of its message
+// chanOffers is the messages of the senders that wait in Send, so that a receiver can move
+// a message to the queue when it makes room. A waiter's want is the place of its message
 // here, counted from 1.
 //
-// Waiters know their places, so the room of many is given back only when the last
-// message has gone.
+// Waiters know these places, so the memory of many messages is given back only when the
+// last message has gone.
 type chanOffers[T any] struct {
 	vals []T
 	free []int32
@@ -278,7 +277,7 @@ func (o *chanOffers[T]) take(want int64) (v T) {
 	return v
 }
 
-// take takes the message that w offers: it will be sent.
+// take takes the message that w offers, and notes that it was sent.
 func (c *Chan[T]) take(w *waiter) T {
 	v := c.offers.take(w.want)
 	w.want = chanSent
@@ -286,8 +285,9 @@ func (c *Chan[T]) take(w *waiter) T {
 	return v
 }
 
-// pull receives a message without waiting. turn says that the caller was called
-// for it. wakes is told whose message that was, at a rendezvous. The lock is held.
+// pull receives a message without waiting. turn says that the caller was called for it. At
+// a rendezvous the message may be the offer of a waiting sender, whose task is added to
+// wakes. The lock is held.
 func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
 	if c.ready() <= c.recvs.promised || !turn && !c.recvs.overtake() {
 		return v, false
@@ -319,8 +319,7 @@ func (c *Chan[T]) takeTurn(turn, firm bool) (ok bool) {
 	return true
 }
 
-// pullOnce is pull for those who will not wait. It fails with ErrClosed or
-// ErrEmpty.
+// pullOnce is pull for a caller that will not wait. It fails with ErrClosed or ErrEmpty.
 func (c *Chan[T]) pullOnce(from *worker) (v T, err error) {
 	c.lock()
 	if c.ring.n > c.recvs.promised && !c.closed && !c.sends.uncalled() && c.recvs.overtake() {
@@ -350,8 +349,7 @@ func (c *Chan[T]) pullAndUnlock(from *worker) (v T, err error) {
 	return v, err
 }
 
-// pushOnce sends v for those who will not wait. It returns nil, ErrClosed or
-// ErrFull.
+// pushOnce sends v for a caller that will not wait. It returns nil, ErrClosed or ErrFull.
 func (c *Chan[T]) pushOnce(from *worker, v T, firm bool) error {
 	c.lock()
 	if c.limit-c.ring.n-c.reserved > c.sends.promised && !c.closed && !c.recvs.uncalled() && c.sends.overtake() {
@@ -376,7 +374,7 @@ func (c *Chan[T]) pushAndUnlock(from *worker, v T, firm bool) error {
 	return nil
 }
 
-// pollRecv receives for one who waits with w, which is firm or loose.
+// pollRecv receives for a caller that waits with w; want is chanFirm or chanLoose.
 func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) {
 	from := cx.here()
 	t := cx.waker(waitsRecv)
@@ -410,7 +408,7 @@ func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) 
 	return v, err
 }
 
-// leaveRecvs takes w out, whose call, if it had one, has been accounted for.
+// leaveRecvs takes w out. If w had been called, the caller has accounted for that (answer).
 func (c *Chan[T]) leaveRecvs(w *waiter) {
 	if w.phase != waiterOut {
 		c.recvs.firm -= int(w.want)
@@ -418,9 +416,9 @@ func (c *Chan[T]) leaveRecvs(w *waiter) {
 	}
 }
 
-// cancelRecv gives w's place up. At a rendezvous there may be a message that was
-// sent because w was waiting, and that no other firm receiver waits for: with
-// keep set, the caller gets it.
+// cancelRecv gives up w's place. At a rendezvous there may be a message that was sent
+// because w was waiting, and for which no other firm receiver waits: with keep set, the
+// caller gets this message.
 func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) {
 	c.lock()
 	if w.phase == waiterOut {
@@ -438,8 +436,8 @@ func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) 
 	return v, ok
 }
 
-// pollSend sends v for one who waits with w, or makes a permit of the room. A firm
-// one will see to the end what becomes of it: it leaves its message as an offer.
+// pollSend sends v, or makes a permit of the room, for a caller that waits with w. A firm
+// sender waits until it knows the outcome: it leaves its message as an offer.
 func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	from := cx.here()
 	t := cx.waker(waitsSend)
@@ -484,7 +482,7 @@ const (
 	sendReserve                 // make a permit, when polled
 )
 
-// put uses the room that was entered.
+// put uses the room that takeTurn has given.
 func (c *Chan[T]) put(v T, how sendKind) {
 	if how == sendReserve {
 		c.reserved++
@@ -493,8 +491,8 @@ func (c *Chan[T]) put(v T, how sendKind) {
 	}
 }
 
-// cancelSend gives w's place up. It reports ErrPending if nothing had been sent by
-// then, and else the outcome.
+// cancelSend gives up w's place. It returns ErrPending if there was no outcome by then, and
+// else the outcome: nil if the message was sent, ErrClosed if it was refused.
 func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
 	c.lock()
 	outcome := ErrPending
@@ -583,21 +581,21 @@ func (c *Chan[T]) sendSlow(cx *Context, v T, how sendKind) error {
 	return cx.Err()
 }
 
-// TryRecv receives a message if there is one. It fails with ErrEmpty if there is
-// none, and with ErrClosed if none will come. At a rendezvous it finds those who
-// wait in Send and SendBlocking. It fails with ErrEmpty also if what is there is kept for
-// those who wait for it and are next; see Chan.
+// TryRecv receives a message if there is one. It fails with ErrEmpty if there is no
+// message, and with ErrClosed if none will come. At a rendezvous it takes the message of a
+// sender that waits in Send or SendBlocking. It also fails with ErrEmpty if the messages
+// are kept for waiting receivers that are next; see Chan.
 func (c *Chan[T]) TryRecv() (T, error) { return c.pullOnce(nil) }
 
-// TrySend sends v if there is room, at a rendezvous if a receiver waits. It fails
-// with ErrFull if not, also if the room is kept for those who wait for it and are next,
-// and with ErrClosed if the channel is closed.
+// TrySend sends v if there is room, at a rendezvous if a receiver waits. It fails with
+// ErrFull if not, also if the room is kept for waiting senders that are next, and with
+// ErrClosed if the channel is closed.
 func (c *Chan[T]) TrySend(v T) error { return c.pushOnce(nil, v, false) }
 
-// ForceSend sends v without waiting: if there is no room it takes out the oldest
-// message, and returns it with displaced set. If there is no message either, at a
-// rendezvous for which nobody waits or because all the room is reserved, that is v
-// itself. It fails only with ErrClosed. Those who wait to send are passed over.
+// ForceSend sends v without waiting: if there is no room it takes out the oldest message,
+// and returns it with displaced set. If there is no message either, because no receiver
+// waits at a rendezvous or because all the room is reserved, it returns v itself. It fails
+// only with ErrClosed. It passes over the waiting senders.
 func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	c.lock()
 	switch {
@@ -615,11 +613,11 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	return old, displaced, err
 }
 
-// PollRecv receives a message. It fails with ErrClosed like Recv, and with
-// ErrPending if there is nothing to receive: cx's task is woken when there may be.
-// It keeps no place in the queue, so nothing goes astray if that does not poll again,
-// but the channel knows the task until the next message, and all who poll are woken
-// for each; where many do, RecvFuture is better.
+// PollRecv receives a message. It fails with ErrClosed like Recv, and with ErrPending if
+// there is no message: cx's task is woken when there may be one. It keeps no place in the
+// queue, so no message goes astray if the task does not poll again. But the channel knows
+// the task until the next message, and each message wakes all tasks that poll; where many
+// tasks poll, RecvFuture is better.
 func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
@@ -652,7 +650,7 @@ func (c *Chan[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (c *Chan[T]) abandoned(t *task, from *worker) {
 	c.lock()
 	left := c.recvs.polled.remove(t)
@@ -752,10 +750,10 @@ func (c *Chan[T]) sendBlocking(ctx context.Context, v T, how sendKind) error {
 	}
 }
 
-// Close closes the channel: whoever sends, or waits to, fails with ErrClosed.
-// Messages that were sent before can still be received, and those for which there
-// is a Permit still be sent; after that, receivers fail with ErrClosed. Close
-// reports whether it was the first.
+// Close closes the channel: a call that sends, or waits to send, fails with ErrClosed.
+// Messages that were sent before can still be received, and messages for which there is a
+// Permit can still be sent; after that, receivers fail with ErrClosed. Close reports
+// whether it was the first.
 func (c *Chan[T]) Close() (first bool) {
 	c.lock()
 	first = !c.closed
@@ -771,8 +769,8 @@ func (c *Chan[T]) Closed() bool {
 	return c.closed
 }
 
-// Len returns how many messages have been sent and not been received, those left
-// out that are on their way to receivers beside a full queue.
+// Len returns how many messages have been sent and not been received. It leaves out the
+// messages that are on their way to receivers beside a full queue.
 func (c *Chan[T]) Len() int {
 	c.lock()
 	defer c.unlock()
@@ -787,7 +785,7 @@ func (c *Chan[T]) Cap() int {
 	return c.limit
 }
 
-// Waiting returns how many wait to send and how many wait to receive; those who
+// Waiting returns how many callers wait to send and how many wait to receive; tasks that
 // poll with PollSend and PollRecv are not counted.
 func (c *Chan[T]) Waiting() (senders, receivers int) {
 	c.lock()

@@ -1,10 +1,10 @@
 package async
 
-// RecvFuture returns a place in the queue of those who receive, as a future. Ready,
-// it has received; it may then be polled again, for the next message, and needs no
-// other allocation for that. Given up before, by its method Cancel, it loses
-// nothing. Unlike Recv it may also be given up when a message is there, so at a
-// rendezvous those who wait in Send do not rely on it.
+// RecvFuture returns a place in the queue of receivers, as a future. Ready, it has received
+// a message; it may then be polled again, for the next message, and needs no other
+// allocation for that. Given up before, by its method Cancel, it loses nothing. Unlike Recv
+// it may also be given up when a message is there, so at a rendezvous the senders that wait
+// in Send do not rely on it.
 func (c *Chan[T]) RecvFuture() *RecvFuture[T] { return &RecvFuture[T]{c: c} }
 
 // A RecvFuture is a future of the next message of a Chan; see Chan.RecvFuture.

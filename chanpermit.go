@@ -9,18 +9,18 @@ type Permit[T any] struct {
 	used bool
 }
 
-// Reserve waits until there is room for a message, and keeps it. Who first reserves
-// and then makes or fetches the message never has one in its hands that it could
-// not send: Permit.Send does not wait. Reserve fails with ErrClosed and with
-// cx.Err() like Send, and loses nothing then. At a rendezvous a permit means that a
-// receiver waits, which may have turned to something else by the time of the Send.
+// Reserve waits until there is room for a message, and keeps this room. Call it before you
+// make or fetch a message that must not be lost: Permit.Send does not wait. Reserve fails
+// with ErrClosed and with cx.Err() like Send, and loses nothing then. At a rendezvous a
+// permit means that a receiver waits, which may have turned to something else by the time
+// of the Send.
 func (c *Chan[T]) Reserve(cx *Context) (*Permit[T], error) {
 	var zero T
 	return c.permit(c.sendSlow(cx, zero, sendReserve))
 }
 
-// TryReserve is Reserve if there is room now; else it fails with ErrFull, also if the
-// room is kept for those who wait for it, as TrySend does.
+// TryReserve is Reserve if there is room now; else it fails with ErrFull, also if the room
+// is kept for waiting senders, as TrySend does.
 func (c *Chan[T]) TryReserve() (*Permit[T], error) {
 	c.lock()
 	defer c.unlock()
@@ -47,7 +47,7 @@ func (c *Chan[T]) ReserveBlocking(ctx context.Context) (*Permit[T], error) {
 
 // ReserveFuture returns Reserve as a future. It takes room when it is polled, and only
 // then. Given up before it is ready, by its method Cancel, it leaves its place in the
-// queue; what it has returned is released by Permit.Release alone.
+// queue; a Permit that it has returned is released by Permit.Release alone.
 func (c *Chan[T]) ReserveFuture() Future[*Permit[T]] { return &reserveFuture[T]{c: c} }
 
 type reserveFuture[T any] struct {

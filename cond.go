@@ -2,13 +2,12 @@ package async
 
 import "context"
 
-// A Cond is where code waits, with a Mutex locked, for another's announcement
-// that something has changed. It is sync.Cond with a Mutex of this package. Make
-// one with NewCond, or set L; it must not be copied after first use. Signal and
-// Broadcast may be called by tasks and goroutines at the same time, with L locked
-// or not.
+// A Cond is a condition variable: code that holds a Mutex waits with it until other code
+// announces that something has changed. It is sync.Cond with a Mutex of this package. Make
+// a Cond with NewCond, or set L; it must not be copied after first use. Signal and
+// Broadcast may be called by tasks and goroutines at the same time, with L locked or not.
 //
-// As with sync.Cond, what one waits for must be looked at again after Wait:
+// As with sync.Cond, the condition must be looked at again after Wait:
 //
 //	mu.Lock(cx)
 //	for !condition() {
@@ -30,14 +29,14 @@ func NewCond(l *Mutex) *Cond { return &Cond{L: l} }
 // A signal that comes after Wait has unlocked is not missed. It panics if c.L is
 // not locked.
 //
-// If cx is cancelled it returns cx.Err(), and c.L is locked then too: cancelling
-// does not shorten the wait for that. A signal that had been given to it is
-// passed on to another.
+// If cx is cancelled it returns cx.Err(), and c.L is locked then too: cancelling does not
+// shorten the wait for c.L. A signal that had been given to it is passed on to another
+// waiter.
 //
 // There is one exception. If [Runtime.Shutdown] has to tear the code down while it waits,
 // and another task holds c.L then, Wait does not return and c.L remains that task's: a
-// deferred c.L.Unlock would unlock it under that task. Code that may be torn down
-// beside others that go on, goroutines for instance, must know for itself what it holds.
+// deferred c.L.Unlock would unlock it under that task. Code that may be torn down while
+// other code, for example a goroutine, goes on must know for itself which locks it holds.
 func (c *Cond) Wait(cx *Context) error {
 	c.mustBeLocked()
 	f := condFuture{c: c}
@@ -64,10 +63,10 @@ func (c *Cond) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. c.L is unlocked by its first Poll, and
-// locked when it is ready. Given up in between, by its method Cancel, it passes
-// the signal on that it may have been given, and leaves c.L to others: unlike
-// Wait it cannot wait for that. It panics if c.L is not locked.
+// WaitFuture returns Wait as a future. c.L is unlocked by its first Poll, and locked when
+// it is ready. Given up in between, by its method Cancel, it passes on the signal that it
+// may have been given, and does not lock c.L: unlike Wait it cannot wait for that. It
+// panics if c.L is not locked.
 func (c *Cond) WaitFuture() Future[None] {
 	c.mustBeLocked()
 	return &condLockFuture{signal: condFuture{c: c}, lock: lockFuture{m: c.L}}
@@ -79,7 +78,7 @@ func (c *Cond) mustBeLocked() {
 	}
 }
 
-// Signal wakes the one who has waited for longest, if there is one.
+// Signal wakes the waiter that has waited for longest, if there is one.
 func (c *Cond) Signal() {
 	var t *task
 	c.list.mu.Lock()
@@ -91,7 +90,7 @@ func (c *Cond) Signal() {
 	wakeChosen(t)
 }
 
-// Broadcast wakes all who wait.
+// Broadcast wakes all waiters.
 func (c *Cond) Broadcast() {
 	var chosen chosenTasks
 	c.list.mu.Lock()
@@ -120,7 +119,7 @@ func (f *condFuture) Poll(cx *Context) (None, error) {
 		err = ErrPending
 	}
 	list.mu.Unlock()
-	if !f.begun { // it has its place: no signal can be missed
+	if !f.begun { // it is in the list: no signal can be missed
 		f.begun = true
 		f.c.L.Unlock()
 	}
@@ -137,7 +136,7 @@ func (f *condFuture) Cancel() {
 	}
 }
 
-// admitNext has somebody else get the signal that f was given.
+// passOn has another waiter get the signal that f was given.
 func (f *condFuture) passOn() {
 	if f.w.want == byOne {
 		f.c.Signal()

@@ -15,37 +15,38 @@ type Config struct {
 	// slashes between.
 	Name string
 
-	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without what
-	// other runtimes have added to it. GOMAXPROCS respects the limits of a
+	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without the share
+	// that other runtimes have added to it. GOMAXPROCS respects the limits of a
 	// container. There can be at most 4,096.
 	Workers int
 
 	// SharedProcs leaves GOMAXPROCS alone, and does not lock the workers to their threads: they
 	// are goroutines like others, which wait in system calls. Set it in a program that
-	// mainly does something else, or that collects often. docs/design.md, "What the neighbours pay", has figures for the choice.
+	// mainly does something else, or that collects often. docs/design.md, "What the neighbours pay",
+	// has figures for the choice.
 	//
 	//   - Up to some thousand events per second it costs no more processor time per event than the default,
 	//     because it makes fewer futex calls. Above that it costs up to one and a half times as much.
 	//   - To start a task from a goroutine, and to wait for it there, wakes no other thread: it takes half of the time.
 	//     Messages between tasks of two workers take up to three times as long, because a worker does not
 	//     wait actively for the next message.
-	//   - A collection of a small heap costs what it costs without the runtime, and not what it costs
-	//     with the raised GOMAXPROCS. One of a gibibyte takes up to twice as long if the
+	//   - A collection of a small heap costs as much as without the runtime, and not as much as
+	//     with the raised GOMAXPROCS. A collection of a gibibyte takes up to twice as long if the
 	//     workers are awoken often, because the collector does not get the processors of workers that wait.
 	//   - Affinity cannot be set, and there is no clock of the worker's thread for Stall.
 	//   - If GOMAXPROCS is below Workers, which a limit of the container's may cause, all workers
 	//     make progress in turns of Go's scheduler, but more of them are no help.
 	//
-	// What a task may do is the same in both modes.
+	// A task may do the same things in both modes.
 	//
 	// By default the runtime raises GOMAXPROCS by the number of its workers, from its first
 	// task or burst of blocking calls to Shutdown, so that each worker brings the processor that it
 	// occupies while it waits for a moment in the kernel, and the goroutines of the program keep
-	// theirs. If the program sets GOMAXPROCS meanwhile, that holds, also after Shutdown; one
-	// that lowers it should share, too, or its goroutines may have to wait for a
-	// worker's P. To raise it makes Go cease, for the whole process and for good, to
-	// follow changes of a container's limit; runtime.SetDefaultGOMAXPROCS, called
-	// after Shutdown, makes it follow them again.
+	// theirs. If the program sets GOMAXPROCS meanwhile, its value holds, also after Shutdown; a
+	// program that lowers it should set SharedProcs, or its goroutines may have to wait for a
+	// worker's P. Once the runtime has raised GOMAXPROCS, Go ceases, for the whole process and for
+	// good, to follow changes of a container's limit; runtime.SetDefaultGOMAXPROCS, called
+	// after Shutdown, makes Go follow them again.
 	SharedProcs bool
 
 	// Affinity is, for each worker, the processors that its thread may run on;
@@ -61,7 +62,7 @@ type Config struct {
 	// must let others run, also if none of them has to wait; 0 means 128. Reads,
 	// writes, sends, joins, dials and failures count alike. Three kinds do not count:
 	// to lock a free Mutex or RWMutex or to acquire from a Semaphore that has enough;
-	// what never waits, such as TrySelect; and polls that are pending.
+	// operations that never wait, such as TrySelect; and polls that are pending.
 	Budget int
 
 	// Grace is how long Shutdown waits for tasks that it has cancelled, not
@@ -79,10 +80,10 @@ type Config struct {
 	// It is called at the first garbage collection after the handle of the task has
 	// become unreachable, or else when Run returns or Shutdown ends the runtime. Go
 	// collects when the program has allocated enough, and at least every two minutes:
-	// the runtime starts no collection, so a program that does little hears of a failure
-	// late. If the error refers to the handle, as one may that holds what its task
-	// has worked on, the handle stays reachable until then. The failure of a task
-	// of which there is no handle, as a connection's of Serve, is reported at once.
+	// the runtime starts no collection, so a program that does little learns of a failure
+	// late. If the error refers to the handle, for example through data of the task, the
+	// handle stays reachable until Run returns or Shutdown ends the runtime. The failure of a
+	// task that has no handle, such as that of a connection of Serve, is reported at once.
 	//
 	// It is called on a goroutine outside the pool, and must not block for long. nil
 	// means a line on standard error, with the stack of a panic; Crash ends the
@@ -113,10 +114,10 @@ type Config struct {
 	// stalls are only counted; Shutdown waits for it, too. nil means a line on
 	// standard error, for the stalls of which a stack is taken.
 	//
-	// A stack needs a profile of all goroutines. So one is taken at most once
+	// A stack needs a profile of all goroutines. So a stack is taken at most once
 	// a second, and less often where it takes long, so that it costs a twentieth of
-	// the time at most; the other reports have none. The report that has one comes
-	// when it has been taken, so the poll may have ended by then.
+	// the time at most; the other reports have none. A report with a stack comes
+	// when the stack has been taken, so the poll may have ended by then.
 	Stalled func(Stall)
 
 	// Labels gives the code of tasks that have a name the profiler label
@@ -128,9 +129,9 @@ type Config struct {
 }
 
 // Hooks are functions that a runtime calls. They are called on the thread
-// where it happens, must be quick and must not await. The program crashes if one
-// panics or calls runtime.Goexit. nil ones cost nothing. Calls of SpawnBlocking are
-// tasks, too, that are never polled; what BlockOn runs is none.
+// where it happens, must be quick and must not await. The program crashes if a hook
+// panics or calls runtime.Goexit. A nil hook costs nothing. Calls of SpawnBlocking are
+// tasks, too, that are never polled; a function that BlockOn runs is not a task here.
 type Hooks struct {
 	WorkerStart func(worker int) // first thing on the worker's thread
 	WorkerStop  func(worker int) // last thing on it
@@ -140,15 +141,15 @@ type Hooks struct {
 	AfterPoll   func(t Task)
 }
 
-// maxWorkers is as many as leave room for other threads: a process that has more
-// than 10,000 is ended by Go, unless it has called debug.SetMaxThreads. Besides,
-// task.listedAt counts to 65,535 only.
+// maxWorkers leaves room for other threads: Go ends a process that has more than 10,000
+// threads, unless it has called debug.SetMaxThreads. Besides, task.listedAt counts to
+// 65,535 only.
 const maxWorkers = 4096
 
 // defaultStall is the Stall of the zero Config.
 const defaultStall = 10 * time.Millisecond
 
-// withDefaults checks cfg and replaces what was left out.
+// withDefaults checks cfg and sets the fields that were left out.
 func (cfg Config) withDefaults() (Config, error) {
 	fail := func(format string, args ...any) (Config, error) {
 		return cfg, fmt.Errorf("async: Config."+format, args...)
@@ -201,15 +202,15 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, nil
 }
 
-// withDefaults makes the hooks end the program if they do not return. A panic would be taken for
-// the task's, or be lost with half of what ends a task.
+// withDefaults makes the hooks end the program if they do not return. Otherwise a panic would be
+// taken for a panic of the task, or would be lost and leave the end of a task incomplete.
 func (h *Hooks) withDefaults() {
 	h.WorkerStart, h.WorkerStop = mustReturn("WorkerStart", h.WorkerStart), mustReturn("WorkerStop", h.WorkerStop)
 	h.TaskStart, h.TaskEnd = mustReturn("TaskStart", h.TaskStart), mustReturn("TaskEnd", h.TaskEnd)
 	h.BeforePoll, h.AfterPoll = mustReturn("BeforePoll", h.BeforePoll), mustReturn("AfterPoll", h.AfterPoll)
 }
 
-// mustReturn returns a function that calls hook, and crashes if that does not return; nil if
+// mustReturn returns a function that calls hook, and crashes if hook does not return; nil if
 // there is no hook.
 func mustReturn[T any](name string, hook func(T)) func(T) {
 	if hook == nil {
@@ -239,7 +240,7 @@ func defaultConfig(threads string) (Config, error) {
 	return Config{Workers: n}, nil
 }
 
-// observed reports whether polls must be told to somebody.
+// observed reports whether polls need labels or call hooks.
 func (cfg *Config) observed() bool {
 	return cfg.Labels || cfg.Hooks.BeforePoll != nil || cfg.Hooks.AfterPoll != nil
 }

@@ -16,18 +16,18 @@ import (
 //     other tasks meanwhile;
 //   - a goroutine outside the pool (BlockOn) is parked;
 //   - a plain future being polled (SpawnFuture, NewContext) cannot wait: Await
-//     panics, and Poll methods are what to call.
+//     panics; call Poll methods instead.
 //
 // A Context may be used only by the code that it was given to, on its
 // goroutine, and while that runs: everything that waits, polls or spawns
 // panics elsewhere, and says so. The methods of context.Context alone (and
 // Cause and AfterFunc) may be called from any goroutine at any time, so that a Context
-// can be handed to code that only knows those.
+// can be passed to code that only knows context.Context.
 type Context struct {
 	t *task
 
-	// sc is nil in the Context that a task starts with, until somebody needs
-	// what it keeps; never nil in a derived one.
+	// sc is nil in the Context that a task starts with, until the scope is
+	// needed. It is never nil in a derived Context.
 	sc atomic.Pointer[cancelScope]
 }
 
@@ -36,9 +36,9 @@ var _ context.Context = (*Context)(nil)
 // NewContext returns a Context for a loop that polls futures itself: w is
 // woken when such a future may have its result. It cannot wait. No worker waits
 // for timers that are polled with it, nor for connections, unless a task has waited for
-// them, as those of Serve do, or descriptors have run out: of s only the runtime counts.
+// them, as the tasks of Serve do, or descriptors have run out: of s only the runtime counts.
 //
-// It may be used on any goroutine, by one at a time.
+// It may be used on any goroutine, by one goroutine at a time.
 func NewContext(s Spawner, w Waker) *Context {
 	rt, _ := s.spawner()
 	o := &externalWaker{fn: w.Wake}
@@ -52,7 +52,7 @@ func NewContext(s Spawner, w Waker) *Context {
 // when it may have its result.
 func (cx *Context) Waker() Waker { return Waker{cx.waker(waitsFuture)} }
 
-// waker is Waker for the slots of this package, which say what the task waits
+// waker is Waker for the slots of this package. reason is what the task waits
 // for.
 func (cx *Context) waker(reason waitReason) *task {
 	cx.here()
@@ -61,7 +61,7 @@ func (cx *Context) waker(reason waitReason) *task {
 }
 
 // here returns the worker that runs cx's task, or nil for a Context of code
-// that no worker runs. It panics if cx is used by other code than its own.
+// that no worker runs. It panics if cx is used by other code than that of its task.
 func (cx *Context) here() *worker {
 	t := cx.t
 	switch t.kind {
@@ -100,7 +100,7 @@ func (t *task) misuse() string {
 	}
 }
 
-// taskWorker returns the worker of cx's task; if here returns nil, any of its runtime.
+// taskWorker returns the worker of cx's task; if here returns nil, any worker of its runtime.
 func (cx *Context) taskWorker() *worker { return cx.t.w }
 
 // spawner implements Spawner: new tasks start on the worker of cx.
@@ -117,7 +117,7 @@ func (cx *Context) attributes() *taskAttributes {
 	return nil
 }
 
-// cancelGroup implements Spawner: tasks are not cancelled with the one that spawns them.
+// cancelGroup implements Spawner: tasks are not cancelled with the task that spawns them.
 func (cx *Context) cancelGroup() *cancelGroup { return nil }
 
 // Under implements Spawner. cx.Under(cx) is for tasks that are not to outlive
@@ -160,21 +160,21 @@ func (cx *Context) canWait() bool {
 	return cx.t.kind == kindStraight || cx.t.kind == kindGoroutine
 }
 
-// callers reports whether cx is the caller's: straight-line code's or a
-// goroutine's that runs here and now, and can wait. With calm it is what Await
-// looks at before it polls, at the price of a few loads, for those who seldom
-// wait. They are two so that they can be inlined.
+// callers reports whether cx belongs to the calling code: to straight-line code or a
+// goroutine in BlockOn, which can wait. callers and calm make the checks of Await for
+// the price of a few loads, for operations that seldom wait. They are two functions
+// so that they can be inlined.
 func (cx *Context) callers() bool { return cx.t.g.Load() == getg() }
 
-// calm reports whether nothing has been cancelled. Where it is false one must
-// look closer: cx may be a derived one.
+// calm reports whether nothing has been cancelled. If it is false the caller must
+// look closer: cx may be a derived Context.
 func (cx *Context) calm() bool {
 	return cx.t.state.bits.Load()&(taskCancelled|taskDone) == 0 && cx.sc.Load() == nil
 }
 
 // mustAwait is the closer look: it panics if cx cannot wait here, returns cx.Err(),
-// and has the task yield now and then, as all awaits do that may be in a loop. (Who
-// finds a lock free in the first look does not: it would cost a tenth more.)
+// and makes the task yield now and then, as all awaits do that may be in a loop. (An
+// operation that finds a lock free at the first look does not: it would cost a tenth more.)
 func (cx *Context) mustAwait() error {
 	if !cx.proceed(cx.beginAwait()) {
 		return cx.Err()
@@ -196,7 +196,7 @@ func (cx *Context) quick() (w *worker, ok bool) {
 
 // inBudget is callers, calm and spend in one, for an operation whose short way may
 // be ready at once. If it reports false the operation must take its long way, which
-// lets other tasks run if the budget is used up.
+// lets other tasks run if no budget is left.
 func (cx *Context) inBudget() bool {
 	if !cx.callers() || !cx.calm() {
 		return false
@@ -230,7 +230,7 @@ func (cx *Context) refused(err error) error {
 	return err
 }
 
-// proceed is what an await does before it polls: it reports false if cx is
+// proceed is called by an await before it polls. It reports false if cx is
 // cancelled, and true once its task may do another operation.
 func (cx *Context) proceed(t *task) bool {
 	for {
@@ -262,9 +262,9 @@ func (cx *Context) spend() bool {
 	return false
 }
 
-// unspent gives the operation that spend has taken back if err is ErrPending: the
-// poll has done nothing. So a future may poll more others in one poll than the budget
-// has operations, and all of them come to know its waker. It returns err.
+// unspent gives back the operation that spend has taken if err is ErrPending: the
+// poll has done nothing. So a future may poll more futures in one poll than the budget
+// has operations, and each of them gets its waker. It returns err.
 func (cx *Context) unspent(err error) error {
 	if err == ErrPending {
 		cx.giveBack()
@@ -272,7 +272,7 @@ func (cx *Context) unspent(err error) error {
 	return err
 }
 
-// giveBack takes spend back. The caller is the code of cx, as spend has made sure.
+// giveBack undoes spend. The caller is the code of cx, as spend has made sure.
 func (cx *Context) giveBack() {
 	if t := cx.t; t.kind == kindPlain || t.kind == kindStraight {
 		t.w.budget++
@@ -296,8 +296,9 @@ func (cx *Context) fastErr() error {
 	return cx.Err()
 }
 
-// ending returns how cx has ended, and the scope that has; nil if that is the
-// task's, and does not know yet. It looks up the chain.
+// ending looks up the chain. It returns how cx has ended, and the scope that has ended. The
+// scope is nil if cx has not ended, or if the task was cancelled and its own scope, if there
+// is one, has no status yet.
 func (cx *Context) ending() (status uint32, sc *cancelScope) {
 	for c := cx; ; c = sc.parent {
 		if sc = c.sc.Load(); sc == nil {
@@ -333,7 +334,7 @@ func (t *task) why() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
-// causeIn returns why a Context of t has ended; sc is what ending has returned.
+// causeIn returns why a Context of t has ended; sc is the scope that ending has returned.
 func (t *task) causeIn(sc *cancelScope) error {
 	if sc != nil {
 		return sc.cause
@@ -342,8 +343,8 @@ func (t *task) causeIn(sc *cancelScope) error {
 	return cause
 }
 
-// endedScope returns the scope that has ended cx, which is its own from then on: what
-// cx says once it says always. It returns nil if cx has not ended.
+// endedScope ends the scope of cx as ending says, and returns it. So the answers of cx do
+// not change from then on. It returns nil if cx has not ended.
 func (cx *Context) endedScope() *cancelScope {
 	status, at := cx.ending()
 	if status == scopeOpen {
@@ -360,7 +361,7 @@ func (cx *Context) endedScope() *cancelScope {
 // context.DeadlineExceeded once the deadline of cx has passed, and else nil.
 func (cx *Context) Err() error {
 	if c := cx.t.cancelGroup(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
-		status, _ := cx.ending() // which can only end in one way: there is no need to keep it
+		status, _ := cx.ending() // such a Context can only end in one way: there is no need to keep the status
 		return scopeErrs[status]
 	}
 	if sc := cx.endedScope(); sc != nil {
@@ -369,12 +370,11 @@ func (cx *Context) Err() error {
 	return nil
 }
 
-// Cause returns why cx has ended: what was passed to the function of
+// Cause returns why cx has ended: the cause that was passed to the function of
 // WithCancelCause or to [JoinHandle.CancelCause], the cause of the context that the
 // task is under, the error of the task that failed in its group, ErrShutdown if
-// [Runtime.Shutdown] has cancelled the task, and else what Err returns; nil if it has
-// not ended.
-// What ended it first counts. context.Cause(cx) is the same, also of contexts
+// [Runtime.Shutdown] has cancelled the task, and else the result of Err; nil if cx has
+// not ended. The first end counts. context.Cause(cx) is the same, also of contexts
 // that are derived from cx.
 func (cx *Context) Cause() error {
 	if sc := cx.endedScope(); sc != nil {
@@ -396,13 +396,13 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 // worker.
 func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
 
-// Value returns the value that the contexts have for key which cx's task is
-// under; see Spawner. What belongs to a task of this package is a TaskLocal.
+// Value returns the value for key of the contexts that cx's task is under; see
+// Spawner. Use a TaskLocal for a value that belongs to a task of this package.
 // For runtime/pprof a Context has the labels of its task, so that pprof.Do with it
 // leaves them in force.
 func (cx *Context) Value(key any) any {
-	// context.Cause asks for the value of a key of its own. A context of that
-	// package that has ended with the same cause knows it, and no other.
+	// context.Cause asks for the value of a key of its own. Only a context of
+	// that package can give it: so ask one that has ended with the same cause.
 	if cx.ended() {
 		ended, cancel := context.WithCancelCause(context.Background())
 		cancel(cx.Cause())
@@ -420,7 +420,7 @@ func (cx *Context) Value(key any) any {
 func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.scope().callAfter(f, false) }
 
 // WithCancel returns a Context of the same task that can be cancelled by
-// itself: awaits with it then return context.Canceled, and those with cx go
+// itself: awaits with it then return context.Canceled, and awaits with cx go
 // on. The function may be called from any goroutine, more than once, and
 // should be called when the Context is no longer needed.
 func (cx *Context) WithCancel() (*Context, context.CancelFunc) {
@@ -467,7 +467,7 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 
 // WithoutCancel returns a Context of the same task that does not end when cx
 // or the task is cancelled, nor at a deadline of cx: code that cleans up awaits
-// with it after a cancellation. It should have a limit of its own:
+// with it after a cancellation. It should have a deadline of its own:
 //
 //	defer func() {
 //		cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)
@@ -476,8 +476,8 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 //	}()
 //
 // [Runtime.Shutdown] cannot cancel such code, and waits for it for Config.Grace. Its last
-// stage, which unwinds what waits, ends it all the same: awaits that begin later
-// fail, with the cause ErrShutdown.
+// stage, which unwinds code that waits, ends the Context all the same: awaits that begin
+// later fail, with the cause ErrShutdown.
 func (cx *Context) WithoutCancel() *Context {
 	cx.here()
 	cx.t.state.retain()
@@ -499,7 +499,7 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScop
 		return child, sc
 	}
 	// The timer is set also if the outer deadline seems to come first: the wall clock
-	// may have been stepped since that one was converted.
+	// may have been stepped since the outer deadline was converted.
 	if at := nanosAt(deadline); at <= cx.nanos() {
 		sc.close(scopeExpired, late, w)
 	} else {
@@ -508,7 +508,7 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScop
 	return child, sc
 }
 
-// scope returns what cx keeps for those who watch it.
+// scope returns the scope of cx, and makes it if there is none.
 func (cx *Context) scope() *cancelScope {
 	if sc := cx.sc.Load(); sc != nil {
 		return sc
@@ -521,8 +521,8 @@ func (cx *Context) scope() *cancelScope {
 	return sc
 }
 
-// endScope ends what t's own Context keeps for those who watch it, if there is
-// anything. t is cancelled, or has ended.
+// endScope ends the scope of t's own Context, if it has one. t is cancelled, or
+// has ended.
 func (t *task) endScope(from *worker) {
 	if sc := t.cx.sc.Load(); sc != nil {
 		status, cause := t.why()

@@ -7,20 +7,20 @@ import (
 )
 
 // cancelScope is the part of a Context that can be cancelled and watched. Scopes
-// form a chain from the derived Context to that of the task. Nothing is
-// pushed down the chain except to those who asked (Done, AfterFunc): an await
-// looks up the chain instead.
+// form a chain from the derived Context to that of the task. The end of a scope is
+// passed down the chain only to scopes that are watched (by Done or AfterFunc): an
+// await looks up the chain instead.
 type cancelScope struct {
 	t        *task    // woken when the scope ends
 	parent   *Context // nil in the scope of a task's own Context
 	deadline time.Time
 
-	// shield is not nil in the scope of WithoutCancel: what ends the parent does
-	// not end it, until this runtime ends its workers.
+	// shield is not nil in the scope of WithoutCancel: the end of the parent does
+	// not end this scope. It ends when this runtime ends its workers.
 	shield *Runtime
 
-	// late is the cause if the scope expires; in that of a task's own Context, if
-	// the handle cancels the task, and then it is guarded by mu.
+	// late is the cause if the scope expires. In the scope of a task's own Context
+	// it is the cause if the handle cancels the task, and is guarded by mu.
 	late error
 
 	status atomic.Uint32 // written under mu
@@ -57,8 +57,8 @@ func (a *afterFunc) call() {
 	}
 }
 
-// end ends the scope, once. A nil cause is the usual one. from is the worker on
-// whose thread the caller runs, or nil.
+// end ends the scope, once. A nil cause means the error of status. from is the worker
+// on whose thread the caller runs, or nil.
 func (sc *cancelScope) end(status uint32, cause error, from *worker) {
 	if from == nil {
 		from = callersWorker()
@@ -91,8 +91,8 @@ func (sc *cancelScope) end(status uint32, cause error, from *worker) {
 
 func (sc *cancelScope) cancel() { sc.close(scopeCancelled, nil, nil) }
 
-// close is end, unless what the scope is in has ended before: then it ends as
-// that has.
+// close is end, unless an outer scope or the task has ended before: then the scope ends
+// in the same way, with the same cause.
 func (sc *cancelScope) close(status uint32, cause error, from *worker) {
 	if sc.parent != nil && sc.shield == nil {
 		if outer, at := sc.parent.ending(); outer != scopeOpen {
@@ -103,7 +103,7 @@ func (sc *cancelScope) close(status uint32, cause error, from *worker) {
 }
 
 // propose sets the cause for the case that the task is cancelled by its handle,
-// unless there is one.
+// unless a cause was set before.
 func (sc *cancelScope) propose(cause error) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -143,8 +143,8 @@ func (sc *cancelScope) doneChan() <-chan struct{} {
 	return done
 }
 
-// callAfter has f called once the scope has ended: by whoever ends it if
-// inline is set, else in a goroutine of its own.
+// callAfter has f called once the scope has ended: by the caller that ends the
+// scope if inline is set, else in a goroutine of its own.
 func (sc *cancelScope) callAfter(f func(), inline bool) (stop func() bool) {
 	a := &afterFunc{f: f, inline: inline}
 	if !inline && inBubble() {
@@ -173,9 +173,10 @@ func (sc *cancelScope) callAfter(f func(), inline bool) (stop func() bool) {
 	}
 }
 
-// callAfterInBubble is callAfter for a caller in a bubble of testing/synctest, to which
-// what f uses may belong, such as the channel of a context that is derived from this one.
-// The scope may be ended from outside, so a goroutine of the bubble waits for that.
+// callAfterInBubble is callAfter for a caller in a bubble of testing/synctest. The bubble
+// may own objects that f uses, such as the channel of a context that is derived from the
+// Context. The scope may be ended from outside, so a goroutine of the bubble waits for the
+// end and calls f.
 func (sc *cancelScope) callAfterInBubble(f func()) (stop func() bool) {
 	over := newChan[bool](1)
 	go func() {
@@ -193,8 +194,8 @@ func (sc *cancelScope) callAfterInBubble(f func()) (stop func() bool) {
 	}
 }
 
-// watch makes the scope end when its parent does, for the sake of those who
-// do not look up the chain.
+// watch makes the scope end when its parent does, for Done and AfterFunc, which do
+// not look up the chain.
 func (sc *cancelScope) watch() {
 	if sc.parent == nil || sc.shield != nil {
 		return
@@ -203,7 +204,7 @@ func (sc *cancelScope) watch() {
 	sc.mu.Lock()
 	watched := sc.unwatch != nil || sc.status.Load() != scopeOpen
 	if !watched {
-		sc.unwatch = func() bool { return true } // until the real one is there
+		sc.unwatch = func() bool { return true } // until the real function is there
 	}
 	sc.mu.Unlock()
 	if watched {

@@ -7,10 +7,10 @@ import (
 )
 
 // coroutine is a stack of its own for straight-line code, on the thread of one
-// worker. iter.Pull is the only way to one that Go offers, and sets the rules:
-// a coroutine can be resumed only by the thread that made it, because that is
-// locked. So a worker makes its own, and keeps those whose code has ended for
-// the next task: the stack and the making are paid once. A coroutine
+// worker. iter.Pull is Go's only way to make a coroutine, and sets the rules:
+// a coroutine can be resumed only by the thread that made it, because that thread is
+// locked. So a worker makes its own coroutines. It keeps a coroutine whose code has
+// ended for the next task: the stack and the making are paid once. A coroutine
 // ends when its code calls Goexit.
 //
 // To Go it is a goroutine in the state "coroutine", so that a traceback shows
@@ -24,23 +24,23 @@ type coroutine struct {
 	code     coroutineCode // the code of t; nil while co has no task
 	t        *task
 	returned bool       // the code has returned
-	free     *coroutine // the worker's next free one
+	free     *coroutine // the worker's next free coroutine
 
-	labelling uint32 // the worker's when its labels were set last
+	labelling uint32 // the worker's labelling when the labels of co were set last
 
 	own   waiter       // see task.ownWaiter
 	sleep *sleepFuture // see task.ownTimer; nil before the first Sleep
 
-	asked bool      // resumed only to tell where it waits
-	where []uintptr // the answer
+	asked bool      // resumed only to report where it waits
+	where []uintptr // the answer: the stack
 }
 
-// coroutineCode is what a coroutine runs.
+// coroutineCode is the code that a coroutine runs.
 type coroutineCode interface {
 	// main runs the code and sets co.returned; it may panic or call Goexit.
 	main(co *coroutine)
 
-	// end ends the task with the result of main, or with err if that is not nil. It reports
+	// end ends the task with the result of main, or with err if err is not nil. It reports
 	// whether the coroutine can begin another task at once.
 	end(err error) (reusable bool)
 }
@@ -70,8 +70,8 @@ func newCoroutine(w *worker) *coroutine {
 	return co
 }
 
-// goexited is what the resumer of a coroutine recovers if code in the coroutine has called
-// Goexit. The coroutine has ended then.
+// goexited is the value that the resumer of a coroutine recovers if code in the coroutine has
+// called Goexit. The coroutine has ended then.
 type goexited struct{}
 
 // goexitToPanic is the first deferred call of a coroutine. Goexit cannot be stopped, and
@@ -110,8 +110,8 @@ func (co *coroutine) run() (reusable bool) {
 	return
 }
 
-// relabel gives the code the profiler labels of its task. Where all tasks have the
-// same, those are set now and then only, in case that code has replaced them.
+// relabel gives the code the profiler labels of its task. If all tasks of the worker have the
+// same labels, it sets them only now and then, in case code has replaced them.
 func (co *coroutine) relabel() {
 	w := co.t.w
 	if w.labelling != co.labelling || w.rt.cfg.Labels {
@@ -120,7 +120,7 @@ func (co *coroutine) relabel() {
 	}
 }
 
-// end is run's deferred call. The code has panicked with p, unless that is nil.
+// end is run's deferred call. The code has panicked with p, unless p is nil.
 func (co *coroutine) end(p any) (reusable bool) {
 	var err error
 	switch {

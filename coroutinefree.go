@@ -21,17 +21,17 @@ func (w *worker) freeCoroutine(co *coroutine) {
 	co.free, w.coroutine = w.coroutine, co
 }
 
-// Free coroutines that a burst has left behind are ended: how many more than
-// keepFree nobody has needed for trimEvery, at most trimAtOnce in a turn. It is
-// done by time, and not when one becomes free, so that those who start and end
-// thousands of tasks again and again keep what they need.
+// Free coroutines that a burst has left behind are ended: all above keepFree that
+// no task has needed for trimEvery, at most trimAtOnce in a turn. This is done by time,
+// and not when a coroutine becomes free, so that a program that starts and ends
+// thousands of tasks again and again keeps the coroutines that it needs.
 const (
 	keepFree   = 256
 	trimEvery  = time.Second
 	trimAtOnce = 64
 )
 
-// trim ends free coroutines that nobody needs, and reports whether there are more.
+// trim ends free coroutines that no task needs, and reports whether there are more.
 func (w *worker) trim(now int64) (more bool) {
 	if now-w.trimmedAt >= int64(trimEvery) {
 		w.surplus = max(w.leastFree, keepFree) - keepFree

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// What a poll may say.
+// The error of a poll that is not ready.
 var (
 	// ErrPending is returned by Poll and by every method named PollX when the
 	// result is not there yet and the waker of the Context has been kept for
@@ -37,7 +37,7 @@ var (
 // A PanicError is the error of a task that panicked. The panic ends the task
 // and nothing else.
 type PanicError struct {
-	Value any    // what was passed to panic
+	Value any    // the value that was passed to panic
 	Stack []byte // the stack of the panicking code, as debug.Stack formats it
 
 	task  Task
@@ -46,7 +46,7 @@ type PanicError struct {
 
 // Error returns, in one line, the number and the name of the task, the function that
 // panicked, with its file and line, and the panic's value. The function is the innermost
-// one outside this package and the standard library, if there is such a function. The
+// function outside this package and the standard library, if there is such a function. The
 // format %+v prints the stack, too.
 func (e *PanicError) Error() string {
 	var b strings.Builder
@@ -63,7 +63,7 @@ func (e *PanicError) Error() string {
 }
 
 // Format implements [fmt.Formatter]: %+v prints Error and, below it, Stack. Other verbs
-// print what they print for other errors.
+// print as for other errors.
 func (e *PanicError) Format(s fmt.State, verb rune) {
 	switch {
 	case verb == 'v' && s.Flag('+'):
@@ -90,9 +90,8 @@ func newPanicError(t *task, value any) *PanicError {
 	return &PanicError{Value: value, Stack: debug.Stack(), task: t.ident(), where: where}
 }
 
-// blockOnError replaces an error that must not leave t when it has finished: ErrPending in
-// any wrapping, which everyone who polls the handle would take to mean that
-// the task goes on.
+// blockOnError replaces an error that must not be the result of t: ErrPending in any
+// wrapping. A task that polls the handle would take it to mean that t goes on.
 func (t *task) blockOnError(err error) error {
 	if err != nil && errors.Is(err, ErrPending) {
 		return &PanicError{
@@ -105,11 +104,10 @@ func (t *task) blockOnError(err error) error {
 	return err
 }
 
-// What a channel and its kin may say.
+// Errors of channels and similar types.
 var (
-	// ErrClosed is returned when something is sent to what is closed, and when
-	// all that was sent before has been received. The ends of a stream are told
-	// by io.EOF instead.
+	// ErrClosed is returned by sends on a closed channel, and by receives once
+	// the channel is closed and empty. Streams end with [io.EOF] instead.
 	ErrClosed = errors.New("async: closed")
 
 	// ErrFull is returned by a TrySend that found no room.
@@ -119,7 +117,7 @@ var (
 	ErrEmpty = errors.New("async: empty")
 )
 
-// bothErrors is errors.Join, which leaves an error that is alone as it is.
+// bothErrors is errors.Join, but returns an error that is alone as it is.
 func bothErrors(err, unwritten error) error {
 	if err == nil || unwritten == nil {
 		return cmp.Or(err, unwritten)

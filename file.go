@@ -18,53 +18,51 @@ import (
 // It may be used by any number of tasks and goroutines at once, and must be
 // closed.
 //
-// Pipes, FIFOs, terminals, sockets and whatever else the system can report as
-// ready are read and written by the task itself when they are: reads and writes
+// Pipes, FIFOs, terminals, sockets and all other files that the system can report as
+// ready are read and written by the task itself when they are ready: reads and writes
 // cost no thread while they wait, have deadlines, and cancelling them loses
 // nothing (a Write says how much was written).
 //
 // Files of the disk, which are always ready and yet must be waited for, go to
-// the runtime's pool of blocking calls. What the system has in memory need not be
+// the runtime's pool of blocking calls. Data that the system has in memory need not be
 // waited for: Read, ReadAt, Seek and Stat take it on the spot, 1 MiB at a time, where
 // the system can be told not to wait (Linux, and file systems that keep that
 // promise, such as ext4, XFS and btrfs). That keeps the worker for a moment, and now
-// and then for a longer one: when the system starts to read ahead, or notes the time
+// and then for a longer moment: when the system starts to read ahead, or notes the time
 // of access.
 //
 // So that small reads and writes do not cost a system call or a hand-off each:
 //
 //   - Read reads ahead, up to 1 MiB where reads follow each other and have to be
-//     waited for. What was read
-//     ahead is as old as that; it is thrown away by every change that is made
-//     through this File.
+//     waited for. The data is as old as that read; it is thrown away by every
+//     change that is made through this File.
 //   - Write returns once it has a copy of the data, of which it holds at most 512
 //     KiB. The data is on its way to the system then, and needs no further call
-//     to get there as long as the program runs; Write says what a program can lose
-//     that ends. Flush, and everything but Read and Write, waits until
-//     it is there. If that fails, all data that has been accepted
-//     since is dropped. Every call that waits for some of it returns the error;
-//     if there is none, the next call does instead of doing anything, once.
-//     Close returns it too. With O_SYNC in the flags of OpenFile, Write waits
-//     for its data as Flush does.
+//     to get there as long as the program runs; Write says which data is lost if
+//     the program ends. Flush, and every call but Read and Write, waits until the
+//     data is there. If that fails, all data that has been accepted since is
+//     dropped. Every call that waits for some of this data returns the error; if
+//     there is no such call, the next call returns it instead of doing anything,
+//     once. Close returns it too. With O_SYNC in the flags of OpenFile, Write
+//     waits for its data as Flush does.
 //
-// The position is that of the descriptor as soon as a call other than Read and
-// Write has looked at it or Close has ended; in between, what other descriptors
-// or processes share it with see it run ahead. Reads and writes of several tasks
+// The file position is that of the descriptor as soon as a call other than Read and
+// Write has looked at it or Close has ended; in between, other descriptors and
+// processes that share it see it run ahead. Reads and writes of several tasks
 // happen one after the other; a Write of more than 256 KiB may be mixed with
 // others.
 //
-// What cancelling loses: Read and Write of a file of the disk nothing. A read
-// that is under way goes on, and what it gets is kept for the next Read; a
-// Write says how much it has accepted, and that will be written. The position is
-// after what was returned or accepted. All other operations happen
-// completely or not at all, one cannot know which: they are not interrupted
-// once they have begun.
+// Cancelling a Read or a Write of a file of the disk loses nothing. A read that is
+// under way goes on, and its data is kept for the next Read; a Write says how much
+// it has accepted, and this data will be written. The file position is after the data
+// that was returned or accepted. Every other operation happens completely or not at
+// all, and the caller cannot know which: it is not interrupted once it has begun.
 type File struct {
 	name   string
 	polled bool
 	src    pollFD // if polled
 
-	os       *os.File // if not
+	os       *os.File // if not polled
 	conn     syscall.RawConn
 	seekable bool
 	readOnly bool
@@ -73,22 +71,22 @@ type File struct {
 	input    *terminalInput // if reads should wait for input before the pool does; may be nil
 
 	mu      lockOf[File]
-	changed wakerSlot // fired when what follows has changed in a way that somebody may wait for
+	changed wakerSlot // fired when a field below has changed in a way that a task may wait for
 	use     fileUse
-	wanted  bool // somebody waits for the position: no more reading ahead and writing behind until then
+	wanted  bool // a task waits for the file position: no more reading ahead and writing behind until it has it
 	closed  bool
 	closing func() // closes the file when its use ends
 
 	ahead    readAhead
-	cached   bool     // the system may tell what of it is in memory
-	hot      bool     // the last Read found it there, or the opening did
-	noted    *devices // if it was opened on the spot: where it stands that this can be done
-	dev      uint64   // with its device, then
+	cached   bool     // the system may return data of it that is in memory without waiting
+	hot      bool     // the last Read, or the opening, found it in memory
+	noted    *devices // if it was opened on the spot: the table that says that this can be done
+	dev      uint64   // its device in that table
 	readSize int      // how much the next read takes
-	lag      int64    // by how much the position is behind that of the descriptor
-	edits    uint64   // counts changes that make what was read ahead wrong
-	asked    bool     // somebody waits for the read that is under way
-	readErr  error    // what that read has met
+	lag      int64    // by how much the file position is behind that of the descriptor
+	edits    uint64   // counts changes that make data that was read ahead wrong
+	asked    bool     // a task waits for the read that is under way
+	readErr  error    // the error of that read
 
 	unwritten []byte // accepted, and not with the pool yet
 	accepted  int64  // how many bytes Write has ever accepted
@@ -99,24 +97,24 @@ type File struct {
 	writeFail error     // to be reported by Close
 }
 
-// fileUse says who has the position of a file of the disk. There is one user
-// at a time; only the one who makes it idle again, a call of the pool, may take
-// longer than a moment.
+// fileUse says which operation has the file position of a file of the disk. There is
+// one at a time. Only an operation whose use a call of the pool ends may take longer
+// than a moment.
 type fileUse uint8
 
 const (
 	fileIdle       fileUse = iota
-	fileReading            // the pool reads ahead, or a caller on the spot
-	fileWriting            // the pool writes what was accepted, until there is no more
-	filePositioned         // the pool does something else with it
+	fileReading            // the pool reads ahead, or a caller reads on the spot
+	fileWriting            // the pool writes accepted data, until there is no more
+	filePositioned         // the pool does another operation at the file position
 )
 
 // FromFile makes a File of f, which belongs to the File from then on, and
 // must not be used anymore. A descriptor that can be waited for (see File) is made
 // non-blocking, which other processes that have inherited the same open file
-// will notice; if one makes it blocking, the next read or write makes it non-blocking
-// again. So it is not for the standard streams: see Stdin. A file of the disk
-// is read in the pool only, since a read on the spot would wait for one of theirs.
+// will notice; if such a process makes it blocking, the next read or write makes it
+// non-blocking again. So FromFile is not for the standard streams: see Stdin. A file of the
+// disk is read in the pool only, since a read on the spot would wait for a read of such a process.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)
 }
@@ -157,7 +155,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 		return nil, &fs.PathError{Op: "open", Path: f.Name(), Err: err}
 	}
 	if fd >= 0 {
-		// Go's own poller watches the descriptor of f: this one must not.
+		// Go's own poller watches the descriptor of f. It must not watch this file.
 		f.Close()
 		nf.os, nf.conn, nf.polled = nil, nil, true
 		nf.src.open(fd)
@@ -171,7 +169,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 // plainFile makes a File of a descriptor of a file of the disk that is open for
 // reading, and can be read without waiting.
 func plainFile(fd int, name string) (*File, error) {
-	unix.SetNonblock(fd, false) // which was for the opening
+	unix.SetNonblock(fd, false) // it was non-blocking for the opening
 	f := os.NewFile(uintptr(fd), name)
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -181,8 +179,8 @@ func plainFile(fd int, name string) (*File, error) {
 	return &File{name: name, os: f, conn: conn, seekable: true, readOnly: true, cached: true, hot: true}, nil
 }
 
-// pollableCopy returns another descriptor of what fd is, which it makes
-// non-blocking; -1 and an error if it cannot be waited for.
+// pollableCopy returns a duplicate of fd, and makes the open file non-blocking. It
+// returns -1 and an error if the file cannot be waited for.
 func pollableCopy(fd int) (int, error) {
 	err := checkPollable(fd)
 	if err == nil {
@@ -195,7 +193,7 @@ func pollableCopy(fd int) (int, error) {
 }
 
 // Pipe returns a connected pair of Files, as os.Pipe does; reads from r return
-// what is written to w.
+// the data that is written to w.
 func Pipe() (r, w *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
@@ -214,7 +212,7 @@ func pipeEnd(fd int, name string) *File {
 // Name returns the name that the file was opened with.
 func (f *File) Name() string { return f.name }
 
-// wrap makes an error what package os would make of it. Errors of package os,
+// wrap returns the error that package os would make of err. Errors of package os,
 // of a Context and of the runtime are left as they are.
 func (f *File) wrap(op string, err error) error {
 	switch err {
@@ -229,7 +227,7 @@ func (f *File) wrap(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
-// PollRead reads what is there into p. It returns ErrPending if nothing is,
+// PollRead reads available data into p. It returns ErrPending if there is none,
 // io.EOF at the end, and at once if p is empty. For files of the disk it
 // returns ErrBusy if the queue of the runtime's pool is full.
 func (f *File) PollRead(cx *Context, p []byte) (int, error) {
@@ -278,7 +276,7 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 	return max(n, 0), f.wrap("write", err)
 }
 
-// Read waits until something is there, and reads it into p; at the end of the
+// Read waits until there is data, and reads it into p; at the end of the
 // file the error is io.EOF.
 func (f *File) Read(cx *Context, p []byte) (int, error) {
 	if n, err := f.readHot(cx, p); err != pagecache.ErrMiss {
@@ -287,10 +285,11 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })
 }
 
-// Write writes all of p, unless it fails; n says how much. See File for when it
-// is there: n counts what was accepted and has not been dropped by then.
+// Write writes all of p, unless it fails; n says how much. See File for when the data
+// has reached the system: n counts the bytes that were accepted and have not been
+// dropped by the return.
 //
-// A program that ends can lose what a Write to a file of the disk has accepted, up to
+// A program that ends can lose data that a Write to a file of the disk has accepted, up to
 // 512 KiB of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the
 // data is written, and return an [*UnwrittenError] if it cannot be. Nothing waits if the
 // program calls os.Exit or log.Fatal, if it crashes or is killed, or if main uses
@@ -355,7 +354,7 @@ func (f *File) leave(cx *Context, dir *direction) {
 	}
 	f.mu.Lock()
 	wanted := f.wanted
-	f.wanted = false // whoever else wants it says so again
+	f.wanted = false // other tasks that want the file position say so again
 	if dir == &f.src.rd {
 		f.asked, f.readErr = false, nil // the next Read should look for itself whether the end is still there
 	}

@@ -2,8 +2,8 @@ package async
 
 import "sync"
 
-// The buffers of files come in three sizes. They are borrowed only while there
-// is something in them, so that a file that rests has none.
+// The buffers of files come in three sizes. They are borrowed only while they hold
+// data, so that an idle file has none.
 const (
 	bufferSmall  = 16 << 10 // the first read of a file, and any small write
 	bufferMedium = 64 << 10
@@ -29,8 +29,8 @@ func borrowBuffer(n int) []byte {
 	}
 }
 
-// returnBuffer takes back any part of a buffer that begins with it; nil is
-// none.
+// returnBuffer takes back a buffer. b is any part of it from its beginning on, or
+// nil for no buffer.
 func returnBuffer(b []byte) {
 	switch cap(b) {
 	case bufferSmall:

@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the system has in memory is read on the spot, by whoever wants it: that
-// takes less than handing the read to the pool, and no thread. The system is told
-// not to wait for the disk. If it does not succeed at once, the pool asks
+// Data that the system has in memory is read on the spot, by the task that wants it: that
+// takes less time than handing the read to the pool, and no thread. The system is told
+// not to wait for the disk. If the read does not succeed at once, the pool asks
 // again in the usual way, so that all failures come from there.
 //
 // It may take a moment all the same: a miss starts to read ahead from the disk, the first
-// read after a change may note the time of access in the journal, and closing what
-// somebody has just rewritten may begin to write it.
+// read after a change may note the time of access in the journal, and closing a file
+// that has just been rewritten may begin to write it.
 //
-// Only file systems of this machine can be told so. Those behind a network or
+// Only file systems of this machine can be told so. File systems behind a network or
 // another process would keep their caller waiting when a file is opened or closed;
 // they are found out when the first file of each is read, in the pool.
 
@@ -45,7 +45,7 @@ func (cx *Context) charge(n int) {
 	}
 }
 
-// fileCharge is what opening and closing a file is charged as.
+// fileCharge is the charge for opening and closing a file, in bytes read.
 const fileCharge = 128 << 10
 
 // devices knows which devices have files that can be read without waiting. The map
@@ -54,8 +54,8 @@ type devices struct {
 	known atomic.Pointer[map[uint64]bool]
 }
 
-// devicesMost is more than there are; numbers of devices that are gone need not
-// be kept.
+// devicesMost is more devices than there are; numbers of devices that are gone
+// need not be kept.
 const devicesMost = 64
 
 func (d *devices) readable(dev uint64) (readable, known bool) {
@@ -78,8 +78,8 @@ func (d *devices) note(dev uint64, readable bool) {
 	}
 }
 
-// readHot is a short way to what is in memory, for as long as all reads find it there.
-// The error is pagecache.ErrMiss if it leads nowhere.
+// readHot is a fast path for data that is in memory, for as long as all reads find their
+// data there. The error is pagecache.ErrMiss if this path cannot be taken.
 func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	if f.polled {
 		return 0, pagecache.ErrMiss
@@ -98,9 +98,9 @@ func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	return f.readCached(cx, p)
 }
 
-// readCached reads on the spot what of the file is in memory, where PollRead is
-// about to. mu is held, except while it reads. If somebody waits for the position it
-// leaves the read to the pool, for which the reader must wait, too.
+// readCached reads on the spot the data at the file position, where PollRead is about to
+// read, as far as it is in memory. mu is held, except while it reads. If a task waits for
+// the file position, it leaves the read to the pool, for which the reader must wait, too.
 func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	if !f.mayTry() || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || len(p) == 0 {
 		return 0, pagecache.ErrMiss
@@ -133,7 +133,7 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 		f.adaptReadSize(n, len(into))
 	}
 	if got < len(into) && err != io.EOF && valid {
-		f.readSize = grown // the rest is not in memory, which does not mean that there is no more
+		f.readSize = grown // the remaining data is not in memory, which does not mean that there is none
 	}
 	cx.charge(n)
 	f.spendPageCache(cx)
@@ -143,14 +143,14 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	return n, err
 }
 
-// noteRead notes what pagecache.Read has returned. mu is held.
+// noteRead notes the error that pagecache.Read has returned. mu is held.
 func (f *File) noteRead(err error) {
 	f.hot = err == nil || err == io.EOF
 	f.noteRefusal(err)
 }
 
-// noteRefusal has nobody try again if err says that there is no need to: for files
-// that are opened later, too, if this one was opened on the spot. mu is held.
+// noteRefusal prevents further tries if err says that there is no need to try again: for
+// files of the device that are opened later, too, if f was opened on the spot. mu is held.
 func (f *File) noteRefusal(err error) {
 	if err != errors.ErrUnsupported {
 		return
@@ -161,7 +161,8 @@ func (f *File) noteRefusal(err error) {
 	}
 }
 
-// spendPageCache is rest for those who must not wait, and go on with mu.
+// spendPageCache is endUse for a caller that must not wait: the pool does the closing. It
+// returns with mu held.
 func (f *File) spendPageCache(cx *Context) {
 	closing := f.endUseKeepingClose(cx.here())
 	if closing != nil && cx.t.w.rt.runInPool(closing) != nil {
@@ -171,17 +172,17 @@ func (f *File) spendPageCache(cx *Context) {
 }
 
 // mayTry reports whether the system may be asked on the spot: it has not refused
-// that, and nothing must be written, or reported, before. mu is held.
+// that, and no data must be written, and no error reported, before. mu is held.
 func (f *File) mayTry() bool {
 	return f.cached && !f.closed && f.writeErr == nil && f.written == f.accepted
 }
 
-// atHand is mayTry for what the system answers at once if it has the file in
-// memory. mu is held.
+// atHand is mayTry for operations that the system answers at once if it has the file
+// in memory. mu is held.
 func (f *File) atHand() bool { return f.hot && f.mayTry() }
 
-// readCachedAt is readCached for ReadAt. n is 0 if that is for the pool. What it finds
-// says nothing about the next Read, which is elsewhere.
+// readCachedAt is readCached for ReadAt. n is 0 if the pool must do the read. The result
+// says nothing about the next Read, which is at another offset.
 func (f *File) readCachedAt(p []byte, off int64) (n int) {
 	if len(p) == 0 || off < 0 {
 		return 0
@@ -230,7 +231,7 @@ func (f *File) statNow() (info fs.FileInfo, ok bool) {
 }
 
 // closesNow reports whether closing the file does not keep its caller waiting:
-// nothing is to be written, and the file is not removed by it. If somebody reads
+// no data is to be written, and the close does not remove the file. If a task reads
 // the file on the spot just then, that read is the last user of the descriptor, and
 // does the closing. mu is held.
 func (f *File) closesNow() bool {
@@ -280,9 +281,9 @@ func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 	return data, err == nil, false
 }
 
-// learn finds out whether the files on the device of this one can be read without
-// waiting. It may wait for that. It opens and closes nothing: closing any
-// descriptor of a file drops the locks that the process has on it.
+// learn finds out whether the files on the device of f can be read without waiting.
+// It may wait for that. It opens and closes no descriptor: closing any descriptor of
+// a file drops the locks that the process has on the file.
 func (d *devices) learn(f *os.File) {
 	conn, err := f.SyscallConn()
 	if err != nil {

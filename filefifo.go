@@ -128,8 +128,8 @@ func openFd(name string, flag int, perm uint32) (fd int, err error) {
 	}
 }
 
-// foundFIFO is what the pool finds under the name of a FIFO: the FIFO, or a File if there
-// is no need to wait.
+// foundFIFO is the result of find for the name of a FIFO: the FIFO, or a File if there is no
+// need to wait.
 type foundFIFO struct {
 	fifoTarget
 	f *File
@@ -216,7 +216,7 @@ type fifoEnd struct {
 	queued  fifoQueue
 }
 
-// fifoQueue is tasks that wait for a place. The functions end that.
+// fifoQueue is tasks that wait for a place. The functions end these waits.
 type fifoQueue map[*fifoTarget]context.CancelFunc
 
 // unqueue returns the tasks that wait for a place, for goOn after the lock, which is held.
@@ -244,13 +244,13 @@ type fifoOpening struct {
 	opened   chan struct{} // closed when run has returned from its system call
 	doneSlot wakerSlot     // fired after done is set
 
-	// What follows is guarded by all.mu.
+	// The fields below are guarded by all.mu.
 	waiting  int           // tasks
 	released chan struct{} // closed when release has ended; nil if it is not running
 	place    bool          // a task that gave up has left its place to the opening
 	done     bool          // run has returned from its system call, and release is not running
 	gaveUp   bool          // release has ended the system call
-	fd       int           // what run has opened, until a task takes it; else -1
+	fd       int           // the descriptor that run has opened, until a task takes it; else -1
 	err      error         // of run's system call
 }
 
@@ -381,7 +381,7 @@ func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 	return f, err
 }
 
-// take returns what a task gets that has waited for o: the descriptor, the error of
+// take returns the result for a task that has waited for o: the descriptor, the error of
 // the system call, errFIFOAgain, or -1 and nil if the task is to open the FIFO without
 // waiting. An error of other flags than its own does not count for the task.
 func (o *fifoOpening) take(t *fifoTarget) (fd int, err error) {

@@ -7,8 +7,8 @@ import (
 	"example.com/async/internal/sys"
 )
 
-// Seek sets the position of the next Read or Write, as os.File.Seek does, and
-// returns it.
+// Seek sets the file position, that of the next Read or Write, as os.File.Seek does,
+// and returns it.
 func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 	if f.polled {
 		return withFile(cx, f, "seek", false, func(o *os.File) (int64, error) { return o.Seek(offset, whence) })
@@ -31,7 +31,7 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 }
 
 // ReadAt reads len(p) bytes at off, as os.File.ReadAt does. It neither uses nor
-// changes the position, and any number of them run at the same time.
+// changes the file position, and any number of calls run at the same time.
 func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		if err := cx.mustAwait(); err != nil {
@@ -73,8 +73,8 @@ func (f *File) readPart(cx *Context, p []byte, off int64) (int, error) {
 }
 
 // WriteAt writes p at off, as os.File.WriteAt does, with the exception that a
-// cancelled one may write part of p after it has returned. It neither uses nor changes the
-// position, and any number of them run at the same time.
+// cancelled call may write part of p after it has returned. It neither uses nor changes
+// the file position, and any number of calls run at the same time.
 func (f *File) WriteAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		part := p[n:min(len(p), n+bufferLarge)]
@@ -112,13 +112,13 @@ func (f *File) Sync(cx *Context) error {
 	return withFileErr(cx, f, "sync", false, (*os.File).Sync)
 }
 
-// Datasync is Sync for the data and what is needed to read it, and not for the
-// time of its change. Systems that do not have it do what Sync does.
+// Datasync is Sync for the data and the metadata needed to read it, and not for the
+// time of its change. On systems that do not have it, Datasync is Sync.
 func (f *File) Datasync(cx *Context) error {
 	return withFileErr(cx, f, "datasync", false, sys.Datasync)
 }
 
-// Truncate changes the size of the file, and not the position.
+// Truncate changes the size of the file, and not the file position.
 func (f *File) Truncate(cx *Context, size int64) error {
 	return withFileErr(cx, f, "truncate", true, func(o *os.File) error { return o.Truncate(size) })
 }
@@ -151,7 +151,7 @@ func (f *File) ReadDir(cx *Context, n int) ([]fs.DirEntry, error) {
 }
 
 // withFile has the pool do fn once all data has been written that was accepted
-// before. edit says that fn changes what the file contains.
+// before. edit says that fn changes the contents of the file.
 func withFile[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error)) (T, error) {
 	return withFileDrop(cx, f, op, edit, fn, nil)
 }
@@ -161,7 +161,7 @@ func withFileErr(cx *Context, f *File, op string, edit bool, fn func(*os.File) e
 	return err
 }
 
-// withFileDrop is withFile for a result that must be given back.
+// withFileDrop is withFile for a result that goes to drop if the caller gives up.
 func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error), drop func(T)) (v T, err error) {
 	if err := f.awaitWritten(cx, op); err != nil {
 		return v, err
@@ -179,9 +179,9 @@ func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os
 	}, drop)
 }
 
-// edited notes that what was read ahead is not what the file contains. It is
-// called before a change, for reads that begin after that, and after it, for
-// those that began before.
+// edited notes that data that was read ahead differs from the contents of the file.
+// It is called before a change, for reads that begin after that, and after the
+// change, for reads that began before.
 func (f *File) edited() {
 	f.mu.Lock()
 	f.edits++
@@ -206,14 +206,15 @@ func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, e
 
 // Close closes the file, after all data has been written that was accepted. It
 // returns the error of a write that failed, also if a call has reported it
-// already, or of the closing. Whoever uses the file gets os.ErrClosed, and so does
+// already, or of the closing. Calls that use the file return os.ErrClosed, and so does
 // a second Close.
 //
 // If cx is cancelled Close does not wait, and returns cx.Err() unless the closing
 // takes no waiting. The file is written and closed all the same; if that fails, the
 // error goes to Config.Unhandled. [Run] and [Runtime.Shutdown] wait for it, and return an
-// [*UnwrittenError] about data that is lost. A program that ends without them, by os.Exit for example, can lose the data; see [File.Write].
-// A deferred Close that is to wait in any case has a cx of its own:
+// [*UnwrittenError] about data that is lost. A program that ends without them, by os.Exit
+// for example, can lose the data; see [File.Write]. A deferred Close that is to wait in any
+// case has a cx of its own:
 //
 //	defer func() { err = errors.Join(err, f.Close(cx.WithoutCancel())) }()
 func (f *File) Close(cx *Context) error {
@@ -234,15 +235,15 @@ func (f *File) Close(cx *Context) error {
 	return err
 }
 
-// toldByClose notes that a call returns what the closing has returned.
+// toldByClose notes that a call returns the result of the closing.
 func (f *File) toldByClose() {
 	f.mu.Lock()
 	f.reportedLoss()
 	f.mu.Unlock()
 }
 
-// CloseFuture is Close for those who poll: the file is being closed from the
-// call on, and the future is that of the result. Giving it up changes nothing. As to the
+// CloseFuture is Close for a caller that polls: the file is being closed from the
+// call on, and the future returns the result. Giving it up changes nothing. As to the
 // end of the program it is like a Close whose cx is cancelled.
 func (f *File) CloseFuture(cx *Context) Future[None] {
 	h, err := f.beginClose(cx)
@@ -261,8 +262,8 @@ func (f *File) CloseFuture(cx *Context) Future[None] {
 	})
 }
 
-// beginClose returns the call that closes a file of the disk. Other files, and those
-// that need not be waited for, are closed when it returns.
+// beginClose returns the call that closes a file of the disk. Other files, and files
+// whose closing need not be waited for, are closed when it returns.
 func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	cx.here()
 	if f.polled {
@@ -309,7 +310,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	return &c.JoinHandle, nil
 }
 
-// closeNow is called when nobody uses the position anymore.
+// closeNow is called when no operation uses the file position anymore.
 func (f *File) closeNow() error {
 	f.mu.Lock()
 	back := f.lag

@@ -11,7 +11,7 @@ import (
 // descriptors.
 //
 // The descriptors are not made non-blocking, since the program shares the open
-// files with others, such as the shell that started it, and they would find
+// files with other processes, such as the shell that started it, and these would find
 // theirs non-blocking too. So reads and writes go to the pool. A read does so only
 // once the system says that there is input, and until then it costs no thread;
 // if another process takes the input first, the call waits for more in the
@@ -35,14 +35,14 @@ func stdFile(f *os.File) *File {
 // terminalInput is where a read waits for input before it goes to the pool. It
 // watches a second descriptor of the same open file.
 //
-// Such a file outlives runtimes. When the one has ended whose poller
-// watches it, another one's takes over.
+// Such a file outlives runtimes. When the runtime whose poller watches it has
+// ended, the poller of another runtime takes over.
 type terminalInput struct {
 	of *os.File
 
 	mu   lockOf[terminalInput]
 	src  *pollFD
-	open bool // there is nothing that can be watched, or not anymore: the pool has to wait
+	open bool // no descriptor can be watched, or not anymore: the pool has to wait
 }
 
 // poll returns nil if there is input, or if the system cannot say.
@@ -64,7 +64,7 @@ func (g *terminalInput) poll(cx *Context) error {
 	return nil
 }
 
-// pollFD returns what is watched; nil if nothing is.
+// pollFD returns the descriptor that is watched; nil if there is none.
 func (g *terminalInput) pollFD() *pollFD {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,7 +83,7 @@ func (g *terminalInput) pollFD() *pollFD {
 	return g.src
 }
 
-// lose gives up s.
+// lose gives up the descriptor s. forGood says that no other descriptor is to be watched.
 func (g *terminalInput) lose(s *pollFD, forGood bool) {
 	g.mu.Lock()
 	if g.src == s {
@@ -93,7 +93,7 @@ func (g *terminalInput) lose(s *pollFD, forGood bool) {
 	s.close()
 }
 
-// leave is called by those who wait no longer.
+// leave is called by a task that waits no longer.
 func (g *terminalInput) leave(cx *Context) {
 	g.mu.Lock()
 	s := g.src

@@ -11,11 +11,10 @@ import (
 )
 
 // The functions of package os that touch the disk, under their names and with
-// their results, each in one call of the runtime's pool, except for what is
-// in memory: see filecached.go. If cx is cancelled
-// before the call has begun nothing has happened; if later, the call goes on
-// and its result is lost, files that it has opened are closed, and the error
-// is cx.Err() as it is.
+// their results, each in one call of the runtime's pool, except for data that is
+// in memory: see filecached.go. If cx is cancelled before the call has begun,
+// nothing has happened. If cx is cancelled later, the call goes on and its result
+// is lost: files that it has opened are closed. The error is cx.Err() as it is.
 
 // Open opens the named file for reading, as os.Open does.
 func Open(cx *Context, name string) (*File, error) { return OpenFile(cx, name, os.O_RDONLY, 0) }
@@ -38,7 +37,7 @@ func Create(cx *Context, name string) (*File, error) {
 //
 // Like all functions of package os here it has the pool of blocking calls do it, and
 // waits; except that a file that is opened for reading, and that the system finds
-// without asking the disk, is opened on the spot, as File reads what is in memory.
+// without asking the disk, is opened on the spot, as File reads data that is in memory.
 // If cx is cancelled before the call has begun nothing happens; if later,
 // the call goes on, its result is dropped (a file that it has opened is closed),
 // and the error is cx.Err().
@@ -93,7 +92,7 @@ func openedFile(o *os.File, err error) (*File, error) {
 	return f, err
 }
 
-// discard closes a file that nobody has got to see.
+// discard closes a file that no caller has received.
 func (f *File) discard() {
 	if f.polled {
 		f.src.close()
@@ -102,7 +101,7 @@ func (f *File) discard() {
 	}
 }
 
-// ReadFile returns what the named file contains, as os.ReadFile does. A file of up
+// ReadFile returns the contents of the named file, as os.ReadFile does. A file of up
 // to 256 KiB that the system has in memory is read on the spot; see OpenFile.
 func ReadFile(cx *Context, name string) ([]byte, error) {
 	if err := cx.mustAwait(); err != nil {
@@ -154,7 +153,7 @@ func ReadDir(cx *Context, name string) ([]fs.DirEntry, error) {
 		entries []fs.DirEntry
 		err     error
 	}
-	s, err := inPool(cx, func() (s some, _ error) { // which may have both
+	s, err := inPool(cx, func() (s some, _ error) { // os.ReadDir may return both
 		s.entries, s.err = os.ReadDir(name)
 		return s, nil
 	}, nil)

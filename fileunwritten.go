@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// An UnwrittenError is what Run and Shutdown return if data was lost that [File.Write]
-// had accepted, and no call has told so: because writing it failed, or because it took
-// too long.
+// An UnwrittenError is returned by Run and Shutdown if data was lost that [File.Write]
+// had accepted, and no call has reported this: because writing the data failed, or
+// because it took too long.
 type UnwrittenError struct {
 	Files []UnwrittenFile
 
@@ -20,7 +20,7 @@ type UnwrittenError struct {
 // An UnwrittenFile is a file in an UnwrittenError.
 type UnwrittenFile struct {
 	Name  string
-	Bytes int64 // how much of what was accepted is not known to be written; 0 if only the closing has not ended
+	Bytes int64 // how much of the accepted data is not known to be written; 0 if only the closing has not ended
 	Err   error // the error of the write, or context.DeadlineExceeded if it has not ended
 }
 
@@ -54,7 +54,7 @@ func (e *UnwrittenError) Unwrap() (errs []error) {
 }
 
 // fileLedger knows which files of a runtime are being closed, and which have lost data
-// without that any call has said so. What is being written stands in the lists of the
+// that no call has reported. The files that are being written are in the lists of the
 // pool of blocking calls.
 type fileLedger struct {
 	mu      lockOf[fileLedger]
@@ -91,7 +91,8 @@ func (l *fileLedger) end(f *File) {
 	delete(l.closing, f)
 }
 
-// lose notes a loss, and adds to one of the same file that no call has told yet.
+// lose notes a loss. If was is not nil, it is a loss of the same file that no call has
+// reported yet, and lose adds to it.
 func (l *fileLedger) lose(was *fileLoss, name string, bytes int64, err error) *fileLoss {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +112,7 @@ func (l *fileLedger) lose(was *fileLoss, name string, bytes int64, err error) *f
 	return loss
 }
 
-// reported forgets a loss that a call has told of; nil is none.
+// reported removes a loss that a call has reported. loss may be nil.
 func (loss *fileLoss) reported() {
 	if loss != nil {
 		loss.in.mu.Lock()
@@ -120,7 +121,7 @@ func (loss *fileLoss) reported() {
 	}
 }
 
-// takeLosses returns the losses that no call has told of, which are told by that.
+// takeLosses returns the losses that no call has reported. They are reported by that.
 func (l *fileLedger) takeLosses() (e UnwrittenError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,8 +140,8 @@ type unfinishedFile struct {
 	closing *JoinHandle[None] // nil if it is not being closed
 }
 
-// unfinished returns the files of the runtime that are being written behind their
-// callers or closed.
+// unfinished returns the files of the runtime that are being closed, or written after
+// their Write has returned.
 func (l *runtimeFiles) unfinished() (all []unfinishedFile) {
 	files := l.beingWritten()
 	l.ledger.mu.Lock()
@@ -174,7 +175,7 @@ func (l *runtimeFiles) beingWritten() (files []*File) {
 	return files
 }
 
-// left returns how much is not written.
+// left returns how many bytes are not written.
 func (u *unfinishedFile) left() int64 {
 	u.f.mu.Lock()
 	defer u.f.mu.Unlock()
@@ -205,8 +206,8 @@ func (u *unfinishedFile) await(ctx context.Context) {
 	}
 }
 
-// awaitFiles waits for what is being written behind its callers and for the closings
-// that have begun, until ctx ends, and returns those that are not done.
+// awaitFiles waits until the data of all files is written and the closings that have
+// begun have ended, or ctx ends. It returns the files that are not done.
 func awaitFiles(ctx context.Context, all []unfinishedFile) (left []unfinishedFile) {
 	for _, u := range all {
 		if u.await(ctx); !u.done() {
@@ -216,8 +217,8 @@ func awaitFiles(ctx context.Context, all []unfinishedFile) (left []unfinishedFil
 	return left
 }
 
-// whileTheyGetOn calls await, which returns those that are not done, until there are
-// none or none has got on during the call.
+// whileTheyGetOn calls await, which returns the files that are not done. It stops when
+// there are none, or when none has made progress during the call.
 func whileTheyGetOn(all []unfinishedFile, await func([]unfinishedFile) []unfinishedFile) []unfinishedFile {
 	for len(all) > 0 {
 		before := amountLeft(all)
@@ -228,7 +229,7 @@ func whileTheyGetOn(all []unfinishedFile, await func([]unfinishedFile) []unfinis
 	return all
 }
 
-// amountLeft measures what is not done. It only falls.
+// amountLeft measures the work that is not done. It only falls.
 func amountLeft(all []unfinishedFile) (n int64) {
 	for _, u := range all {
 		n += 1 + u.left()

@@ -26,11 +26,11 @@ type Stream[T any] interface {
 // None is the result of tasks that have none.
 type None = struct{}
 
-// canceller is what a future implements that must know that it was given up.
+// canceller is implemented by a future that must know that it was given up.
 type canceller interface{ Cancel() }
 
-// abandoner is a Future or Stream that is not given up when somebody waits for it no
-// longer, but must not keep that one: t, which polled it, waits there no longer.
+// abandoner is a Future or Stream that goes on when a task stops waiting for it, but must
+// not keep that task. abandoned is called when t, which polled it, has stopped waiting.
 // from is the worker on whose thread the caller runs, or nil.
 type abandoner interface{ abandoned(t *task, from *worker) }
 
@@ -43,12 +43,12 @@ func abandonFuture(t *task, f any) {
 }
 
 // Await polls f until it has a result, and returns it. Between polls the
-// calling task or goroutine waits; see Context for who can wait how.
+// calling task or goroutine waits; Context says how each kind of code waits.
 //
 // Once cx is cancelled, Await gives f up and returns cx.Err(), even if f would
-// be ready. A JoinHandle is cancelled by that; if its task returns an io.Closer all the same,
-// that is closed, see JoinHandle. Await panics if cx cannot wait, if it is used by other code than
-// its own, and if f returns ErrPending without having taken the waker, for
+// be ready. This cancels a JoinHandle; if its task returns an io.Closer all the same, the
+// result is closed, see JoinHandle. Await panics if cx cannot wait, if it is used by other code
+// than that of its task, and if f returns ErrPending without having taken the waker, for
 // that would hang.
 //
 // f is also given up if Await does not return: when its Poll panics, and when
@@ -74,8 +74,8 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 	return v, err
 }
 
-// errAbandoned is what await returns when cx was cancelled. Each caller turns
-// it into cx.Err() once it has cleaned up; nothing else returns it.
+// errAbandoned is the error that await returns when cx was cancelled. Each caller
+// turns it into cx.Err() once it has cleaned up; no other function returns it.
 var errAbandoned = errors.New("async: abandoned")
 
 // awaitedError returns the error of an await: cx.Err() instead of errAbandoned.
@@ -101,9 +101,10 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	return awaitBy(cx.beginAwait(), cx, poll)
 }
 
-// awaitBy is the one place that polls, waits and polls again; t is what beginAwait has
-// returned. It takes one operation off the budget for a poll that is ready and has taken
-// none itself, so that a loop over futures that are always ready lets other tasks run.
+// awaitBy is the only function that polls, waits and polls again; t is the task that
+// beginAwait has returned. It takes one operation off the budget for a poll that is ready
+// and has taken none itself, so that a loop over futures that are always ready lets other
+// tasks run.
 func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, error) {
 	var budget *int // nil for a goroutine, which has none
 	if t.kind == kindStraight {

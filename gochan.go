@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// RecvFrom waits for a value of a Go channel, for the cases in which a task meets
-// code that knows those only; tasks among themselves use a Chan. It fails with
-// ErrClosed if ch is closed, and with cx.Err() if cx is cancelled; nothing is lost
-// then: if a value has come by then, it is returned.
+// RecvFrom waits for a value of a Go channel. It is for tasks that meet code which knows
+// only Go channels; tasks among themselves use a Chan. It fails with ErrClosed if ch is
+// closed, and with cx.Err() if cx is cancelled; nothing is lost then: if a value has come
+// by then, it is returned.
 //
 // If there is no value yet, a goroutine is started to wait for it, which ends with
 // the wait: some 3 KiB, and two wakes of threads.
@@ -39,11 +39,10 @@ func closedUnless(open bool) error {
 	return ErrClosed
 }
 
-// SendTo waits until v is sent to a Go channel. It has done so if it returns nil,
-// also if cx was cancelled meanwhile, and not with any other error: ErrClosed if ch
-// is closed, cx.Err() if cx is cancelled. It costs what RecvFrom does. (To close a Go
-// channel that somebody may be sending to is a data race, for tasks as for
-// goroutines.)
+// SendTo waits until v is sent to a Go channel. It has done so if it returns nil, also if
+// cx was cancelled meanwhile, and not with any other error: ErrClosed if ch is closed,
+// cx.Err() if cx is cancelled. It costs as much as RecvFrom. (To close a Go channel while
+// other code may be sending to it is a data race, for tasks as for goroutines.)
 func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	_, err := viaGoroutine(cx,
 		func() (_ None, sent bool, err error) {
@@ -67,24 +66,24 @@ func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	return err
 }
 
-// sendRefused is deferred: sending to a closed Go channel panics, and it is the only
-// thing that does here.
+// sendRefused is deferred: sending to a closed Go channel panics, and nothing else panics
+// here.
 func sendRefused(err *error) {
 	if recover() != nil {
 		*err = ErrClosed
 	}
 }
 
-// goResult is what a goroutine sends to the task that waits for it.
+// goResult is the result that a goroutine sends to the task that waits for it.
 type goResult[T any] struct {
 	v   T
 	err error
 }
 
-// viaGoroutine does in a goroutine what would block, if it cannot be done at once:
-// try reports ok if it has, or has failed. block returns errAbandoned if it has not
-// been done when stop is closed; for that much a task that is cancelled waits, so
-// that it can tell what became of it.
+// viaGoroutine does an operation at once if try can do it; otherwise block does it in a
+// goroutine. try reports ok if it has done the operation, or has failed. block returns
+// errAbandoned if the operation has not been done when stop is closed. A task that is
+// cancelled waits until block returns, so that it can tell whether the operation was done.
 func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), block func(stop <-chan struct{}) (T, error)) (v T, err error) {
 	t := cx.beginAwait()
 	if !cx.proceed(t) {
@@ -117,11 +116,11 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 	}
 }
 
-// FromGoChan returns a Chan of what comes out of a Go channel, for Select and for
-// tasks that receive much from it: one goroutine moves the values, and takes at
-// most n from ch before somebody wants them. With room for many the wakes of threads
-// are shared among them. The Chan is closed when ch is, or when ctx ends; no value
-// that was taken out of ch is lost by that.
+// FromGoChan returns a Chan of the values that come out of a Go channel, for Select and for
+// tasks that receive much from it: one goroutine moves the values, and takes at most n from
+// ch before a receiver wants them. If n is large, many values share the wakes of threads.
+// The Chan is closed when ch is, or when ctx ends; no value that was taken out of ch is
+// lost by that.
 func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	c := NewChan[T](n)
 	go func() {
@@ -158,9 +157,9 @@ func GroupDone(cx *Context, wg *sync.WaitGroup) error {
 	return err
 }
 
-// NewGroupDone returns a future that is ready when the count of wg is zero. A
-// goroutine waits for that, from the first poll on, and since a sync.WaitGroup
-// offers no way out of it, goes on to if the future is given up.
+// NewGroupDone returns a future that is ready when the count of wg is zero. A goroutine
+// waits for that, from the first poll on. Since a sync.WaitGroup offers no way out of Wait,
+// the goroutine goes on waiting if the future is given up.
 func NewGroupDone(wg *sync.WaitGroup) Future[None] { return &groupDone{wg: wg} }
 
 type groupDone struct {

@@ -5,19 +5,20 @@ import (
 	"sync/atomic"
 )
 
-// An identity says what a goroutine is to this package: that of a worker, a
-// coroutine of a worker, or that of a lobby. All other goroutines have none.
+// An identity says what a goroutine is to this package: the goroutine of a worker, a
+// coroutine of a worker, or the goroutine of a shared reactor. All other goroutines have
+// no identity.
 type identity struct {
-	worker *worker // nil for a lobby
+	worker *worker // nil for a shared reactor
 }
 
-// sharedReactorIdentity is that of the goroutines of all lobbies.
+// sharedReactorIdentity is the identity of the goroutines of all shared reactors.
 var sharedReactorIdentity = new(identity)
 
-// identities knows all goroutines that have one, of all runtimes.
+// identities knows all goroutines that have an identity, of all runtimes.
 var identities = newIdentityTable()
 
-// callersIdentity returns what the calling goroutine is; nil if it has no identity.
+// callersIdentity returns the identity of the calling goroutine; nil if it has none.
 func callersIdentity() *identity { return identities.of(getg()) }
 
 // callersWorker returns the worker on whose thread the caller runs: as its goroutine
@@ -48,7 +49,7 @@ func (id *identity) mustNotBlock(what, instead string) {
 // hash table with open addressing.
 //
 // An identity must not outlive its goroutine, since Go gives the descriptor of a
-// goroutine that has ended to another one. So:
+// goroutine that has ended to another goroutine. So:
 //
 //  1. A goroutine adds itself before it does anything else.
 //  2. It removes itself as its last act, in a deferred call, so that a panic and

@@ -93,6 +93,7 @@ func trimAndReuse(t *testing.T) (reused bool) {
 		_, err := h.Wait(t.Context())
 		require.NoError(t, err)
 	}
+	trimSooner(rt)
 	eventually(t, func() bool { return rt.Metrics().Coroutines == keepFree }) // of more
 	return onReused(last, func() { requireOutside(t, joined) })
 }

@@ -6,11 +6,12 @@ import (
 )
 
 // parker is the task of a goroutine outside the pool that waits: to slots and lists it is one of the tasks that wait
-// there. What wakes it sends a token. The goroutine waits in one of three ways:
+// there. A wake sends a token. The goroutine waits in one of three ways:
 //
 //   - with the Context of BlockOn: blockOnParker.wait;
 //   - with a context.Context of the caller's, whose end also ends the wait: goroutineParker.park;
-//   - in a call of package net, which a deadline or Close ends through what it waits for: netSide.park.
+//   - in a call of package net, which a deadline or Close ends through the connection or listener that it waits for:
+//     netSide.park.
 //
 // A goroutine that selects waits for a channel instead, which is closed: see doneSignal.
 type parker struct {

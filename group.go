@@ -13,45 +13,44 @@ import (
 // SpawnBlocking(g, ...) start them, and g.Named(...) and g.Under(...) are
 // Spawners of the same group.
 //
-// The first task that fails fails the group: the Contexts of the others, and
-// that of the function, are cancelled, with its error as their Cause, and
-// WithGroup returns that error. Panics are failures, with a *PanicError. A task
-// that was cancelled and says so has not failed. Failures after the first one
-// are treated like those of other tasks: if nobody joins them, they go to
-// Config.Unhandled.
+// The first task that fails fails the group: the Contexts of the others, and that of the
+// function, are cancelled, with its error as their Cause, and WithGroup returns that error.
+// Panics are failures, with a *PanicError. A task that was cancelled and says so has not
+// failed. Failures after the first one are treated like those of other tasks: the failure
+// of a task that no caller joins goes to Config.Unhandled.
 //
-// A group that is cancelled, or has ended, starts no more tasks: the handle of
-// one that is spawned then has context.Canceled at once.
+// A group that is cancelled, or has ended, starts no more tasks: the handle of a task that
+// is spawned then has context.Canceled at once.
 type Group struct {
 	rt    *Runtime
 	cx    *Context // of the function; the tasks are under it
 	stop  context.CancelCauseFunc
 	tasks cancelGroup
 	made  attributesCache
-	idle  wakerSlot // who waits until no task lives
+	idle  wakerSlot // the callers that wait until no task lives
 
-	// Guarded by the crew's lock.
+	// Guarded by the cancel group's lock.
 	limit     int // negative: none
 	keepGoing bool
 	cancelled bool  // by Cancel or CancelCause, before anything else
-	failed    bool  // and the others have been told
+	failed    bool  // and the others have been cancelled for it, or are about to be
 	closed    bool  // the function and all tasks have ended
 	first     error // of a task or of the function
-	quit      error // the first of a task that gave in to what neither the group nor the handle told it
+	quit      error // the first error of a task that gave in to a cancellation other than by Cancel or its handle
 }
 
-// WithGroup calls fn with a new group, and returns when fn has returned and all
-// tasks of the group have ended: also if cx is cancelled, and if fn panics or
-// calls runtime.Goexit, in which cases it first cancels them. Only the last
-// stage of Shutdown, which unwinds what waits, does not wait for them.
+// WithGroup calls fn with a new group, and returns when fn has returned and all tasks of
+// the group have ended: also if cx is cancelled, and if fn panics or calls runtime.Goexit,
+// in which cases it first cancels them. Only the last stage of Shutdown, which unwinds the
+// code that waits, does not wait for them.
 //
-// The cx of fn is one of the same task. It ends when the group is cancelled: when
-// the cx of WithGroup ends, when a task of the group fails or fn returns an
-// error, or by Group.Cancel. The tasks are cancelled with it.
+// The cx of fn is a Context of the same task. It ends when the group is cancelled: when the
+// cx of WithGroup ends, when a task of the group fails or fn returns an error, or by
+// Group.Cancel. The tasks are cancelled with it.
 //
-// WithGroup returns the first error, of a task that failed or of fn. If there is
-// none but some task gave in to the cancellation of cx, or to Shutdown, it
-// returns that task's error.
+// WithGroup returns the first error, of a task that failed or of fn. If there is none but
+// some task gave in to the cancellation of cx, or to Shutdown, it returns that task's
+// error.
 //
 // To end with the group, code in fn need do nothing but use its cx. A plain
 // future cannot wait, and so has no groups: WithGroup panics.
@@ -131,11 +130,11 @@ func (g *Group) Len() int {
 	return len(g.tasks.members)
 }
 
-// Wait waits until no task of the group lives, and returns the error of the
-// first one that failed, or nil. The group can be used further if there was
-// none. If cx ends before, which it does if it is that of the group and a task
-// fails, Wait returns at once, and cx.Err() if no task has failed; it is
-// WithGroup that waits for tasks to end that have been cancelled.
+// Wait waits until no task of the group lives, and returns the error of the first task that
+// failed, or nil. If no task has failed, the group can be used further. If cx ends before,
+// Wait returns at once: the error of the task that failed, or cx.Err() if none has. The cx
+// of the group's function ends when a task fails; to wait until cancelled tasks have ended
+// is left to WithGroup.
 //
 // A task of the group cannot wait for itself: Wait panics in one.
 func (g *Group) Wait(cx *Context) error {
@@ -154,12 +153,12 @@ func (g *Group) Wait(cx *Context) error {
 // SetLimit bounds how many tasks of the group live at once; a negative n is no
 // limit, as in the beginning. It may be changed at any time.
 //
-// At the limit, whoever spawns with the group waits for room, first come, first
-// served, if it is straight-line code on a worker, or the function of WithGroup;
-// with any other caller, and with Try, the handle has ErrBusy at once. Cancelling
-// the caller, or the group, or what the Spawner is Under, ends the wait, and the
-// handle has that error; nothing has begun then. A task of the group that waits for room keeps its own place:
-// if all do, none ever gets on.
+// At the limit, a caller that spawns with the group waits for room, first come, first
+// served, if it is straight-line code on a worker, or the function of WithGroup. For any
+// other caller, and with Try, the handle has ErrBusy at once. Cancelling the caller, or the
+// group, or the context that the Spawner is Under, ends the wait, and the handle has that
+// error; the task has not begun then. A task of the group that waits for room keeps its own
+// place: if all tasks wait for room, none ever gets on.
 func (g *Group) SetLimit(n int) {
 	var chosen chosenTasks
 	g.tasks.admission.mu.Lock()
@@ -171,9 +170,9 @@ func (g *Group) SetLimit(n int) {
 	chosen.wake()
 }
 
-// KeepGoing makes the group only a bound for the lifetime of its tasks: one that
-// fails leaves the others alone, and WithGroup returns no error but that of its
-// function. If nobody joins the task, the error goes to Config.Unhandled. It is for a server's
+// KeepGoing makes the group only a bound for the lifetime of its tasks: a task that fails
+// leaves the others alone, and WithGroup returns no error but that of its function. If no
+// caller joins the task, the error goes to Config.Unhandled. It is for a server's
 // connections, and for results that are taken one by one; see JoinSet.
 func (g *Group) KeepGoing() {
 	g.tasks.admission.mu.Lock()
@@ -189,7 +188,7 @@ func (g *Group) Cancel() { g.CancelCause(nil) }
 // return it.
 func (g *Group) CancelCause(cause error) {
 	g.mustBeMade()
-	if g.cx.Err() == nil { // else something else was first
+	if g.cx.Err() == nil { // else another cancellation was first
 		g.tasks.admission.mu.Lock()
 		g.cancelled = true
 		g.tasks.admission.mu.Unlock()
@@ -242,7 +241,7 @@ func (g *Group) caller() *Context {
 	return nil
 }
 
-// hasRoom reports whether one more task may come. The crew's lock is held.
+// hasRoom reports whether there is room for one more task. The cancel group's lock is held.
 func (g *Group) hasRoom() bool {
 	return g.limit < 0 || len(g.tasks.members)+g.tasks.admission.reserved < g.limit
 }
@@ -319,7 +318,7 @@ func (g *Group) told(t *task) bool {
 	return t.state.cancelled() && by == 0 || by == taskByContext && g.cancelled
 }
 
-// left is called when a member has left, last if none is left.
+// left is called when a member has left; last reports that no member is left.
 func (g *Group) left(last bool) {
 	g.tasks.admission.mu.Lock()
 	fails := g.first != nil && !g.failed

@@ -21,15 +21,15 @@ type Writer interface {
 }
 
 // A Seeker moves its position like an io.Seeker, except that it waits through
-// cx. There is no PollSeeker, since whoever has polled need not come back: what a
-// read in the pool of blocking calls gets is for whoever reads next, but the
-// result of a Seek is one caller's. A task that calls Seek is a future of it.
+// cx. There is no PollSeeker, since a caller that has polled need not poll again: the
+// data of a read in the pool of blocking calls is for the next reader, but the
+// result of a Seek belongs to one caller. A task that calls Seek is a future of it.
 type Seeker interface {
 	Seek(cx *Context, offset int64, whence int) (int64, error)
 }
 
-// A Closer must wait to be closed, because something has to be written first.
-// What can be closed at once is an io.Closer. There is no PollCloser, as
+// A Closer must wait to be closed, because data has to be written first.
+// A type that can be closed at once is an io.Closer. There is no PollCloser, as
 // there is no PollSeeker; File.CloseFuture is the future of a close.
 type Closer interface {
 	Close(cx *Context) error
@@ -58,8 +58,8 @@ type ReadWriteSeeker interface {
 	Seeker
 }
 
-// A PollReader reads what is there into p, without waiting: it returns
-// ErrPending if nothing is, and io.EOF at the end.
+// A PollReader reads available data into p, without waiting: it returns
+// ErrPending if there is none, and io.EOF at the end.
 type PollReader interface {
 	PollRead(cx *Context, p []byte) (n int, err error)
 }
@@ -93,12 +93,12 @@ type boundWriter struct {
 
 func (b boundWriter) Write(p []byte) (int, error) { return b.w.Write(b.cx, p) }
 
-// A CopyError says that Copy has ended with data in its hands: it had taken
-// Unwritten from the source, and the destination did not. Whoever goes on with
-// the copy writes that first.
+// A CopyError is returned by Copy if it has read data that it could not write: it had
+// taken Unwritten from the source, and the destination did not take it. To go on with
+// the copy, write Unwritten first.
 type CopyError struct {
 	Unwritten []byte
-	Err       error // what ended the copy
+	Err       error // the error that ended the copy
 }
 
 // Error returns the text of Err, and how many bytes were not written.
@@ -112,14 +112,14 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // Copy copies from src to dst until the end of src, and returns how many bytes
 // dst has taken. The end is not an error. On Linux the data does not pass
 // through the program if src and dst are both connections or pipes (TCPConn,
-// UnixConn but for packets, File), or if src is a file of the disk and dst one of these; elsewhere, and
-// for all other types, Copy reads and writes. From file to file it is what
-// io.Copy does with two os.Files, off the worker. A type that merely embeds one
-// of these is read and written by its own methods.
+// UnixConn but for packets, File), or if src is a file of the disk and dst is a connection
+// or a pipe; elsewhere, and for all other types, Copy reads and writes. From file to file it
+// works as io.Copy does with two os.Files, off the worker. A type that merely embeds one
+// of these types is read and written by its own methods.
 //
-// If cx is cancelled, or a read or a write fails, Copy returns that error, and
-// nothing is lost unsaid: what it had taken from src and not yet given to dst
-// is in a *CopyError around it. If there was no such data the error is
+// If cx is cancelled, or a read or a write fails, Copy returns that error. If Copy
+// had read data that it could not write, the error is a [*CopyError] that wraps that
+// error and holds this data. If there was no such data the error is
 // returned as it is. A copy from a file of the disk that is cancelled ends
 // after the step in progress, at most a mebibyte.
 func Copy(cx *Context, dst Writer, src Reader) (written int64, err error) {
@@ -148,9 +148,9 @@ func copyUpTo(cx *Context, dst Writer, src Reader, limit int64) (written int64, 
 	return written, err
 }
 
-// errNotInKernel is what the ways to copy return that do not pass data through
-// the program, if src or dst is not of their kind. What they had moved by then
-// stays moved.
+// errNotInKernel is returned by the functions that copy without passing data through
+// the program, if src or dst is not of a kind for which they can do that. The data
+// that they had copied by then stays copied.
 var errNotInKernel = errors.New("async: cannot be copied in the kernel")
 
 // copyChunk is the largest step of a copy that goes through the program.
@@ -188,8 +188,7 @@ func copyThrough(cx *Context, dst Writer, src Reader, limit int64) (written int6
 	return written, nil
 }
 
-// unwritten makes a CopyError of err if there is something that was not
-// written.
+// unwritten makes a CopyError of err if there is data that was not written.
 func unwritten(left []byte, err error) error {
 	if len(left) == 0 {
 		return err
@@ -204,8 +203,8 @@ type kernelEnd struct {
 	wrap func(op string, err error) error
 }
 
-// kernelEndOf returns the end that v is, if it is one. It looks for types and
-// not for methods: what embeds one of these types may have methods of its own
+// kernelEndOf returns v as a kernelEnd, if it is one. It looks for types and
+// not for methods: a type that embeds one of these types may have methods of its own
 // that must be called.
 func kernelEndOf(v any) (kernelEnd, bool) {
 	switch v := v.(type) {
@@ -223,8 +222,8 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 	return kernelEnd{}, false
 }
 
-// attempt awaits what source.attempt does. An error of the kernel's comes back
-// as it is, for the caller to wrap.
+// attempt is [pollFD.attempt], awaited. It returns an error of the kernel's as it is,
+// for the caller to wrap.
 func (e kernelEnd) attempt(cx *Context, dir *direction, op func(fd int) (int, bool, error)) (int, error) {
 	n, err := awaitSlot(cx, &dir.waiters, func(cx *Context) (int, error) { return e.src.attempt(cx, dir, op) })
 	return max(n, 0), err

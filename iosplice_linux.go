@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// splicePipe is where data rests between two descriptors while Copy splices.
+// splicePipe holds data on the way between two descriptors while Copy splices.
 // It holds data only between a splice in and the splices out that follow: while
 // Copy waits for its source it holds no pipe, so that idle connections of a
 // proxy cost none.
 type splicePipe struct {
 	r, w int
 	size int // how much it holds at most
-	n    int // how much is in it
+	n    int // how much data is in it
 }
 
-// splicePipeSize is what a pipe is asked to hold. The default of the kernel,
+// splicePipeSize is the capacity that a pipe is asked for. The default of the kernel,
 // 64 KiB, makes a copy between connections of one machine a quarter slower.
 const splicePipeSize = 256 << 10
 
@@ -52,7 +52,7 @@ func (s *splicePipes) take() (*splicePipe, error) {
 	return p, nil
 }
 
-// put takes a pipe back. One with data in it is of no use to others.
+// put takes a pipe back. It closes a pipe that holds data, which is of no use to other copies.
 func (s *splicePipes) put(p *splicePipe) {
 	s.mu.Lock()
 	kept := p.n == 0 && !s.closed && s.n < len(s.free)
@@ -82,7 +82,7 @@ func (p *splicePipe) close() {
 	unix.Close(p.w)
 }
 
-// rest takes out what is in the pipe.
+// rest reads the data that is left in the pipe.
 func (p *splicePipe) rest() []byte {
 	if p.n == 0 {
 		return nil
@@ -136,17 +136,18 @@ func spliceCopy(cx *Context, to, from kernelEnd, limit int64) (written int64, er
 	return written, nil
 }
 
-// spliceSource is the source of a copy, and what has been taken from it and not been
-// written yet: in a pipe, or in memory, or, while the copy waits for more, nowhere.
+// spliceSource is the source of a copy, and the data that has been taken from it and not
+// been written yet. This data is in a pipe, or in memory; there is none while the copy waits
+// for more.
 type spliceSource struct {
 	kernelEnd
 	pipes *splicePipes
 	pipe  *splicePipe
-	buf   *[copyChunk]byte // for what cannot be spliced
+	buf   *[copyChunk]byte // for data that cannot be spliced
 	read  []byte
 }
 
-// fill waits until there is something to read, and takes it.
+// fill waits until there is data to read, and takes it.
 func (s *spliceSource) fill(cx *Context, limit int64) error {
 	s.read = nil
 	_, err := s.attempt(cx, &s.src.rd, func(fd int) (int, bool, error) {
@@ -157,15 +158,15 @@ func (s *spliceSource) fill(cx *Context, limit int64) error {
 		if n > 0 || err != nil && err != unix.EAGAIN {
 			return n, false, err
 		}
-		// A splice also stops at urgent data, and then says that there is nothing, or
-		// that this is the end. Only a read knows.
+		// A splice also stops at urgent data, and then says that there is no data, or
+		// that this is the end. Only a read can tell.
 		n, err = s.readPart(fd, limit)
 		return n, false, err
 	})
 	return err
 }
 
-// splice takes what is there into a pipe.
+// splice takes the available data into a pipe.
 func (s *spliceSource) splice(fd int, limit int64) (int, error) {
 	p, err := s.pipes.take()
 	if err != nil {
@@ -183,7 +184,7 @@ func (s *spliceSource) splice(fd int, limit int64) (int, error) {
 	return n, err
 }
 
-// readPart takes what is there into memory.
+// readPart takes the available data into memory.
 func (s *spliceSource) readPart(fd int, limit int64) (int, error) {
 	if s.buf == nil {
 		s.buf = copyBuffers.Get().(*[copyChunk]byte)
@@ -198,14 +199,14 @@ func (s *spliceSource) readPart(fd int, limit int64) (int, error) {
 	return n, orEOF(n, err)
 }
 
-// takeBack takes what is left in the pipe into memory, and gives the pipe back.
+// takeBack reads the data that is left in the pipe into memory, and gives the pipe back.
 func (s *spliceSource) takeBack() {
 	s.read = s.pipe.rest()
 	s.pipes.put(s.pipe)
 	s.pipe = nil
 }
 
-// drop lets go of everything.
+// drop releases the pipe and the buffer.
 func (s *spliceSource) drop() {
 	if s.pipe != nil {
 		s.pipe.close()
@@ -215,7 +216,7 @@ func (s *spliceSource) drop() {
 	}
 }
 
-// spliceOut writes what is in the pipe. It leaves a rest if it does not get on: the
+// spliceOut writes the data in the pipe. It leaves data there if it makes no progress: the
 // system has taken nothing and yet the destination is writable, so that no event would
 // tell when to try again.
 func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err error) {
@@ -291,7 +292,7 @@ func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written i
 		switch {
 		case err != nil:
 			return written, err
-		case failed == io.EOF: // or so it seems: only a read knows
+		case failed == io.EOF: // or so it seems: only a read can tell
 			return written, errNotInKernel
 		case failed == unix.EINVAL, failed == unix.ENOSYS, failed == unix.EOPNOTSUPP, failed == errNotInKernel:
 			return written, errNotInKernel
@@ -302,8 +303,8 @@ func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written i
 	return written, nil
 }
 
-// sendTo sends up to n bytes from the file's position, until the destination
-// is full. The caller has the position.
+// sendTo sends up to n bytes from the file position, until the destination is not
+// writable. The caller has the file position.
 func (f *File) sendTo(out int, n int64) (sent int64, err error) {
 	conn, err := f.os.SyscallConn()
 	if err != nil {

@@ -6,7 +6,7 @@ func spliceCopy(*Context, kernelEnd, kernelEnd, int64) (int64, error) { return 0
 
 func sendfileCopy(*Context, kernelEnd, *File, int64) (int64, error) { return 0, errNotInKernel }
 
-// splicePipes is nothing where nothing is spliced.
+// splicePipes is empty: these systems do not splice.
 type splicePipes struct{}
 
 func (*splicePipes) close() {}

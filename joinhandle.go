@@ -15,8 +15,8 @@ import (
 // Await(cx, h), Timeout(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and futures of this
 // package that are made of other futures own the handle: if they give it up, they cancel
 // its task. The task may still return a result, or have done so at that moment. If this
-// result is an io.Closer, such as a connection, and its error is nil, it is closed, unless a
-// caller has collected it or another task or goroutine waits for the task (by h.Await, h.Wait,
+// result is an io.Closer, such as a connection, and its error is nil, the result is closed, unless
+// a caller has collected it or another task or goroutine waits for the task (by h.Await, h.Wait,
 // OnJoin, a JoinSet, or the channel of h.Done). The worker of the task closes it, or, if the task has
 // ended, the caller that gives up; Close must not block, and its error is dropped. A panic in
 // Close goes to Config.Unhandled. Poll, Await, Wait and TryAwait return context.Canceled
@@ -31,8 +31,9 @@ type JoinHandle[T any] struct {
 	err error
 }
 
-// Poll returns the task's result: what its code returned, a *PanicError if it
-// panicked, its Context's error if it was a plain future and was cancelled.
+// Poll returns the task's result: the value and error that its code returned, a
+// *PanicError if the code panicked, its Context's error if the task was a plain future
+// and was cancelled.
 func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	if h.state.done() {
 		if !cx.spend() {
@@ -41,8 +42,8 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 		}
 		return h.result()
 	}
-	// If the end came before the place in the slot was taken, nobody will
-	// look there again: so look once more.
+	// The task may have ended before the waiter joined the slot. Then the end
+	// does not wake the waiter: so look once more.
 	if h.waiters.join(cx.waker(waitsTask)) && !h.state.done() {
 		var zero T
 		return zero, ErrPending
@@ -51,7 +52,7 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 }
 
 // Await waits for the task's result; see Poll. If cx is cancelled it returns
-// cx.Err() and the task goes on. (Await(cx, h), which owns what it awaits,
+// cx.Err() and the task goes on. (Await(cx, h), which owns the handle,
 // cancels the task then.)
 func (h *JoinHandle[T]) Await(cx *Context) (T, error) {
 	return awaitSlot(cx, &h.waiters, h.Poll)
@@ -91,8 +92,8 @@ func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
 	return h.result()
 }
 
-// Done returns a channel that is closed when the task has ended. It is the same one in
-// every call until then, and is for the select of a goroutine.
+// Done returns a channel that is closed when the task has ended. Every call until then
+// returns the same channel. It is for the select of a goroutine.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
 	if h.state.done() {
 		return closedSignal
@@ -104,10 +105,10 @@ func (h *JoinHandle[T]) Done() <-chan struct{} {
 	return c
 }
 
-// fireLate wakes the tasks that wait, for a caller that has put one of them there: the end may
-// have come before that.
+// fireLate wakes the tasks that wait in the slot, for a caller that has put a task there: the
+// task of h may have ended before that.
 func (h *JoinHandle[T]) fireLate() {
-	h.state.bits.Or(taskShared) // the end does not see what this wakes
+	h.state.bits.Or(taskShared) // the end does not see the tasks that this wakes
 	h.waiters.fire(nil)
 }
 
@@ -143,7 +144,7 @@ func (t *task) cancel(by uint32) {
 // ID returns the task's number, which no other task of the runtime has.
 func (h *JoinHandle[T]) ID() uint64 { return h.id.Load() }
 
-// Name returns the task's name; see Spawner. It is empty unless one was given.
+// Name returns the task's name; see Spawner. It is empty if the task was given no name.
 func (h *JoinHandle[T]) Name() string { return h.name() }
 
 // result is called once the task is done.
@@ -186,7 +187,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	}
 	if closer {
 		if h.finishCloser(w) {
-			defer h.closeResult() // which calls a method of the user's
+			defer h.closeResult() // deferred, since it calls a method of the user's
 		}
 	} else {
 		h.state.finish(0)
@@ -201,8 +202,9 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	crew.leaveAll(&h.task)
 }
 
-// endedByCancel reports whether err only says that the task did what it was told, or
-// that another one did that it waited for while everything was told to end.
+// endedByCancel reports whether err only means that the task has ended because it was
+// cancelled. This includes a task that waited for another task while Shutdown cancelled
+// all tasks, and has returned the error of that task.
 func (t *task) endedByCancel(err error) bool {
 	var p *PanicError
 	panicked := errors.As(err, &p)
@@ -217,7 +219,7 @@ func (t *task) endedByCancel(err error) bool {
 	}
 	cause := t.cx.Cause()
 	if panicked {
-		return errors.Is(cause, p) // that of another task in its group
+		return errors.Is(cause, p) // the panic of another task in its group
 	}
 	return errors.Is(err, t.cx.Err()) || errors.Is(err, cause)
 }

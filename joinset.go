@@ -4,10 +4,10 @@ import (
 	"io"
 )
 
-// A JoinSet hands out tasks in the order in which they end. It is a Stream of
-// handles: what a task returned, an error included, is in its handle, and the
-// error of Next says that there is nothing to hand out. Together with a Group,
-// which bounds how long the tasks live, it takes results as they come:
+// A JoinSet hands out tasks in the order in which they end. It is a Stream of handles: the
+// result of a task, an error included, is in its handle, and the error of Next says that
+// there is no handle to hand out. Together with a Group, which bounds how long the tasks
+// live, it takes results as they come:
 //
 //	var set async.JoinSet[int]
 //	for _, url := range urls {
@@ -17,11 +17,10 @@ import (
 //		...
 //		n, _, err := h.TryAwait()
 //
-// The zero JoinSet is empty and ready for use; it must not be copied. Its
-// methods may be called from any goroutine, except that a cx belongs to the
-// caller; any number of tasks may wait for the next handle at once, and each
-// handle goes to one of them. A task that ends wakes one of those that wait in
-// Next or All, and all that poll with PollNext.
+// The zero JoinSet is empty and ready for use; it must not be copied. Its methods may be
+// called from any goroutine, except that a cx belongs to the caller; any number of tasks
+// may wait for the next handle at once, and each handle goes to one of them. A task that
+// ends wakes one of the tasks that wait in Next or All, and all that poll with PollNext.
 type JoinSet[T any] struct {
 	mu    lockOf[JoinSet[T]]
 	ended []*JoinHandle[T]
@@ -46,7 +45,7 @@ func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
 	}
 }
 
-// joinSetEntry is what waits in the slot of a handle for its end.
+// joinSetEntry waits in the slot of a handle for the end of its task.
 type joinSetEntry[T any] struct {
 	task
 	s *JoinSet[T]
@@ -64,15 +63,15 @@ func (j *joinSetEntry[T]) poll(from *worker) bool {
 
 func (j *joinSetEntry[T]) abort(*worker, error) {}
 
-// Len returns how many tasks there are that have not been handed out.
+// Len returns how many tasks of the set have not been handed out.
 func (s *JoinSet[T]) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n
 }
 
-// PollNext returns the handle of the next task that has ended, io.EOF if none is
-// left in the set, or ErrPending.
+// PollNext returns the handle of the next task that has ended, io.EOF if no handle is left
+// in the set, or ErrPending.
 func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 	if !cx.spend() {
 		return nil, ErrPending
@@ -82,13 +81,13 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 			return h, err
 		}
 		if s.slot.join(cx.waker(waitsTask)) {
-			h, err := s.take(cx) // a task that ended before cx's stood there has woken none
+			h, err := s.take(cx) // a task that ended before cx's task stood there has woken none
 			return h, cx.unspent(err)
 		}
 	}
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (s *JoinSet[T]) abandoned(t *task, from *worker) { s.slot.leave(t, from) }
 
 // take is PollNext without a place in the slot.
@@ -110,23 +109,23 @@ func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 	s.mu.Unlock()
 	switch {
 	case last:
-		s.slot.fire(cx.here()) // for the others there is nothing to wait for
+		s.slot.fire(cx.here()) // the other waiters have nothing to wait for
 	case more:
 		s.slot.passOn(cx.here())
 	}
 	return h, err
 }
 
-// Next waits for the next task that ends, and returns its handle; io.EOF if none
-// is left in the set. If cx is cancelled it returns cx.Err(), and the set keeps
-// all that it has.
+// Next waits for the next task that ends, and returns its handle; io.EOF if no handle is
+// left in the set. If cx is cancelled it returns cx.Err(), and the set keeps all its
+// handles.
 func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
 	h, err := awaitTurn(cx, &s.slot, s.PollNext)
 	return h, awaitedError(cx, err)
 }
 
-// All returns the handles for a range loop, which waits through cx. It ends
-// after the last one, or after an error.
+// All returns the handles for a range loop, which waits through cx. It ends after the last
+// handle, or after an error.
 func (s *JoinSet[T]) All(cx *Context) func(yield func(*JoinHandle[T], error) bool) {
 	return func(yield func(*JoinHandle[T], error) bool) {
 		for {

@@ -86,7 +86,9 @@ func parsePackage(t *testing.T, fset *token.FileSet) (files []*ast.File) {
 // exportData returns the file with the types of each package that this one imports.
 func exportData(t *testing.T) map[string]string {
 	data := map[string]string{}
-	for line := range strings.Lines(goList(t, "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".")) {
+	args := []string{"-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}
+	args = append(args, strings.Fields(goList(t, "-f", `{{join .Imports " "}}`, "."))...)
+	for line := range strings.Lines(goList(t, args...)) {
 		if f := strings.Fields(line); len(f) == 2 {
 			data[f[0]] = f[1]
 		}

@@ -2,8 +2,9 @@ package async
 
 import "iter"
 
-// linkedList is a list from the middle of which an element can be taken. Its elements contain their links, so it allocates
-// nothing. (A waitlist has links of its own, which need no way back to the element.)
+// linkedList is a list from the middle of which an element can be taken. Its elements
+// contain their links, so it allocates nothing. (A waitlist has links of its own, which
+// need no way back to the element.)
 type linkedList[T any] struct {
 	first, last *links[T]
 	n           int
@@ -52,7 +53,8 @@ func (l *linkedList[T]) front() *T {
 	return l.first.of
 }
 
-// all returns the elements that are in the list now. The loop may take out the element that it looks at, and append others.
+// all returns the elements that are in the list now. The loop may take out the element that
+// it looks at, and append others.
 func (l *linkedList[T]) all() iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		at, last := l.first, l.last

@@ -1,14 +1,14 @@
 package async
 
 // lockOrder is the order of all mutexes that are fields of this package's types, by the name
-// of the type. A goroutine that holds one locks only mutexes of types that stand below
-// it, so never two of the same type. The comments say what is locked under a mutex, and why.
+// of the type. A goroutine that holds a mutex locks only mutexes of types that stand below
+// its type, so never two of the same type. The comments say which mutexes are locked under a mutex, and why.
 //
 // With the build tag lockorder each Lock is checked against this list; see lockOf.
 var lockOrder = []string{
 	"netSide",       // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
 	"exitWatch",     // waiting for the descriptor of a process
-	"File",          // the queue of the pool, the ledger of unwritten files, the gate, and the slot of tasks that wait for the position
+	"File",          // the queue of the pool, the ledger of unwritten files, the terminal input, the slot of waiters for the position
 	"fileLedger",    //
 	"terminalInput", //
 	"sharedReactor", //

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// lockOf is the mutex of an owner. It knows which others its goroutine holds. To lock it
+// lockOf is the mutex of an owner. It knows which other mutexes its goroutine holds. To lock it
 // against lockOrder ends the program.
 type lockOf[owner any] struct{ mu sync.Mutex }
 
@@ -27,7 +27,7 @@ func (l *lockOf[owner]) Lock() {
 }
 
 func (l *lockOf[owner]) TryLock() bool {
-	locked := l.mu.TryLock() // which does not wait, so that any order will do
+	locked := l.mu.TryLock() // this does not wait, so any order is allowed
 	if locked {
 		heldLocks.add(l.name())
 	}
@@ -39,17 +39,17 @@ func (l *lockOf[owner]) Unlock() {
 	l.mu.Unlock()
 }
 
-// heldLocks is what each goroutine holds.
+// heldLocks is the mutexes that each goroutine holds.
 var heldLocks = lockBook{held: map[uintptr][]string{}}
 
 // lockBook has the owners of held locks by goroutine. It keeps an empty list for a
-// goroutine that has ended: the next one in its place does not allocate.
+// goroutine that has ended: the next goroutine in its place does not allocate.
 type lockBook struct {
 	mu   sync.Mutex
 	held map[uintptr][]string
 }
 
-// check panics if the caller may not lock what it is about to.
+// check panics if the caller may not lock the mutex of this name now.
 func (b *lockBook) check(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,6 +78,6 @@ func (b *lockBook) remove(name string) {
 	defer b.mu.Unlock()
 	g := getg()
 	held := b.held[g]
-	i := slices.Index(held, name) // there is one of a name at most
+	i := slices.Index(held, name) // at most one has this name
 	b.held[g] = slices.Delete(held, i, i+1)
 }

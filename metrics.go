@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// counter is one of a worker's counts. The worker counts in plain words, and publishes them about every
+// counter is one of a worker's counts. The worker counts in plain variables, and publishes them about every
 // millisecond, and before a wait that gives up its P.
 type counter int
 
@@ -23,15 +23,15 @@ const (
 	countFree
 	countQueued
 	countPollTime                                // a histogram
-	countWakeTime = countPollTime + histogramLen // another
+	countWakeTime = countPollTime + histogramLen // another histogram
 	counterCount  = countWakeTime + histogramLen
 )
 
 // publishEvery is how old the published counts of a busy worker may be.
 const publishEvery = int64(time.Millisecond)
 
-// publish lets others see the counts. Since it is done now and then, the profiler labels
-// are set again, too.
+// publish lets other threads see the counts. Since it is called now and then, it also sets
+// the profiler labels again.
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
 	w.relabel()
@@ -45,7 +45,7 @@ func (w *worker) publish(now int64) {
 	w.rt.active.look(w.rt, now)
 }
 
-// ready returns how many tasks wait for w to run them, but for those that it has
+// ready returns how many tasks wait for w to run them, without the tasks that it has
 // not received yet.
 func (w *worker) ready() int {
 	n := w.local.n + w.queue.len()
@@ -64,28 +64,28 @@ func (w *worker) ready() int {
 // to 10 milliseconds old. The fields are read one after the other, so sums of them need not
 // match exactly.
 type Metrics struct {
-	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and what Tasks asks included
-	Ended    uint64 // those of them that have their result
-	Alive    uint64 // those that have not
+	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and the internal tasks of Tasks included
+	Ended    uint64 // tasks of these that have their result
+	Alive    uint64 // tasks of these that have no result yet
 	Polls    uint64
 	Stolen   uint64 // tasks taken over from another worker
 	Received uint64 // tasks that came from other threads: spawned or woken there
 	Woken    uint64 // wakes of tasks that waited; further ones before the poll are not counted
 	Waits    uint64 // times that a worker went to wait in the kernel
-	Roused   uint64 // times that one that was waiting there was woken by another thread, which is a system call
+	Roused   uint64 // times that another thread woke a worker that was waiting there, which is a system call
 	Stalls   uint64 // polls that were found to take longer than Config.Stall
 
 	Workers        int
 	Queued         int // tasks that are ready to run, and that a worker has taken note of
-	Timers         int // that are set
-	Sources        int // connections, listeners and other descriptors in the pollers, those that only goroutines wait for included
-	Coroutines     int // made for straight-line tasks, the free ones included
+	Timers         int // timers that are set
+	Sources        int // connections, listeners and other descriptors in the pollers, also if only goroutines wait for them
+	Coroutines     int // made for straight-line tasks, the free coroutines included
 	CoroutinesFree int // kept for the next tasks
 	BlockOns       int // goroutines in BlockOn
 
 	Blocking           int // calls of SpawnBlocking that run
-	BlockingQueued     int // that wait for a goroutine
-	BlockingGoroutines int // of the pool, the idle ones included
+	BlockingQueued     int // calls that wait for a goroutine
+	BlockingGoroutines int // of the pool, the idle goroutines included
 	BlockingIdle       int // kept for the next calls
 
 	PollTime Histogram // how long polls take; sampled: the first poll of a turn, at most one per worker every 50 microseconds
@@ -112,7 +112,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 }
 
 // WorkerMetrics returns the figures of one worker, counted from 0; zeros if
-// there is none of that number. Tasks that were spawned outside, and those
+// there is no worker of that number. Tasks that were spawned outside, and tasks
 // that end on another worker than that of their spawn, make Spawned, Ended and
 // Alive mean nothing for a worker alone: Alive is 0.
 func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
@@ -144,7 +144,7 @@ func (m *Metrics) add(w *worker) {
 	}
 }
 
-// add adds the calls of the pool, and those that were.
+// add adds the calls of the pool, the ended calls included.
 func (p *callPool) add(m *Metrics) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -160,14 +160,14 @@ func (p *callPool) add(m *Metrics) {
 // four seconds.
 const histogramLen = 24
 
-// A Histogram counts durations by their size. The first bucket is for those
-// below 1.024 microseconds, each further one ends at twice the former, and the
-// last has all the rest.
+// A Histogram counts durations by their size. The first bucket is for durations
+// below 1.024 microseconds, each further bucket ends at twice the former, and the
+// last has all longer durations.
 type Histogram struct {
 	Counts [histogramLen]uint64
 }
 
-// histogramBucket returns where d, in nanoseconds, belongs.
+// histogramBucket returns the bucket of d, which is in nanoseconds.
 func histogramBucket(d int64) counter {
 	return counter(min(bits.Len64(uint64(max(d, 0))>>10), histogramLen-1))
 }
@@ -203,8 +203,8 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.Bound(histogramLen - 1)
 }
 
-// wakeProbe times a wake now and then: who wakes a task notes when, and the
-// worker that polls it notes how long that took.
+// wakeProbe times a wake now and then: the waker of a task notes the time, and the
+// worker that polls the task notes how long that took.
 type wakeProbe struct {
 	t  atomic.Pointer[task] // nil, a marker, or the task that was woken
 	at atomic.Int64         // written before t
@@ -213,10 +213,10 @@ type wakeProbe struct {
 // Markers in a wakeProbe.
 var (
 	probeWanted = new(task) // the next wake is to be timed
-	probeTaken  = new(task) // somebody is about to write
+	probeTaken  = new(task) // a waker is about to write
 )
 
-// woken is called by who has woken t, before it queues t.
+// woken is called by the waker of t, before it queues t.
 func (p *wakeProbe) woken(t *task) {
 	if p.t.Load() == probeWanted && p.t.CompareAndSwap(probeWanted, probeTaken) {
 		p.at.Store(nanos())
@@ -227,7 +227,7 @@ func (p *wakeProbe) woken(t *task) {
 // sampleEvery is how often a turn is chosen whose first poll and next wake are timed.
 const sampleEvery = int64(50 * time.Microsecond)
 
-// sample decides what is timed in the turn that begins.
+// sample decides whether the first poll and the next wake are timed in the turn that begins.
 func (w *worker) sample(now int64) {
 	if w.sampled = now-w.sampledAt >= sampleEvery; !w.sampled {
 		return

@@ -10,11 +10,11 @@ import (
 // not bound to a task, and must not be copied after first use. All methods may
 // be called by tasks and goroutines at the same time.
 //
-// A mutex that is free is taken by whoever comes, also while others wait: handing
-// it over each time would have all wait for the slowest to wake up. But the
-// first of those who wait is overtaken at most 4,096 times; after that, or when
-// it has been woken 4 times in vain, the next Unlock hands the mutex to it and
-// to nobody else. The others wait in the order in which they came.
+// A mutex that is free is taken by the first caller that comes, also while others wait:
+// handing it over each time would have all wait for the slowest waiter to wake up. But the
+// first waiter is overtaken at most 4,096 times; after that, or when it has been woken 4
+// times and found the mutex locked, the next Unlock hands the mutex to it and to no other
+// caller. The others wait in the order in which they came.
 //
 // Lock of a free mutex does not let other tasks run, however often it is called: code
 // that locks to see whether something has changed, in a loop, must Yield in it. A
@@ -27,41 +27,42 @@ type Mutex struct {
 	list  waitlist
 }
 
-// The bounds of the doc comment above. In 4,096 short turns another worker wakes
-// up several times over; each vain try costs a poll.
+// The bounds of the doc comment above. In 4,096 short turns another worker wakes up several
+// times over; each try that fails costs a poll.
 const (
 	mutexTurns = 4096
 	mutexTries = 4
 )
 
-// mutexState is the word that says who has a Mutex and who wants it.
+// mutexState is the word that says whether a Mutex is locked, and whether tasks wait for
+// it.
 type mutexState struct{ bits atomic.Uint32 }
 
 const (
-	// mutexLocked is set by who takes the mutex, and cleared by who unlocks it.
-	// When the mutex is handed over it stays.
+	// mutexLocked is set by the caller that takes the mutex, and cleared by the caller that
+	// unlocks it. When the mutex is handed over it stays set.
 	mutexLocked uint32 = 1 << iota
 
 	// mutexWanted is set while the list is not empty. It is written under the
 	// lock of the list, as are the next two except where they say otherwise.
 	mutexWanted
 
-	// mutexCalled is set while the first in the list has been woken and has not
-	// looked yet: those who unlock need not wake it again. Only together with
+	// mutexCalled is set while the first waiter in the list has been woken and has not
+	// looked yet: a caller that unlocks need not wake it again. Only together with
 	// mutexWanted.
 	mutexCalled
 
-	// mutexPromised is set when the next unlock must hand the mutex over to the
-	// first in the list, by that one or by the last who may overtake it. Only
-	// together with mutexLocked and mutexWanted.
+	// mutexPromised is set when the next unlock must hand the mutex over to the first
+	// waiter in the list. It is set by that waiter, or by the last caller that may overtake
+	// it. Only together with mutexLocked and mutexWanted.
 	mutexPromised
 
-	// mutexTurn is the unit of the rest, which counts how often the first in the
-	// list was overtaken.
+	// mutexTurn is the unit of the remaining bits, which count how often the first waiter
+	// in the list was overtaken.
 	mutexTurn
 )
 
-// take locks the mutex if it is free. It is for those who are not in the list.
+// take locks the mutex if it is free. It is for callers that are not in the list.
 func (s *mutexState) take() bool {
 	for {
 		old := s.bits.Load()
@@ -96,9 +97,9 @@ func (s *mutexState) want() (taken bool) {
 	}
 }
 
-// answer is called, under the lock of the list, by the first in it when it has
-// been called: it locks the mutex if that is free. If not it will be called
-// again, or, if insist is set, is promised the mutex.
+// answer is called, under the lock of the list, by the first waiter in it when it has been
+// called: it locks the mutex if that is free. If not, the waiter will be called again, or,
+// if insist is set, is promised the mutex.
 func (s *mutexState) answer(insist bool) (taken bool) {
 	for {
 		old := s.bits.Load()
@@ -115,8 +116,8 @@ func (s *mutexState) answer(insist bool) (taken bool) {
 	}
 }
 
-// renew is called, under the lock of the list, when another waiter has become the
-// first in it, or none. It reports whether that must be called.
+// renew is called, under the lock of the list, when another waiter has become the first in
+// it, or the list has become empty. It reports whether the first waiter must be called.
 func (s *mutexState) renew(empty bool) (call bool) {
 	for {
 		old := s.bits.Load()
@@ -134,8 +135,8 @@ func (s *mutexState) renew(empty bool) (call bool) {
 	}
 }
 
-// release unlocks the mutex if nobody has to be told. If it reports false the
-// caller holds it still, and must pass it on.
+// release unlocks the mutex if no waiter has to be woken. If it reports false the caller
+// holds the mutex still, and must unlock it under the lock of the list.
 func (s *mutexState) release() (released bool) {
 	for {
 		old := s.bits.Load()
@@ -151,9 +152,9 @@ func (s *mutexState) release() (released bool) {
 	}
 }
 
-// drop unlocks the mutex under the lock of the list, which changes only there
-// while the mutex is locked. It reports whether the first in the list must be
-// called, and whether the mutex, which is then still locked, is promised to it.
+// drop unlocks the mutex under the lock of the list, which changes only there while the
+// mutex is locked. It reports whether the first waiter in the list must be called, and
+// whether the mutex, which is then still locked, is promised to it.
 func (s *mutexState) drop() (call, promised bool) {
 	old := s.bits.Load()
 	if old&mutexPromised != 0 {
@@ -208,21 +209,20 @@ func (m *Mutex) LockBlocking(ctx context.Context) error {
 	return err
 }
 
-// LockFuture returns Lock as a future. When it is ready the mutex is locked.
-// Given up before that, by its method Cancel, it passes the mutex on if that was
-// on its way to it.
+// LockFuture returns Lock as a future. When it is ready the mutex is locked. Given up
+// before that, by its method Cancel, it passes on the mutex if that had been handed to it.
 func (m *Mutex) LockFuture() Future[None] { return &lockFuture{m: m} }
 
-// Unlock unlocks the mutex. It panics if that is not locked. Any task or
-// goroutine may unlock it.
+// Unlock unlocks the mutex. It panics if the mutex is not locked. Any task or goroutine may
+// unlock it.
 func (m *Mutex) Unlock() {
 	if !m.state.bits.CompareAndSwap(mutexLocked, 0) {
 		m.unlockSlow()
 	}
 }
 
-// unlockSlow unlocks the mutex if others want it, by way of the list if the first
-// of them must be told.
+// unlockSlow unlocks the mutex if others want it, under the lock of the list if the first
+// waiter must be woken.
 func (m *Mutex) unlockSlow() {
 	if m.state.release() {
 		return
@@ -288,7 +288,7 @@ func (f *lockFuture) Poll(cx *Context) (None, error) {
 	case waiterCalled:
 		f.w.passed++
 		if locked = m.state.answer(f.w.passed >= mutexTries); locked {
-			m.leave(&f.w) // the next one need not be called while the mutex is locked
+			m.leave(&f.w) // the next waiter need not be called while the mutex is locked
 		} else {
 			m.list.join(&f.w, t)
 		}
@@ -303,8 +303,8 @@ func (f *lockFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// leave takes w off the list, and returns the task to wake if the next one in it
-// must be called. The lock of the list is held.
+// leave takes w off the list, and returns the task to wake if the next waiter in it must be
+// called. The lock of the list is held.
 func (m *Mutex) leave(w *waiter) (next *task) {
 	first := m.list.first == w
 	m.list.leave(w)

@@ -17,14 +17,14 @@ type Conn interface {
 	Reader
 	Writer
 
-	// PollRead reads what is there, without waiting.
+	// PollRead reads available data, without waiting.
 	PollRead(cx *Context, p []byte) (n int, err error)
 
 	// PollWrite writes as much of p as it can, without waiting; n may be less
 	// than len(p) without an error.
 	PollWrite(cx *Context, p []byte) (n int, err error)
 
-	// Close closes the connection. Whoever reads or writes gets net.ErrClosed.
+	// Close closes the connection. Reads and writes return net.ErrClosed.
 	Close() error
 
 	LocalAddr() net.Addr
@@ -51,7 +51,7 @@ type Listener interface {
 	// PollAccept returns the next connection, without waiting.
 	PollAccept(cx *Context) (Conn, error)
 
-	// Close closes the listener. Whoever accepts gets net.ErrClosed.
+	// Close closes the listener. Accepts return net.ErrClosed.
 	Close() error
 
 	Addr() net.Addr
@@ -74,13 +74,13 @@ func ListenPacket(cx *Context, network, address string) (PacketConn, error) {
 }
 
 // Dial connects to an address, as net.Dial does: networks "tcp", "tcp4", "tcp6",
-// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". An empty host, or one
+// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". An empty host, or a host
 // that is 0.0.0.0 or ::, is this host. It is the Dial of the zero Dialer.
 func Dial(cx *Context, network, address string) (Conn, error) {
 	return new(Dialer).Dial(cx, network, address)
 }
 
-// NewDial returns a future of what Dial returns.
+// NewDial returns a future of the result of Dial.
 func NewDial(network, address string) Future[Conn] {
 	return new(Dialer).DialFuture(network, address)
 }
@@ -141,8 +141,8 @@ func isName(port string) bool {
 	return strings.Trim(port, "0123456789") != ""
 }
 
-// literal returns the address that the host is if it is not a name. That of the
-// empty host is nil.
+// literal returns the host as an address, if it is not a name. The IP of an empty
+// host is nil.
 func (t *dialTarget) literal() []net.IPAddr {
 	if t.host == "" {
 		return []net.IPAddr{{}}
@@ -154,7 +154,7 @@ func (t *dialTarget) literal() []net.IPAddr {
 	return []net.IPAddr{{IP: ip.AsSlice(), Zone: ip.Zone()}}
 }
 
-// lookup returns a future of what t.resolved is to be called with.
+// lookup returns a future of the arguments for t.resolved.
 func (t *dialTarget) lookup(r *Resolver) *lookupFuture[resolution] {
 	t = &dialTarget{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
 	return &lookupFuture[resolution]{f: func(ctx context.Context) (found resolution, err error) {
@@ -172,7 +172,7 @@ func (t *dialTarget) lookup(r *Resolver) *lookupFuture[resolution] {
 	}}
 }
 
-// resolution is what has been looked up.
+// resolution is the result of the look-ups for a dialTarget.
 type resolution struct {
 	port int
 	ips  []net.IPAddr
@@ -213,8 +213,8 @@ func (t *dialTarget) found(ips []net.IPAddr) error {
 
 func (t *dialTarget) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, err) }
 
-// resolveHost returns the address that a program wants to listen on. Of a name
-// with several it is one of IPv4 if there is, as in package net.
+// resolveHost returns the address that a program wants to listen on. Of a name with
+// several addresses it is an address of IPv4 if there is one, as in package net.
 func resolveHost(cx *Context, network, address string) (*dialTarget, net.Addr, error) {
 	cx.spendOrYield() // an address that is no name takes no waiting
 	t, err := parseDialTarget("listen", network, address)
@@ -258,15 +258,15 @@ func runLookup[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, e
 	return Await(cx, &lookupFuture[T]{f: f})
 }
 
-// lookupFuture is the future of offload.
+// lookupFuture is the future of runLookup.
 type lookupFuture[T any] struct {
 	f      func(ctx context.Context) (T, error)
 	h      *JoinHandle[lookupAnswer[T]]
 	cancel context.CancelFunc
 }
 
-// lookupAnswer is what f has returned. To the call, an error of f's is a result like
-// others: nobody else is told of it if the caller has given up, whenever that was.
+// lookupAnswer is the result of f. To the blocking call, an error of f's is a result like
+// others: it is not reported elsewhere if the caller has given up, whenever that was.
 type lookupAnswer[T any] struct {
 	v   T
 	err error
@@ -301,7 +301,7 @@ func (cx *Context) values() context.Context {
 	return context.Background()
 }
 
-// cancelGroupValues is the values of the contexts that a task is under.
+// cancelGroupValues is the values of the contexts of a task's cancel group.
 type cancelGroupValues struct {
 	context.Context
 	crew *cancelGroup

@@ -7,17 +7,17 @@ import (
 	"syscall"
 )
 
-// What follows is the form for code that starts goroutines of its own and knows
-// only package net: a driver, net/http, grpc. Its calls park the calling
-// goroutine, and the lobby waits for it.
+// The types below are the form for code that starts goroutines of its own and knows
+// only package net: a driver, net/http, grpc. Their calls park the calling
+// goroutine, and the shared reactor waits for it.
 //
 // Each form embeds the type that it is a form of, and defines every method of
 // that type's twin in package net with the signature of package net; a test
 // compares the method sets. So no promoted method that takes a cx stands
 // under a name of package net.
 
-// NetConn returns c as a net.Conn for goroutines. It is to them what c itself
-// is to tasks, and as complete as the connections of package net: any number of
+// NetConn returns c as a net.Conn for goroutines. It serves goroutines as c itself
+// serves tasks, and is as complete as the connections of package net: any number of
 // goroutines may use it at once; concurrent Reads are served one after the
 // other, and so are concurrent Writes, each as a whole; deadlines and Close end
 // calls that are under way; errors are *net.OpError. It has every method of
@@ -27,17 +27,17 @@ import (
 // of a *UnixConn always fails with net.ErrWriteToConnected; package net asks the
 // system if the connection was accepted.
 //
-// Only the runtime of s counts: no worker waits for what goroutines read. If a task
-// waits for c, too, its worker does from then on, for both, and a goroutine is woken at
-// the price of another switch of threads.
+// Only the runtime of s counts: no worker waits for connections that goroutines read. If
+// a task waits for c, too, its worker waits from then on, for both, and a goroutine is
+// woken at the price of another switch of threads.
 //
-// That each Write goes out as a whole holds for those of one such net.Conn: two of
-// the same c know nothing of each other.
+// Each Write goes out as a whole only among the Writes of one such net.Conn: two
+// net.Conns of the same c know nothing of each other.
 //
 // Read and Write panic in a task, whose worker they could block, also where they
-// would not have to wait: there, c.WithContext(cx) is the net.Conn to use. Both forms and c itself may be used
-// side by side; only the order in which several readers or writers come is then
-// left to chance.
+// would not have to wait: there, c.WithContext(cx) is the net.Conn to use. Both forms
+// and c itself may be used side by side; only the order in which several readers or
+// writers come is then left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
 	rt := handOver(s, c)
 	switch c := c.(type) {
@@ -71,10 +71,9 @@ func NetConn(s Spawner, c Conn) net.Conn {
 // NetListener returns ln as a net.Listener for goroutines. It has the methods of
 // *net.TCPListener or *net.UnixListener, except AcceptTCP and AcceptUnix, whose
 // results are types of package net. Its connections are those that NetConn
-// returns, and only the runtime of s counts. Any number
-// of goroutines may accept at once. Accept fails with ErrShutdown once the
-// runtime's Shutdown has begun, and panics in a task, whose worker it would
-// block: there, call ln.Accept(cx).
+// returns, and only the runtime of s counts. Any number of goroutines may accept
+// at once. Accept fails with ErrShutdown once the runtime's Shutdown has begun,
+// and panics in a task, whose worker it would block: there, call ln.Accept(cx).
 func NetListener(s Spawner, ln Listener) net.Listener {
 	rt := handOver(s, ln)
 	switch ln := ln.(type) {
@@ -105,7 +104,7 @@ func (rt *Runtime) ListenNet(network, address string) (net.Listener, error) {
 
 // DialNet is Dial for goroutines: the DialContext of a net.Dialer, on rt. It
 // fits the fields of that name in net/http, and the like in drivers. The end of
-// ctx ends the dialling, and means nothing for the connection afterwards. See
+// ctx ends the dialling, and has no effect on the connection afterwards. See
 // NetConn.
 func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Conn, error) {
 	mustNotBlock("Runtime.DialNet", "async.Dial(cx, ...)")
@@ -116,8 +115,9 @@ func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Co
 	return NetConn(rt, c), nil
 }
 
-// moveToShared has the lobby wait for what goroutines will use, if it is of this package and
-// a worker has waited for it. It returns the runtime of s.
+// handOver makes the shared reactor wait for a connection or listener that goroutines will
+// use, if its type is of this package and a worker has waited for it. It returns the runtime
+// of s.
 func handOver(s Spawner, what any) *Runtime {
 	rt, _ := s.spawner()
 	if of, ok := what.(interface{ pollFD() *pollFD }); ok {
@@ -126,7 +126,7 @@ func handOver(s Spawner, what any) *Runtime {
 	return rt
 }
 
-// outerOp makes an *net.OpError of what BlockOn itself has failed with.
+// outerOp makes an *net.OpError of an error of BlockOn itself.
 func outerOp(op, network string, err error) error {
 	if _, ok := err.(*net.OpError); ok {
 		return err
@@ -134,7 +134,7 @@ func outerOp(op, network string, err error) error {
 	return &net.OpError{Op: op, Net: network, Err: err}
 }
 
-// netConn is NetConn's result for connections of other makers.
+// netConn is NetConn's result for connections of other packages.
 type netConn struct {
 	Conn
 	sides netSides
@@ -219,7 +219,7 @@ func copyPooled(w io.Writer, r io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
 }
 
-// netListener is NetListener's result for listeners of other makers.
+// netListener is NetListener's result for listeners of other packages.
 type netListener struct {
 	Listener
 	side netSide
@@ -227,8 +227,8 @@ type netListener struct {
 
 func (l *netListener) Accept() (net.Conn, error) { return l.side.accept(l.Listener) }
 
-// netTCPListener is NetListener's result for a TCPListener. It has of that what
-// all listeners share, and not AcceptTCP, which takes a cx.
+// netTCPListener is NetListener's result for a TCPListener. It has those of its methods
+// that all listeners share, and not AcceptTCP, which takes a cx.
 type netTCPListener struct {
 	*listener
 	of   *TCPListener
@@ -249,7 +249,7 @@ func (l *netUnixListener) Accept() (net.Conn, error)    { return l.side.accept(l
 func (l *netUnixListener) Close() error                 { return l.of.Close() }
 func (l *netUnixListener) SetUnlinkOnClose(unlink bool) { l.of.SetUnlinkOnClose(unlink) }
 
-// netSides is what goroutines need to use a connection.
+// netSides is the two directions of a connection for goroutines.
 type netSides struct{ rd, wr netSide }
 
 func (s *netSides) init(rt *Runtime) {
@@ -257,10 +257,10 @@ func (s *netSides) init(rt *Runtime) {
 	s.wr.init(rt)
 }
 
-// netSide is one direction of a connection for goroutines. One at a time polls,
-// and parks while the poll is pending; the others wait for mu. Whatever ends
-// the call of the one that is parked, a deadline or Close, ends those of the
-// others in turn. To what it polls it is one waker, for ever, so that waiting
+// netSide is one direction of a connection for goroutines. One goroutine at a time
+// polls, and parks while the poll is pending; the others wait for mu. If a deadline
+// or Close ends the call of the parked goroutine, it ends the calls of the others in
+// turn. The connection sees a netSide as one waker, for ever, so that waiting
 // allocates nothing.
 type netSide struct {
 	mu lockOf[netSide]
@@ -272,7 +272,7 @@ func (s *netSide) init(rt *Runtime) {
 	s.kind, s.body, s.w, s.cx.t = kindExternal, s, rt.workers[0], &s.task
 }
 
-// lock makes the caller the one who polls, with the Context that it returns.
+// lock makes the caller the goroutine that polls. It returns the Context to poll with.
 func (s *netSide) lock(what, instead string) *Context {
 	mustNotBlock(what, instead)
 	s.mu.Lock()
@@ -310,7 +310,7 @@ func (s *netSide) write(c Conn, p []byte) (n int, err error) {
 	}
 }
 
-// until polls until that is not pending.
+// until calls poll until it is not pending.
 func (s *netSide) until(what string, poll func(cx *Context) error) error {
 	cx := s.lock(what, insteadOfNetConn)
 	defer s.mu.Unlock()
@@ -359,7 +359,7 @@ func (r *netRawConn) Write(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-write", r.laddr, r.raddr, r.sides.wr.raw(r.src, &r.src.wr, f))
 }
 
-// raw calls f, and again after each event, until it says that it is done.
+// raw calls f, and again after each event, until f says that it is done.
 func (s *netSide) raw(src *pollFD, dir *direction, f func(fd uintptr) (done bool)) error {
 	l := rawCallback{s: src, dir: dir, f: untilDone(f)}
 	return s.until("RawConn of a NetConn", func(cx *Context) error {

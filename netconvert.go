@@ -32,15 +32,15 @@ func FileListener(f *os.File) (Listener, error) { return fromFile[Listener](f) }
 // FilePacketConn is FileConn for sockets of messages, as net.FilePacketConn.
 func FilePacketConn(f *os.File) (PacketConn, error) { return fromFile[PacketConn](f) }
 
-// FromConn takes a connection over from package net, or from whatever else has
-// a SyscallConn: on success c has been closed, so that whoever still uses it is told, and
-// what is returned goes on in its place, without c's deadlines. On failure c
-// is as it was. It fails with errors.ErrUnsupported if c has no descriptor; a
+// FromConn takes a connection over from package net, or from another type that has
+// a SyscallConn. On success c has been closed, so that code that still uses it gets an
+// error, and the Conn that is returned goes on in its place, without c's deadlines. On
+// failure c is as it was. It fails with errors.ErrUnsupported if c has no descriptor; a
 // *tls.Conn has none.
 func FromConn(c net.Conn) (Conn, error) { return takeOver[Conn](c) }
 
 // FromListener is FromConn for listeners. The file of a unix-domain listener
-// stays, and is removed by the Close of what is returned.
+// stays, and is removed by the Close of the Listener that is returned.
 func FromListener(l net.Listener) (Listener, error) { return takeOver[Listener](l) }
 
 // FromPacketConn is FromConn for sockets of messages.
@@ -58,7 +58,7 @@ func FDListener(fd int) (Listener, error) { return fromFD[Listener](fd) }
 // FDPacketConn is FDConn for sockets of messages.
 func FDPacketConn(fd int) (PacketConn, error) { return fromFD[PacketConn](fd) }
 
-// fileAddr is what stands in the error for something that has no address.
+// fileAddr is the address in an error about a file, descriptor or value that has no address.
 type fileAddr string
 
 func (fileAddr) Network() string  { return "file+net" }
@@ -104,7 +104,7 @@ func takeOver[S any](old interface{ Close() error }) (s S, err error) {
 	return s, nil
 }
 
-// fromDuplicate makes a socket of another descriptor of what c is.
+// fromDuplicate makes a socket of a duplicate of c's descriptor.
 func fromDuplicate[S any](c syscall.Conn) (s S, err error) {
 	fd, err := duplicateFile(c)
 	if err != nil {
@@ -116,7 +116,7 @@ func fromDuplicate[S any](c syscall.Conn) (s S, err error) {
 	return s, err
 }
 
-// socketOf makes an S of a descriptor, if the socket is one.
+// socketOf makes an S of a descriptor, if the socket is of that type.
 func socketOf[S any](fd int) (s S, err error) {
 	n, listens, err := networkOfFD(fd)
 	if err != nil {
@@ -142,7 +142,7 @@ func socketOf[S any](fd int) (s S, err error) {
 	return s, nil
 }
 
-// networkOfFD asks the system what a descriptor is.
+// networkOfFD asks the system for the network of a descriptor, and whether it listens.
 func networkOfFD(fd int) (n *network, listens bool, err error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 //
 // If a name has several addresses they are tried as RFC 8305 has it (Happy
 // Eyeballs): in turn one of IPv6 and one of IPv4, each a quarter of a second
-// after the one before, or at once when one has failed. The first connection
+// after the attempt before, or at once when an attempt has failed. The first connection
 // that stands is returned and the other attempts are given up.
 type Dialer struct {
 	// Timeout, if not zero, is how long a dial may take, look-ups included.
@@ -26,12 +26,12 @@ type Dialer struct {
 	Deadline time.Time
 
 	// LocalAddr, if not nil, is the address to dial from. Of a name's addresses
-	// only those of its family are tried. A wildcard is of both families, and a nil
-	// pointer in the interface is like nil.
+	// only the addresses of its family are tried. A wildcard is of both families, and
+	// a nil pointer in the interface is like nil.
 	LocalAddr net.Addr
 
 	// FallbackDelay is how long an attempt is given before the next begins
-	// beside it. Zero is 250 ms. If it is negative, the next begins when one has
+	// beside it. Zero is 250 ms. If it is negative, the next begins when an attempt has
 	// failed. A deadline then limits each attempt as well, as in package net: the
 	// time that is left is divided evenly among the addresses that are left, but
 	// each attempt may take 2 s of it.
@@ -46,12 +46,12 @@ type Dialer struct {
 
 	// Control, if not nil, is called after a socket was made and before it is
 	// connected, with the network (its family added: "tcp4") and the address.
-	// It runs on the caller's worker and must not block. What it returns
-	// fails the attempt.
+	// It runs on the caller's worker and must not block. An error that it
+	// returns fails the attempt.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
-// fallbackDelay is what RFC 8305 recommends.
+// fallbackDelay is the delay that RFC 8305 recommends.
 const fallbackDelay = 250 * time.Millisecond
 
 // leastShare is the least time for one of several attempts that follow each other, if
@@ -76,7 +76,7 @@ func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	return c, err
 }
 
-// DialFuture returns a future of what Dial returns.
+// DialFuture returns a future of the result of Dial.
 func (d *Dialer) DialFuture(network, address string) Future[Conn] { return d.dialing(network, address) }
 
 func (d *Dialer) dialing(network, address string) *dialing {
@@ -103,12 +103,12 @@ type dialing struct {
 	looked bool
 
 	running []*connectFuture
-	next    int64 // when another begins beside them, or in their place
+	next    int64 // when another attempt begins beside them, or in their place
 	first   error
 	sleep   *sleepFuture
 	hooks   *connectHooks // may be nil
 
-	// The first attempt, which is most often the only one, and the place for it.
+	// The first attempt, which is most often the only attempt, and the array for it.
 	one     connectFuture
 	ofOne   [1]*connectFuture
 	started int
@@ -200,7 +200,7 @@ func (d *dialing) look(cx *Context) error {
 }
 
 // pollRunning polls the attempts that are under way. It returns the connection
-// of one that has succeeded, or whether one has failed.
+// of an attempt that has succeeded, or whether an attempt has failed.
 func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 	for i := 0; i < len(d.running); {
 		c, err := d.running[i].Poll(cx)
@@ -250,8 +250,8 @@ func (d *dialing) begin(cx *Context, now int64) {
 	d.hooks.begun(d.name, a.raddr)
 }
 
-// shareEnd returns when an attempt that begins now must make room for the next one;
-// eternity if it may use all the time that is left.
+// shareEnd returns when an attempt that begins now must make room for the next attempt;
+// maxNanos if it may use all the time that is left.
 func (d *dialing) shareEnd(cx *Context, now int64) int64 {
 	end := d.end
 	if at, ok := cx.Deadline(); ok {
@@ -270,7 +270,7 @@ func timeShare(left int64, n int) int64 {
 	return max(left/int64(n), min(left, int64(leastShare)))
 }
 
-// wakeAt has the task woken when there is something to begin, or to end.
+// wakeAt has the task woken when an attempt must begin, or the dial must end.
 func (d *dialing) wakeAt(cx *Context, pending error) error {
 	at := d.end
 	if d.looked && len(d.target.list) > 0 {
@@ -307,13 +307,13 @@ func (d *dialing) stop(why error) {
 	}
 }
 
-// Cancel implements canceller: nothing stays open.
+// Cancel implements canceller: no socket stays open.
 func (d *dialing) Cancel() {
 	d.hooks.drop()
 	d.release()
 }
 
-// release ends all that is under way.
+// release ends the attempts, the look-up and the sleep.
 func (d *dialing) release() {
 	d.stop(context.Canceled)
 	if d.lookup != nil {
@@ -326,12 +326,12 @@ func (d *dialing) release() {
 	}
 }
 
-// givenUp ends the dial for another reason than a failure.
+// givenUp returns the error of a dial that ends for another reason than a failure.
 func (d *dialing) givenUp(err error) error {
 	switch {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)
-	case !d.begun: // say at least what it is about
+	case !d.begun: // the error names at least the address
 		if t, e := parseDialTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
@@ -341,7 +341,7 @@ func (d *dialing) givenUp(err error) error {
 	return wrapOp("dial", unnamed(d.name), nil, nil, err)
 }
 
-// from leaves the addresses to which one can connect from laddr.
+// from removes the addresses to which a socket at laddr cannot connect.
 func (t *dialTarget) from(laddr net.Addr) error {
 	if laddr == nil {
 		return nil
@@ -365,7 +365,7 @@ func (t *dialTarget) from(laddr net.Addr) error {
 	return nil
 }
 
-// literalAddr returns nil in the place of a nil pointer.
+// literalAddr returns a, or nil if a is a nil pointer.
 func literalAddr(a net.Addr) net.Addr {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -379,7 +379,7 @@ func literalAddr(a net.Addr) net.Addr {
 }
 
 // interleaveAddrs puts addresses of one family and of the other in turn, beginning
-// with that of the first one, and leaves each family's order.
+// with the family of the first address, and leaves each family's order.
 func interleaveAddrs(addrs []net.Addr) []net.Addr {
 	var same, other []net.Addr
 	for _, a := range addrs {

@@ -11,7 +11,8 @@ import (
 type ListenConfig struct {
 	// Control, if not nil, is called after the socket was made and before it is
 	// bound, with the network (its family added: "tcp4") and the address. It runs
-	// on the caller's worker and must not block. What it returns fails the listen.
+	// on the caller's worker and must not block. An error that it returns fails the
+	// listen.
 	Control func(network, address string, c syscall.RawConn) error
 
 	// KeepAlive is after how long a silence accepted connections are probed. Zero
@@ -28,7 +29,7 @@ type ListenConfig struct {
 	ReusePort bool
 
 	// DeferAccept, if not zero, hands out a connection of TCP only once the
-	// client has sent something, or after this time, in whole seconds, rounded
+	// client has sent data, or after this time, in whole seconds, rounded
 	// up. Linux alone has it; elsewhere Listen fails with
 	// errors.ErrUnsupported.
 	DeferAccept time.Duration
@@ -69,18 +70,18 @@ func (lc *ListenConfig) listen(t *dialTarget, a net.Addr) (Listener, error) {
 	return nil, t.unexpected(a)
 }
 
-// unexpected is the failure to listen in a way that the network does not know.
+// unexpected returns the error for a network that does not know this way to listen.
 func (t *dialTarget) unexpected(a net.Addr) error {
 	return wrapOp(t.op, t.net, nil, a, &net.AddrError{Err: "unexpected address type", Addr: t.text})
 }
 
 // ListenEach announces on one address with n listeners, each with a queue of
-// its own, among which the system shares out new connections: one for each
-// worker, if n is the number of workers. So that accepting costs no worker
-// another's time, let each be accepted from by a task on a worker of its own
-// (see Runtime.Workers), which hands connections to tasks of Local(cx). It sets
-// ReusePort. If the address leaves the port open, all get the same. Networks
-// are those of TCP.
+// its own, among which the system shares out new connections: one listener for each
+// worker, if n is the number of workers. So that accepting takes no time of other
+// workers, accept from each listener in a task on a worker of its own (see
+// Runtime.Workers), which hands connections to tasks of Local(cx). ListenEach sets
+// ReusePort. If the address leaves the port open, all listeners get the same port.
+// Networks are those of TCP.
 func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) (ls []Listener, err error) {
 	each := *lc
 	each.ReusePort = true

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// netPacketConn is NetConn's result for datagram sockets of other makers.
+// netPacketConn is NetConn's result for datagram sockets of other packages.
 type netPacketConn struct {
 	PacketConn
 	sides netSides
@@ -153,7 +153,7 @@ func (s *netSides) writeTo(c PacketConn, p []byte, addr net.Addr) (n int, err er
 	return n, err
 }
 
-// unixMessenger is what both kinds of unix-domain sockets have.
+// unixMessenger is the methods that both kinds of unix-domain sockets have.
 type unixMessenger interface {
 	PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
 	PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)

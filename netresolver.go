@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Resolver looks up names, as net.Resolver does: it asks that, on a goroutine
+// A Resolver looks up names, as net.Resolver does: it asks a net.Resolver, on a goroutine
 // of the runtime's blocking pool, and the caller waits through its Context.
-// Cancelling a look-up ends the wait; what it has found by then is dropped. The
+// Cancelling a look-up ends the wait; results that it has found are dropped. The
 // zero value is like DefaultResolver. It must not be copied after its first
 // use; any number of tasks and goroutines may use it at once.
 //
 // If Go's own resolver is used (see package net), a look-up that was cancelled
-// no longer waits for its server. That of the C library goes on to its end,
+// no longer waits for its server. A look-up of the C library goes on to its end,
 // and Runtime.Shutdown waits for it.
 //
 // A look-up has the values of the context that the caller's task is Under: the ctx
@@ -26,8 +26,8 @@ import (
 // may be called after it has returned.
 type Resolver struct {
 	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called
-	// on a goroutine outside the workers, where it may block. What it returns is
-	// closed when the look-up ends.
+	// on a goroutine outside the workers, where it may block. The connection that it
+	// returns is closed when the look-up ends.
 	PreferGo     bool
 	StrictErrors bool
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
@@ -36,7 +36,7 @@ type Resolver struct {
 	std  *net.Resolver
 }
 
-// DefaultResolver is what the functions of this package use that look up
+// DefaultResolver is the Resolver of the functions of this package that look up
 // names.
 var DefaultResolver = &Resolver{}
 
@@ -88,8 +88,8 @@ func zoned(ips []net.IP, all func() ([]net.IPAddr, error)) []net.IPAddr {
 	return addrs
 }
 
-// dial connects to a server until the end of ctx, for which package net does
-// not look while it waits for an answer.
+// dial connects to a server. It closes the connection at the end of ctx, for which
+// package net does not look while it waits for an answer.
 func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := r.Dial
 	if dial == nil {
@@ -107,7 +107,7 @@ func (r *Resolver) LookupHost(cx *Context, host string) (addrs []string, err err
 	return runLookup(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupHost(ctx, host) })
 }
 
-// LookupIPAddr returns the addresses of a host, the one to try first first.
+// LookupIPAddr returns the addresses of a host, in the order in which to try them.
 func (r *Resolver) LookupIPAddr(cx *Context, host string) ([]net.IPAddr, error) {
 	return runLookup(cx, func(ctx context.Context) ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) })
 }
@@ -118,7 +118,7 @@ func (r *Resolver) LookupIP(cx *Context, network, host string) ([]net.IP, error)
 	return runLookup(cx, func(ctx context.Context) ([]net.IP, error) { return r.resolver().LookupIP(ctx, network, host) })
 }
 
-// LookupNetIP is LookupIP for those who want netip.Addr.
+// LookupNetIP is LookupIP with results of type netip.Addr.
 func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr, error) {
 	return runLookup(cx, func(ctx context.Context) ([]netip.Addr, error) {
 		return r.resolver().LookupNetIP(ctx, network, host)
@@ -126,7 +126,7 @@ func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr,
 }
 
 // LookupPort returns the port of a service: of "https" for "tcp", for example.
-// It looks into a file the first time, and asks nobody.
+// It looks into a file the first time, and asks no server.
 func (r *Resolver) LookupPort(cx *Context, network, service string) (port int, err error) {
 	return runLookup(cx, func(ctx context.Context) (int, error) { return r.resolver().LookupPort(ctx, network, service) })
 }

@@ -9,8 +9,8 @@ import (
 
 // zoneTable is the network interfaces, which IPv6 calls zones, as they were at a
 // time. To ask for them takes several system calls, and addresses of messages have
-// zones, so that a table is good for a while; a zone that is not in it has
-// the system asked again.
+// zones, so that a table is used for a while. If a zone is not in it, the system is
+// asked again.
 type zoneTable struct {
 	at    int64
 	index map[string]uint32
@@ -39,7 +39,8 @@ func zoneIndex(zone string) (uint32, error) {
 	return index, nil
 }
 
-// zoneName is the reverse; the number, if the interface has no name anymore.
+// zoneName returns the name of the zone with this number; the number itself, if the
+// interface has no name anymore.
 func zoneName(index uint32) string {
 	if index == 0 {
 		return ""

@@ -4,13 +4,12 @@ import (
 	"math"
 )
 
-// newsTopic is what a Broadcast and a Watch have in common: news, which each follower
-// (a Subscription or a Watcher) gets for itself. The tasks that wait with one
-// follower share its news: each piece is for one of them.
+// newsTopic is the common part of Broadcast and Watch: news, which each follower (a
+// Subscription or a Watcher) gets for itself. The tasks that wait with one follower share
+// its news: each piece is for one of them.
 //
-// So an event wakes one task of each follower that has tasks waiting, and no more
-// than the follower has news for. A task that was woken and gives up has the next
-// one woken.
+// So an event wakes one task of each follower that has tasks waiting, and no more than the
+// follower has news for. When a task that was woken gives up, the next task is woken.
 type newsTopic struct {
 	mu      lockOf[newsTopic] // guards everything, the followers included
 	version uint64            // how much news there has been
@@ -24,7 +23,7 @@ type newsFollower struct {
 	seen uint64 // the version up to which it has got the news
 
 	queue  waiterQueue         // tasks that wait for news
-	called int                 // how many of them were woken for news and have not tried yet
+	called int                 // how many tasks were woken for news and have not tried yet
 	at     links[newsFollower] // in the topic's waiting; in none if no task waits
 	w      waiter              // of the task that polls
 }
@@ -32,7 +31,7 @@ type newsFollower struct {
 // How much news a follower of one kind has at most.
 const (
 	newsEach   = math.MaxUint64 // each piece counts: a Subscription
-	newsLatest = 1              // what is newer replaces what is older: a Watcher
+	newsLatest = 1              // newer news replaces older news: a Watcher
 )
 
 // publish adds a piece of news and chooses the tasks to wake for it. mu is held.
@@ -53,7 +52,7 @@ func (p *newsTopic) close(chosen *chosenTasks) (first bool) {
 	return first
 }
 
-// call chooses one more task, if there is news for one. mu is held.
+// call chooses one more task, if there is news for it. mu is held.
 func (f *newsFollower) call(most uint64, chosen *chosenTasks) {
 	if w := f.queue.first; w != nil && uint64(f.called) < min(f.of.version-f.seen, most) {
 		f.called++
@@ -69,7 +68,8 @@ func (f *newsFollower) callAll(chosen *chosenTasks) {
 	f.list()
 }
 
-// join makes t wait with w; if w was called in vain, before the others. mu is held.
+// join makes t wait with w. If w was called and found nothing, it goes before the others.
+// mu is held.
 func (f *newsFollower) join(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		f.called--
@@ -80,8 +80,8 @@ func (f *newsFollower) join(w *waiter, t *task) {
 	f.list()
 }
 
-// leave takes w out. mu is held. A caller that has not got the news that w was
-// called for calls the next one.
+// leave takes w out. mu is held. A caller that has not got the news for which w was called
+// must call the next task (call).
 func (f *newsFollower) leave(w *waiter) (was waiterPhase) {
 	if was = f.queue.leave(w); was == waiterChosen {
 		f.called--
@@ -90,7 +90,7 @@ func (f *newsFollower) leave(w *waiter) (was waiterPhase) {
 	return was
 }
 
-// giveUp takes w out, and passes on what it was called for.
+// giveUp takes w out. If w was called for news, the next task is called for it.
 func (f *newsFollower) giveUp(w *waiter, most uint64) {
 	var chosen chosenTasks
 	f.of.mu.Lock()

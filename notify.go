@@ -5,48 +5,48 @@ import (
 	"sync/atomic"
 )
 
-// A Notify wakes those who wait for it: a condition without a lock and without a
-// value. The zero value is ready. It must not be copied after first use. All
+// A Notify wakes the tasks and goroutines that wait for it: a condition without a lock and
+// without a value. The zero value is ready. It must not be copied after first use. All
 // methods may be called by tasks and goroutines at the same time.
 //
-// NotifyOne is not lost if nobody waits: the next Wait returns at once. Several of
-// them before that are one. So "look, and wait if there is nothing" misses nothing
-// if what is looked at is changed before NotifyOne.
+// NotifyOne is not lost if no caller waits: the next Wait returns at once. Several calls of
+// NotifyOne before that Wait are one. So code that looks at a condition, and waits if it
+// does not hold, misses no change that is made before NotifyOne.
 type Notify struct {
 	state notifyState
 	list  waitlist
 }
 
-// notifyState is the word that says whether there is a notification, or somebody
-// who waits for one. It never says both.
+// notifyState is the word that says whether there is a notification, or a task that waits
+// for one. It never says both.
 type notifyState struct{ bits atomic.Uint32 }
 
 const (
 	notifyNothing uint32 = iota
-	notifyStored         // the next one who comes need not wait
+	notifyStored         // the next caller need not wait
 	notifyAwaited        // the list is not empty; written under its lock
 )
 
 // take takes the notification that is stored, if there is one.
 func (s *notifyState) take() bool { return s.bits.CompareAndSwap(notifyStored, notifyNothing) }
 
-// store stores a notification. It reports false if somebody waits for it.
+// store stores a notification. It reports false if a task waits for one.
 func (s *notifyState) store() bool {
 	for {
 		old := s.bits.Load()
 		if old == notifyAwaited {
 			return false
 		}
-		// Written also if there is one: what the caller did before must be seen
-		// by whoever takes it.
+		// Written also if there is one: the task that takes the notification must see the
+		// writes that the caller made before.
 		if s.bits.CompareAndSwap(old, notifyStored) {
 			return true
 		}
 	}
 }
 
-// await notes, under the lock of the list, that somebody waits. It reports false
-// if there was a notification, which it has taken.
+// await notes, under the lock of the list, that a task waits. It reports false if there was
+// a notification, which it has taken.
 func (s *notifyState) await() bool {
 	for {
 		if s.take() {
@@ -58,23 +58,23 @@ func (s *notifyState) await() bool {
 	}
 }
 
-// unawaited notes, under the lock of the list, that nobody waits anymore.
+// unawaited notes, under the lock of the list, that no task waits anymore.
 func (s *notifyState) unawaited() { s.bits.Store(notifyNothing) }
 
-// NotifyOne wakes the one who has waited for longest. If nobody waits, the next
-// Wait returns at once.
+// NotifyOne wakes the waiter that has waited for longest. If there is none, the next Wait
+// returns at once.
 func (n *Notify) NotifyOne() {
 	if !n.state.store() {
 		n.notifyFirst()
 	}
 }
 
-// notifyFirst is NotifyOne when somebody waited a moment ago.
+// notifyFirst is NotifyOne when a task waited a moment ago.
 func (n *Notify) notifyFirst() {
 	var t *task
 	n.list.mu.Lock()
 	if w := n.list.first; w == nil {
-		n.state.store() // they have left meanwhile
+		n.state.store() // the tasks have left meanwhile
 	} else {
 		w.want = byOne
 		if t = n.list.choose(w); n.list.first == nil {
@@ -85,7 +85,7 @@ func (n *Notify) notifyFirst() {
 	wakeChosen(t)
 }
 
-// NotifyAll wakes all who wait. It leaves nothing for those who come later.
+// NotifyAll wakes all waiters. It leaves nothing for callers that come later.
 func (n *Notify) NotifyAll() {
 	var chosen chosenTasks
 	n.list.mu.Lock()
@@ -97,8 +97,8 @@ func (n *Notify) NotifyAll() {
 	chosen.wake()
 }
 
-// Wait waits for a notification. It fails only if cx is cancelled, with cx.Err();
-// a NotifyOne that had chosen it is passed on to the next one.
+// Wait waits for a notification. It fails only if cx is cancelled, with cx.Err(); a
+// NotifyOne that had chosen it is passed on to the next waiter.
 func (n *Notify) Wait(cx *Context) error {
 	if cx.inBudget() && n.state.take() {
 		return nil
@@ -107,8 +107,8 @@ func (n *Notify) Wait(cx *Context) error {
 	return err
 }
 
-// TryWait takes the notification that nobody waited for, and reports whether
-// there was one.
+// TryWait takes the notification that came while no task waited, and reports whether there
+// was one.
 func (n *Notify) TryWait() bool { return n.state.take() }
 
 // WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
@@ -122,8 +122,8 @@ func (n *Notify) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. It begins to wait at its first Poll. Given
-// up, by its method Cancel, it passes on what NotifyOne had given it.
+// WaitFuture returns Wait as a future. It begins to wait at its first Poll. Given up, by
+// its method Cancel, it passes on a notification that NotifyOne had given it.
 func (n *Notify) WaitFuture() Future[None] { return &notifyFuture{n: n} }
 
 type notifyFuture struct {

@@ -5,14 +5,14 @@ import (
 	"sync/atomic"
 )
 
-// A Once is a value that is made once, by the first who needs it, while the others
-// wait: sync.Once for code that awaits and may fail. The zero value is empty. It
-// must not be copied after first use. All methods may be called by tasks and
-// goroutines at the same time.
+// A Once is a value that is made once, by the first caller that needs it, while the other
+// callers wait: sync.Once for code that awaits and may fail. The zero value is empty. It
+// must not be copied after first use. All methods may be called by tasks and goroutines at
+// the same time.
 type Once[T any] struct {
 	made atomic.Bool // v is there, for good
 	v    T
-	mu   Mutex // is held by the one who makes it
+	mu   Mutex // is held by the caller that makes v
 }
 
 // Get returns the value if it has been made.
@@ -23,10 +23,10 @@ func (o *Once[T]) Get() (v T, ok bool) {
 	return o.v, true
 }
 
-// Do returns the value, and has fn make it if there is none yet. While fn runs the
-// others wait. If fn fails or panics, Do does so too, and the next one tries with
-// a function of its own; the same if the code is cancelled in it. So Do returns an
-// error only if cx is cancelled, with cx.Err(), or if its own fn fails.
+// Do returns the value, and has fn make it if there is none yet. While fn runs the other
+// callers wait. If fn fails or panics, Do does so too, and the next caller tries with a
+// function of its own; the same if the code is cancelled in fn. So Do returns an error only
+// if cx is cancelled, with cx.Err(), or if its own fn fails.
 //
 // fn must not call Do of the same Once: it would wait for itself.
 func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
@@ -50,8 +50,8 @@ func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 	return o.keep(fn(cx))
 }
 
-// DoBlocking is Do for a goroutine outside the pool, which it parks while another
-// one makes the value. It panics in tasks.
+// DoBlocking is Do for a goroutine outside the pool, which it parks while another caller
+// makes the value. It panics in tasks.
 func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
 	mustNotBlock("Once.DoBlocking", "o.Do(cx, fn)")
 	if o.made.Load() && ctx.Err() == nil {
@@ -77,9 +77,9 @@ func (o *Once[T]) keep(v T, err error) (T, error) {
 	return v, err
 }
 
-// DoFuture returns Do as a future, with a future in place of the function: make
-// returns it, and is called only when it is to be polled. Given up, by its method
-// Cancel, it gives that one up too, and lets the next one try.
+// DoFuture returns Do as a future, with a future in place of the function: make returns it,
+// and is called only when it is to be polled. Given up, by its method Cancel, it gives up
+// the future of make, too, and lets the next caller try.
 func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
 	return &onceFuture[T]{o: o, lock: lockFuture{m: &o.mu}, make: make}
 }
@@ -87,7 +87,7 @@ func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
 type onceFuture[T any] struct {
 	o    *Once[T]
 	lock lockFuture
-	held bool // the lock is
+	held bool // lock has been taken
 	make func() Future[T]
 	f    Future[T]
 	t    *task // has polled f

@@ -10,12 +10,12 @@ import (
 // not be copied. It is the Future of its value. All methods may be called by tasks
 // and goroutines at the same time.
 //
-// Whoever will not send, or is no longer interested, calls Close; nobody can tell
-// it otherwise.
+// A sender that will not send, or a receiver that is no longer interested, calls Close; the
+// other side cannot know it otherwise.
 type Oneshot[T any] struct {
 	state  oneshotState
-	recvs  wakerSlot // who waits for the value
-	closed wakerSlot // who waits for the end of interest
+	recvs  wakerSlot // the tasks that wait for the value
+	closed wakerSlot // the tasks that wait for the end of interest
 	v      T
 }
 
@@ -24,12 +24,12 @@ type oneshotState struct{ is atomic.Uint32 }
 
 const (
 	oneshotOpen    uint32 = iota
-	oneshotSending        // the value is being written, by whoever set this
+	oneshotSending        // the value is being written, by the caller that set this
 	oneshotSent           // it is there
-	oneshotOver           // it has been received, by whoever set this, or none will come
+	oneshotOver           // it has been received, by the caller that set this, or none will come
 )
 
-// beginSend makes the caller the one who sends.
+// beginSend reports whether the caller is the one sender, which must then send.
 func (s *oneshotState) beginSend() bool { return s.is.CompareAndSwap(oneshotOpen, oneshotSending) }
 
 func (s *oneshotState) sent() { s.is.Store(oneshotSent) }
@@ -39,13 +39,13 @@ func (s *oneshotState) take() bool {
 	return s.is.Load() == oneshotSent && s.is.CompareAndSwap(oneshotSent, oneshotOver)
 }
 
-// close ends it, unless a value has been sent or is about to be.
+// close ends the Oneshot, unless a value has been sent or is about to be.
 func (s *oneshotState) close() (first bool) { return s.is.CompareAndSwap(oneshotOpen, oneshotOver) }
 
 func (s *oneshotState) over() bool { return s.is.Load() == oneshotOver }
 
-// Send sends v to the one who receives, now or later. It fails with ErrClosed if
-// there was a Send or a Close before.
+// Send sends v to the caller that receives, now or later. It fails with ErrClosed if there
+// was a Send or a Close before.
 func (o *Oneshot[T]) Send(v T) error {
 	if !o.state.beginSend() {
 		return ErrClosed
@@ -58,8 +58,8 @@ func (o *Oneshot[T]) Send(v T) error {
 	return nil
 }
 
-// Close ends it without a value: Send and Recv fail with ErrClosed. A value that has
-// been sent before can still be received. Close reports whether it made the end.
+// Close ends the Oneshot without a value: Send and Recv fail with ErrClosed. A value that
+// has been sent before can still be received. Close reports whether it made the end.
 func (o *Oneshot[T]) Close() (first bool) {
 	if first = o.state.close(); first {
 		o.end()
@@ -67,7 +67,7 @@ func (o *Oneshot[T]) Close() (first bool) {
 	return first
 }
 
-// end tells all who wait that nothing comes anymore.
+// end wakes all waiters: no value comes anymore.
 func (o *Oneshot[T]) end() {
 	if o.recvs.p.Load() == nil && o.closed.p.Load() == nil {
 		return
@@ -108,7 +108,7 @@ func (o *Oneshot[T]) poll(cx *Context) (T, error) {
 	if err != ErrEmpty {
 		return v, err
 	}
-	// If the value came before the place in the slot was taken, nobody will look
+	// If the value came before the task had its place in the slot, no sender will look
 	// there again: so look once more.
 	o.recvs.join(cx.waker(waitsRecv))
 	if v, err = o.TryRecv(); err == ErrEmpty {
@@ -162,12 +162,12 @@ func (f *oneshotFuture[T]) Cancel() {
 	}
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (o *Oneshot[T]) abandoned(t *task, from *worker) { o.recvs.leave(t, from) }
 
-// Closed waits until a value would no longer be of use: until Close, or until one
-// has been received. It is for who works for it, to stop in time. It fails only with
-// cx.Err(), if cx is cancelled.
+// Closed waits until a value would no longer be of use: until Close, or until one has been
+// received. It is for code that works on the value, which can stop in time. It fails only
+// with cx.Err(), if cx is cancelled.
 func (o *Oneshot[T]) Closed(cx *Context) error {
 	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
 		if err := o.pollClosed(cx); err != ErrPending {

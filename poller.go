@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Poller is epoll or kqueue in one form: for people with a loop of their own,
-// who need readiness and nothing else of this package. It starts no goroutine
+// A Poller is epoll or kqueue in one form: for programs with a loop of their own
+// that need readiness and nothing else of this package. It starts no goroutine
 // and needs no Runtime.
 //
-// Descriptors are added with a key of the caller's, and Wait reports that. All
+// Descriptors are added with a key of the caller's, and Wait reports that key. All
 // methods may be called from any goroutine, also while Wait waits; calls of
-// Wait wait for each other. Events may be spurious: one that was fetched before
-// a Modify, or of a descriptor that has been closed, may still come. A system
-// call that says EAGAIN is the answer.
+// Wait wait for each other. Events may be spurious: an event that was fetched before
+// a Modify, or of a descriptor that has been closed, may still come. The system
+// call then returns EAGAIN.
 type Poller struct {
 	r        reactor
 	waiting  chan None   // capacity 1: full while a Wait waits
@@ -52,7 +52,7 @@ func NewPoller() (*Poller, error) {
 	return p, nil
 }
 
-// Add has Wait report when fd is ready for what is in want, with key. If it is
+// Add has Wait report when fd is ready for the directions in want, with key. If it is
 // ready already, Wait reports it. A want of nothing is for later: see Modify.
 //
 // fd should be non-blocking. Delete it before it is closed. Add fails with
@@ -63,9 +63,9 @@ func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
 }
 
-// Modify replaces what Add was given for fd, as if it were added anew: what is
-// ready now is reported, also if it has been. It fails with ENOENT if fd has not
-// been added.
+// Modify replaces the arguments that Add was given for fd, as if it were added anew: a
+// direction that is ready now is reported, also if it has been. It fails with ENOENT if fd has
+// not been added.
 func (p *Poller) Modify(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, true)
 }
@@ -104,7 +104,7 @@ func (p *Poller) Delete(fd int) error {
 
 // Wait waits until descriptors are ready, or Notify is called, or the timeout
 // has passed, for ever if it is negative. Time for which another Wait waits
-// counts too. It fills events and returns how many there are. What does not fit is
+// counts too. It fills events and returns how many there are. Events that do not fit are
 // left for the next Wait. One descriptor may be in two events, one for each
 // direction.
 //
@@ -141,7 +141,7 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	}
 }
 
-// beginUse makes the caller the one who waits. It reports false if others have
+// beginUse makes the caller the only Wait that waits. It reports false if other calls have
 // waited for all of the timeout.
 func (p *Poller) beginUse(timeout time.Duration) bool {
 	select {
@@ -173,8 +173,8 @@ func (p *Poller) closedErr() error {
 	return nil
 }
 
-// translate fills events with what is meant for the caller. woken says that
-// Notify was called, or Close.
+// translate fills events with those of from that the caller wants. woken says that
+// Notify was called, and Close was not.
 func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken bool) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
@@ -211,20 +211,20 @@ func (p *Poller) Notify() error {
 	return nil
 }
 
-// Close ends the Wait that waits and frees what the Poller has of the system.
+// Close ends the Wait that waits and frees the resources that the Poller has of the system.
 // Descriptors that were added stay open.
 func (p *Poller) Close() error {
 	if p.waiting == nil || p.closing.Swap(true) {
 		return os.ErrClosed
 	}
 	p.r.wake()
-	p.beginUse(-1) // nobody is in the kernel
+	p.beginUse(-1) // no Wait is in the kernel
 	defer p.endUse()
 	p.r.close()
 	return nil
 }
 
-// pollable says ErrNotPollable where the system says that it refuses fd.
+// pollable returns ErrNotPollable if err says that the system refuses fd, else err.
 func pollable(fd int, err error) error {
 	for _, refusal := range pollRefusals {
 		if errors.Is(err, refusal) {

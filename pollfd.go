@@ -161,7 +161,7 @@ func (s *pollFD) endUse(mark uint32) {
 	}
 }
 
-// notReady reports whether a system call would find nothing before the next event.
+// notReady reports whether only an event can make an operation succeed.
 func (s *pollFD) notReady(mark uint32) bool { return fdNotReady(s.state.bits.Load(), mark) }
 
 func fdNotReady(bits, mark uint32) bool {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ioDeadline is the deadline of one half. The timer is set when somebody waits, and
+// ioDeadline is the deadline of one direction. The timer is set when a task waits, and
 // moved only if it would fire too late: a deadline that is put off before each
 // read costs nothing but the clock.
 type ioDeadline struct {
@@ -32,7 +32,7 @@ func (dir *direction) setDeadline(t time.Time) {
 		at = max(nanosAt(t), 1)
 	}
 	l.at.Store(at)
-	dir.waiters.notifyAll(nil) // who waits must look at the new deadline
+	dir.waiters.notifyAll(nil) // the waiters must look at the new deadline
 }
 
 // expired reports whether the deadline has passed.
@@ -45,7 +45,7 @@ func (dir *direction) expired(cx *Context) bool {
 	return at != 0 && cx.nanos() >= at
 }
 
-// arm sees to it that those who wait are woken at the deadline.
+// arm sets the timer, so that the waiters are woken at the deadline.
 func (dir *direction) arm(cx *Context) {
 	l := dir.deadline.Load()
 	if l == nil {
@@ -66,7 +66,7 @@ func (dir *direction) arm(cx *Context) {
 // expire implements expirer.
 func (l *ioDeadline) expire(w *worker) { l.dir.waiters.notifyAll(w) }
 
-// end wakes those who wait, for the last time.
+// end wakes the waiters, for the last time.
 func (dir *direction) end() {
 	dir.waiters.fire(nil)
 	if l := dir.deadline.Load(); l != nil {

@@ -55,8 +55,8 @@ import "net"
 // runtime, leaveClosed does steps 1 to 3 of a move, with fdMoved, and then dropOwner; a first registration follows.
 //
 // Close and detach: close sets fdClosed by an atomic Or. detach sets it by a compare-and-swap that fails while there is
-// a use. unregister clears the table entry and removes the descriptor from the poller, when fdClosed is set and there is
-// no use: in detach, or in release, before close(2).
+// a use. unregister clears the table entry and removes the descriptor from the poller, if that is open. It runs when
+// fdClosed is set and there is no use: in detach, or in release, before close(2).
 //
 // Events: dispatch of a reactor r looks the descriptor up in the table. It ignores the event if there is no entry, or if
 // the owner is neither r nor nil (accepts). To ignore an event of another reactor loses nothing: if the descriptor is
@@ -70,22 +70,23 @@ import "net"
 //     it is accepted.
 //  3. The former owner has fetched an event before a move and dispatches it after the move. The event is ignored.
 //     If the descriptor is moving again or has come back to that reactor, the event is accepted, perhaps after a read
-//     of the data that it was about. It is spurious then: it wakes a task that finds EAGAIN. Only a task that
-//     does not ask the kernel again would be wrong (see pollReady), so that is done only if fdMoved is clear
-//     (ownedAlwaysBy). moveToActive has no such event, and leaves fdMoved clear.
-//  4. A registration or a move fails while tasks wait for its events. A waiter joins its slot and then reads fdRegistered;
-//     dropOwner clears fdRegistered and then notifies the slots. So the task sees the bit clear and registers, or
-//     is notified.
-//  5. The reactor r is closed while a descriptor becomes its own. The closer sets r.closed and then notifies the waiters of
-//     the descriptors whose owner is r. endRegistration comes after the store of owner, reads r.closed and notifies. So
-//     one of the two notifies. A waiter joins its slot before it reads owner and r.closed: it sees that r is closed, or
-//     is notified. If it sees no owner, it is notified by endRegistration or dropOwner, or gets the event of the new owner.
+//     of the data that it was about. It is spurious then: it wakes a task that finds EAGAIN. pollReady does not ask the
+//     kernel again if it is told so, and only a task that began to wait while fdMoved was clear tells it so
+//     (ownedAlwaysBy). Before a moveToActive there is no such event, so it leaves fdMoved clear.
+//  4. A registration or a move fails while tasks wait for its events. A waiter joins its slot and then reads
+//     fdRegistered; dropOwner clears fdRegistered and then notifies the slots. So the waiter sees the bit clear and
+//     registers, or is notified.
+//  5. The reactor r is closed while it becomes the owner. The closer (worker.exit or sharedReactor.run) sets r.closed
+//     and then notifies the waiters of the descriptors whose owner is r. The caller that registers stores r in owner
+//     and then reads r.closed (endRegistration). So at least one of the two notifies. A waiter joins its slot and then
+//     reads owner and r.closed. So it sees that r is closed, or is notified.
 //  6. The descriptor is closed or detached during a registration or a move. Each of them is a use from step 2 or 1 on,
-//     so unregister does not run at the same time and sees its result. A registration or move that begins
-//     its use after fdClosed was set fails with net.ErrClosed and registers nothing.
-//  7. The number of a closed descriptor is used again. unregister comes before close(2), so the new pollFD finds the
-//     table entry and the registration gone. An event of the old descriptor that was fetched before finds the new pollFD. It is
-//     ignored unless that has the same reactor as owner, or no owner yet; then it is spurious.
+//     so unregister does not run at the same time, and sees its result. A registration or a move that begins
+//     its use after fdClosed was set fails with net.ErrClosed and adds nothing to a poller.
+//  7. The number of a closed descriptor is used again. unregister comes before close(2), so the table entry and the
+//     registration are gone before another pollFD sets its own. An event of the old descriptor that was fetched before
+//     may find the new pollFD. It is ignored unless that has the same reactor as owner, or no owner for a
+//     moment; then it is spurious.
 
 // register registers s, if it is not registered yet, with the reactor of the worker that runs the
 // caller, or with the shared reactor if no worker runs it. The worker also takes s over from the shared
@@ -235,8 +236,8 @@ func (s *pollFD) accepts(r *reactor) bool {
 	return home == r || home == nil
 }
 
-// ownedAlwaysBy reports whether s is registered with r and no event can be reported late, after a read
-// of the data that it was about.
+// ownedAlwaysBy reports whether s is registered with r and no other reactor can report an event late, after a read
+// of the data that the event was about.
 func (s *pollFD) ownedAlwaysBy(r *reactor) bool {
 	return s.owner.Load() == r && !s.state.has(fdMoved)
 }
@@ -251,8 +252,8 @@ func (s *pollFD) unregister() {
 
 // moveToActive moves s from the reactor of the worker on which cx's task is about to wait for it, if it may move.
 //
-// No event of s has been fetched there and not been dispatched yet: only the goroutine that runs this fetches events of that
-// reactor, and it dispatches all before it polls a task. So unlike other moves this one needs no fdMoved.
+// No event of s has been fetched there that is not dispatched yet: only the goroutine that runs this fetches events of
+// that reactor, and it dispatches all before it polls a task. So unlike other moves this one needs no fdMoved.
 func (s *pollFD) moveToActive(cx *Context, home *reactor) {
 	w, t := cx.here(), cx.t
 	if w == nil || home != &w.reactor || !t.movable() {

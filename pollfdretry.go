@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// pollRetry wakes those who wait for a half when there will be no event, because
-// what they lack is not the socket's to give: ever more slowly, from the first
+// pollRetry wakes the waiters of a direction when there will be no event, because
+// the resource that they lack is not the socket's: ever more slowly, from the first
 // delay on up to the last.
 type pollRetry struct {
 	dir         *direction
@@ -17,9 +17,9 @@ type pollRetry struct {
 	alarm alarm
 }
 
-// later sets the time of the next try, unless it is set: however often others
-// fail meanwhile, it is not put off. But it moves to the worker that asks, since
-// the one it was set on may be another runtime's, which has ended.
+// later sets the time of the next try, unless it is set: however often other tasks
+// fail meanwhile, it is not put off. But the timer moves to the worker of the caller, since
+// the worker that it was set on may be another runtime's, which has ended.
 func (r *pollRetry) later(cx *Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,13 +7,13 @@ import (
 )
 
 // attempt does op. If the kernel reports EAGAIN, it registers the waker of cx and returns ErrPending. op
-// must not block, and reports whether it has proved that h is exhausted, so that only an event can help.
+// must not block, and reports whether it has proved that dir is not ready, so that only an event can help.
 func (s *pollFD) attempt(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	return s.try(cx, dir, s.notReadyBit(dir), op)
 }
 
-// try is attempt. With a mark of 0 op may be about something else than the data of h:
-// it is done whatever is known of h, and what it finds says nothing about h.
+// try is attempt. With a mark of 0 op may be about something else than the data of dir:
+// it is done whatever is known of dir, and its result says nothing about dir.
 func (s *pollFD) try(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending
@@ -23,7 +23,7 @@ func (s *pollFD) try(cx *Context, dir *direction, mark uint32, op func(fd int) (
 }
 
 // await repeats op until it succeeds or fails, and suspends the calling straight-line code or goroutine
-// while the kernel reports EAGAIN. It waits in h.waiters as a Poll does; see wakerSlot. If cx is
+// while the kernel reports EAGAIN. It waits in dir.waiters as a Poll does; see wakerSlot. If cx is
 // cancelled first, await returns errAbandoned.
 func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (n int, err error) {
 	t, mark, over := cx.beginAwait(), s.notReadyBit(dir), false
@@ -95,10 +95,10 @@ func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd in
 	}
 }
 
-// wait takes a place for cx's task among those who wait for an event. It
-// returns true and ErrPending if the caller must wait; false if it should try,
-// because there has been an event, which is consumed, or because the half has been
-// found not to be exhausted. tried says that the kernel has just said that it is.
+// wait makes cx's task one of the waiters for an event of dir. It returns true and
+// ErrPending if the caller must wait; false if it should try, because there has been
+// an event, which is consumed, or because dir is not known to be not ready.
+// tried says that the kernel has just returned EAGAIN.
 func (s *pollFD) wait(cx *Context, dir *direction, mark uint32, tried bool) (waits bool, err error) {
 	for {
 		if err := s.register(cx); err != nil {
@@ -107,14 +107,14 @@ func (s *pollFD) wait(cx *Context, dir *direction, mark uint32, tried bool) (wai
 		if !dir.waiters.join(cx.waker(s.waitReason(dir))) {
 			return false, nil
 		}
-		// Whoever changed one of these may have looked into the slot before
-		// the task stood there.
+		// The caller that changed one of these may have looked into the slot
+		// before the task stood there.
 		bits := s.state.bits.Load()
 		switch {
 		case !fdUsable(bits):
 			return false, net.ErrClosed
 		case bits&fdRegistered == 0:
-			continue // somebody else's try has failed
+			continue // the registration by another caller has failed
 		case mark != 0 && bits&mark == 0, !tried && !fdNotReady(bits, mark):
 			return false, nil
 		}
@@ -131,7 +131,7 @@ func (s *pollFD) wait(cx *Context, dir *direction, mark uint32, tried bool) (wai
 	}
 }
 
-// waitReason says what those wait for who wait for h.
+// waitReason returns the reason for which the waiters of dir wait.
 func (s *pollFD) waitReason(dir *direction) waitReason {
 	if dir == &s.wr {
 		return waitsWrite
@@ -139,14 +139,14 @@ func (s *pollFD) waitReason(dir *direction) waitReason {
 	return waitsRead
 }
 
-// clearNotReady has the next attempt ask the kernel whatever is known of h.
+// clearNotReady makes the next attempt ask the kernel, whatever is known of dir.
 func (s *pollFD) clearNotReady(dir *direction) {
 	if mark := s.notReadyBit(dir); s.state.has(mark) && s.state.beginUse(0) {
 		s.endUse(mark)
 	}
 }
 
-// notReadyBit returns the bit that says that h is exhausted.
+// notReadyBit returns the bit that says that dir is not ready.
 func (s *pollFD) notReadyBit(dir *direction) uint32 {
 	if dir == &s.wr {
 		return fdNotWritable
@@ -154,11 +154,10 @@ func (s *pollFD) notReadyBit(dir *direction) uint32 {
 	return fdNotReadable
 }
 
-// keepNonblocking has the descriptor, for which the caller has a use, not block the
-// call that follows. It is for calls that cannot be told so themselves, such as accept
-// and splice. The process that made the descriptor blocking finds it non-blocking again. If that
-// happens once more between this and the call, the call blocks: nothing can be done
-// about that moment.
+// keepNonblocking makes the descriptor, for which the caller has a use, non-blocking for the
+// call that follows. It is for calls that have no flag for this, such as accept
+// and splice. The process that made the descriptor blocking finds it non-blocking again. If a process
+// makes it blocking once more between this and the call, the call blocks. That cannot be prevented.
 func (s *pollFD) keepNonblocking(fd int) error {
 	if !s.state.has(fdShared) {
 		return nil
@@ -170,10 +169,10 @@ func (s *pollFD) keepNonblocking(fd int) error {
 	return err
 }
 
-// pollReady returns nil if h is ready: there is something to read, or room to
+// pollReady returns nil if dir is ready: there is data to read, or room to
 // write, or the end. It asks the kernel, unless an event has come and waited
-// says that this must be for something new: since pollReady last returned
-// ErrPending, on the worker that fetches the events, nobody has used h.
+// says that the event must be for something new: since pollReady last returned
+// ErrPending, on the worker that fetches the events, no other call has used dir.
 func (s *pollFD) pollReady(cx *Context, dir *direction, waited bool) error {
 	mark, events := s.notReadyBit(dir), int16(unix.POLLIN)
 	if dir == &s.wr {
@@ -187,9 +186,9 @@ func (s *pollFD) pollReady(cx *Context, dir *direction, waited bool) error {
 			return cx.unspent(err)
 		}
 		if err := s.checkOpen(); err != nil {
-			return err // what ended the wait was Close
+			return err // close ended the wait
 		}
-		s.clearNotReady(dir) // so that whoever acts on this asks the kernel
+		s.clearNotReady(dir) // so that the next operation asks the kernel
 		return nil
 	}
 	_, err := s.attempt(cx, dir, func(fd int) (int, bool, error) {
@@ -198,8 +197,8 @@ func (s *pollFD) pollReady(cx *Context, dir *direction, waited bool) error {
 	return err
 }
 
-// fdReadyNow is a use of a descriptor for attempt: EAGAIN if fd is not ready for
-// what is asked.
+// fdReadyNow is an operation for attempt: it returns EAGAIN if fd is not ready for
+// one of the events.
 func fdReadyNow(fd int, events int16) error {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	n, err := unix.Poll(fds[:], 0)
@@ -209,7 +208,7 @@ func fdReadyNow(fd int, events int16) error {
 	return err
 }
 
-// rawCallback is one call for which a function of the user's gets the descriptor.
+// rawCallback is one operation in which a function of the user's gets the descriptor.
 type rawCallback struct {
 	s   *pollFD
 	dir *direction
@@ -219,7 +218,7 @@ type rawCallback struct {
 // poll is attempt with that function, which may be about something else than data.
 func (c *rawCallback) poll(cx *Context) (int, error) { return c.s.try(cx, c.dir, 0, c.call) }
 
-// call ends the use of the descriptor also if the function does not return.
+// call calls the function, and ends the use of the descriptor also if that does not return.
 func (c *rawCallback) call(fd int) (n int, exhausted bool, err error) {
 	c.s.markShared()
 	returned := false
@@ -234,7 +233,7 @@ func (c *rawCallback) call(fd int) (n int, exhausted bool, err error) {
 	return n, false, err
 }
 
-// untilDone makes a function for a loan of one that says whether it is done.
+// untilDone makes the function of a rawCallback from a function that reports whether it is done.
 func untilDone(f func(fd uintptr) (done bool)) func(fd int) (int, error) {
 	return func(fd int) (int, error) {
 		if f(uintptr(fd)) {

@@ -21,13 +21,13 @@ import (
 // be called by any task; the fields are set before Start, and Process and
 // ProcessState are read after it and after Wait.
 //
-// Once started, a process is reaped as soon as it ends, whoever waits for it or
-// does not: there is no zombie. On Linux that costs no thread meanwhile, elsewhere a
+// Once started, a process is reaped as soon as it ends, whether or not a task waits
+// for it: there is no zombie. On Linux that costs no thread meanwhile, elsewhere a
 // thread for each process that runs; and a parked goroutine, for Cancel. Stdin,
 // Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
 // they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
 //
-// Stdin, Stdout and Stderr may be what WithContext, [BindReader] or [BindWriter] returns.
+// Stdin, Stdout and Stderr may be results of WithContext, [BindReader] or [BindWriter].
 // The program gets the descriptor of a File of the disk, and of [Stdin],
 // [Stdout] and [Stderr]. Everything else is copied by a task that Start
 // spawns, and Start replaces the field. The copying ends when the cx of the stream is
@@ -44,14 +44,14 @@ type Cmd struct {
 
 	started atomic.Bool
 	parents []*File    // our ends of pipes
-	childs  []*os.File // its
+	childs  []*os.File // the process's ends of them
 	copies  []*cmdCopy
 	ready   chan struct{} // closed when Start has returned, or is about to
 
 	mu      lockOf[Cmd]
-	tried   bool // to start it, or to be no more
+	tried   bool // the pool has begun to start it, or must not anymore
 	running bool // it has been started, and Start no longer touches the fields above
-	ended   bool // and reaped
+	ended   bool // it has ended and was reaped
 	err     error
 	exited  wakerSlot
 }
@@ -62,7 +62,7 @@ type Cmd struct {
 // working directory that the process has then.
 //
 // So Path is name until Start, and Err is nil, also if there is no such program; String
-// prints name. Start sets both to what exec.Command sets them to, and returns Err if it
+// prints name. Start sets both to the values that exec.Command sets, and returns Err if it
 // is not nil. A Path or an Err that is set before Start is left as it is, and nothing is
 // searched. A program that PATH finds in the current directory is an error that is
 // exec.ErrDot, as with os/exec; to run it, set Path to "./" + name.
@@ -140,7 +140,7 @@ func (c *Cmd) run() {
 	c.mu.Unlock()
 }
 
-// pagecache.LookUp finds the program in the directories of PATH, as exec.Command does.
+// lookUp finds the program in the directories of PATH, as exec.Command does.
 func (c *Cmd) lookUp() {
 	if c.searched == "" || c.Path != c.searched || c.Err != nil {
 		return
@@ -176,7 +176,7 @@ func (c *Cmd) closePipes() {
 
 // reap waits for the process, and for the goroutines of os/exec, on a goroutine.
 func (c *Cmd) reap() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 	err := c.Cmd.Wait()
 	<-c.ready // the tasks that copy have been spawned, or never will be
 	if failed := c.awaitCopies(); err == nil {
@@ -215,10 +215,10 @@ func (c *Cmd) PollWait(cx *Context) error {
 	}
 }
 
-// Wait waits until the process has ended and everything has been copied to
+// Wait waits until the process has ended and all output has been copied to
 // Stdout and Stderr, closes the pipes of StdinPipe, StdoutPipe and StderrPipe, and
-// returns what exec.Cmd.Wait does: nil, or an *exec.ExitError if the process has
-// failed. So read all that comes from a pipe before Wait. Any number of tasks may
+// returns the result of exec.Cmd.Wait: nil, or an *exec.ExitError if the process has
+// failed. So read all data that comes from a pipe before Wait. Any number of tasks may
 // wait, any number of times. Before Start has returned Wait fails and does nothing, also if
 // cx is cancelled.
 //
@@ -240,7 +240,7 @@ func (c *Cmd) Wait(cx *Context) error {
 	c.mu.Lock()
 	ended := c.ended
 	c.mu.Unlock()
-	if ended { // and not called too early
+	if ended { // Wait was not called too early
 		c.closePipes()
 	}
 	return err
@@ -254,9 +254,9 @@ func (c *Cmd) Run(cx *Context) error {
 	return c.Wait(cx)
 }
 
-// Output runs the program and returns what it has written to its standard
+// Output runs the program and returns the data that it has written to its standard
 // output. If Stderr is not set, an *exec.ExitError has the beginning and the end of
-// what it has written there. Nothing is returned if cx is cancelled.
+// the data that it has written there. No data is returned if cx is cancelled.
 func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, cx.refused(errors.New("exec: Stdout already set"))
@@ -276,8 +276,8 @@ func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	return c.collected(&stdout), err
 }
 
-// CombinedOutput runs the program and returns what it has written to its
-// standard output and standard error. Nothing is returned if cx is cancelled.
+// CombinedOutput runs the program and returns the data that it has written to its
+// standard output and standard error. No data is returned if cx is cancelled.
 func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, cx.refused(errors.New("exec: Stdout already set"))
@@ -291,7 +291,7 @@ func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	return c.collected(&both), err
 }
 
-// collected returns what is in b, unless it is still being written to.
+// collected returns the data in b, unless b is still being written to.
 func (c *Cmd) collected(b *bytes.Buffer) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,7 +315,7 @@ func (c *Cmd) StdinPipe() (*File, error) {
 	return parent, err
 }
 
-// StdoutPipe returns a pipe with what the program writes to its standard
+// StdoutPipe returns a pipe with the data that the program writes to its standard
 // output. Wait closes it; see StdinPipe.
 func (c *Cmd) StdoutPipe() (*File, error) {
 	if c.Stdout != nil {
@@ -328,7 +328,7 @@ func (c *Cmd) StdoutPipe() (*File, error) {
 	return parent, err
 }
 
-// StderrPipe returns a pipe with what the program writes to its standard
+// StderrPipe returns a pipe with the data that the program writes to its standard
 // error. Wait closes it; see StdinPipe.
 func (c *Cmd) StderrPipe() (*File, error) {
 	if c.Stderr != nil {
@@ -350,7 +350,7 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 	return c.newPipe("|"+method, end)
 }
 
-// newPipe is pipe also while the process is being started.
+// newPipe is pipe, and may be called also while the process is being started.
 func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
@@ -368,10 +368,10 @@ func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err e
 	return child, parent, nil
 }
 
-// bothEnds keeps the beginning and the end of what is written to it.
+// bothEnds keeps the beginning and the end of the data that is written to it.
 type bothEnds struct {
 	head, tail []byte
-	left       int // how much between them is left out
+	left       int // how many bytes between them are left out
 }
 
 // bothEndsSize is how much of each is kept.

@@ -16,7 +16,7 @@ type exitWatch struct {
 	over bool
 }
 
-// watch sees to it that the process is reaped.
+// watch makes sure that the process is reaped.
 func (c *Cmd) watch(rt *Runtime) {
 	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
 	if err != nil { // before Linux 5.3, or forbidden

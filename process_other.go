@@ -2,5 +2,5 @@
 
 package async
 
-// watch sees to it that the process is reaped.
+// watch makes sure that the process is reaped.
 func (c *Cmd) watch(*Runtime) { go c.reap() }

@@ -11,7 +11,7 @@ import (
 )
 
 // The goroutines with which os/exec copies must not use the cx of a task. So Start
-// replaces what WithContext, BindReader and BindWriter have returned: a File that cannot
+// replaces the results of WithContext, BindReader and BindWriter: a File that cannot
 // be polled by its descriptor, as os/exec does with an os.File, and everything else by
 // one end of a pipe, whose other end a task copies.
 
@@ -21,7 +21,7 @@ type cmdCopy struct {
 	pipe  *File
 	copy  func(cx *Context, pipe *File) error
 
-	// What follows is set once the program has been started.
+	// The fields below are set once the program has been started.
 	*JoinHandle[None]
 	err    error       // of copy; set before the task ends
 	unbind func() bool // stops bound from ending the task
@@ -98,8 +98,8 @@ func (c *Cmd) replaceStreams(cx *Context) error {
 // sameStream reports whether a and b are the same stream.
 func sameStream(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }
 
-// replacement returns what the program gets for a stream that waits through bound. Its
-// end of a pipe has the given index.
+// replacement returns the file that the program gets for a stream that waits through
+// bound. The program's end of a pipe has the given index.
 func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx *Context, pipe *File) error) (*os.File, error) {
 	if err := bound.Err(); err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func (c *Cmd) startCopies(cx *Context) {
 }
 
 // awaitCopies waits until the tasks that copy have ended, but no longer than WaitDelay
-// unless that is 0. It returns the error of the first one that has failed.
+// unless that is 0. It returns the error of the first task that has failed.
 func (c *Cmd) awaitCopies() (err error) {
 	if len(c.copies) == 0 || c.copies[0].JoinHandle == nil { // or Start was given up
 		return nil

@@ -2,8 +2,8 @@ package async
 
 import "syscall"
 
-// What one end of a connection does before it writes has happened before what the
-// other end does after it has read that. The race detector cannot know this: raw
+// The code that one end of a connection runs before a write happens before the code that the
+// other end runs after it has read that data. The race detector cannot know this: raw
 // system calls are invisible to it. The calls of package syscall tell it, for all
 // descriptors of the process alike, and so the two functions below make such calls,
 // which do nothing else. Where the detector is off they are empty.
@@ -32,7 +32,7 @@ func openRaceNull() int {
 	}
 	fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return -1 // without the edges the detector may report what is no race
+		return -1 // without the edges the detector may report races that are none
 	}
 	return fd
 }

@@ -14,12 +14,13 @@ import (
 
 // platformPoller is what a platform supplies, in reactor_linux.go and
 // reactor_bsd.go: the type poller. Everything else about readiness (waking
-// the owner that waits, the table of sources, who is woken by what) is here,
-// once. A poller knows descriptors, and nothing of tasks.
+// the worker or goroutine that waits, the table of descriptors, which task an event wakes)
+// is here, once. A poller knows descriptors, and nothing of tasks.
 //
 // Readiness is edge-triggered unless arm says otherwise: an event is reported
 // once, after the descriptor has become ready; and spurious events are harmless.
-// wait and watch are called by the owner only; the other methods from anywhere.
+// wait and serveFromNetpoller are called by the goroutine that serves the poller only; the
+// other methods from anywhere.
 type platformPoller interface {
 	// open makes the poller usable. On failure nothing is left open.
 	open() error
@@ -45,12 +46,12 @@ type platformPoller interface {
 	// do that. A signal ends the wait without an error.
 	wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error)
 
-	// share registers the poller with Go's netpoller, once, for watch. It reports whether
-	// the platform can do that.
+	// share registers the poller with Go's netpoller, once, for serveFromNetpoller. It reports
+	// whether the platform can do that.
 	share() (ok bool)
 
 	// serveFromNetpoller calls look whenever there may be events, until that reports that all is over, or the
-	// poller is closed. Between two calls the goroutine waits as one does that reads from a
+	// poller is closed. Between two calls the goroutine waits like a goroutine that reads from a
 	// connection of package net.
 	serveFromNetpoller(look func() (over bool))
 
@@ -68,15 +69,15 @@ type fdEvent struct {
 // eventsPerWait is how many events a worker takes from the kernel at once.
 const eventsPerWait = 128
 
-// reactor is a poller that somebody serves, a worker or the lobby's goroutine, and the
-// pipe that wakes its owner.
+// reactor is a poller that a worker, or the goroutine of the shared reactor, serves, and
+// the pipe that wakes this server.
 type reactor struct {
 	poller
-	fds          *fdTable // whose events come here
-	shared       bool     // the lobby's
+	fds          *fdTable // the descriptors whose events are dispatched; nil in a Poller
+	shared       bool     // that of a sharedReactor
 	events       [eventsPerWait]fdEvent
 	wakeR, wakeW int
-	sources      atomic.Int32 // how many are registered
+	sources      atomic.Int32 // how many descriptors are registered
 	rebalances   atomic.Bool  // some of them are to move to other workers; see activeSet
 
 	mu     lockOf[reactor] // held to use the descriptors, so that none is used after close
@@ -132,7 +133,7 @@ func (r *reactor) close() {
 	unix.Close(r.wakeW)
 }
 
-// wake ends the wait of the owner. If the pipe is full, it has been woken.
+// wake ends the wait of the server of r. If the pipe is full, it has been woken.
 func (r *reactor) wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,27 +152,28 @@ func (r *reactor) emptyPipe() {
 	}
 }
 
-// wait returns what is ready, after at most the timeout.
+// wait returns the events, after at most the timeout.
 func (r *reactor) wait(timeout time.Duration, keepP bool) []fdEvent {
 	n, err := r.poller.wait(r.events[:], timeout, keepP)
 	mustWait(err)
 	return r.events[:n]
 }
 
-// mustWait panics if a wait has failed. The arguments are always right, so only a
-// descriptor that other code has closed can make it fail, and going on would spin.
+// mustWait panics if a wait has failed. The arguments are always right, so it fails only
+// if other code has closed the descriptor of the poller, and going on would spin.
 func mustWait(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("async: the poller has failed; was its descriptor closed? %v", err))
 	}
 }
 
-// poll serves what is ready now.
+// poll dispatches the events that are there now.
 func (r *reactor) poll(w *worker) {
 	r.dispatch(w, r.wait(0, true))
 }
 
-// dispatch wakes those who wait for events. w is the worker that runs the caller.
+// dispatch wakes the waiters for the events. It ignores an event of a descriptor that is not
+// registered, or not with r (see accepts). w is the worker that runs the caller.
 func (r *reactor) dispatch(w *worker, events []fdEvent) {
 	for _, e := range events {
 		if e.fd == r.wakeR {
@@ -182,7 +184,7 @@ func (r *reactor) dispatch(w *worker, events []fdEvent) {
 	}
 }
 
-// register has the poller watch fd.
+// register adds fd to the poller. It fails with ErrShutdown if r is closed.
 func (r *reactor) register(fd int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,11 +207,11 @@ func (r *reactor) unregister(fd int) {
 	r.sources.Add(-1)
 }
 
-// fdTable finds the source of a descriptor. Descriptors are small numbers
+// fdTable finds the pollFD of a descriptor. Descriptors are small numbers
 // without gaps, so it is an array, in pieces. A lookup takes no lock. An event
-// of a descriptor that was closed and reused since it was fetched finds the
-// new owner if that is registered with the same reactor, or just about to be. For the
-// new owner it is spurious: if it was a hang-up, it will read once more than needed
+// of a descriptor that was closed and reused since the event was fetched finds the
+// new pollFD if that is registered with the same reactor, or just about to be. For the
+// new pollFD it is spurious: if it was a hang-up, a task reads once more than needed
 // where it could have known the socket to be empty.
 type fdTable struct {
 	mu     lockOf[fdTable]
@@ -233,7 +235,7 @@ func (t *fdTable) get(fd int) *pollFD {
 	return nil
 }
 
-// notifyAll makes those look again who wait for sources of r, or of any reactor if r
+// notifyAll makes the waiters for descriptors of r look again, or those of any reactor if r
 // is nil.
 func (t *fdTable) notifyAll(r *reactor) {
 	for i := range t.chunks {
@@ -266,19 +268,19 @@ func (t *fdTable) set(fd int, s *pollFD) error {
 	return nil
 }
 
-// Readiness is a set of what a descriptor is ready for.
+// Readiness is the set of operations for which a descriptor is ready.
 type Readiness uint8
 
-// What a descriptor may be ready for.
+// The operations for which a descriptor may be ready.
 const (
 	Readable Readiness = 1 << iota
 	Writable
 
-	// HungUp says that nothing more will come from the peer, or that an error is
-	// pending. It is reported together with what was asked for, since calls will
-	// not wait, and need not be asked for. That the peer has closed its sending
-	// side alone is reported only together with Readable. What is reported for a
-	// want of nothing depends on the system.
+	// HungUp says that no more data will come from the peer, or that an error is
+	// pending. It need not be asked for. It is reported together with the directions that
+	// were asked for, since calls will not wait. If the peer has closed only its sending
+	// side, HungUp is reported only together with Readable. For a want of nothing
+	// the report depends on the system.
 	HungUp
 
 	// urgent says that there is urgent data, in front of which reads stop.
@@ -294,7 +296,7 @@ const (
 	LevelTriggered PollMode = iota
 
 	// EdgeTriggered reports it once, when it has become ready, and at Add and
-	// Modify if it is ready then: whoever gets the event goes on until EAGAIN.
+	// Modify if it is ready then: the receiver of the event must go on until EAGAIN.
 	EdgeTriggered
 
 	// OneShot reports it once, and then nothing until Modify asks again.

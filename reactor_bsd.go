@@ -17,7 +17,7 @@ type poller struct {
 	ready [eventsPerWait]unix.Kevent_t
 }
 
-// pollRefusals are what these systems say of devices that they cannot wait for.
+// pollRefusals are the errors of these systems for devices that cannot be waited for.
 var pollRefusals = []error{unix.EPERM, unix.EINVAL, unix.ENODEV, unix.EOPNOTSUPP}
 
 func (p *poller) open() (err error) {
@@ -43,7 +43,7 @@ func (p *poller) remove(fd int) error {
 	return err
 }
 
-// arm registers each direction by itself. What is registered keeps its mode for
+// arm registers each direction by itself. A registration keeps its mode for
 // as long as it exists, so it is removed first.
 func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	if again {
@@ -69,7 +69,7 @@ func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	return nil
 }
 
-// kqueueFilters are kqueue's words for the directions.
+// kqueueFilters are kqueue's filters for the directions.
 var kqueueFilters = map[Readiness]int{Readable: unix.EVFILT_READ, Writable: unix.EVFILT_WRITE}
 
 func (p *poller) changeOne(fd, filter, flags int) error {

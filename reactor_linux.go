@@ -16,7 +16,7 @@ type poller struct {
 	ready  [eventsPerWait]unix.EpollEvent
 }
 
-// pollRefusals are what the system says of what it cannot wait for.
+// pollRefusals are the errors of the system for descriptors that cannot be waited for.
 var pollRefusals = []error{unix.EPERM}
 
 func (p *poller) open() (err error) {
@@ -49,7 +49,7 @@ func toEpoll(want Readiness, mode PollMode) (bits uint32) {
 		bits |= unix.EPOLLOUT
 	}
 	switch {
-	case mode == EdgeTriggered, want == 0: // a hang-up comes unasked, and should not come again and again
+	case mode == EdgeTriggered, want == 0: // a hang-up is reported unasked, and should not be reported again and again
 		bits |= unix.EPOLLET
 	case mode == OneShot:
 		bits |= unix.EPOLLONESHOT
@@ -83,8 +83,8 @@ func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int,
 	return int(n), nil
 }
 
-// share registers p with Go's netpoller: an epoll can be watched by another one. It fails if that one has
-// no room.
+// share registers p with Go's netpoller: an epoll can be watched by another epoll. It fails if the other epoll
+// has no room.
 func (p *poller) share() (ok bool) {
 	if p.file == nil {
 		unix.SetNonblock(p.fd, true) // or os takes it for a file that blocks

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// sharedReactor is where those wait for descriptors whom no worker runs: goroutines, and loops
-// that poll futures themselves. Its reactor is served by an ordinary goroutine, so
-// that whom it wakes runs where the Go scheduler would have it run. A worker that wakes
-// a goroutine has to hand it to another thread, each time, since its own must run
+// sharedReactor is the reactor for waiters that no worker runs: goroutines, and loops
+// that poll futures themselves. It is served by an ordinary goroutine, so that a
+// goroutine that it wakes runs where the Go scheduler would run it. A worker that wakes
+// a goroutine has to hand it to another thread, each time, since its own thread must run
 // nothing else.
 //
-// It is opened when the first of them has to wait.
+// It is opened when the first such waiter has to wait.
 type sharedReactor struct {
 	fds     *fdTable
 	reactor atomic.Pointer[reactor]
@@ -23,7 +23,8 @@ type sharedReactor struct {
 	quit chan None // closed when its goroutine has ended; nil if there was none
 }
 
-// acquire returns the reactor for what waits here.
+// acquire returns the reactor, and opens it if it is not open yet. It fails with ErrShutdown
+// if l was closed before that.
 func (l *sharedReactor) acquire() (*reactor, error) {
 	if r := l.reactor.Load(); r != nil {
 		return r, nil
@@ -47,9 +48,9 @@ func (l *sharedReactor) acquire() (*reactor, error) {
 	return r, nil
 }
 
-// run wakes those who wait, until the lobby is closed.
+// run wakes the waiters, until l is closed.
 func (l *sharedReactor) run(r *reactor) {
-	pprof.SetGoroutineLabels(context.Background()) // not those of whoever has come first
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the first caller
 	g := getg()
 	identities.add(g, sharedReactorIdentity)
 	defer identities.remove(g)
@@ -73,7 +74,7 @@ func (l *sharedReactor) run(r *reactor) {
 	close(l.quit)
 }
 
-// close ends the lobby, and has those who wait look again.
+// close ends the shared reactor, and has the waiters look again.
 func (l *sharedReactor) close() {
 	l.mu.Lock()
 	l.closed.Store(true)
@@ -83,7 +84,7 @@ func (l *sharedReactor) close() {
 	}
 }
 
-// awaitEnd waits until that is done, or ctx has ended.
+// awaitEnd waits until run has returned, or ctx has ended.
 func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	l.mu.Lock()
 	quit := l.quit
@@ -97,7 +98,7 @@ func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	}
 }
 
-// registered returns how many descriptors are waited for here.
+// registered returns how many descriptors are registered with the shared reactor.
 func (l *sharedReactor) registered() int {
 	if r := l.reactor.Load(); r != nil {
 		return int(r.sources.Load())

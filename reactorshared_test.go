@@ -158,7 +158,7 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 			}
 		}()
 	}
-	rounds := 20_000
+	rounds := 5_000
 	if testing.Short() {
 		rounds = 2_000
 	}

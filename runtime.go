@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// A Runtime is a pool of workers and all that runs on it. Its methods may be
+// A Runtime is a pool of workers and all tasks that run on it. Its methods may be
 // called from any goroutine.
 type Runtime struct {
 	cfg      Config // complete
-	serial   uint64 // tells runtimes apart
+	serial   uint64 // distinguishes runtimes in labels
 	workers  []*worker
 	ownProcs ownProcs
 	active   *activeSet
@@ -25,29 +25,29 @@ type Runtime struct {
 	shared   sharedReactor
 
 	assigned      atomic.Uint32 // counts tasks from outside, to spread them
-	conns         atomic.Uint32 // counts connections, for the same
+	conns         atomic.Uint32 // counts connections, to spread them
 	numbered      atomic.Uint64 // see nextID
 	foreign       atomic.Int64  // tasks spawned from outside
-	refused       atomic.Int64  // those of them that came too late
+	refused       atomic.Int64  // tasks of these that came too late
 	draining      atomic.Bool   // no new tasks from outside
-	drained       wakerSlot     // who waits for that
+	drained       wakerSlot     // tasks that wait for draining
 	closing       atomic.Bool   // no new tasks at all
 	stopping      atomic.Bool   // workers end
 	stalls        atomic.Uint64
-	countRequests atomic.Uint64 // counts them
-	countChanged  chan struct{} // a worker has told how many tasks it has had, or somebody else how many
+	countRequests atomic.Uint64 // calls of countTasks
+	countChanged  chan struct{} // a worker has acknowledged a request for its counts, or another count has changed
 
 	mu            lockOf[Runtime]
 	blockOns      map[*blockOnParker]struct{} // goroutines in BlockOn
-	blockOnsBegun uint64                      // how many there have been; numbers them
+	blockOnsBegun uint64                      // how many there have been
 	shutting      bool
 
 	outcome error         // of Shutdown
-	ended   chan struct{} // closed when it is through
+	ended   chan struct{} // closed when Shutdown has ended
 }
 
 // New starts a runtime. It fails if cfg makes no sense or the operating system
-// refuses what is needed.
+// refuses the descriptors or threads that it needs.
 func New(cfg Config) (rt *Runtime, err error) {
 	outsideBubble(func() { rt, err = newRuntime(cfg) })
 	return rt, err
@@ -107,11 +107,11 @@ func newRuntime(cfg Config) (*Runtime, error) {
 	return rt, nil
 }
 
-// fileLayer is what the files of a runtime share. The runtime knows no more of them than when to end what they have
-// begun.
+// fileLayer is the state that the files of a runtime share. The runtime only knows when to end the operations that
+// the files have begun.
 type fileLayer interface {
 	// finish waits for data that File.Write has accepted and for closings that have begun, as long as one of them
-	// gets on within Config.Grace. It returns an *UnwrittenError if something was not written.
+	// gets on within Config.Grace. It returns an *UnwrittenError if data was not written.
 	finish() error
 
 	// finishWithin is finish, until ctx ends.
@@ -120,14 +120,15 @@ type fileLayer interface {
 	close()
 }
 
-// newFileLayer is set by the files, which stand above the runtime.
+// newFileLayer is set by the files (see fileruntime.go), which are a layer above the runtime.
 var newFileLayer func(rt *Runtime) fileLayer
 
-// runtimeSerials counts them.
+// runtimeSerials counts the runtimes of the process; see Runtime.serial.
 var runtimeSerials atomic.Uint64
 
-// startWorkers starts the threads. Each prepares itself, and waits until all
-// have and the rest of the runtime is there.
+// startWorkers starts the threads of the workers, and waits until each has prepared
+// itself. A worker begins to run tasks when its channel start is closed, which New does
+// once the other parts of the runtime are there.
 func (rt *Runtime) startWorkers() error {
 	var (
 		ready sync.WaitGroup
@@ -160,7 +161,7 @@ func (rt *Runtime) startWorkers() error {
 // GOMAXPROCS if it is not set. Default panics if it cannot be started.
 //
 // A program that ends while this runtime works ends its tasks where they stand, and
-// loses what [File.Write] has accepted and not written yet. Run waits for the data,
+// loses data that [File.Write] has accepted and not written yet. Run waits for the data,
 // and Default().Shutdown for the tasks, too. Both must be called before os.Exit, or
 // before main returns.
 func Default() *Runtime { return defaultRuntime() }
@@ -179,12 +180,12 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 
 // Run runs fn as a task of the default runtime, waits for it and returns its
 // error. It is for main: tasks that are left when fn returns are left running,
-// and end with the program. Failures that nobody has joined by then are
-// reported.
+// and end with the program. Failures of tasks that have not been joined by then
+// are reported.
 //
 // When fn has returned or panicked, Run waits until all data is written that [File.Write]
 // has accepted on this runtime by then, and until the files are closed whose Close did
-// not wait. It gives up when nothing of that has got on for Config.Grace, a second.
+// not wait. It gives up when none of these writes and closings has got on for Config.Grace, a second.
 // If data was not written, or if a write has failed and no call has returned the error,
 // Run returns an [*UnwrittenError], joined with the error of fn if there is one. A
 // program that calls os.Exit in fn loses that data: it should return an error from fn
@@ -210,18 +211,19 @@ func (rt *Runtime) Under(ctx context.Context) Spawner { return withContext(rt, c
 // Named implements Spawner.
 func (rt *Runtime) Named(name string) Spawner { return &spawnOptions{base: rt, name: name} }
 
-// assignWorker returns the worker for the next thing that comes from outside.
+// assignWorker returns the worker for the next task that comes from outside.
 func (rt *Runtime) assignWorker() *worker {
 	return rt.workers[rt.assigned.Add(1)%uint32(len(rt.workers))]
 }
 
-// assignConn returns the worker for the next connection, among the serving workers if the connection may move, or else
-// among all: each in turn, but if one has far fewer than that one, it.
+// assignConn returns the worker for the next connection: among the active workers if the connection may move, or else
+// among all workers. It returns each worker in turn, unless another worker has far fewer descriptors than the next in
+// turn: then it returns the worker with the fewest.
 //
-// It does not count with place: where each connection comes with a task from outside,
-// half of the workers would get all of them. And each round begins one further on, so
-// that neighbours come to one worker now and then: those who speak in the order in
-// which they have come then wake it once for two.
+// It has a counter of its own. If it shared the counter of assignWorker, and each connection came with a task from
+// outside, half of the workers would get all connections. Each round begins one worker further on, so that two
+// connections that are accepted one after the other get the same worker now and then: connections whose data comes in
+// the order in which they were accepted then wake it once for two.
 func (rt *Runtime) assignConn(movable bool) *worker {
 	among := rt.workers
 	if movable {
@@ -252,7 +254,7 @@ func (rt *Runtime) spawn(t *task) {
 
 // spawnOn is spawn for a certain worker.
 func (rt *Runtime) spawnOn(w *worker, t *task) {
-	// Counted before draining is looked at: see taskCount.
+	// The task is counted before draining is read: see awaitTasks.
 	rt.foreign.Add(1)
 	t.id.Store(rt.nextID())
 	t.w = w
@@ -276,7 +278,7 @@ func (rt *Runtime) refuse(t *task, err error) {
 	if t.id.Load() == 0 || t.state.detached() { // a reused task has the ID of the one before
 		t.id.Store(rt.nextID())
 	}
-	if t.w == nil { // a blocking call has its own, which who cancels it may read by now
+	if t.w == nil { // a blocking call has a worker, which a goroutine that cancels the call may read by now
 		t.w = rt.workers[0]
 	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
@@ -285,10 +287,10 @@ func (rt *Runtime) refuse(t *task, err error) {
 	t.body.abort(nil, err)
 }
 
-// nextID numbers what comes from outside; see worker.spawn for the others.
+// nextID returns the number of a task from outside; worker.spawn numbers the others.
 func (rt *Runtime) nextID() uint64 { return rt.numbered.Add(1) * uint64(len(rt.workers)+1) }
 
-// activeWorkers returns the workers that serve what may move; see activeSet.
+// activeWorkers returns the workers that serve tasks and connections that may move; see activeSet.
 func (rt *Runtime) activeWorkers() []*worker { return rt.workers[:rt.active.size.Load()] }
 
 // othersBusy reports whether a worker other than w is awake.

@@ -9,14 +9,15 @@ import (
 // which keep a P each while they wait for a moment.
 type ownProcs struct {
 	raised atomic.Bool
-	asked  atomic.Bool // somebody has it raised, or nobody is to
+	asked  atomic.Bool // a caller is raising or has raised it, or it must not be raised
 	mu     lockOf[ownProcs]
 	over   bool
 }
 
-// bringProcs raises GOMAXPROCS, when the first task comes from outside or many blocking
-// calls come soon after each other: a program whose workers have nothing to do would
-// have more threads than processors for nothing. It may wait for a collection.
+// bringProcs raises GOMAXPROCS. It is called when the first task comes from outside, or
+// many blocking calls come soon after each other. Before that the workers have nothing to
+// do, and the program would have more threads than processors to no purpose. bringProcs
+// may wait for a collection.
 func (rt *Runtime) bringProcs() {
 	o := &rt.ownProcs
 	if o.asked.Load() || o.asked.Swap(true) {
@@ -30,7 +31,7 @@ func (rt *Runtime) bringProcs() {
 	}
 }
 
-// dropProcs lowers it again, for good.
+// dropProcs lowers GOMAXPROCS again, for good.
 func (rt *Runtime) dropProcs() {
 	o := &rt.ownProcs
 	o.mu.Lock()
@@ -41,7 +42,7 @@ func (rt *Runtime) dropProcs() {
 }
 
 // goProcs keeps GOMAXPROCS raised by the number of workers that run, unless the
-// program sets it meanwhile: then that holds, until the last of them has ended
+// program sets it meanwhile: then that value holds, until the last worker has ended
 // and beyond.
 var goProcs procCount
 

@@ -11,29 +11,27 @@ import (
 // to a task, and must not be copied after first use. All methods may be called by
 // tasks and goroutines at the same time.
 //
-// One of the readers may be upgradable (ULock): ordinary readers come and go
-// beside it, and Upgrade makes it the writer, without anybody having written in
-// between.
+// One of the readers may be upgradable (ULock): ordinary readers come and go beside it, and
+// Upgrade makes it the writer, without another writer in between.
 //
-// Writers go first, but not always. A writer whose turn has come waits for the
-// readers that hold the lock then, and lets no new ones in; when it unlocks, all
-// readers that wait by then are let in before the next writer. So a reader is
-// overtaken by at most one writer, and a writer whose turn has come by no reader.
-// Whose turn it is, among writers and upgradable readers, is decided as for a
-// Mutex, with the same bound.
+// Writers go first, but not always. A writer whose turn has come waits for the readers that
+// hold the lock then, and lets no new ones in; when it unlocks, all readers that wait by
+// then are let in before the next writer. So a reader is overtaken by at most one writer,
+// and a writer whose turn has come by no reader. Among writers and upgradable readers the
+// turn is given as a Mutex is, with the same bound.
 //
-// Like a Mutex, a free one is locked without letting other tasks run.
+// Like a Mutex, a free RWMutex is locked without letting other tasks run.
 //
-// A task that holds a read lock must not take another one: if a writer waits, the
-// two wait for each other, as with sync.RWMutex.
+// A task that holds a read lock must not take another one: if a writer waits, the task and
+// the writer wait for each other, as with sync.RWMutex.
 type RWMutex struct {
 	// turn is held by the writer, by the one writer that waits for readers to
 	// go, and by the upgradable reader.
 	turn  Mutex
 	state rwState
 
-	// Both lists are guarded by the lock of readers. In writer stands at most
-	// the one who has the turn.
+	// Both lists are guarded by the lock of readers. At most one waiter is in writer: the
+	// one that has the turn.
 	readers waitlist
 	writer  waitlist
 }
@@ -43,15 +41,15 @@ type RWMutex struct {
 type rwState struct{ bits atomic.Int64 }
 
 const (
-	// rwWriter is set by who has the turn and writes, or waits for readers to go
-	// so as to write. No reader gets in while it is set.
+	// rwWriter is set by the caller that has the turn and writes, or waits for readers to
+	// go so as to write. No reader gets in while it is set.
 	rwWriter int64 = 1 << iota
 
 	// rwWaiting is set, under the lock of the lists, by a reader that waits.
 	// Only together with rwWriter, and cleared with it, under that lock.
 	rwWaiting
 
-	// rwReader is the unit of the rest, which counts the readers.
+	// rwReader is the unit of the remaining bits, which count the readers.
 	rwReader
 )
 
@@ -84,7 +82,8 @@ func (s *rwState) queue() bool {
 	}
 }
 
-// unlockShared takes a reader off, and reports whether a writer waits for that.
+// unlockShared takes a reader off, and reports whether it was the last and a writer waits
+// for that.
 func (s *rwState) unlockShared() (last bool) {
 	for {
 		old := s.bits.Load()
@@ -97,7 +96,7 @@ func (s *rwState) unlockShared() (last bool) {
 	}
 }
 
-// shut lets no more readers in, and reports whether there are none.
+// shut lets no more readers in, and reports whether no reader holds the lock.
 func (s *rwState) shut() (free bool) { return s.bits.Or(rwWriter) < rwReader }
 
 // written reports whether a writer holds the lock.
@@ -106,9 +105,9 @@ func (s *rwState) written() bool {
 	return old&rwWriter != 0 && old < rwReader
 }
 
-// open lets readers in again, and n more than hold the lock already. Unless it is
-// called under the lock of the lists it does so only if no reader waits, and
-// reports whether.
+// open lets readers in again, and makes n more hold the lock. Unless listed, which says
+// that the caller has the lock of the lists, it does so only if no reader waits, and
+// reports whether it has.
 func (s *rwState) open(n int, listed bool) bool {
 	for {
 		old := s.bits.Load()
@@ -124,9 +123,9 @@ func (s *rwState) open(n int, listed bool) bool {
 // readersOnly reports whether the lock has readers and no writer.
 func (s *rwState) readersOnly() bool { return s.bits.Load()&rwWriter == 0 }
 
-// RLock waits until no writer holds the lock or is about to, and locks it for
-// reading. It fails only if cx is cancelled, with cx.Err(), and has then not
-// locked it; nothing is lost but the place among those who wait.
+// RLock waits until no writer holds the lock or is about to, and locks it for reading. It
+// fails only if cx is cancelled, with cx.Err(), and has then not locked it; nothing is lost
+// but the place among the waiters.
 func (rw *RWMutex) RLock(cx *Context) error {
 	if cx.callers() && cx.calm() && rw.state.lockShared() {
 		return nil
@@ -163,8 +162,8 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	return err
 }
 
-// RLockFuture returns RLock as a future. When it is ready the lock is held. Given
-// up before that, by its method Cancel, it unlocks what it had been given.
+// RLockFuture returns RLock as a future. When it is ready the lock is held. Given up before
+// that, by its method Cancel, it unlocks the lock if that had been given to it.
 func (rw *RWMutex) RLockFuture() Future[None] { return &rlockFuture{rw: rw} }
 
 // RUnlock undoes one RLock. It panics if there is no reader.
@@ -174,8 +173,8 @@ func (rw *RWMutex) RUnlock() {
 	}
 }
 
-// lastReader tells the writer that waits that it holds the lock now, if it
-// does. Much may have happened since the reader went.
+// lastReader wakes the writer that waits, if that holds the lock now. Much may have
+// happened since the reader went.
 func (rw *RWMutex) lastReader() {
 	var t *task
 	rw.readers.mu.Lock()
@@ -186,8 +185,8 @@ func (rw *RWMutex) lastReader() {
 	wakeChosen(t)
 }
 
-// reopen ends what a writer has begun: it lets in n readers without asking, and
-// those that wait.
+// reopen ends the exclusion of readers, which a writer has begun: it makes n readers hold
+// the lock, and lets in the readers that wait.
 func (rw *RWMutex) reopen(n int) {
 	if rw.state.open(n, false) {
 		return
@@ -200,9 +199,9 @@ func (rw *RWMutex) reopen(n int) {
 	chosen.wake()
 }
 
-// Lock waits until nobody else holds the lock, and locks it for writing. It fails
-// only if cx is cancelled, with cx.Err(), and has then not locked it; nothing is
-// lost but the place in the queue.
+// Lock waits until no other caller holds the lock, and locks it for writing. It fails only
+// if cx is cancelled, with cx.Err(), and has then not locked it; nothing is lost but the
+// place in the queue.
 func (rw *RWMutex) Lock(cx *Context) error {
 	if err := rw.turn.Lock(cx); err != nil {
 		return err
@@ -214,7 +213,7 @@ func (rw *RWMutex) Lock(cx *Context) error {
 	return err
 }
 
-// TryLock locks for writing if nobody holds the lock, and reports whether it has.
+// TryLock locks for writing if no caller holds the lock, and reports whether it has.
 func (rw *RWMutex) TryLock() bool {
 	if rw.state.bits.Load() != 0 || !rw.turn.TryLock() {
 		return false
@@ -240,21 +239,20 @@ func (rw *RWMutex) LockBlocking(ctx context.Context) error {
 	return err
 }
 
-// LockFuture returns Lock as a future. When it is ready the lock is held. Given
-// up before that, by its method Cancel, it lets others in that waited for it.
+// LockFuture returns Lock as a future. When it is ready the lock is held. Given up before
+// that, by its method Cancel, it lets in the callers that waited for it.
 func (rw *RWMutex) LockFuture() Future[None] {
 	return &writeFuture{turn: lockFuture{m: &rw.turn}, drain: drainFuture{rw: rw, turn: true}}
 }
 
-// Unlock unlocks what Lock, or Upgrade, has locked. It panics if no writer holds
-// the lock.
+// Unlock ends the write lock that Lock, or Upgrade, has taken. It panics if no writer holds it.
 func (rw *RWMutex) Unlock() {
 	rw.mustBeWritten("Unlock")
 	rw.reopen(0)
 	rw.turn.Unlock()
 }
 
-// Downgrade makes the writer a reader, which then calls RUnlock. Nobody can have
+// Downgrade makes the writer a reader, which then calls RUnlock. No other caller can have
 // written in between. It panics if no writer holds the lock.
 func (rw *RWMutex) Downgrade() {
 	rw.mustBeWritten("Downgrade")
@@ -262,8 +260,8 @@ func (rw *RWMutex) Downgrade() {
 	rw.turn.Unlock()
 }
 
-// DowngradeToU makes the writer the upgradable reader, which then calls UUnlock.
-// Nobody can have written in between. It panics if no writer holds the lock.
+// DowngradeToU makes the writer the upgradable reader, which then calls UUnlock. No other
+// caller can have written in between. It panics if no writer holds the lock.
 func (rw *RWMutex) DowngradeToU() {
 	rw.mustBeWritten("DowngradeToU")
 	rw.reopen(0)
@@ -275,10 +273,9 @@ func (rw *RWMutex) mustBeWritten(op string) {
 	}
 }
 
-// ULock waits until nobody writes and there is no other upgradable reader, and
-// locks for reading with the right to Upgrade. It fails only if cx is cancelled,
-// with cx.Err(), and has then not locked it; nothing is lost but the place in the
-// queue.
+// ULock waits until there is neither a writer nor another upgradable reader, and locks for
+// reading with the right to Upgrade. It fails only if cx is cancelled, with cx.Err(), and
+// has then not locked it; nothing is lost but the place in the queue.
 func (rw *RWMutex) ULock(cx *Context) error { return rw.turn.Lock(cx) }
 
 // TryULock locks for upgradable reading if there is neither a writer nor another
@@ -292,31 +289,30 @@ func (rw *RWMutex) ULockBlocking(ctx context.Context) error {
 	return rw.turn.LockBlocking(ctx)
 }
 
-// ULockFuture returns ULock as a future. When it is ready the lock is held. Given
-// up before that, by its method Cancel, it passes on what it had been given.
+// ULockFuture returns ULock as a future. When it is ready the lock is held. Given up before
+// that, by its method Cancel, it passes on the lock if that had been handed to it.
 func (rw *RWMutex) ULockFuture() Future[None] { return rw.turn.LockFuture() }
 
-// UUnlock unlocks what ULock has locked. It panics if there is no upgradable
-// reader.
+// UUnlock undoes a ULock. It panics if there is no upgradable reader.
 func (rw *RWMutex) UUnlock() {
 	rw.mustBeUpgradable("UUnlock")
 	rw.turn.Unlock()
 }
 
-// UDowngrade makes the upgradable reader an ordinary one, which then calls
-// RUnlock. It panics if there is no upgradable reader.
+// UDowngrade makes the upgradable reader an ordinary reader, which then calls RUnlock. It
+// panics if there is no upgradable reader.
 func (rw *RWMutex) UDowngrade() {
 	rw.mustBeUpgradable("UDowngrade")
 	rw.state.lockShared() // there is no writer, and can be none before the turn ends
 	rw.turn.Unlock()
 }
 
-// Upgrade makes the upgradable reader the writer: it lets no new readers in and
-// waits until the others have gone. Nobody can have written since ULock. Unlock
-// or a downgrade ends it.
+// Upgrade makes the upgradable reader the writer: it lets no new readers in and waits until
+// the other readers have gone. No other caller can have written since ULock. Unlock or a
+// downgrade ends it.
 //
-// It fails only if cx is cancelled, with cx.Err(), and the caller is then still
-// the upgradable reader. It panics if there is none.
+// It fails only if cx is cancelled, with cx.Err(), and the caller is then still the
+// upgradable reader. It panics if there is no upgradable reader.
 func (rw *RWMutex) Upgrade(cx *Context) error {
 	rw.mustBeUpgradable("Upgrade")
 	if cx.callers() && cx.calm() && rw.TryUpgrade() {
@@ -433,11 +429,11 @@ func (f *writeFuture) Cancel() {
 	}
 }
 
-// drainFuture is the one who has the turn, and waits for the readers to go.
+// drainFuture is the waiter that has the turn, and waits for the readers to go.
 type drainFuture struct {
 	rw   *RWMutex
 	shut bool // no new readers get in
-	turn bool // the turn ends with it, if it is given up
+	turn bool // Cancel ends the turn
 	w    waiter
 }
 

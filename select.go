@@ -5,26 +5,27 @@ import (
 	"time"
 )
 
-// A Case is one of the things that Select waits for. OnRecv, OnSend, OnFuture,
-// OnJoin, OnNext and After make one, which keeps what came of it. It belongs to one
-// task, may be used in one Select after the other, which then need no allocation,
-// and must not be copied.
+// A Case is one of the events that Select waits for. OnRecv, OnSend, OnFuture, OnJoin,
+// OnNext and After make one, which keeps the result of the event. It belongs to one task,
+// may be used in one Select after the other, which then need no allocation, and must not be
+// copied.
 type Case interface {
-	// try is poll, but channels don't take a place yet: most Selects that find
-	// something at once do so in their first look. Cases that only know how to be
-	// polled are, and then do nothing when poll follows: once is enough.
+	// try is poll, but a case of a channel takes no place in its queue yet: most Selects
+	// that find something at once do so in their first look. A case that can only be polled
+	// is polled, and then does nothing when poll follows: once is enough.
 	try(cx *Context) (done bool)
 
 	// poll reports whether the case has happened. If not it takes a place in a
 	// queue, and the waker of cx.
 	poll(cx *Context) (done bool)
 
-	// giveUp takes the place back. What was on its way to it goes to others.
+	// giveUp gives up the place. An event that was on its way to the case goes to other
+	// waiters.
 	giveUp()
 }
 
-// Select waits until one of the cases can happen, has it happen, and returns its
-// index. What came of it is in the case:
+// Select waits until one of the cases can happen, has it happen, and returns its index. The
+// result is in the case:
 //
 //	jobs, quit, late := async.OnRecv(ch), async.OnRecv(stop), async.After(time.Second)
 //	switch i, err := async.Select(cx, jobs, quit, late); i {
@@ -32,23 +33,24 @@ type Case interface {
 //		job, err := jobs.Value()
 //		...
 //
-// Of several that can happen one is taken at random. The others are given up, and
-// nothing of theirs is lost: messages stay in their channels, and are not sent.
+// If several cases can happen, one of them is taken at random. The other cases are given
+// up, and none of them loses anything: messages stay in their channels, and are not sent.
 //
-// If cx is cancelled no case happens, and Select returns -1 and cx.Err(); without
-// cases that is what it waits for.
+// If cx is cancelled no case happens, and Select returns -1 and cx.Err(); without cases
+// Select waits for that.
 func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, true) }
 
 // SelectInOrder is Select, but of several cases that can happen it takes the first.
 func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
 
-// TrySelect is Select without waiting: it returns -1 if no case can happen now.
-// Futures are polled once, and given up like other cases that do not happen. Like all
-// that does not wait it does not let other tasks run either, however often it is called.
+// TrySelect is Select without waiting: it returns -1 if no case can happen now. Futures are
+// polled once, and given up like other cases that do not happen. Like all operations that
+// do not wait it does not let other tasks run, however often it is called.
 func TrySelect(cx *Context, cases ...Case) int {
 	if w := cx.here(); w != nil {
-		// What is polled takes its operations off a budget, and says ErrPending if
-		// there is none left, so that others may run: here that would be no answer.
+		// A case that is polled takes its operations off a budget, and returns ErrPending
+		// if there is none left, so that other tasks may run. Here ErrPending must mean
+		// that the case cannot happen: so the budget is large enough.
 		defer func(was int) { w.budget = was }(w.budget)
 		w.budget = w.perPoll + len(cases)
 	}
@@ -131,7 +133,7 @@ type selectOrder struct {
 	many   []int
 }
 
-// shuffle makes it a random one.
+// shuffle makes the order random.
 func (o *selectOrder) shuffle(n int) {
 	if o.random = n > 1; !o.random {
 		return
@@ -142,7 +144,7 @@ func (o *selectOrder) shuffle(n int) {
 	}
 	bits := rand.Uint64()
 	for i := range n {
-		// A byte of chance for each: the error is too small to matter.
+		// A byte of chance for each case: the error is too small to matter.
 		j := int(bits&0xff) * (i + 1) >> 8
 		bits >>= 8
 		o.few[i] = o.few[j]
@@ -170,7 +172,7 @@ func (o *selectOrder) try(cx *Context, cases []Case) int {
 	return -1
 }
 
-// poll is try, and the others wait.
+// poll is try, and the cases that have not happened wait.
 func (o *selectOrder) poll(cx *Context, cases []Case) int {
 	for i := range cases {
 		if i = o.at(i); cases[i].poll(cx) {
@@ -180,8 +182,8 @@ func (o *selectOrder) poll(cx *Context, cases []Case) int {
 	return -1
 }
 
-// OnRecv is the case that a message can be received from c, or that c is closed and
-// empty. A nil c never has one.
+// OnRecv is the case that a message can be received from c, or that c is closed and empty.
+// A nil c never has a message.
 func OnRecv[T any](c *Chan[T]) *RecvCase[T] { return &RecvCase[T]{f: RecvFuture[T]{c: c}} }
 
 // A RecvCase is made by OnRecv.
@@ -347,8 +349,8 @@ func (j *JoinCase[T]) poll(cx *Context) bool {
 	return true
 }
 
-// giveUp leaves the handle, which would else keep every task that has ever waited,
-// for as long as its own runs.
+// giveUp leaves the handle, which would else keep every task that has ever waited, for as
+// long as the task of the handle runs.
 func (j *JoinCase[T]) giveUp() {
 	if t := j.t; t != nil {
 		j.t, j.tried = nil, false
@@ -369,7 +371,7 @@ type NextCase[T any] struct {
 	err   error
 }
 
-// Value returns what the stream gave in the last Select in which the case happened.
+// Value returns the result of the stream in the last Select in which the case happened.
 func (n *NextCase[T]) Value() (T, error) { return n.v, n.err }
 
 func (n *NextCase[T]) try(cx *Context) (done bool) {
@@ -392,7 +394,7 @@ func (n *NextCase[T]) poll(cx *Context) bool {
 	return true
 }
 
-// giveUp leaves the stream, if that is one of this package's, as JoinCase does.
+// giveUp leaves the stream, if it is a stream of this package, as JoinCase does.
 func (n *NextCase[T]) giveUp() {
 	t := n.t
 	if n.t, n.tried = nil, false; t == nil {

@@ -21,16 +21,16 @@ type Semaphore struct {
 	list  waitlist
 }
 
-// permitState is the word that says how many permits are free and whether somebody
-// waits: then it is written only under the lock of the list.
+// permitState is the word that says how many permits are free and whether a request waits:
+// while one does, the word is written only under the lock of the list.
 type permitState struct{ bits atomic.Int64 }
 
 const (
 	permitsWanted int64 = 1 << iota // the list is not empty
-	permitsUnit                     // of the rest, which counts what is free
+	permitsUnit                     // of the remaining bits, which count the free permits
 )
 
-// take takes n permits if they are free and nobody waits.
+// take takes n permits if they are free and no request waits.
 func (s *permitState) take(n int64) bool {
 	for {
 		old := s.bits.Load()
@@ -43,8 +43,8 @@ func (s *permitState) take(n int64) bool {
 	}
 }
 
-// want notes, under the lock of the list, that somebody waits. If it reports true
-// the n permits have become free, and the caller has taken them instead.
+// want notes, under the lock of the list, that a request waits. If it reports true the n
+// permits have become free, and the caller has taken them instead.
 func (s *permitState) want(n int64) (taken bool) {
 	for {
 		if s.take(n) {
@@ -57,8 +57,8 @@ func (s *permitState) want(n int64) (taken bool) {
 	}
 }
 
-// give gives n permits back. Unless listed, which says that the caller has the
-// lock of the list, it does so only if nobody waits, and reports whether.
+// give gives n permits back. Unless listed, which says that the caller has the lock of the
+// list, it does so only if no request waits, and reports whether it has.
 func (s *permitState) give(n, size int64, listed bool) bool {
 	for {
 		old := s.bits.Load()
@@ -74,8 +74,8 @@ func (s *permitState) give(n, size int64, listed bool) bool {
 	}
 }
 
-// grant takes n permits for one who waits, under the lock of the list, if they
-// are free.
+// grant takes n permits for a request that waits, under the lock of the list, if they are
+// free.
 func (s *permitState) grant(n int64) bool {
 	old := s.bits.Load()
 	if old/permitsUnit < n {
@@ -85,7 +85,7 @@ func (s *permitState) grant(n int64) bool {
 	return true
 }
 
-// unwanted notes, under the lock of the list, that nobody waits anymore.
+// unwanted notes, under the lock of the list, that no request waits anymore.
 func (s *permitState) unwanted() { s.bits.And(^permitsWanted) }
 
 // NewSemaphore returns a Semaphore of n permits, all free. It panics if n is
@@ -112,8 +112,8 @@ func (s *Semaphore) Acquire(cx *Context, n int64) error {
 	return err
 }
 
-// TryAcquire takes n permits if they are free and nobody waits, and reports
-// whether it has. It panics if n is negative.
+// TryAcquire takes n permits if they are free and no request waits, and reports whether it
+// has. It panics if n is negative.
 func (s *Semaphore) TryAcquire(n int64) bool {
 	if n < 0 {
 		panic(negativePermits)
@@ -136,9 +136,9 @@ func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 	return err
 }
 
-// AcquireFuture returns Acquire as a future. When it is ready the permits are the
-// caller's. Given up before that, by its method Cancel, it gives back what it had
-// been handed. It panics as Acquire does.
+// AcquireFuture returns Acquire as a future. When it is ready the permits are the caller's.
+// Given up before that, by its method Cancel, it gives back the permits that it had been
+// handed. It panics as Acquire does.
 func (s *Semaphore) AcquireFuture(n int64) Future[None] {
 	s.check(n)
 	return &permitFuture{s: s, w: waiter{want: n}}
@@ -155,8 +155,8 @@ func (s *Semaphore) check(n int64) {
 	}
 }
 
-// Release gives n permits back. It panics if n is negative, or more than are
-// held. Who gives them back need not be who acquired them.
+// Release gives n permits back. It panics if n is negative, or more than are held. The
+// caller may release permits that another task or goroutine has acquired.
 func (s *Semaphore) Release(n int64) {
 	if n < 0 {
 		panic(negativePermits)
@@ -169,8 +169,8 @@ func (s *Semaphore) Release(n int64) {
 	s.state.give(n, s.size, true)
 }
 
-// serve hands out what is free to those who are first in the list, unlocks that,
-// and wakes them.
+// serve hands out the free permits to the requests that are first in the list, unlocks the
+// list, and wakes their tasks.
 func (s *Semaphore) serve() {
 	var chosen chosenTasks
 	w := s.list.first
@@ -224,5 +224,5 @@ func (f *permitFuture) Cancel() {
 	if f.s.list.leave(&f.w) == waiterChosen {
 		f.s.state.give(f.w.want, f.s.size, true)
 	}
-	f.s.serve() // the next one may want less
+	f.s.serve() // the next request may want less
 }

@@ -9,14 +9,14 @@ import (
 
 // A Handler serves a connection for as long as there is something to do: one
 // request, or all that have come. If it then returns keep, the connection waits
-// for more, and the Handler is called again when something has come. Otherwise
+// for more, and the Handler is called again when data has come. Otherwise
 // the connection is closed.
 //
 // Between calls the connection is a plain future: it has no stack and no
-// buffers, only what the Handler's owner keeps for it. So a Handler should take
-// its buffers from a pool, and give them back when it returns. It must not
-// return keep while it has read more than it has served, for what is in a buffer
-// of its own will not cause a call; a *bufio.Reader says so by Buffered.
+// buffers, only the values that the owner of the Handler keeps for it. So a Handler
+// should take its buffers from a pool, and give them back when it returns. It must not
+// return keep while its own buffers hold unprocessed input (see [bufio.Reader.Buffered]):
+// only new data on the connection causes another call.
 //
 // All calls for a connection have the same cx, that of the connection's task,
 // and one begins after the other has returned. The calls may happen on
@@ -24,8 +24,8 @@ import (
 // Server.IdleTimeout is set.
 //
 // All this is for connections that have the method PollReadable, like TCPConn and
-// UnixConn. For others the Handler is called again at once, and waits for what
-// comes by itself: it has a stack meanwhile, the connection counts as being in a
+// UnixConn. For other connections the Handler is called again at once, and waits for data
+// by itself: it has a stack meanwhile, the connection counts as being in a
 // call when Serve drains, and IdleTimeout does nothing.
 //
 // If err is not nil, the connection is closed; see Server.Failed. A panic, or a call of
@@ -33,7 +33,7 @@ import (
 // has the handle: it goes to Failed and, at once, to Config.Unhandled.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
 
-// Serve accepts connections and calls h for each, whenever something has come.
+// Serve accepts connections and calls h for each, whenever data has come.
 // It is Server.Serve of a Server with nothing but that Handler.
 func Serve(cx *Context, ln Listener, h Handler) error {
 	s := Server{Handler: h}
@@ -41,20 +41,20 @@ func Serve(cx *Context, ln Listener, h Handler) error {
 }
 
 // A Server serves the connections of listeners, each in a task of its own, on
-// as few workers as that needs: a connection may move to another one between two calls of its Handler. If the task that
-// calls Serve is one of Local or of Runtime.Workers, all are served by its worker. The fields must not
-// be changed once Serve has been called.
+// as few workers as that needs: a connection may move to another worker between two calls of its Handler. If the
+// task that calls Serve is a task of Local or of Runtime.Workers, its worker serves all connections. The fields must
+// not be changed once Serve has been called.
 type Server struct {
 	// Handler serves the connections; see there.
 	Handler Handler
 
 	// NewHandler, if it is not nil, is called for each connection that is
 	// accepted, by the task that accepts, and returns its Handler. It must not
-	// wait. A closure can keep what belongs to the connection.
+	// wait. A closure can keep the state of the connection.
 	NewHandler func(c Conn) Handler
 
 	// SpeaksFirst calls the Handler for the first time when the connection has
-	// been accepted, and not only when the peer has sent something: for
+	// been accepted, and not only when the peer has sent data: for
 	// protocols in which the server begins.
 	SpeaksFirst bool
 
@@ -81,14 +81,14 @@ type Server struct {
 }
 
 // Serve accepts connections of ln and serves them until accepting fails, and
-// returns that error. It is or wraps net.ErrClosed if somebody has closed ln,
+// returns that error. It is or wraps net.ErrClosed if ln has been closed,
 // ErrShutdown once [Runtime.Shutdown] has begun, and cx.Err() once cx is
 // cancelled. It leaves ln open, and panics if there is no Handler.
 //
-// Then it drains: connections that wait for something to come are closed;
-// those whose Handler runs, which may be waiting too, are closed when that
-// returns. When all are, Serve
-// returns. A cx that is cancelled cancels the handlers after Grace.
+// Then it drains: connections that wait for data are closed;
+// connections whose Handler runs, which may be waiting too, are closed when that
+// returns. When all are closed, Serve returns. A cx that is cancelled cancels the
+// handlers after Grace.
 func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
 		panic("async: a Server needs a Handler")
@@ -171,7 +171,7 @@ func (r *roomToServe) Cancel() {
 
 func (in *serveRun) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64(in.MaxConns) }
 
-// endConns has no connection wait for more.
+// endConns closes the connections that wait for more, and makes the others end when their Handler returns.
 func (in *serveRun) endConns() {
 	if !in.draining.Swap(true) {
 		for _, s := range in.all() {
@@ -204,7 +204,7 @@ func (in *serveRun) awaitEnd(cx *Context) {
 }
 
 // lives reports whether there are connections, and if so makes cx's task be
-// woken when one ends.
+// woken when one of them ends.
 func (in *serveRun) lives(cx *Context) bool {
 	t := cx.waker(waitsTask)
 	for in.n.Load() > 0 {
@@ -247,7 +247,7 @@ func (in *serveRun) spawn(cx *Context, c Conn) {
 		s.phase = servedCalled
 	}
 	if c, ok := c.(streamer); ok {
-		// Registered at once, so that the next one is placed with regard to
+		// Registered at once, so that the next connection is assigned with regard to
 		// this one, and that it stays there wherever it is polled first.
 		w := in.assign(cx)
 		if c.stream().src.registerWith(&w.reactor) == nil {
@@ -282,8 +282,8 @@ func (in *serveRun) handlerOf(c Conn) (h Handler) {
 	return h
 }
 
-// servedConn is the task of a connection. While the connection waits for something
-// to come, it is polled like a plain future, on the worker's own stack, and any
+// servedConn is the task of a connection. While the connection waits for data,
+// it is polled like a plain future, on the worker's own stack, and any
 // worker may run it; when the Handler is called, it gets a coroutine, which it
 // gives back when the Handler returns. It is one allocation for all its life.
 type servedConn struct {
@@ -298,18 +298,18 @@ type servedConn struct {
 	failureTold bool // Failed has been called
 }
 
-// servedPhase says what a connection does.
+// servedPhase is the state of a connection.
 type servedPhase uint8
 
 const (
-	servedWaits   servedPhase = iota // for something to come; the kernel is to be asked
-	servedWaiting                    // the same; the next event will be for what comes
+	servedWaits   servedPhase = iota // for data; the kernel is to be asked
+	servedWaiting                    // the same; the next event will be for new data
 	servedCalled                     // the Handler is to be called
 	servedRuns                       // the Handler runs
 	servedOver                       // the connection is closed
 )
 
-// readablePoller is a Conn that can wait without a buffer. Others wait in
+// readablePoller is a Conn that can wait without a buffer. Other connections wait in
 // their Handler.
 type readablePoller interface{ PollReadable(cx *Context) error }
 
@@ -338,14 +338,14 @@ func (s *servedConn) poll(w *worker) (done bool) {
 	}
 }
 
-// look sees what becomes of a connection that waits.
+// look decides whether a connection that waits goes on waiting, is closed, or has data for the Handler.
 func (s *servedConn) look(w *worker) {
 	if s.in.draining.Load() || s.state.cancelled() {
 		s.over(w, nil)
 		return
 	}
 	c := streamOf(s.c)
-	here := c != nil && c.src.ownedAlwaysBy(&w.reactor) // while s is polled here, no other task can move its source away
+	here := c != nil && c.src.ownedAlwaysBy(&w.reactor) // while s is polled here, no other task moves its descriptor away
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
@@ -372,8 +372,8 @@ func (s *servedConn) pollReadable() error {
 	return nil
 }
 
-// streamOf returns what is in a connection of this package; nil for all others,
-// also those that embed one and may have methods of their own.
+// streamOf returns the streamConn in a connection of this package. It returns nil for all other
+// connections, also for a type that embeds such a connection and may have methods of its own.
 func streamOf(c Conn) *streamConn {
 	switch c := c.(type) {
 	case *TCPConn:
@@ -440,7 +440,7 @@ func (s *servedConn) end(err error) (reusable bool) {
 	return false
 }
 
-// fail ends the task of a Handler that has panicked or called Goexit. If Failed does that, too,
+// fail ends the task of a Handler that has panicked or called Goexit. If Failed does so, too,
 // the task has both errors.
 func (s *servedConn) fail(err error) {
 	told := ErrGoexit

@@ -16,7 +16,7 @@ import (
 //     fail with ErrShutdown. Draining is ready. Tasks go on, and may spawn others.
 //  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that
 //     has ended already this stage is left out.
-//  3. What still lives is cancelled, as by JoinHandle.Cancel, as are the
+//  3. Tasks that still live are cancelled, as by JoinHandle.Cancel, as are the
 //     Contexts of BlockOn, and no task can be spawned at all. Shutdown waits
 //     again, for Config.Grace. A pause of the whole process does not count.
 //  4. Every thread and descriptor of the runtime is freed.
@@ -28,11 +28,11 @@ import (
 // that waits is unwound with its deferred calls, futures are given up, both
 // with ErrShutdown; code that does not wait keeps its thread until it does.
 // For that Shutdown waits no longer than Config.Grace either, so that after the
-// end of ctx it takes at most twice that. Connections remain the property of those
-// who opened them; close them.
+// end of ctx it takes at most twice that. Connections remain the property of the code
+// that opened them; close them.
 //
 // A second call waits for the first, for as long as its ctx lets it, and returns
-// what that has returned. Shutdown
+// the result of the first call. Shutdown
 // panics in a task, and in a function that BlockOn or SpawnBlocking runs on rt: it
 // would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
@@ -85,8 +85,8 @@ func (rt *Runtime) endTasks(late error) error {
 }
 
 // grace returns a context that ends after Config.Grace. If the whole process is
-// paused, it takes a tenth of that for the pause, so that those who are waited for
-// have time to answer.
+// paused, the pause uses up only a tenth of that time, so that the tasks and workers
+// for which Shutdown waits have time to answer.
 func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
 	const parts = 10
 	part := rt.cfg.Grace / parts
@@ -131,7 +131,7 @@ func (rt *Runtime) awaitEnd(ctx context.Context) error {
 }
 
 // Draining returns a future that is ready once Shutdown has begun. It is for
-// tasks that serve for ever, and should end then.
+// tasks that serve without end, and should end then.
 func (rt *Runtime) Draining() Future[None] { return &draining{rt: rt} }
 
 type draining struct {
@@ -160,11 +160,11 @@ func (d *draining) Cancel() {
 	}
 }
 
-// drain lets nothing come in anymore.
+// drain has tasks from outside and accepted connections refused from now on.
 func (rt *Runtime) drain() {
 	rt.draining.Store(true)
 	rt.drained.fire(nil)
-	rt.fds.notifyAll(nil) // those who accept
+	rt.fds.notifyAll(nil) // tasks that accept
 }
 
 // stopWorkers ends the workers, and waits until they have, or grace has ended.
@@ -182,7 +182,7 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 	}
 	rt.shared.awaitEnd(grace)
 	for _, p := range rt.blockedGoroutines() {
-		p.wake(nil) // awaits that cancellation does not end are over, too
+		p.wake(nil) // this ends awaits that cancellation does not end, too
 	}
 }
 
@@ -202,7 +202,7 @@ func (rt *Runtime) mustNotBeInside() {
 }
 
 // cancelAll cancels every task that is in a list, or is straight-line code that runs now;
-// those that come into a list later are cancelled by that.
+// worker.list cancels the tasks that come into a list later.
 func (rt *Runtime) cancelAll() {
 	rt.closing.Store(true)
 	for _, w := range rt.workers {
@@ -234,8 +234,8 @@ func (rt *Runtime) blockedGoroutines() (ps []*blockOnParker) {
 // Tasks may be spawned on one worker and end on another, and each worker
 // counts for itself, so a sum of counts taken at different moments means
 // nothing. But counts only grow, and only tasks that live spawn others: if two
-// censuses, one taken wholly after the other, find the same numbers, and as
-// many ends as spawns, then no task lived in between, and none ever will.
+// counts, one taken wholly after the other, find the same numbers, and as many
+// ends as spawns, then no task lived in between, and none ever will.
 func (rt *Runtime) awaitTasks(ctx context.Context) error {
 	last := taskCount{spawned: -1}
 	for {
@@ -261,7 +261,8 @@ func (rt *Runtime) awaitTasks(ctx context.Context) error {
 // taskCount is how many tasks there have been.
 type taskCount struct{ spawned, ended int64 }
 
-// countTasks counts, after it was called.
+// countTasks counts the tasks that were spawned and that have ended. Each worker reads its
+// own counts after the call began, and acknowledges that.
 func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
 	n := rt.countRequests.Add(1)
 	for _, w := range rt.workers {
@@ -276,8 +277,8 @@ func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
 			}
 		}
 	}
-	// Only now, after all that was told here has been heard: what is told from
-	// now on is heard by awaitTasks.
+	// Read the counts only now, after the last receive from countChanged here: a
+	// change that comes later is notified to awaitTasks.
 	for _, w := range rt.workers {
 		c.spawned += w.ackedSpawned.Load()
 		c.ended += w.ackedEnded.Load()
@@ -305,9 +306,9 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 	return uniqueByID(append(infos, rt.calls.infos()...))
 }
 
-// unbegun describes the tasks that stand where others can take them from w, and
-// that nobody has polled yet, so that they are in no list. Only who holds a task may
-// look at it: they are taken away and sent back.
+// unbegun describes the tasks that are queued where other workers can take them from w, and
+// that have not been polled yet, so that they are in no list. Only the holder of a task may
+// look at it: so unbegun takes the tasks away and sends them back.
 func (w *worker) unbegun() (infos []TaskInfo) {
 	var all []*task
 	add := func(t *task) {
@@ -329,9 +330,9 @@ func (w *worker) unbegun() (infos []TaskInfo) {
 	return infos
 }
 
-// A ShutdownError is what Shutdown returns if its context ended before the
+// A ShutdownError is the error of Shutdown if its context ended before the
 // tasks did. Not in Tasks are futures that were being polled for the first time, and
-// what a worker that is stuck has not begun if no other may: see Local.
+// tasks that a stuck worker has not begun if no other worker may run them: see Local.
 type ShutdownError struct {
 	Tasks []TaskInfo
 	Err   error // the context's error
@@ -355,7 +356,7 @@ func (e *ShutdownError) Error() string {
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
 // waitingList is a worker's list of the tasks that have not ended and that
-// Shutdown could not find otherwise: those that have waited at least once, since only their
+// Shutdown could not find otherwise: tasks that have waited at least once, since only their
 // wakers know them, and straight-line code that has yielded, since only w knows its local queue.
 // A task that ends in its first poll never comes here.
 type waitingList struct {
@@ -400,7 +401,7 @@ func (l *waitingList) all() []*task {
 }
 
 // ackCount publishes, while the runtime drains, how many tasks were spawned on w and
-// how many ended there, for the census that was asked for last.
+// how many ended there, and acknowledges the last request of countTasks.
 func (w *worker) ackCount() {
 	n := w.rt.countRequests.Load()
 	spawned, ended := int64(w.counts[countSpawned]), int64(w.counts[countEnded])
@@ -413,8 +414,8 @@ func (w *worker) ackCount() {
 	notifyChan(w.rt.countChanged)
 }
 
-// cleanUp ends whatever is left when the worker ends: only Shutdown's giving
-// up leaves tasks.
+// cleanUp ends the tasks that are left when the worker ends. There are tasks only if
+// Shutdown has given up waiting for them.
 func (w *worker) cleanUp() {
 	w.unwinding = true
 	defer w.exit()
@@ -444,15 +445,15 @@ func (w *worker) stopCoroutines() {
 	}
 }
 
-// lastLook is how long a worker that ends waits for tasks in its list that others
+// lastLook is how long a worker that ends waits for tasks in its list that it cannot
 // hold: they stand in the queue of another worker, which ends them, or are about to
 // be sent here. The sender needs a microsecond, unless its thread has lost its
-// processor. If the other worker is stuck they are left to it after this time.
+// processor. If the other worker is stuck the tasks are left to it after this time.
 const lastLook = 5 * time.Second
 
-// lastTask returns a task for w to end, which it then holds: one that is
-// queued, or else one that waits and that it can get hold of. It returns nil
-// once no task stands in w's list.
+// lastTask returns a task for w to end, which w then holds: a task that is queued,
+// or else a waiting task whose holder it can become. It returns nil once no task
+// stands in w's list, or after lastLook.
 func (w *worker) lastTask() *task {
 	begun := time.Now()
 	for tries := 0; ; tries++ {
@@ -478,8 +479,8 @@ func (w *worker) lastTask() *task {
 	}
 }
 
-// inherit takes what was sent to workers that have ended already. Code that has
-// begun can be unwound by its own worker only.
+// inherit takes the tasks that were sent to workers that have ended already. Code that
+// has begun can be unwound by its own worker only.
 func (w *worker) inherit() {
 	for _, o := range w.rt.workers {
 		if !o.ended() {

@@ -22,7 +22,7 @@ type SignalStream struct {
 	mu      lockOf[SignalStream]
 	pending []os.Signal // each at most once
 	closed  bool
-	over    bool // and everything noted that came before
+	over    bool // it is closed, and all signals that came before are noted
 }
 
 var _ Stream[os.Signal] = (*SignalStream)(nil)
@@ -49,9 +49,9 @@ func Signals(sig ...os.Signal) *SignalStream {
 }
 
 // receive is the stream's goroutine. It empties the channel at once, since
-// os/signal drops what finds no room there.
+// os/signal drops signals that find no room there.
 func (s *SignalStream) receive() {
-	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has started it
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 	for sig := range s.in {
 		if !s.all || sig != syscall.SIGURG {
 			s.note(sig)
@@ -60,7 +60,7 @@ func (s *SignalStream) receive() {
 	s.mu.Lock()
 	s.over = true
 	s.mu.Unlock()
-	s.arrived.fire(nil) // nothing more comes for any task
+	s.arrived.fire(nil) // no more signals come for any task
 }
 
 func (s *SignalStream) note(sig os.Signal) {
@@ -103,14 +103,14 @@ func (s *SignalStream) PollNext(cx *Context) (os.Signal, error) {
 			return sig, err
 		}
 		if s.arrived.join(cx.waker(waitsSignal)) {
-			// What came before the place was taken woke nobody.
+			// A signal that came before the task had joined did not wake it.
 			sig, err := s.take()
 			return sig, cx.unspent(err)
 		}
 	}
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (s *SignalStream) abandoned(t *task, from *worker) { s.arrived.leave(t, from) }
 
 // Next waits for the next signal; see PollNext. If cx is cancelled it returns
@@ -134,7 +134,7 @@ func (s *SignalStream) All(cx *Context) iter.Seq2[os.Signal, error] {
 }
 
 // Close ends the stream: its signals have their usual effect again unless
-// somebody else asks for them. What came before can still be read, and then
+// other code asks for them. Signals that came before can still be read, and then
 // io.EOF. It may be called from any goroutine, more than once.
 func (s *SignalStream) Close() error {
 	s.mu.Lock()

@@ -13,18 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// network is what the name of a network stands for.
+// network describes the sockets of a network, by its name.
 type network struct {
 	name   string
-	proto  string // "tcp", "udp", "unix" (what is connected), "unixgram"
-	family int    // AF_INET or AF_INET6: that one only; 0: both; or AF_UNIX
+	proto  string // "tcp", "udp", "unix" (with connections), "unixgram"
+	family int    // AF_INET or AF_INET6: only that family; 0: both; or AF_UNIX
 	kind   int    // SOCK_STREAM, ...
 }
 
-// is reports whether it has sockets of that kind; n is nil in a zero value, which has none.
+// is reports whether n has sockets of that kind; n is nil in a zero value, which has none.
 func (n *network) is(kind int) bool { return n != nil && n.kind == kind }
 
-// title is its name, also if there is none.
+// title returns the name of n, which is empty if n is nil.
 func (n *network) title() string {
 	if n == nil {
 		return ""
@@ -55,7 +55,7 @@ func networkOf(name string, protos ...string) (*network, error) {
 	return nil, net.UnknownNetworkError(name)
 }
 
-// unnamed is what stands in an error for a network that is none.
+// unnamed returns a network that has only a name, for use in an error.
 func unnamed(name string) *network { return &network{name: name} }
 
 // of returns the network of n's sockets of one family.
@@ -140,7 +140,7 @@ func needsIPv6(ip net.IP) bool { return len(ip) > net.IPv4len && ip.To4() == nil
 // is empty but not nil is no wildcard.
 func isWildcard(ip net.IP) bool { return ip == nil || ip.IsUnspecified() }
 
-// addr translates an address of the kernel's; nil if it is none.
+// addr translates an address of the kernel's; it returns nil for other families.
 func (n *network) addr(sa unix.Sockaddr) net.Addr {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -179,7 +179,7 @@ func (n *network) noAddr() net.Addr {
 	return n.ipAddr(nil, 0, "")
 }
 
-// socketSetup is how a socket is made; the zero value is package net's way.
+// socketSetup is the settings with which a socket is made; the zero value is package net's way.
 type socketSetup struct {
 	control     func(network, address string, c syscall.RawConn) error
 	keepAlive   time.Duration // negative: off
@@ -190,7 +190,7 @@ type socketSetup struct {
 }
 
 // open opens a non-blocking socket that children do not inherit, with the
-// options that connections have by default. Accepted connections inherit those
+// options that connections have by default. Accepted connections inherit these options
 // from the listener's socket, on every system.
 func (s *socketSetup) open(n *network, family int) (int, error) {
 	fd, err := sys.Socket(family, n.kind)
@@ -233,10 +233,10 @@ func (s *socketSetup) controlled(n *network, family, fd int, a net.Addr) error {
 	if err := s.control(name, a.String(), &rawConn{src: newPollFD(fd), net: n}); err != nil {
 		return err
 	}
-	return os.NewSyscallError("setnonblock", unix.SetNonblock(fd, true)) // whatever it has done
+	return os.NewSyscallError("setnonblock", unix.SetNonblock(fd, true)) // the function may have made it blocking
 }
 
-// listen opens a socket that is bound to laddr, and listens unless it is one
+// listen opens a socket that is bound to laddr, and listens unless it is a socket
 // for datagrams.
 func (s *socketSetup) listen(n *network, laddr net.Addr) (int, error) {
 	family := n.familyOf(laddr, nil)
@@ -268,7 +268,7 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd 
 			return
 		}
 	}
-	if s.reuseAddr && runtime.GOOS != "linux" { // where it takes both to share a port
+	if s.reuseAddr && runtime.GOOS != "linux" { // other systems need both options to share a port
 		if err = sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return
 		}
@@ -296,14 +296,14 @@ func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd 
 	}
 	backlog := s.backlog
 	if backlog <= 0 {
-		backlog = 1<<16 - 1 // the kernel makes its limit of it; some took no larger number
+		backlog = 1<<16 - 1 // the kernel reduces it to its own limit; some kernels took no larger number
 	}
 	err = os.NewSyscallError("listen", unix.Listen(fd, backlog))
 	return
 }
 
 // dial opens a socket for a connection to raddr, bound to laddr if it is not
-// nil, and returns what to connect it to.
+// nil, and returns the address to connect it to.
 func (s *socketSetup) dial(n *network, laddr, raddr net.Addr) (fd int, to unix.Sockaddr, err error) {
 	if u, ok := laddr.(*net.UnixAddr); ok && u.Name == "" {
 		laddr = nil // Linux would give it a name
@@ -352,7 +352,7 @@ func thisHost(n *network, a net.Addr) net.Addr {
 	return a
 }
 
-// isConnected returns what became of a connect: EAGAIN while it goes on.
+// isConnected returns the result of a connect: EAGAIN while it goes on.
 func isConnected(fd int) error {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {

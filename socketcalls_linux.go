@@ -10,8 +10,8 @@ import (
 )
 
 // The system calls that x/sys/unix has not, or only in a form that allocates or
-// that tells the Go scheduler of the wait. This is the one file of the package that imports
-// unsafe; docs/design.md, "Waiting", has what it is good for.
+// that tells the Go scheduler of the wait. This is the only file of the package that imports
+// unsafe; docs/design.md, "Waiting", gives the reason.
 
 // rawAddr is an address of IPv4 or IPv6 as the kernel has it.
 type rawAddr struct{ sa unix.RawSockaddrInet6 }
@@ -22,7 +22,7 @@ func (a *rawAddr) v4() *unix.RawSockaddrInet4 { return (*unix.RawSockaddrInet4)(
 // port is the same memory for both: a port in the order of the network.
 func (a *rawAddr) port() *[2]byte { return (*[2]byte)(unsafe.Pointer(&a.sa.Port)) }
 
-// get returns the address; an invalid one if it is of another family.
+// get returns the address; an invalid address if it is of another family.
 func (a *rawAddr) get() netip.AddrPort {
 	p := a.port()
 	port := uint16(p[0])<<8 | uint16(p[1])
@@ -35,8 +35,8 @@ func (a *rawAddr) get() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// set returns how long the address is. It must be one that a socket of this
-// family can send to.
+// set sets the address and returns its size. A socket of this family must be able to send
+// to it.
 func (a *rawAddr) set(to netip.AddrPort, v6 bool) (size uint32, err error) {
 	p := a.port()
 	p[0], p[1] = byte(to.Port()>>8), byte(to.Port())
@@ -64,7 +64,7 @@ func errnoErr(errno unix.Errno) error {
 // any other access to that memory may.)
 const maxRawIO = 32 << 10
 
-// sendFlags is what every call that sends is told beside its own flags: not to block,
+// sendFlags is the flags of every call that sends, beside its own: not to block,
 // also if another process has made the descriptor blocking, and to raise no signal.
 const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 
@@ -102,7 +102,7 @@ func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, er
 
 // provesEmpty reports whether a read from a TCP socket that has put n bytes into p shows
 // that it has taken all there was. A short read stops at the end of the data, at
-// urgent data (of which the poller tells), or at memory that cannot be written. The
+// urgent data (which the poller reports), or at memory that cannot be written. The
 // last is impossible if the rest of p lies in the page that has just been written.
 func provesEmpty(p []byte, n int) bool {
 	if n <= 0 || n >= len(p) {
@@ -148,7 +148,7 @@ type mmsghdr struct {
 	n   uint32
 }
 
-// messageBatch is what recvmmsg and sendmmsg are called with.
+// messageBatch is the arguments of recvmmsg and sendmmsg.
 type messageBatch struct {
 	hdrs  []mmsghdr
 	addrs []rawAddr
@@ -160,7 +160,7 @@ var messageBatches = sync.Pool{New: func() any { return new(messageBatch) }}
 // maxBatch is the kernel's limit.
 const maxBatch = 1024
 
-// prepare describes the messages to the kernel, but for the addresses.
+// prepare describes the messages to the kernel, except for the addresses.
 func (b *messageBatch) prepare(ms []Message) {
 	b.hdrs = slices.Grow(b.hdrs[:0], len(ms))[:len(ms)]
 	b.addrs = slices.Grow(b.addrs[:0], len(ms))[:len(ms)]
@@ -198,7 +198,7 @@ func (b *messageBatch) clear() {
 	clear(b.iovs)
 }
 
-// call is for the first count messages.
+// call makes the system call for the first count messages.
 func (b *messageBatch) call(trap uintptr, fd, count, flags int) (int, error) {
 	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(count),
 		uintptr(flags), 0, 0)
@@ -246,7 +246,7 @@ func (b *messageBatch) send(fd int, ms []Message, v6 bool, flags int) (int, erro
 		if err != nil && i == 0 {
 			return 0, err
 		} else if err != nil {
-			count = i // the next call says so
+			count = i // the next call returns the error
 			break
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What socketcalls_linux.go does in one system call without allocating, by what all
-// systems have.
+// The functions of socketcalls_linux.go, by the system calls that all systems have. Those on Linux
+// take one system call each and do not allocate.
 
-// sendFlags is what every call that sends is told beside its own flags: not to block,
+// sendFlags is the flags of every call that sends, beside its own: not to block,
 // also if another process has made the descriptor blocking.
 const sendFlags = unix.MSG_DONTWAIT
 
@@ -27,8 +27,8 @@ func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err erro
 	return n, addrPortOf(sa), err
 }
 
-// provesEmpty reports that no read proves that all has been taken: here, the poller does
-// not tell of urgent data, where a read stops.
+// provesEmpty reports that no read proves that all has been taken: on these systems the poller does
+// not report urgent data, where a read stops.
 func provesEmpty([]byte, int) bool { return false }
 
 // send sends p to the peer. It does not block.
@@ -45,7 +45,7 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 }
 
 // recvBatch receives as many messages as are there, up to len(ms). A failure
-// after the first message is some earlier sending's, and dropped.
+// after the first message belongs to an earlier send, and is dropped.
 func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	for i := range ms {
 		m := &ms[i]
@@ -61,8 +61,8 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	return len(ms), nil
 }
 
-// sendBatch sends as many messages as there is room for. A failure after the
-// first is met again by the next call.
+// sendBatch sends as many messages as there is room for. The next call meets a failure after
+// the first message again.
 func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	for i := range ms {
 		m := &ms[i]

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is what all connections share: a socket and the names of its ends.
+// conn is the part that all connections share: a socket and the names of its ends.
 type conn struct {
 	src          pollFD
 	net          *network
-	laddr, raddr net.Addr // nil: it has none
+	laddr, raddr net.Addr // nil: it has no such address
 }
 
 func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
@@ -25,7 +25,7 @@ func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 
 func (c *conn) pollFD() *pollFD { return &c.src }
 
-// Close closes the connection. The types that embed conn say what becomes of data that
+// Close closes the connection. The types that embed conn document what happens to data that
 // was not sent.
 func (c *conn) Close() error { return c.wrap("close", c.src.close()) }
 
@@ -85,8 +85,8 @@ func (c *conn) option(level, name int) (int, error) {
 	return c.get(func(fd int) (int, error) { return unix.GetsockoptInt(fd, level, name) })
 }
 
-// pollRead is the part of all polls that read that is the same: op takes from
-// the socket what is there, by the system call of this name.
+// pollRead is the common part of all polls that read: op takes the data that is
+// there from the socket, by the system call of this name.
 func (c *conn) pollRead(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	n, err := c.src.attempt(cx, &c.src.rd, op)
 	return max(n, 0), c.wrap("read", callError(call, err))
@@ -98,7 +98,7 @@ func (c *conn) pollWrite(cx *Context, call string, op func(fd int) (n int, exhau
 	return max(n, 0), c.wrap("write", callError(call, err))
 }
 
-// callError says which system call an error number is of.
+// callError adds the name of the system call to an error number.
 func callError(call string, err error) error {
 	if errno, ok := err.(syscall.Errno); ok {
 		return os.NewSyscallError(call, errno)
@@ -134,13 +134,13 @@ func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, e
 }
 
 // awaitSend awaits a poll that writes and leaves it to the caller to wrap its
-// error. That there is no room may be said of one receiver only, so each event
+// error. If there is no room, this may hold for one receiver only, so each event
 // wakes all tasks that wait here.
 func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	return awaitSlot(cx, &c.src.wr.waiters, poll)
 }
 
-// wrap makes an error what package net would make of it.
+// wrap wraps an error as package net would.
 func (c *conn) wrap(op string, err error) error { return c.wrapTo(op, c.raddr, err) }
 
 // wrapTo is wrap for an operation with another address than the peer's.
@@ -151,7 +151,7 @@ func (c *conn) wrapTo(op string, addr net.Addr, err error) error {
 	return wrapOp(op, c.net, c.laddr, addr, err)
 }
 
-// wrapOp is the one place where a net.OpError of a socket is made.
+// wrapOp is the only place where a net.OpError of a socket is made.
 func wrapOp(op string, n *network, source, addr net.Addr, err error) error {
 	return &net.OpError{Op: op, Net: n.title(), Source: source, Addr: addr, Err: err}
 }
@@ -168,13 +168,13 @@ func addrOrNil[A interface {
 	return a
 }
 
-// maxIO is how much one system call is asked to move; some systems fail above.
+// maxIO is the largest number of bytes for one system call; some systems fail above.
 const maxIO = 1 << 30
 
-// streamConn is what connections share that are read like an io.Reader.
+// streamConn is the part that connections share that are read like an io.Reader.
 type streamConn struct{ conn }
 
-// PollRead reads what is there into p. It returns ErrPending if nothing is,
+// PollRead reads the data that is there into p. It returns ErrPending if there is none,
 // io.EOF at the end, and at once if p is empty.
 func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
@@ -186,11 +186,11 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) { return c.recv(fd, p) })
 }
 
-// recv is a read for source.attempt.
+// recv is a read for pollFD.attempt.
 func (c *streamConn) recv(fd int, p []byte) (n int, exhausted bool, err error) {
 	n, err = recv(fd, p, 0)
-	// Only with TCP can a read prove that there is no more. Of packets each is
-	// read by a call of its own, and a read of a unix stream stops behind a message
+	// Only with TCP can a read prove that there is no more. Each packet is read
+	// by a call of its own, and a read of a unix stream stops behind a message
 	// that carried descriptors, and where the sender's credentials change.
 	return n, c.net.proto == "tcp" && provesEmpty(p, n), orEOF(n, err)
 }
@@ -208,7 +208,7 @@ func orEOF(n int, err error) error {
 // there is none.
 func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 	if packets := c.net.is(unix.SOCK_SEQPACKET); packets {
-		// Of these an empty one is one, too, and none is divided.
+		// An empty packet is a packet, too, and no packet is divided.
 	} else if len(p) == 0 {
 		return 0, c.wrap("write", c.src.checkOpen())
 	} else if len(p) > maxIO {
@@ -220,7 +220,7 @@ func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Read waits until something is there, and reads it into p. Cancelling it
+// Read waits until data is there, and reads it into p. Cancelling it
 // loses nothing.
 func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
@@ -235,8 +235,8 @@ func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
 }
 
 // Write writes all of p, unless it fails or is cancelled. n says how much was
-// written. Data of several Writes at once may be mixed where one has to wait
-// in its middle.
+// written. The data of concurrent Writes may be mixed if a Write has to wait
+// before it has written all of its data.
 func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
 	for {
 		m, err := c.writeSome(cx, p[n:])
@@ -265,7 +265,7 @@ func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// PollPeek is PollRead, but what it has read stays there.
+// PollPeek is PollRead, but the data that it has read stays there.
 func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
@@ -276,14 +276,14 @@ func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Peek is Read, but what it has read stays there.
+// Peek is Read, but the data that it has read stays there.
 func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollPeek(cx, p) })
 }
 
 // PollReadable returns nil if a PollRead would not be pending: there is data,
 // or the end, or a failure. It needs no buffer, so that connections can wait
-// for data without one. Where several read, another may be faster.
+// for data without one. Where several tasks read, another may be faster.
 func (c *streamConn) PollReadable(cx *Context) error {
 	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, false))
 }
@@ -303,7 +303,7 @@ func (c *streamConn) Readable(cx *Context) error {
 // stream implements streamer.
 func (c *streamConn) stream() *streamConn { return c }
 
-// streamer is a Conn of this package, or one that embeds it; see streamOf.
+// streamer is a Conn of this package, or a Conn that embeds it; see streamOf.
 type streamer interface{ stream() *streamConn }
 
 // CloseRead shuts down the reading side.
@@ -319,7 +319,7 @@ func (c *conn) shutdown(how int) error {
 }
 
 // connect begins to connect. While that goes on it returns ErrPending, and
-// pollConnected tells the rest.
+// pollConnected returns the result.
 func (c *conn) connect(sa unix.Sockaddr) error {
 	switch err := connectTo(int(c.src.fd), sa); err {
 	case nil, unix.EISCONN:
@@ -331,14 +331,14 @@ func (c *conn) connect(sa unix.Sockaddr) error {
 	}
 }
 
-// pollConnected returns what became of a connect.
+// pollConnected returns the result of a connect.
 func (c *conn) pollConnected(cx *Context) error {
 	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, isConnected(fd) })
 	return callError("connect", err)
 }
 
-// named asks the system for the addresses of a connection. It has always one
-// of its own; raddr is what was dialled.
+// named asks the system for the addresses of a connection. It always has an address
+// of its own; raddr is the address that was dialled.
 func (c *conn) named(raddr net.Addr) {
 	c.laddr, c.raddr = c.net.localAddr(int(c.src.fd)), raddr
 	if peer, err := unix.Getpeername(int(c.src.fd)); err == nil {

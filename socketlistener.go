@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener is what all listeners share.
+// listener is the part that all listeners share.
 type listener struct {
 	src  pollFD
 	net  *network
@@ -20,7 +20,7 @@ type listener struct {
 	starved pollRetry
 }
 
-// How long Accept leaves the system alone that has no descriptors.
+// How long Accept waits before it asks the system again that has no descriptors.
 const (
 	acceptDelayMin = 5 * time.Millisecond
 	acceptDelayMax = time.Second
@@ -34,7 +34,7 @@ func (l *listener) init(fd int, n *network) {
 	l.starved.dir, l.starved.first, l.starved.last = &l.src.rd, acceptDelayMin, acceptDelayMax
 }
 
-// accepted is a connection as the kernel hands it out.
+// accepted is a connection as the kernel returns it.
 type accepted struct {
 	fd   int
 	from unix.Sockaddr
@@ -64,7 +64,7 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 		l.starved.later(cx) // there is no event when a descriptor is free again
 	}
 	if err == ErrPending && cx.draining() {
-		err = ErrShutdown // it began before there was somebody to wake
+		err = ErrShutdown // it began before this task waited, and so has not woken it
 	}
 	if err != nil {
 		return a, l.wrap("accept", callError("accept", err))
@@ -85,7 +85,7 @@ func (l *listener) accept(cx *Context) (accepted, error) {
 	return a, err
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (l *listener) abandoned(t *task, from *worker) { l.src.rd.waiters.leave(t, from) }
 
 // give makes c the connection that was accepted. The options that a connection
@@ -101,7 +101,7 @@ func (l *listener) give(a accepted, c *conn) {
 	c.init(a.fd, l.net, laddr, raddr)
 }
 
-// Close closes the listener. Whoever accepts gets net.ErrClosed; connections
+// Close closes the listener. An Accept that waits fails with net.ErrClosed; connections
 // that were accepted stay open.
 func (l *listener) Close() error {
 	err := l.src.close()
@@ -158,7 +158,7 @@ var _ Stream[Conn] = (*Incoming)(nil)
 // PollNext returns the next connection.
 func (in *Incoming) PollNext(cx *Context) (Conn, error) { return in.l.PollAccept(cx) }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (in *Incoming) abandoned(t *task, from *worker) {
 	if l, ok := in.l.(abandoner); ok {
 		l.abandoned(t, from)

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollReadMsg reads a message, or what is there of a stream, with its
-// ancillary data. Descriptors in that are not inherited by children.
+// pollReadMsg reads a message, or the data that is there of a stream, with its
+// ancillary data. Children do not inherit descriptors in that.
 func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	n, err = c.pollRead(cx, "recvmsg", func(fd int) (n int, exhausted bool, err error) {
 		n, oobn, flags, from, err = recvMsg(fd, p, oob)
@@ -18,7 +18,7 @@ func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from
 		default:
 			err = orEOF(n, err)
 		}
-		// If p is empty a byte comes along that was not asked for, except from a
+		// If p is empty the call reads one byte that was not asked for, except from a
 		// datagram socket.
 		return min(n, len(p)), false, err
 	})
@@ -60,7 +60,7 @@ func (c *conn) awaitWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (int,
 // sendMsg is pollWriteMsg, awaitWriteMsg, or the like.
 type sendMsg func(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error)
 
-// writeMsg sends all ancillary data or nothing. dst is what stands in an error.
+// writeMsg sends all ancillary data or nothing. dst is the address in an error.
 func (c *conn) writeMsg(cx *Context, p, oob []byte, to unix.Sockaddr, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	if n, err = send(cx, p, oob, to); err != nil {
 		return n, 0, c.wrapTo("write", dst, callError("sendmsg", err))

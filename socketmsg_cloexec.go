@@ -4,7 +4,7 @@ package async
 
 import "golang.org/x/sys/unix"
 
-// msgCloexec is a flag of recvMsg's that comes back among those of the message.
+// msgCloexec is a flag of recvMsg that comes back among the flags of the message.
 const msgCloexec = unix.MSG_CMSG_CLOEXEC
 
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {

@@ -9,15 +9,15 @@ import (
 )
 
 // A PacketConn is a net.PacketConn whose calls wait through a Context, and can
-// be polled. What its WithContext returns is a net.PacketConn as well. Any
+// be polled. The result of its WithContext is a net.PacketConn as well. Any
 // number of tasks and goroutines may use it at once.
 //
-// A message is sent whole or not at all, and a read takes one message: what p
-// has no room for is lost. Cancelling either loses nothing.
+// A message is sent whole or not at all, and a read takes one message: the bytes that p
+// has no room for are lost. Cancelling either loses nothing.
 type PacketConn interface {
 	Conn
 
-	// ReadFrom waits for a message and returns who sent it.
+	// ReadFrom waits for a message and returns the address of its sender.
 	ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error)
 
 	// WriteTo sends p to addr. It waits as long as there is no room.
@@ -30,10 +30,10 @@ type PacketConn interface {
 	PollWriteTo(cx *Context, p []byte, addr net.Addr) (n int, err error)
 }
 
-// packetConn is what connections of datagrams share.
+// packetConn is the part that connections of datagrams share.
 type packetConn struct{ conn }
 
-// PollRead reads one message, from whomever it is. It returns ErrPending if
+// PollRead reads one message, from any sender. It returns ErrPending if
 // there is none, and at once if p is empty.
 func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
@@ -69,8 +69,8 @@ func (c *packetConn) PollWrite(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Read waits for a message, from whomever it is, and reads it into p. What p
-// has no room for is lost. Cancelling it loses nothing.
+// Read waits for a message, from any sender, and reads it into p. The bytes that p
+// has no room for are lost. Cancelling it loses nothing.
 func (c *packetConn) Read(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
 }
@@ -92,16 +92,16 @@ func (c *packetConn) connected() bool { return c.raddr != nil }
 // A Message is one message of a batch, in the shape that golang.org/x/net's
 // ipv4 and ipv6 packages have.
 type Message struct {
-	Buffers [][]byte // what is sent, or where to put what comes, one after the other
+	Buffers [][]byte // the data to send, or the memory for received data, one after the other
 	OOB     []byte   // the same for ancillary data
-	Addr    net.Addr // where to, nil for the peer; or from where: a *net.UDPAddr, which must not be changed
-	N       int      // how many bytes were sent or came
+	Addr    net.Addr // the receiver, nil for the peer; or the sender: a *net.UDPAddr, which must not be changed
+	N       int      // the number of bytes that were sent or received
 	NN      int      // the same for ancillary data
-	Flags   int      // of a message that came
+	Flags   int      // of a received message
 }
 
-// from sets the sender. If the message came from the same before, the address
-// stands there already.
+// from sets the sender. If the last message came from the same sender, m has the address
+// already.
 func (m *Message) from(a netip.AddrPort) {
 	if old, ok := m.Addr.(*net.UDPAddr); ok && old != nil && old.AddrPort() == a {
 		return
@@ -112,7 +112,7 @@ func (m *Message) from(a netip.AddrPort) {
 	}
 }
 
-// to returns where to send to; an invalid address is the peer's.
+// to returns the address to send to; an invalid address is the peer's.
 func (m *Message) to(v6 bool) (a netip.AddrPort, err error) {
 	if m.Addr == nil {
 		return a, nil
@@ -123,7 +123,7 @@ func (m *Message) to(v6 bool) (a netip.AddrPort, err error) {
 	return a, err
 }
 
-// udpAddrPort translates what a program passed as the address to send to with a
+// udpAddrPort translates the address that a program passed to send to with a
 // socket of this family. As in package net, the wildcard is this host, and of
 // the socket's family however it is written.
 func udpAddrPort(addr net.Addr, v6 bool) (a netip.AddrPort, err error) {
@@ -159,8 +159,8 @@ func reachable(a netip.AddrPort, v6 bool) error {
 	return nil
 }
 
-// addrPortOf translates an address of the kernel's; it is invalid if that is
-// of neither IPv4 nor IPv6.
+// addrPortOf translates an address of the kernel's; the result is invalid if that is
+// an address of neither IPv4 nor IPv6.
 func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

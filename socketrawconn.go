@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// rawConn lends a socket's descriptor to those who make system calls of their
+// rawConn gives a socket's descriptor to callers that make system calls of their
 // own. It waits through cx; if that is nil, it can't wait.
 type rawConn struct {
 	src          *pollFD
@@ -26,7 +26,7 @@ func (r *rawConn) Control(f func(fd uintptr)) error {
 }
 
 // Read calls f until it returns true, each time after there may be more to
-// read. f must go on until the system says EAGAIN before it returns false.
+// read. f must go on until the system returns EAGAIN before it returns false.
 func (r *rawConn) Read(f func(fd uintptr) (done bool)) error {
 	return r.wrap("raw-read", r.laddr, r.raddr, r.until(&r.src.rd, f))
 }
@@ -69,10 +69,10 @@ type rawListener struct{ rawConn }
 func (*rawListener) Read(func(fd uintptr) (done bool)) error  { return syscall.EINVAL }
 func (*rawListener) Write(func(fd uintptr) (done bool)) error { return syscall.EINVAL }
 
-// SyscallConn returns the socket for system calls of the caller's. What it
-// returns cannot wait: its Read and Write call the function once and fail with
-// errors.ErrUnsupported if that says that it is not done. The SyscallConn of
-// what WithContext returns waits.
+// SyscallConn returns the socket for system calls of the caller's. The RawConn
+// cannot wait: its Read and Write call the function once and fail with
+// errors.ErrUnsupported if that reports that it is not done. The SyscallConn of
+// the connection that WithContext returns waits.
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.rawConn(nil) }
 
 func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {

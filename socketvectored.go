@@ -9,8 +9,8 @@ import (
 // maxBuffers is how many buffers one system call takes, on every system.
 const maxBuffers = 1024
 
-// PollReadBuffers reads what is there into the buffers, one after the other,
-// with one system call. It returns ErrPending if nothing is there, io.EOF at
+// PollReadBuffers reads the data that is there into the buffers, one after the other,
+// with one system call. It returns ErrPending if there is none, io.EOF at
 // the end, and at once if the buffers have no room.
 func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
 	bufs, size := oneCall(bufs)
@@ -24,7 +24,7 @@ func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, erro
 	return int64(n), err
 }
 
-// ReadBuffers waits until something is there, and reads it into the buffers,
+// ReadBuffers waits until data is there, and reads it into the buffers,
 // one after the other. Cancelling it loses nothing.
 func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err error) {
 	_, err = c.awaitRead(cx, func(cx *Context) (_ int, err error) {
@@ -35,7 +35,7 @@ func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err er
 }
 
 // PollWriteBuffers writes as much of the buffers as there is room for, with
-// one system call, and takes that off them. It returns ErrPending if there is
+// one system call, and removes the written bytes from them. It returns ErrPending if there is
 // no room.
 func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, error) {
 	some, size := oneCall(*bufs)
@@ -52,7 +52,7 @@ func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, er
 }
 
 // WriteBuffers writes all of the buffers, unless it fails or is cancelled. It
-// takes off them what was written, which n counts, as net.Buffers.WriteTo does.
+// removes the written bytes, which n counts, from them, as net.Buffers.WriteTo does.
 func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err error) {
 	for {
 		_, err := c.awaitWrite(cx, func(cx *Context) (int, error) {
@@ -66,8 +66,8 @@ func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err 
 	}
 }
 
-// oneCall returns the buffers that one system call may have, and how many
-// bytes those are.
+// oneCall returns the buffers that one system call may have, and their size in
+// bytes.
 func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
 	for i, b := range bufs {
 		if i == maxBuffers || size+len(b) > maxIO {
@@ -81,7 +81,7 @@ func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
 	return bufs, size
 }
 
-// consumeBuffers takes n bytes off the buffers, and those that are then empty.
+// consumeBuffers removes n bytes from the buffers, and the buffers that are then empty.
 func consumeBuffers(bufs *net.Buffers, n int) {
 	for len(*bufs) > 0 {
 		first := (*bufs)[0]

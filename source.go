@@ -12,12 +12,12 @@ import (
 
 // A Source is any descriptor that can be waited for: a pipe, a terminal or a
 // serial port, an eventfd, inotify, a netlink socket, the socket of a C library.
-// What it means to read and write it is the caller's business: ReadWith and
-// WriteWith take the system call, and do it when it will not block.
+// The caller chooses the system calls that read and write it: ReadWith and
+// WriteWith take the system call, and make it when it will not block.
 //
 // Any number of tasks and goroutines may use a Source at once, and like a
 // TCPConn it is served by the worker of the task that first has to wait for it,
-// and by none as long as only goroutines do.
+// and by no worker as long as only goroutines wait for it.
 // Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
 // os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
 // workers end. It must be closed or detached.
@@ -45,7 +45,7 @@ func NewSource(fd int) (*Source, error) {
 
 // NewSourceOf returns a Source of the descriptor behind c: an *os.File, a
 // connection of package net. The Source has a duplicate, so that each is closed
-// by itself. They share what they read from and write to, and whether it is
+// by itself. They share the open file that they read from and write to, and whether it is
 // non-blocking.
 func NewSourceOf(c syscall.Conn) (*Source, error) {
 	raw, err := c.SyscallConn()
@@ -83,8 +83,8 @@ func checkPollable(fd int) error {
 	return pollable(fd, p.add(fd))
 }
 
-// PollReadable returns nil if there is something to read, or the end, or a
-// failure, and ErrPending if not. Where several read, another may be faster.
+// PollReadable returns nil if there is data to read, or the end, or a
+// failure, and ErrPending if not. Where several tasks read, another may be faster.
 func (s *Source) PollReadable(cx *Context) error {
 	return sourceError(s.src.pollReady(cx, &s.src.rd, false))
 }
@@ -110,11 +110,11 @@ func (s *Source) awaitReady(cx *Context, dir *direction) error {
 	return sourceError(awaitedError(cx, err))
 }
 
-// ReadWith calls read with the descriptor and returns what it returns, unless
-// that is or wraps the error EAGAIN: then it waits until there may be something to
+// ReadWith calls read with the descriptor and returns its results, unless
+// the error is or wraps EAGAIN: then it waits until there may be data to
 // read, and calls it again. It does the same at once after EINTR. read must not block,
-// and must not keep the descriptor; Close waits for it. Whether read takes all
-// that is there does not matter. Cancelling a ReadWith that waits loses nothing.
+// and must not keep the descriptor; Close waits for it. read need not take all
+// data that is there. Cancelling a ReadWith that waits loses nothing.
 func (s *Source) ReadWith(cx *Context, read func(fd int) (n int, err error)) (int, error) {
 	return s.with(cx, &s.src.rd, read)
 }
@@ -142,7 +142,7 @@ func (s *Source) with(cx *Context, dir *direction, do func(fd int) (int, error))
 	return n, sourceError(err)
 }
 
-// sourceError says os.ErrClosed, since a Source need not be of the network.
+// sourceError returns os.ErrClosed for net.ErrClosed, since a Source need not be of the network.
 func sourceError(err error) error {
 	if err == net.ErrClosed {
 		return os.ErrClosed
@@ -174,15 +174,15 @@ func (s *Source) setDeadline(t time.Time, dirs ...*direction) error {
 	return nil
 }
 
-// Close closes the descriptor, as soon as no call uses it. Whoever waits gets
+// Close closes the descriptor, as soon as no call uses it. Operations that wait fail with
 // os.ErrClosed.
 func (s *Source) Close() error { return sourceError(s.src.close()) }
 
 // Detach ends the Source like Close, and returns the descriptor, which stays
-// open, and non-blocking. Whoever waits gets os.ErrClosed. If another goroutine
+// open, and non-blocking. Operations that wait fail with os.ErrClosed. If another goroutine
 // is in a call of ReadWith, WriteWith or Control that uses the descriptor at
 // this moment, nothing happens and Detach returns ErrSourceInUse. Calls that only
-// wait are not in the way, except while one begins to.
+// wait do not prevent Detach, except at the moment when a call begins to wait.
 func (s *Source) Detach() (fd int, err error) {
 	if err := s.src.detach(); err != nil {
 		return -1, sourceError(err)
@@ -190,7 +190,7 @@ func (s *Source) Detach() (fd int, err error) {
 	return int(s.src.fd), nil
 }
 
-// duplicateFD returns another descriptor of what fd is, which children do not
+// duplicateFD returns another descriptor of the open file of fd, which children do not
 // inherit.
 func duplicateFD(fd int) (int, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

@@ -1534,6 +1534,14 @@ func TestBudgetMakesTasksYield(t *testing.T) {
 	}
 }
 
+// trimSooner makes worker 0 of rt trim its free coroutines as if trimEvery had passed, twice: what was free all the time
+// between the two is not needed.
+func trimSooner(rt *Runtime) {
+	for range 2 {
+		on(rt.workers[0], func(w *worker) { w.trimmedAt -= int64(trimEvery) })
+	}
+}
+
 // Coroutines that a burst has made end after it, also if their worker has nothing
 // else to do.
 func TestCoroutinesAfterABurst(t *testing.T) {
@@ -1560,6 +1568,7 @@ func TestCoroutinesAfterABurst(t *testing.T) {
 	for _, h := range hs {
 		join(t, h)
 	}
+	trimSooner(rt)
 	counts(t, rt, func(m Metrics) bool { return m.Coroutines == keepFree && m.CoroutinesFree == keepFree })
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+keepFree })
 	_, err := join(t, Go(rt, func(cx *Context) error { return Yield(cx) }))

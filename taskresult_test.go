@@ -290,9 +290,9 @@ func TestResultOfOthersIsKept(t *testing.T) {
 // Whatever comes first, the end of the task or that its owner gives it up: the owner, or
 // another waiter, has the result, or it is closed.
 func TestResultIsTakenOrClosed(t *testing.T) {
-	times := 300
+	times := 100
 	if testing.Short() {
-		times = 50
+		times = 40
 	}
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		for i := range times {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TCPConn is a TCP connection. See Conn for what its methods have in common.
+// TCPConn is a TCP connection. See Conn for the common rules of its methods.
 //
-// It is served by the worker of the task that first has to wait for it, so a
-// connection belongs in the hands of one task; from others it works as well,
+// It is served by the worker of the task that first has to wait for it, so one
+// task should use a connection; other tasks can use it as well,
 // but each event then has to cross to another thread. As long as only goroutines
 // wait for it, and again after NetConn, no worker serves it. TCP_NODELAY and
 // keep-alive are on unless switched off.
@@ -22,8 +22,8 @@ import (
 // Cancelling a Read loses nothing. Cancelling a Write may leave part of the
 // data written: it returns how much.
 //
-// Urgent data is for system calls of one's own; see SyscallConn. What comes
-// behind it is read like everything else.
+// Urgent data is for system calls of the caller's; see SyscallConn. Data behind
+// it is read like all other data.
 //
 // A connection must be closed: as long as it is open the runtime refers to it,
 // and the garbage collector does not close it.
@@ -59,14 +59,14 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 // and how, as the method of net.TCPConn does: a field that is zero has the default
 // of package net, a negative one leaves the system's setting unchanged. It stops at
 // the first setting that the system refuses: on OpenBSD with ENOPROTOOPT at the first
-// one that is not negative, after it has set or cleared keep-alive itself.
+// setting that is not negative, after it has set or cleared keep-alive itself.
 func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	return c.set(func(fd int) error { return sys.SetKeepAliveConfig(fd, config) })
 }
 
 // MultipathTCP reports whether the connection uses Multipath TCP. Only a
 // connection whose socket another program or package net has made can: that of
-// [FileConn], for example, or one from a listener of [FileListener]. It is false on
+// [FileConn], for example, or a connection from a listener of [FileListener]. It is false on
 // systems other than Linux, and on Linux before 5.16.
 func (c *TCPConn) MultipathTCP() (bool, error) {
 	used := false
@@ -77,7 +77,7 @@ func (c *TCPConn) MultipathTCP() (bool, error) {
 	return used, c.wrap("get", err)
 }
 
-// SetLinger sets what Close does with data that was not sent: negative, the
+// SetLinger sets how Close treats data that was not sent: negative, the
 // default, sends it in the background; zero discards it and resets the
 // connection; else the system tries for that many seconds, for which Close then
 // blocks on Linux, and with it the worker: such a connection is closed in the pool
@@ -92,14 +92,14 @@ func (c *TCPConn) SetLinger(sec int) error {
 	})
 }
 
-// SetTTL sets how many routers what is sent may pass: the time to live of
+// SetTTL sets how many routers a packet may pass: the time to live of
 // IPv4, the hop limit of IPv6.
 func (c *TCPConn) SetTTL(n int) error {
 	level, name := c.ttlOption()
 	return c.setOption(level, name, n)
 }
 
-// TTL returns what SetTTL sets.
+// TTL returns the setting of SetTTL.
 func (c *TCPConn) TTL() (int, error) { return c.option(c.ttlOption()) }
 
 func (c *TCPConn) ttlOption() (level, name int) {
@@ -124,8 +124,8 @@ func (b *boundTCPConn) ReadFrom(r io.Reader) (int64, error)   { return b.copyFro
 func (b *boundTCPConn) WriteTo(w io.Writer) (int64, error)    { return b.copyTo(w, b) }
 func (b *boundTCPConn) SyscallConn() (syscall.RawConn, error) { return b.rawConn(b.cx) }
 
-// TCPListener is a TCP listener. See Listener for what its methods have in
-// common.
+// TCPListener is a TCP listener. See Listener for the common rules of its
+// methods.
 //
 // Cancelling an Accept loses nothing. If the process or the system has no
 // descriptors left, Accept waits and tries again, ever more slowly, up to once
@@ -134,9 +134,9 @@ type TCPListener struct{ listener }
 
 var _ Listener = (*TCPListener)(nil)
 
-// ListenTCP announces on laddr, as net.ListenTCP does. A nil laddr, or one
+// ListenTCP announces on laddr, as net.ListenTCP does. A nil laddr, or an address
 // without an IP, is the wildcard address, of both families for "tcp"; port 0
-// is one that the system chooses.
+// is a port that the system chooses.
 func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	return new(socketSetup).listenTCP(network, laddr)
 }

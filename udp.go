@@ -8,20 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UDPConn is a UDP socket: of ListenUDP, which receives from anybody and sends
-// to the address it is told, or of DialUDP, which has one peer. See PacketConn
-// for what its methods have in common.
+// UDPConn is a UDP socket: of ListenUDP, which receives from any sender and sends
+// to the address that is passed, or of DialUDP, which has one peer. See PacketConn
+// for the common rules of its methods.
 //
-// It is served by the worker of the task that first has to wait for it, and by none
-// as long as only goroutines do. It must be closed.
+// It is served by the worker of the task that first has to wait for it, and by no worker
+// as long as only goroutines wait for it. It must be closed.
 type UDPConn struct{ packetConn }
 
 var _ PacketConn = (*UDPConn)(nil)
 
 // ListenUDP opens a socket on laddr, as net.ListenUDP does. A nil laddr, or
-// one without an IP, is the wildcard address, of both families for "udp"; port
-// 0 is one that the system chooses. For an address of a multicast group, which
-// is then still to be joined, the port may be shared with others.
+// an address without an IP, is the wildcard address, of both families for "udp"; port
+// 0 is a port that the system chooses. For an address of a multicast group, which
+// is then still to be joined, the port may be shared with other sockets.
 func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	return new(socketSetup).listenUDP(network, laddr)
 }
@@ -36,7 +36,7 @@ func (s *socketSetup) listenUDP(name string, laddr *net.UDPAddr) (*UDPConn, erro
 	}
 	setup, at := *s, *laddr
 	if at.IP.IsMulticast() {
-		// As in package net: what is sent to the group comes to the wildcard
+		// As in package net: messages to the group come to the wildcard
 		// address of its family, which several programs may have.
 		setup.reuseAddr = true
 		n, at.IP = multicastWildcard(n, at.IP)
@@ -67,7 +67,7 @@ func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	return a.c.(*UDPConn), nil
 }
 
-// v6 reports whether the socket is one of IPv6.
+// v6 reports whether the socket is an IPv6 socket.
 func (c *UDPConn) v6() bool {
 	a, ok := c.laddr.(*net.UDPAddr)
 	return ok && len(a.IP) == net.IPv6len
@@ -79,8 +79,8 @@ func (c *UDPConn) PollReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr ne
 	return n, addr, err
 }
 
-// ReadFromUDPAddrPort waits for a message and returns who sent it, without
-// allocating. A socket of both families returns IPv4 addresses in their IPv6
+// ReadFromUDPAddrPort waits for a message and returns the address of its sender,
+// without allocating. A socket of both families returns IPv4 addresses in their IPv6
 // form; see netip.Addr.Unmap.
 func (c *UDPConn) ReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr netip.AddrPort, err error) {
 	n, err = c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollRecv(cx, p, 0, &addr) })
@@ -92,7 +92,7 @@ func (c *UDPConn) PollReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(c.PollReadFromUDPAddrPort(cx, p))
 }
 
-// ReadFrom waits for a message and returns who sent it, a *net.UDPAddr.
+// ReadFrom waits for a message and returns the address of its sender, a *net.UDPAddr.
 func (c *UDPConn) ReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(c.ReadFromUDPAddrPort(cx, p))
 }
@@ -225,8 +225,8 @@ func (c *UDPConn) PollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, f
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
-// ReadMsgUDPAddrPort waits for a message and its ancillary data. oobn says how
-// much of that there is, flags are those of recvmsg(2).
+// ReadMsgUDPAddrPort waits for a message and its ancillary data. oobn is the size
+// of the ancillary data, flags are those of recvmsg(2).
 func (c *UDPConn) ReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.readMsg(cx, p, oob)
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
@@ -306,8 +306,8 @@ func (c *UDPConn) PollReadBatch(cx *Context, ms []Message, flags int) (int, erro
 	})
 }
 
-// ReadBatch waits for a message and reads it and all that are there after it
-// into ms, as far as that goes; it returns how many there were. On Linux that is one
+// ReadBatch waits for a message and reads it, and all messages that are there after it,
+// into ms, as far as ms has room; it returns their number. On Linux that is one
 // system call. flags are those of recvmsg(2). Buffers, OOB and Addr of a
 // message can be used again for the next batch as they are.
 func (c *UDPConn) ReadBatch(cx *Context, ms []Message, flags int) (int, error) {

@@ -17,23 +17,23 @@ func (c *UDPConn) SetBroadcast(on bool) error {
 	return c.setOption(unix.SOL_SOCKET, unix.SO_BROADCAST, sys.BoolInt(on))
 }
 
-// Broadcast returns what SetBroadcast sets.
+// Broadcast returns the setting of SetBroadcast.
 func (c *UDPConn) Broadcast() (bool, error) {
 	v, err := c.option(unix.SOL_SOCKET, unix.SO_BROADCAST)
 	return v != 0, err
 }
 
 // SetTTL sets how many routers a message may pass that is not sent to a
-// group: the time to live of IPv4, the hop limit of IPv6. This and what is set
-// for groups is set for both families if the socket is of both; on systems other
-// than Linux such a socket may refuse it for IPv4, which then keeps its default.
+// group: the time to live of IPv4, the hop limit of IPv6. This setting and those
+// for groups are made for both families if the socket is of both; on systems other
+// than Linux such a socket may refuse a setting for IPv4, which then keeps its default.
 func (c *UDPConn) SetTTL(n int) error {
 	return c.setFamilies(
 		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
 		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
 }
 
-// TTL returns what SetTTL sets.
+// TTL returns the setting of SetTTL.
 func (c *UDPConn) TTL() (int, error) {
 	if c.v6() {
 		return c.option(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS)
@@ -49,7 +49,7 @@ func (c *UDPConn) SetMulticastTTL(n int) error {
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n) })
 }
 
-// MulticastTTL returns what SetMulticastTTL sets.
+// MulticastTTL returns the setting of SetMulticastTTL.
 func (c *UDPConn) MulticastTTL() (int, error) {
 	if c.v6() {
 		return c.option(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS)
@@ -57,8 +57,8 @@ func (c *UDPConn) MulticastTTL() (int, error) {
 	return c.getByte(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
 }
 
-// SetMulticastLoopback sets whether a message to a group also comes to those
-// on this host who joined it. It does unless this, or ListenMulticastUDP, says
+// SetMulticastLoopback sets whether a message to a group also comes to the sockets
+// on this host that joined it. It does unless this, or ListenMulticastUDP, says
 // otherwise.
 func (c *UDPConn) SetMulticastLoopback(on bool) error {
 	return c.setFamilies(
@@ -107,7 +107,7 @@ func ipIndex(ifi *net.Interface) int {
 }
 
 // setFamilies sets an option of the socket's family, and that of IPv4 as well
-// if a socket of IPv6 is one of both.
+// if an IPv6 socket is of both families.
 func (c *UDPConn) setFamilies(v6, v4 func(fd int) error) error {
 	return c.set(func(fd int) error {
 		if !c.v6() {
@@ -127,9 +127,9 @@ func (c *UDPConn) setFamilies(v6, v4 func(fd int) error) error {
 	})
 }
 
-// JoinGroup makes messages come that are sent to the group, a *net.UDPAddr of
-// which only the IP counts, through the interface ifi, or one that the system
-// chooses if it is nil.
+// JoinGroup makes the socket receive messages that are sent to the group, a *net.UDPAddr of
+// which only the IP counts, through the interface ifi, or an interface that the system
+// chooses if ifi is nil.
 func (c *UDPConn) JoinGroup(ifi *net.Interface, group net.Addr) error {
 	return c.membership(ifi, group, unix.IP_ADD_MEMBERSHIP, unix.IPV6_JOIN_GROUP)
 }
@@ -168,8 +168,8 @@ func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) err
 	}))
 }
 
-// getByte is getsockopt for options of one byte, which those of IPv4 multicast
-// are on some systems, and may be on all.
+// getByte is getsockopt for options of one byte. The options of IPv4 multicast have one byte
+// on some systems, and may have one byte on all.
 func (c *conn) getByte(level, name int) (int, error) {
 	return c.get(func(fd int) (int, error) {
 		b, err := unix.GetsockoptByte(fd, level, name)
@@ -187,8 +187,8 @@ func setByte(fd, level, name, value int) error {
 
 var errNoIPv4 = errors.New("the interface has no IPv4 address")
 
-// interfaceIPv4 returns an address by which IPv4 knows an interface; the
-// wildcard for none.
+// interfaceIPv4 returns an IPv4 address of an interface; the wildcard if ifi is
+// nil.
 func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 	if ifi == nil {
 		return ip, nil
@@ -205,10 +205,10 @@ func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 	return ip, fmt.Errorf("%w: %s", errNoIPv4, ifi.Name)
 }
 
-// ListenMulticastUDP opens a socket that receives what is sent to a group, on
-// the interface ifi, or one that the system chooses if that is nil, as
-// net.ListenMulticastUDP does. Others may receive it, too. What the socket
-// itself sends to the group does not come back to this host.
+// ListenMulticastUDP opens a socket that receives the messages that are sent to a group, on
+// the interface ifi, or an interface that the system chooses if ifi is nil, as
+// net.ListenMulticastUDP does. Other sockets may receive them, too. Messages that the socket
+// itself sends to the group do not come back to this host.
 func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) (*UDPConn, error) {
 	if group == nil || len(group.IP) == 0 {
 		return nil, wrapOp("listen", unnamed(network), nil, addrOrNil(group), errMissingAddress)

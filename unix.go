@@ -11,8 +11,8 @@ import (
 )
 
 // UnixConn is a connection of a unix-domain socket, of the network "unix" (a
-// stream) or "unixpacket" (messages in order). See Conn for what its methods
-// have in common.
+// stream) or "unixpacket" (messages in order). See Conn for the common rules of
+// its methods.
 //
 // Cancelling a Read loses nothing. Cancelling a Write may leave part of the
 // data written, but never part of a packet: it returns how much. A connection
@@ -119,8 +119,8 @@ func (b *boundUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn
 	return b.UnixConn.WriteMsgUnix(b.cx, p, oob, addr)
 }
 
-// UnixListener is a listener of a unix-domain socket. See Listener for what
-// its methods have in common, and TCPListener for what happens when there are
+// UnixListener is a listener of a unix-domain socket. See Listener for the common
+// rules of its methods, and TCPListener for the behaviour when there are
 // no descriptors left.
 type UnixListener struct {
 	listener
@@ -133,7 +133,7 @@ var _ Listener = (*UnixListener)(nil)
 // ListenUnix announces on laddr, as net.ListenUnix does: networks "unix" and
 // "unixpacket". The file of that name must not be there yet; Close removes it.
 // On Linux a name that begins with @ is abstract: it stands in no directory,
-// and an empty one lets the system choose such a name.
+// and an empty name lets the system choose an abstract name.
 func ListenUnix(network string, laddr *net.UnixAddr) (*UnixListener, error) {
 	return new(socketSetup).listenUnix(network, laddr)
 }
@@ -166,16 +166,16 @@ func (s *socketSetup) bindUnix(op, proto, name string, laddr *net.UnixAddr) (n *
 }
 
 // SetUnlinkOnClose sets whether Close removes the socket's file. It does for a
-// listener of ListenUnix or Listen, and does not for one that was made from a
+// listener of ListenUnix or Listen, and does not for a listener that was made from a
 // descriptor, unless this says otherwise.
 func (l *UnixListener) SetUnlinkOnClose(unlink bool) { l.keep.Store(!unlink) }
 
-// Close closes the listener and removes its file. Whoever accepts gets
+// Close closes the listener and removes its file. An Accept that waits fails with
 // net.ErrClosed; connections that were accepted stay open.
 func (l *UnixListener) Close() error {
 	l.unlink.Do(func() {
-		// Before the descriptor is closed, whoever closes it: after that the
-		// name might be somebody else's.
+		// Before the descriptor is closed, also if another caller closes it: after
+		// that the name might be another socket's.
 		if l.addr == nil { // the zero value
 			return
 		}

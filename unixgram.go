@@ -10,9 +10,9 @@ import (
 )
 
 // UnixDatagram is a unix-domain socket of the network "unixgram": of
-// ListenUnixgram, which receives from anybody and sends to the address it is
-// told, or of DialUnixgram, which has one peer. See PacketConn for what its
-// methods have in common.
+// ListenUnixgram, which receives from any sender and sends to the address that is
+// passed, or of DialUnixgram, which has one peer. See PacketConn for the common
+// rules of its methods.
 //
 // Messages arrive, and in order, and a sender waits while the receiver's queue
 // is full. It must be closed.
@@ -29,14 +29,14 @@ func newUnixDatagram() *UnixDatagram {
 	return c
 }
 
-// How long a sender leaves a receiver alone whose queue is full, and who does
-// not say when it no longer is.
+// How long a sender waits before it tries again to send to a receiver whose queue is
+// full: there is no event when the queue has room again.
 const (
 	receiverDelayMin = time.Millisecond
 	receiverDelayMax = 50 * time.Millisecond
 )
 
-// ListenUnixgram opens a socket that others can send to at laddr, as
+// ListenUnixgram opens a socket that other sockets can send to at laddr, as
 // net.ListenUnixgram does. As there, Close leaves the file. On Linux a name
 // that begins with @ is abstract: it stands in no directory.
 func ListenUnixgram(network string, laddr *net.UnixAddr) (*UnixDatagram, error) {
@@ -59,7 +59,7 @@ func (s *socketSetup) bindUnixgram(op, name string, laddr *net.UnixAddr) (*UnixD
 
 // DialUnixgram opens a socket that sends to raddr and receives from it alone. The
 // peer can answer only if the socket has an address of its own, laddr. If raddr is nil
-// or has no name, the socket has no peer, and is one of laddr as ListenUnixgram
+// or has no name, the socket has no peer, and is a socket of laddr as ListenUnixgram
 // opens it. It does not wait.
 func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, error) {
 	if unixNamed(laddr) && !unixNamed(raddr) {
@@ -127,7 +127,7 @@ func asUnixAddr(n int, addr net.Addr, err error) (int, *net.UnixAddr, error) {
 	return n, from, err
 }
 
-// ReadFrom waits for a message and returns who sent it: a *net.UnixAddr, or
+// ReadFrom waits for a message and returns the address of its sender: a *net.UnixAddr, or
 // nil if the sender has no address.
 func (c *UnixDatagram) ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	return c.readFromUnix(cx, p)
@@ -170,9 +170,9 @@ func (c *UnixDatagram) awaitSendMsg(cx *Context, p, oob []byte, to unix.Sockaddr
 }
 
 // pollSend sends p and ancillary data; its error is still to be wrapped. There
-// is an event when a message of this socket's has been received, but not when
-// others' have filled the receiver's queue. That one receiver's is full says
-// nothing of another's.
+// is an event when the receiver has read a message of this socket's, but not if messages
+// of other sockets have filled the receiver's queue. A full queue of one receiver
+// says nothing about the queue of another.
 func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error) {
 	full := false
 	mark := c.src.notReadyBit(&c.src.wr)
@@ -198,7 +198,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 	return len(p), nil
 }
 
-// Close closes the socket. Whoever uses it gets net.ErrClosed. Messages that
+// Close closes the socket. Operations on it fail with net.ErrClosed. Messages that
 // were sent still arrive.
 func (c *UnixDatagram) Close() error {
 	err := c.packetConn.Close()
@@ -207,8 +207,8 @@ func (c *UnixDatagram) Close() error {
 }
 
 // CloseRead shuts down the reading side: sending to this socket fails with EPIPE.
-// Messages that are there can still be read. On Linux a read that finds none waits,
-// as one does with package net, until its deadline or Close.
+// Messages that are there can still be read. On Linux a read that finds none waits
+// until its deadline or Close, as a read with package net does.
 func (c *UnixDatagram) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
 
 // CloseWrite shuts down the writing side. Each Write and WriteTo after that

@@ -63,7 +63,7 @@ func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) 
 	return n, err
 }
 
-// duplicateFile returns another descriptor of what f is, which stays as it is.
+// duplicateFile returns another descriptor of the open file of f, which stays as it is.
 func duplicateFile(f syscall.Conn) (fd int, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -71,7 +71,7 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 	}
 	closed := raw.Control(func(old uintptr) { fd, err = duplicateFD(int(old)) })
 	if _, ok := f.(*os.File); ok && closed != nil {
-		closed = os.ErrClosed // which package os does not say here
+		closed = os.ErrClosed // package os returns another error here
 	}
 	if closed != nil {
 		return -1, closed
@@ -101,16 +101,16 @@ func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, 
 	return n, files, nil
 }
 
-// otherAncillary is room for what a message brings beside descriptors if the program has
-// asked the socket for it: credentials, a descriptor of the sender's process, a
+// otherAncillary is room for the ancillary data that a message has beside descriptors if the
+// program has asked the socket for it: credentials, a descriptor of the sender's process, a
 // security label, a time. A label may be longer; then the message is refused.
 const otherAncillary = 512
 
 // descriptorsIn returns the descriptors that the sender of a message has sent, and those
 // that the system has added. All are the caller's to close.
 func descriptorsIn(oob []byte) (sent, added []int) {
-	// What is cut off at the end is no message, but those before it have been
-	// parsed.
+	// The part that is cut off at the end is no message, but the messages before it
+	// have been parsed.
 	msgs, _ := unix.ParseSocketControlMessage(oob)
 	for i := range msgs {
 		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
@@ -128,7 +128,7 @@ func closeFDs(fds []int) {
 	}
 }
 
-// ReadMsgUnix waits for data and what comes with it: descriptors, for example,
+// ReadMsgUnix waits for data and its ancillary data: descriptors, for example,
 // which are the caller's to close. oobn says how much of oob is used, flags are
 // those of recvmsg(2). Cancelling it loses nothing.
 func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
@@ -153,9 +153,9 @@ func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) 
 }
 
 // SendFiles sends p, and with its first byte files to the process at the other
-// end, which gets descriptors of its own: those of this one can be closed
+// end, which gets descriptors of its own: those of this process can be closed
 // afterwards. p must not be empty. n says how much of p was sent; if it is more
-// than nothing the files were, too.
+// than nothing, the files were sent, too.
 func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.wrap("write", cx.refused(syscall.EINVAL))
@@ -168,14 +168,14 @@ func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, e
 }
 
 // ReceiveFiles waits for data, reads it into p and returns the files that came
-// with it, which are the caller's to close. If those are more than limit, all
+// with it, which are the caller's to close. If there are more files than limit, all
 // are closed and the error is EMSGSIZE; n bytes were read all the same.
 // Cancelling it loses nothing.
 func (c *UnixConn) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
 	return c.receiveFiles(cx, p, limit)
 }
 
-// ReadMsgUnix waits for a message and what comes with it; see
+// ReadMsgUnix waits for a message and its ancillary data; see
 // UnixConn.ReadMsgUnix. addr is its sender, nil if that has no address.
 func (c *UnixDatagram) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	return c.readMsgUnix(cx, p, oob)
@@ -208,15 +208,15 @@ func (c *UnixDatagram) ReceiveFiles(cx *Context, p []byte, limit int) (n int, fi
 	return c.receiveFiles(cx, p, limit)
 }
 
-// Ucred is who a process runs as.
+// Ucred is the credentials of a process: its number, and the user and the group that it runs as.
 type Ucred struct {
 	PID int // -1 where the system does not tell
 	UID int
 	GID int
 }
 
-// PeerCred returns who was at the other end when the connection was made. It
-// fails with errors.ErrUnsupported on systems where it is not known how to ask:
+// PeerCred returns the credentials of the process that was at the other end when the connection
+// was made. It fails with errors.ErrUnsupported on systems where it is not known how to ask:
 // NetBSD, OpenBSD and DragonFly.
 func (c *UnixConn) PeerCred() (cred Ucred, err error) {
 	err = c.src.control(func(fd int) (err error) {

@@ -9,28 +9,26 @@ import (
 // The zero value waits for nothing. It must not be copied after first use. All
 // methods may be called by tasks and goroutines at the same time.
 //
-// When the count becomes zero all who wait at that moment are released, also if
-// it grows again before they run.
+// When the count becomes zero all waiters at that moment are released, also if it grows
+// again before they run.
 type WaitGroup struct {
 	state groupState
 	list  waitlist
 }
 
-// groupState is the word that says how much is to be done and whether somebody
-// waits.
+// groupState is the word that says how much is to be done and whether a task waits.
 type groupState struct{ bits atomic.Int64 }
 
 const (
-	// groupAwaited is set while the list is not empty, under its lock. Then the
-	// step to zero is taken under that lock, too, so that it is clear who waited.
+	// groupAwaited is set while the list is not empty, under its lock. Then the step to
+	// zero is taken under that lock, too, so that it is clear which tasks waited.
 	groupAwaited int64 = 1 << iota
 
-	groupUnit // of the rest, which is the count
+	groupUnit // of the remaining bits, which are the count
 )
 
-// add changes the count by n. If it reports false the caller must do it again
-// under the lock of the list, and say so. over reports that all who wait must be
-// released.
+// add changes the count by n. If it reports false the caller must do it again under the
+// lock of the list, and say so. over reports that all waiters must be released.
 func (s *groupState) add(n int64, listed bool) (added, over bool) {
 	for {
 		old := s.bits.Load()
@@ -51,8 +49,8 @@ func (s *groupState) add(n int64, listed bool) (added, over bool) {
 	}
 }
 
-// await notes, under the lock of the list, that somebody waits. It reports false
-// if the count is zero.
+// await notes, under the lock of the list, that a task waits. It reports false if the count
+// is zero.
 func (s *groupState) await() bool {
 	for {
 		old := s.bits.Load()
@@ -65,7 +63,7 @@ func (s *groupState) await() bool {
 	}
 }
 
-// unawaited notes, under the lock of the list, that nobody waits anymore.
+// unawaited notes, under the lock of the list, that no task waits anymore.
 func (s *groupState) unawaited() { s.bits.And(^groupAwaited) }
 
 func (s *groupState) zero() bool { return s.bits.Load()/groupUnit == 0 }
@@ -89,12 +87,12 @@ func (wg *WaitGroup) Add(delta int) {
 // Done takes one off the count. It panics if the count is zero.
 func (wg *WaitGroup) Done() { wg.Add(-1) }
 
-// Go starts a task that runs fn, and counts it until it has ended, however it
-// does: also when it panics, and when the runtime refuses it or shuts down before
-// it has begun. s is where it starts; see Spawner. Wait does not return what fn
-// returns: that is in the handle, and if nobody asks for it, goes to
-// Config.Unhandled. fn must not call Done for itself; if the count becomes negative at the
-// end of a task the program ends with that panic, which nothing can recover.
+// Go starts a task that runs fn, and counts it until it has ended, however it does: also
+// when it panics, and when the runtime refuses it or shuts down before it has begun. s is
+// where it starts; see Spawner. Wait does not return the error of fn: that is in the
+// handle, and if no caller asks for it, goes to Config.Unhandled. fn must not call Done for
+// itself; if the count becomes negative at the end of a task the program ends with that
+// panic, which nothing can recover.
 func (wg *WaitGroup) Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
 	wg.Add(1)
 	h := Go(s, fn)
@@ -107,8 +105,8 @@ func (wg *WaitGroup) Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None]
 	return h
 }
 
-// doneAtEnd is Done by the worker that ends a task. A panic there would be taken for
-// the task's, half of whose end it would leave out.
+// doneAtEnd is Done by the worker that ends a task. A panic there would be taken for a
+// panic of the task, and would leave out half of the task's end.
 func (wg *WaitGroup) doneAtEnd() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -169,7 +167,7 @@ func (f *groupFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller. There is no baton: all who wait are released.
+// Cancel implements canceller. It passes nothing on: all waiters are released.
 func (f *groupFuture) Cancel() {
 	wg := f.wg
 	wg.list.mu.Lock()

@@ -1,15 +1,14 @@
 package async
 
-// waitlist is the queue of those who wait for a mutex, a permit, a message or
-// whatever else a primitive hands out. All primitives wait here, and here alone
-// stands what is easily got wrong:
+// waitlist is the queue of the tasks that wait for a mutex, a permit, a message or another
+// thing that a primitive hands out. All primitives wait here, and the steps that are easily
+// got wrong are only here:
 //
-//   - whoever is chosen is taken off the list under the lock and woken after it;
-//   - a waiter that is given up is asked, under the same lock, whether it had
-//     been chosen by then, and its primitive then gives what it was handed to
-//     the next one: the baton is passed on.
+//   - a waiter that is chosen is taken off the list under the lock, and its task is woken after it;
+//   - a waiter that is given up is asked, under the same lock, whether it had been chosen by then.
+//     Its primitive then passes on to the next waiter the thing that it was handed.
 //
-// Joining, leaving and choosing cost the same however many wait.
+// Joining, leaving and choosing cost the same however many tasks wait.
 //
 // A primitive guards its own state with mu, too. It wakes tasks when it has unlocked mu.
 type waitlist struct {
@@ -24,44 +23,44 @@ type waiterQueue struct {
 	n           int
 }
 
-// waiter is one place in a waitlist, and the part of a future that its list
-// knows. A waiter belongs to one future and is used again when that is polled
-// anew after an end.
+// waiter is one place in a waitlist, and the part of a future that its list knows. A waiter
+// belongs to one future and is used again when the future is polled anew after an end.
 type waiter struct {
 	_          noCopy
-	t          *task // woken when it is chosen; guarded by the list, like the rest
+	t          *task // woken when it is chosen; guarded by the list, like the other fields
 	prev, next *waiter
 	phase      waiterPhase
 
-	// What the primitive keeps with a waiter.
-	want   int64 // how much, or what
+	// The data that the primitive keeps with a waiter.
+	want   int64 // how much, or which kind
 	passed int   // how often it had to let others go before
 }
 
-// noCopy has go vet find copies of what contains it: of a node that others point to.
+// noCopy makes go vet find copies of a struct that contains it: of a node that others point
+// to.
 type noCopy struct{}
 
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
-// waiterPhase says what a waiter may expect.
+// waiterPhase is the state of a waiter.
 type waiterPhase uint8
 
 const (
 	waiterOut    waiterPhase = iota // not in the list, and nothing was handed to it
 	waiterIn                        // in the list
 	waiterCalled                    // in the list, and woken to try for itself
-	waiterChosen                    // taken off the list, and handed what it wanted; in a Chan, only to try for it
+	waiterChosen                    // taken off the list, and handed the lock or the permits; in a Chan, only to try
 )
 
-// What has chosen a waiter, for primitives that have both: it is kept in want.
+// How a waiter was chosen, for primitives that have both ways: it is kept in want.
 const (
-	byAll int64 = iota // was for all who waited: no baton
-	byOne              // was for this waiter, and else for the next one
+	byAll int64 = iota // with all waiters: not passed on
+	byOne              // alone: passed on to the next waiter
 )
 
-// join puts w at the end of the list, or, if it is in it, makes t the task to
-// wake. If w had been called it waits to be called again. mu is held.
+// join puts w at the end of the list, or, if it is in the list, makes t the task to wake.
+// If w had been called it waits to be called again. mu is held.
 func (l *waiterQueue) join(w *waiter, t *task) {
 	w.t = t
 	switch w.phase {
@@ -96,27 +95,27 @@ func (l *waiterQueue) joinFirst(w *waiter, t *task) {
 	l.n++
 }
 
-// choose takes w off the list: it has been handed what it wanted, or (in a Chan, which
-// counts those that it has called) may try for itself. The caller wakes the task that is
-// returned once mu, which is held, is unlocked.
+// choose takes w off the list: it has been handed the lock or the permits that it waits
+// for, or (in a Chan, which counts the waiters that it has called) may try for itself. The
+// caller wakes the task that is returned once mu, which is held, is unlocked.
 func (l *waiterQueue) choose(w *waiter) *task {
 	l.unlink(w)
 	w.phase = waiterChosen
 	return w.t
 }
 
-// chooseAll takes all off the list.
+// chooseAll takes all waiters off the list.
 func (l *waiterQueue) chooseAll(chosen *chosenTasks) {
 	for w := l.first; w != nil; w = l.first {
 		chosen.add(l.choose(w))
 	}
 }
 
-// call has w try for itself; it stays in the list, in which only the first is ever
-// called. A Mutex works so: its word says whether the first has been called, and the
-// list need not move if that comes in vain. A Chan, which may have as many called as it
-// has messages, takes them off instead; see chanSide. It returns the task to wake, nil
-// if w was called before. mu is held.
+// call has w try for itself; w stays in the list, in which only the first waiter is ever
+// called. A Mutex works so: its word says whether the first waiter has been called, and the
+// list need not move if that waiter finds the mutex locked. A Chan, which may have as many
+// waiters called as it has messages, takes them off the list instead; see chanSide. It
+// returns the task to wake, nil if w was called before. mu is held.
 func (l *waiterQueue) call(w *waiter) *task {
 	if w.phase == waiterCalled {
 		return nil
@@ -125,9 +124,9 @@ func (l *waiterQueue) call(w *waiter) *task {
 	return w.t
 }
 
-// leave takes w off the list, if it is in it, and returns what it was: out,
-// in, called or chosen. mu is held. If w was called or chosen, what it was
-// called for or handed is for the caller to take, or to pass on.
+// leave takes w off the list, if it is in the list, and returns the phase that it had. mu
+// is held. If w was called or chosen, the caller must take the lock, permits or message for
+// which it was, or pass them on.
 func (l *waiterQueue) leave(w *waiter) (was waiterPhase) {
 	was = w.phase
 	if was == waiterIn || was == waiterCalled {
@@ -152,8 +151,8 @@ func (l *waiterQueue) unlink(w *waiter) {
 	l.n--
 }
 
-// wakeChosen wakes t, if there is one. It is called when no lock is held. Looking for
-// the worker costs little beside what the wake of another one's thread costs.
+// wakeChosen wakes t, if there is one. It is called when no lock is held. Looking for the
+// caller's worker costs little beside the wake of another worker's thread.
 func wakeChosen(t *task) {
 	if t != nil {
 		t.wake(callersWorker())

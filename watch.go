@@ -5,10 +5,10 @@ import (
 	"io"
 )
 
-// A Watch is a value that others want to know the latest state of. Who watches is
-// told that it has changed, not how often: values in between may never be seen. The
-// zero Watch has the zero value. A Watch must not be copied. All methods may be
-// called by tasks and goroutines at the same time.
+// A Watch is a value whose latest state other code wants to know. A [Watcher] learns that
+// the value has changed, not how often: values in between may never be seen. The zero Watch
+// has the zero value. A Watch must not be copied. All methods may be called by tasks and
+// goroutines at the same time.
 type Watch[T any] struct {
 	topic newsTopic // its version is how often v was set; its mu guards everything
 	v     T
@@ -24,8 +24,8 @@ func (w *Watch[T]) Get() T {
 	return w.v
 }
 
-// Set changes the value, also to an equal one, and wakes those who watch. It fails
-// with ErrClosed, without changing it, after Close.
+// Set changes the value, also to an equal one, and wakes the tasks that wait for a change.
+// It fails with ErrClosed, without changing it, after Close.
 func (w *Watch[T]) Set(v T) error {
 	_, err := w.set(v, func(uint64) bool { return true })
 	return err
@@ -48,9 +48,9 @@ func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err e
 	return done, err
 }
 
-// Update changes the value to what f makes of it, and returns that. f is called
-// again if somebody else has changed the value meanwhile, and must not change what
-// it is given. Update fails with ErrClosed like Set.
+// Update changes the value to the result of f for the present value, and returns it. f is
+// called again if other code has changed the value meanwhile, and must not change its
+// argument. Update fails with ErrClosed like Set.
 func (w *Watch[T]) Update(f func(T) T) (T, error) {
 	for {
 		w.topic.mu.Lock()
@@ -64,9 +64,8 @@ func (w *Watch[T]) Update(f func(T) T) (T, error) {
 	}
 }
 
-// Close says that the value will not change anymore. Those who watch are told of
-// the last change, if they have not been, and then get ErrClosed. Close reports
-// whether it was the first.
+// Close says that the value will not change anymore. Watchers that have not seen the last
+// change get it first, and then ErrClosed. Close reports whether it was the first.
 func (w *Watch[T]) Close() (first bool) {
 	var chosen chosenTasks
 	w.topic.mu.Lock()
@@ -83,11 +82,11 @@ func (w *Watch[T]) Watch() *Watcher[T] {
 	return &Watcher[T]{watch: w, newsFollower: newsFollower{of: &w.topic, seen: w.topic.version}}
 }
 
-// A Watcher is somebody's view of a Watch: it knows which changes that one has
-// seen. Several tasks and goroutines may call its methods at the same time, and each
-// change is then seen by one of them, and wakes one; but one task at a time may use
-// PollChanged and PollNext, and a change that has woken it waits until it polls
-// again. A Watcher must not be copied.
+// A Watcher is one view of a Watch: it knows which changes have been seen through it.
+// Several tasks and goroutines may call its methods at the same time, and each change is
+// then seen by one of these callers, and wakes one of them; but one task at a time may use
+// PollChanged and PollNext, and a change that has woken it waits until it polls again. A
+// Watcher must not be copied.
 type Watcher[T any] struct {
 	watch *Watch[T]
 
@@ -109,9 +108,9 @@ func (r *Watcher[T]) HasChanged() bool {
 	return r.seen != r.of.version
 }
 
-// Changed waits until the value has changed since it was last seen, and returns it;
-// it has then been seen. It fails with ErrClosed if it will not change anymore, and
-// with cx.Err() if cx is cancelled, which loses nothing.
+// Changed waits until the value has changed since it was last seen, and returns it; it has
+// then been seen. It fails with ErrClosed if the value will not change anymore, and with
+// cx.Err() if cx is cancelled, which loses nothing.
 func (r *Watcher[T]) Changed(cx *Context) (v T, err error) {
 	t := cx.beginAwait()
 	w, over := t.ownWaiter(), false
@@ -164,11 +163,11 @@ func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
 	return v, err
 }
 
-// abandoned implements forgetter.
+// abandoned implements abandoner.
 func (r *Watcher[T]) abandoned(*task, *worker) { r.leave(&r.w) }
 
-// leave gives w's place up. The change that it was woken for, if it was not seen
-// since, is for the next one.
+// leave gives up w's place. If w was woken for a change that was not seen since, the next
+// waiter is woken for it.
 func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, newsLatest) }
 
 // ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
@@ -185,7 +184,7 @@ func (r *Watcher[T]) ChangedBlocking(ctx context.Context) (v T, err error) {
 // loses nothing.
 func (r *Watcher[T]) ChangedFuture() Future[T] { return &changedFuture[T]{r: r} }
 
-// changedFuture is a place among those who wait.
+// changedFuture is a place among the waiters of a Watcher.
 type changedFuture[T any] struct {
 	r *Watcher[T]
 	w waiter

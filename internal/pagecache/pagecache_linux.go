@@ -14,11 +14,11 @@ import (
 const resolveCached = 0x20
 
 // CanRead reports whether a file with these flags may be read by Read.
-// Direct I/O is waited for whatever one says.
+// Direct I/O always waits, also if the read asks it not to.
 func CanRead(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 }
 
-// Read reads what of a file is in memory at off, or at its position if off is
-// negative. It returns ErrMiss if nothing is or if it fails, io.EOF at
+// Read reads the data of a file that is in memory at off, or at the file position if
+// off is negative. It returns ErrMiss if there is none or if it fails, io.EOF at
 // the end, and errors.ErrUnsupported if there is no need to try again.
 func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 	if conn.Control(func(fd uintptr) { n, err = ReadFD(int(fd), p, off) }) != nil {
@@ -27,7 +27,7 @@ func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// ReadFD is Read for a descriptor that nobody else closes.
+// ReadFD is Read for a descriptor that no other goroutine closes.
 func ReadFD(fd int, p []byte, off int64) (n int, err error) {
 	n, err = sys.Preadv2(fd, p, max(off, -1), unix.RWF_NOWAIT)
 	switch {
@@ -64,7 +64,7 @@ func HasName(conn syscall.RawConn) bool {
 	return named
 }
 
-// LookUp looks at the named file, if it is a regular one with something in it,
+// LookUp looks at the named file, if it is a regular file that is not empty,
 // unless the disk must be asked for where it is.
 func LookUp(name string) (found File, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
@@ -75,8 +75,9 @@ func LookUp(name string) (found File, ok bool) {
 	return LookAt(fd)
 }
 
-// LookAt is LookUp for a descriptor. It asks nobody else who has the file. (In
-// /proc, where opening and reading may do more than that, files look empty.)
+// LookAt is LookUp for a descriptor. It does not ask another machine or process that
+// has the file. (In /proc, where opening and reading may do more than that, files look
+// empty.)
 func LookAt(fd int) (found File, ok bool) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &st)
@@ -87,7 +88,7 @@ func LookAt(fd int) (found File, ok bool) {
 }
 
 // Open opens the file that LookUp has found under this name for reading, unless
-// the disk or a lease must be waited for, or another one has the name by now.
+// the disk or a lease must be waited for, or another file has the name by now.
 func Open(name string, found File) (fd int, ok bool) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_LARGEFILE
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: flags, Resolve: resolveCached})

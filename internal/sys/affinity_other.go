@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// SetAffinity says that this system has nothing of the kind.
+// SetAffinity fails: this system has no such call.
 func SetAffinity([]int) error {
 	return fmt.Errorf("async: Config.Affinity: %w", errors.ErrUnsupported)
 }

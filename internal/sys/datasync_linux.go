@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Datasync writes the data of f to the disk, and of its metadata what reading them needs.
+// Datasync writes the data of f to the disk, and the metadata that reading the data needs.
 func Datasync(f *os.File) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EpollPwait waits for whole milliseconds. Without keepP the scheduler knows.
+// EpollPwait waits for whole milliseconds. Without keepP the Go scheduler is told of the call.
 func EpollPwait(epfd int, events []unix.EpollEvent, msec int, keepP bool) (n uintptr, errno unix.Errno) {
 	if keepP {
 		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT,
@@ -20,7 +20,7 @@ func EpollPwait(epfd int, events []unix.EpollEvent, msec int, keepP bool) (n uin
 	return n, errno
 }
 
-// EpollPwait2 is the same for a time in nanoseconds that is not negative.
+// EpollPwait2 is EpollPwait for a time in nanoseconds that is not negative.
 func EpollPwait2(epfd int, events []unix.EpollEvent, d time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
 	ts := struct{ sec, nsec int64 }{int64(d / time.Second), int64(d % time.Second)} // 64 bits on every architecture
 	if keepP {

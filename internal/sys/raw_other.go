@@ -4,7 +4,7 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// Read is read(2) for a descriptor that does not block. The scheduler is told of it.
+// Read is read(2) for a descriptor that does not block. The Go scheduler is told of the call.
 func Read(fd int, p []byte) (int, error) { return unix.Read(fd, p) }
 
 // Write is write(2).

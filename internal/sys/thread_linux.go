@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Thread is a thread of the system, of which others can ask how it fares. The zero thread is unknown.
+// Thread is a thread of the system, whose processor time and state other threads can ask for. The zero thread is
+// unknown.
 type Thread struct{ id int }
 
 // CallingThread returns the thread that runs the caller.
