@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Code that does not hear of its cancellation, and that Shutdown unwinds in the end,
+// Code that does not notice its cancellation, and that Shutdown unwinds in the end,
 // leaves no descriptor open.
 func TestUnwoundLeavesNothingOpen(t *testing.T) {
 	full := tcpFullBacklog(t)
@@ -69,7 +69,7 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 		running, _, _, _ := rt.calls.count()
 		return openFds(t) >= before+4 && all[2].info(nil).Waits == "write" && running == 1 && waiting(all[3])
 	})
-	writer.Cancel() // it hears of that, but when?
+	writer.Cancel() // it notices that at an unknown time
 	join(t, writer)
 	var se *ShutdownError
 	require.ErrorAs(t, rt.Shutdown(ended()), &se)

@@ -27,8 +27,7 @@ func inBlockOn(t testing.TB, rt *Runtime, fn func(cx *Context) error) {
 	require.NoError(t, err)
 }
 
-// fileRuntime is a runtime for files, which takes failures that nobody joins for
-// the test's.
+// fileRuntime is a runtime for files. A failure that no code joins fails the test.
 func fileRuntime(t testing.TB) *Runtime {
 	return newTestRuntime(t, Config{Workers: 2, Unhandled: func(task Task, err error) {
 		t.Errorf("nobody has seen the failure of %v: %v", task, err)
@@ -122,7 +121,7 @@ func TestFileWithContext(t *testing.T) {
 	require.Equal(t, append(want[:7:7], "xyz"...), got)
 }
 
-// What Write accepts gets to the system without a further call.
+// Data that Write accepts gets to the system without a further call.
 func TestFileWriteBehind(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -140,7 +139,7 @@ func TestFileWriteBehind(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// block occupies the position of f until the function is called.
+// block occupies the file position of f until the function is called.
 func block(t testing.TB, rt *Runtime, f *File) (release func()) {
 	t.Helper()
 	began, free := make(chan struct{}), make(chan struct{})
@@ -155,8 +154,8 @@ func block(t testing.TB, rt *Runtime, f *File) (release func()) {
 	}
 }
 
-// A Read that was given up has lost nothing: what was on its way comes with the
-// next one.
+// A Read that was given up has lost no data: data that was on its way comes with the
+// next Read.
 func TestFileCancelledRead(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -184,7 +183,8 @@ func TestFileCancelledRead(t *testing.T) {
 	})
 }
 
-// The end that a Read has met which was given up is not that of the next.
+// If a Read is given up and its system call meets the end of the file, the next Read
+// looks again.
 func TestFileCancelledReadAtEnd(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -281,7 +281,7 @@ func TestFileCancelledContext(t *testing.T) {
 	}) // the runtime's end counts descriptors
 }
 
-// A write that fails behind the caller's back is reported by the next call, once,
+// A write that fails after its call has returned is reported by the next call, once,
 // and by Close.
 func TestFileWriteFails(t *testing.T) {
 	rt := fileRuntime(t)
@@ -319,8 +319,8 @@ func TestFileWriteFails(t *testing.T) {
 	})
 }
 
-// Of a Write in several parts n says how much has not been dropped, and all who
-// wait for the data hear of it; then nobody else does.
+// Of a Write in several parts n says how much has not been dropped. All tasks that
+// wait for the data get the error; then no other call does.
 func TestFileWriteFailsForAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -356,7 +356,7 @@ func TestFileWriteFailsForAll(t *testing.T) {
 	})
 }
 
-// Who wanted the position and gets a failure instead does not want it anymore.
+// A task that wanted the file position and gets a failure instead does not want it anymore.
 func TestFileWriteFailsForPlace(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -382,7 +382,8 @@ func TestFileWriteFailsForPlace(t *testing.T) {
 	})
 }
 
-// Close waits for what is under way, and its failure is not silent if nobody waits.
+// Close waits for writes that are under way, and its failure is reported also if no task
+// waits for it.
 func TestFileCloseUnseen(t *testing.T) {
 	reported := make(chan error, 1)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { reported <- err }})
@@ -402,7 +403,7 @@ func TestFileCloseUnseen(t *testing.T) {
 	require.ErrorIs(t, receive(t, reported), syscall.ENOSPC)
 }
 
-// Closing in use: whoever waits gets os.ErrClosed, and what was accepted is
+// A File is closed in use: calls that wait return os.ErrClosed, and accepted data is
 // written.
 func TestFileCloseInUse(t *testing.T) {
 	rt := fileRuntime(t)
@@ -440,7 +441,8 @@ func TestFileCloseInUse(t *testing.T) {
 	require.True(t, bytes.Equal(pattern(2*bufferLarge), b))
 }
 
-// After Close the position that others share is where the reading has stopped.
+// After Close the file position that other descriptors share is where the reading has
+// stopped.
 func TestFileClosePosition(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -465,7 +467,7 @@ func TestFileClosePosition(t *testing.T) {
 	}
 }
 
-// A Shutdown that cancels what is queued does not lose what Write has accepted,
+// A Shutdown that cancels queued calls does not lose data that Write has accepted,
 // nor the closing.
 func TestFileShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
@@ -487,7 +489,7 @@ func TestFileShutdown(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// Futures use the Poll forms, and are refused where others would wait.
+// Futures use the Poll forms, and are refused by the forms that wait.
 func TestFilePoll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	name := filepath.Join(t.TempDir(), "f")
@@ -596,7 +598,7 @@ func TestFileConcurrent(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// Who needs the position gets it, however much others read and write.
+// A task that needs the file position gets it, however much other tasks read and write.
 func TestFileStreamsGiveWay(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -637,7 +639,7 @@ func TestFileStreamsGiveWay(t *testing.T) {
 	inBlockOn(t, rt, f.Close)
 }
 
-// What a Context carries is the caller's alone: p is not touched after a return.
+// The buffer of a call belongs to the caller alone: p is not touched after a return.
 // The race detector watches.
 func TestFileCancelledReadAt(t *testing.T) {
 	rt := fileRuntime(t)
@@ -731,7 +733,7 @@ func fileScript(t testing.TB, rt *Runtime, script []byte, flag int) {
 			case 8: // truncate
 				require.NoError(t, f.Truncate(cx, int64(size)*2), step)
 				require.NoError(t, twin.Truncate(int64(size)*2), step)
-			case 9: // something that is cancelled: it reads or writes what it says, or nothing
+			case 9: // a call that is cancelled: it reads or writes as much as it says, or nothing
 				scriptCancelled(t, cx, f, twin, op, arg, step)
 			}
 		}
@@ -817,7 +819,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// Everything that is not of the disk goes through the reactor.
+// Files that are not of the disk go through the reactor.
 func TestFilePipe(t *testing.T) {
 	rt := fileRuntime(t)
 	r, w, err := Pipe()
@@ -906,7 +908,7 @@ func TestFilePipeErrors(t *testing.T) {
 	})
 }
 
-// Closing a pipe wakes those who wait for it.
+// Closing a pipe wakes the tasks that wait for it.
 func TestFilePipeCloseInUse(t *testing.T) {
 	rt := fileRuntime(t)
 	r, w, err := Pipe()
@@ -953,7 +955,7 @@ func TestFileFIFO(t *testing.T) {
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_WRONLY, 0)
 		require.NoError(t, err)
-		receive(t, opened) // what let this one in may have been the open that was given up
+		receive(t, opened) // its peer may have been the open that was given up
 		_, err = f.WriteString(cx, "through")
 		require.NoError(t, err)
 		return f.Close(cx)

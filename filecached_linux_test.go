@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetCached has the system forget what it has in memory of a file.
+// forgetCached has the system drop the data of a file that it has in memory.
 func forgetCached(t testing.TB, f *os.File) {
 	require.NoError(t, f.Sync())
 	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
 // A FIFO on a device that is known waits for its other end off the worker, and
-// nobody opens it before.
+// is not opened before.
 func TestCachedFIFO(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	name, cached := onTheSpot(t, []byte("x"))
@@ -45,8 +45,9 @@ func TestCachedFIFO(t *testing.T) {
 	require.Equal(t, "through the pool", string(got))
 }
 
-// Whatever cannot be read on the spot is found out, and read by the pool: files
-// of /proc, those that are opened for direct I/O, for writing, or by nobody.
+// Files that cannot be read on the spot are found out, and read by the pool: files
+// of /proc, files that are opened for direct I/O or for writing, and names that
+// cannot be opened.
 func TestCachedIsRefused(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(4096)
@@ -151,8 +152,7 @@ func TestCachedRenamed(t *testing.T) {
 	}
 }
 
-// The locks that the process has on a file outlive what finds out about its
-// device.
+// The locks that the process has on a file outlive the look-up of its device.
 func TestCachedKeepsLocks(t *testing.T) {
 	const nameEnv = "ASYNC_TEST_LOCKED"
 	if inChild(t) {
@@ -185,8 +185,8 @@ func TestCachedKeepsLocks(t *testing.T) {
 	require.Contains(t, string(out), fmt.Sprint("locked by ", os.Getpid(), "\n"))
 }
 
-// A file that the system refuses to read on the spot though its device is known to
-// be read so is read by the pool, and so are others of this device from then on.
+// A file that the system refuses to read on the spot, though its device is known to
+// be read so, is read by the pool. So are other files of this device from then on.
 func TestCachedRefusesLater(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	refuses, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0) // a directory
@@ -256,8 +256,8 @@ func TestCachedReadFileRefused(t *testing.T) {
 	require.False(t, readable)
 }
 
-// A descriptor that Open has opened on the spot blocks as others do, and a file
-// that its closing removes is closed in the pool.
+// A descriptor that Open has opened on the spot blocks as other descriptors do, and a
+// file that its closing removes is closed in the pool.
 func TestCachedDescriptor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	name, cached := onTheSpot(t, pattern(10))

@@ -38,8 +38,8 @@ func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
 	return name, true
 }
 
-// While the pool is full what is in memory is read all the same; what cannot be
-// read like that waits for the pool.
+// While the pool is full, data that is in memory is read all the same; a read of
+// other data waits for the pool.
 func TestCachedNeedsNoPool(t *testing.T) {
 	want := pattern(3*cachedPartMost + 5)
 	name, cached := onTheSpot(t, want)
@@ -108,8 +108,8 @@ func TestCachedNeedsNoPool(t *testing.T) {
 	join(t, queued)
 }
 
-// What the File has in memory and what it has not are read in turns, and the
-// position is right whatever the way.
+// Data that the system has in memory and data that it has not are read in turns, and
+// the file position is right after both kinds of reads.
 func TestCachedAndPooledReadsInTurn(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(5*bufferLarge + 11)
@@ -168,7 +168,7 @@ type controlled struct {
 
 func (c controlled) Control(fn func(fd uintptr)) error { return c.do(fn) }
 
-// What is not in memory is read ahead, in ever larger parts, however little of
+// Data that is not in memory is read ahead, in ever larger parts, however little of
 // it is asked for at a time.
 func TestCachedMissesGrow(t *testing.T) {
 	rt := fileRuntime(t)
@@ -194,7 +194,7 @@ func TestCachedMissesGrow(t *testing.T) {
 	})
 }
 
-// The end of a file of which all is in memory is known at once.
+// The end of a file that is in memory as a whole is known at once.
 func TestCachedEndIsAskedOnce(t *testing.T) {
 	rt := fileRuntime(t)
 	name, cached := onTheSpot(t, pattern(bufferLarge))
@@ -222,8 +222,8 @@ func TestCachedEndIsAskedOnce(t *testing.T) {
 	})
 }
 
-// Who reads what is in memory, a large part each time, gives way to those who need
-// the position.
+// A task that reads data in memory, a large part each time, gives way to tasks that
+// need the file position.
 func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, pattern(8*bufferLarge))
@@ -240,7 +240,7 @@ func TestCachedReadsGiveWayToOthers(t *testing.T) {
 		defer f.mu.Unlock()
 		idle := f.use == fileIdle
 		if idle {
-			f.use = fileReading // as if somebody read on the spot
+			f.use = fileReading // as if a task read on the spot
 		}
 		return idle
 	})
@@ -248,7 +248,7 @@ func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	eventually(t, func() bool { return waiting(seek) })
 	f.mu.Lock()
 	require.True(t, f.wanted)
-	f.use = fileIdle // and had ended, but the other does not know yet
+	f.use = fileIdle // and had ended, but the other task does not know yet
 	f.dropReadAhead()
 	f.mu.Unlock()
 	cx, _ := newPollCx(t, rt)
@@ -260,8 +260,8 @@ func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	inBlockOn(t, rt, f.Close)
 }
 
-// What ReadAt finds says nothing about the place where Read is. And ReadAt of
-// nothing, or before the beginning, does what os.File's does.
+// The result of ReadAt says nothing about the data at the file position. And ReadAt
+// of no bytes, or before the beginning, does the same as that of os.File.
 func TestCachedReadAtElsewhere(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(100)
@@ -292,8 +292,8 @@ func TestCachedReadAtElsewhere(t *testing.T) {
 	})
 }
 
-// A Context that cannot wait is refused also where nothing would have to be waited
-// for, and nothing has happened then.
+// A Context that cannot wait is refused also where the call would not have to wait,
+// and nothing has happened then.
 func TestCachedMisuse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	name, cached := onTheSpot(t, pattern(100))
@@ -326,8 +326,8 @@ func TestCachedMisuse(t *testing.T) {
 	}
 }
 
-// A file that is closed while somebody reads it on the spot is closed when that
-// read is over, and what was read ahead is dropped.
+// A file that is closed while a task reads it on the spot is closed when that
+// read is over, and the data that was read ahead is dropped.
 func TestCachedClosedMeanwhile(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, pattern(bufferLarge))
@@ -364,7 +364,7 @@ func TestCachedClosedMeanwhile(t *testing.T) {
 	}
 }
 
-// Reading on the spot sees what is written, through this File and others.
+// Reading on the spot sees the data that is written, through this File and others.
 func TestCachedSeesChanges(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, []byte("aaaa"))
@@ -412,7 +412,7 @@ func TestCachedSeesChanges(t *testing.T) {
 	})
 }
 
-// Code that reads what is in memory lets others run, and ends when it is
+// Code that reads data in memory lets other tasks run, and ends when it is
 // cancelled.
 func TestCachedYields(t *testing.T) {
 	name, _ := onTheSpot(t, pattern(100))
@@ -459,8 +459,8 @@ func TestCachedYields(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// One file, read by several tasks and closed while they read: each part is read
-// once, and all end.
+// One file is read by several tasks and closed while they read: each part is read
+// once, and all tasks end.
 func TestCachedShared(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(64 << 10)
@@ -508,7 +508,7 @@ func TestCachedShared(t *testing.T) {
 	}
 }
 
-// The devices that are remembered are not more than a few.
+// A runtime remembers a few devices at most.
 func TestCachedDevicesAreFew(t *testing.T) {
 	var d devices
 	for dev := range uint64(10 * devicesMost) {

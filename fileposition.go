@@ -9,8 +9,19 @@ import (
 	"example.com/async/internal/pagecache"
 )
 
-// What a File of the disk does with its position: reading ahead, writing
-// behind, and handing it to those who need it in its right place.
+// What a File of the disk does with its position: it reads ahead and writes behind, and calls that need the position
+// of the descriptor get it in its right place.
+//
+// Write-behind, in three sentences:
+//
+//  1. A Write is accepted when the File holds a copy of its data, bufferLarge of it at most beside the part that is being
+//     written, and one call in the pool at a time writes what is held, in the order in which it was accepted.
+//  2. Each call but Read and Write first waits until all data that was accepted before it has been written.
+//  3. If writing fails, all data that is held is dropped; each call that waits for some of it returns the error, or the next
+//     call if there is none, and so does Close.
+//
+// The places of the accepted data, counted from the first byte ever accepted, say who waits for what: a writeTicket is
+// the data of one call, and written is the place up to which data has been written or dropped.
 
 // readAheadChunks is how many buffers may wait for the reader. With a single one
 // the reader waited at the end of each, and reading a large file took twice as
@@ -34,7 +45,7 @@ func (a *readAhead) push(data []byte) {
 	a.n++
 }
 
-// read takes what there is, as much as p has room for.
+// read moves data into p, as much as there is and p has room for.
 func (a *readAhead) read(p []byte) (n int) {
 	for a.n > 0 && n < len(p) {
 		c := &a.chunks[0]
@@ -51,7 +62,7 @@ func (a *readAhead) read(p []byte) (n int) {
 	return n
 }
 
-// drop throws everything away and returns how much that was.
+// drop throws the data away and returns how much it was.
 func (a *readAhead) drop() (n int64) {
 	for _, c := range a.chunks[:a.n] {
 		n += int64(len(c.data) - c.used)
@@ -64,7 +75,7 @@ func (a *readAhead) drop() (n int64) {
 // awaitChange makes cx's task wait for a change. mu is held.
 func (f *File) awaitChange(cx *Context, reason waitReason) error {
 	for !f.changed.join(cx.waker(reason)) {
-		// An event of before; what it was about has been looked at just now.
+		// The event of an earlier change, which the caller has just seen.
 	}
 	return ErrPending
 }
@@ -87,7 +98,7 @@ func (f *File) checkUsable(op string) error {
 // isZero reports whether f is a zero value.
 func (f *File) isZero() bool { return f.os == nil && !f.polled }
 
-// reportedLoss notes that a call returns the failure of a write. mu is held.
+// reportedLoss notes that a call returns the error of a write. mu is held.
 func (f *File) reportedLoss() {
 	f.loss.reported()
 	f.loss, f.writeErr = nil, nil
@@ -130,8 +141,8 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	return n, nil
 }
 
-// readsAhead reports whether the last reads followed each other, and the next
-// ones may be begun before somebody asks: unless they take no waiting. mu is held.
+// readsAhead reports whether the pool may begin the next read before a task asks for it: the last reads followed each other,
+// and had to be waited for. mu is held.
 func (f *File) readsAhead() bool {
 	return f.readSize == bufferLarge && f.seekable && !f.exact && !f.hot
 }
@@ -172,9 +183,9 @@ func (f *File) readMore(cx *Context, want int) error {
 	return nil
 }
 
-// keepRead keeps what the pool has read, and reports whether it should go on. valid
-// says that nothing has been changed since it began. If nobody has asked for this
-// read, the end or a failure is left for those to meet who get there. mu is held.
+// keepRead keeps the data that the pool has read, and reports whether the pool should go on. valid says that the file was not
+// changed through f since the read began. If no task has asked for this read, its error is dropped: the read that gets
+// there meets it again. mu is held.
 func (f *File) keepRead(buf []byte, n int, err error, valid bool) (more bool) {
 	if f.seekable && (!valid || f.closed) { // or it cannot be read again
 		f.lag += int64(n)
@@ -192,8 +203,7 @@ func (f *File) keepRead(buf []byte, n int, err error, valid bool) (more bool) {
 	return f.readsAhead() && f.ahead.n < readAheadChunks && !f.wanted
 }
 
-// adaptReadSize notes that n bytes have been read where there was room for size, of which
-// the size of the next read follows. mu is held.
+// adaptReadSize chooses the size of the next read: n bytes have been read where there was room for size. mu is held.
 func (f *File) adaptReadSize(n, size int) {
 	switch {
 	case n < size:
@@ -205,8 +215,7 @@ func (f *File) adaptReadSize(n, size int) {
 	}
 }
 
-// dropReadAhead throws away what was read ahead. What cannot be read again is kept.
-// mu is held.
+// dropReadAhead throws away the data that was read ahead, unless it cannot be read again. mu is held.
 func (f *File) dropReadAhead() {
 	if !f.seekable {
 		return
@@ -242,8 +251,8 @@ func (f *File) endUseKeepingClose(w *worker) (closing func()) {
 	return closing
 }
 
-// pollWriteBehind accepts what there is room for. Whoever has more to wait for
-// gets a stake in it, unless stake is nil.
+// pollWriteBehind accepts as much of p as there is room for. If the caller has to wait for more room or for the data, it gets
+// a ticket for the accepted data, unless ticket is nil.
 func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n int, err error) {
 	if !cx.spend() {
 		return 0, ErrPending
@@ -277,7 +286,7 @@ func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n i
 			break
 		}
 		if n := f.accept(p); n > 0 {
-			return n, nil // the call that is under way takes it along
+			return n, nil // the call that is under way writes it, too
 		}
 	}
 	return 0, f.awaitChange(cx, waitsFile)
@@ -298,7 +307,7 @@ func (f *File) accept(p []byte) int {
 	return n
 }
 
-// writeAccepted has the pool write what was accepted, until there is no more.
+// writeAccepted has the pool write the accepted data, until there is no more.
 // mu is held.
 func (f *File) writeAccepted(cx *Context) error {
 	back, rt := f.lag, cx.t.w.rt
@@ -329,9 +338,8 @@ func (f *File) writeAccepted(cx *Context) error {
 	return nil
 }
 
-// noteWritten notes that n of size bytes have been written. After a failure what was
-// accepted behind them would be written in a wrong place, so it is dropped. mu is
-// held.
+// noteWritten notes that n of size bytes have been written. After a failure the data behind them would be written in
+// a wrong place, so it is dropped. mu is held.
 func (f *File) noteWritten(rt *Runtime, n, size int, err error) {
 	if err == nil {
 		f.written += int64(size)
@@ -365,8 +373,8 @@ func (f *File) PollFlush(cx *Context) error {
 }
 
 // Flush waits until all data that Write has accepted before has reached the
-// system, and returns the error if that fails, or has failed and nobody has been
-// told yet. It is not Sync, which goes on to the disk.
+// system. It returns the error if that fails, or has failed and no call has returned the
+// error yet. It is not Sync, which goes on to the disk.
 func (f *File) Flush(cx *Context) error { return f.awaitWritten(cx, "flush") }
 
 // pollWrittenTo is ready once the first mark bytes have been written or dropped.
@@ -385,8 +393,8 @@ func (f *File) pollWrittenTo(cx *Context, op string, mark int64, ticket *writeTi
 	return 0, f.checkUsable(op)
 }
 
-// pollWritten is ready once everything that stake is about has been written or
-// dropped. The failures of others are left for them.
+// pollWritten is ready once the data of ticket has been written or dropped. It does not return the failure of other
+// data.
 func (f *File) pollWritten(cx *Context, ticket *writeTicket) (int, error) {
 	f.mu.Lock()
 	written := ticket.err == nil && f.written >= ticket.end()
@@ -397,7 +405,7 @@ func (f *File) pollWritten(cx *Context, ticket *writeTicket) (int, error) {
 	return f.pollWrittenTo(cx, "write", ticket.end(), ticket)
 }
 
-// awaitWritten waits until all that was accepted before has been written.
+// awaitWritten waits until all data that was accepted before has been written.
 func (f *File) awaitWritten(cx *Context, op string) error {
 	var ticket *writeTicket
 	f.mu.Lock()
@@ -411,9 +419,8 @@ func (f *File) awaitWritten(cx *Context, op string) error {
 	return err
 }
 
-// writeTicket is data that was accepted and that somebody waits for, in places of
-// the sequence of all that was ever accepted. So a failure is told to everybody
-// whom it concerns, and how much of it was theirs.
+// writeTicket is accepted data that a call waits for. So each call that a failure concerns returns it, and knows how much
+// of its own data was dropped.
 type writeTicket struct {
 	parts []byteRange // in order
 	lost  int         // how many bytes of it were dropped, the last ones
@@ -424,7 +431,7 @@ type byteRange struct{ from, to int64 }
 
 func (s *writeTicket) end() int64 { return s.parts[len(s.parts)-1].to }
 
-// lose notes that everything from a place on has been dropped.
+// lose notes that all data from a place on has been dropped.
 func (s *writeTicket) lose(from int64, err error) {
 	for _, p := range s.parts {
 		s.lost += int(max(0, p.to-max(p.from, from)))
@@ -434,7 +441,7 @@ func (s *writeTicket) lose(from int64, err error) {
 	}
 }
 
-// addTicket adds a part to *stake, which is made if it is nil. mu is held.
+// addTicket adds a part to *ticket, which is made if it is nil. mu is held.
 func (f *File) addTicket(ticket **writeTicket, from, to int64) {
 	s := *ticket
 	if s == nil {
@@ -449,7 +456,7 @@ func (f *File) addTicket(ticket **writeTicket, from, to int64) {
 	s.parts = append(s.parts, byteRange{from, to})
 }
 
-// dropTicket forgets one who waits no longer; nil is nobody.
+// dropTicket takes a ticket back, whose call waits no longer; nil is none.
 func (f *File) dropTicket(ticket *writeTicket) {
 	if ticket == nil {
 		return
@@ -460,8 +467,8 @@ func (f *File) dropTicket(ticket *writeTicket) {
 	f.mu.Unlock()
 }
 
-// ticketError returns why stake was lost, which need not be told to others who had no
-// part in it. mu is held.
+// ticketError returns why the data of ticket was dropped. Calls without a part in that data need not return the error then.
+// mu is held.
 func (f *File) ticketError(ticket *writeTicket) error {
 	if f.writeErr == ticket.err {
 		f.reportedLoss()
@@ -482,7 +489,7 @@ func (f *File) pollPosition(cx *Context, op string) (back int64, err error) {
 	back, err = f.takePosition(cx, op)
 	gaveUp := err != nil && err != ErrPending && f.wanted
 	if gaveUp {
-		f.wanted = false // whoever else wants it says so again
+		f.wanted = false // other calls that want it set this again
 	}
 	f.mu.Unlock()
 	if gaveUp {
@@ -491,7 +498,7 @@ func (f *File) pollPosition(cx *Context, op string) (back int64, err error) {
 	return back, err
 }
 
-// takePosition is pollPosition without what must follow a failure. mu is held.
+// takePosition is pollPosition without the cleaning up after a failure. mu is held.
 func (f *File) takePosition(cx *Context, op string) (back int64, err error) {
 	if err := f.checkUsable(op); err != nil {
 		return 0, err
@@ -513,7 +520,7 @@ func (f *File) returnPosition(back int64) {
 	f.endUse()
 }
 
-// atPosition has the pool do fn when nothing else uses the position, with that of
+// atPosition has the pool do fn when no other call uses the position, with that of
 // the descriptor in its right place. If cx is cancelled, fn goes on if it
 // has begun; with anyway it is waited for then.
 func (f *File) atPosition(cx *Context, op string, anyway bool, fn func() error) error {
@@ -583,8 +590,7 @@ func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err e
 	return written, err
 }
 
-// copyStepTo takes both positions, or none: two that copy in opposite
-// directions must not wait for each other.
+// copyStepTo takes both positions, or none: two calls that copy in opposite directions must not wait for each other.
 func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err error) {
 	for {
 		var back, outBack int64
@@ -629,8 +635,7 @@ func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err erro
 	}
 }
 
-// copyFiles copies up to step bytes. If it fails, from is behind what has been
-// written all the same.
+// copyFiles copies up to step bytes. Also if it fails, the position of from is behind the data that has been written.
 func copyFiles(to, from *os.File, step int64) (int64, error) {
 	at, err := from.Seek(0, io.SeekCurrent)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal returns both sides of a pseudo terminal; what a shell would give to
-// its children is the second.
+// openTerminal returns both sides of a pseudo terminal; a shell would give the second
+// to its children.
 func openTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)

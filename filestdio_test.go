@@ -67,7 +67,7 @@ func TestStdinReadHoldsNoThread(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "abc", s)
 	p := make([]byte, 10)
-	n, err := in.os.Read(p) // somebody else who reads it too
+	n, err := in.os.Read(p) // another reader of the same pipe
 	require.NoError(t, err)
 	require.Equal(t, "def", string(p[:n]))
 
@@ -130,7 +130,7 @@ func TestStdinNextRuntime(t *testing.T) {
 	})
 }
 
-// Input that is not there for the asking of the reactor is the pool's to wait for.
+// The pool waits for input that the reactor cannot wait for.
 func TestStdinFile(t *testing.T) {
 	rt := fileRuntime(t)
 	name := t.TempDir() + "/in"
@@ -173,7 +173,7 @@ func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	_, err = join(t, h)
 	require.NoError(t, err)
 
-	// One that is given up goes on.
+	// A Write that is given up goes on.
 	var n int
 	h = Go(rt, func(cx *Context) (err error) { n, err = out.Write(cx, pattern(bufferLarge)); return err })
 	eventually(t, func() bool { return waiting(h) })
@@ -194,8 +194,8 @@ func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	})
 }
 
-// A failure is told to everybody whose data it has cost, and to nobody else
-// who might hear of it first.
+// A failure is reported to all tasks whose data is lost, and to no other task, also
+// if that task could get it first.
 func TestStdoutSharedFailure(t *testing.T) {
 	rt := fileRuntime(t)
 	out, in := stdPipe(t, false)
@@ -232,7 +232,7 @@ func full(t *testing.T, w *os.File) (is bool) {
 	return is
 }
 
-// pipeSize returns how much a pipe holds.
+// pipeSize returns how many bytes a pipe holds.
 func pipeSize(t *testing.T) (n int) {
 	t.Helper()
 	var fds [2]int
@@ -277,8 +277,8 @@ func TestStdStreamsOfAProcess(t *testing.T) {
 	require.Contains(t, stderr.String(), "and said so\n")
 }
 
-// Who writes to a standard output that nobody reads dies of SIGPIPE, unless it
-// asks for the signal.
+// A program that writes to a standard output without a reader dies of SIGPIPE, unless
+// it asks for the signal.
 func TestStdoutWithoutReader(t *testing.T) {
 	const survive = "ASYNC_TEST_SURVIVE"
 	if inChild(t) {

@@ -25,8 +25,8 @@ func brokenFile(t testing.TB, rt *Runtime) (f *File) {
 	return f
 }
 
-// A failed write that a call has told of is not told again by Shutdown; one that no call
-// has told of is.
+// A failed write that a call has reported is not reported again by Shutdown; a failed
+// write that no call has reported is.
 func TestShutdownTellsOfFailedWrites(t *testing.T) {
 	for how, c := range map[string]struct {
 		then func(cx *Context, f *File) error
@@ -84,7 +84,7 @@ func stuckWrite(t *testing.T, rt *Runtime, size int) (f *File, r *os.File) {
 }
 
 // Shutdown takes calls out of the queue of the pool, and waits for those among them that
-// write what was accepted, for Config.Grace.
+// write accepted data, for Config.Grace.
 func TestShutdownWaitsForQueuedWrites(t *testing.T) {
 	const size = 200 << 10
 	for _, read := range []bool{true, false} {
@@ -117,14 +117,14 @@ func TestShutdownWaitsForQueuedWrites(t *testing.T) {
 			require.ErrorAs(t, err, &unwritten)
 			require.Equal(t, []UnwrittenFile{{Name: f.Name(), Bytes: size, Err: context.DeadlineExceeded}}, unwritten.Files)
 			require.ErrorContains(t, err, f.Name())
-			_, err = io.ReadFull(r, make([]byte, size)) // what goes on may end
+			_, err = io.ReadFull(r, make([]byte, size)) // the write that goes on may end
 			require.NoError(t, err)
 		})
 	}
 }
 
-// Run waits for what has been accepted before its function returned, and not for tasks
-// that go on writing.
+// Run waits for data that has been accepted before its function returned, and not for
+// tasks that go on writing.
 func TestRunDoesNotWaitForOtherWriters(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var f *File
@@ -152,7 +152,7 @@ func TestRunDoesNotWaitForOtherWriters(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Run waits as long as something gets on, and no longer.
+// Run waits as long as a write makes progress, and no longer.
 func TestRunWaitsWhileWritesGetOn(t *testing.T) {
 	a, b := &File{accepted: 30}, &File{accepted: 10}
 	calls := 0
@@ -176,7 +176,7 @@ func TestRunWaitsWhileWritesGetOn(t *testing.T) {
 	require.EqualValues(t, 10, left[0].left())
 }
 
-// A runtime remembers no more than so many losses that no call has told of, and says if
+// A runtime remembers at most lossesMost losses that no call has reported, and says if
 // there were more.
 func TestLossesAreBounded(t *testing.T) {
 	var l fileLedger

@@ -16,8 +16,8 @@ import (
 // another goroutine. It reports false if the Go runtime has given the descriptor to a
 // goroutine of its own or of other code.
 func onReused(g uintptr, f func()) (called bool) {
-	// The processors that go away give the descriptors of ended goroutines, of
-	// which each keeps some, to those that stay.
+	// Each processor keeps some descriptors of ended goroutines. Processors that go
+	// away give theirs to the processors that stay.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	over := make(chan struct{})
 	var all sync.WaitGroup
@@ -40,7 +40,8 @@ func onReused(g uintptr, f func()) (called bool) {
 	return false
 }
 
-// untilReused tries what may not come about until it has.
+// untilReused calls try until it reports that a descriptor was reused, which may not
+// happen each time.
 func untilReused(t *testing.T, try func(t *testing.T) (reused bool)) {
 	for i := range 10 {
 		reused := false
@@ -63,16 +64,16 @@ func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 	}
 }
 
-// Go gives the descriptor of a goroutine that has ended to another one. That one is no
-// worker, whatever the former was: here the coroutine that the worker ran last, which has
-// ended since, as one of many free ones.
+// Go gives the descriptor of a goroutine that has ended to another goroutine. The new
+// goroutine is no worker, whatever the former was: here the coroutine that the worker ran
+// last, which has ended since, as one of many free coroutines.
 func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 	untilReused(t, trimAndReuse)
 }
 
 func trimAndReuse(t *testing.T) (reused bool) {
 	const burst = keepFree + 50
-	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not rest, and so does not forget what ran last
+	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not park, and so does not forget the coroutine that ran last
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
 	_, err := joined.Wait(t.Context())
 	require.NoError(t, err)
@@ -94,7 +95,7 @@ func trimAndReuse(t *testing.T) (reused bool) {
 		require.NoError(t, err)
 	}
 	trimSooner(rt)
-	eventually(t, func() bool { return rt.Metrics().Coroutines == keepFree }) // of more
+	eventually(t, func() bool { return rt.Metrics().Coroutines == keepFree }) // there were more
 	return onReused(last, func() { requireOutside(t, joined) })
 }
 
@@ -137,7 +138,7 @@ func unwindAndReuse(t *testing.T) (reused bool) {
 }
 
 // countIdentities returns how many goroutines are known to be rt's workers and coroutines,
-// and how many to be those of lobbies, of whatever runtime.
+// and how many to be those of shared reactors, of whatever runtime.
 func countIdentities(rt *Runtime) (own, lobbies int) {
 	identities.mu.Lock()
 	defer identities.mu.Unlock()
@@ -155,8 +156,8 @@ func countIdentities(rt *Runtime) (own, lobbies int) {
 	return own, lobbies
 }
 
-// However a coroutine ends, its goroutine has no identity afterwards; nor do those of
-// workers and of lobbies.
+// However a coroutine ends, its goroutine has no identity afterwards; nor do the
+// goroutines of workers and of shared reactors.
 func TestIdentitiesAreForgotten(t *testing.T) {
 	_, before := countIdentities(nil)
 	rt, err := New(Config{Workers: 2, Grace: 50 * time.Millisecond, Unhandled: func(Task, error) {}})
@@ -166,7 +167,7 @@ func TestIdentitiesAreForgotten(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	cx, _ := newPollCx(t, rt)
-	require.Equal(t, ErrPending, a.PollReadable(cx)) // the lobby
+	require.Equal(t, ErrPending, a.PollReadable(cx)) // starts the shared reactor
 
 	stays := func(cx *Context) error { _, err := NewChan[int](0).Recv(cx.WithoutCancel()); return err }
 	for _, fn := range []func(cx *Context) error{
@@ -198,7 +199,7 @@ func TestIdentitiesAreForgotten(t *testing.T) {
 	require.Error(t, rt.Shutdown(ended()))
 	eventually(t, func() bool {
 		own, lobbies := countIdentities(rt)
-		return own == 0 && lobbies <= before // lobbies of earlier tests may end meanwhile
+		return own == 0 && lobbies <= before // shared reactors of earlier tests may end meanwhile
 	})
 }
 
@@ -213,7 +214,7 @@ func identitySteps(g uintptr) int {
 }
 
 // To find out whether the caller is a worker takes as many steps beside 256 workers, or
-// thousands of coroutines, as beside one.
+// thousands of coroutines, as beside a single worker.
 func TestIdentityCostsTheSameWithManyWorkers(t *testing.T) {
 	mean := func() float64 {
 		var mu sync.Mutex

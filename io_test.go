@@ -44,7 +44,7 @@ func (s *sameWay) Read(cx *Context, p []byte) (int, error) {
 	return s.TCPConn.Read(cx, p)
 }
 
-// plainEnd hides from Copy what it could hand to the kernel.
+// plainEnd hides from Copy a type whose data the kernel could copy.
 type plainEnd struct{ rw any }
 
 func (p plainEnd) Read(cx *Context, b []byte) (int, error)  { return p.rw.(Reader).Read(cx, b) }
@@ -105,7 +105,7 @@ func TestCopy(t *testing.T) {
 			inBlockOn(t, rt, func(cx *Context) (err error) {
 				f, err = Create(cx, name)
 				require.NoError(t, err)
-				_, err = f.WriteString(cx, "head") // which must be written before
+				_, err = f.WriteString(cx, "head") // it must be written before
 				return err
 			})
 			return f, func() {
@@ -235,8 +235,8 @@ func TestCopyCrosswise(t *testing.T) {
 	}
 }
 
-// However a Copy is cancelled: what was taken has been written or is in the
-// error, and what goes on from there loses nothing.
+// However a Copy is cancelled, the data that it has taken has been written or is in the
+// error, and a copy that goes on from there loses nothing.
 func TestCopyCancelled(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(4 << 20)
@@ -258,7 +258,7 @@ func TestCopyCancelled(t *testing.T) {
 					src = plainEnd{src}
 				}
 			}
-			// Nobody reads until the copies have been cancelled, so that they wait.
+			// No task reads until the copies have been cancelled, so that they wait.
 			dst, other := connPair(t)
 			require.NoError(t, dst.SetWriteBuffer(1<<15))
 			require.NoError(t, other.SetReadBuffer(1<<15))
@@ -333,8 +333,8 @@ func TestCopyBroken(t *testing.T) {
 	}
 }
 
-// While copies wait for their sources they hold nothing, and what there is serves
-// them one after the other.
+// While copies wait for their sources they hold no pipe and no buffer, and the pipes and
+// buffers that there are serve one copy after the other.
 func TestCopyIdle(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	const copies = 20
@@ -347,7 +347,7 @@ func TestCopyIdle(t *testing.T) {
 		a, b := connPair(t)
 		in, out = append(in, r, w), append(out, a, b)
 	}
-	rt.shared.acquire() // which has some of its own
+	rt.shared.acquire() // the shared reactor has descriptors of its own
 	before := openFds(t)
 	for i := range copies {
 		all = append(all, Go(rt, func(cx *Context) error { _, err := Copy(cx, out[2*i], in[2*i]); return err }))
@@ -379,8 +379,7 @@ func TestCopyIdle(t *testing.T) {
 	}
 }
 
-// permittedReader waits for a permit before each read, until there are no more to
-// be had.
+// permittedReader waits for a permit before each read, until permits are closed.
 type permittedReader struct {
 	Reader
 	permits *Chan[None]

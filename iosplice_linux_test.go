@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Connections of unix-domain sockets are spliced from and to, but not those of
-// packets, whose bounds that would not keep.
+// Connections of unix-domain sockets are spliced from and to, but not connections of
+// packets: a splice would not keep the bounds of packets.
 func TestSpliceUnix(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := unixPair(t)

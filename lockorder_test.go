@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A lock that is locked against the order, or twice, ends the program; in the order it
+// A mutex that is locked against the order, or twice, ends the program. Locked in the order it
 // does not, whatever was unlocked before.
 func TestLockOrderIsChecked(t *testing.T) {
 	var outer lockOf[File]
@@ -35,7 +35,8 @@ func TestLockOrderIsChecked(t *testing.T) {
 	outer.Unlock()
 }
 
-// Each edge of the order that the code uses is needed: reversed, it is found. This is one.
+// Each edge of the order that the code uses is needed: if it is reversed, the check finds it. The test
+// reverses one edge.
 func TestLockOrderReversed(t *testing.T) {
 	was := slices.Clone(lockOrder)
 	defer func() { lockOrder = was }()
@@ -53,7 +54,7 @@ func TestLockOrderReversed(t *testing.T) {
 	requireMisuse(t, text, "fanout", "waitlist")
 }
 
-// All mutexes are in the list, and nothing else is.
+// All mutexes are in the list, and the list has no other names.
 func TestLockOrderIsComplete(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)

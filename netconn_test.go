@@ -62,7 +62,7 @@ func eachNetForm(t *testing.T, test func(t *testing.T, rt *Runtime, a, b net.Con
 	}
 }
 
-// answer is what a call on a goroutine returned.
+// answer is the result of a call on a goroutine.
 type answer struct {
 	n   int
 	err error
@@ -88,7 +88,7 @@ func soon[T any](t testing.TB, c <-chan T) (v T) {
 	return v
 }
 
-// parked waits until somebody waits for an event of h.
+// parked waits until a task or a goroutine waits for an event of dir.
 func parked(t testing.TB, dir *direction) {
 	t.Helper()
 	eventually(t, func() bool { return directionWaits(dir) }, "somebody waits")
@@ -242,7 +242,7 @@ func TestNetConnDeadlineEndsCallsThatWait(t *testing.T) {
 	})
 }
 
-// waits waits until somebody waits for side 0, reading, or 1 of a NetConn.
+// waits waits until a goroutine waits for side 0, reading, or 1 of a NetConn.
 func waits(t testing.TB, c net.Conn, side int) {
 	t.Helper()
 	s, ok := c.(streamer)
@@ -324,7 +324,7 @@ func TestNetConnWritesAreNotMixed(t *testing.T) {
 	})
 }
 
-// Readers of one connection share what comes: nothing is lost, nothing comes
+// Readers of one connection share the data that comes: no data is lost, or comes
 // twice.
 func TestNetConnManyReaders(t *testing.T) {
 	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
@@ -386,7 +386,7 @@ func TestNetConnHasTheMethodsOfNetTCPConn(t *testing.T) {
 		require.True(t, ok, "%T", c)
 	}
 
-	// Copying either way does not ask the copier to copy.
+	// Copying in either direction does not call ReadFrom and WriteTo again.
 	const text = "through ReadFrom and WriteTo"
 	copied := make(chan string, 1)
 	go func() {
@@ -404,7 +404,7 @@ func TestNetConnHasTheMethodsOfNetTCPConn(t *testing.T) {
 	require.NoError(t, a.(interface{ CloseWrite() error }).CloseWrite())
 	require.Equal(t, text, soon(t, copied))
 
-	// From one of them to the other.
+	// From one connection to the other.
 	c, d := tcpPair(t, rt)
 	ended := later(func() (int, error) { n, err := io.Copy(NetConn(rt, c), a); return int(n), err })
 	_, err = b.Write([]byte(text))
@@ -445,7 +445,7 @@ func TestNetConnRawConn(t *testing.T) {
 	require.Equal(t, answer{3, nil}, soon(t, got))
 	require.GreaterOrEqual(t, calls, 2)
 
-	// A connection that is known to be drained is asked all the same.
+	// A connection that is known to be not readable is asked all the same.
 	_, err = b.Write([]byte("more"))
 	require.NoError(t, err)
 	n, err := read()
@@ -516,7 +516,7 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	ln := NetListener(rt, tcpListen(t))
 	raw, err := c.(syscall.Conn).SyscallConn()
 	require.NoError(t, err)
-	// There is something to read: the mistake must show also when it happens to do no harm.
+	// There is data to read: the mistake must show also when it happens to do no harm.
 	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "something") }))
 	for what, use := range map[string]func(){
 		"Read":    func() { c.Read(make([]byte, 1)) },
@@ -706,7 +706,7 @@ func TestNetConnBesideTasks(t *testing.T) {
 	_, err := joinOrCancel(echo)
 	require.NoError(t, err)
 
-	// A task and a goroutine wait for the same direction; each gets some.
+	// A task and a goroutine wait for the same direction; each gets some of the data.
 	reads := make(chan error, 2)
 	go func() {
 		_, err := nb.Read(make([]byte, 1))
@@ -748,7 +748,7 @@ func TestDialNetEnds(t *testing.T) {
 	require.ErrorAs(t, err, new(net.UnknownNetworkError))
 }
 
-// The end of the context of DialNet means nothing for the connection.
+// The end of the context of DialNet has no effect on the connection.
 func TestDialNetContextIsForDialling(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := NetListener(rt, tcpListen(t))

@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eyeballs is a host of several addresses: at the first a connect hangs, since
-// the backlog is full; at the second one nobody listens; the third one
-// accepts. All have the same port.
+// eyeballs is a host of several addresses: at the first address a connect hangs, since
+// the backlog is full; at the second no socket listens; the third accepts. All have the
+// same port.
 type eyeballs struct {
 	hangs, refuses, accepts string
 	port                    string
@@ -57,7 +57,7 @@ func (e *eyeballs) addr(name string) string { return net.JoinHostPort(name+".tes
 
 func (e *eyeballs) dialer() *Dialer { return &Dialer{Resolver: e.dns.resolver()} }
 
-// reached dials and says which address it has come to.
+// reached dials and returns the address that it has reached.
 func reached(cx *Context, d *Dialer, addr string) (string, error) {
 	c, err := d.Dial(cx, "tcp", addr)
 	if err != nil {
@@ -75,8 +75,8 @@ func sources(rt *Runtime) (n int) {
 	return n
 }
 
-// Promises: an attempt that hangs has company after the delay, one that fails
-// has a successor at once; the first connection wins and the others are
+// If an attempt hangs, the next begins beside it after the delay. If an attempt
+// fails, the next begins at once. The first connection wins and the others are
 // closed.
 func TestDialerHappyEyeballs(t *testing.T) {
 	for _, way := range tcpWays {
@@ -120,8 +120,8 @@ func TestDialerDefaultDelay(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begun), 250*time.Millisecond)
 }
 
-// The name of a service is looked up off the worker, as that of a host is; a
-// number is not.
+// The name of a service is looked up off the worker, as the name of a host is; a
+// number is not looked up.
 func TestDialerServiceNames(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for address, port := range map[string]int{"127.0.0.1:http": 80, ":https": 443, "localhost:domain": 53} {
@@ -258,7 +258,8 @@ func TestDialerSharesTheTime(t *testing.T) {
 	require.Zero(t, sources(rt))
 }
 
-// One after the other fails as with package net: for the reason of the first one.
+// A dial whose attempts follow each other fails as with package net: for the reason of
+// the first attempt.
 func TestDialerFailsForTheFirstReason(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -308,7 +309,7 @@ func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 			}
 			c.Close()
 
-			// Also where it has nothing to say but how it ends.
+			// Also where the dial ends before the first attempt.
 			d.Deadline = time.Now()
 			var op *net.OpError
 			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -329,8 +330,8 @@ func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 	}))
 }
 
-// The system may connect a socket to itself, or choose a port that does not do. If
-// the port was its choice, and not the program's, it is asked for another.
+// The system may connect a socket to itself, or choose a port that does not serve. If
+// the port was its choice, and not the program's, it is asked for another port.
 func TestDialerBadPorts(t *testing.T) {
 	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
 	other := &net.TCPAddr{IP: at.IP, Port: 1235}
@@ -404,7 +405,7 @@ func TestDialUnixCancelled(t *testing.T) {
 	}))
 }
 
-// Plain futures dial, too, and giving one up closes all it has opened.
+// Plain futures dial, too, and giving a dial up closes all sockets that it has opened.
 func TestDialFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -438,7 +439,7 @@ func TestDialFuture(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Families take turns, beginning with the one that the resolver put first.
+// Families take turns, beginning with the family that the resolver put first.
 func TestDialerOrder(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -534,7 +535,7 @@ func TestDialerSettings(t *testing.T) {
 			assert.Equal(t, 40, tcpOption(t, c.(*TCPConn), unix.IPPROTO_TCP, 4)) // TCP_KEEPIDLE
 		}
 
-		// A wildcard is one of either family.
+		// A wildcard is an address of either family.
 		d = Dialer{LocalAddr: &net.TCPAddr{}}
 		v6, err := ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
 		if err != nil {

@@ -74,7 +74,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// netTCP and netUnix are what the tests use of the types of package net.
+// netTCP and netUnix are the methods of the types of package net that the tests use.
 type netTCP interface {
 	net.Conn
 	syscall.Conn
@@ -100,8 +100,8 @@ type netUnix interface {
 	CloseWrite() error
 }
 
-// sameAsPackageNet runs fn over package net and over both forms. What it returns must
-// be the same.
+// sameAsPackageNet runs fn over package net and over both forms. The results must be
+// the same.
 func sameAsPackageNet(t *testing.T, fn func(t *testing.T, api netAPI) []string) {
 	var want []string
 	dir := netDir(t) // its name stands in errors
@@ -114,8 +114,8 @@ func sameAsPackageNet(t *testing.T, fn func(t *testing.T, api netAPI) []string) 
 	}
 }
 
-// said is what became of a call that moved n bytes from or to addr. Of an error it has
-// all that netErrorFacts tells.
+// said describes the result of a call that moved n bytes from or to addr. Of an error it
+// has all facts that netErrorFacts returns.
 func said(call string, n int, addr any, err error) string {
 	if err == nil {
 		return fmt.Sprintf("%s: %d bytes, %v", call, n, addr)
@@ -123,7 +123,7 @@ func said(call string, n int, addr any, err error) string {
 	return fmt.Sprintf("%s: %d bytes, %v", call, n, netErrorFacts(err))
 }
 
-// whose says which of these addresses one is.
+// whose returns the name of addr among the known addresses.
 func whose(addr any, known map[string]string) string {
 	if v := reflect.ValueOf(addr); addr == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return fmt.Sprintf("%T", addr)
@@ -199,7 +199,7 @@ var unixSends = []sendCall[netUnix, *net.UnixAddr]{
 	}},
 }
 
-// receives does all that can become of a call that receives, by each of the calls.
+// receives produces each result that a receive can have, with each of the calls.
 // open returns a connection, a function that sends it a message, and the names of
 // addresses.
 func receives[C net.Conn](t *testing.T, calls []recvCall[C], open func() (c C, send func(p string), known map[string]string)) (all []string) {
@@ -209,7 +209,7 @@ func receives[C net.Conn](t *testing.T, calls []recvCall[C], open func() (c C, s
 			p := make([]byte, size)
 			n, from, err := call.recv(c, p)
 			if err != nil {
-				n = 0 // which package net is not always sure of
+				n = 0 // package net does not always return the same here
 			}
 			all = append(all, said(call.name+" "+what, n, fmt.Sprintf("%q from %s", p[:n], whose(from, known)), err))
 		}
@@ -248,8 +248,8 @@ func receives[C net.Conn](t *testing.T, calls []recvCall[C], open func() (c C, s
 	return all
 }
 
-// whileWaiting calls end once a call waits to read from c; package net does not tell
-// when, so there it is called at once. The result waits until end has been called.
+// whileWaiting calls end once a call waits to read from c; package net does not report
+// that, so there it is called at once. The result waits until end has been called.
 func whileWaiting(t *testing.T, c net.Conn, end func() error) func() {
 	ended := make(chan struct{})
 	go func() {
@@ -373,7 +373,7 @@ func sends[C net.Conn, A any](t *testing.T, calls []sendCall[C, A], c C, to A, r
 	return all
 }
 
-// receiveText returns what the next message is.
+// receiveText returns a function that receives the next message.
 func receiveText(t *testing.T, c net.PacketConn) func() string {
 	return func() string {
 		p := make([]byte, 64)
@@ -391,7 +391,7 @@ func TestNetFormsSendUDP(t *testing.T) {
 			"the other family": {IP: map[string]net.IP{"udp4": net.IPv6loopback, "udp6": {192, 0, 2, 1}}[network], Port: 9},
 			"no IP at all":     {IP: net.IP{1, 2, 3}, Port: 9},
 		}
-		if network == "udp6" { // which the system tells as it likes
+		if network == "udp6" { // the system reports it as it likes
 			delete(addrs, "the other family")
 		}
 		t.Run(network, func(t *testing.T) {
@@ -472,7 +472,7 @@ func TestNetFormsSendUnix(t *testing.T) {
 	})
 }
 
-// The end of a stream comes as package net has it: wrapped, where an address comes with
+// The end of a stream is reported as by package net: wrapped, where an address comes with
 // the data.
 func TestNetFormsAtTheEnd(t *testing.T) {
 	for _, network := range []string{"unix", "unixpacket"} {
@@ -557,7 +557,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TCP connections copy from and to whatever they are given, with package net's errors.
+// TCP connections copy from and to any reader and writer, with package net's errors.
 func TestNetFormsCopy(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		pair := func() (a, b netTCP) {
@@ -617,7 +617,7 @@ func TestNetFormsCopy(t *testing.T) {
 	})
 }
 
-// A connection that the program did not make may be one of Multipath TCP.
+// A connection that the program did not make may be a connection of Multipath TCP.
 func TestNetFormsMultipathTCP(t *testing.T) {
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(true)
@@ -702,7 +702,7 @@ func TestRawConnOfListeners(t *testing.T) {
 	}
 }
 
-// The errors of a RawConn name what those of package net do.
+// The errors of a RawConn name the same things as the errors of package net.
 func TestNetFormsRawConnErrors(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		ln, err := api.listen("tcp4", "127.0.0.1:0")
@@ -721,7 +721,7 @@ func TestNetFormsRawConnErrors(t *testing.T) {
 	})
 }
 
-// The methods of a listener's form do what those of the listener do.
+// The methods of a listener's form do the same as the methods of the listener.
 func TestNetListenerMethods(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		for _, keep := range []bool{false, true} {

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// netAPI is package net, or this one bound to a task.
+// netAPI is package net, or this package bound to a task.
 type netAPI struct {
 	dir          string // for sockets' files
 	dial         func(network, address string) (net.Conn, error)
@@ -372,7 +372,7 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 			})
 		},
 		"udp: read refused": func(api netAPI) error {
-			// Who has a peer hears nobody else, and keeps its port from others.
+			// A socket with a peer receives from no other socket, and keeps its port from others.
 			return api.peer("udp", "127.0.0.1:0", func(p net.Conn) error {
 				c, err := api.dial("udp", p.LocalAddr().String())
 				if err != nil {
@@ -673,7 +673,7 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
-// Package net opens something or other here.
+// Package net opens some socket here.
 func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -689,7 +689,7 @@ func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	}))
 }
 
-// netUDP is what a *net.UDPConn has, and both forms of a *UDPConn.
+// netUDP is the methods of a *net.UDPConn, which both forms of a *UDPConn have.
 type netUDP interface {
 	net.Conn
 	net.PacketConn
@@ -738,7 +738,7 @@ func netDir(t testing.TB) string {
 
 var netPort = regexp.MustCompile(`(\.0\.0\.1|\]):\d{4,5}`)
 
-// netErrorFacts is tcpErrorFacts with what other networks can say.
+// netErrorFacts is tcpErrorFacts with the facts of errors of other networks.
 func netErrorFacts(err error) map[string]any {
 	facts := tcpErrorFacts(err)
 	if addr, ok := facts["addr"].(string); ok {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netOutcome is what a program sees of a dial or of a listen.
+// netOutcome is the result of a dial or of a listen, as a program sees it.
 type netOutcome struct {
 	failure       map[string]any
 	sockets       []string // the network and the address of each, as Control has got them
@@ -43,7 +43,7 @@ func netConnOutcome(c net.Conn, err error) (o netOutcome) {
 	return o
 }
 
-// netWildcards are the forms of an IP with which a program says less than one host.
+// netWildcards are the forms of an IP that name no single host.
 var netWildcards = map[string]net.IP{
 	"nil":                      nil,
 	"empty":                    {},
@@ -64,7 +64,7 @@ var netWildcards = map[string]net.IP{
 }
 
 // netListeners opens one socket of package net for each form of address, and
-// calls fn with what it calls itself.
+// calls fn with the socket's own address.
 func netListeners(t *testing.T, proto string, addresses []string, fn func(name, at string)) {
 	for _, family := range []string{"", "4", "6"} {
 		for _, address := range addresses {
@@ -102,7 +102,7 @@ func netListeners(t *testing.T, proto string, addresses []string, fn func(name, 
 	}
 }
 
-// What a listener calls itself, and each way to write a wildcard, can be dialled
+// A listener's own address, and each way to write a wildcard, can be dialled
 // as with package net, from each way to write a local address: with the same
 // sockets, the same ends and the same errors, to the letter.
 //
@@ -160,7 +160,7 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 }
 
 // netDialOutcome dials with package net. The second of two addresses is tried when
-// the first one has failed, however slow the machine is.
+// the first address has failed, however slow the machine is.
 func netDialOutcome(local net.Addr, network, address string) netOutcome {
 	var sockets []string
 	d := net.Dialer{LocalAddr: local, FallbackDelay: time.Hour, Control: func(network, address string, c syscall.RawConn) error {
@@ -243,8 +243,8 @@ func dialAddrOutcomes(cx *Context, network string, local net.IP, remote *net.TCP
 	return std, netConnOutcome(u.WithContext(cx), nil)
 }
 
-// A listener on a wildcard, and on any other address, is one of the same families
-// as package net's: it has the same address, and the same peers come in.
+// A listener on a wildcard, and on any other address, has the same families as
+// package net's: it has the same address, and the same peers come in.
 func TestNetListenersAreThoseOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
@@ -328,8 +328,7 @@ func listenAddrOutcomes(cx *Context, network string, a *net.TCPAddr) (std, own n
 	return std, listenOutcome(NetListener(cx, l), nil)
 }
 
-// netOwnPacketConn makes c, in the hands of package net, of a socket of this
-// package, which is closed.
+// netOwnPacketConn makes a connection of package net of the socket of c, which it closes.
 func netOwnPacketConn(cx *Context, c *UDPConn) (*net.UDPConn, error) {
 	defer c.Close()
 	f, err := c.File()
@@ -344,7 +343,7 @@ func netOwnPacketConn(cx *Context, c *UDPConn) (*net.UDPConn, error) {
 	return p.(*net.UDPConn), nil
 }
 
-// listenOutcome tells of what listens, and closes it.
+// listenOutcome returns the outcome of a listen, and closes the listener.
 func listenOutcome(l any, err error) (o netOutcome) {
 	if err != nil {
 		o.failure = netErrorFacts(err)
@@ -393,7 +392,7 @@ func listenOutcome(l any, err error) (o netOutcome) {
 	return o
 }
 
-// netEcho sends back what comes until the function is called, which closes c.
+// netEcho sends each message back until stop is called, which closes c.
 func netEcho(c *net.UDPConn) (stop func()) {
 	done := make(chan struct{})
 	go func() {

@@ -93,7 +93,7 @@ func TestPollerModes(t *testing.T) {
 	is(Readable)
 	is(0)
 	require.NoError(t, p.Modify(a, a, Readable, EdgeTriggered))
-	is(Readable) // it is ready when it is asked for
+	is(Readable) // it is ready already when Modify asks for it
 	is(0)
 
 	require.NoError(t, p.Modify(a, a, Readable|Writable, OneShot))
@@ -153,7 +153,7 @@ func TestPollerTimeout(t *testing.T) {
 func TestPollerNotify(t *testing.T) {
 	p := newTestPoller(t)
 	events := make([]PollEvent, 1)
-	for range 3 { // several are one
+	for range 3 { // several calls are one
 		require.NoError(t, p.Notify())
 	}
 	n, err := p.Wait(events, patience)
@@ -183,7 +183,7 @@ func TestPollerNotify(t *testing.T) {
 	require.Less(t, time.Since(begun), patience, "none has waited for the timeout")
 }
 
-// What does not fit comes with the next Wait.
+// Events that do not fit come with the next Wait.
 func TestPollerFewEvents(t *testing.T) {
 	p := newTestPoller(t)
 	want := map[int]bool{}
@@ -266,7 +266,7 @@ func TestMisusePollerInATask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A Wait returns in time also while another one waits, and can then be used in a
+// A Wait returns in time also while another Wait waits, and can then be used in a
 // task.
 func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -293,8 +293,8 @@ func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	require.ErrorIs(t, soon(t, queued).err, os.ErrClosed)
 }
 
-// Descriptors come and go while a loop waits; each that stays is served, and
-// nothing is reported of one that has been deleted before the Wait.
+// Descriptors come and go while a loop waits. Each descriptor that stays is served, and
+// no event is reported of a descriptor that has been deleted before the Wait.
 func TestPollerChangesDuringWait(t *testing.T) {
 	p := newTestPoller(t)
 	const pairs, rounds = 8, 200

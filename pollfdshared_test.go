@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeBlocking makes the open file of c blocking, as others can who have a descriptor of
-// it, too.
+// makeBlocking makes the open file of c blocking, as another process with a descriptor of
+// it can.
 func makeBlocking(t *testing.T, c interface{ File() (*os.File, error) }) {
 	t.Helper()
 	f, err := c.File()
@@ -25,7 +25,7 @@ func makeBlocking(t *testing.T, c interface{ File() (*os.File, error) }) {
 	require.NoError(t, err)
 }
 
-// A descriptor that others have made blocking does not block a worker: while an
+// A descriptor that other code has made blocking does not block a worker: while an
 // operation waits, another task of the only worker gets its turn and ends that wait.
 func TestSharedDescriptorMadeBlocking(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -138,8 +138,8 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 	}
 }
 
-// What comes before a Write has happened before what comes after the Read that gets its
-// data, whichever package either end is of. The race detector says whether it sees that.
+// The code before a Write happens before the code after the Read that gets its
+// data, whichever package either end is of. The race detector reports a race if it does not see that.
 func TestWriteHappensBeforeRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for _, form := range []string{"goroutines", "task"} {

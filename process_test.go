@@ -92,8 +92,8 @@ func TestCommandSearchedByStart(t *testing.T) {
 	})
 }
 
-// Start finds what exec.Command finds, and fails as exec.Cmd.Start does. What was set
-// before Start counts more.
+// Start finds the program that exec.Command finds, and fails as exec.Cmd.Start does.
+// Fields that were set before Start count more.
 func TestCommandSearchTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -142,7 +142,7 @@ func TestCommandSearchTwins(t *testing.T) {
 	}
 }
 
-// boundStream makes what waits through cx of one of two ends.
+// boundStream makes an adapter that waits through cx of one of two ends.
 type boundStream struct {
 	name string
 	ends func(t *testing.T, rt *Runtime) (own, peer ReadWriter)
@@ -180,8 +180,8 @@ var boundStreams = []boundStream{
 
 func two[T ReadWriter](a, b T) (own, peer ReadWriter) { return a, b }
 
-// bindings returns the adapters of a stream: what its own WithContext returns, and those
-// for every type.
+// bindings returns the adapters of a stream: the result of its own WithContext, and the
+// adapters for every type.
 func bindings(cx *Context, s ReadWriter) map[string]struct {
 	io.Reader
 	io.Writer
@@ -201,7 +201,7 @@ func bindings(cx *Context, s ReadWriter) map[string]struct {
 	return all
 }
 
-// The streams of a program may be what waits through a cx. The cx ends the copying.
+// The streams of a program may be adapters that wait through a cx. The cx ends the copying.
 func TestCommandBoundStreams(t *testing.T) {
 	for _, s := range boundStreams {
 		for _, how := range []string{"WithContext", "BindReader, BindWriter"} {
@@ -254,8 +254,8 @@ func TestCommandBoundStreams(t *testing.T) {
 	}
 }
 
-// A program gets the descriptor of a file that cannot be polled, at the place where the
-// caller's reads and writes are.
+// A program gets the descriptor of a file that cannot be polled, at the file position of
+// the caller's reads and writes.
 func TestCommandBoundFiles(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -416,7 +416,8 @@ func TestCommandPipes(t *testing.T) {
 	require.Equal(t, want, out)
 }
 
-// A process that nobody waits for, or has given up to wait for, leaves no zombie.
+// A process for which no task waits, or for which all tasks have given up waiting, leaves
+// no zombie.
 func TestCommandNoZombie(t *testing.T) {
 	rt := fileRuntime(t)
 	var alone, killed *Cmd
@@ -513,7 +514,7 @@ func TestCommandCancelFunc(t *testing.T) {
 		require.Equal(t, context.Canceled, err)
 		receive(t, asked)
 		gone(t, c.Process.Pid)
-		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what sh has started
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // the processes that sh has started
 	}
 }
 
@@ -569,8 +570,8 @@ func TestCommandMisuse(t *testing.T) {
 	})
 }
 
-// A Wait that comes too early leaves the pipes alone, and those of a Cmd that is
-// never started are the caller's and the garbage collector's to close.
+// A Wait that comes too early leaves the pipes alone. The caller and the garbage
+// collector close the pipes of a Cmd that is never started.
 func TestCommandEarlyWait(t *testing.T) {
 	rt := fileRuntime(t)
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -593,7 +594,7 @@ func TestCommandEarlyWait(t *testing.T) {
 	eventually(t, func() bool { runtime.GC(); return openFds(t) <= fds })
 }
 
-// Many at once need no more goroutines of the pool than start at the same time,
+// Many processes at once need no more goroutines of the pool than start at the same time,
 // and a process that ends after its runtime is reaped, too.
 func TestCommandShutdown(t *testing.T) {
 	rt, err := New(Config{Workers: 1})
@@ -614,7 +615,7 @@ func TestCommandShutdown(t *testing.T) {
 	}
 }
 
-// A Start that fails takes nothing from the streams: what has come is there for others.
+// A Start that fails takes no data from the streams: data that has come is left for other readers.
 func TestCommandFailedStartTakesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	own, peer := two(unixPair(t))
@@ -690,7 +691,7 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 			if _, err := io.ReadAll(out.WithContext(cx)); err != nil && !errors.Is(err, os.ErrClosed) {
 				return err
 			}
-			c.Wait(cx) // it may have been killed: by a Wait that began when Start had returned
+			c.Wait(cx) // the process may have been killed: by a Wait that began when Start had returned
 		}
 		c := Command("echo", "hello")
 		c.Stderr = BindWriter(cx, own)

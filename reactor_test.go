@@ -50,7 +50,7 @@ func eachPoller(t *testing.T, fn func(t pollerTest)) {
 }
 
 // waitFor waits until all of want has been reported for fd, and returns
-// everything that has been.
+// all that has been reported.
 func (t *pollerTest) waitFor(fd int, want Readiness) (got Readiness) {
 	t.Helper()
 	for got&want != want {
@@ -203,8 +203,8 @@ func TestPollerTimeouts(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		events := make([]fdEvent, 1)
 		for _, d := range []time.Duration{0, 1, time.Microsecond, 300 * time.Microsecond, 1500 * time.Microsecond, 4 * time.Millisecond} {
-			// A signal of the Go scheduler may end a wait: it is tried until
-			// one goes through, which is never shorter than it was to be.
+			// A signal of the Go scheduler may end a wait: the test repeats it until
+			// a wait is not interrupted. That wait is never shorter than d.
 			eventually(t, func() bool {
 				begun := time.Now()
 				n, err := t.p.wait(events, d, t.keepP)
@@ -228,7 +228,7 @@ func TestPollerWaitForEver(t *testing.T) {
 			done.Go(func() {
 				events := make([]fdEvent, 1)
 				for n := 0; n == 0 && err == nil; {
-					// Never with keepP: on one processor nobody could write then.
+					// Never with keepP: on one processor no goroutine could write then.
 					n, err = t.p.wait(events, -1, false)
 					waited = events[0].ready
 				}
@@ -300,7 +300,7 @@ func TestPollerSignal(t *testing.T) {
 		})
 		eventually(t, func() bool {
 			if id := tid.Load(); id != 0 {
-				unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG) // which Go itself uses, and ignores if it is not its own
+				unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG) // Go itself uses this signal, and ignores it from others
 			}
 			return interrupted.Load() || over.Load()
 		})
@@ -320,8 +320,8 @@ func TestMilliseconds(t *testing.T) {
 	}
 }
 
-// The reactor's pipe: many goroutines wake it at once, a full pipe is as good
-// as one byte, and after close it is harmless.
+// The reactor's pipe: many goroutines wake it at once, a full pipe wakes like
+// one byte, and a wake after close is harmless.
 func TestReactorWake(t *testing.T) {
 	var r reactor
 	fds := openFds(t)
@@ -343,7 +343,7 @@ func TestReactorWake(t *testing.T) {
 	r.emptyPipe()
 	_, err := unix.Read(r.wakeR, make([]byte, 1))
 	require.Equal(t, unix.EAGAIN, err, "a drained pipe is empty")
-	r.wait(0, true) // an edge of before the drain
+	r.wait(0, true) // an edge from before emptyPipe
 	require.Empty(t, r.wait(0, true), "the pipe is empty, and an old wake does not wake again")
 
 	for range 1 << 12 {
@@ -387,7 +387,7 @@ func TestFdTable(t *testing.T) {
 
 	var setters sync.WaitGroup
 	sources := make([]pollFD, 4*fdsPerChunk)
-	for i := range 4 { // who together make the same pieces
+	for i := range 4 { // together they make the same pieces
 		setters.Go(func() {
 			for fd := i; fd < len(sources); fd += 4 {
 				table.set(fd, &sources[fd])
@@ -402,8 +402,8 @@ func TestFdTable(t *testing.T) {
 	}
 }
 
-// FuzzSourceState compares the state of a source with a naive one. Each byte
-// is an operation, and the bits that a begin sets or a finish clears.
+// FuzzSourceState compares an fdState with a naive model. Each byte is an
+// operation, and the bits that beginUse sets or endUse clears.
 func FuzzSourceState(f *testing.F) {
 	const begin, finish, shut, claim = 0 << 6, 1 << 6, 2 << 6, 3 << 6
 	f.Add([]byte{begin, begin, finish | 1, shut, begin, finish, shut})
@@ -482,8 +482,8 @@ func FuzzSourceState(f *testing.F) {
 	})
 }
 
-// A source is used and closed from many sides at once: its descriptor is
-// given away once, when nobody uses it anymore.
+// Several goroutines use and close a pollFD at once: its descriptor is
+// given away once, when no goroutine uses it anymore.
 func TestSourceStateStress(t *testing.T) {
 	for range 500 {
 		var s fdState
@@ -505,7 +505,7 @@ func TestSourceStateStress(t *testing.T) {
 						gave()
 					}
 					if n > uint32(20*i) {
-						runtime.Gosched() // so that somebody comes to close
+						runtime.Gosched() // so that another goroutine can close
 					}
 				}
 			})
@@ -550,7 +550,7 @@ func reader(p []byte) *testOp {
 	}}
 }
 
-// handDriven returns a source whose events come from the test alone, and its
+// handDriven returns a pollFD whose events come from the test alone, and its
 // peer.
 func handDriven(t *testing.T) (s *pollFD, peer int) {
 	a, b := testSocketpair(t)
@@ -601,7 +601,7 @@ func TestSourceAttempt(t *testing.T) {
 	step("and another", 4, nil, 1)
 	step("the call says that there is nothing; the event is still there and costs one more", 0, ErrPending, 1)
 
-	// What has hung up gives no further event, so it is asked.
+	// After a hang-up there is no further event, so the kernel is asked.
 	mustWrite(t, peer, "1")
 	require.NoError(t, unix.Shutdown(peer, unix.SHUT_WR))
 	s.ready(Readable|Writable|HungUp, nil)
@@ -614,7 +614,7 @@ func TestSourceAttempt(t *testing.T) {
 	n, err := s.attempt(cx, &s.wr, op.call)
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
-	_, err = s.attempt(cx, &s.wr, op.call) // the event of above
+	_, err = s.attempt(cx, &s.wr, op.call) // the event from above
 	require.NoError(t, err)
 	require.Equal(t, 2, op.n)
 	_, err = s.attempt(cx, &s.wr, op.call)
@@ -640,7 +640,7 @@ func TestSourceAttempt(t *testing.T) {
 		inside++
 		return 1, false, nil
 	}}
-	dup, err := unix.Dup(int(s.fd)) // the test's own cleanup must not close what it doesn't own anymore
+	dup, err := unix.Dup(int(s.fd)) // the test's own cleanup must not close a descriptor that it doesn't own anymore
 	require.NoError(t, err)
 	defer unix.Close(dup)
 	step("closed meanwhile", 1, nil, 1)
@@ -652,9 +652,9 @@ func TestSourceAttempt(t *testing.T) {
 	require.Equal(t, net.ErrClosed, s.control(func(int) error { return nil }))
 }
 
-// Two tasks read one source. The first consumes the event for both, leaves
-// something behind and does not come back soon; the second, which was told
-// that only an event can help, must hear that this is no longer so.
+// Two tasks read one descriptor. The first consumes the event for both, leaves
+// data behind and does not come back soon. The second, which waits because
+// only an event can help, must be woken when this is no longer so.
 func TestSourceEventForTwo(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -667,10 +667,10 @@ func TestSourceEventForTwo(t *testing.T) {
 	mustWrite(t, peer, "1234")
 	s.ready(Readable, nil)
 	n, err := s.attempt(first, &s.rd, func(fd int) (int, bool, error) {
-		// Between the first one's consuming the event and its read.
+		// After the first task has consumed the event, and before its read.
 		_, err := s.attempt(second, &s.rd, reader(make([]byte, 2)).call)
 		if err == nil {
-			return 2, false, nil // the second has read: nothing can be lost
+			return 2, false, nil // the second task has read: nothing can be lost
 		}
 		return read.fn(fd)
 	})
@@ -681,8 +681,8 @@ func TestSourceEventForTwo(t *testing.T) {
 	}
 }
 
-// The second task has been told by the kernel that there is nothing; before it
-// notes that, data comes, and the first reads a part of it.
+// The kernel has returned EAGAIN to the second task. Before the task notes that,
+// data comes, and the first task reads a part of it.
 func TestSourceEventBetweenReadAndNote(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -693,7 +693,7 @@ func TestSourceEventBetweenReadAndNote(t *testing.T) {
 		if calls++; calls > 1 {
 			return reader(make([]byte, 2)).fn(fd)
 		}
-		// This call finds nothing; what follows happens before it is over.
+		// This call finds nothing; the following happens before it is over.
 		_, err := s.attempt(first, &s.rd, reader(make([]byte, 2)).call)
 		require.Equal(t, ErrPending, err)
 		mustWrite(t, peer, "1234")
@@ -718,7 +718,7 @@ func unread(t testing.TB, fd int) int {
 	return max(n, 0)
 }
 
-// Two find that a source is not registered, and registering it fails: neither
+// Two tasks find that a descriptor is not registered, and registering it fails: neither
 // may wait for events that never come.
 func TestSourceRegisterFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -748,8 +748,8 @@ func TestSourceRegisterFails(t *testing.T) {
 	}
 }
 
-// A source with a reactor: registered by its first wait, woken, unregistered
-// and closed, and whoever waits learns of the end.
+// A pollFD with a reactor: registered by its first wait, woken, unregistered
+// and closed, and the waiter is woken and gets net.ErrClosed.
 func TestSourceWithReactor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := testSocketpair(t)
@@ -783,8 +783,8 @@ func TestSourceWithReactor(t *testing.T) {
 	require.Zero(t, home.sources.Load())
 }
 
-// A source is closed while others use it: none of them ever reaches whoever
-// has got the number of its descriptor since, and that one's is not closed.
+// A pollFD is closed while goroutines use it: none of them ever reaches another
+// descriptor that has got the same number since, and that descriptor is not closed.
 func TestSourceCloseInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	inode := func(fd int) uint64 {
@@ -819,7 +819,7 @@ func TestSourceCloseInUse(t *testing.T) {
 						return
 					}
 					if err == ErrPending && n > 100 {
-						// Close wakes who waits.
+						// Close wakes the waiters.
 						for wakes.Load() == seen && !s.state.has(fdClosed) {
 							runtime.Gosched()
 						}
@@ -846,7 +846,7 @@ func TestSourceCloseInUse(t *testing.T) {
 	}
 }
 
-// Deadlines of a half: passed, to come, moved, taken away.
+// Deadlines of a direction: passed, to come, moved, removed.
 func TestSourceDeadline(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w := rt.workers[0]
@@ -880,7 +880,7 @@ func TestSourceDeadline(t *testing.T) {
 		s.rd.end()
 	})
 
-	// awaiting starts a task that waits for s until something happens.
+	// awaiting starts a task that waits for s until its deadline or close.
 	awaiting := func(s *pollFD) *JoinHandle[int] {
 		return Spawn(rt, func(cx *Context) (int, error) {
 			return Await(cx, PollFunc(func(cx *Context) (int, error) { return s.attempt(cx, &s.rd, nothing) }))

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lobbyState returns what Go says of what a lobby's goroutine does.
+// lobbyState returns the state of the goroutine of a shared reactor, as Go prints it.
 func lobbyState() string {
 	buf := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
@@ -23,7 +23,7 @@ func lobbyState() string {
 	return ""
 }
 
-// The lobby waits in Go's own poller, and in a system call where that has no room.
+// The shared reactor waits in Go's own poller, and in a system call where that has no room.
 func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 	for _, alone := range []bool{false, true} {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -34,7 +34,7 @@ func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 		if alone {
 			r, l := &reactor{shared: true}, &rt.shared
 			require.NoError(t, r.open(l.fds))
-			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // which blocks, for all that os knows
+			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // package os takes it for a file that blocks
 			l.quit = make(chan None)
 			l.reactor.Store(r)
 			go l.run(r)

@@ -275,7 +275,7 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 
 // refuse ends a new task that will not begin, with err.
 func (rt *Runtime) refuse(t *task, err error) {
-	if t.id.Load() == 0 || t.state.detached() { // a reused task has the ID of the one before
+	if t.id.Load() == 0 || t.state.detached() { // a reused task has the ID of the task before
 		t.id.Store(rt.nextID())
 	}
 	if t.w == nil { // a blocking call has a worker, which a goroutine that cancels the call may read by now

@@ -52,7 +52,7 @@ type procCount struct {
 	set   int // GOMAXPROCS as it was set here, while added is not 0
 }
 
-// own returns GOMAXPROCS without what runtimes have added.
+// own returns GOMAXPROCS without the number that runtimes have added.
 func (p *procCount) own() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,8 +24,8 @@ var leaveFile = map[string]func(cx *Context, f *File){
 	"closed and not awaited": func(cx *Context, f *File) { f.CloseFuture(cx) },
 }
 
-// What File.Write has accepted is in the file when Run returns, however its function has
-// left the file, and also if it panics.
+// Data that File.Write has accepted is in the file when Run returns, however its function
+// has left the file, and also if it panics.
 func TestRunWritesWhatWasAccepted(t *testing.T) {
 	const files = 40
 	data := pattern(bufferLarge)
@@ -86,7 +86,7 @@ func TestRunWritesStdout(t *testing.T) {
 			require.NoError(t, cmd.Start())
 			_, err = io.ReadFull(stderr, make([]byte, len("returns\n")))
 			require.NoError(t, err)
-			got, err := io.ReadAll(stdout) // only now is there room for more than what the pipe holds
+			got, err := io.ReadAll(stdout) // only now is there room for more data than the pipe holds
 			require.NoError(t, err)
 			require.NoError(t, cmd.Wait())
 			require.Equal(t, size, len(got))
@@ -139,7 +139,7 @@ func TestRunTellsOfFailedWrites(t *testing.T) {
 		err := Run(func(cx *Context) error {
 			f := must(Create(cx, filepath.Join(os.TempDir(), fmt.Sprint("async-test-", os.Getpid()))))
 			os.Remove(f.Name())
-			f.os.Close() // behind the back of the File, whose writes fail from now on
+			f.os.Close() // without the knowledge of the File, whose writes fail from now on
 			must(f.Write(cx, []byte("data")))
 			return io.ErrNoProgress
 		})

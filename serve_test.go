@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// echoOnce is a Handler that echoes what has come, one byte at a time so that
-// it never knows whether there is more, and ends with the peer.
+// echoOnce is a Handler that echoes one byte at a time, so that it never
+// knows whether there is more. It ends with the peer.
 func echoOnce(cx *Context, c Conn) (keep bool, err error) {
 	var p [1]byte
 	n, err := c.Read(cx, p[:])
@@ -108,7 +108,7 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	}
 }
 
-// A task that stays on its worker keeps there what it accepts.
+// A task that stays on its worker keeps the connections that it accepts there.
 func TestServeOnAWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for i, on := range rt.Workers() {
@@ -150,7 +150,7 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	var calls atomic.Int32
 	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
 		calls.Add(1)
-		var p [4]byte // exactly a message: nothing says that there is more
+		var p [4]byte // exactly a message: the read does not show whether there is more
 		if _, err := io.ReadFull(c.WithContext(cx), p[:]); err != nil {
 			return false, nil
 		}
@@ -168,8 +168,8 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// A connection that was in the lobby may have an event that is told late, for what the
-// Handler has read by then. It is not called for that.
+// A connection that was registered with the shared reactor may have an event that is reported late, for data that
+// the Handler has read by then. The Handler is not called for that event.
 func TestServeAsksForLateEvents(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -294,7 +294,7 @@ func TestServeMaxConns(t *testing.T) {
 	wg.Wait()
 	require.False(t, tooMany.Load())
 
-	// It notices the cancellation and Shutdown while it is full.
+	// Serve notices Shutdown while it is full.
 	full := dials(t, ln, 3)
 	for _, c := range full {
 		_, err := io.ReadFull(c, make([]byte, 5))
@@ -344,9 +344,9 @@ func TestServeIdleTimeout(t *testing.T) {
 		},
 	}, ln)
 	conns := dials(t, ln, 2)
-	requireEnd(t, conns[1]) // which has said nothing
+	requireEnd(t, conns[1]) // it has sent nothing
 	var c net.Conn
-	eventually(t, func() bool { // until one speaks before it has been idle for too long
+	eventually(t, func() bool { // until a connection sends before it has been idle for too long
 		c = dials(t, ln, 1)[0]
 		c.Write([]byte("a"))
 		n, _ := c.Read(make([]byte, 1))
@@ -362,7 +362,7 @@ func TestServeIdleTimeout(t *testing.T) {
 	require.Empty(t, failed, "an idle connection is no failure")
 }
 
-// Who closes a connection between two calls ends it: there is no further call.
+// A caller that closes a connection between two calls ends it: there is no further call.
 func TestServeConnClosedByOthers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -503,8 +503,8 @@ func forcedCollections() uint32 {
 }
 
 // A Handler that panics or calls Goexit is reported at once to Failed and to Config.Unhandled, without
-// a collection and before Shutdown, since there is no handle of a connection's task. A Failed
-// that does so is reported to Config.Unhandled.
+// a collection and before Shutdown, since there is no handle of a connection's task. If Failed
+// panics or calls Goexit, that is reported to Config.Unhandled.
 func TestServeReportsPanicsAtOnce(t *testing.T) {
 	type report struct {
 		task Task
@@ -595,8 +595,8 @@ func TestServeInBlockOnAndOtherConns(t *testing.T) {
 	require.ErrorIs(t, soon(t, done), net.ErrClosed)
 }
 
-// Such a connection is always in a call: its Handler has to be cancelled, and
-// IdleTimeout does not concern it.
+// A connection of another maker is always in a call: its Handler has to be cancelled, and
+// IdleTimeout has no effect on it.
 func TestServeDrainsOtherConns(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	tcp := tcpListen(t)
@@ -619,7 +619,7 @@ func TestServeDrainsOtherConns(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Accept of an otherListener; the embedded one would return what it knows.
+// Accept of an otherListener; the embedded Accept would return a connection of this package.
 func (l otherListener) Accept(cx *Context) (Conn, error) {
 	c, err := l.Listener.Accept(cx)
 	if err != nil {
@@ -628,7 +628,7 @@ func (l otherListener) Accept(cx *Context) (Conn, error) {
 	return otherConn{c}, nil
 }
 
-// aheadConn is a connection with a buffer, which says so.
+// aheadConn is a connection with a buffer, which its PollReadable takes into account.
 type aheadConn struct {
 	*TCPConn
 	asked *atomic.Int32
@@ -696,7 +696,7 @@ func TestMisuseServeWithoutHandler(t *testing.T) {
 	requireTaskMisuse(t, err, "NewHandler has returned no Handler")
 }
 
-// The cx of a Handler is no use to others once it has returned.
+// Other code cannot use the cx of a Handler once the Handler has returned.
 func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -710,7 +710,7 @@ func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	cx := soon(t, leaked)
 	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
 	requireMisuse(t, misuse(func() { Sleep(cx, 1) }), "on a goroutine that is not its own")
-	// Also on the coroutine where it was right before.
+	// Also on the coroutine on which the Handler ran before.
 	_, err := joinOrCancel(Go(rt, func(*Context) error { return Sleep(cx, 1) }))
 	requireTaskMisuse(t, err, "on a goroutine that is not its own")
 	require.NoError(t, ln.Close())
@@ -747,7 +747,7 @@ func TestServeUnwound(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Connections come, talk and go at random; each answer is right, and all ends.
+// Connections begin, send and end at random. Each answer is right, and all connections end.
 func TestServeUnderLoad(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)
@@ -829,7 +829,7 @@ func TestTCPReadable(t *testing.T) {
 	require.Equal(t, ErrPending, a.PollReadable(cx))
 	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "xy") }))
 	eventually(t, func() bool { return wakes.Load() > 0 })
-	for range 3 { // it stays readable until somebody reads
+	for range 3 { // it stays readable until a read
 		require.NoError(t, a.PollReadable(cx))
 	}
 	var p [2]byte

@@ -160,7 +160,7 @@ func (d *draining) Cancel() {
 	}
 }
 
-// drain has tasks from outside and accepted connections refused from now on.
+// drain has new tasks from outside refused, and makes the tasks that accept look again.
 func (rt *Runtime) drain() {
 	rt.draining.Store(true)
 	rt.drained.fire(nil)
@@ -186,8 +186,8 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 	}
 }
 
-// mustNotBeInside panics if the calling goroutine is one of those for which
-// Shutdown waits.
+// mustNotBeInside panics if the calling goroutine runs code for which Shutdown
+// waits.
 func (rt *Runtime) mustNotBeInside() {
 	if rt.calls.runsCaller() {
 		panic("async: Runtime.Shutdown was called in a call of SpawnBlocking on the runtime, and would wait for it; call it on a goroutine of its own")
@@ -445,8 +445,8 @@ func (w *worker) stopCoroutines() {
 	}
 }
 
-// lastLook is how long a worker that ends waits for tasks in its list that it cannot
-// hold: they stand in the queue of another worker, which ends them, or are about to
+// lastLook is how long a worker that ends waits for tasks in its list that have another
+// holder: they stand in the queue of another worker, which ends them, or are about to
 // be sent here. The sender needs a microsecond, unless its thread has lost its
 // processor. If the other worker is stuck the tasks are left to it after this time.
 const lastLook = 5 * time.Second

@@ -73,7 +73,7 @@ func TestSignalsEnd(t *testing.T) {
 	})
 }
 
-// What os/signal has sent before Close is read before the end, whenever the
+// Signals that os/signal has sent before Close are read before the end, whenever the
 // stream's goroutine gets to run.
 func TestSignalsCloseKeeps(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -92,8 +92,8 @@ func TestSignalsCloseKeeps(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// Several tasks wait: a signal goes to one of them, and whoever gives up loses
-// none.
+// Several tasks wait: a signal goes to one of them, and a task that gives up loses
+// no signal.
 func TestSignalsCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	s := Signals(syscall.SIGUSR1)
@@ -110,7 +110,7 @@ func TestSignalsCancel(t *testing.T) {
 	require.Equal(t, syscall.SIGUSR1, sig)
 }
 
-// Each of many signals of one kind is seen, or has another after it that is.
+// Each of many signals of one kind is seen, or a later signal of this kind is.
 func TestSignalsManyReaders(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	s := Signals(syscall.SIGUSR1, syscall.SIGUSR2)
@@ -149,7 +149,7 @@ func TestSignalsLeaveOutGosOwn(t *testing.T) {
 	defer own.Close()
 	raise(t, own, syscall.SIGURG)
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	has := func(sig os.Signal) bool { // since the channel keeps the order, what came before is there, too
+	has := func(sig os.Signal) bool { // since the channel keeps the order, signals that came before are there, too
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		return slices.Contains(all.pending, sig)

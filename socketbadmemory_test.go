@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A system call also stops short, or says that there is nothing, for other reasons
-// than that a buffer of the system's is full or empty: memory that cannot be used, urgent
-// data. The tests of this file hold that no call then waits for an event that will not
+// A system call also stops short, or reports that there is nothing, for other reasons
+// than a full or empty buffer of the system: memory that cannot be used, urgent
+// data. The tests of this file check that no call then waits for an event that will not
 // come, nor reports the end while data is left, and that errors are package net's.
 
-// badFrom returns memory of which all from good on can be neither read nor written.
+// badFrom returns memory that can be neither read nor written from offset good on.
 func badFrom(t *testing.T, good int) []byte {
 	t.Helper()
 	page := unix.Getpagesize()
@@ -92,7 +92,7 @@ func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.C
 func inTime(c net.Conn) { c.SetDeadline(time.Now().Add(patience / 2)) }
 
 func TestWriteStopsAtBadMemory(t *testing.T) {
-	good := 64 * unix.Getpagesize() // more than the system copies at once, or it takes nothing
+	good := 64 * unix.Getpagesize() // more than the system copies at once, or it would take nothing
 	for _, network := range []string{"tcp", "unix"} {
 		everyForm(t, network, func(t *testing.T, c, peer net.Conn) {
 			p := badFrom(t, good)
@@ -151,7 +151,7 @@ func inTimeOwn(cs ...Conn) {
 	}
 }
 
-// requireFault checks that err is what package net makes of EFAULT.
+// requireFault checks that err is package net's error for EFAULT.
 func requireFault(t *testing.T, call string, err error) {
 	t.Helper()
 	var op *net.OpError
@@ -162,8 +162,8 @@ func requireFault(t *testing.T, call string, err error) {
 	}
 }
 
-// What a read has not taken because it could not write it is still there, and the next
-// read says so instead of waiting. Whether the first read gets anything depends on
+// Data that a read has not taken because it could not write the memory is still there, and the
+// next read fails instead of waiting. Whether the first read gets any data depends on
 // whether the system has joined the two parts.
 func TestReadStopsAtBadMemory(t *testing.T) {
 	page := unix.Getpagesize()
@@ -244,11 +244,11 @@ func sendUrgent(t *testing.T, c net.Conn, b string) {
 	}
 }
 
-// awaitArrived waits until all that c has sent is in the buffer of its peer.
+// awaitArrived waits until all data that c has sent is in the buffer of its peer.
 func awaitArrived(t *testing.T, c net.Conn) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		return // writing to a unix socket puts it there
+		return // a write to a unix socket puts the data there
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
@@ -264,7 +264,7 @@ func awaitArrived(t *testing.T, c net.Conn) {
 	}
 }
 
-// Copy, which splices where it can, delivers what comes before and behind urgent data,
+// Copy, which splices where it can, delivers the data before and behind urgent data,
 // whether or not it is there when the copy begins.
 func TestCopyPastUrgentData(t *testing.T) {
 	for _, early := range []bool{true, false} {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// connReads are the ways to wait for something to read that all connections
-// have, or all of streams.
+// connReads are the ways to wait for data to read that all connections
+// have, or all streams.
 func connReads(c Conn) map[string]func(cx *Context, p []byte) (int, error) {
 	reads := map[string]func(cx *Context, p []byte) (int, error){
 		"Read": c.Read,
@@ -41,9 +41,9 @@ func connWrites(c Conn) map[string]func(cx *Context, p []byte) (int, error) {
 }
 
 // Promises, for each kind of connection: a read that is cancelled takes
-// nothing, neither while it waits nor if there is something; a write that is
-// cancelled before it begins has written nothing, and one that waits says how
-// much it has.
+// nothing, neither while it waits nor if there is data; a write that is
+// cancelled before it begins has written nothing, and a write that waits returns how
+// much it has written.
 func TestConnCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	tcpA, tcpB := tcpPair(t, rt)
@@ -93,7 +93,7 @@ func TestConnCancelled(t *testing.T) {
 				return err
 			}))
 			if _, ok := a.(streamer); !ok {
-				return // TestUnixgramCancelledAndClosedWhileFull; a socket of UDP has always room
+				return // see TestUnixgramCancelledAndClosedWhileFull; a UDP socket always has room
 			}
 			for name, write := range connWrites(a) {
 				h := Spawn(rt, func(cx *Context) (int, error) { return write(cx, make([]byte, 32<<20)) })

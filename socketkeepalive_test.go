@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepAliveTimes are times that package net treats in different ways: those that mean
-// something else than a time, those that are rounded, and those that the system may
-// refuse.
+// keepAliveTimes are times that package net treats in different ways: values that do not
+// mean a time, times that are rounded, and times that the system may refuse.
 var keepAliveTimes = []time.Duration{
 	0, 1, 500 * time.Millisecond, time.Second, time.Second + 1, 1500 * time.Millisecond, 15 * time.Second,
 	40*time.Second - 1, 32767 * time.Second, 32767*time.Second + 1, math.MaxInt32 * time.Second, math.MaxInt64,
@@ -51,7 +50,7 @@ func keepAliveOf(t testing.TB, c syscall.Conn) string {
 	return text
 }
 
-// keepAlivePeer accepts connections for the test, and dials the listeners of others.
+// keepAlivePeer accepts connections for the test, and dials other listeners.
 func keepAlivePeer(t testing.TB) (address string, dial func(ln net.Addr)) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -124,7 +123,7 @@ func keepAliveOwn(rt *Runtime) keepAliveAPI {
 	}
 }
 
-// keepAliveSame compares what fn says of both libraries.
+// keepAliveSame compares the results of fn for both libraries.
 func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what string) {
 	t.Helper()
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -132,7 +131,7 @@ func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what string) 
 	require.Equal(t, want, got, what)
 }
 
-// However a connection comes to be, its silence is probed as that of package net's
+// However a connection is made, its silence is probed as that of package net's
 // connections.
 func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 	address, dial := keepAlivePeer(t)
@@ -147,7 +146,7 @@ func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 		dial(ln.Addr())
 		return facts(ln.Accept())
 	}
-	// fileOf returns a socket that has not been told how to probe.
+	// fileOf returns a socket without settings of how to probe.
 	fileOf := func(listens bool) *os.File {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
@@ -175,7 +174,7 @@ func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 	keepAliveSame(t, func(api keepAliveAPI) string { return accepted(api.fileListener(fileOf(true))) }, "FileListener")
 }
 
-// What a program changes later means what it means in package net, and fails as there.
+// Settings that a program changes later have the same effect as in package net, and fail as there.
 func TestKeepAliveSettersAreThoseOfPackageNet(t *testing.T) {
 	address, _ := keepAlivePeer(t)
 	changed := func(api keepAliveAPI, change func(c netTCP) error) string {
@@ -183,7 +182,7 @@ func TestKeepAliveSettersAreThoseOfPackageNet(t *testing.T) {
 		require.NoError(t, err)
 		defer c.Close()
 		text := ""
-		for range 2 { // and once more with what it has set by then
+		for range 2 { // and once more with the settings that it has made by then
 			err = change(c.(netTCP))
 			if err != nil {
 				text += fmt.Sprint(netErrorFacts(err), "; ")

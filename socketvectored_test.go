@@ -18,7 +18,7 @@ func TestVectoredWritesAndReads(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
 	tcpShrink(t, a, b)
-	const buffers, each = 3000, 1500 // more than one call takes, and more than fits
+	const buffers, each = 3000, 1500 // more than one call takes, and more data than fits
 	total := buffers * each
 	writer := Go(rt, func(cx *Context) error {
 		var bufs net.Buffers
@@ -54,7 +54,7 @@ func TestVectoredWritesAndReads(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What a cancelled WriteBuffers has written is taken off the buffers, so that
+// A cancelled WriteBuffers removes the data that it has written from the buffers, so that
 // the rest can be written later.
 func TestVectoredWriteCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -189,14 +189,14 @@ func TestStreamAllocations(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
 	p := []byte("message")
-	q := make([]byte, len(p)) // a full read tells nothing, so the next one tries
+	q := make([]byte, len(p)) // a full read does not prove that there is no more, so the next read tries
 	require.NoError(t, runBlockOn(rt, func(cx *Context) error {
 		var failed error
 		for name, f := range map[string]func() (int, error){
 			"poll": func() (n int, err error) {
 				a.PollWrite(cx, p)
 				for n, err = b.PollRead(cx, q); err == ErrPending; n, err = b.PollRead(cx, q) {
-					runtime.Gosched() // it is still under way
+					runtime.Gosched() // the message is still under way
 				}
 				return n, err
 			},

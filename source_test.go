@@ -79,8 +79,8 @@ func TestSourcePipe(t *testing.T) {
 	}
 }
 
-// Readiness is asked of the kernel, so it does not matter who reads how much,
-// nor whether through the Source.
+// Readiness is asked of the kernel, so it does not matter how much a read takes,
+// nor whether it goes through the Source.
 func TestSourceReadableAsksTheKernel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	r, w := sourcePipe(t)
@@ -184,8 +184,8 @@ func TestSourceErrors(t *testing.T) {
 	require.NoError(t, r.SetWriteDeadline(time.Unix(1, 0)))
 	require.ErrorIs(t, runTask(rt, r.Writable), os.ErrDeadlineExceeded)
 
-	// What the call returns is returned, and EINTR is not. It is made also if the
-	// Source has waited before, and knows of nothing to read.
+	// The results of the call are returned, except EINTR. The call is made also if the
+	// Source has waited before, and knows of no data to read.
 	calls := 0
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		n, err := r.ReadWith(cx, func(fd int) (int, error) {
@@ -254,7 +254,7 @@ func control(c syscall.Conn, f func(fd int)) error {
 	return raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// A Source of somebody else's descriptor is a duplicate.
+// A Source of a descriptor with another owner is a duplicate.
 func TestSourceOfOthers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -327,7 +327,7 @@ func TestSourceDetach(t *testing.T) {
 	require.Equal(t, sources-1, rt.Metrics().Sources)
 	require.ErrorIs(t, r.Close(), os.ErrClosed)
 
-	// It is open, and may begin anew.
+	// The descriptor is open, and a new Source can use it.
 	again, err := NewSource(fd)
 	require.NoError(t, err)
 	defer again.Close()
@@ -340,8 +340,8 @@ func TestSourceDetach(t *testing.T) {
 	}))
 }
 
-// Close and Detach race with calls: each call works or says that it is closed,
-// and the descriptor is given back once.
+// Close and Detach race with calls: each call works or fails with the error for a closed
+// Source, and the descriptor is given back once.
 func TestSourceClosedInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 50 {

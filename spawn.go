@@ -64,7 +64,7 @@ type straight[T any] struct {
 
 // Spawn starts a task that runs fn, and returns the handle of its result. fn
 // may await; once it has begun it stays on its worker. A task spawned with a
-// Context starts on the same worker unless another one has time for it.
+// Context starts on the same worker unless another worker has time for it.
 //
 // If fn calls runtime.LockOSThread, it must call runtime.UnlockOSThread as often before it awaits, returns or
 // panics: otherwise the Go runtime ends the program. After a return or a panic it may end the program only when
@@ -97,7 +97,7 @@ func (st *straight[T]) poll(w *worker) (done bool) {
 	w.running = co
 	co.resume()
 	w.running = nil
-	if co.t != nil { // the coroutine's present task waits: this one, or one begun by beginNext
+	if co.t != nil { // the coroutine's present task waits: this task, or a task begun by beginNext
 		return false
 	}
 	w.freeCoroutine(co)
@@ -110,7 +110,7 @@ func (st *straight[T]) begin(w *worker, co *coroutine) {
 	st.g.Store(co.g)
 	w.setVisible(&st.task)
 	if w.rt.closing.Load() {
-		w.list(&st.task) // cancelAll may have looked at what w shows before
+		w.list(&st.task) // cancelAll may have read w.visible before
 	}
 }
 
@@ -155,13 +155,13 @@ func (st *straight[T]) abort(w *worker, err error) {
 	st.finish(w, zero, err)
 }
 
-// startTask hands a new task to a worker.
+// startTask gives a new task to a worker.
 func startTask(s Spawner, t *task) {
 	rt, w := s.spawner()
 	startTaskAt(rt, w, s, t)
 }
 
-// startTaskAt is start; rt and w are what s.spawner has returned.
+// startTaskAt is startTask; rt and w are the results of s.spawner.
 func startTaskAt(rt *Runtime, w *worker, s Spawner, t *task) {
 	if err := t.applyOptions(s); err != nil {
 		rt.refuse(t, err)

@@ -10,32 +10,32 @@ type Spawner interface {
 	Named(name string) Spawner
 
 	// Under returns a Spawner of the same place whose tasks are cancelled when
-	// ctx ends. One that is spawned after that, or waits for room then, does not
+	// ctx ends. A task that is spawned after that, or waits for room then, does not
 	// begin: it has ctx's error.
-	// Their Contexts have ctx's deadline and values, and its error and cause
-	// once it has ended. So a goroutine that serves an HTTP request spawns its
-	// tasks, or calls BlockOn, with rt.Under(r.Context()). What such a task
-	// spawns with its own cx is not under ctx.
+	// The Contexts of the tasks have ctx's deadline and values, and its error and
+	// cause once it has ended. So a goroutine that serves an HTTP request spawns its
+	// tasks, or calls BlockOn, with rt.Under(r.Context()). Tasks that such a task
+	// spawns with its own cx are not under ctx.
 	Under(ctx context.Context) Spawner
 
 	// spawner returns the runtime, and the worker on whose thread the caller
 	// runs, if it runs on one.
 	spawner() (*Runtime, *worker)
 
-	// attributes returns what its tasks get beside their code; nil for nothing.
+	// attributes returns the attributes of its tasks; nil if they have none.
 	attributes() *taskAttributes
 
-	// cancelGroup returns whom its tasks are cancelled with; nil for nobody.
+	// cancelGroup returns the group with which its tasks are cancelled; nil if there is none.
 	cancelGroup() *cancelGroup
 }
 
-// spawnOptions is a Spawner whose tasks get something that those of base have not.
+// spawnOptions is a Spawner whose tasks get attributes that the tasks of base do not have.
 type spawnOptions struct {
 	base       Spawner
 	name       string
 	local      bool
 	group      *cancelGroup
-	neverWaits bool // those who spawn with it never wait; see Group.Try
+	neverWaits bool // a caller that spawns with it never waits; see Group.Try
 
 	cached attributesCache
 }
@@ -71,7 +71,7 @@ func (a *spawnOptions) attributes() *taskAttributes {
 // have not begun. It is for tasks that share data without locks.
 //
 // Tasks of one worker never run at the same time, and code between two awaits
-// is not interrupted by others.
+// is not interrupted by other tasks.
 func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 
 // callerSpawner is implemented by a Spawner that is used by code with different Contexts. caller returns the Context
@@ -79,7 +79,7 @@ func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 type callerSpawner interface{ caller() *Context }
 
 // waitingContext returns the Context with which the code that spawns with s can wait;
-// nil if there is none. It must be that of the caller.
+// nil if there is none. That code must be the caller.
 func waitingContext(s Spawner) *Context {
 	switch s := s.(type) {
 	case *Context:

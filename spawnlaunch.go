@@ -26,7 +26,7 @@ func Launch(s Spawner, fn func(cx *Context) error) {
 }
 
 // LaunchFuture is [Launch] for a plain future. The Context of f must not be used after the Poll
-// that returned the result. Wakers of the task may outlive it. Waking one then causes at most a
+// that returned the result. Wakers of the task may outlive it. A wake then causes at most a
 // spurious poll of another task, so f should not leave a waker that is woken continuously.
 func LaunchFuture(s Spawner, f Future[None]) {
 	rt, w := s.spawner()

@@ -3,10 +3,10 @@ package async
 import "context"
 
 // Workers returns a Spawner for each worker. Their tasks run on that worker
-// from the beginning to the end, like those of Local, whose tasks they may
-// spawn. It is for what is done once on each worker: accepting from a listener
-// of ListenConfig.ListenEach, for example. Otherwise leave it to the runtime
-// where a task runs.
+// from the beginning to the end, like the tasks of Local, which they may
+// spawn. It is for work that is done once on each worker: accepting from a
+// listener of ListenConfig.ListenEach, for example. Otherwise leave it to the
+// runtime where a task runs.
 func (rt *Runtime) Workers() []Spawner {
 	all := make([]Spawner, len(rt.workers))
 	for i, w := range rt.workers {
@@ -26,8 +26,8 @@ func (p workerSpawner) spawner() (*Runtime, *worker)      { return p.w.rt, nil }
 func (p workerSpawner) cancelGroup() *cancelGroup         { return nil }
 func (p workerSpawner) attributes() *taskAttributes       { return localAttributes }
 
-// workerOf returns the worker on which the tasks of s must run; nil if any
-// may.
+// workerOf returns the worker on which the tasks of s must run; nil if they may
+// run on any worker.
 func workerOf(s Spawner) *worker {
 	switch s := s.(type) {
 	case workerSpawner:

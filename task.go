@@ -2,24 +2,24 @@ package async
 
 import "sync/atomic"
 
-// taskState says who may touch a task. A task is held by exactly one party at
-// a time: by the queue it stands in, or by the worker that polls it. When it
-// waits it is idle, and whoever wakes it first becomes its holder and must
-// queue it.
+// taskState says which code may touch a task. A task has one holder at a time:
+// the queue in which it stands, or the worker that polls it. A task that waits
+// is idle and has no holder. The first caller that wakes it becomes its holder
+// and must queue it.
 //
-// The zero state is that of a new task: held, by whoever made it.
+// The zero state is that of a new task: held, by the code that made it.
 //
 // Each method is one transition and at most one locked instruction, in the
 // usual case.
 type taskState struct{ bits atomic.Uint32 }
 
 const (
-	// taskIdle is set while nobody holds the task: its last poll returned
-	// ErrPending and its waker has not been called since. It is set by the
-	// worker that polled and cleared by the first who wakes.
+	// taskIdle is set while the task has no holder: its last poll returned
+	// ErrPending and its waker has not been called since. The worker that
+	// polled sets it, and the first caller that wakes the task clears it.
 	taskIdle uint32 = 1 << iota
 
-	// taskNotified is set when somebody wakes a task that is held. The holder
+	// taskNotified is set when a caller wakes a task that is held. The holder
 	// polls once more before it lets go, so that no wake is lost that comes
 	// while the future is looking at something else. It is cleared before
 	// each poll, and never set together with taskIdle.
@@ -29,30 +29,30 @@ const (
 	// end, and its awaits fail from now on.
 	taskCancelled
 
-	// taskByContext is set together with taskCancelled or never: what cancelled
-	// the task first is the end of a context that it is under; see Under.
+	// taskByContext is set together with taskCancelled or never: the task was
+	// first cancelled by the end of a context that it is under; see Under.
 	taskByContext
 
 	// taskByShutdown is the same for Shutdown.
 	taskByShutdown
 
 	// taskDone is set once and never cleared, after the result has been
-	// written: whoever sees it may read the result. Wakes do nothing anymore.
+	// written: code that sees it may read the result. Wakes do nothing anymore.
 	taskDone
 
-	// The rest is about results that are an io.Closer; see taskresult.go.
+	// The bits from here to taskDiscarded are about results that are an io.Closer; see taskresult.go.
 
-	// taskCloser is set together with taskDone, or never: the result is one.
+	// taskCloser is set together with taskDone, or never: the result is an io.Closer.
 	taskCloser
 
-	// taskShared is set if the end of the task has woken several tasks, or a caller has
-	// asked for the end at the same moment. The result is not closed then.
+	// taskShared is set if the end of the task has woken several tasks, or if a caller began to
+	// wait for the end at the same moment. The result is not closed then.
 	taskShared
 
 	// taskUnwanted is set by an owner that gives the handle up before the task ends.
 	taskUnwanted
 
-	// taskCollected is set when a caller gets the result. It is not closed from then on.
+	// taskCollected is set when a caller gets the result. The result is not closed from then on.
 	taskCollected
 
 	// taskDiscarded is set when the result is about to be closed: no caller gets it.
@@ -70,8 +70,8 @@ const (
 // become its holder by that.
 func (s *taskState) wake() (held bool) { return s.rouse(0) }
 
-// cancel does the same, and notes that the task is cancelled, and by whom if
-// nobody has done so before: taskByContext, taskByShutdown, or 0 for others.
+// cancel does the same, and notes that the task is cancelled. The first call also
+// notes the reason: by is taskByContext, taskByShutdown, or 0 for other reasons.
 func (s *taskState) cancel(by uint32) (held bool) { return s.rouse(taskCancelled | by) }
 
 func (s *taskState) rouse(mark uint32) (held bool) {
@@ -89,8 +89,8 @@ func (s *taskState) rouse(mark uint32) (held bool) {
 		} else {
 			next |= taskNotified
 		}
-		// Even if next equals old the write is needed: it orders what the
-		// caller did before the wake before the poll that clears the bit.
+		// Even if next equals old the write is needed: it orders the caller's
+		// writes before the wake before the poll that clears the bit.
 		if s.bits.CompareAndSwap(old, next) {
 			return old&taskIdle != 0
 		}
@@ -112,8 +112,8 @@ func (s *taskState) take() (held bool) {
 }
 
 // begin is called by the holder before it polls: wakes that have come so far
-// are answered by this poll. A task that yields in a loop and that nobody
-// wakes passes here without a locked instruction.
+// are answered by this poll. A task that yields in a loop and is not woken
+// passes here without a locked instruction.
 func (s *taskState) begin() {
 	if s.bits.Load()&taskNotified != 0 {
 		s.bits.And(^taskNotified)
@@ -152,7 +152,7 @@ func (s *taskState) retain() {
 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
 
-// cancelledBy returns who cancelled the task first; see cancel.
+// cancelledBy returns why the task was first cancelled; see cancel.
 func (s *taskState) cancelledBy() uint32 { return s.bits.Load() & (taskByContext | taskByShutdown) }
 
 // taskKind says how a task waits, and never changes.
@@ -162,12 +162,12 @@ const (
 	kindPlain     taskKind = iota // polled on its worker's own stack; cannot wait
 	kindStraight                  // runs in a coroutine of its worker
 	kindGoroutine                 // a goroutine in BlockOn: waits by parking
-	kindExternal                  // a function that wakes a loop of somebody else's
+	kindExternal                  // a function that wakes a loop outside this package
 	kindFanout                    // several tasks that wait in one slot
 	kindBlocking                  // a call that a goroutine of the pool runs
 )
 
-// taskBody is what differs between tasks.
+// taskBody is the part of a task that differs between kinds of tasks.
 type taskBody interface {
 	// poll runs the task until it waits or ends, on the thread of w, and
 	// reports whether it has ended. For kinds that no worker polls it passes
@@ -180,29 +180,28 @@ type taskBody interface {
 	abort(w *worker, err error)
 }
 
-// task is the head of every task, and what wakers and queues point to. The
-// typed rest, result included, follows it in the same allocation: see
-// JoinHandle.
+// task is the head of every task; wakers and queues point to it. The typed
+// part, result included, follows it in the same allocation: see JoinHandle.
 //
 // Its fields belong to the holder (see taskState) except where they say
 // otherwise.
 type task struct {
-	state taskState // anybody's
+	state taskState // for any goroutine
 	kind  taskKind
-	waits waitReason // what took the waker last, during the current Await or since the spawn of a plain future
+	waits waitReason // of the code that took the waker last, during the current Await or since the spawn of a plain future
 
 	listedAt  uint16    // which worker's list of waiting tasks it stands in, counted from 1
 	listIndex uint32    // and where there; guarded by that list
 	since     dumpTicks // when it began to wait
 
 	w    *worker        // where it is queued when woken
-	g    atomic.Uintptr // the goroutine that may use cx, once straight-line code has begun; read by anybody
+	g    atomic.Uintptr // the goroutine that may use cx, once straight-line code has begun; read by any goroutine
 	next *task          // in an inbox or a batch
 
-	attributes atomic.Pointer[taskAttributes] // nil for most; written by the holder, read by anybody
+	attributes atomic.Pointer[taskAttributes] // nil for most tasks; written by the holder, read by any goroutine
 	body       taskBody                       // never changes
 
-	waiters wakerSlot // who waits for the end; anybody's
+	waiters wakerSlot // tasks that wait for the end; for any goroutine
 	id      atomic.Uint64
 
 	cx Context
@@ -212,7 +211,7 @@ type task struct {
 // caller runs; nil if it doesn't know.
 func (t *task) wake(from *worker) {
 	if t.kind >= kindExternal {
-		if t.kind != kindBlocking { // which a goroutine runs, once
+		if t.kind != kindBlocking { // a blocking call is run by a goroutine, once
 			t.body.poll(from)
 		}
 		return
@@ -272,7 +271,7 @@ func (t *task) wait() {
 }
 
 // ownTimer returns the timer for a Sleep of t. Straight-line code sleeps in one call at a time, so its
-// coroutine keeps one and Sleep allocates nothing.
+// coroutine keeps a timer and Sleep allocates nothing.
 func (t *task) ownTimer() *sleepFuture {
 	if t.kind == kindGoroutine {
 		return new(sleepFuture)
@@ -285,7 +284,7 @@ func (t *task) ownTimer() *sleepFuture {
 }
 
 // ownWaiter returns a place in a waitlist for an await of t, so that it needs no
-// allocation. Straight-line code waits for one thing at a time: whoever takes the
+// allocation. Straight-line code waits for one event at a time: an await that takes the
 // waiter must have left the list before other code of the task runs.
 func (t *task) ownWaiter() *waiter {
 	if t.kind == kindGoroutine {

@@ -5,25 +5,25 @@ import (
 	"sync/atomic"
 )
 
-// taskAttributes is what few tasks have: a name, task-locals, and the like. A value
-// never changes and is shared by all tasks that have the same; a task that sets
-// a task-local gets a changed copy.
+// taskAttributes is the properties that few tasks have: a name, task-locals, and the
+// like. A value never changes and is shared by all tasks with the same attributes; a
+// task that sets a task-local gets a changed copy.
 type taskAttributes struct {
 	name   string
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
-	child  *taskAttributes // what the tasks get that it spawns
-	group  *cancelGroup    // whom it is cancelled with
+	child  *taskAttributes // the attributes of the tasks that it spawns
+	group  *cancelGroup    // the tasks with which it is cancelled
 }
 
-// attributesCache are details that were made of others, kept for the next task.
+// attributesCache keeps the attributes that were made last from others, for the next task.
 type attributesCache struct {
 	latest atomic.Pointer[cachedAttributes]
 }
 
 type cachedAttributes struct{ base, made *taskAttributes }
 
-// of returns what change makes of a copy of base, which may be nil.
+// of returns a copy of base, which may be nil, after change has changed the copy.
 func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes)) *taskAttributes {
 	if l := m.latest.Load(); l != nil && l.base == base {
 		return l.made
@@ -46,7 +46,7 @@ func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes))
 // used.
 type TaskLocal[T any] struct {
 	// Inherit makes the tasks that a task spawns begin with the value that the
-	// variable has at that moment. Otherwise they begin without one.
+	// variable has at that moment. Otherwise they begin without a value.
 	Inherit bool
 
 	_ noCopy
@@ -86,7 +86,7 @@ func (l *TaskLocal[T]) Set(cx *Context, v T) {
 	cx.t.attributes.Store(changed)
 }
 
-// inherited returns the details of the tasks that one with these locals spawns.
+// inherited returns the attributes of the tasks that a task with these locals spawns.
 func inherited(locals []localValue) *taskAttributes {
 	var d taskAttributes
 	for _, l := range locals {

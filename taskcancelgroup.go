@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// cancelGroup is tasks that are cancelled together, when ctx ends: those of a Spawner
-// that is under ctx, or those of a Group. A task finds its crew in its details.
+// cancelGroup is tasks that are cancelled together, when ctx ends: the tasks of a Spawner
+// that is under ctx, or the tasks of a Group. A task finds its group in its attributes.
 //
-// The context is told that it has a crew by the first task that comes, and that
-// it no longer has one by the last that leaves. So a Spawner that is under a
-// context which never ends leaves nothing behind there.
+// The first member that joins registers an AfterFunc with the context, and the last
+// member that leaves removes it. So a Spawner that is under a context which never
+// ends leaves nothing behind there.
 type cancelGroup struct {
 	ctx     context.Context
 	endless bool         // ctx never ends: it only has values
 	outer   *cancelGroup // of the Spawner that was put under ctx
-	limits  memberLimits // of the tasks that may be members, and what their failures mean; nil unless a Group is behind it
+	limits  memberLimits // the Group of the tasks, which limits the members and takes their failures; nil without a Group
 
-	admission admission // its lock guards what follows, and the group; only groups limit their crew
+	admission admission // its lock guards the fields below, and the Group; only a Group limits its members
 	members   map[*task]struct{}
-	watching  bool        // ctx knows of the crew, or is being told
-	unwatch   func() bool // takes the crew off ctx
+	watching  bool        // the AfterFunc is registered with ctx, or is being registered
+	unwatch   func() bool // removes the AfterFunc
 }
 
 // memberLimits is implemented by Group.
@@ -38,7 +38,7 @@ func withContext(s Spawner, ctx context.Context) Spawner {
 		panic("async: Under needs a context; got nil")
 	}
 	c := &cancelGroup{outer: s.cancelGroup()}
-	c.ctx, _ = contextOutsideBubble(ctx) // which ends with ctx, if ever
+	c.ctx, _ = contextOutsideBubble(ctx) // it ends with ctx, if ever, and is not released
 	if cx, ours := ctx.(*Context); ours {
 		cx.t.state.retain()
 	} else {
@@ -47,7 +47,7 @@ func withContext(s Spawner, ctx context.Context) Spawner {
 	return &spawnOptions{base: s, group: c}
 }
 
-// cancelGroup returns whom t is cancelled with, or nil.
+// cancelGroup returns the group of the tasks with which t is cancelled, or nil.
 func (t *task) cancelGroup() *cancelGroup {
 	if d := t.attributes.Load(); d != nil {
 		return d.group
@@ -55,8 +55,8 @@ func (t *task) cancelGroup() *cancelGroup {
 	return nil
 }
 
-// applyOptions gives t, which is new, what the tasks of s have. If it returns an error
-// t must not begin.
+// applyOptions gives t, which is new, the attributes of the tasks of s, and makes it a
+// member of its cancel groups. If it returns an error t must not begin.
 func (t *task) applyOptions(s Spawner) error {
 	d := s.attributes()
 	if d == nil {
@@ -72,14 +72,14 @@ func (t *task) applyOptions(s Spawner) error {
 			return err
 		}
 	}
-	if t.state.cancelled() { // one of the contexts has ended while t entered
+	if t.state.cancelled() { // a context has ended while t joined
 		return t.cx.Err()
 	}
 	return nil
 }
 
-// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of
-// what t is under ends the wait, too. If it returns an error t must not begin.
+// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of a
+// context that t is under ends the wait, too. If it returns an error t must not begin.
 func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 	inner, cancel := cx.WithCancel()
 	defer cancel()
@@ -114,7 +114,7 @@ func (c *cancelGroup) join(t *task, s Spawner) error {
 	}
 	c.watchContext()
 	if c.ctx.Err() != nil {
-		t.cancel(taskByContext) // it may have come too late to be found
+		t.cancel(taskByContext) // t may have joined too late for the AfterFunc to find it
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func (c *cancelGroup) watchContext() {
 	if len(c.members) > 0 {
 		c.unwatch, unwatch = unwatch, nil
 	} else {
-		c.watching = false // they have left meanwhile
+		c.watching = false // the members have left meanwhile
 	}
 	c.admission.mu.Unlock()
 	if unwatch != nil {
@@ -170,8 +170,8 @@ func (c *cancelGroup) cancel() {
 	}
 }
 
-// takesFailure is told the error of a task before that is published. It reports
-// whether somebody but the task's handle will say it.
+// takesFailure is called with the error of a task before the error is published. It
+// reports whether a Group will return the error, too, and not only the task's handle.
 func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool) {
 	for ; c != nil; c = c.outer {
 		if c.limits != nil && c.limits.takesFailure(t, err, gaveIn) {
@@ -216,7 +216,7 @@ func (c *cancelGroup) leave(t *task) {
 	}
 }
 
-// cause returns how and why the context has ended that has ended.
+// cause returns how the innermost context that is over has ended, and why.
 func (c *cancelGroup) cause() (status uint32, cause error) {
 	for ; c != nil; c = c.outer {
 		if err := c.ctx.Err(); err != nil {
@@ -230,7 +230,7 @@ func (c *cancelGroup) cause() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
-// deadline returns the earliest one.
+// deadline returns the earliest deadline of the contexts.
 func (c *cancelGroup) deadline() (deadline time.Time, ok bool) {
 	for ; c != nil; c = c.outer {
 		if d, has := c.ctx.Deadline(); has && (!ok || timeEarlier(d, deadline)) {
@@ -240,7 +240,7 @@ func (c *cancelGroup) deadline() (deadline time.Time, ok bool) {
 	return deadline, ok
 }
 
-// value returns what the first context that has a value for key has.
+// value returns the value of the first context that has a value for key.
 func (c *cancelGroup) value(key any) any {
 	for ; c != nil; c = c.outer {
 		if v := c.ctx.Value(key); v != nil {

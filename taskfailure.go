@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// taskFailure is the error of a task that failed. It stands in the handle in the
-// error's place until a caller joins the task.
+// taskFailure is the error of a task that failed. It takes the place of that error in the
+// handle until a caller joins the task.
 type taskFailure struct {
 	err  error
 	task Task
@@ -25,16 +25,16 @@ func (f *taskFailure) Error() string { return f.err.Error() }
 func (f *taskFailure) handled() { f.in.take(f) }
 
 // taskFailures finds the failures of tasks that will never be joined, which must not be
-// silent: those whose handle is no longer reachable, as the next collection finds
-// out, and those that are left when the runtime shuts down. Each failure goes to the
-// handler once, unless it is joined before. Nothing starts a collection for them.
+// silent: tasks whose handle is no longer reachable, as the next collection finds
+// out, and tasks that are left when the runtime shuts down. Each failure goes to the
+// handler once, unless the task is joined before. No collection is started for them.
 type taskFailures struct {
 	report func(t Task, err error)
 
 	mu        lockOf[taskFailures]
 	waiting   map[*taskFailure]struct{} // not joined, not being reported
-	due       []*taskFailure            // those that can no longer be joined
-	reporting chan struct{}             // closed when the goroutine ends that reports them; nil without one
+	due       []*taskFailure            // failures of tasks that can no longer be joined
+	reporting chan struct{}             // closed when the goroutine that reports them ends; nil if there is none
 }
 
 // add returns the error to leave in the handle of t.
@@ -60,7 +60,7 @@ func (fs *taskFailures) take(f *taskFailure) bool {
 }
 
 // unjoinable has f reported, on a goroutine of its own. It is called when the handle is
-// garbage, or when there has never been one.
+// garbage, or when there has never been a handle.
 func (f *taskFailure) unjoinable() {
 	fs := f.in
 	fs.mu.Lock()
@@ -75,10 +75,10 @@ func (f *taskFailure) unjoinable() {
 	}
 }
 
-// reportDue reports what is due, until nothing is.
+// reportDue reports the failures that are due, until none is left.
 func (fs *taskFailures) reportDue(over chan<- struct{}) {
 	defer close(over)
-	pprof.SetGoroutineLabels(context.Background()) // not those of the task that has failed
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has failed
 	for f := fs.nextDue(); f != nil; f = fs.nextDue() {
 		if fs.take(f) {
 			fs.report(f.task, f.err)
@@ -98,9 +98,9 @@ func (fs *taskFailures) nextDue() *taskFailure {
 	return f
 }
 
-// flush reports all that wait, and waits for a report that is being made, but not longer
-// than patience: the handler may have to wait for the caller. It is called when the runtime
-// has ended, or the program is about to.
+// flush reports all failures that wait, and waits for a report that is being made, but not
+// longer than patience: the handler may have to wait for the caller. It is called when the
+// runtime has ended, or when the program is about to end.
 func (fs *taskFailures) flush(patience time.Duration) {
 	fs.mu.Lock()
 	all, reporting := fs.waiting, fs.reporting
@@ -117,8 +117,8 @@ func (fs *taskFailures) flush(patience time.Duration) {
 	}
 }
 
-// reportFailure is the handler that a runtime has if Config names none: one
-// line, and the stack if it was a panic.
+// reportFailure is the handler of a runtime whose Config has none. It prints one
+// line, and the stack if the failure was a panic.
 func reportFailure(t Task, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v\n", t, err)
@@ -129,8 +129,8 @@ func reportFailure(t Task, err error) {
 }
 
 // Crash is a value for Config.Unhandled: it ends the program with a panic that
-// names the task and its error. It does not return, and nobody can recover from
-// it, whoever has called Shutdown.
+// names the task and its error. It does not return, and no code can recover from
+// the panic, not even the caller of Shutdown.
 func Crash(t Task, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v", t, err)

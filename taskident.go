@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Task says which task this is: by its number, which no other task of its
-// runtime has, and by its name, if it was given one.
+// Task identifies a task: by its number, which no other task of its
+// runtime has, and by its name, if it was given a name.
 type Task struct {
 	ID   uint64
 	Name string
@@ -29,12 +29,12 @@ func (t *task) name() string {
 	return ""
 }
 
-// waitReason says what a task waits for. It is set by what takes the waker.
+// waitReason is the kind of event that a task waits for. The code that takes the waker sets it.
 type waitReason uint8
 
 const (
 	waitsNothing waitReason = iota
-	waitsFuture             // of the user's
+	waitsFuture             // a future of the user's
 	waitsTime
 	waitsTask
 	waitsGroup

@@ -24,13 +24,13 @@ type TaskInfo struct {
 	// blocking call "blocking" or "queued".
 	State string
 
-	// What a task waits for: "time", "read", "write", "task", "group" (its end,
-	// or room in it), "blocking call", "lock", "send", "receive", "select" and so
-	// on; "goroutine" for one to deliver something, "its turn", or "future" for what
-	// this package does not know.
+	// Waits is the event that the task waits for: "time", "read", "write", "task",
+	// "group" (its end, or room in it), "blocking call", "lock", "send", "receive",
+	// "select" and so on; "goroutine" if a goroutine is to deliver a result, "its turn",
+	// or "future" for an event that this package does not know.
 	Waits string
 
-	// For is how long it has waited, to a few milliseconds.
+	// For is how long the task has waited, to a few milliseconds.
 	For time.Duration
 
 	// Where is the function, file and line at which straight-line code awaits,
@@ -101,7 +101,7 @@ func (rt *Runtime) blockOnInfos() (infos []TaskInfo) {
 // listed describes the tasks in w's list, and the straight-line code that runs now, to a
 // caller that does not run on it. See uniqueByID.
 func (w *worker) listed() []TaskInfo {
-	t := w.visible.Load() // before the list, to which it may go
+	t := w.visible.Load() // before the list is read, since t may go there
 	infos := appendInfos(nil, w.waiting.all(), nil)
 	if t != nil && t.kind == kindStraight && !t.state.done() {
 		infos = append(infos, TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"})
@@ -120,7 +120,7 @@ func uniqueByID(infos []TaskInfo) []TaskInfo {
 	})
 }
 
-// appendInfos describes those of the tasks that are the user's and live.
+// appendInfos describes the tasks that are the user's and live.
 func appendInfos(infos []TaskInfo, tasks []*task, on *worker) []TaskInfo {
 	for _, t := range tasks {
 		if info := t.info(on); !t.surveys() && !t.state.done() {
@@ -142,12 +142,12 @@ func (w *worker) survey() *plain[[]TaskInfo] {
 
 var surveyAttributes = &taskAttributes{local: true}
 
-// surveys reports whether t is a survey: a task of the runtime's own, which is
-// not told to hooks, does not describe itself, and may still be started while
-// the runtime drains.
+// surveys reports whether t is a survey: a task of the runtime's own, for which
+// no hooks are called, which does not describe itself, and which may still be
+// started while the runtime drains.
 func (t *task) surveys() bool { return t.attributes.Load() == surveyAttributes }
 
-// survey is a future, so that other tasks run while it goes through many.
+// survey is a future, so that other tasks run while it goes through many tasks.
 type survey struct {
 	begun bool
 	tasks []*task
@@ -171,15 +171,15 @@ func (s *survey) Poll(cx *Context) ([]TaskInfo, error) {
 	return nil, ErrPending
 }
 
-// info describes t. on is the worker that runs the caller, or nil. What only
-// the holder of a task may read, it reads as that: it takes the task for a
-// moment.
+// info describes t. on is the worker that runs the caller, or nil. It becomes
+// the holder of the task for a moment, to read the fields that only the holder
+// may read.
 func (t *task) info(on *worker) TaskInfo {
 	info := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
 	if !t.state.take() {
 		return info
 	}
-	info.Task = t.ident() // of a launched task it may be another one by now
+	info.Task = t.ident() // a launched task may have been reused for another task by now
 	info.State, info.Waits = "waiting", t.waits.String()
 	info.For = t.since.ago(nanosHere())
 	if l, ok := t.body.(locator); ok {
@@ -209,8 +209,8 @@ func (st *straight[T]) locate(on *worker) string {
 }
 
 // userFrame returns the innermost function that belongs neither to this package nor to the
-// standard library, and its line. If there is none, it is the innermost one of the standard
-// library that is no part of how Go runs code.
+// standard library, and its line. If there is none, it returns the innermost function of the
+// standard library that is no part of how Go runs code.
 func userFrame(pcs []uintptr) string {
 	standard := ""
 	frames := runtime.CallersFrames(pcs)

@@ -16,12 +16,12 @@ import (
 //  3. If the task has ended, the owner closes the result, unless the end has woken another
 //     task, or the result was collected.
 //
-// All this happens under one lock, disowning, which is taken for results that are an
+// All this happens under one lock, discarding, which is taken for results that are an
 // io.Closer, and by owners that give up.
 
-// discarding guards the bits of taskState from taskShared on, and the field next of tasks
-// that have ended with an io.Closer: the only task that the end has woken, until the
-// result is collected.
+// discarding guards the bits of taskState from taskShared to taskDiscarded, and the field
+// next of tasks that have ended with an io.Closer: the only task that the end has woken,
+// until the result is collected.
 var discarding struct {
 	mu lockOf[discardLock]
 }
@@ -29,16 +29,16 @@ var discarding struct {
 // discardLock is the name of that lock in lockOrder.
 type discardLock struct{}
 
-// resultOwner is implemented by JoinHandle. disown is Cancel by an owner; t is the task that has
-// polled the handle for it, or nil. self returns the handle, which is not the future if that
-// embeds one and has a Cancel of its own.
+// resultOwner is implemented by JoinHandle. giveUpResult is Cancel by an owner; t is the task that
+// has polled the handle for the owner, or nil. self returns the handle; it is not the future itself
+// if the future embeds a handle and has a Cancel of its own.
 type resultOwner interface {
 	giveUpResult(t *task)
 	self() any
 }
 
-// giveUp tells f, if it has a method for that, that its owner will not poll it again. t is
-// the task that has polled f for the owner; nil if f was not polled.
+// giveUp calls the method of f, if there is one, for the case that its owner will not poll f
+// again. t is the task that has polled f for the owner; nil if f was not polled.
 func giveUp(t *task, f any) {
 	if d, ok := f.(resultOwner); ok && d.self() == f {
 		d.giveUpResult(t)
@@ -57,7 +57,7 @@ func (h *JoinHandle[T]) giveUpResult(t *task) {
 	bits := h.state.bits.Load()
 	discard := false
 	if bits&taskDone == 0 {
-		// The end comes after this: to publish a result that is an io.Closer takes the lock.
+		// The end comes after this: the lock is also taken to publish a result that is an io.Closer.
 		h.state.bits.Or(taskUnwanted)
 	} else if bits&taskCloser != 0 && (h.next == nil || h.next == t) {
 		discard = h.state.discard()
@@ -80,7 +80,7 @@ func (h *JoinHandle[T]) finishCloser(w *worker) (discard bool) {
 	woken, early := h.waiters.takeForFire()
 	switch {
 	case early || len(woken) > 1:
-		h.state.bits.Or(taskShared) // early: others have woken them, and perhaps more
+		h.state.bits.Or(taskShared) // early: another caller has woken the waiters, perhaps several
 	case len(woken) == 1:
 		h.next = woken[0]
 	case h.state.bits.Load()&taskUnwanted != 0:
@@ -93,8 +93,8 @@ func (h *JoinHandle[T]) finishCloser(w *worker) (discard bool) {
 	return discard
 }
 
-// discard marks the result as closed, and reports false if it must not be. The lock is
-// held.
+// discard marks the result as closed, and reports false if it must not be closed. The lock
+// is held.
 func (s *taskState) discard() bool {
 	if s.bits.Load()&(taskShared|taskCollected|taskDiscarded) != 0 {
 		return false
@@ -103,8 +103,8 @@ func (s *taskState) discard() bool {
 	return true
 }
 
-// collect reports whether a caller may have the result of a task that has ended: it does not
-// close itself, or was not closed.
+// collect reports whether a caller may have the result of a task that has ended: the result is
+// no io.Closer, or was not closed.
 func (t *task) collect() bool {
 	if bits := t.state.bits.Load(); bits&taskCloser == 0 || bits&taskCollected != 0 {
 		return true
@@ -119,8 +119,8 @@ func (t *task) collect() bool {
 	return true
 }
 
-// closeResult closes a result that was discarded. If Close panics or calls Goexit, that is a
-// failure of the task, and reported at once.
+// closeResult closes a result that was discarded. If Close panics or calls Goexit, this is a
+// failure of the task, and is reported at once.
 func (h *JoinHandle[T]) closeResult() {
 	c := any(h.val).(io.Closer)
 	if v := reflect.ValueOf(c); v.Kind() == reflect.Pointer && v.IsNil() {

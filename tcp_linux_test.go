@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A read stops in front of urgent data, also where more is there behind it.
+// A read stops in front of urgent data, also where there is more data behind it.
 func TestTCPReadGoesOnBehindUrgentData(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, registered := range []bool{false, true} {

@@ -422,7 +422,7 @@ func tcpShrink(t testing.TB, cs ...*TCPConn) {
 	}
 }
 
-// tcpPattern fills p with what stands at offset off of an endless sequence
+// tcpPattern fills p with the bytes at offset off of an endless sequence
 // that does not repeat soon.
 func tcpPattern(p []byte, off int, seed byte) {
 	for i := range p {
@@ -653,7 +653,7 @@ func TestTCPDeadlineMovedDuringRead(t *testing.T) {
 	}
 }
 
-// A deadline that is centuries away is how some programs spell "none".
+// Some programs use a deadline that is centuries away to mean "none".
 func TestTCPFarDeadline(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -704,7 +704,7 @@ func TestTCPFarContextDeadline(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// tcpAPI is package net, or this one bound to a task.
+// tcpAPI is package net, or this package bound to a task.
 type tcpAPI struct {
 	dial    func(network, address string) (net.Conn, error)
 	dialFor func(timeout time.Duration, address string) (net.Conn, error) // negative: cancelled
@@ -812,7 +812,7 @@ func (api tcpAPI) listenErr(network, address string) error {
 	return err
 }
 
-// refused dials where nobody listens anymore. If it succeeds, another process has
+// refused dials an address whose listener is closed. If it succeeds, another process has
 // got the port meanwhile, and another port is tried.
 func (api tcpAPI) refused(network string) error {
 	for {
@@ -827,8 +827,8 @@ func (api tcpAPI) refused(network string) error {
 	}
 }
 
-// The same mistakes and misfortunes give the same errors as package net's, in
-// all that a program can ask of an error, and to the letter but for ports.
+// The same mistakes and failures give the same errors as in package net, in
+// all that a program can find out about an error. The texts are equal except for ports.
 func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 	full := tcpFullBacklog(t)
 	buf := make([]byte, 8)
@@ -988,7 +988,7 @@ func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 			wantFacts, gotFacts := tcpErrorFacts(want), tcpErrorFacts(got)
 			if contexts[name] {
 				// For the end of a context package net has errors of its own,
-				// and not always the same ones.
+				// and not always the same.
 				for _, f := range []string{"text", "is i/o timeout", "is context deadline exceeded"} {
 					delete(wantFacts, f)
 					delete(gotFacts, f)
@@ -1001,7 +1001,7 @@ func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 
 var tcpPort = regexp.MustCompile(`(127\.0\.0\.1|\]):\d{4,5}`)
 
-// tcpErrorFacts is what a program can find out about an error.
+// tcpErrorFacts returns the facts that a program can find out about an error.
 func tcpErrorFacts(err error) map[string]any {
 	facts := map[string]any{"text": tcpPort.ReplaceAllString(err.Error(), "$1:port")}
 	for _, target := range []error{
@@ -1096,8 +1096,8 @@ func TestTCPDialByName(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
 			ln := tcpListen(t)
 			require.NoError(t, way.run(rt, func(cx *Context) error {
-				// The listener is on IPv4 alone: of the name's addresses, the
-				// one that answers is found.
+				// The listener is on IPv4 alone: Dial finds the address of
+				// the name that answers.
 				_, port, _ := net.SplitHostPort(ln.Addr().String())
 				a, err := Dial(cx, "tcp", net.JoinHostPort("localhost", port))
 				if err != nil {
@@ -1201,7 +1201,7 @@ func TestTCPDialThatHangs(t *testing.T) {
 	})
 }
 
-// Whoever waits when a connection or listener is closed is told, whether a
+// Each waiter gets net.ErrClosed when a connection or listener is closed, whether a
 // goroutine or another task closes it.
 func TestTCPCloseWakesWaiters(t *testing.T) {
 	buf := make([]byte, 64<<20)
@@ -1237,8 +1237,8 @@ func TestTCPCloseWakesWaiters(t *testing.T) {
 	}
 }
 
-// A descriptor is closed by Close, not when the last of those who waited has
-// come round to looking.
+// A descriptor is closed by Close, not when the last of the waiters has
+// looked again.
 func TestTCPCloseFreesDescriptorAtOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -1249,7 +1249,7 @@ func TestTCPCloseFreesDescriptorAtOnce(t *testing.T) {
 	require.NoError(t, unix.Fstat(int(a.src.fd), &before))
 	require.Same(t, &a.src, rt.fds.get(int(a.src.fd)))
 	require.NoError(t, a.Close())
-	if err := unix.Fstat(int(a.src.fd), &after); err == nil { // somebody else may have the number already
+	if err := unix.Fstat(int(a.src.fd), &after); err == nil { // another descriptor may have the number already
 		require.NotEqual(t, before.Ino, after.Ino)
 	} else {
 		require.Equal(t, unix.EBADF, err)
@@ -1303,9 +1303,9 @@ func TestTCPManyAcceptOnOneListener(t *testing.T) {
 	}
 }
 
-// Each of several tasks takes one connection and accepts no more: as many as
-// there are connections all get one, though several may have come with one
-// event.
+// Each of several tasks takes one connection and accepts no more. There are as many
+// connections as tasks, and each task gets one, though several connections may have come
+// with one event.
 func TestTCPEachAcceptorGetsOne(t *testing.T) {
 	const acceptors = 4
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -1389,7 +1389,7 @@ func TestTCPManyReadersOfOneConnection(t *testing.T) {
 	}
 }
 
-// tcpSource returns a source of one end of a pair of sockets, and the other end.
+// tcpSource returns a pollFD of one end of a pair of sockets, and the other end.
 func tcpSource(t *testing.T) (s *pollFD, peer int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -1443,7 +1443,7 @@ func TestTCPShortReadIsOneSystemCall(t *testing.T) {
 	require.EqualValues(t, 100, wakes.Load(), "one wake for each message")
 }
 
-// After a read that filled its buffer there may be more: no event will say so.
+// After a read that filled its buffer there may be more data, and there is no event for it.
 func TestTCPFullReadGoesOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1463,8 +1463,8 @@ func TestTCPFullReadGoesOn(t *testing.T) {
 	require.ErrorIs(t, err, ErrPending)
 }
 
-// Two wait; one event; the first takes part of what is there, while the second
-// has just looked. The rest is the second's, and there will be no event for it.
+// Two tasks wait, and there is one event. The first task takes a part of the data, while the
+// second has just looked. The rest is for the second, and there will be no event for it.
 func TestTCPEventIsForAllWaiters(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1493,8 +1493,8 @@ func TestTCPEventIsForAllWaiters(t *testing.T) {
 	require.NoError(t, errB)
 }
 
-// One finds nothing more; before it has noted that, more comes, and another
-// takes part of it. The note is out of date and must not make anybody wait.
+// A task finds no more data. Before it has noted that, more data comes, and another task
+// takes a part of it. The note is out of date and must not make a task wait.
 func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1520,7 +1520,7 @@ func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	require.Equal(t, "econd", string(buf[:n]))
 }
 
-// One finds nothing; before it has begun to wait, data come.
+// A task finds no data. Before it has begun to wait, data comes.
 func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1550,8 +1550,8 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	require.Equal(t, "data", string(buf[:n]))
 }
 
-// One finds nothing at all; before it has begun to wait, two bytes come, and
-// another takes the first. The second is left for the one who waits.
+// A task finds no data. Before it has begun to wait, two bytes come, and another task
+// takes the first byte. The second byte is left for the task that waits.
 func TestTCPWaitAfterOthersEvent(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1608,7 +1608,7 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 		"JoinHandle.Cancel": func(cx *Context, i int, c *TCPConn, p []byte) (int, error) {
 			h := Spawn(cx, func(cx *Context) (int, error) {
 				if i%8 == 0 {
-					Sleep(cx, time.Hour) // the one below is often too late
+					Sleep(cx, time.Hour) // the Cancel below is often too late
 				}
 				return c.Read(cx, p)
 			})
@@ -1640,8 +1640,8 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 					for range i % 8 {
 						Yield(cx)
 					}
-					// No further ahead than a little, so that most reads begin
-					// with nothing there.
+					// Only a little ahead of the reads, so that most reads begin
+					// when there is no data.
 					for int64(i) > given.Load()+4 {
 						if err := Yield(cx); err != nil {
 							return err
@@ -1772,7 +1772,7 @@ func cancelledAccept(t *testing.T, ln Listener) {
 	assert.Positive(t, cancelled)
 }
 
-// A waiter that leaves takes nobody's place: the other one is still woken.
+// A waiter that leaves does not take another waiter out: that waiter is still woken.
 func TestTCPCancelOneOfTwoReaders(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 50 {
@@ -1785,7 +1785,7 @@ func TestTCPCancelOneOfTwoReaders(t *testing.T) {
 		require.NoError(t, err)
 		_, err = joinOrCancel(one)
 		if err == nil {
-			two.Cancel() // the first had it before it was cancelled
+			two.Cancel() // the first had the data before it was cancelled
 			_, err = joinOrCancel(two)
 			require.ErrorIs(t, err, context.Canceled)
 		} else {
@@ -1878,7 +1878,7 @@ func TestTCPCloseSendsWhatWasWritten(t *testing.T) {
 }
 
 // Data and the end come with one event: after a short read there will be no
-// other, and the end must be found all the same.
+// other event, and the end must be found all the same.
 func TestTCPDataAndEndInOneEvent(t *testing.T) {
 	for _, registered := range []bool{true, false} {
 		t.Run(fmt.Sprintf("registered: %v", registered), func(t *testing.T) {
@@ -2104,11 +2104,11 @@ func TestTCPBacklogIsTheSystemsLimit(t *testing.T) {
 	}))
 }
 
-// Descriptors are reused at once by whoever opens next, while tasks still wait
-// for the previous owner, and its last events are under way. Promises:
-//  1. nobody reads what was sent to another connection;
-//  2. everybody who waits for a connection that is closed is told;
-//  3. nobody waits in vain for the new one.
+// The next socket that is opened reuses the number of a descriptor at once, while tasks still
+// wait for the previous connection, and its last events are under way. Promises:
+//  1. no task reads data that was sent to another connection;
+//  2. each waiter of a connection that is closed gets net.ErrClosed;
+//  3. no task waits in vain for the new connection.
 func TestTCPReusedDescriptor(t *testing.T) {
 	const loops = 4
 	rounds := 1500
@@ -2248,7 +2248,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 		_, err := joinOrCancel(server)
 		require.NoError(t, err)
 	})
-	// The second is gone, and the first goes on.
+	// The second runtime is gone, and the first goes on.
 	a, b := tcpPair(t, first)
 	h := Go(first, func(cx *Context) error { return tcpExpect(cx, a, "alive") })
 	require.NoError(t, runTask(first, func(cx *Context) error { return tcpWrite(cx, b, "alive") }))
@@ -2271,8 +2271,8 @@ func TestTCPConnectionOfAnotherRuntime(t *testing.T) {
 	}
 }
 
-// A connection on which there is always something to read does not keep its
-// worker from others.
+// A connection on which there is always data to read does not keep its
+// worker from other tasks.
 func TestTCPAlwaysReadyConnectionYields(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -2303,7 +2303,7 @@ func TestTCPAlwaysReadyConnectionYields(t *testing.T) {
 	require.GreaterOrEqual(t, others, size/operationsPerPoll-2)
 }
 
-// A wake that comes for nothing makes a read look again, and go on waiting.
+// A spurious wake makes a read look again, and go on waiting.
 func TestTCPSpuriousWakes(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
@@ -2317,8 +2317,8 @@ func TestTCPSpuriousWakes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A task that has accepted and ended is nobody's: if it failed, that is known
-// by its handle's becoming garbage.
+// The runtime does not keep a task that has accepted and ended: if it failed, that is reported
+// when its handle becomes garbage.
 func TestTCPAcceptorIsForgotten(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})

@@ -8,7 +8,7 @@ import (
 	"github.com/google/btree"
 )
 
-// Time in this package is a count of nanoseconds since epoch, monotonic.
+// Time in this package is a count of nanoseconds since clockEpoch, monotonic.
 var clockEpoch = time.Now()
 
 // maxNanos is later than any time that matters, by far, and far enough from
@@ -19,9 +19,9 @@ const maxNanos = int64(1) << 61 // 73 years
 // nanosHere.
 func nanos() int64 { return int64(time.Since(clockEpoch)) }
 
-// nanosAt returns when t is. A time without a monotonic reading (parsed, from a
-// database, after Round) is taken to be as far from now as the caller's clock says at
-// this moment: how far it is from epoch changes with every step of the wall clock.
+// nanosAt converts t. A time without a monotonic reading (parsed, from a database,
+// after Round) is taken to be as far from now as the caller's clock says at this
+// moment: its distance from clockEpoch changes with every step of the wall clock.
 func nanosAt(t time.Time) int64 {
 	now := time.Now()
 	since := int64(now.Sub(clockEpoch))
@@ -43,13 +43,13 @@ func clampTime(t int64) int64 { return min(max(t, -maxNanos), maxNanos) }
 // tickAfter returns the first tick that does not end before the time at.
 func tickAfter(at int64) int64 { return (at + timerTick - 1) / timerTick }
 
-// timerTick is how finely timers are kept apart. Those that fall in the same one
+// timerTick is how finely timers are kept apart. Timers that fall in the same tick
 // fire together, at its end, never before their time. 16 microseconds is less
-// than what the kernel adds, and few enough nodes for 100,000 timers.
+// than the delay that the kernel adds, and few enough nodes for 100,000 timers.
 const timerTick = int64(16 * time.Microsecond)
 
-// An expirer is what a timer is for. expire is called on the thread of the
-// worker that keeps the timer, once, and must not block.
+// An expirer is called by a timer. expire is called on the thread of the worker
+// that keeps the timer, once, and must not block.
 type expirer interface{ expire(w *worker) }
 
 // timer is an entry of one worker's queue. All of it belongs to that worker
@@ -61,13 +61,13 @@ type timer struct {
 	to         expirer
 	prev, next *timer // of the same tick
 	node       *tickNode
-	dropNext   *timer // in home's list of dropped timers
+	dropNext   *timer // in the owner's list of dropped timers
 }
 
 const (
-	timerIdle    uint32 = iota // nobody's; may be armed
-	timerArmed                 // in home's queue
-	timerDropped               // in home's queue, but home has been told to take it out
+	timerIdle    uint32 = iota // in no queue; may be armed
+	timerArmed                 // in the owner's queue
+	timerDropped               // in the owner's queue, and the owner has been asked to take it out
 )
 
 // timerQueue is a worker's timers: a B-tree of ticks, each with a list of the
@@ -105,7 +105,7 @@ func (q *timerQueue) add(t *timer, at int64) {
 	q.n++
 }
 
-// node returns the node of a tick, made if need be.
+// node returns the node of a tick, and makes it if there is none.
 func (q *timerQueue) node(tick int64) *tickNode {
 	if q.last != nil && q.last.tick == tick {
 		return q.last
@@ -166,11 +166,11 @@ func (q *timerQueue) due(now int64) *timer {
 	return t
 }
 
-// alarm is a timer as its user sees it: set it, set it again, stop it, from
-// any worker or goroutine, one at a time. Outside the pool it is Go's own.
+// alarm is a timer as its user sees it: set it, set it again, stop it, from any
+// worker or goroutine, in one call at a time. Outside the pool it is Go's own timer.
 type alarm struct {
 	timer *timer
-	own   timer // the first that is used; another is made if a worker that is elsewhere still has it
+	own   timer // the first that is used; another timer is made while another worker still has this one in its queue
 	std   *stdTimer
 }
 
@@ -187,7 +187,7 @@ func (s *stdTimer) fire() { s.to.expire(nil) }
 // of goroutines are put off before each read.
 func (a *alarm) setStd(at int64, to expirer) {
 	now, bubble := clockNow()
-	if bubble { // by whose clock a timer would go that is set here
+	if bubble { // a timer that is set here would go by the bubble's clock
 		outsideBubble(func() { a.setStd(at, to) })
 		return
 	}
@@ -201,7 +201,7 @@ func (a *alarm) setStd(at int64, to expirer) {
 	a.std.timer = time.AfterFunc(d, a.std.fire)
 }
 
-// set makes the alarm call to.expire at the time at, and no longer at the one
+// set makes the alarm call to.expire at the time at, and no longer at the time
 // set before. w is the worker on whose thread the caller runs, or nil.
 func (a *alarm) set(w *worker, at int64, to expirer) {
 	if a.covers(w, at) {
@@ -268,7 +268,7 @@ func (a *alarm) stopOwn(w *worker) {
 	}
 }
 
-// fireTimers calls what is due, and returns how many timers that were.
+// fireTimers fires the timers that are due, and returns how many there were.
 func (w *worker) fireTimers(now int64) (n int) {
 	for ; ; n++ {
 		t := w.timers.due(now)
@@ -285,7 +285,7 @@ func (w *worker) fireTimers(now int64) (n int) {
 	}
 }
 
-// dropTimer tells w, from elsewhere, that one of its timers is not needed.
+// dropTimer asks w, from another thread, to take out a timer that is not needed.
 func (w *worker) dropTimer(t *timer) {
 	for {
 		old := w.dropped.Load()
@@ -297,7 +297,7 @@ func (w *worker) dropTimer(t *timer) {
 	}
 }
 
-// takeDropped removes the timers that others no longer need.
+// takeDropped removes the timers that other threads have dropped.
 func (w *worker) takeDropped() {
 	if w.dropped.Load() == nil {
 		return
@@ -337,7 +337,7 @@ func (s *sleepFuture) Poll(cx *Context) (None, error) {
 	return None{}, cx.unspent(s.poll(cx))
 }
 
-// poll is Poll for a caller who has taken the operation off the budget.
+// poll is Poll for a caller that has taken the operation off the budget.
 func (s *sleepFuture) poll(cx *Context) error {
 	w := cx.here()
 	if cx.nanos() >= s.until {
@@ -346,7 +346,7 @@ func (s *sleepFuture) poll(cx *Context) error {
 	}
 	t := cx.waker(waitsTime)
 	if s.t != t {
-		s.stop(w) // it has moved to another task
+		s.stop(w) // the future has moved to another task
 		s.t = t
 	}
 	s.alarm.set(w, s.until, t)
@@ -392,7 +392,7 @@ type timeoutFuture[T any] struct {
 }
 
 // Timeout returns a future of f's result that gives f up and fails with
-// context.DeadlineExceeded if it is not there d after the first poll.
+// context.DeadlineExceeded if the result is not there d after the first poll.
 func Timeout[T any](f Future[T], d time.Duration) Future[T] {
 	return &timeoutFuture[T]{f: f, d: d}
 }

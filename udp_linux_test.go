@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket of both families has its options in both; one of IPv6 alone leaves
-// those of IPv4 as they are.
+// A socket of both families has its options in both; a socket of IPv6 alone leaves
+// the options of IPv4 as they are.
 func TestUDPOptionsOfBothFamilies(t *testing.T) {
 	lo := udpLoopback(t)
 	for network, both := range map[string]bool{"udp": true, "udp6": false} {
@@ -62,7 +62,7 @@ func TestUDPInterfaceWithoutIPv4(t *testing.T) {
 	require.ErrorContains(t, err, "without")
 }
 
-// A batch that is given back has nothing of the caller's memory, nor of the
+// A batch that is given back refers to no memory of the caller's, also not to that of the
 // messages that were not sent.
 func TestUDPBatchForgets(t *testing.T) {
 	a, b := udpListen(t), udpListen(t)

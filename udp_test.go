@@ -49,7 +49,7 @@ func udpPair(t testing.TB) (a, b *UDPConn) {
 
 func udpAddr(c Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// udpEchoes are the ways in which a server can send back what comes.
+// udpEchoes are the ways in which a server can send messages back.
 var udpEchoes = map[string]func(cx *Context, c *UDPConn) error{
 	"ReadFrom": func(cx *Context, c *UDPConn) error {
 		p := make([]byte, 2048)
@@ -260,7 +260,7 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
-// What is sent to the wildcard address, however it is written, comes to this
+// A message to the wildcard address, however it is written, comes to this
 // host or fails as with package net.
 func TestUDPWildcardIsThatOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -320,7 +320,7 @@ func TestUDPWildcardIsThatOfPackageNet(t *testing.T) {
 	}
 }
 
-// A socket with a peer hears nobody else.
+// A socket with a peer receives from no other sender.
 func TestUDPPeerAlone(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)
@@ -490,11 +490,11 @@ func TestUDPDeadlines(t *testing.T) {
 	}))
 }
 
-// Each message is one reader's, and each reader is woken: exactly once.
+// Each message goes to exactly one reader, and each reader is woken.
 func TestUDPManyReaders(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	c := udpListen(t)
-	require.NoError(t, c.SetReadBuffer(4<<20)) // for all of them, if nobody reads
+	require.NoError(t, c.SetReadBuffer(4<<20)) // for all messages, if no task reads
 	const readers, each = 4, 50
 	var seen [readers * each]atomic.Int32
 	var hs []*JoinHandle[None]
@@ -545,7 +545,7 @@ func TestUDPAllocations(t *testing.T) {
 	for i := range out {
 		out[i].Addr = c.LocalAddr()
 	}
-	// pending reports whether what was sent is still to come.
+	// pending reports whether the messages are still to come.
 	begun := time.Now()
 	pending := func(err error) bool {
 		runtime.Gosched()
@@ -593,8 +593,8 @@ func TestUDPAllocations(t *testing.T) {
 		})
 		assert.NoError(t, failed, name)
 		if runtime.GOOS == "linux" {
-			// A batch does not for each message, but the race detector makes a
-			// sync.Pool forget some.
+			// A batch does not allocate for each message, but the race detector makes a
+			// sync.Pool drop some of its values.
 			assert.LessOrEqual(t, allocs, map[string]float64{"batch": 10}[name], name)
 		}
 	}
@@ -652,7 +652,7 @@ func TestUDPBatch(t *testing.T) {
 	}))
 }
 
-// What can't be sent ends a batch, and those before it have been sent.
+// A message that can't be sent ends a batch, and the messages before it have been sent.
 func TestUDPBatchFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpListen(t), udpListen(t)
@@ -849,8 +849,8 @@ func TestUDPMulticast(t *testing.T) {
 	}
 }
 
-// The SyscallConn of what WithContext returns waits; that of the socket says
-// that it can't.
+// The SyscallConn of the connection that WithContext returns waits; that of the socket
+// fails with errors.ErrUnsupported instead.
 func TestUDPSyscallConn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)

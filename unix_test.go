@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unixNames are names for sockets; abstract ones are Linux's.
+// unixNames are names for sockets; only Linux has abstract names.
 func unixNames(t testing.TB) map[string]string {
 	names := map[string]string{"file": filepath.Join(netDir(t), "s")}
 	if runtime.GOOS == "linux" {
@@ -85,7 +85,7 @@ func TestUnixEcho(t *testing.T) {
 	}
 }
 
-// Packets keep their bounds, and a short one says nothing of the next.
+// Packets keep their bounds, and a short packet does not prove that there is no other.
 func TestUnixPacket(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -101,7 +101,7 @@ func TestUnixPacket(t *testing.T) {
 		}
 		defer a.Close()
 		defer b.Close()
-		// Registered, so that what is known of the socket counts.
+		// Registered, so that the state that is known of the socket counts.
 		if n, err := b.PollRead(cx, make([]byte, 8)); err != ErrPending {
 			return fmt.Errorf("%d, %v", n, err)
 		}
@@ -258,7 +258,7 @@ func TestUnixPeerCred(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// fileSender is what both kinds of unix-domain sockets have.
+// fileSender is the common methods of both kinds of unix-domain sockets.
 type fileSender interface {
 	Conn
 	SendFiles(cx *Context, p []byte, files ...*os.File) (int, error)
@@ -275,8 +275,8 @@ func unixSenders(t testing.TB) map[string][2]fileSender {
 	return map[string][2]fileSender{"stream": {a, b}, "datagram": {x, y}}
 }
 
-// unixPipes returns the writing ends of n pipes, and a function that reports
-// what has been written to the i-th, until all its writing ends were closed.
+// unixPipes returns the writing ends of n pipes, and a function that returns the
+// data that was written to the i-th pipe, once all its writing ends are closed.
 func unixPipes(t testing.TB, n int) (ws []*os.File, read func(i int) string) {
 	t.Helper()
 	var rs []*os.File
@@ -296,8 +296,8 @@ func unixPipes(t testing.TB, n int) (ws []*os.File, read func(i int) string) {
 	}
 }
 
-// Promises: what is received works, also after the sender has closed its own;
-// it is not inherited by children; and when all is closed nothing is open.
+// Promises: received files work, also after the sender has closed its own;
+// children do not inherit them; and when all are closed no descriptor is left open.
 func TestUnixFiles(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for name, ends := range unixSenders(t) {
@@ -328,7 +328,7 @@ func TestUnixFiles(t *testing.T) {
 					fmt.Fprintf(f, "through %d", i)
 					f.Close()
 				}
-				// Without files it is a plain message.
+				// Without files SendFiles sends a plain message.
 				if n, err := a.SendFiles(cx, []byte("none")); n != 4 || err != nil {
 					return fmt.Errorf("%d, %v", n, err)
 				}
@@ -412,7 +412,7 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 	}
 }
 
-// The Poll forms move the same without waiting.
+// The Poll forms send and receive the same without waiting.
 func TestUnixPollMsg(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	type poller interface {
@@ -489,7 +489,7 @@ func TestUnixFilesCancelled(t *testing.T) {
 	}))
 }
 
-// A read of a stream stops behind a message with files, also where more is there.
+// A read of a stream stops behind a message with files, also where there is more data.
 func TestUnixReadGoesOnBehindFiles(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	reads := map[string]func(cx *Context, c *UnixConn, p []byte) (int, error){
@@ -612,7 +612,7 @@ func TestUnixgram(t *testing.T) {
 	}
 }
 
-// Whoever has no address is nobody.
+// The address of a sender without a name is nil.
 func TestUnixgramFromUnnamedSocket(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -639,8 +639,8 @@ func TestUnixgramFromUnnamedSocket(t *testing.T) {
 	}))
 }
 
-// A sender waits while the receiver's queue is full: with a peer, without one,
-// and when others have filled the queue, of which the sender hears nothing.
+// A sender waits while the receiver's queue is full: with a peer, without a peer,
+// and when other sockets have filled the queue, for which the sender gets no event.
 func TestUnixgramFullQueue(t *testing.T) {
 	type how struct{ dialled, msg bool }
 	for _, how := range []how{{true, false}, {false, false}, {true, true}, {false, true}} {
@@ -714,8 +714,8 @@ func TestUnixgramFullQueue(t *testing.T) {
 	}
 }
 
-// That one receiver's queue is full keeps nobody from sending to another, while
-// others wait and when they do not.
+// A full queue of one receiver keeps no task from sending to another receiver, with and
+// without a task that waits for the first.
 func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	dir := netDir(t)
@@ -771,8 +771,8 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A sender to another receiver tries, though at this moment somebody finds that the
-// first one's queue is full.
+// A sender to another receiver tries, though at this moment another goroutine finds that the
+// queue of the first receiver is full.
 func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	addr := &net.UnixAddr{Name: filepath.Join(netDir(t), "other"), Net: "unixgram"}
@@ -809,8 +809,8 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// However often it fails, the next try is not put off; and after it the one
-// after that is later.
+// However often a task fails, the next try is not put off. The delay before each further
+// try is longer.
 func TestRetryIsNotPutOff(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, wakes := newPollCx(t, rt)
@@ -833,7 +833,7 @@ func TestRetryIsNotPutOff(t *testing.T) {
 	r.succeeded()
 	r.later(cx)
 	require.Equal(t, time.Hour, r.delay)
-	// On the worker of whoever fails, too.
+	// Also on the worker of the task that fails.
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		r.later(cx)
 		if at, want := r.alarm.armedAt(cx.here()), tickAfter(r.due); at != want || r.alarm.std != nil {

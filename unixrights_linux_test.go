@@ -30,8 +30,8 @@ func unixPacketPair(t testing.TB, rt *Runtime) (a, b *UnixConn) {
 	return a, b
 }
 
-// What the system adds to messages because the receiver has asked for it leaves room for
-// the files, is not taken for one of them, and stays not open.
+// Ancillary data that the system adds to messages because the receiver has asked for it leaves
+// room for the files, is not taken for one of them, and does not stay open.
 func TestUnixFilesBesideWhatTheSystemAdds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	pairs := unixSenders(t)
@@ -122,7 +122,7 @@ func sendEmpty(fd, file int) error {
 	return err
 }
 
-// A name in no directory may fill the system's field for names.
+// An abstract name may fill the system's field for names.
 func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	filled := func(first string, n int) string {
@@ -245,7 +245,7 @@ func TestDialUnixgramWithoutPeer(t *testing.T) {
 	}
 }
 
-// An empty packet is sent like others.
+// An empty packet is sent like other packets.
 func TestUnixEmptyPacketIsSent(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := unixPacketPair(t, rt)

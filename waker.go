@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// A Waker makes its task be polled again. It is what a future keeps when it
+// A Waker makes its task be polled again. A future keeps it when it
 // returns ErrPending.
 //
 // Wake may be called from any goroutine, any number of times, also after the
@@ -15,10 +15,10 @@ import (
 type Waker struct{ t *task }
 
 // NewWaker returns a Waker that calls wake, for loops that poll futures
-// themselves; see NewContext. wake is called on whatever goroutine wakes,
+// themselves; see NewContext. wake is called on the goroutine that wakes,
 // possibly on several at once, and must not block. The program crashes if it panics
-// or calls runtime.Goexit, as the Fail functions of package testing do: whoever
-// called it would wake nobody anymore.
+// or calls runtime.Goexit, as the Fail functions of package testing do: otherwise
+// other tasks that the same caller was about to wake would not be woken.
 func NewWaker(wake func()) Waker { return Waker{newExternalWaker(wake)} }
 
 // Wake makes the task be polled again.
@@ -28,9 +28,9 @@ func (w Waker) Wake() {
 	}
 }
 
-// externalWaker is what a Waker of NewWaker points to: a task that no worker ever
-// polls, since waking it is calling its function. Being a task, it can wait in
-// the same slots as the others.
+// externalWaker is the task of a Waker of NewWaker. No worker ever polls it: to wake
+// it is to call its function. Being a task, it can wait in the same slots as other
+// tasks.
 type externalWaker struct {
 	task
 	fn func()
@@ -56,9 +56,9 @@ func (o *externalWaker) poll(w *worker) bool {
 	return false
 }
 
-// crashProcess ends the program, in a goroutine of its own, where nothing recovers: a function of
-// the user's, what, has panicked with v, or called Goexit if that is nil. It does not return:
-// the caller might end the program before that.
+// crashProcess ends the program, in a goroutine of its own, where no deferred call recovers. A
+// function of the user's, which what names, has panicked with v, or called Goexit if v is nil.
+// It does not return: the caller might end the program before the panic does.
 func crashProcess(what string, v any) {
 	if v == nil {
 		v = "it called runtime.Goexit"

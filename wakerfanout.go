@@ -14,7 +14,7 @@ func newDoneSignal() *doneSignal {
 	return d
 }
 
-// closedSignal is the channel of signals that have been given.
+// closedSignal is the channel of a slot that was fired before signal is called.
 var closedSignal = func() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)
@@ -30,11 +30,11 @@ func (d *doneSignal) poll(w *worker) bool {
 
 func (d *doneSignal) abort(*worker, error) {}
 
-// fanout is the tasks that wait in a slot, if they are several. It is put into a
-// slot once and never reused: it is shut by the first fire or stir that wakes all,
-// and when it becomes empty.
+// fanout is the tasks that wait in a slot, if there are several. It is put into a
+// slot once and never reused: it is shut by the first fire or notifyAll that wakes
+// all tasks, and when it becomes empty.
 type fanout struct {
-	task  // what stands in the slot
+	task  // stands in the slot
 	mu    lockOf[fanout]
 	each  taskList    // woken by each event
 	turns taskList    // woken one by one
@@ -57,7 +57,7 @@ const (
 type fanoutWakes struct {
 	state fanoutState
 	each  []*task // nil: a hole
-	first *task   // of those that wait for their turn; nil for none
+	first *task   // of the tasks that wait for their turn; nil for none
 }
 
 func newFanout(tasks ...*task) *task {
@@ -108,8 +108,8 @@ func (f *fanout) leave(t *task) (left bool, state fanoutState) {
 	return left, f.nextState()
 }
 
-// fireOne records an event and takes out what it wakes. If f was shut before, it
-// does nothing.
+// fireOne records an event and takes out the tasks that it wakes. If f was shut
+// before, it does nothing.
 func (f *fanout) fireOne() fanoutWakes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,8 +119,8 @@ func (f *fanout) fireOne() fanoutWakes {
 	return f.take(true)
 }
 
-// next takes out what an event wakes, with all, or only the first task that waits
-// for its turn.
+// next takes out the tasks that an event wakes, if all is set, or else only the first
+// task that waits for its turn.
 func (f *fanout) next(all bool) fanoutWakes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -200,16 +200,16 @@ func (f *fanout) abort(*worker, error) {}
 // taskList is a queue in which each task stands once.
 //
 // Adding and removing cost the same however many tasks there are: once there are
-// more than a few, a map says where each stands, and a task that is removed leaves
-// a hole.
+// more than a few, a map has the position of each task, and a task that is removed
+// leaves a hole.
 type taskList struct {
 	all   []*task // in the order in which they came; nil: a hole
 	holes int
 	at    map[*task]int // where in all; nil while there are few
-	gone  int           // how many were cut off in front of all since at was made
+	gone  int           // how many entries were cut off in front of all since at was made
 }
 
-// taskListFew is how many are searched one after the other.
+// taskListFew is how many tasks are searched one after the other.
 const taskListFew = 16
 
 func (l *taskList) len() int { return len(l.all) - l.holes }

@@ -16,7 +16,7 @@ import "sync/atomic"
 //
 //  1. fireOne records the event, takes the first task out and wakes it.
 //  2. This task tries, and stands in the slot no longer while it does (withdraw). If
-//     it succeeds and there may be more, it calls admitNext, which takes the next task
+//     it succeeds and there may be more, it calls passOn, which takes the next task
 //     out and wakes it. If it finds nothing, it joins again, behind the others.
 //  3. A task that does not try after all, because its await was cancelled, has
 //     failed or was unwound, calls leave. That passes the turn on, unless the
@@ -50,7 +50,7 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 			if waits, open := old.body.(*fanout).join(t); open {
 				return waits
 			}
-			s.p.CompareAndSwap(old, nil) // unless it stands here no longer, all have left it
+			s.p.CompareAndSwap(old, nil) // unless it stands here no longer, all tasks have left it
 		default:
 			if s.p.CompareAndSwap(old, newFanout(old, t)) {
 				return true
@@ -115,7 +115,7 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 	}
 }
 
-// fire records the event for tasks that come later, and wakes all that wait.
+// fire records the event for tasks that come later, and wakes all tasks that wait.
 func (s *wakerSlot) fire(from *worker) {
 	if s.p.Load() == slotFired {
 		return
@@ -152,7 +152,7 @@ func (s *wakerSlot) fireOne(from *worker) {
 				s.wakeSome(f, w, from)
 				return
 			}
-			s.p.CompareAndSwap(old, nil) // all have left it
+			s.p.CompareAndSwap(old, nil) // all tasks have left it
 		case s.p.CompareAndSwap(old, slotFired):
 			if old != nil {
 				old.wake(from)
@@ -162,8 +162,8 @@ func (s *wakerSlot) fireOne(from *worker) {
 	}
 }
 
-// admitNext is for a task that has taken something and does not know that there is
-// nothing more. It wakes what fireOne wakes, and records nothing.
+// passOn is for a task that has taken something and does not know that there is
+// nothing more. It wakes the tasks that fireOne wakes, and records nothing.
 func (s *wakerSlot) passOn(from *worker) {
 	switch old := s.p.Load(); {
 	case old == nil || old == slotFired:
@@ -243,7 +243,7 @@ func (s *wakerSlot) signal() <-chan struct{} {
 			if c, open := old.body.(*fanout).signal(); open {
 				return c
 			}
-			s.p.CompareAndSwap(old, nil) // all have left it
+			s.p.CompareAndSwap(old, nil) // all tasks have left it
 			continue
 		}
 		if old != nil {

@@ -23,7 +23,7 @@ type Stall struct {
 	// stack tells which code it is.
 	Task   Task
 	Worker int
-	For    time.Duration // at least so long, so far
+	For    time.Duration // the poll has lasted at least this long so far
 
 	// Where is the innermost function of the task's code, with file and line:
 	// outside this package and the standard library, if there is such a function.
@@ -48,7 +48,7 @@ func (s Stall) String() string {
 	return fmt.Sprintf("async: %s has kept worker %d for %v or more without awaiting%s", what, s.Worker, s.For, where)
 }
 
-// newStallReporter returns the handler that a runtime has if Config names none.
+// newStallReporter returns the handler of a runtime whose Config has none.
 // It prints the stalls for which a stack was to be taken, and counts the others.
 func newStallReporter() func(Stall) {
 	others := 0
@@ -67,7 +67,7 @@ func newStallReporter() func(Stall) {
 }
 
 // stallWatch finds polls that take too long. The watchdog calls it while a worker seems not
-// to come round.
+// to begin new turns.
 //
 // It counts a stall and passes it to stallReports as soon as it has found it. Taking a
 // stack and calling the handler are done there, since they take long: while 20,000
@@ -78,7 +78,7 @@ type stallWatch struct {
 	seen    []workerSeen
 	reports stallReports
 
-	// See thread. Tests have threads of their own.
+	// See sys.Thread. Tests replace these functions.
 	used    func(*worker) (d time.Duration, known bool)
 	asleep  func(*worker) bool
 	starved func(func()) bool
@@ -86,13 +86,13 @@ type stallWatch struct {
 	probe []byte // see waitForGo
 }
 
-// workerSeen is what the stallWatch knows of a worker.
+// workerSeen is the data of the stallWatch about a worker.
 type workerSeen struct {
 	turn     uint32
 	since    time.Time     // the first look at this turn
 	looked   time.Time     // the last look
 	used     time.Duration // the processor time of its thread at the last look
-	own      time.Duration // how long the poll has kept the worker by itself; see spent
+	own      time.Duration // for how much of the time the poll itself has kept the worker; see spent
 	reported bool
 }
 
@@ -111,8 +111,8 @@ func newStallWatch(rt *Runtime) *stallWatch {
 	return s
 }
 
-// interval is the longest time between two looks: with a whole Config.Stall after the first
-// look at a poll, one that lasts twice that is found.
+// interval is the longest time between two looks. Together with the whole Config.Stall that
+// passes after the first look at a poll, it finds a poll that lasts twice Config.Stall.
 func (s *stallWatch) interval() time.Duration { return s.every / 4 * 3 }
 
 // look reports the workers that are in the same turn as before, and returns when to
@@ -148,9 +148,9 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 }
 
 // checkTurn reports whether a worker is in the same turn as at the last look. A turn has many
-// polls, so the worker is told to end it with the present one: what keeps it from doing so is
-// then one poll. (What a worker does between its polls moves the turn if it may be long; see
-// progress.)
+// polls, so the worker is asked to end it with the present poll: a turn that goes on is then
+// one poll. (Work of a worker between its polls moves the turn if it may be long; see
+// countProgress.)
 func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSeen, same bool) {
 	seen = &s.seen[i]
 	turn := w.turn.Load()
@@ -170,10 +170,10 @@ func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSee
 // the thread has computed, or was blocked. It does not count the time for which the thread
 // was ready to run and other threads had the processors.
 //
-// What the thread has computed is what its clock says. It counts as blocked for the rest of
-// the time if it is blocked now, but only for an interval, since it may have been ready to run
-// before. Without such a clock all time is counted in that way, but not if this goroutine was
-// late itself: the machine has too few processors then for all that runs.
+// The thread has computed for the time that its clock shows. It counts as blocked for the
+// remaining time if it is blocked now, but only for an interval, since it may have been ready to
+// run before. Without such a clock all time is counted in that way, but not if this goroutine was
+// late itself: the machine then has too few processors for all threads that run.
 func (s *stallWatch) spent(w *worker, seen *workerSeen, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
@@ -211,15 +211,15 @@ func (s *stallWatch) waitForGo() {
 	s.probe = nil
 }
 
-// probeSize is more than 32 KiB: smaller objects may come from memory that the P has, which
-// waits for nothing.
+// probeSize is more than 32 KiB: smaller objects may come from memory that the P has, and
+// such an allocation waits for nothing.
 const probeSize = 40 << 10
 
 const (
 	// stackEvery is how often a stack is taken at most.
 	stackEvery = time.Second
 
-	// stackShare is how much longer than it took to take a stack the next one has to
+	// stackShare is how many times longer than a stack took to take the next stack has to
 	// wait: a profile of 20,000 goroutines takes 150 ms of processor time.
 	stackShare = 20
 
@@ -232,12 +232,12 @@ const (
 // goroutine passes them, in their order; it lives while there are any.
 type stallReports struct {
 	handler func(Stall)
-	profile func() string // takeProfile; tests have others
+	profile func() string // takeProfile; tests have other functions
 
 	mu         lockOf[stallReports]
 	waiting    []foundStall
 	delivering bool
-	stackDue   time.Time // before that no stack is taken
+	stackDue   time.Time // before this time no stack is taken
 	delivery   sync.WaitGroup
 }
 
@@ -312,18 +312,19 @@ func (w *worker) label() {
 }
 
 // relabel gives the worker's goroutine its labels again, which the Poll of a future
-// may have replaced. Its coroutines get theirs when they begin the next task.
+// may have replaced. The worker's coroutines get their labels again when they begin the
+// next task.
 func (w *worker) relabel() {
 	pprof.SetGoroutineLabels(w.labels)
 	w.labelling++
 }
 
 // labelSets is how many sets of labels a worker keeps. Names are few, unless
-// somebody numbers them.
+// the program numbers them.
 const labelSets = 128
 
-// labelsOf returns the labels of t: that of its worker, without which its stalls
-// would not be found, and its name, if that is wanted.
+// labelsOf returns the labels of t: the label of its worker, without which the stacks of
+// its stalls would not be found, and its name, if Config.Labels is set.
 func (w *worker) labelsOf(t *task) context.Context {
 	if !w.rt.cfg.Labels || t.name() == "" {
 		return w.labels
@@ -340,10 +341,10 @@ func (w *worker) labelsOf(t *task) context.Context {
 	return labels
 }
 
-// valueOrLabels returns what a Context of t has for key, v being what the contexts
-// have that it is under. If it is the key of the profiler's labels the task's
-// own are added: pprof.Do gives the goroutine those of its context when it is
-// through, and the task could not be found by its label any longer.
+// valueOrLabels returns the value of a Context of t for key. v is the value of the
+// contexts that t is under. If key is that of the profiler's labels, the task's own
+// labels are added: when pprof.Do ends, it gives the goroutine the labels of its
+// context, and the task could no longer be found by its label.
 func (t *task) valueOrLabels(key, v any) any {
 	w := t.runsCaller()
 	if w == nil || w.labels.Value(key) == nil {
@@ -377,8 +378,9 @@ func (t *task) runsCaller() *worker {
 // the user's frame. Both are empty if that turn is over, or if the goroutine is not found.
 //
 // It comes from a profile of all goroutines, the only way that Go offers. The profile shows all
-// as they were at one moment, but it takes time, and the turn may end before that moment or after
-// it: a witness tells, which is a goroutine that has a label for as long as it sees the turn last.
+// goroutines as they were at one moment, but it takes time, and the turn may end before that moment
+// or after it. A witness shows which: it is a goroutine that has a label for as long as it sees the
+// turn last, and the profile has that label if the turn lasted.
 func (w *worker) stack(turn uint32, profile func() string) (where, stack string) {
 	over, ready := make(chan struct{}), make(chan struct{})
 	var witness sync.WaitGroup
@@ -434,11 +436,12 @@ func (w *worker) witness(turn uint32, ready chan<- struct{}, over <-chan struct{
 }
 
 // stuckIn returns which of the groups of a goroutine profile is the goroutine that runs on w,
-// which is in a poll: of those that have w's label the one that is not switched out. If code has
-// replaced that label, it is the only one that is in a poll and has no worker's label.
+// which is in a poll: of the goroutines that have w's label, the goroutine that is not switched
+// out. If code has replaced that label, it is the only goroutine that is in a poll and has no
+// worker's label.
 //
-// A profile keeps the innermost frames only. So of a deep stack it cannot be said where it
-// begins, and it counts if there is no better one.
+// A profile keeps the innermost frames only. So the beginning of a deep stack is not known, and
+// such a stack counts if no other goroutine is known to be in a poll.
 func (w *worker) stuckIn(groups []string) string {
 	var deep, nameless []string
 	for _, group := range groups {
@@ -468,9 +471,9 @@ func (w *worker) stuckIn(groups []string) string {
 }
 
 // isPolling reports whether a stack is that of code in a task, which begins in a
-// poll or in a coroutine, perhaps one that the task has made by iter.Pull. The
-// goroutines that are not are those that a task has started, which have its
-// labels, and the worker itself while it does not poll.
+// poll or in a coroutine, perhaps a coroutine that the task has made by iter.Pull. It is
+// false for goroutines that a task has started, which have its labels, and for the
+// worker itself while it does not poll.
 func isPolling(stack string) bool { return isOurs(stack) || strings.Contains(stack, "\niter.Pull[") }
 
 // isOurs is isPolling without the coroutines of other code.
@@ -478,8 +481,8 @@ func isOurs(stack string) bool {
 	return strings.Contains(stack, packagePath+".(*worker).poll\n") || strings.Contains(stack, packagePath+".(*coroutine).run\n")
 }
 
-// isSwitchedOut reports whether a stack is that of a coroutine that has been resumed or waits to
-// be, or of code that has resumed one.
+// isSwitchedOut reports whether a stack is that of a coroutine that waits to be resumed, or of
+// code that has resumed a coroutine.
 func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
 
 // isCut reports whether the outermost frames of a goroutine in a profile are

@@ -15,8 +15,8 @@ import (
 type watchTimer struct {
 	file    *os.File
 	conn    syscall.RawConn
-	after   atomic.Int64          // what it was set to last
-	apply   func(fd uintptr)      // sets it to that; made once, since a closure is an allocation
+	after   atomic.Int64          // the duration to which it was set last
+	apply   func(fd uintptr)      // sets it to after; made once, since a closure is an allocation
 	expired func(fd uintptr) bool // reads it, and reports whether it had fired. The raw call does not wake sysmon, as os.File.Read would
 }
 

@@ -161,10 +161,10 @@ func runtimeGoroutines() (options []goleak.Option) {
 	for _, function := range []string{
 		"(*worker).run",           // a worker
 		"newCoroutine.func1",      // a stack for straight-line tasks, in use or free
-		"(*lobby).serve",          // waits for the descriptors that goroutines use
+		"(*sharedReactor).run",    // waits for the descriptors that goroutines use
 		"(*watchdog).run",         // finds polls that take too long
 		"(*idleWatch).run",        // waits for the events of idle workers
-		"(*callPool).serve",       // runs blocking calls, or waits for the next one
+		"(*callPool).run",         // runs blocking calls, or waits for the next one
 		"(*SignalStream).receive", // receives signals until the stream is closed
 	} {
 		options = append(options, goleak.IgnoreAnyFunction("example.com/async."+function))

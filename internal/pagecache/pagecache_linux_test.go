@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Kernels that say 0 where they mean "not now" are not believed.
+// A kernel that returns 0 bytes where it means "not now" is not taken to report the end.
 func TestZeroBytesAreTheEndOnlyAtTheEnd(t *testing.T) {
 	o, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	require.NoError(t, err)
