@@ -46,7 +46,7 @@ func TestBarrierOfOne(t *testing.T) {
 	})
 }
 
-// In every round one party is the leader, and nobody is a round ahead.
+// In every round one party is the leader, and no party is a round ahead.
 func TestBarrierRounds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const parties, rounds = 5, 200

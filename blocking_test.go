@@ -23,8 +23,8 @@ func (p *callPool) count() (running, queued, idle, callers int) {
 // The promises of the pool:
 //
 //  1. each call runs exactly once, or, if it is cancelled in time, not at all;
-//  2. never more than the limit run at once, and a queue that is full makes
-//     those wait who can.
+//  2. never more calls than the limit run at once, and callers that can wait do
+//     so while the queue is full.
 func TestBlockingExactlyOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 3, Queue: 4}})
 	const tasks, each = 20, 50
@@ -104,7 +104,7 @@ func TestBlockingQueueFull(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Room that somebody was given who then no longer wants it goes to the next.
+// Room that was given to a waiter that then no longer wants it goes to the next waiter.
 func TestBlockingPassesRoomToTheNext(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Unhandled: r.add})
@@ -133,7 +133,7 @@ func TestBlockingPassesRoomToTheNext(t *testing.T) {
 	require.Zero(t, r.count(), "a call that did not begin since its spawner was cancelled has not failed")
 }
 
-// The room of a call that is cancelled in the queue goes to who waits for it.
+// The room of a call that is cancelled in the queue goes to a task that waits for room.
 func TestBlockingCancelMakesRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -155,7 +155,7 @@ func TestBlockingCancelMakesRoom(t *testing.T) {
 }
 
 // A call that is cancelled takes no room from the moment on at which it is taken out
-// of the queue, although whoever cancels it has not ended it yet.
+// of the queue, although the goroutine that cancels it has not ended it yet.
 func TestBlockingCancelledTakesNoRoom(t *testing.T) {
 	ending, goOn := make(chan None), make(chan None)
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Hooks: Hooks{TaskEnd: func(t Task) {
@@ -216,8 +216,8 @@ func TestBlockingGoroutinesEnd(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// While the runtime drains, a goroutine in BlockOn starts calls no more than other
-// tasks. What it does itself goes on, also if that takes the pool.
+// While the runtime drains, a goroutine in BlockOn can start neither calls nor other
+// tasks. Its own operations go on, also if they need the pool.
 func TestBlockingDuringDrain(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	began, results := make(chan struct{}), make(chan error, 1)
@@ -239,8 +239,8 @@ func TestBlockingDuringDrain(t *testing.T) {
 	require.NoError(t, receive(t, results))
 }
 
-// Who waits for room when Shutdown cancels what is queued gets none, although there
-// would be.
+// A task that waits for room when Shutdown cancels the queued calls gets no room,
+// although there would be some.
 func TestBlockingWaitsForRoomDuringShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -328,11 +328,12 @@ func TestBlockingShutdownWaits(t *testing.T) {
 }
 
 // A goroutine whose calls come one soon after the other waits for the next without
-// going to sleep: whoever has it wakes nobody. The pool is driven by hand.
+// going to sleep: the caller of the next call wakes no goroutine. The test calls the
+// methods of the pool itself.
 func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	ownProcsOnly(t)
 	pool := func(cfg Config) (*callPool, *poolGoroutine) {
-		cfg.Blocking.Idle = time.Hour // nobody is dismissed meanwhile
+		cfg.Blocking.Idle = time.Hour // no goroutine is ended meanwhile
 		rt := newTestRuntime(t, cfg)
 		rt.bringProcs()
 		p := rt.calls
@@ -377,7 +378,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	require.Nil(t, run(p, place, c))
 	require.False(t, c.spins)
 
-	// In vain: it becomes idle, and it takes more calls until it is tried again.
+	// A miss: the goroutine becomes idle, and it takes more calls until it spins again.
 	p.spinForCall()
 	require.Nil(t, p.next(nil, other))
 	require.False(t, other.spins || p.spinning)
@@ -400,7 +401,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	require.False(t, open)
 	require.Zero(t, p.goroutines)
 
-	// Where it would take the processor of others.
+	// It does not spin if it would take the processor of other goroutines.
 	p, c = pool(Config{Workers: 1, SharedProcs: true})
 	require.True(t, p.rt.ownProcs.asked.Load(), "there is nothing to ask for after each call")
 	require.Nil(t, p.next(nil, c))
@@ -409,7 +410,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	p.endIdle(1)
 }
 
-// Calls of several tasks, with pauses: each runs once, whoever lingers.
+// Calls of several tasks, with pauses: each runs once, whichever goroutine spins.
 func TestBlockingSpinRunsEachCallOnce(t *testing.T) {
 	const tasks, calls = 4, 300
 	rt := newTestRuntime(t, Config{Workers: 2})

@@ -177,7 +177,7 @@ func (p *callPool) run() {
 	var now *callNode
 	defer func() {
 		if now != nil {
-			p.lost(now)
+			p.goroutineEnded(now)
 		}
 	}()
 	p.arrived(c)
@@ -228,8 +228,8 @@ func (p *callPool) spun(c *poolGoroutine, call bool) {
 	}
 }
 
-// next accounts for the call that c has run and returns its next one. If there
-// is none it returns nil and c is idle.
+// next accounts for the call that c has run and returns the next call. If there
+// is none it returns nil, and c spins or is idle.
 func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
@@ -268,8 +268,8 @@ func (p *callPool) becomeIdle(c *poolGoroutine) {
 	p.sweepLater(p.cfg.Idle)
 }
 
-// lost accounts for a call that has ended its goroutine.
-func (p *callPool) lost(ran *callNode) {
+// goroutineEnded accounts for a call that has ended its goroutine.
+func (p *callPool) goroutineEnded(ran *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
 	p.goroutines--

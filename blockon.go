@@ -30,7 +30,7 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	}
 	defer rt.endBlockOn(p)
 	v, err := fn(&p.cx)
-	return v, p.blockOnError(err)
+	return v, p.finalError(err)
 }
 
 // beginBlockOn makes Shutdown wait for p. It reports false if it is too late.

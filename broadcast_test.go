@@ -11,7 +11,7 @@ import (
 
 func TestBroadcast(t *testing.T) {
 	b := NewBroadcast[int](2)
-	n, err := b.Send(0) // nobody hears it
+	n, err := b.Send(0) // there is no subscriber
 	require.NoError(t, err)
 	require.Zero(t, n)
 	s1, s2 := b.Subscribe(), b.Subscribe()
@@ -63,7 +63,8 @@ func TestBroadcast(t *testing.T) {
 	require.Panics(t, func() { NewBroadcast[int](0) })
 }
 
-// A subscription that ends wakes who waits with it, and takes nothing from others.
+// A subscription that ends wakes the tasks that wait with it, and takes nothing from other
+// subscriptions.
 func TestBroadcastUnsubscribe(t *testing.T) {
 	b := NewBroadcast[int](2)
 	s1, s2 := b.Subscribe(), b.Subscribe()
@@ -83,8 +84,8 @@ func TestBroadcastUnsubscribe(t *testing.T) {
 	got(t, 1, h2, f2)
 }
 
-// n subscriptions that end cost n wakes, not n for each, and only those who wait with
-// the one that ends look again.
+// n subscriptions that end cost n wakes, not n for each, and only the tasks that wait with
+// the subscription that ends look again.
 func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	const n = 50
 	b := NewBroadcast[int](1)
@@ -109,7 +110,7 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	failed(t, ErrClosed, second, again)
 	require.Zero(t, subs[0].queue.n)
 
-	// Also after a message that another one has received.
+	// Also after a message that another caller has received.
 	last, h := subs[n-1], hs[n-1]
 	b.Send(1)
 	_, err := last.TryRecv()
@@ -155,7 +156,7 @@ func TestBroadcastCancel(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Everybody sees every message, in order, or is told what it has lost.
+// Every subscriber sees every message, in order, or learns how many it has lost.
 func TestBroadcastTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	b := NewBroadcast[int](4)
@@ -223,7 +224,7 @@ func TestBroadcastAllCancelled(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 }
 
-// Two who receive from one subscription share its messages.
+// Two tasks that receive from one subscription share its messages.
 func TestBroadcastShared(t *testing.T) {
 	b := NewBroadcast[int](4)
 	s := b.Subscribe()

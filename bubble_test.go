@@ -14,12 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Tests of what goroutines in a bubble of testing/synctest may do. What the Go runtime
-// forbids, such as the use of a bubble's channel from outside, ends the program. A bubble
-// whose goroutines do not end hangs.
+// These tests use the package from goroutines in a bubble of testing/synctest. The Go runtime
+// ends the program if an operation is forbidden, such as the use of a bubble's channel from
+// outside. A bubble whose goroutines do not end hangs.
 
 // inBubbleOf runs fn in a bubble, which must end, and by whose clock no time must pass:
-// it is what stands still while a goroutine waits for something outside.
+// this clock stands still while a goroutine waits for something outside.
 func inBubbleOf(t *testing.T, fn func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestBubbleIsNoticed(t *testing.T) {
 	require.True(t, outsideOfIt)
 }
 
-// Where goroutines park is used again, by others, in bubbles and outside.
+// The parker of a goroutine is used again by other goroutines, in bubbles and outside.
 func TestBubbleParksWhereOthersHaveParked(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	waits := func(t *testing.T) {
@@ -119,8 +119,9 @@ func bubbleEcho(listen func() (net.Listener, error), dial func(address string) (
 	return errors.Join(err, c.Close(), <-echoed)
 }
 
-// What the first user starts, in a bubble, does not belong to that: not the lobby, nor the
-// pool of blocking calls, nor what waits for failures, and it serves others afterwards.
+// Goroutines that the first user starts from a bubble do not belong to the bubble: those of the
+// shared reactor, of the pool of blocking calls, and of the reports of failures. They serve
+// other users afterwards.
 func TestBubbleIsTheFirstUser(t *testing.T) {
 	failed := make(chan error, 3)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { failed <- err }})
@@ -243,7 +244,7 @@ func TestBubbleDeadlinesAsPackageNet(t *testing.T) {
 				require.NoError(t, a.SetReadDeadline(time.Time{}))
 				reads(t, a, b)
 
-				// Put off, and brought forward, while a goroutine reads.
+				// The deadline is put off, and brought forward, while a goroutine reads.
 				require.NoError(t, a.SetReadDeadline(time.Now().Add(time.Hour)))
 				done := make(chan error, 1)
 				go func() {
@@ -306,7 +307,7 @@ func TestBubbleDeadlinesAsPackageNet(t *testing.T) {
 	}
 }
 
-// A wait of a goroutine ends with its context, by whichever clock that does.
+// A wait of a goroutine ends with its context, by whichever clock the context ends.
 func TestBubbleContextsEndWaits(t *testing.T) {
 	var mu Mutex
 	mu.TryLock()
@@ -360,8 +361,8 @@ func TestBubbleContextsEndWaits(t *testing.T) {
 	stays.Cancel()
 }
 
-// What the code of a task sees of a context of a bubble: its values, its cause, and its
-// deadline, by the clock of the worker.
+// The code of a task sees the values, the cause and the deadline of a context of a bubble. The
+// deadline is by the clock of the worker.
 func TestBubbleContextInATask(t *testing.T) {
 	type key struct{}
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -437,8 +438,8 @@ func TestBubbleWaitsForTheDoneChannel(t *testing.T) {
 	require.NoError(t, soon(t, over).err)
 }
 
-// Contexts that are derived in a bubble, by package context, from one of this package end
-// with that, also if it is ended from outside.
+// Contexts that are derived in a bubble, by package context, from a Context of this package
+// end with that Context, also if it is ended from outside.
 func TestBubbleDerivesContexts(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: patience})
 	require.NoError(t, err)
@@ -479,7 +480,7 @@ func TestBubbleDerivesContexts(t *testing.T) {
 	require.NoError(t, soon(t, over).err)
 }
 
-// Time is the real one: that of a bubble stands still while a goroutine waits for it.
+// Timers go by the real time: the clock of a bubble stands still while a goroutine waits for them.
 func TestBubbleTimers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	use := func(t *testing.T) {

@@ -113,23 +113,23 @@ var readyValues = map[string]func(e *budgetEnv) any{
 	"Watcher":   func(*budgetEnv) any { w := NewWatch(0); w.Close(); return w.Watch() },
 }
 
-// pooledValues is readyValues for types whose operations the pool of blocking calls may
-// have to do.
+// pooledValues is readyValues for types whose operations may be run by the pool of blocking
+// calls.
 var pooledValues = map[string]func(e *budgetEnv) any{
 	"File: a pipe":      func(e *budgetEnv) any { return e.pipe() },
 	"File: on the disk": func(e *budgetEnv) any { return e.file() },
 	"Resolver":          func(*budgetEnv) any { return DefaultResolver },
 }
 
-// readyBefore is what must be done before each call of some methods.
+// readyBefore has, for some methods, a function to call before each call of the method.
 var readyBefore = map[string]func(v any){
 	"Notify.Wait":       func(v any) { v.(*Notify).NotifyOne() },
 	"Notify.WaitFuture": func(v any) { v.(*Notify).NotifyOne() },
 }
 
 // readyCalls prepares calls of functions that are ready at once, by the name of the
-// function, behind which a colon and the case may stand. Some are of methods in a state
-// that readyValues has not.
+// function, behind which a colon and the case may stand. Some entries are for methods in a
+// state that readyValues does not have.
 var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"Await":                   calls(func(cx *Context) { Await(cx, Ready(1)) }),
 	"Await: a failure":        calls(func(cx *Context) { Await(cx, Failed[int](io.EOF)) }),
@@ -219,7 +219,7 @@ var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	},
 }
 
-// pooledCalls is readyCalls for what the pool of blocking calls may have to do.
+// pooledCalls is readyCalls for operations that may be run by the pool of blocking calls.
 var pooledCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"Chmod":        calls(func(cx *Context) { Chmod(cx, "/no/such", 0) }),
 	"Chown":        calls(func(cx *Context) { Chown(cx, "/no/such", 0, 0) }),
@@ -295,7 +295,7 @@ func TestEveryOperationIsCharged(t *testing.T) {
 			e.eachOperation(name, readyValues[name], func(op string, call func(*Context)) { e.checkTurn(op, true, call) })
 		}
 		for _, name := range slices.Sorted(maps.Keys(readyCalls)) {
-			e.checkTurn(name, !strings.HasPrefix(name, "GroupDone"), readyCalls[name](e)) // which takes a goroutine
+			e.checkTurn(name, !strings.HasPrefix(name, "GroupDone"), readyCalls[name](e)) // which needs a goroutine
 		}
 		for _, name := range slices.Sorted(maps.Keys(pooledValues)) {
 			e.eachOperation(name, pooledValues[name], func(op string, call func(*Context)) { e.checkTurn(op, false, call) })
@@ -306,8 +306,8 @@ func TestEveryOperationIsCharged(t *testing.T) {
 	})
 }
 
-// A future that polls others that are ready at once is told ErrPending when the budget
-// is used up, so that it yields.
+// A future that polls futures that are ready at once gets ErrPending when no budget is left,
+// so that it yields.
 func TestEveryPollIsCharged(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		for _, name := range slices.Sorted(maps.Keys(readyValues)) {
@@ -321,7 +321,7 @@ func TestEveryPollIsCharged(t *testing.T) {
 	})
 }
 
-// pendingPolls prepares polls that are pending, each of something of its own.
+// pendingPolls prepares polls that are pending, each of a value of its own.
 var pendingPolls = map[string]func(e *budgetEnv) func(cx *Context) error{
 	"Barrier": pendingFuture(func(*budgetEnv) any { return NewBarrier(2).WaitFuture() }),
 	"Chan":    pendingFuture(func(*budgetEnv) any { return NewChan[int](1).RecvFuture() }),
@@ -356,7 +356,7 @@ var pendingPolls = map[string]func(e *budgetEnv) func(cx *Context) error{
 	"Watcher":      pendingFuture(func(*budgetEnv) any { return NewWatch(0).Watch().ChangedFuture() }),
 }
 
-// A future may poll more others than it has operations left, as long as they are pending:
+// A future may poll more futures than it has operations left, as long as they are pending:
 // all get its waker, and it does not have to yield.
 func TestPendingPollsAreFree(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
@@ -366,7 +366,7 @@ func TestPendingPollsAreFree(t *testing.T) {
 	})
 }
 
-// Select over more cases than the budget has operations hears of each of them.
+// Select over more cases than the budget has operations is woken by each of them.
 func TestSelectOfManyFutures(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		cases := []Case{After(patience)}
@@ -446,7 +446,7 @@ func baseName(name string) string {
 	return base
 }
 
-// budgetEnv makes what the operations of the tables work on.
+// budgetEnv makes the values for the operations of the tables.
 type budgetEnv struct {
 	testing.TB
 	cx      *Context
@@ -493,7 +493,7 @@ func (e *budgetEnv) checkTurn(name string, ready bool, op func(cx *Context)) {
 	other.Await(e.cx)
 }
 
-// checkPoll polls in a plain future until the budget is used up.
+// checkPoll polls in a plain future until no budget is left.
 func (e *budgetEnv) checkPoll(name string, op func(cx *Context) error) {
 	n := 0
 	_, err := Await(e.cx, SpawnFuture(e.cx, PollFunc(func(cx *Context) (None, error) {
@@ -511,8 +511,8 @@ func (e *budgetEnv) checkPoll(name string, op func(cx *Context) error) {
 	}
 }
 
-// checkPending polls many pending polls in one, in a plain future, which must not have
-// been told to yield.
+// checkPending calls many pending polls in one poll of a plain future. The future must not
+// be made to yield.
 func (e *budgetEnv) checkPending(name string, make func(e *budgetEnv) func(cx *Context) error) {
 	var polls []func(cx *Context) error
 	for range 3 * testBudget {
@@ -580,7 +580,7 @@ func (e *budgetEnv) eachPoll(name string, make func(*budgetEnv) any, f func(op s
 }
 
 // eachMethod calls f for each exported method of the value that make makes, with a new
-// one each time. op is the name for the tables.
+// value each time. op is the name for the tables.
 func (e *budgetEnv) eachMethod(name string, make func(*budgetEnv) any, f func(op, method string, v any, m reflect.Value)) {
 	of, state, _ := strings.Cut(name, ":")
 	for i := range reflect.TypeOf(make(e)).NumMethod() {
@@ -617,7 +617,7 @@ func (e *budgetEnv) arguments(v any, cx *Context, fn reflect.Type) (args []refle
 		case *Context:
 			args[i] = reflect.ValueOf(cx)
 		case string:
-			args[i] = reflect.ValueOf("..") // of which nothing comes
+			args[i] = reflect.ValueOf("..") // no data comes of it
 		case int, int64:
 			args[i] = reflect.ValueOf(1).Convert(fn.In(i))
 		case []byte:
@@ -650,7 +650,7 @@ func (e *budgetEnv) arguments(v any, cx *Context, fn reflect.Type) (args []refle
 	return args
 }
 
-// before does what must be done before each call of an operation.
+// before calls the function of readyBefore for an operation, if there is one.
 func before(op string, v any) {
 	if f := readyBefore[baseName(op)]; f != nil {
 		f(v)
@@ -773,7 +773,7 @@ func (e *budgetEnv) signals() *SignalStream {
 	return s
 }
 
-// file returns an open file with something in it.
+// file returns an open file with data in it.
 func (e *budgetEnv) file() *File {
 	name := filepath.Join(e.TempDir(), "f")
 	assert.NoError(e, os.WriteFile(name, pattern(1000), 0o600))
@@ -809,7 +809,7 @@ func (e *budgetEnv) listener() *TCPListener {
 }
 
 // tcp and unix return a connection whose peer has ended its stream, and still takes
-// what is written.
+// data that is written.
 func (e *budgetEnv) tcp() *TCPConn {
 	ln := must(ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
 	defer ln.Close()

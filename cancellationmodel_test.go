@@ -24,18 +24,18 @@ import (
 // while they cancel each other, close each other's connections, run out of time,
 // panic and call Goexit; and in the end, or in the middle, Shutdown. The promises:
 //
-//  1. every resource that was taken is given back exactly once: what deferred calls
-//     free, what a future frees when it is ready or given up, connections, timers,
+//  1. every resource that was taken is given back exactly once: resources that deferred
+//     calls free, or that a future frees when it is ready or given up, connections, timers,
 //     places in groups and in the pool; goroutines and descriptors, too;
-//  2. every task that was spawned starts once and ends once, and its handle says
-//     exactly what its code returned, or why that never ran;
+//  2. every task that was spawned starts once and ends once, and its handle has
+//     exactly the result that its code returned, or the reason why the code never ran;
 //  3. a group's tasks have ended when WithGroup returns, and a failure in it is not
 //     lost;
-//  4. each failure that nobody has joined is reported once, and no other.
+//  4. each failure of a task that was not joined is reported once, and no other failure.
 //
-// What a tree does follows from its seed; in which order, from the scheduler. The
-// variable ASYNC_MODEL_SEED runs one seed again and again, ASYNC_MODEL_RUNS so many
-// of them.
+// The seed of a tree decides which operations it makes; the scheduler decides their
+// order. The variable ASYNC_MODEL_SEED runs one seed again and again; ASYNC_MODEL_RUNS
+// is the number of runs.
 func TestCancellationModel(t *testing.T) {
 	first, runs, step := uint64(1), 48, uint64(1)
 	if testing.Short() {
@@ -91,18 +91,18 @@ const (
 	modelDepth = 5
 )
 
-// modelTask is what is known of a task.
+// modelTask is the record of a task.
 type modelTask struct {
 	h      *JoinHandle[int]
 	kind   string
 	ran    atomic.Int32 // how often its code began
-	ended  atomic.Int32 // how often what it held was freed
+	ended  atomic.Int32 // how often the resource that it held was freed
 	gave   atomic.Int32 // how often its future was given up
 	joined atomic.Bool
 
 	mu   sync.Mutex
-	says error // what its code returned, or nil
-	dies any   // what it panicked with, or modelGoexit
+	says error // the error that its code returned, or nil
+	dies any   // the value of its panic, or modelGoexit
 	done bool  // it has got to its end
 }
 
@@ -129,8 +129,8 @@ type modelCode struct {
 	task  *modelTask
 	rnd   *rand.Rand
 	depth int
-	g     *Group // the innermost one that the task is in, or has made
-	body  bool   // it has made it, so that it may wait for room
+	g     *Group // the innermost group that the task is in, or has made
+	body  bool   // the task has made g, so it may wait for room
 }
 
 // one reports true once in n times.
@@ -237,7 +237,7 @@ func (t *modelTask) die(how any) {
 	t.dies, t.done = how, true
 }
 
-// say notes what the code of the task returns.
+// say notes the error that the code of the task returns.
 func (t *modelTask) say(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -273,7 +273,7 @@ func (c *modelCode) spawner(cx *Context) Spawner {
 	case c.g != nil && c.body && !c.one(3):
 		s = c.g
 	case c.g != nil && !c.one(3):
-		s = c.g.Try() // all the others may wait for room, too
+		s = c.g.Try() // all the other tasks may wait for room, too
 	case c.one(4):
 		s = c.rt
 	}
@@ -313,9 +313,9 @@ func (c *modelCode) spawn(cx *Context, s Spawner) *modelTask {
 			return child.blocking(ctx)
 		})
 		if t.h.state.done() {
-			stop() // it never runs
+			stop() // the call never runs
 		} else {
-			context.AfterFunc(ctx, stop) // nor does one that is cancelled in the queue
+			context.AfterFunc(ctx, stop) // nor does a call that is cancelled in the queue
 		}
 	}
 	c.mu.Lock()
@@ -337,7 +337,7 @@ func (c *modelCode) straight(cx *Context) (int, error) {
 	return 1, t.say(c.steps(cx))
 }
 
-// future returns a plain future that holds something while it waits.
+// future returns a plain future that holds a resource while it waits.
 func (c *modelCode) future() Future[int] {
 	f := &modelFuture{c: c, left: c.rnd.IntN(4)}
 	switch c.rnd.IntN(3) {
@@ -379,8 +379,8 @@ func (f *modelFuture) Poll(cx *Context) (v int, err error) {
 	return 1, t.say(err)
 }
 
-// Cancel is called for a future that was given up; also for one whose Poll has
-// panicked, which has freed what it held.
+// Cancel is called for a future that was given up, also if its Poll has panicked and
+// has freed the resource already.
 func (f *modelFuture) Cancel() {
 	t := f.c.task
 	t.gave.Add(1)
@@ -448,7 +448,7 @@ func (c *modelCode) group(cx *Context) error {
 		}
 	}
 	if c.one(2) {
-		return cx.Err() // otherwise the failure would end nearly everything
+		return cx.Err() // otherwise the failure would end nearly all tasks
 	}
 	return err
 }
@@ -527,7 +527,7 @@ func (c *modelCode) set(cx *Context) {
 	}
 }
 
-// connection talks to the server for a while.
+// connection exchanges data with the server for a while.
 func (c *modelCode) connection(cx *Context) error {
 	short, cancel := cx.WithTimeout(c.short())
 	defer cancel()
@@ -635,7 +635,7 @@ func runModel(t *testing.T, seed uint64) (tasks int) {
 		m.startRoot(&roots, rnd)
 	}
 	if rnd.IntN(3) == 0 {
-		// In the middle of it all. What is spawned from outside is then refused.
+		// Shutdown while the trees run. Tasks that are spawned from outside are then refused.
 		time.Sleep(time.Duration(rnd.IntN(5000)) * time.Microsecond)
 		require.NoError(t, m.rt.Shutdown(ended()))
 	}
@@ -648,8 +648,8 @@ func runModel(t *testing.T, seed uint64) (tasks int) {
 	return len(m.handles)
 }
 
-// startRoot starts a tree: as a task, or in a goroutine that is under a context,
-// which ends it after a while.
+// startRoot starts a tree: as a task, or in a goroutine whose code is under a context
+// that ends after a while.
 func (m *model) startRoot(roots *sync.WaitGroup, rnd *rand.Rand) {
 	c := &modelCode{model: m, task: new(modelTask), rnd: rand.New(rand.NewPCG(m.seed, rnd.Uint64()))}
 	many := func(cx *Context) (int, error) {
@@ -679,7 +679,7 @@ func (m *model) startRoot(roots *sync.WaitGroup, rnd *rand.Rand) {
 	})
 }
 
-// check looks at what is left when all is over.
+// check checks the promises when all tasks have ended.
 func (m *model) check(t *testing.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -732,7 +732,7 @@ func (m *model) check(t *testing.T) {
 	}
 }
 
-// allowed returns nil if the task's handle says what its code did.
+// allowed returns nil if the error of the task's handle matches the end of its code.
 func (t *modelTask) allowed() error {
 	err := peek(t.h)
 	t.mu.Lock()

@@ -31,8 +31,8 @@ var doNotWait = map[string]bool{
 }
 
 // The table in docs/cancellation.md names tests that exist, and all operations of
-// this package that wait: whatever is exported and has a cx for its first argument,
-// unless its name begins with Poll.
+// this package that wait: each exported function and method that has a cx for its first
+// argument, unless its name begins with Poll.
 func TestCancellationTable(t *testing.T) {
 	named, tests := cancellationTable(t)
 	operations, have := declared(t)
@@ -75,15 +75,15 @@ func cancellationTable(t *testing.T) (operations map[string]bool, tests []string
 }
 
 // declared returns the operations of this package that are exported and take a
-// Context first, and its tests. A type has the methods of what it embeds.
+// Context first, and its tests. A type has the methods of the types that it embeds.
 func declared(t *testing.T) (operations []string, tests map[string]bool) {
 	return declaredAs(t, func(fn *ast.FuncDecl) bool {
 		return !strings.HasPrefix(fn.Name.Name, "Poll") && takesContext(fn.Type)
 	})
 }
 
-// declaredAs is declared for the exported functions and methods that are operations
-// in the eyes of the caller.
+// declaredAs is declared for the exported functions and methods for which is reports
+// true.
 func declaredAs(t *testing.T, is func(fn *ast.FuncDecl) bool) (operations []string, tests map[string]bool) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
@@ -129,7 +129,7 @@ func declaredAs(t *testing.T, is func(fn *ast.FuncDecl) bool) (operations []stri
 	return operations, tests
 }
 
-// embeds notes what types a type embeds, if spec declares one.
+// embeds notes the types that a type embeds, if spec declares a type.
 func embeds(spec ast.Spec, embedded map[string][]string) {
 	declared, ok := spec.(*ast.TypeSpec)
 	if !ok {

@@ -22,7 +22,7 @@ func fill(t testing.TB, c *Chan[int], n int) {
 	}
 }
 
-// drain receives what there is, and checks it.
+// drainChan receives all messages, and checks them.
 func drainChan(t testing.TB, c *Chan[int], want ...int) {
 	t.Helper()
 	for _, w := range want {
@@ -62,7 +62,7 @@ func TestChanTry(t *testing.T) {
 	require.Equal(t, ErrFull, zero.TrySend(1))
 }
 
-// What was received must not be kept by the channel.
+// The channel must not keep a message that was received.
 func TestChanForgets(t *testing.T) {
 	c := NewChan[*int](1)
 	require.NoError(t, c.TrySend(new(int)))
@@ -160,7 +160,7 @@ func TestChanWakesNoMore(t *testing.T) {
 	fill(t, c, 1)
 	require.True(t, h1.woken())
 	require.False(t, h2.woken())
-	drainChan(t, c, 1) // somebody is faster
+	drainChan(t, c, 1) // another caller is faster
 	pending(t, h1, f1)
 	fill(t, c, 1)
 	require.True(t, h1.woken(), "it has kept its place")
@@ -176,7 +176,7 @@ func TestChanWakesNoMore(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, h1.woken())
 	require.False(t, h2.woken())
-	require.NoError(t, c.TrySend(9)) // somebody is faster
+	require.NoError(t, c.TrySend(9)) // another caller is faster
 	pending(t, h1, s1)
 	_, err = c.TryRecv()
 	require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestChanWakesNoMore(t *testing.T) {
 	requireNoLostWakes(t, c)
 }
 
-// Cancelled after it was called, a waiter passes that on, and nothing is lost.
+// A waiter that is cancelled after it was called passes the call on, and nothing is lost.
 func TestChanCancelAfterNotify(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	t.Run("recv", func(t *testing.T) {
@@ -317,7 +317,7 @@ func TestChanRendezvous(t *testing.T) {
 	got(t, None{}, h1, s)
 	requireNoLostWakes(t, c)
 
-	// Two that are not bound meet as well, whoever comes first.
+	// A sender and a receiver that are not bound meet as well, in either order.
 	ls := c.SendFuture(3)
 	pending(t, h2, loose)
 	got(t, None{}, h1, ls)
@@ -332,10 +332,10 @@ func TestChanRendezvous(t *testing.T) {
 	require.NoError(t, c.TrySend(4))
 	loose.Cancel()
 	require.Equal(t, ErrFull, c.TrySend(5))
-	drainChan(t, c, 4) // has waited for the next one
+	drainChan(t, c, 4) // has waited for the next receiver
 	requireNoLostWakes(t, c)
 
-	// So do those who poll without a place.
+	// Tasks that poll without a place meet as well.
 	_, err := c.PollRecv(h2.cx)
 	require.Equal(t, ErrPending, err)
 	require.NoError(t, c.PollSend(h1.cx, 6))
@@ -402,7 +402,7 @@ func TestChanPermit(t *testing.T) {
 	p.Send(1)
 	require.False(t, h.woken())
 	require.Panics(t, func() { p.Send(1) })
-	p.Release() // nothing
+	p.Release() // does nothing
 	drainChan(t, c, 1)
 	require.True(t, h.woken())
 	f.Cancel()
@@ -436,7 +436,7 @@ func TestChanPermit(t *testing.T) {
 	requireNoLostWakes(t, c)
 }
 
-// After a burst of Sends that had to wait, their room is given back.
+// After a burst of Sends that had to wait, the memory of their offers is given back.
 func TestChanOffersShrink(t *testing.T) {
 	c := NewChan[int](1)
 	for _, n := range []int{ringBufferKept / 2, 3 * ringBufferKept, ringBufferKept / 2} {
@@ -458,8 +458,8 @@ func TestChanOffersShrink(t *testing.T) {
 	}
 }
 
-// ForceSend passes over those who wait, as often as it is called; TrySend and TryReserve
-// do not, and say so.
+// ForceSend passes over the waiting senders, as often as it is called; TrySend and
+// TryReserve do not, and fail with ErrFull.
 func TestChanForceSendPassesOver(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
@@ -533,7 +533,7 @@ func TestChanClose(t *testing.T) {
 	_, err = c.PollNext(h.cx)
 	require.Equal(t, io.EOF, err)
 
-	// Receivers that wait are told.
+	// Receivers that wait are woken.
 	c = NewChan[int](1)
 	f := c.RecvFuture()
 	pending(t, h, f)
@@ -547,7 +547,7 @@ func TestChanClose(t *testing.T) {
 	failed(t, ErrClosed, h, f)
 	requireNoLostWakes(t, c)
 
-	// A Send that was refused before it was cancelled says so.
+	// A Send that was refused before it was cancelled returns ErrClosed.
 	c = NewChan[int](0)
 	firm = &firmSend[int]{c: c}
 	pending(t, h, firm)
@@ -580,7 +580,7 @@ func TestChanPoll(t *testing.T) {
 	require.True(t, h1.woken())
 }
 
-// The promise about those who wait: others go first at most 64 times in a row.
+// The promise to waiters: other callers go first at most 64 times in a row.
 func TestChanFairness(t *testing.T) {
 	h := newMockTask()
 	t.Run("recv", func(t *testing.T) {
@@ -596,7 +596,7 @@ func TestChanFairness(t *testing.T) {
 			require.NoError(t, c.TrySend(1))
 			switch _, err := c.TryRecv(); {
 			case err == nil:
-				turns++ // somebody who never waits
+				turns++ // a caller that never waits
 				require.LessOrEqual(t, turns, chanTurns)
 			default:
 				require.Equal(t, ErrEmpty, err, "it must let others go before")
@@ -650,8 +650,8 @@ func TestChanFairness(t *testing.T) {
 	})
 }
 
-// Who was woken in vain often enough has the next message, or room, kept for it,
-// against those who wait as well as against those who do not.
+// A waiter that was woken often enough and found nothing has the next message, or room,
+// kept for it, against other waiters as well as against callers that do not wait.
 func TestChanPromise(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	t.Run("recv", func(t *testing.T) {
@@ -664,7 +664,7 @@ func TestChanPromise(t *testing.T) {
 			fill(t, c, 2) // calls both
 			got(t, 1, h2, other)
 			drainChan(t, c, 2)
-			pending(t, h1, slow) // in vain
+			pending(t, h1, slow) // it finds nothing
 		}
 		other := c.RecvFuture()
 		pending(t, h2, other)
@@ -697,7 +697,7 @@ func TestChanPromise(t *testing.T) {
 		for range chanTries {
 			drainChan(t, c, 1)
 			fill(t, c, 1)
-			pending(t, h1, slow) // in vain
+			pending(t, h1, slow) // it finds no room
 		}
 		drainChan(t, c, 1)
 		require.Equal(t, ErrFull, c.TrySend(1))
@@ -709,10 +709,10 @@ func TestChanPromise(t *testing.T) {
 	})
 }
 
-// Under permanent contention of the tasks of a worker nobody is called more than
-// chanTries+1 times. Each time it waits for its turn: until each of the other tasks
-// has had one, and before each of these the run-next slot was served nextInARow
-// times. One turn moves no more messages than the channel holds and others wait for.
+// Under permanent contention of the tasks of a worker no task is called more than
+// chanTries+1 times. Each time it waits for its turn: until each of the other tasks has had
+// one, and before each of these the run-next slot was served nextInARow times. One turn
+// moves no more messages than the channel holds and receivers wait for.
 func TestChanFairnessOfTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := NewChan[int](4)
@@ -897,7 +897,7 @@ func TestChanBlocking(t *testing.T) {
 	}
 }
 
-// Code that Shutdown unwinds leaves the channel, which others go on to use.
+// Code that Shutdown unwinds leaves the channel, which other code goes on to use.
 func TestChanUnwind(t *testing.T) {
 	for name, wait := range map[string]func(cx *Context, c *Chan[int]){
 		"recv":   func(cx *Context, c *Chan[int]) { c.Recv(cx) },
@@ -932,8 +932,9 @@ func TestChanUnwind(t *testing.T) {
 			}
 			return err != nil
 		}
-		// Who has not waited again, after it was woken to be cancelled, when the
-		// workers stop sees that its Context has ended, and returns: then once more.
+		// A task that was woken to be cancelled, and has not waited again when the workers
+		// stop, sees that its Context has ended, and returns: then the test tries once
+		// more.
 		t.Run(name, func(t *testing.T) { eventually(t, func() bool { return unwinds(t) }) })
 	}
 }
@@ -980,9 +981,9 @@ func TestChanAllocs(t *testing.T) {
 
 // The promises, with cancellations:
 //
-//  1. what Send says it has sent is received exactly once, or is still there;
-//  2. what it says it has not sent is not;
-//  3. nobody is left waiting for what is there.
+//  1. a message of which Send says that it has sent it is received exactly once, or is still there;
+//  2. a message of which it says that it has not sent it is not;
+//  3. no task is left waiting for a message, or room, that is there.
 func TestChanExactlyOnce(t *testing.T) {
 	for _, capacity := range []int{0, 1, 4} {
 		t.Run(fmt.Sprint(capacity), func(t *testing.T) { chanExactlyOnce(t, capacity) })
@@ -1094,9 +1095,9 @@ func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
 	receive(t, done)
 }
 
-// Whoever gives up at the moment at which it is called, ten thousand times, has got
-// what it was called for, or has not, says which, and leaves it to the other one who
-// waits.
+// A caller that gives up at the moment at which it is called, ten thousand times, has got
+// the message or the room for which it was called, or has not. It says which, and leaves
+// the message or room to the other waiter.
 func TestChanGivesUpWhileCalled(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	recvs := func(c *Chan[int], i int) (giveUp, call, check func()) {
@@ -1121,7 +1122,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 			got(t, i, h2, f2)
 		}
 	}
-	// Nobody else waits: it gets the message, or it has not been sent.
+	// There is no other waiter: it gets the message, or the message has not been sent.
 	firmRecvAlone := func(c *Chan[int], i int) (giveUp, call, check func()) {
 		f := &firmRecv[int]{c: c}
 		pending(t, h1, f)
@@ -1152,7 +1153,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 		return func() { outcome = f1.cancel() }, recv, func() {
 			if c.Cap() > 0 {
 				require.Equal(t, -1, v)
-				recv() // what it has made room for
+				recv() // the message for which it has made room
 			}
 			if outcome == nil {
 				require.Equal(t, i, v)
@@ -1211,8 +1212,8 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 	}
 }
 
-// whileCalled has another goroutine give up, or whatever a test makes of it, while
-// this one calls, and then checks what has come of it.
+// whileCalled has another goroutine give up, or do another action of the test, while this
+// goroutine calls, and then checks the outcome.
 func whileCalled(t *testing.T, round func(i int) (giveUp, call, check func())) {
 	t.Helper()
 	rounds := 10000

@@ -78,8 +78,8 @@ func TestCondCancelled(t *testing.T) {
 	require.True(t, c.L.TryLock())
 }
 
-// A Wait that Shutdown tears down while another one holds the Mutex cannot lock it: a
-// deferred Unlock is that one's.
+// A Wait that Shutdown tears down while another goroutine holds the Mutex cannot lock it: a
+// deferred Unlock unlocks it under that goroutine.
 func TestCondUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestCondExactlyOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				// Some who wait give up, perhaps with a signal.
+				// Some waiters give up, perhaps with a signal.
 				short, cancel := cx.WithCancel()
 				h := SpawnBlocking(rt, func() (None, error) { cancel(); return None{}, nil })
 				until(short, notFull, func() bool { return !full }, notFull.Signal)

@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// New says what is wrong with a Config, and starts nothing then.
+// The error of New names the mistake in a Config, and New starts nothing then.
 func TestConfigNonsense(t *testing.T) {
-	newTestRuntime(t, Config{Workers: 1}) // counts what is left over
+	newTestRuntime(t, Config{Workers: 1}) // counts the goroutines and descriptors that are left over
 	for want, cfg := range map[string]Config{
 		"Workers is -1":                         {Workers: -1},
 		"Affinity is for 1 workers":             {Workers: 2, Affinity: [][]int{{0}}},
@@ -79,7 +79,7 @@ func TestConfigExtremes(t *testing.T) {
 }
 
 // With fewer processors than workers, and none of its own, the runtime still
-// gets on, and so does the rest of the program.
+// makes progress, and so does the rest of the program.
 func TestConfigFewProcs(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const workers, rounds = 4, 20
@@ -137,7 +137,7 @@ func TestConfigSpin(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, rt.Metrics().Waits)
 
-	// It lends its P to a goroutine that it has woken, once, and goes on.
+	// It yields its P to a goroutine that it has woken, once, and goes on.
 	_, err = join(t, Go(rt, func(*Context) error { w.noteRunnable(); return nil }))
 	require.NoError(t, err)
 	turn := w.turn.Load()
@@ -176,7 +176,7 @@ type hookCall struct {
 	worker int
 	task   Task
 	g      uintptr // the goroutine that called it
-	on     int     // the worker on whose thread that was; -1 for none
+	on     int     // the worker on whose thread it was called; -1 for none
 }
 
 // hookLog keeps the calls of the hooks of a runtime, in their order.
@@ -214,7 +214,7 @@ func (l *hookLog) all() []hookCall {
 	return slices.Clone(l.calls)
 }
 
-// of returns what was called for the task of that name.
+// of returns the calls for the task of that name.
 func (l *hookLog) of(name string) (calls []hookCall) {
 	for _, c := range l.all() {
 		if c.task.Name == name {
@@ -233,11 +233,11 @@ func hooksOf(calls []hookCall) (hooks []string) {
 
 // The promises of the hooks:
 //
-//  1. those of a worker are called on its thread, before and after all others;
-//  2. each task starts once, on the thread that spawns it, and ends once, on
-//     the thread where it does;
+//  1. the hooks of a worker are called on its thread, before and after all others;
+//  2. the hooks of a task are called once each: TaskStart on the thread that spawns
+//     it, TaskEnd on the thread where it ends;
 //  3. each poll is between two calls on its worker's thread, however it ends;
-//  4. what the runtime does for itself is nobody's task.
+//  4. no hooks are called for the runtime's own work.
 func TestHooksAreCalledInOrder(t *testing.T) {
 	const workers = 2
 	log := new(hookLog)
@@ -306,7 +306,7 @@ func TestHooksAreCalledInOrder(t *testing.T) {
 
 	cancelled := Go(rt.Named("cancelled"), func(cx *Context) error { return Sleep(cx, time.Hour) })
 	eventually(t, func() bool { return waiting(cancelled) })
-	for _, w := range rt.workers { // none of them is still in a hook of before
+	for _, w := range rt.workers { // no worker is still in an earlier hook
 		_, err := w.survey().Wait(t.Context())
 		require.NoError(t, err)
 	}
@@ -416,7 +416,7 @@ func TestLabels(t *testing.T) {
 		return labels
 	}
 	t.Run("call", func(t *testing.T) {
-		for range 2 { // a goroutine of the pool that a task has started, and one that has run another call
+		for range 2 { // a goroutine of the pool that a task has started, and a goroutine that has run another call
 			got, err := join(t, Go(on.Named("starter"), func(cx *Context) error {
 				labels, err := SpawnBlocking(cx, func() (string, error) { return labelledHere(t), nil }).Await(cx)
 				return errors.Join(err, expect(!strings.Contains(labels, "starter") && !strings.Contains(labels, "worker"), "%s", labels))
@@ -435,7 +435,7 @@ func TestLabels(t *testing.T) {
 	require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
 }
 
-// However many names there are, what is kept for them is bounded.
+// However many names there are, a worker keeps a bounded number of label sets.
 func TestLabelsOfManyNames(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Labels: true})
 	for i := range 3 * labelSets {

@@ -208,8 +208,8 @@ func TestContextNested(t *testing.T) {
 	})
 }
 
-// The outer deadline comes first and passes: the inner one ends with it,
-// though only the outer one has a timer.
+// The outer deadline comes first and passes: the inner Context ends with it,
+// though only the outer Context has a timer.
 func TestContextOuterDeadlineStaysInForce(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		outer, cancelOuter := cx.WithTimeout(time.Millisecond)
@@ -243,8 +243,8 @@ func TestContextTaskCancelReachesDerived(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The function of WithCancel may be called from any goroutine: also at once
-// with the others, with the polls of the task, and with Done and AfterFunc.
+// The function of WithCancel may be called from any goroutine: also by several at the
+// same time, and at the same time as polls of the task, Done and AfterFunc.
 func TestContextCancelFromGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var all sync.WaitGroup
@@ -280,8 +280,8 @@ func TestContextCancelFromGoroutines(t *testing.T) {
 	require.Empty(t, panics)
 }
 
-// Whoever asks for Done while the scope ends gets a channel that is closed,
-// once.
+// A caller of Done gets a channel that is closed, once, if the scope ends at the same
+// moment.
 func TestScopeDoneWhileItEnds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, _ := newPollCx(t, rt)
@@ -289,7 +289,7 @@ func TestScopeDoneWhileItEnds(t *testing.T) {
 		child, cancel := cx.WithCancel()
 		sc := child.sc.Load()
 		panicked := make(chan any, 1)
-		sc.mu.Lock() // so that end comes as far as it can without
+		sc.mu.Lock() // so that end comes as far as it can without the lock
 		go func() {
 			defer func() { panicked <- recover() }()
 			cancel()
@@ -350,7 +350,7 @@ func TestContextUnderStandardContexts(t *testing.T) {
 }
 
 // The timer of a Context that is no longer needed does not stay until its
-// deadline, whoever cancels it.
+// deadline, whichever goroutine cancels it.
 func TestContextReleasesTimers(t *testing.T) {
 	const n = 100
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -511,7 +511,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 		begun := 0
 		for i := range 3 {
 			hs = append(hs, Go(cx, func(cx *Context) error {
-				for begun++; begun < 3; { // those that have not begun queue elsewhere
+				for begun++; begun < 3; { // tasks that have not begun queue elsewhere
 					if err := Yield(cx); err != nil {
 						return err
 					}
@@ -538,7 +538,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 	}
 }
 
-// passHour lets the time of a sleep pass that was polled by hand.
+// passHour lets the time pass of a sleep that the test has polled itself.
 func passHour(s *sleepFuture) {
 	s.until = nanos()
 	s.alarm.std.fire()
@@ -638,7 +638,7 @@ func TestHandPolling(t *testing.T) {
 		peer, err := net.Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)
 		defer peer.Close()
-		// until polls again after each wake, as a loop of somebody else's does.
+		// until polls again after each wake, as a loop of another program does.
 		until := func(poll func() error) error {
 			for {
 				if err := poll(); err != ErrPending {

@@ -124,7 +124,7 @@ func TestJoinHandleCancelCause(t *testing.T) {
 				tc.cancel(h)
 				_, err := join(t, h)
 				require.NoError(t, err)
-				h.CancelCause(why) // is nothing, after the end
+				h.CancelCause(why) // does nothing after the end
 			}
 		})
 	}
@@ -162,8 +162,8 @@ func TestJoinHandleCancelCause(t *testing.T) {
 	})
 }
 
-// What has ended the outer Context has ended the inner one, also if that runs out
-// of time, or is cancelled, before anybody has looked.
+// The end of the outer Context has ended the inner Context, too, also if the inner Context
+// runs out of time, or is cancelled, before any code has looked.
 func TestContextOuterEndsFirst(t *testing.T) {
 	why := errors.New("why")
 	everywhere(t, func(cx *Context) error {
@@ -189,8 +189,7 @@ func TestContextOuterEndsFirst(t *testing.T) {
 	})
 }
 
-// Whatever cancels a task at once with something else: it sees one cause, always
-// the same.
+// A task that is cancelled in several ways at once sees one cause, always the same.
 func TestContextCauseIsStable(t *testing.T) {
 	a, b := errors.New("a"), errors.New("b")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -297,8 +296,8 @@ func TestContextWithoutCancel(t *testing.T) {
 	})
 }
 
-// A Context that is shielded from the cancellation of its task is so from all
-// that cancels it, and keeps the values.
+// A Context that is shielded from the cancellation of its task is shielded from every
+// way to cancel it, and keeps the values.
 func TestContextWithoutCancelUnderContext(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), "key", "value"), time.Hour)
@@ -316,7 +315,7 @@ func TestContextWithoutCancelUnderContext(t *testing.T) {
 }
 
 // Code that cleans up finishes if the grace lasts long enough, and is unwound if
-// not. A goroutine in BlockOn, which cannot be unwound, is told.
+// not. A goroutine in BlockOn cannot be unwound: its awaits fail.
 func TestShutdownAndWithoutCancel(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -352,16 +351,16 @@ func TestShutdownAndWithoutCancel(t *testing.T) {
 		require.ErrorAs(t, rt.Shutdown(ended()), &se)
 		require.Len(t, se.Tasks, 2)
 		_, err := join(t, h)
-		// It was woken to be cancelled. If it had not waited again when the workers
-		// were stopped it has seen that its Context has ended.
+		// The goroutine was woken to be cancelled. If it had not waited again when the
+		// workers were stopped it has seen that its Context has ended.
 		require.True(t, err == ErrShutdown || err == context.Canceled, "%v", err)
 		require.Equal(t, context.Canceled.Error(), receive(t, deferred).Error(), "Yield while it is unwound")
 		require.NoError(t, receive(t, outside))
 	})
 }
 
-// What is blocked in a call of SpawnBlocking sees the cancellation and the
-// deadline of a Context, through whatever context is derived from it.
+// Code that is blocked in a call of SpawnBlocking sees the cancellation and the
+// deadline of a Context, through any context that is derived from it.
 func TestContextInBlockingCall(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	arrived := make(chan struct{}, 10) // more than there are requests

@@ -1,6 +1,6 @@
 //go:build !race
 
-// What the race detector adds is not counted.
+// The counts would include allocations of the race detector.
 
 package async
 
@@ -18,11 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What an operation costs, in numbers that do not depend on the machine: a change that adds
-// an allocation or a poll fails here, one that saves some has to lower the number. For
+// The cost of operations is counted in numbers that do not depend on the machine: a change that
+// adds an allocation or a poll fails here, a change that saves some has to lower the number. For
 // system calls see TestSystemCalls.
 
-// cost is that of one operation.
+// cost is the cost of one operation.
 type cost struct {
 	allocs float64
 	polls  float64 // of all tasks that take part
@@ -159,15 +159,15 @@ func TestCountsOfTasks(t *testing.T) {
 	}
 }
 
-// requireCost compares costs. The tolerance is for what is counted a round of polls late, and
-// for what the Go runtime allocates now and then.
+// requireCost compares costs. The tolerance is for polls that are counted a round late, and
+// for allocations that the Go runtime makes now and then.
 func requireCost(t *testing.T, name string, want, got cost) {
 	t.Helper()
 	assert.InDelta(t, want.allocs, got.allocs, 0.02, "allocations: %s", name)
 	assert.InDelta(t, want.polls, got.polls, 0.02, "polls: %s", name)
 }
 
-// costOf returns the cost of one of n operations. polls counts them.
+// costOf returns the cost of one of n operations. polls returns the count of polls.
 func costOf(polls func() uint64, n int, run func(n int)) cost {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties pools
 	runtime.GC()

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// docTypes is what this package declares, for a look at its doc comments.
+// docTypes has the declarations of this package, to check its doc comments.
 type docTypes struct {
 	methods  map[string]map[string]string // by type and name: the doc comment; fields too; "" is for functions
 	embedded map[string][]string
@@ -90,8 +90,8 @@ func (d *docTypes) addMembers(spec *ast.TypeSpec) {
 	}
 }
 
-// of returns the methods of a type with those of the types that it embeds: the
-// outermost one of each name, as in a call.
+// of returns the methods of a type and of the types that it embeds: the outermost
+// method of each name, as in a call.
 func (d *docTypes) of(typ string) map[string]string {
 	all := map[string]string{}
 	for inner := []string{typ}; len(inner) > 0; inner = append(inner[1:], d.embedded[inner[0]]...) {
@@ -104,12 +104,12 @@ func (d *docTypes) of(typ string) map[string]string {
 	return all
 }
 
-// mentioned is a name in a doc comment, with what it is qualified by.
+// mentioned is a name in a doc comment, with its qualifier.
 var mentioned = regexp.MustCompile(`\b(?:(\w+(?:\.\w+)*)\.)?([A-Z]\w*)\b`)
 
 // missing returns the methods that a doc comment mentions and that the type lacks. A
-// method of another type must be qualified by the name of that type. What a variable, or
-// another package, qualifies is not looked at.
+// method of another type must be qualified by the name of that type. A name that is
+// qualified by a variable, or by another package, is not checked.
 func (d *docTypes) missing(typ, method, doc string) (all []string) {
 	for _, m := range mentioned.FindAllStringSubmatch(doc, -1) {
 		of, word := m[1], m[2]

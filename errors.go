@@ -90,9 +90,9 @@ func newPanicError(t *task, value any) *PanicError {
 	return &PanicError{Value: value, Stack: debug.Stack(), task: t.ident(), where: where}
 }
 
-// blockOnError replaces an error that must not be the result of t: ErrPending in any
+// finalError replaces an error that must not be the result of t: ErrPending in any
 // wrapping. A task that polls the handle would take it to mean that t goes on.
-func (t *task) blockOnError(err error) error {
+func (t *task) finalError(err error) error {
 	if err != nil && errors.Is(err, ErrPending) {
 		return &PanicError{
 			Value: "async: a task returned ErrPending as its result: straight-line code must await " +

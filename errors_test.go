@@ -13,7 +13,7 @@ import (
 )
 
 // The error of a panic names the task and the line, for every kind of task and every way to
-// be given the error.
+// get the error.
 func TestPanicErrorSaysWhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	s := rt.Named("culprit")
@@ -135,7 +135,7 @@ func TestPanicErrorWithoutPlace(t *testing.T) {
 	require.Equal(t, "async: task panicked: oh", (&PanicError{Value: "oh"}).Error())
 }
 
-// %+v prints the stack, and nothing else does.
+// %+v prints the stack, and no other format does.
 func TestPanicErrorFormat(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	_, err := join(t, Go(rt, func(*Context) error { panicsHere("oh"); return nil }))
@@ -153,8 +153,8 @@ func TestPanicErrorFormat(t *testing.T) {
 	require.Contains(t, string(p.Stack), "panicsHere")
 }
 
-// The user's frame is the innermost one outside this package and the standard library; tests of
-// the package are the user's.
+// The user's frame is the innermost frame outside this package and the standard library; tests of
+// the package count as the user's code.
 func TestUserFrame(t *testing.T) {
 	var pcs [64]uintptr
 	capture := func() string { return userFrame(pcs[:runtime.Callers(1, pcs[:])]) }
@@ -177,7 +177,7 @@ func TestUserFrame(t *testing.T) {
 	require.False(t, isStandard(runtime.Frame{Function: packagePath + ".New", File: file}))
 }
 
-// A hook that panics or calls Goexit ends the program, which says where.
+// A hook that panics or calls Goexit ends the program, with a message that names the place.
 func TestHooksMustReturn(t *testing.T) {
 	armed := func(ending func()) func(Task) {
 		return func(t Task) {

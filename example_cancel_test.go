@@ -92,8 +92,8 @@ func ExampleJoinSet() {
 	// at last <nil>
 }
 
-// Code of net/http or another library that has a context.Context of its own: what
-// it starts ends with that.
+// For code of net/http or another library that has a context.Context of its own: tasks
+// that it starts end with this context.
 func ExampleRuntime_Under() {
 	rt := newRuntime()
 	defer rt.Shutdown(context.Background())

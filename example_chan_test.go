@@ -264,7 +264,7 @@ func ExampleTrySelect() {
 	async.Run(func(cx *async.Context) error {
 		c := async.NewChan[int](1)
 		recv, send := async.OnRecv(c), async.OnSend(c, 7)
-		fmt.Println(async.TrySelect(cx, recv)) // there is nothing
+		fmt.Println(async.TrySelect(cx, recv)) // there is no message
 		fmt.Println(async.TrySelect(cx, send), send.Err())
 		fmt.Println(async.TrySelect(cx, recv))
 		fmt.Println(recv.Value())

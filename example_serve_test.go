@@ -61,7 +61,7 @@ func ExampleServe() {
 		fmt.Print(answer)
 	}
 
-	err = rt.Shutdown(context.Background()) // waits for what is being served, and closes what is not
+	err = rt.Shutdown(context.Background()) // waits for connections that are being served, and closes the others
 	_, served := server.Wait(context.Background())
 	fmt.Println(err, errors.Is(served, async.ErrShutdown))
 	// Output:

@@ -103,8 +103,8 @@ func ExampleMutex_LockFuture() {
 	// Output: 90 <nil>
 }
 
-// An upgradable reader looks, and writes only if it must. Ordinary readers go on
-// meanwhile; nobody can have written in between.
+// An upgradable reader looks, and writes only if it must. Ordinary readers go on meanwhile;
+// no other writer can have written in between.
 func ExampleRWMutex() {
 	var mu async.RWMutex
 	cache := map[string]int{}
@@ -229,7 +229,7 @@ func ExampleWaitGroup() {
 	// Output: [0 1 4 9 16]
 }
 
-// The first who succeeds makes the value for all.
+// The first caller that succeeds makes the value for all.
 func ExampleOnce() {
 	var config async.Once[string]
 	tries := 0

@@ -58,7 +58,7 @@ func Example() {
 	// Output: hello
 }
 
-// The README shows the program above, and nothing else that could age.
+// The README shows the program above, and no other code that could age.
 func TestReadmeProgram(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
@@ -119,7 +119,7 @@ func ExampleGo() {
 	// Output: true oh
 }
 
-// countdown is a future written by hand: a state machine without a stack.
+// countdown is a hand-written future: a state machine without a stack.
 type countdown struct{ left int }
 
 func (c *countdown) Poll(cx *async.Context) (string, error) {
@@ -161,7 +161,7 @@ func ExamplePollFunc() {
 }
 
 func ExampleBlockOn() {
-	// On a goroutine of one's own, outside the pool.
+	// On a goroutine of the caller, outside the pool.
 	v, err := async.BlockOn(async.Default(), func(cx *async.Context) (string, error) {
 		err := async.Sleep(cx, time.Millisecond)
 		return "slept", err
@@ -209,7 +209,7 @@ func ExampleJoinHandle_Cancel() {
 	// context canceled
 }
 
-// A loop of one's own can poll futures: it is told when to poll again.
+// A loop outside the pool can poll futures: its Waker is called when it is to poll again.
 func ExampleNewWaker() {
 	rt := newRuntime()
 	defer rt.Shutdown(context.Background())

@@ -310,7 +310,7 @@ func TestFileWriteFails(t *testing.T) {
 		}
 		f, err := OpenFile(cx, "/dev/full", os.O_RDWR|os.O_SYNC, 0)
 		require.NoError(t, err)
-		f.sync = true // what newFile finds out for a file of the disk
+		f.sync = true // newFile sets it for a file of the disk that is open with O_SYNC
 		n, err := f.WriteString(cx, "lost")
 		require.ErrorIs(t, err, syscall.ENOSPC)
 		require.Zero(t, n)

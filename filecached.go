@@ -136,7 +136,7 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 		f.readSize = grown // the remaining data is not in memory, which does not mean that there is none
 	}
 	cx.charge(n)
-	f.spendPageCache(cx)
+	f.endUseOnTheSpot(cx)
 	if n == 0 && err == nil { // the file was changed meanwhile
 		err = pagecache.ErrMiss
 	}
@@ -161,9 +161,9 @@ func (f *File) noteRefusal(err error) {
 	}
 }
 
-// spendPageCache is endUse for a caller that must not wait: the pool does the closing. It
+// endUseOnTheSpot is endUse for a caller that must not wait: the pool does the closing. It
 // returns with mu held.
-func (f *File) spendPageCache(cx *Context) {
+func (f *File) endUseOnTheSpot(cx *Context) {
 	closing := f.endUseKeepingClose(cx.here())
 	if closing != nil && cx.t.w.rt.runInPool(closing) != nil {
 		goOutsideBubble(closing)

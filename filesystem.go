@@ -168,7 +168,7 @@ func Mkdir(cx *Context, name string, perm fs.FileMode) error {
 	return errInPool(cx, func() error { return os.Mkdir(name, perm) })
 }
 
-// MkdirAll creates a directory and those above it, as os.MkdirAll does.
+// MkdirAll creates a directory and the directories above it, as os.MkdirAll does.
 func MkdirAll(cx *Context, path string, perm fs.FileMode) error {
 	return errInPool(cx, func() error { return os.MkdirAll(path, perm) })
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// party is somebody who waits in a channel under test, with a hand of its own.
+// party is a sender or a receiver in a channel under test, with a mock task of its own.
 type party struct {
 	h      *mockTask
-	v      int // what it sends
+	v      int // the message that it sends
 	poll   func() (v int, err error)
-	cancel func() (v int, err error) // err is ErrPending if nothing came of it
+	cancel func() (v int, err error) // err is ErrPending if there was no outcome
 }
 
-// newRecv returns a receiver that polls by hand.
+// newRecv returns a receiver that the test polls.
 func newRecv(c *Chan[int], firm bool) *party {
 	p := &party{h: newMockTask()}
 	if firm {
@@ -55,15 +55,15 @@ func newFirmSend(c *Chan[int], v int) (*party, *firmSend[int]) {
 	return p, f
 }
 
-// goModel is a Go channel and those who would wait for it.
+// goModel is a Go channel and the parties that would wait for it.
 type goModel struct {
 	c            chan int
 	recvs, sends []*party
 	closed       bool
 }
 
-// send sends v for p, who waits if need be. It reports what has come of it, and
-// which receiver has got v, if one had waited.
+// send sends v for p, which waits if need be. It reports the outcome, and which receiver
+// has got v, if a receiver had waited.
 func (m *goModel) send(p *party, v int) (err error, to *party) {
 	switch {
 	case m.closed:
@@ -84,8 +84,8 @@ func (m *goModel) send(p *party, v int) (err error, to *party) {
 	}
 }
 
-// recv receives for p, who waits if need be. It reports whose message has got
-// through by that.
+// recv receives for p, which waits if need be. It also reports the sender whose message has
+// got through by that.
 func (m *goModel) recv(p *party) (v int, err error, from *party) {
 	select {
 	case got, open := <-m.c:
@@ -110,9 +110,9 @@ func (m *goModel) recv(p *party) (v int, err error, from *party) {
 	return 0, ErrEmpty, nil
 }
 
-// FuzzChan compares a Chan with a Go channel: after each operation, once all who
-// were woken have polled, the same messages are there, the same parties wait, and
-// the others have got the same.
+// FuzzChan compares a Chan with a Go channel: after each operation, once all woken parties
+// have polled, the same messages are there, the same parties wait, and the other parties
+// have got the same.
 func FuzzChan(f *testing.F) {
 	f.Add(uint8(0), []byte{2, 0, 6, 1, 3, 0, 4, 7, 5})
 	f.Add(uint8(1), []byte{0, 0, 2, 2, 3, 6, 4, 4, 4, 4, 7, 1, 1})
@@ -126,7 +126,7 @@ func FuzzChan(f *testing.F) {
 		c, m := NewChan[int](limit), &goModel{c: make(chan int, limit)}
 		var waiting []*party
 		var next int
-		// expect says what a party must get when it polls.
+		// expect has the outcome that a party must get when it polls.
 		type outcome struct {
 			v   int
 			err error
@@ -136,7 +136,7 @@ func FuzzChan(f *testing.F) {
 			return slices.DeleteFunc(all, func(q *party) bool { return q == p })
 		}
 		for _, op := range ops {
-			firm := op&8 != 0 || limit == 0 // those who are not bound may miss each other at a rendezvous
+			firm := op&8 != 0 || limit == 0 // parties that are not bound may miss each other at a rendezvous
 			switch op % 8 {
 			case 0:
 				next++
@@ -177,7 +177,7 @@ func FuzzChan(f *testing.F) {
 				if err == ErrPending {
 					waiting = append(waiting, p)
 				}
-			case 4: // force
+			case 4: // ForceSend
 				next++
 				var old int
 				displaced := false
@@ -237,10 +237,11 @@ func FuzzChan(f *testing.F) {
 	})
 }
 
-// FuzzChanCancel has parties poll and give up at any moment, also when they have
-// been woken, with permits, with ForceSend and with those who poll without a place.
-// What was sent is received, once and in order, or displaced, or is there at the end;
-// what was not sent is not; and at the end nobody waits for what is there.
+// FuzzChanCancel has parties poll and give up at any moment, also when they have been
+// woken, with permits, with ForceSend and with parties that poll without a place. A message
+// that was sent is received, once and in order, or displaced, or is there at the end; a
+// message that was not sent is not; and at the end no party waits for a message, or room,
+// that is there.
 func FuzzChanCancel(f *testing.F) {
 	f.Add(uint8(0), []byte{2, 3, 5, 2, 4, 1, 3, 2, 5, 4, 4, 4})
 	f.Add(uint8(1), []byte{0, 3, 3, 6, 1, 5, 13, 5, 1, 1, 7, 15, 8, 9})
@@ -259,15 +260,15 @@ func FuzzChanCancel(f *testing.F) {
 		var permits []*Permit[int]
 		next := 0
 		sent, received := map[int]bool{}, map[int]bool{}
-		var entered []int // what was sent, in order
+		var entered []int // the messages that were sent, in order
 		enter := func(v int) {
 			if !sent[v] {
 				sent[v] = true
 				entered = append(entered, v)
 			}
 		}
-		// offers has who waits in Send, in order. What they offer may be sent by any
-		// operation, after what that itself sends.
+		// offers has the senders that wait in Send, in order. Any operation may send the
+		// messages that they offer, after the messages that it sends itself.
 		var offers []*firmSend[int]
 		enterOffers := func() {
 			offers = slices.DeleteFunc(offers, func(f *firmSend[int]) bool {
@@ -278,7 +279,7 @@ func FuzzChanCancel(f *testing.F) {
 			})
 		}
 		take := func(v int) {
-			enterOffers() // at a rendezvous it may have been one
+			enterOffers() // at a rendezvous the message may have been an offer
 			require.False(t, received[v], "%d is received twice", v)
 			received[v] = true
 			require.Zero(t, slices.Index(entered, v), "%d overtakes %v", v, entered)
@@ -401,7 +402,7 @@ func FuzzChanCancel(f *testing.F) {
 			enterOffers()
 			require.Equal(t, len(entered), c.ring.n)
 		}
-		// Whoever has been woken polls, until nobody has.
+		// All woken parties poll, until no party is woken.
 		for again := true; again; {
 			again = false
 			for _, p := range slices.Clone(waiting) {

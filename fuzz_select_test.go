@@ -8,15 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzSelect compares Selects over several channels, and futures, with a naive model:
-// a channel is a slice, and a Select may do whatever the slices allow. They poll and
+// FuzzSelect compares Selects over several channels, and futures, with a naive model: a
+// channel is a slice, and a Select may do anything that the slices allow. Selects poll and
 // give up at any moment, also when they have been woken.
 //
-//  1. a case that happens is one that could, and takes and leaves what it should;
-//  2. a Select that goes on waiting either can do nothing, or leaves what it could do
-//     to another one that has been woken for it;
-//  3. the cases that have not happened leave nothing behind, and what was on its way
-//     to them goes to others.
+//  1. a case that happens is one that could happen, and takes and leaves the messages that it should;
+//  2. a Select that goes on waiting either can do nothing, or leaves the cases that could happen
+//     to another Select that has been woken for them;
+//  3. the cases that have not happened leave nothing behind, and messages or room that were on their
+//     way to them go to other waiters.
 func FuzzSelect(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0x15, 0, 0x2a, 1, 1, 3, 0, 2, 0, 3, 0x11, 7, 0, 7, 1})
 	f.Add(uint8(0x1b), []byte{0, 0x55, 0, 0x55, 3, 0, 3, 1, 3, 2, 2, 0, 1, 0, 0, 0x6a, 4, 0, 4, 1, 5, 2, 6, 0x15})
@@ -69,7 +69,7 @@ type modelChan struct {
 	closed bool
 }
 
-// modelSelect is a Select under test, which is polled by hand.
+// modelSelect is a Select under test, which the test polls.
 type modelSelect struct {
 	h     *mockTask
 	f     Future[int]
@@ -77,7 +77,7 @@ type modelSelect struct {
 	is    []modelCase
 }
 
-// modelCase is one of its cases: a channel to receive from, or to send to, or a
+// modelCase is one case of a modelSelect: a channel to receive from, or to send to, or a
 // future.
 type modelCase struct {
 	c    *modelChan
@@ -87,7 +87,7 @@ type modelCase struct {
 
 func (s *modelSelect) woken() bool { return s.h.wakes.Load() > s.h.seen }
 
-// newSelect makes one, whose cases are in the bits of what: two for each channel, and
+// newSelect makes a Select whose cases are in the bits of what: two for each channel, and
 // two for a future that is ready, or not.
 func (m *selectModel) newSelect(what int) *modelSelect {
 	s := &modelSelect{h: newMockTask()}
@@ -113,8 +113,8 @@ func (m *selectModel) newSelect(what int) *modelSelect {
 	return s
 }
 
-// receivers returns how many wait to receive from c: for so many there is room beside
-// its capacity.
+// receivers returns how many Selects wait to receive from c: for so many messages there is
+// room beside its capacity.
 func (m *selectModel) receivers(c *modelChan) (n int) {
 	for _, s := range m.waiting {
 		for _, is := range s.is {
@@ -139,8 +139,8 @@ func (m *selectModel) can(is modelCase) bool {
 	return len(is.c.queue) > 0
 }
 
-// kept reports whether what a case could do is left to another one than s, which has
-// been woken for it.
+// kept reports whether a case of s, is, has been left to another Select, which has been
+// woken for it.
 func (m *selectModel) kept(s *modelSelect, is modelCase) bool {
 	for _, o := range m.waiting {
 		if o == s || !o.woken() {
@@ -155,7 +155,8 @@ func (m *selectModel) kept(s *modelSelect, is modelCase) bool {
 	return false
 }
 
-// happens has the model do what case i of s has done, and checks that it was so.
+// happens has the model do the same as case i of s, and checks that the case could happen,
+// with this result.
 func (m *selectModel) happens(t *testing.T, s *modelSelect, i int) {
 	is := s.is[i]
 	require.True(t, m.can(is), "a case that could not happen")
@@ -192,7 +193,7 @@ func (m *selectModel) sent(t *testing.T, c *modelChan, v int, err error) {
 	c.queue = append(c.queue, v)
 }
 
-// gone notes that s waits no longer, of which case but has happened.
+// gone notes that s waits no longer. Its case but has happened; if but is -1, none has.
 func (m *selectModel) gone(t *testing.T, s *modelSelect, but int) {
 	m.waiting = slices.DeleteFunc(m.waiting, func(o *modelSelect) bool { return o == s })
 	for i, is := range s.is {
@@ -228,8 +229,8 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 	}
 	switch op % 9 {
 	case 0:
-		// It is among those who wait before its first poll, but only then has a place
-		// with them: so it must be the last to be looked at.
+		// A Select has a place in the queues only from its first poll on, and that is the
+		// last place: so it is appended after this poll.
 		s := m.newSelect(arg)
 		s.h.seen = s.h.wakes.Load()
 		i, err := s.f.Poll(s.h.cx)
@@ -295,7 +296,7 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 	}
 }
 
-// finish has all poll who have been woken, until nobody has, and looks at what is
+// finish has all woken Selects poll, until none is woken, and checks the state that is
 // left.
 func (m *selectModel) finish(t *testing.T) {
 	for again := true; again; {

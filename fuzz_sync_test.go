@@ -12,7 +12,7 @@ import (
 // having been woken, and give up at any moment, and compare it with a naive model.
 // The low four bits of an operation are the actor, the next three say what it does.
 
-// fuzzActors adds inputs to f and calls step for each operation of one.
+// fuzzActors adds inputs to f and calls step for each operation of an input.
 func fuzzActors(f *testing.F, run func(t *testing.T) (step func(actor int, op byte), finish func())) {
 	for _, script := range scripts(100, 200) {
 		f.Add(script)
@@ -26,19 +26,19 @@ func fuzzActors(f *testing.F, run func(t *testing.T) (step func(actor int, op by
 	})
 }
 
-// without returns all but one of all.
+// without returns all without the element one.
 func without[T comparable](all []T, one T) []T {
 	return slices.DeleteFunc(all, func(x T) bool { return x == one })
 }
 
-// FuzzOneshot: the value goes to one receiver; whoever waits is woken by what ends the
-// wait, and by nothing else.
+// FuzzOneshot: the value goes to one receiver; a task that waits is woken by the event that
+// ends its wait, and by no other.
 func FuzzOneshot(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var o Oneshot[int]
 		type actor struct {
 			h    *mockTask
-			f    Future[int] // of the value; nil: it does not wait for that
+			f    Future[int] // of the value; nil: it does not wait for the value
 			ends bool        // it waits for the end of interest
 			due  bool        // it has been woken
 		}
@@ -130,8 +130,8 @@ func FuzzOneshot(f *testing.F) {
 	})
 }
 
-// FuzzWaitGroup: whoever waits when the count becomes zero is released, also if it
-// grows again before that one looks.
+// FuzzWaitGroup: an actor that waits when the count becomes zero is released, also if the
+// count grows again before the actor looks.
 func FuzzWaitGroup(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var wg WaitGroup
@@ -201,8 +201,8 @@ func FuzzWaitGroup(f *testing.F) {
 	})
 }
 
-// FuzzBarrier: a round ends when three are there at the same time, and the last of them
-// leads.
+// FuzzBarrier: a round ends when three parties are there at the same time, and the last of
+// them leads.
 func FuzzBarrier(f *testing.F) {
 	const parties = 3
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
@@ -267,9 +267,9 @@ func FuzzBarrier(f *testing.F) {
 	})
 }
 
-// FuzzCond: a signal wakes the one who has waited for longest, and goes to the next if
-// that gives up, be it before it knows or while it waits for the Mutex; Broadcast
-// wakes all. Whoever has returned holds the Mutex, alone.
+// FuzzCond: a signal wakes the waiter that has waited for longest, and goes to the next
+// waiter if that waiter gives up, be it before it knows of the signal or while it waits for
+// the Mutex; Broadcast wakes all. An actor whose wait has returned holds the Mutex, alone.
 func FuzzCond(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		c := NewCond(new(Mutex))
@@ -379,7 +379,8 @@ func FuzzCond(f *testing.F) {
 	})
 }
 
-// FuzzOnce: one at a time tries to make the value, and once it is made all get that.
+// FuzzOnce: one actor at a time tries to make the value, and once it is made all actors get
+// it.
 func FuzzOnce(f *testing.F) {
 	fails := errors.New("it cannot be made")
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
@@ -387,7 +388,7 @@ func FuzzOnce(f *testing.F) {
 		type actor struct {
 			h *mockTask
 			f Future[int]
-			p *probe // what it makes the value with
+			p *probe // makes the value
 		}
 		actors := make([]*actor, 5)
 		for i := range actors {
@@ -400,7 +401,7 @@ func FuzzOnce(f *testing.F) {
 			v, err := a.f.Poll(a.h.cx)
 			switch {
 			case made:
-				if err != ErrPending { // somebody else may have been handed the lock
+				if err != ErrPending { // another actor may have been handed the lock
 					require.NoError(t, err)
 					require.Equal(t, 42, v)
 					a.f = nil

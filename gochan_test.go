@@ -53,7 +53,7 @@ func TestRecvFrom(t *testing.T) {
 	require.Len(t, full, 1)
 }
 
-// Cancelled at any moment, it has received or not, and says which.
+// A RecvFrom that is cancelled at any moment has received or not, and says which.
 func TestRecvFromCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ch := make(chan int)
@@ -83,11 +83,11 @@ func TestRecvFromCancel(t *testing.T) {
 	}
 }
 
-// What Shutdown unwinds leaves no goroutine behind (see newTestRuntime), and nothing is
-// taken or sent anymore.
+// A RecvFrom or SendTo that Shutdown unwinds leaves no goroutine behind (see
+// newTestRuntime), and takes or sends nothing anymore.
 func TestGoChanUnwound(t *testing.T) {
-	// (With time for them to wait again after they have been woken to be cancelled:
-	// who has not done so when the workers stop sees that his Context has ended.)
+	// (With time for the tasks to wait again after they have been woken to be cancelled: a
+	// task that has not done so when the workers stop sees that its Context has ended.)
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond, Unhandled: func(Task, error) {}})
 	from, to := make(chan int), make(chan int)
 	receives := Go(rt, func(cx *Context) error { return second(RecvFrom(cx.WithoutCancel(), from)) })
@@ -98,7 +98,7 @@ func TestGoChanUnwound(t *testing.T) {
 		_, err := join(t, h)
 		require.True(t, err == ErrShutdown || err == context.Canceled, "%v", err)
 	}
-	// Whatever goroutine is left would meet these sooner or later.
+	// Any goroutine that is left would meet these operations sooner or later.
 	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
 	select {
 	case from <- 1:
@@ -155,7 +155,7 @@ func TestFromGoChan(t *testing.T) {
 		eventually(t, c.Closed)
 	}
 
-	// The end of ctx loses nothing that was taken.
+	// The end of ctx loses no value that was taken.
 	for i := range 200 {
 		ctx, cancel := context.WithCancel(t.Context())
 		ch := make(chan int)

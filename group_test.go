@@ -48,8 +48,8 @@ func TestGroupEmpty(t *testing.T) {
 	})
 }
 
-// The first failure, of whatever kind, cancels the others and the function, which
-// see it as the cause; and is the result. Later ones are reported.
+// The first failure, of whatever kind, cancels the other tasks and the function, which see
+// it as the cause; and it is the result. Later failures are reported.
 func TestGroupFirstFailure(t *testing.T) {
 	boom := errors.New("boom")
 	isBoom := func(err error) bool { return err == boom }
@@ -127,7 +127,7 @@ func TestGroupLaterFailuresAreReported(t *testing.T) {
 	require.Equal(t, 2, r.count(), "those that nobody has joined, but the first")
 }
 
-// The function's error is one like those of the tasks.
+// The function's error is like an error of a task.
 func TestGroupFunctionFails(t *testing.T) {
 	boom := errors.New("boom")
 	everywhere(t, func(cx *Context) error {
@@ -259,8 +259,9 @@ func TestGroupPanicInBlockOn(t *testing.T) {
 	require.True(t, ended.Load())
 }
 
-// When what the group stands in is cancelled, or times out, so are its tasks, with
-// that error and that cause; and WithGroup says so even if its function does not.
+// When the Context around the group is cancelled, or times out, so are the group's tasks,
+// with the error and the cause of that Context; and WithGroup returns this error even if
+// its function does not.
 func TestGroupParentEnds(t *testing.T) {
 	why := errors.New("why")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -417,7 +418,7 @@ func TestGroupMisuse(t *testing.T) {
 	requireTaskMisuse(t, err, "a plain future cannot wait")
 }
 
-// A group that has ended starts nothing anymore, wherever it has got to.
+// A group that has ended starts no more tasks, wherever the pointer to it has got to.
 func TestGroupAfterItsEnd(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var left *Group
@@ -464,8 +465,8 @@ func TestGroupAfterItsEnd(t *testing.T) {
 // The promises of a limit:
 //
 //  1. never more than that many tasks live, and each runs exactly once;
-//  2. those who wait for room get it in their order;
-//  3. who gives up has taken no place, and a place that he was given goes on.
+//  2. callers that wait for room get it in their order;
+//  3. a caller that gives up has taken no place, and a place that it was given goes to the next caller.
 func TestGroupLimit(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		const limit, tasks = 3, 50
@@ -531,12 +532,12 @@ func TestGroupLimitIsFirstComeFirstServed(t *testing.T) {
 						return err
 					}
 				}
-				if i == waiters/2 { // who gives up changes nothing for the others
+				if i == waiters/2 { // a caller that gives up changes nothing for the others
 					h.Cancel()
 				}
 			}
 			p.resolve(nil)
-			for _, h := range spawners { // the group ends once it is empty, whoever is about to enter
+			for _, h := range spawners { // the group ends once it is empty, also if callers are about to enter
 				if _, err := h.Await(cx); err != nil {
 					return err
 				}
@@ -574,9 +575,9 @@ func TestGroupLimitChanges(t *testing.T) {
 			g.SetLimit(1)
 			first := Go(g, stay)
 			Go(cx, func(cx *Context) error { g.SetLimit(2); return nil })
-			second := Go(g, stay) // waits for that
+			second := Go(g, stay) // waits for the limit of 2
 			first.Cancel()
-			third := Go(g, stay) // and for this
+			third := Go(g, stay) // waits for the end of first
 			g.SetLimit(-1)
 			Go(g, stay)
 			if _, ended, _ := second.TryAwait(); ended {
@@ -615,7 +616,7 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	require.Equal(t, ErrBusy, err, "a plain future")
 	_, err = BlockOn(g, func(cx *Context) (None, error) { return None{}, never(cx) })
 	require.Equal(t, ErrBusy, err, "BlockOn")
-	// Any task can wait: not only those of the group.
+	// Any task can wait: not only the tasks of the group.
 	waiter := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, Yield), nil })
 	eventually(t, func() bool { return waiting(waiter) && waiter.info(nil).Waits == "group" })
 	gaveUp := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, never), nil })
@@ -662,8 +663,8 @@ func TestGroupAndFullPool(t *testing.T) {
 	})
 }
 
-// Who waits for room is let go when what the new task would be under ends, and
-// the task does not begin: neither at once nor when there is room.
+// A caller that waits for room is let go when the group or the context of the new task
+// ends, and the task does not begin: neither at once nor when there is room.
 func TestGroupEndsTheWaitForRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	never := func(*Context) error { t.Error("it ran"); return nil }
@@ -733,7 +734,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 		})
 	}
 
-	// There is room, but before he has heard of it the group ends.
+	// There is room, but before the waiting task has heard of it the group ends.
 	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(0)
@@ -754,7 +755,8 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 	})
 }
 
-// Nobody need look at a task that did not begin because its spawner gave up.
+// A task that did not begin because its spawner gave up is not reported, though no caller
+// looks at it.
 func TestSpawnersThatGiveUp(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
@@ -777,7 +779,7 @@ func TestSpawnersThatGiveUp(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Tasks wait for room in a group; some are cancelled, and the group is, at last.
+// Tasks wait for room in a group, and some of them are cancelled: the others get the room.
 func TestGroupLimitPassesRoomOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	for round := range 200 {
@@ -814,8 +816,8 @@ func TestGroupLimitPassesRoomOn(t *testing.T) {
 	}
 }
 
-// Shutdown ends groups as it does all else: from its third stage on they are
-// cancelled, and the last stage unwinds them.
+// Shutdown ends groups as it ends other tasks: from its third stage on they are cancelled,
+// and the last stage unwinds them.
 func TestGroupAndShutdown(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		r := new(reports)
@@ -889,7 +891,7 @@ func TestGroupAndShutdown(t *testing.T) {
 	})
 }
 
-// A task of a group inherits the task-locals of the one that made the group.
+// A task of a group inherits the task-locals of the task that made the group.
 func TestGroupInherits(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	local := TaskLocal[string]{Inherit: true}
@@ -911,8 +913,8 @@ func TestGroupInherits(t *testing.T) {
 	})
 }
 
-// Groups within groups: the failure at the bottom cancels what stands beside it,
-// and each level passes it on.
+// Groups within groups: a failure at the bottom cancels the tasks and groups beside it, and
+// each level passes it on.
 func TestGroupNested(t *testing.T) {
 	boom := errors.New("boom")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -1003,8 +1005,8 @@ func TestJoinSet(t *testing.T) {
 	})
 }
 
-// Many tasks take handles from one set while tasks end and others are added:
-// each handle is handed out once, and all who wait hear of the end.
+// Many tasks take handles from one set while tasks end and others are added: each handle is
+// handed out once, and all tasks that wait learn of the end.
 func TestJoinSetExactlyOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -1049,7 +1051,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 			_, err := join(t, h)
 			require.NoError(t, err)
 		}
-		if left := set.Len(); left > 0 { // the others were through before all had been added
+		if left := set.Len(); left > 0 { // the other tasks were through before all handles had been added
 			runInTask(t, rt, func(cx *Context) error {
 				for h, err := range set.All(cx) {
 					if err != nil {

@@ -18,16 +18,16 @@ import (
 )
 
 // patience bounds every wait of the tests. Only a test that fails waits so
-// long, so it is generous: machines that build are often overloaded.
+// long, so it is long: machines that build are often overloaded.
 const patience = 20 * time.Second
 
-// testRuntimes is how many runtimes of newTestRuntime run. Those that run beside
-// each other share what was counted before the first.
+// testRuntimes is how many runtimes of newTestRuntime run. Runtimes that run beside
+// each other share the counts that were taken before the first of them.
 var testRuntimes, goroutinesBefore, fdsBefore int
 
 // newTestRuntime starts a runtime that must leave nothing behind: when the
-// test ends it is shut down, and goroutines and descriptors are counted
-// against what they were before. Tests that use it cannot run in parallel.
+// test ends it is shut down, and the goroutines and descriptors are compared
+// with those before. Tests that use it cannot run in parallel.
 func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	t.Helper()
 	warmUp()
@@ -50,7 +50,7 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	testRuntimes++
 	t.Cleanup(func() {
 		select {
-		case <-rt.ended: // the test has seen how
+		case <-rt.ended: // the test has looked at the result
 		default:
 			if err := rt.Shutdown(ended()); err != nil {
 				t.Errorf("Shutdown: %v", err)
@@ -72,8 +72,8 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	return rt
 }
 
-// warmUp makes packages net, os/signal and this one start what they keep until the process
-// ends.
+// warmUp makes net, os/signal and this package start the goroutines and descriptors that they
+// keep until the process ends.
 var warmUp = sync.OnceFunc(func() {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1)
@@ -84,8 +84,8 @@ var warmUp = sync.OnceFunc(func() {
 	beginStarter()
 })
 
-// openFds counts the descriptors of the process, the one it needs for that
-// included.
+// openFds counts the descriptors of the process, including the descriptor that it
+// needs for that.
 func openFds(t testing.TB) int {
 	t.Helper()
 	d, err := os.Open("/dev/fd")
@@ -125,7 +125,7 @@ func eventually(t testing.TB, cond func() bool, what ...any) {
 	}
 }
 
-// newPollCx returns a Context for polling by hand, and counts its wakes.
+// newPollCx returns a Context with which a test polls futures itself, and counts its wakes.
 func newPollCx(t testing.TB, rt *Runtime) (cx *Context, wakes *atomic.Int32) {
 	t.Helper()
 	wakes = new(atomic.Int32)
@@ -185,7 +185,7 @@ func runBlockOn(rt *Runtime, fn func(cx *Context) error) error {
 	}
 }
 
-// directionWaits reports whether somebody waits for an event of h.
+// directionWaits reports whether a task waits for an event of dir.
 func directionWaits(dir *direction) bool {
 	t := dir.waiters.p.Load()
 	return t != nil && t != slotFired
@@ -265,8 +265,8 @@ func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waitin
 // waiters returns how many wait for the end of the task of h.
 func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
 
-// probe is a future for one poller: it is pending until it is told its result,
-// and counts what is done to it.
+// probe is a future for one poller: it is pending until resolve gives it its result,
+// and counts its polls and cancellations.
 type probe struct {
 	mu      sync.Mutex
 	waker   Waker
@@ -297,7 +297,7 @@ func (p *probe) resolve(err error) {
 	w.Wake()
 }
 
-// reports collects what a runtime passes to Config.Unhandled.
+// reports collects the failures that a runtime passes to Config.Unhandled.
 type reports struct {
 	mu  sync.Mutex
 	all map[uint64][]error
@@ -342,7 +342,7 @@ func expect(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// everywhere runs a test with the Context of a task and that of a goroutine.
+// everywhere runs a test with the Context of a task and with that of a goroutine.
 func everywhere(t *testing.T, fn func(cx *Context) error) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	t.Run("task", func(t *testing.T) { runInTask(t, rt, fn) })
@@ -360,7 +360,7 @@ func ended() context.Context {
 }
 
 // pinned returns a Spawner whose tasks start on worker i and are not taken over
-// by others.
+// by other workers.
 func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
 
 // occupy starts n blocking calls that run until the function is called.

@@ -167,7 +167,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	crew := h.cancelGroup()
 	h.val = v
 	if err != nil {
-		h.err = h.blockOnError(err)
+		h.err = h.finalError(err)
 		if gaveIn := h.endedByCancel(err); !crew.takesFailure(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 			if f, ok := h.err.(*taskFailure); ok && h.state.detached() {

@@ -8,7 +8,7 @@ package async
 var lockOrder = []string{
 	"netSide",       // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
 	"exitWatch",     // waiting for the descriptor of a process
-	"File",          // the queue of the pool, the ledger of unwritten files, the terminal input, the slot of waiters for the position
+	"File",          // the queue of the pool, the ledger of unwritten files, the terminal input, the waiters for the position
 	"fileLedger",    //
 	"terminalInput", //
 	"sharedReactor", //

@@ -78,7 +78,7 @@ type Metrics struct {
 	Workers        int
 	Queued         int // tasks that are ready to run, and that a worker has taken note of
 	Timers         int // timers that are set
-	Sources        int // connections, listeners and other descriptors in the pollers, also if only goroutines wait for them
+	Sources        int // connections, listeners and other descriptors in the pollers, also those of goroutines
 	Coroutines     int // made for straight-line tasks, the free coroutines included
 	CoroutinesFree int // kept for the next tasks
 	BlockOns       int // goroutines in BlockOn
@@ -88,7 +88,7 @@ type Metrics struct {
 	BlockingGoroutines int // of the pool, the idle goroutines included
 	BlockingIdle       int // kept for the next calls
 
-	PollTime Histogram // how long polls take; sampled: the first poll of a turn, at most one per worker every 50 microseconds
+	PollTime Histogram // how long polls take; sampled: the first poll of a turn, at most one per worker in 50 microseconds
 	WakeTime Histogram // from a wake of a task to its next poll; sampled at most as often
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // counts waits until the metrics of rt are as they should be, all at once: workers
-// publish theirs when they go to wait, one figure after the other.
+// publish their figures when they go to wait, one figure after the other.
 func counts(t *testing.T, rt *Runtime, want func(m Metrics) bool) (m Metrics) {
 	t.Helper()
 	if !within(patience, func() bool { m = rt.Metrics(); return want(m) }) {
@@ -23,7 +23,7 @@ func counts(t *testing.T, rt *Runtime, want func(m Metrics) bool) (m Metrics) {
 	return m
 }
 
-// What is spawned, wherever, is counted once, and so is its end.
+// A task is counted once, wherever it is spawned, and so is its end.
 func TestMetricsTasks(t *testing.T) {
 	const each = 50
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -45,7 +45,7 @@ func TestMetricsTasks(t *testing.T) {
 	}
 	const all = 2*3*each + 1
 	m := counts(t, rt, func(m Metrics) bool {
-		polls := uint64(2*each + 2*2*each + 1) // one for each future, two for each that yields
+		polls := uint64(2*each + 2*2*each + 1) // one for each future, two for each task that yields
 		outside := uint64(2*each + 1)
 		return m.Ended == all && m.Polls >= polls && m.Received+m.Stolen >= outside && m.Received > 0 && m.Waits > 0
 	})
@@ -131,7 +131,7 @@ func TestMetricsQueued(t *testing.T) {
 		}
 	}
 	m := counts(t, rt, func(m Metrics) bool { return m.Queued == tasks })
-	// Nothing makes the worker wait; the counts go on all the same.
+	// The worker never has to wait; its counts are published all the same.
 	counts(t, rt, func(now Metrics) bool { return now.Polls > m.Polls+1000 })
 	for _, h := range hs {
 		h.Cancel()
@@ -139,8 +139,8 @@ func TestMetricsQueued(t *testing.T) {
 	counts(t, rt, func(m Metrics) bool { return m.Queued == 0 })
 }
 
-// Queued is all that is ready to run: in the queues, in the run-next slots, and
-// what has come from elsewhere before the worker looked.
+// Queued counts all tasks that are ready to run: in the queues, in the run-next slots,
+// and tasks that had come from elsewhere when the worker looked.
 func TestMetricsQueuedIsAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	sleeper := func(cx *Context) error { return Sleep(cx, time.Hour) }
@@ -161,8 +161,8 @@ func TestMetricsQueuedIsAll(t *testing.T) {
 	})
 }
 
-// Each wake of a task that waited is counted, wherever it comes from, and no other;
-// and each time that a worker was woken.
+// Each wake of a task that waited is counted, wherever it comes from, and no other wake;
+// and so is each time that a worker was woken.
 func TestMetricsWakes(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -242,8 +242,8 @@ func TestMetricsBlocking(t *testing.T) {
 	require.Zero(t, rt.Metrics().BlockingGoroutines)
 }
 
-// Whatever a worker takes over from another is counted, from wherever it takes
-// it.
+// Each task that a worker takes over from another is counted, from whichever queue
+// or slot it takes the task.
 func TestMetricsStolen(t *testing.T) {
 	const tasks = 20
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -332,8 +332,8 @@ func TestMetricsAllocateNothing(t *testing.T) {
 	require.NotZero(t, q+1+time.Duration(m.Workers))
 }
 
-// A poll of five milliseconds is found among the polls, and a wake that nobody
-// answers for so long among the wakes.
+// A poll of five milliseconds is found among the polls, and a wake that is not answered
+// for so long is found among the wakes.
 func TestMetricsHistograms(t *testing.T) {
 	const long = 5 * time.Millisecond
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -347,7 +347,7 @@ func TestMetricsHistograms(t *testing.T) {
 		for begun := time.Now(); time.Since(begun) < long; {
 		}
 	}
-	// Both are samples, so it is tried again and again.
+	// Both histograms are samples, so the test tries again and again.
 	polls := from(rt.Metrics().PollTime)
 	eventually(t, func() bool {
 		join(t, SpawnFuture(rt, PollFunc(func(*Context) (None, error) { busy(); return None{}, nil })))
@@ -365,7 +365,7 @@ func TestMetricsHistograms(t *testing.T) {
 }
 
 // A task that was taken over while its wake was being timed does not keep its
-// former worker from timing others.
+// former worker from timing other tasks.
 func TestMetricsSampleAfterASteal(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -387,7 +387,7 @@ func TestMetricsSampleAfterASteal(t *testing.T) {
 		}
 		before := sampled()
 		eventually(t, func() bool {
-			// Long enough not to be over before it begins, on a slow machine.
+			// The sleep is long enough not to be over before it begins, on a slow machine.
 			join(t, Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Millisecond) }))
 			return sampled() > before
 		})

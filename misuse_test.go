@@ -25,8 +25,8 @@ func misuse(fn func()) (text string) {
 	return ""
 }
 
-// requireMisuse checks a text that is to tell a user of the package what was
-// wrong.
+// requireMisuse checks a text that explains a mistake to a user of the
+// package.
 func requireMisuse(t testing.TB, text string, parts ...string) {
 	t.Helper()
 	require.NotEmpty(t, text, "there was no panic")
@@ -113,7 +113,7 @@ func TestMisuseContextAfterItsTask(t *testing.T) {
 
 func TestMisuseContextOnOtherGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	// on calls use on another goroutine and returns what it panics with.
+	// on calls use on another goroutine and returns the text of its panic.
 	on := func(use func(*Context), cx *Context) <-chan string {
 		text := make(chan string, 1)
 		go func() { text <- misuse(func() { use(cx) }) }()
@@ -353,8 +353,8 @@ func TestThreadsVariableInvalid(t *testing.T) {
 	require.Equal(t, 2, strings.Count(string(out), want), string(out))
 }
 
-// Whatever is done with a Context in the wrong place, the Go runtime does not
-// end the program for it. It would end this one, so a child does it.
+// No use of a Context in the wrong place makes the Go runtime end the program. It
+// would end the test's program, so a child process makes the mistakes.
 func TestMisuseNeverReachesTheGoRuntime(t *testing.T) {
 	if inChild(t) {
 		misuseEverything(t)

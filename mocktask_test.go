@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mockTask is a task that only counts how often it is woken, and with which a test polls. It needs no
-// runtime: nor do the primitives.
+// mockTask is a task that only counts how often it is woken, and with which a test polls.
+// It needs no runtime, since the primitives need none.
 type mockTask struct {
 	t        *task
 	cx       *Context
@@ -52,7 +52,7 @@ type mockWaiter struct {
 
 func newMockWaiter(f Future[None]) *mockWaiter { return &mockWaiter{newMockTask(), f} }
 
-// ready polls and reports whether the future is.
+// ready polls f and reports whether it is ready.
 func (m *mockWaiter) ready(t testing.TB) bool {
 	t.Helper()
 	err := m.poll()
@@ -73,7 +73,7 @@ func (m *mockWaiter) woken() bool { return m.wakes.Load() > m.seen }
 
 func (m *mockWaiter) cancel() { giveUp(nil, m.f) }
 
-// pending, got and failed poll f and say what must come of it.
+// pending, got and failed poll f and check the outcome.
 func pending[T any](t testing.TB, h *mockTask, f Future[T]) {
 	t.Helper()
 	v, err := f.Poll(h.cx)
@@ -93,7 +93,7 @@ func failed[T any](t testing.TB, want error, h *mockTask, f Future[T]) {
 	require.Equal(t, want, err)
 }
 
-// firmRecv and firmSend are what Recv and Send do between waits.
+// firmRecv and firmSend do the same as Recv and Send between waits.
 type firmRecv[T any] struct {
 	c *Chan[T]
 	w waiter
@@ -101,7 +101,7 @@ type firmRecv[T any] struct {
 
 func (f *firmRecv[T]) Poll(cx *Context) (T, error) { return f.c.pollRecv(cx, &f.w, chanFirm) }
 
-// cancel returns what Recv would.
+// cancel returns the result that Recv would return.
 func (f *firmRecv[T]) cancel() (T, bool) { return f.c.cancelRecv(nil, &f.w, true) }
 
 type firmSend[T any] struct {
@@ -116,8 +116,8 @@ func (f *firmSend[T]) Poll(cx *Context) (None, error) {
 
 func (f *firmSend[T]) cancel() error { return f.c.cancelSend(nil, &f.w) }
 
-// requireNoLostWakes fails the test unless nobody waits in c for what is there, and nothing is
-// left of those who do not wait anymore.
+// requireNoLostWakes fails the test if a party waits in c for a message, or room, that is
+// there, or if something is left of parties that wait no longer.
 func requireNoLostWakes[T any](t testing.TB, c *Chan[T]) {
 	t.Helper()
 	c.lock()

@@ -26,8 +26,8 @@ func TestMutexByHand(t *testing.T) {
 	require.Zero(t, m.list.n)
 }
 
-// The first of those who wait is overtaken at most mutexTurns times, however late
-// it comes after it was woken.
+// The first waiter is overtaken at most mutexTurns times, however late it comes after it
+// was woken.
 func TestMutexTurns(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
@@ -46,7 +46,7 @@ func TestMutexTurns(t *testing.T) {
 	require.Zero(t, m.state.bits.Load())
 }
 
-// Nor is it woken in vain more than mutexTries times.
+// Nor is it woken without getting the mutex more than mutexTries times.
 func TestMutexTries(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
@@ -64,7 +64,7 @@ func TestMutexTries(t *testing.T) {
 	}
 }
 
-// A promise ends with the one to whom it was made.
+// A promise ends with the waiter to which it was made.
 func TestMutexPromiseEnds(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
@@ -84,17 +84,17 @@ func TestMutexPromiseEnds(t *testing.T) {
 	require.Zero(t, m.state.bits.Load())
 }
 
-// Under permanent contention of tasks nobody waits for more turns than the bound
-// of all who were before it. Without the bound they wait for most of the turns, which
-// are several times more.
+// Under permanent contention of tasks no task waits for more turns than the bound of all
+// tasks that were before it. Without the bound they wait for most of the turns, which are
+// several times more.
 func TestMutexStarvesNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const tasks, turnsEach = 6, 30_000
 	var m Mutex
 	var turns atomic.Int64
 	var worst int64 // guarded by m
-	// lock counts the turns from the moment at which it certainly has its place: what
-	// passed before that nobody has promised anything about.
+	// lock counts the turns from the moment at which it certainly has its place: there is
+	// no promise about the turns before.
 	lock := func(cx *Context) error {
 		f, begun := m.LockFuture(), int64(-1)
 		_, err := Await(cx, PollFunc(func(cx *Context) (None, error) {
@@ -148,8 +148,8 @@ func TestMutexExcludes(t *testing.T) {
 	require.Zero(t, m.list.n)
 }
 
-// FuzzMutex lets a few actors use a mutex in any order, and checks what may be so
-// and that whoever waits is woken.
+// FuzzMutex lets a few actors use a mutex in any order. It checks that at most one actor
+// holds it, and that waiting actors are woken.
 func FuzzMutex(f *testing.F) {
 	const lock, poll, cancel, unlock, try = 0 << 4, 1 << 4, 2 << 4, 3 << 4, 4 << 4
 	f.Add([]byte{lock, lock | 1, lock | 2, unlock, poll | 1, unlock | 1, poll | 2})

@@ -187,8 +187,8 @@ func (t *dialTarget) resolved(found resolution, err error) error {
 	return t.found(found.ips)
 }
 
-// found sets the addresses to those among ips that are the network's; at least
-// one, or an error.
+// found sets the addresses to those among ips that are the network's. It returns an
+// error if there is none.
 func (t *dialTarget) found(ips []net.IPAddr) error {
 	if len(ips) == 1 && ips[0].IP.Equal(net.IPv6unspecified) {
 		// As in package net: this host may be reachable by IPv4 alone, and a

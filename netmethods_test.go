@@ -322,7 +322,7 @@ func netUnixPair(t *testing.T, api netAPI, network string) (dialled, accepted ne
 	return a.(netUnix), b.(netUnix)
 }
 
-// unixSendRaw sends a message, an empty one too, whatever the type of c does.
+// unixSendRaw sends a message, also an empty message, without the methods of c that send.
 func unixSendRaw(t *testing.T, c syscall.Conn, p string) {
 	raw, err := c.SyscallConn()
 	assert.NoError(t, err)

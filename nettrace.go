@@ -18,7 +18,7 @@ import (
 // Refused: importing httptrace. It brings crypto/tls, which makes a program 1.2 MB
 // larger, and it can add hooks to a context but not take any out, which
 // withoutConnectHooks must do. If a later version of Go stores the hooks in another
-// way, those for connections are not called; TestDialWithoutHooks tells.
+// way, the hooks for connections are not called; TestDialWithoutHooks fails then.
 
 // connectHooks are the hooks ConnectStart and ConnectDone of a dial. Either may
 // be nil.

@@ -33,7 +33,7 @@ func newNewsModel(most int) *newsModel {
 	return &newsModel{most: most, called: map[*mockTask]bool{}, woken: map[*mockTask]bool{}}
 }
 
-// call is told how much news there is.
+// call wakes the next task if there is enough news; news is how much there is.
 func (m *newsModel) call(news int) {
 	if len(m.queue) > 0 && len(m.called) < min(news, m.most) {
 		h := m.queue[0]
@@ -49,7 +49,7 @@ func (m *newsModel) callAll() {
 	m.queue = nil
 }
 
-// polled is told what h has got.
+// polled notes that h has polled, and whether it got news.
 func (m *newsModel) polled(h *mockTask, pending bool) {
 	at := slices.Index(m.queue, h)
 	switch {

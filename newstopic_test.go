@@ -73,8 +73,8 @@ func TestNewsWakesOne(t *testing.T) {
 	}
 }
 
-// A task that was woken for news and gives up has the next one woken, and one that
-// comes too late stands before the others again.
+// When a task that was woken for news gives up, the next task is woken. A task that comes
+// too late stands before the others again.
 func TestNewsPassesOn(t *testing.T) {
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
@@ -158,9 +158,9 @@ func TestBroadcastSharedExactlyOnce(t *testing.T) {
 	}
 }
 
-// Close of a subscription looks at the tasks that wait with it, and not at those of
-// all others: beside 250 times as many it does not cost even 25 times as much. The
-// quickest of some tries counts, since others may take the processor.
+// Close of a subscription looks at the tasks that wait with it, and not at the tasks of all
+// other subscriptions: beside 250 times as many it does not cost even 25 times as much. The
+// quickest of some tries counts, since other programs may take the processor.
 func TestSubscriptionCloseCost(t *testing.T) {
 	const few, many, closes, tries = 200, 50_000, 100, 30
 	crowd := func(n int) (b *Broadcast[int]) {

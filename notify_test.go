@@ -33,7 +33,7 @@ func TestNotifyByHand(t *testing.T) {
 	require.True(t, n.TryWait())
 }
 
-// If nobody is left, a notification that is passed on is stored.
+// If no task waits anymore, a notification that is passed on is stored.
 func TestNotifyPassedOnWithoutWaiters(t *testing.T) {
 	var n Notify
 	w := waitersOf(t)(n.WaitFuture())

@@ -39,7 +39,7 @@ func TestOnce(t *testing.T) {
 	require.EqualValues(t, 1, ran.Load())
 }
 
-// What fails, panics, exits or is cancelled leaves it to the next one.
+// A function that fails, panics, exits or is cancelled leaves the value to the next caller.
 func TestOnceTriesAgain(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	var o Once[string]
@@ -103,8 +103,8 @@ func TestOnceDoFuture(t *testing.T) {
 	require.True(t, panics.mu.TryLock())
 }
 
-// Once it is made, nobody needs the lock, and those who ask for it with an ended
-// context are still refused.
+// Once the value is made, no caller needs the lock, and a caller with an ended context is
+// still refused.
 func TestOnceMade(t *testing.T) {
 	var o Once[int]
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -73,7 +73,7 @@ func TestOneshot(t *testing.T) {
 	})
 }
 
-// A Recv that is cancelled leaves the value, also one that was woken for it.
+// A Recv that is cancelled leaves the value, also if the value has woken it.
 func TestOneshotCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for range 200 {
@@ -120,7 +120,7 @@ func TestOneshotCancel(t *testing.T) {
 	require.Equal(t, 2, v)
 }
 
-// Whoever gives up leaves nothing behind in a Oneshot that lives on.
+// A caller that gives up leaves nothing behind in a Oneshot that lives on.
 func TestOneshotForgets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var o Oneshot[int]
@@ -175,8 +175,7 @@ func TestOneshotForgets(t *testing.T) {
 	got(t, None{}, newMockTask(), closed)
 }
 
-// Of several who send and several who receive, one each succeeds, and of Send and
-// Close one.
+// Of several senders and several receivers, one each succeeds, and of Send and Close one.
 func TestOneshotRace(t *testing.T) {
 	for i := range 2000 {
 		var (

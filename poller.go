@@ -57,7 +57,7 @@ func NewPoller() (*Poller, error) {
 //
 // fd should be non-blocking. Delete it before it is closed. Add fails with
 // ErrNotPollable, also wrapped, for a descriptor that cannot be waited for; on
-// some systems with EEXIST for one that has been added; with os.ErrClosed after
+// some systems with EEXIST for a descriptor that has been added; with os.ErrClosed after
 // Close.
 func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
@@ -199,8 +199,8 @@ func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken boo
 	return n, woken && !p.closing.Load()
 }
 
-// Notify ends the Wait that waits, or the next one if none does. Several calls
-// before that are one.
+// Notify ends the Wait that waits, or the next Wait if none waits. Several calls
+// before that have the effect of one call.
 func (p *Poller) Notify() error {
 	if err := p.closedErr(); err != nil {
 		return err

@@ -18,7 +18,7 @@ import "net"
 //	owner closed   set           r, closed    s            none: it was closed with r
 //	closed         (fdClosed)    (not used)   none         none
 //
-// "moving" is also the state of a first registration, and of one that fails. "closed" is final. fdRegistered and
+// "moving" is also the state during a first registration, and during dropOwner. "closed" is final. fdRegistered and
 // owner keep their last values there.
 //
 // First registration, by registerWith(r):
@@ -38,7 +38,7 @@ import "net"
 //  1. Begin a use and set fdMoved, in one compare-and-swap. moveToActive does not set fdMoved.
 //  2. Change owner from r to nil by a compare-and-swap. Only the caller that succeeds goes on; until it has stored
 //     an owner or has called dropOwner, no other caller changes owner or the registration. Every other caller ends its
-//     use and leaves the rest to that one.
+//     use and relies on this move.
 //  3. Remove the descriptor from the poller of r, under r.mu, unless r is closed (reactor.unregister). The table entry
 //     stays.
 //  4. Do steps 4 and 5 of the registration with the new reactor; if that fails, with r again.
@@ -51,16 +51,16 @@ import "net"
 // gets the error.
 //
 // If the owner is closed, a waiter gets ErrShutdown (wait). There are two exceptions, both in register. A task that a
-// worker runs moves the descriptor from a closed shared reactor of its runtime. And if the owner is one of another
-// runtime, leaveClosed does steps 1 to 3 of a move, with fdMoved, and then dropOwner; a first registration follows.
+// worker runs moves the descriptor from a closed shared reactor of its runtime. And if the owner is a reactor of
+// another runtime, leaveClosed does steps 1 to 3 of a move, and then dropOwner; a first registration follows.
 //
 // Close and detach: close sets fdClosed by an atomic Or. detach sets it by a compare-and-swap that fails while there is
 // a use. unregister clears the table entry and removes the descriptor from the poller, if that is open. It runs when
 // fdClosed is set and there is no use: in detach, or in release, before close(2).
 //
-// Events: dispatch of a reactor r looks the descriptor up in the table. It ignores the event if there is no entry, or if
-// the owner is neither r nor nil (accepts). To ignore an event of another reactor loses nothing: if the descriptor is
-// ready when it is added to a poller, that is an event.
+// Events: dispatch of a reactor r looks the descriptor up in the table. It ignores the event if there is no entry, or
+// if the owner is neither r nor nil (accepts). To ignore an event of another reactor loses nothing: if the descriptor
+// is ready when it is added to a poller, that is an event.
 //
 // The races that this closes:
 //
@@ -70,9 +70,9 @@ import "net"
 //     it is accepted.
 //  3. The former owner has fetched an event before a move and dispatches it after the move. The event is ignored.
 //     If the descriptor is moving again or has come back to that reactor, the event is accepted, perhaps after a read
-//     of the data that it was about. It is spurious then: it wakes a task that finds EAGAIN. pollReady does not ask the
-//     kernel again if it is told so, and only a task that began to wait while fdMoved was clear tells it so
-//     (ownedAlwaysBy). Before a moveToActive there is no such event, so it leaves fdMoved clear.
+//     of the data that it was about. It is spurious then: it wakes a task that finds EAGAIN. pollReady with waited set
+//     returns after an event without asking the kernel. Only a task that began to wait while fdMoved was clear
+//     (ownedAlwaysBy) calls it so. moveToActive leaves fdMoved clear, since there is no such event before it.
 //  4. A registration or a move fails while tasks wait for its events. A waiter joins its slot and then reads
 //     fdRegistered; dropOwner clears fdRegistered and then notifies the slots. So the waiter sees the bit clear and
 //     registers, or is notified.
@@ -206,7 +206,7 @@ func (s *pollFD) leaveClosed(r *reactor) error {
 }
 
 // takeOwnership removes the owner r and its registration, in a use of s that the caller ends. It reports
-// false if r is not the owner anymore: then another caller moves s, and the rest is left to that one.
+// false if r is not the owner anymore: then another caller has moved s or is moving it.
 func (s *pollFD) takeOwnership(r *reactor, mark uint32) (mine bool, err error) {
 	if !s.state.beginUse(mark) {
 		return false, net.ErrClosed
@@ -228,8 +228,8 @@ func (s *pollFD) dropOwner(r *reactor) {
 }
 
 // accepts reports whether an event of s from r is dispatched: r is the owner, or there is none for a
-// moment, since the event may come before the owner is stored. Every other event is late, or is one of a
-// descriptor that had the same number before. It is ignored, and none is lost: if a descriptor is ready when it is
+// moment, since the event may come before the owner is stored. Every other event is late, or belongs to a
+// descriptor that had the same number before. It is ignored, and nothing is lost: if a descriptor is ready when it is
 // registered, that is an event.
 func (s *pollFD) accepts(r *reactor) bool {
 	home := s.owner.Load()

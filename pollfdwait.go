@@ -47,7 +47,7 @@ func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exha
 	return 0, errAbandoned
 }
 
-// tryOnce is try without the budget: the caller has spent the operation. It is the one function of the
+// tryOnce is try without the budget: the caller has spent the operation. It is the only function of the
 // package that handles EAGAIN and EINTR.
 func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if dir.expired(cx) {
@@ -80,7 +80,7 @@ func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd in
 		}
 		if !again && !s.notReady(mark) {
 			// A task that began to wait because this use had set the mark may try,
-			// and so may the next one if there is more.
+			// and so may the next waiter if there is more.
 			dir.waiters.passOn(cx.here())
 		}
 		if !again {
@@ -90,7 +90,7 @@ func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd in
 			return 0, err
 		}
 		if mark == 0 {
-			s.clearNotReady(dir) // the event that was consumed is for others, too
+			s.clearNotReady(dir) // the event that was consumed is for other tasks, too
 		}
 	}
 }
@@ -215,7 +215,7 @@ type rawCallback struct {
 	f   func(fd int) (n int, err error)
 }
 
-// poll is attempt with that function, which may be about something else than data.
+// poll is try with that function, which may be about something else than data.
 func (c *rawCallback) poll(cx *Context) (int, error) { return c.s.try(cx, c.dir, 0, c.call) }
 
 // call calls the function, and ends the use of the descriptor also if that does not return.

@@ -300,7 +300,7 @@ func TestPollerSignal(t *testing.T) {
 		})
 		eventually(t, func() bool {
 			if id := tid.Load(); id != 0 {
-				unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG) // Go itself uses this signal, and ignores it from others
+				unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG) // Go uses this signal, and ignores it from others
 			}
 			return interrupted.Load() || over.Load()
 		})

@@ -48,8 +48,8 @@ func TestShutdownFreesEverything(t *testing.T) {
 		}
 		require.NoError(t, rt.Shutdown(ended()))
 	}
-	// The Go runtime has started threads of its own meanwhile, but not nearly as
-	// many as there were workers.
+	// The Go runtime has started threads of its own meanwhile, but far fewer
+	// than there were workers.
 	eventually(t, func() bool { return threads(t) < before+rounds*workers/2 })
 }
 
@@ -70,7 +70,7 @@ func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 func TestRuntimesSideBySide(t *testing.T) {
 	a := newTestRuntime(t, Config{Workers: 2})
 	b := newTestRuntime(t, Config{Workers: 2})
-	// Each waits for tasks of the other, and wakes them.
+	// Each runtime has tasks that wait for tasks of the other, and wakes them.
 	run := func(mine, other *Runtime) *JoinHandle[int] {
 		return Spawn(mine, func(cx *Context) (int, error) {
 			sum := 0
@@ -138,7 +138,7 @@ func TestAssignConnSpreads(t *testing.T) {
 	}
 }
 
-// bringsProcs has the first task of rt run, and waits until it has had its effect.
+// bringsProcs has the first task of rt run, and waits until it has taken effect.
 func bringsProcs(t *testing.T, rt *Runtime) {
 	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 	require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestProcsWithoutTasks(t *testing.T) {
 	require.Equal(t, before, runtime.GOMAXPROCS(0), "it has ended")
 }
 
-// What the program sets while a runtime has it raised is left as it is.
+// A GOMAXPROCS that the program sets while a runtime has raised it is left as it is.
 func TestProcsThatAreSet(t *testing.T) {
 	ownProcsOnly(t)
 	before := runtime.GOMAXPROCS(0)
@@ -264,8 +264,8 @@ func TestSpawnDuringShutdown(t *testing.T) {
 	require.EqualValues(t, 1, p.cancels.Load())
 }
 
-// Shutdown cancels what waits, what is queued and what keeps itself busy, and
-// comes back when the last deferred call has run.
+// Shutdown cancels tasks that wait, tasks that are queued and tasks that keep running,
+// and returns when the last deferred call has run.
 func TestShutdownCancelsAndWaits(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
@@ -319,7 +319,7 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 		require.True(t, h.state.done())
 		_, err := join(t, h)
 		if i == 3 && errors.Is(err, ErrShutdown) {
-			continue // its Accept heard of the first stage before it was cancelled in the third
+			continue // its Accept failed in the first stage, before it was cancelled in the third
 		}
 		require.ErrorIs(t, err, context.Canceled, "task %d of the list", i)
 	}
@@ -329,8 +329,8 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Shutdown cancels one task after the other. One that passes on the error of
-// another, which was cancelled before it, has not failed either.
+// Shutdown cancels one task after the other. A task that returns the error of a task
+// which was cancelled before it has not failed either.
 func TestShutdownIsNoFailure(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
@@ -350,7 +350,7 @@ func TestShutdownIsNoFailure(t *testing.T) {
 	})
 	child := receive(t, children)
 	eventually(t, func() bool { return waiting(parent) && waiting(child) })
-	rt.closing.Store(true) // as far as Shutdown has come when it cancels the first
+	rt.closing.Store(true) // the state of Shutdown when it cancels the first task
 	child.Cancel()
 	eventually(t, func() bool { return parent.state.done() && spawner.state.done() })
 	require.NoError(t, rt.Shutdown(ended()))
@@ -421,8 +421,8 @@ func TestShutdownTwice(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A task that blocks its worker cannot be ended. Shutdown names it and all
-// that it keeps from ending, and leaves the rest to be done when it returns.
+// A task that blocks its worker cannot be ended. Shutdown names it and all tasks
+// that it keeps from ending. They are unwound when that task returns.
 func TestShutdownGivesUp(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: r.add})
@@ -430,13 +430,13 @@ func TestShutdownGivesUp(t *testing.T) {
 	sleeper := Go(rt, func(cx *Context) error {
 		defer func() { defers <- "sleeper" }()
 		defer func() {
-			if err := Sleep(cx, time.Hour); err != nil { // an await while it is unwound
+			if err := Sleep(cx, time.Hour); err != nil { // an await while the task is unwound
 				defers <- "awaiting"
 			}
 		}()
 		return Sleep(cx, time.Hour)
 	})
-	watched := Go(rt, func(cx *Context) error { // has a scope, which is ended too
+	watched := Go(rt, func(cx *Context) error { // has a scope, which must end, too
 		defer func() { defers <- "watched" }()
 		ctx, cancel := context.WithCancel(cx)
 		defer cancel()
@@ -499,8 +499,8 @@ func TestShutdownGivesUp(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Code that waits again and again though it has been cancelled still waits: it
-// gives its worker to others, and Shutdown can unwind it.
+// Code that waits again and again though it has been cancelled still waits: it lets
+// other tasks run, and Shutdown can unwind it.
 func TestTaskThatIgnoresCancellation(t *testing.T) {
 	waits := map[string]func(cx *Context, p *probe){
 		"Sleep": func(cx *Context, p *probe) { Sleep(cx, time.Hour) },
@@ -510,7 +510,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1, Grace: 200 * time.Millisecond})
-			var rescue, deferred atomic.Bool // rescue ends it if the test fails
+			var rescue, deferred atomic.Bool // rescue ends the task if the test fails
 			var ignored atomic.Int32
 			began := make(chan struct{})
 			h := Go(rt, func(cx *Context) error {
@@ -550,8 +550,8 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 	}
 }
 
-// What a worker's end unwinds may itself call Goexit or panic in a deferred
-// call; the others are unwound all the same.
+// A task that is unwound when its worker ends may call Goexit or panic in a deferred
+// call; the other tasks are unwound all the same.
 func TestShutdownUnwindsAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: func(Task, error) {}})
 	var deferred atomic.Int32
@@ -591,7 +591,7 @@ func TestShutdownUnwindsAll(t *testing.T) {
 	receive(t, rt.workers[0].quit)
 }
 
-// Nothing runs on account of a failure that was not joined yet, and the collector is left alone.
+// A failure that was not joined yet leaves no goroutine running, and forces no collection.
 func TestFailuresForceNoCollection(t *testing.T) {
 	collections := forcedCollections()
 	synctest.Test(t, func(t *testing.T) {
@@ -633,7 +633,7 @@ func TestFlushWaitsForTheReport(t *testing.T) {
 	runtime.KeepAlive(h)
 }
 
-// A handler that is told of a failure may shut the runtime down.
+// A handler of failures may shut the runtime down.
 func TestUnhandledMayShutDown(t *testing.T) {
 	var rt *Runtime
 	over := make(chan error, 1)
@@ -775,13 +775,13 @@ func TestShutdownOfAPausedProcess(t *testing.T) {
 		return err == nil && pid == cmd.Process.Pid
 	})
 	require.True(t, status.Stopped())
-	time.Sleep(grace + grace/10) // which is what it must not count
+	time.Sleep(grace + grace/10) // Shutdown must not count this time
 	require.NoError(t, cmd.Process.Signal(unix.SIGCONT))
 	require.NoError(t, cmd.Wait())
 	require.Contains(t, out.String(), "Shutdown: <nil>\n")
 }
 
-// Grace is what it says where nothing is paused, and leaves nothing behind.
+// Without a pause, grace lasts for Config.Grace, and it leaves nothing behind.
 func TestShutdownGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := &Runtime{cfg: Config{Grace: time.Minute}}
@@ -798,7 +798,7 @@ func TestShutdownGrace(t *testing.T) {
 			}
 			cancel()
 		}
-		rt.cfg.Grace = 1 // which is less than its parts
+		rt.cfg.Grace = 1 // a tenth of it is 0
 		ctx, cancel := rt.grace()
 		defer cancel()
 		<-ctx.Done()

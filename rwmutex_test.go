@@ -40,7 +40,7 @@ func TestRWMutexByHand(t *testing.T) {
 	require.True(t, m.TryLock())
 }
 
-// Upgrading lets nobody write in between, though writers wait.
+// Upgrading lets no other writer in between, though writers wait.
 func TestRWMutexUpgrade(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -64,7 +64,7 @@ func TestRWMutexUpgrade(t *testing.T) {
 	require.True(t, writer.woken() && writer.ready(t))
 }
 
-// However many writers wait, a reader waits only for the one it has found.
+// However many writers wait, a reader waits only for the writer that it has found.
 func TestRWMutexReadersDoNotStarve(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -87,8 +87,8 @@ func TestRWMutexReadersDoNotStarve(t *testing.T) {
 	}
 }
 
-// However many readers come, a writer whose turn has come waits only for those
-// that it has found.
+// However many readers come, a writer whose turn has come waits only for the readers that
+// it has found.
 func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -109,8 +109,8 @@ func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 	}
 }
 
-// A last reader that comes late to tell the writer finds another one in its place,
-// which has readers of its own to wait for.
+// A last reader that comes late to wake the writer finds another writer in its place, which
+// has readers of its own to wait for.
 func TestRWMutexLateReader(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -219,14 +219,14 @@ func TestRWMutexTogether(t *testing.T) {
 // and checks it against counters.
 func FuzzRWMutex(f *testing.F) {
 	const actors = 6
-	// How an actor stands to the lock.
+	// The ways in which an actor may hold the lock.
 	const (
 		out = iota
 		reads
 		mayUpgrade
 		writes
 	)
-	// What an operation does: the first of these that apply to the actor.
+	// The operations. For an actor that cannot do its operation, step does nothing.
 	const rlock, lock, ulock, upgrade, poll, cancel, unlock, downgrade = 0 << 4, 1 << 4, 2 << 4, 3 << 4, 4 << 4, 5 << 4, 6 << 4, 7 << 4
 	f.Add([]byte{rlock, rlock | 1, lock | 2, rlock | 3, unlock, unlock | 1, poll | 2, unlock | 2, poll | 3})
 	f.Add([]byte{ulock, rlock | 1, rlock | 2, upgrade, rlock | 3, unlock | 1, unlock | 2, poll, downgrade, poll | 3, unlock})
@@ -240,7 +240,7 @@ func FuzzRWMutex(f *testing.F) {
 			w             *mockWaiter
 		}
 		all := make([]actor, actors)
-		var n [4]int // how many stand to it so
+		var n [4]int // how many actors hold it in each way
 		stand := func(a *actor, s int) {
 			n[a.stands]--
 			a.stands = s

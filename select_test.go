@@ -108,7 +108,7 @@ func TestSelectLosers(t *testing.T) {
 	requireNoLostWakes(t, b)
 }
 
-// What was on its way to a case that loses goes to who waits next.
+// A message that was on its way to a case that loses goes to the next waiter.
 func TestSelectPassesOn(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
@@ -157,8 +157,8 @@ func selectsGiveUp(t *testing.T, h1, h2 *mockTask) func(c *Chan[int], i int) (gi
 	}
 }
 
-// A Select is polled while both of its cases become possible, ten thousand times: the
-// one that does not happen is left to who waits next.
+// A Select is polled while both of its cases become possible, ten thousand times: the case
+// that does not happen is left to the next waiter.
 func TestSelectLosesWhileCalled(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
@@ -319,8 +319,8 @@ func TestSelectFutures(t *testing.T) {
 	})
 }
 
-// Cases that have lost leave nothing behind, however many tasks come and go while
-// what they wait for goes on.
+// Cases that have lost leave nothing behind, however many tasks come and go while the task,
+// stream or value that they wait for goes on.
 func TestSelectForgets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	forever := func(cx *Context) error { return second(Await(cx, Never[None]())) }
@@ -339,7 +339,7 @@ func TestSelectForgets(t *testing.T) {
 		make func() Case
 		left func() int
 	}{
-		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // the set
+		"OnJoin":               {func() Case { return OnJoin(h) }, func() int { return h.waiters.count() - 1 }}, // 1: the set
 		"OnFuture, Oneshot":    {func() Case { return OnFuture(&o) }, o.recvs.count},
 		"OnNext, Chan":         {func() Case { return OnNext[int](c) }, c.recvs.polled.count},
 		"OnNext, Subscription": {func() Case { return OnNext[int](b.Subscribe()) }, b.topic.count},
@@ -380,7 +380,7 @@ func (s *wakerSlot) count() int {
 	return 1
 }
 
-// A Select that has to wait polls what can only be polled once before it does.
+// A Select that has to wait polls a case that can only be polled just once before it waits.
 func TestSelectPollsOnce(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		polls, other, never := 0, false, NewChan[int](0)
@@ -462,7 +462,7 @@ func TestSelectTry(t *testing.T) {
 	})
 }
 
-// TrySelect finds what is there, also after many operations without a wait.
+// TrySelect finds the messages that are there, also after many operations without a wait.
 func TestSelectTryDrains(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		const n = 3 * operationsPerPoll
@@ -478,7 +478,7 @@ func TestSelectTryDrains(t *testing.T) {
 			}
 			require.Equal(t, -1, TrySelect(cx, of()))
 		}
-		// It changes nothing for what waits.
+		// It changes nothing for operations that wait.
 		other := false
 		Go(cx, func(*Context) error { other = true; return nil })
 		fill(t, c, n)

@@ -49,7 +49,7 @@ func TestSemaphoreLargeRequests(t *testing.T) {
 	}
 }
 
-// When a large request gives up, the small ones that it kept waiting get theirs.
+// When a large request gives up, the small requests that it kept waiting get their permits.
 func TestSemaphoreLargeRequestGivesUp(t *testing.T) {
 	wait := waitersOf(t)
 	s := NewSemaphore(10)
@@ -88,7 +88,7 @@ func TestSemaphoreExcludes(t *testing.T) {
 
 // FuzzSemaphore checks the semaphore against a queue and a number.
 func FuzzSemaphore(f *testing.F) {
-	const acquire, try, release, cancel = 0 << 6, 1 << 6, 2 << 6, 3 << 6 // then 3 bits who, 3 bits how much
+	const acquire, try, release, cancel = 0 << 6, 1 << 6, 2 << 6, 3 << 6 // then 3 bits: actor, 3 bits: number
 	const size, actors = 5, 7
 	f.Add([]byte{acquire | 5, acquire | 8 | 1, acquire | 16 | 2, release, release})
 	f.Add([]byte{acquire | 4, acquire | 8 | 5, try | 16 | 1, acquire | 24 | 1, cancel | 8, release})

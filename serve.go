@@ -19,7 +19,7 @@ import (
 // only new data on the connection causes another call.
 //
 // All calls for a connection have the same cx, that of the connection's task,
-// and one begins after the other has returned. The calls may happen on
+// and each call begins after the previous call has returned. The calls may happen on
 // different workers. Before each call the read deadline is cleared, if
 // Server.IdleTimeout is set.
 //
@@ -76,7 +76,7 @@ type Server struct {
 	// if the Handler has panicked, and with ErrGoexit if it has called runtime.Goexit.
 	// It is called after the connection was closed, on the worker, and must not
 	// wait. nil ignores errors that are returned. A panic in Failed is a failure
-	// of the connection's task, like one in the Handler.
+	// of the connection's task, like a panic in the Handler.
 	Failed func(c Conn, err error)
 }
 
@@ -294,7 +294,7 @@ type servedConn struct {
 	h           Handler
 	co          *coroutine // while the Handler runs
 	phase       servedPhase
-	keep        bool // what the Handler has returned
+	keep        bool // the Handler has returned keep
 	failureTold bool // Failed has been called
 }
 

@@ -418,7 +418,7 @@ func TestServeHandlerOfEachConnection(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// Whatever a Handler does, its connection is closed and the others go on.
+// However a Handler fails, its connection is closed and the other connections go on.
 func TestServeHandlersThatFail(t *testing.T) {
 	unhandled := make(chan error, 10)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { unhandled <- err }})

@@ -14,7 +14,7 @@ import (
 // forceShared has the runtimes of all tests share the processors of the program; see the target shared of the Makefile.
 var forceShared = os.Getenv("ASYNC_TEST_SHARED") != ""
 
-// ownProcsOnly is called by tests of what a runtime does that brings its own processors.
+// ownProcsOnly is called by tests that need a runtime with processors of its own.
 func ownProcsOnly(t *testing.T) {
 	was := forceShared
 	forceShared = false
@@ -85,7 +85,7 @@ func TestSharedProcsStall(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Goroutines get on beside a worker that always has something to do, and the worker beside goroutines that compute.
+// Goroutines make progress beside a worker that is always busy, and the worker beside goroutines that compute.
 func TestSharedProcsTurns(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rt := newTestRuntime(t, Config{Workers: 1, SharedProcs: true})

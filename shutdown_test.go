@@ -15,7 +15,7 @@ import (
 )
 
 // A listener accepts no more once Shutdown has begun, also if its task waits
-// already, and the conversations that are under way come to their end.
+// already, and the tasks of open connections come to their end.
 func TestShutdownLetsTasksFinish(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	addrs, accepted := make(chan string, 1), make(chan struct{})
@@ -72,7 +72,7 @@ func TestShutdownLetsTasksFinish(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// beginShutdown begins one that waits for the tasks for as long as they take.
+// beginShutdown begins a Shutdown that waits for the tasks for as long as they take.
 func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 	t.Helper()
 	c := make(chan error, 1)
@@ -81,8 +81,8 @@ func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 	return c
 }
 
-// Draining is ready from the moment at which Shutdown begins, for all who wait
-// and all who come later, and those who have given up are forgotten.
+// Draining is ready from the moment at which Shutdown begins, for all tasks that wait
+// and all tasks that come later. Tasks that have given up are not woken.
 func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	cx, wakes := newPollCx(t, rt)
@@ -103,7 +103,7 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	for _, h := range servers {
 		eventually(t, func() bool { return waiting(h) })
 	}
-	giveUp(nil, rt.Draining()) // that was never polled
+	giveUp(nil, rt.Draining()) // a future that was never polled
 	require.Zero(t, wakes.Load())
 
 	require.NoError(t, receive(t, beginShutdown(t, rt)))
@@ -119,7 +119,7 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	}
 }
 
-// First stage: from outside nothing is started anymore, from inside everything.
+// First stage: no task can be started from outside anymore, and any task from inside.
 func TestShutdownDrains(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	release, free := newRelease(t)
@@ -130,7 +130,7 @@ func TestShutdownDrains(t *testing.T) {
 			return err
 		}
 		_, err := SpawnBlocking(cx, func() (None, error) { <-release; return None{}, nil }).Await(cx)
-		// A chain of tasks, each begun by the one before as its last act.
+		// A chain of tasks, each begun by the last act of the task before.
 		var last atomic.Bool
 		var link func(left int) func(cx *Context) error
 		link = func(left int) func(cx *Context) error {
@@ -170,7 +170,7 @@ func TestShutdownDrains(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A goroutine in BlockOn is under way, too: the second stage waits for it.
+// A goroutine in BlockOn counts like a task: the second stage waits for it.
 func TestShutdownWaitsForBlockOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := new(probe)
@@ -191,9 +191,9 @@ func TestShutdownWaitsForBlockOn(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// Third stage: when the context of Shutdown ends, what still lives is cancelled,
-// also what is only queued, and nothing can be started even by tasks. That it
-// was late is no error if all have ended.
+// Third stage: when the context of Shutdown ends, tasks that still live are cancelled,
+// also calls that are only queued, and tasks cannot start others either. The late end
+// is no error if all tasks have ended.
 func TestShutdownCancelsTheLate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
 	release, free := newRelease(t)
@@ -245,8 +245,8 @@ func TestShutdownWithoutGrace(t *testing.T) {
 	}
 }
 
-// What has not ended at last is named, with what it does, in an error that is
-// that of the context; a long list is cut.
+// Tasks that have not ended at last are named, with their state, in an error that wraps
+// the error of the context; a long list is cut.
 func TestShutdownError(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
 	stuck, release := stick(t, rt.Named("stubborn"))
@@ -274,7 +274,7 @@ func TestShutdownError(t *testing.T) {
 	require.NotContains(t, many.Error(), "11 runnable")
 }
 
-// What has not begun has not ended either, wherever it stands.
+// Tasks that have not begun have not ended either, in whichever queue they stand.
 func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
 	began, free := make(chan None), make(chan None)
@@ -308,8 +308,8 @@ func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	join(t, stuck)
 }
 
-// A worker ends all tasks in its list, also one that somebody else holds while it
-// looks, as a waker does between taking a task and sending it.
+// A worker ends all tasks in its list, also a task that has another holder while the
+// worker looks: a waker holds a task between taking it and sending it.
 func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
 	begin := func(t *testing.T, workers int) (*Runtime, func() <-chan error) {
 		rt := newTestRuntime(t, Config{Workers: workers, Grace: time.Millisecond})
@@ -338,7 +338,7 @@ func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
 		h := SpawnFuture(aimAt(rt, 0), p)
 		eventually(t, func() bool { return waiting(h) && h.state.take() })
 		lister := rt.workers[h.listedAt-1]
-		h.w = rt.workers[2-h.listedAt] // where its next waker was, say
+		h.w = rt.workers[2-h.listedAt] // as if its next waker ran there
 		over := shutdown()
 		eventually(t, h.w.ended)
 		require.False(t, lister.ended())

@@ -122,8 +122,8 @@ func connectTo(fd int, a unix.Sockaddr) error {
 }
 
 // familyOf returns the family of a socket with these two addresses, either of which
-// may be nil. It is the network's if that has one, else IPv4, unless one of the
-// addresses is of IPv6.
+// may be nil. It is the family of the network if that has one, else IPv4, or IPv6 if one
+// of the addresses needs it.
 func (n *network) familyOf(laddr, raddr net.Addr) int {
 	switch {
 	case n.family != 0:
@@ -250,7 +250,7 @@ func (s *socketSetup) listen(n *network, laddr net.Addr) (int, error) {
 	return s.bindAndListen(n, laddr, family)
 }
 
-// mapsIPv4 reports whether a socket of IPv6 can be one of IPv4 as well.
+// mapsIPv4 reports whether an IPv6 socket can serve IPv4 as well.
 const mapsIPv4 = runtime.GOOS != "openbsd" && runtime.GOOS != "dragonfly"
 
 func (s *socketSetup) bindAndListen(n *network, laddr net.Addr, family int) (fd int, err error) {

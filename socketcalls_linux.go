@@ -50,13 +50,6 @@ func (a *rawAddr) set(to netip.AddrPort, v6 bool) (size uint32, err error) {
 	return unix.SizeofSockaddrInet6, err
 }
 
-func errnoErr(errno unix.Errno) error {
-	if errno == 0 {
-		return nil
-	}
-	return errno
-}
-
 // maxRawIO is the largest buffer, in bytes, for which a socket call is a raw system call, of which Go's
 // scheduler is not told. The call does not block, so the scheduler need not know of it, and telling it is
 // expensive: sysmon examines each P that is in a system call. A stop of the world has to wait for a

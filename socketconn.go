@@ -283,7 +283,7 @@ func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
 
 // PollReadable returns nil if a PollRead would not be pending: there is data,
 // or the end, or a failure. It needs no buffer, so that connections can wait
-// for data without one. Where several tasks read, another may be faster.
+// for data without a buffer. Where several tasks read, another may be faster.
 func (c *streamConn) PollReadable(cx *Context) error {
 	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, false))
 }

@@ -14,7 +14,7 @@ func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from
 		n, oobn, flags, from, err = recvMsg(fd, p, oob)
 		switch {
 		case c.net.is(unix.SOCK_DGRAM):
-		case c.net.is(unix.SOCK_SEQPACKET) && oobn > 0: // an empty packet that carries something
+		case c.net.is(unix.SOCK_SEQPACKET) && oobn > 0: // an empty packet with ancillary data
 		default:
 			err = orEOF(n, err)
 		}

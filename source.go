@@ -26,7 +26,7 @@ type Source struct{ src pollFD }
 // NewSource returns a Source of fd, which belongs to it until Detach: Close
 // closes it. It makes fd non-blocking. If another process that shares the open file makes
 // it blocking again, a system call of the caller's may block a worker: pass the call a
-// flag such as MSG_DONTWAIT where there is one. fd must not be given to two Sources, nor
+// flag such as MSG_DONTWAIT where it has such a flag. fd must not be given to two Sources, nor
 // to anything else that waits for it edge-triggered in the same runtime.
 //
 // It fails with ErrNotPollable, also wrapped, if fd is of a kind that cannot be

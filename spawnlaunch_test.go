@@ -291,7 +291,7 @@ func TestLaunchStaleWaker(t *testing.T) {
 	waking.Wait()
 }
 
-// countdownFuture wakes itself until it has been polled as often as polls says.
+// countdownFuture wakes itself until it has been polled polls times.
 type countdownFuture struct {
 	polls int
 	done  func()

@@ -22,12 +22,12 @@ import (
 )
 
 // The system calls of an operation are counted by a tracer, a process of its own, which runs
-// the operations in another one. What the clock causes there (the Go runtime's monitor, its
-// signals) is left out: only calls of the worker's thread count, and of these not the end of
+// the operations in another process. Calls that the clock causes there (the Go runtime's monitor,
+// its signals) are left out: only calls of the worker's thread count, and of these not the end of
 // a signal handler.
 
-// traceMark is the first argument of a prctl that begins and ends what is counted. The
-// second is what was done. There is no such prctl.
+// traceMark is the first argument of a prctl that begins and ends the counting. The second
+// argument is 0 at the beginning, and the number of operations at the end. There is no such prctl.
 const traceMark = 0x61737963
 
 func markTrace(n int) { unix.RawSyscall(unix.SYS_PRCTL, traceMark, uintptr(n), 0) }
@@ -35,7 +35,7 @@ func markTrace(n int) { unix.RawSyscall(unix.SYS_PRCTL, traceMark, uintptr(n), 0
 // syscallCosts is how often the worker makes each system call for one operation.
 type syscallCosts map[string]float64
 
-// countedCalls are the names of the system calls that are told apart by name.
+// countedCalls are the names of the system calls that are distinguished by name.
 var countedCalls = map[uint64]string{
 	unix.SYS_READ: "read", unix.SYS_WRITE: "write", unix.SYS_RECVFROM: "recvfrom", unix.SYS_SENDTO: "sendto",
 	unix.SYS_TIMERFD_SETTIME: "timerfd_settime",
@@ -43,7 +43,7 @@ var countedCalls = map[uint64]string{
 	unix.SYS_EPOLL_CTL: "epoll_ctl", unix.SYS_FUTEX: "futex", unix.SYS_FCNTL: "fcntl", unix.SYS_PPOLL: "poll",
 }
 
-// traceInfo is the head of struct ptrace_syscall_info, and what it has for an entry.
+// traceInfo is the head of struct ptrace_syscall_info, and its fields for the entry of a call.
 type traceInfo struct {
 	op     uint8
 	_      [3]uint8
@@ -59,9 +59,9 @@ const (
 )
 
 // traceChild runs the calling test in a child that it traces, and returns the system calls
-// between two marks, of the thread that has made these.
+// between two marks, of the thread that has made the marks.
 func traceChild(env ...string) (all []syscallCosts, err error) {
-	runtime.LockOSThread() // which is the tracer
+	runtime.LockOSThread() // this thread is the tracer
 	defer runtime.UnlockOSThread()
 	self, err := os.Executable()
 	if err != nil {
@@ -86,7 +86,7 @@ func traceChild(env ...string) (all []syscallCosts, err error) {
 	if err := unix.PtraceSyscall(pid, 0); err != nil {
 		return nil, err
 	}
-	var counts map[uint64]int // while something is counted
+	var counts map[uint64]int // not nil between two marks
 	marker := 0
 	for {
 		tid, err := unix.Wait4(-1, &status, unix.WALL, nil)
@@ -147,8 +147,8 @@ func perOperation(counts map[uint64]int, n int) syscallCosts {
 
 const traceEnv = "ASYNC_TRACE"
 
-// TestSystemCalls holds how many system calls the worker makes for an operation. What it
-// waits in (epoll_wait) depends on the time as well, so that there is a bound for it only.
+// TestSystemCalls bounds how many system calls the worker makes for an operation. The number
+// of waits (epoll_wait) depends on the time as well, so there is only a loose bound for it.
 func TestSystemCalls(t *testing.T) {
 	ownProcsOnly(t)
 	switch os.Getenv(traceEnv) {
@@ -181,17 +181,17 @@ func TestSystemCalls(t *testing.T) {
 	}
 }
 
-// require compares costs with what is allowed.
+// require compares costs with the allowed maximum.
 func (c syscallCosts) require(t *testing.T, name string, most syscallCosts) {
 	for call, n := range c {
 		assert.LessOrEqual(t, n, most[call]+0.02, "%s of %s; all: %v", call, name, c)
 	}
 }
 
-// tracedForms are those of echoForms that a worker serves.
+// tracedForms are the entries of echoForms that a worker serves.
 var tracedForms = []int{0, 1, 2}
 
-// callCounted does what is counted.
+// callCounted runs the operations that are counted.
 func callCounted(t *testing.T) {
 	debug.SetGCPercent(-1)
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Grace: time.Millisecond})

@@ -188,7 +188,7 @@ type taskBody interface {
 type task struct {
 	state taskState // for any goroutine
 	kind  taskKind
-	waits waitReason // of the code that took the waker last, during the current Await or since the spawn of a plain future
+	waits waitReason // of the code that last took the waker, during the current Await or since the spawn of a plain future
 
 	listedAt  uint16    // which worker's list of waiting tasks it stands in, counted from 1
 	listIndex uint32    // and where there; guarded by that list

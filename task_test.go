@@ -24,7 +24,7 @@ const childEnv = "ASYNC_TEST_CHILD"
 func inChild(t testing.TB) bool { return os.Getenv(childEnv) == t.Name() }
 
 // child is the command that runs the calling test again in another process,
-// for what would end this one, or writes to its standard error.
+// for code that would end this process, or that writes to its standard error.
 func child(t testing.TB, env ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -101,7 +101,7 @@ func TestTaskStateTransitions(t *testing.T) {
 	}
 }
 
-// stateModel is what taskState promises, said naively.
+// stateModel is a naive model of the promises of taskState.
 type stateModel struct{ held, unanswered, cancelled, done bool }
 
 func (m *stateModel) rouse() (held bool) {
@@ -116,8 +116,8 @@ func (m *stateModel) rouse() (held bool) {
 	return true
 }
 
-// All orders of up to seven transitions, as many as it takes to meet every
-// state by every way, agree with the model. Promised are:
+// All orders of up to seven transitions, as many as it takes to reach every
+// state by every way, agree with the model. The promises are:
 //  1. a task has one holder: of the wakes of an idle task exactly one becomes
 //     its holder;
 //  2. a wake of a held task is answered: it cannot become idle before a poll
@@ -175,8 +175,8 @@ func TestTaskStateAgainstModel(t *testing.T) {
 	require.Greater(t, sequences, 1000)
 }
 
-// Of many wakes and cancels at once of an idle task exactly one becomes its
-// holder.
+// Of many callers that wake or cancel an idle task at once exactly one becomes
+// its holder.
 func TestTaskStateOneHolder(t *testing.T) {
 	for range 200 {
 		var s taskState
@@ -691,7 +691,7 @@ func TestTaskGoexit(t *testing.T) {
 	require.Equal(t, ErrGoexit, last)
 
 	// As after a FailNow of package testing: the state that was set before
-	// Goexit is there for those who join.
+	// Goexit is there for a caller that joins.
 	failed := false
 	_, err := join(t, Go(rt, func(*Context) error {
 		func() { failed = true; runtime.Goexit() }()
@@ -715,8 +715,8 @@ func TestTaskGoexit(t *testing.T) {
 	require.Positive(t, n)
 }
 
-// A Goexit cannot be caught. What goes on after it does not do so on top of its frames,
-// which would stay until the worker ends, but once for the futures of a worker.
+// A Goexit cannot be caught. The worker's later turns do not run on top of its frames, which would
+// stay until the worker ends, except once for the futures of a worker.
 func TestTaskGoexitLeavesNoFrames(t *testing.T) {
 	const times, most = 100, 1000
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -767,8 +767,8 @@ func TestWakerAfterTheEnd(t *testing.T) {
 		}
 		all.Wait()
 
-		// The worker has gone through all that could have been queued once
-		// two more tasks have run on each.
+		// Once two more tasks have run on each worker, the workers have gone through
+		// all tasks that could have been queued.
 		for i := range 4 {
 			_, err := join(t, Go(aimAt(rt, i%2), Yield))
 			require.NoError(t, err)
@@ -820,9 +820,9 @@ func (h *handshake) Poll(cx *Context) (int, error) {
 }
 
 // Between a goroutine that wakes and a task that is woken:
-//  1. no wake is lost: each is followed by a poll, also one that comes while
+//  1. no wake is lost: each is followed by a poll, also a wake that comes while
 //     the poll before is still running;
-//  2. what was written before the wake is seen by that poll;
+//  2. that poll sees the data that was written before the wake;
 //  3. a wake causes one poll, no more.
 func TestWakesAreNeverLost(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -918,7 +918,7 @@ type ownerError struct {
 	h *JoinHandle[None]
 }
 
-// Crash ends the program, whatever is deferred on the goroutine that calls it.
+// Crash ends the program, also if the goroutine that calls it has deferred calls that recover.
 func TestCrashEndsTheProgram(t *testing.T) {
 	if inChild(t) {
 		rt, err := New(Config{Workers: 1, Unhandled: Crash})
@@ -1026,7 +1026,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
 		collected := new(atomic.Bool)
 		result := make(chan error, 1)
-		rt.failures.mu.Lock() // so that who joins comes no further than to say so
+		rt.failures.mu.Lock() // so that the caller that joins gets no further than this lock
 		release := sync.OnceFunc(rt.failures.mu.Unlock)
 		defer release()
 		func() {
@@ -1152,14 +1152,14 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 	require.Equal(t, 1, strings.Count(text, fmt.Sprintf("async: task %d failed and nobody joined it: lost error\n", b)), text)
 }
 
-// While one worker is stuck in a poll, nothing that can move waits for it.
+// While one worker is stuck in a poll, no task that can move waits for it.
 func TestTasksMoveFromAStuckWorker(t *testing.T) {
 	const tasks = 20
 	// stuck occupies worker 0 with a poll that first calls work.
 	stuck := func(t *testing.T, rt *Runtime, work func(cx *Context)) {
 		began, release := make(chan int), make(chan struct{})
 		var h *JoinHandle[None]
-		for index := -1; index != 0; { // what has not started may be taken over by the other
+		for index := -1; index != 0; { // a task that has not started may be taken over by the other worker
 			h = SpawnFuture(aimAt(rt, 0), PollFunc(func(cx *Context) (None, error) {
 				index := cx.here().index
 				if index == 0 {
@@ -1257,8 +1257,8 @@ func TestTasksMoveFromAStuckWorker(t *testing.T) {
 }
 
 // A worker that has just been woken, and has not run yet, is not stuck, however
-// long it has slept: what was sent to it, such as a connection that was placed
-// there, is left to it.
+// long it has slept: tasks that were sent to it, for example for a connection that was
+// assigned to it, are left to it.
 func TestWokenWorkerIsNotStuck(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	sleeper, other := rt.workers[0], rt.workers[1]
@@ -1323,11 +1323,11 @@ func TestStartedTaskStaysOnItsWorker(t *testing.T) {
 	}
 }
 
-// Two tasks that wake each other for ever run next again and again, but a
-// third comes round all the same. Everything is on one worker, so the counts
+// Two tasks that wake each other without end run next again and again, but a
+// third task has its turns all the same. All are on one worker, so the counts
 // need no locks.
 func TestRunNextIsCapped(t *testing.T) {
-	// between returns the most polls of the pair between two of the third.
+	// between returns the most polls of the pair between two polls of the third task.
 	third := func(t *testing.T, rt *Runtime, pair *int) (between int) {
 		most, err := join(t, SpawnFuture(rt, func() Future[int] {
 			polls, last, most := 0, 0, 0
@@ -1397,14 +1397,14 @@ func TestRunNextIsCapped(t *testing.T) {
 		eventually(t, func() bool { return waiting(hs[0]) || waiting(hs[1]) })
 		defer hs[0].Cancel()
 		defer hs[1].Cancel()
-		// Woken on the worker, so that it gets the run-next slot of tasks that
-		// can move, while the pair occupies that of those that can't.
+		// Woken on the worker, so that it gets the run-next slot of tasks that can
+		// move, while the pair occupies the slot of tasks that cannot move.
 		SpawnFuture(rt, PollFunc(func(*Context) (None, error) { p.resolve(nil); return None{}, nil }))
 		eventually(t, h.state.done)
 	})
 }
 
-// Tasks that yield for ever keep neither timers nor the inbox nor sockets
+// Tasks that yield without end keep neither timers nor the inbox nor sockets
 // waiting.
 func TestYieldersStarveNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -1478,7 +1478,7 @@ func TestYieldersStarveNoTask(t *testing.T) {
 }
 
 // A task that does one operation after the other that need not wait yields
-// after operationsPerPoll of them: what else is queued has a turn.
+// after operationsPerPoll of them: other tasks that are queued have a turn.
 func TestBudgetMakesTasksYield(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -1534,16 +1534,16 @@ func TestBudgetMakesTasksYield(t *testing.T) {
 	}
 }
 
-// trimSooner makes worker 0 of rt trim its free coroutines as if trimEvery had passed, twice: what was free all the time
-// between the two is not needed.
+// trimSooner makes worker 0 of rt trim its free coroutines as if trimEvery had passed, twice: coroutines that were free
+// all the time between the two are not needed.
 func trimSooner(rt *Runtime) {
 	for range 2 {
 		on(rt.workers[0], func(w *worker) { w.trimmedAt -= int64(trimEvery) })
 	}
 }
 
-// Coroutines that a burst has made end after it, also if their worker has nothing
-// else to do.
+// Coroutines that a burst has made end after it, also if their worker has no other
+// work.
 func TestCoroutinesAfterABurst(t *testing.T) {
 	const tasks = 10 * keepFree
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
@@ -1561,7 +1561,7 @@ func TestCoroutinesAfterABurst(t *testing.T) {
 	for _, h := range hs {
 		eventually(t, func() bool { return waiting(h) })
 	}
-	require.GreaterOrEqual(t, runtime.NumGoroutine(), tasks) // of those before some may have ended
+	require.GreaterOrEqual(t, runtime.NumGoroutine(), tasks) // some goroutines of before may have ended
 	for _, h := range hs {
 		h.Cancel()
 	}
@@ -1608,7 +1608,7 @@ func TestCoroutinesThatAreNeeded(t *testing.T) {
 	})
 }
 
-// Each call of Done stands for the same channel, and costs nothing after the first.
+// Each call of Done returns the same channel, and allocates nothing after the first.
 func TestDoneIsOneChannel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Go(rt, func(cx *Context) error { _, err := Await(cx, Never[None]()); return err })
@@ -1629,8 +1629,8 @@ func TestDoneIsOneChannel(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 }
 
-// A Goexit in a task leaves nothing on the stack of whatever has run the task, and no
-// goroutine.
+// A Goexit in a task leaves nothing on the stack of the worker or coroutine that has run the
+// task, and no goroutine.
 func TestGoexitLeavesNothing(t *testing.T) {
 	const times = 10_000 // 650 bytes of each would be 6.5 MB
 	exits := map[string]func(s Spawner) interface{ Done() <-chan struct{} }{
@@ -1662,7 +1662,7 @@ func TestGoexitLeavesNothing(t *testing.T) {
 			}
 			require.Less(t, stacks()-before, int64(times*100))
 			eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 })
-			stays := Go(rt, func(cx *Context) error { // the worker still does what it should
+			stays := Go(rt, func(cx *Context) error { // the worker still works as it should
 				_, err := Timeout(Never[None](), time.Millisecond).Poll(cx)
 				if err != ErrPending {
 					return err

@@ -46,7 +46,7 @@ func TestNamesOfTasks(t *testing.T) {
 	require.Equal(t, "7 (accept)", Task{ID: 7, Name: "accept"}.String())
 }
 
-// A name is that of one task: those that it spawns have none, or their own.
+// A name belongs to one task: the tasks that it spawns have no name, or one of their own.
 func TestNamesAreNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt.Named("parent"), func(cx *Context) error {
@@ -62,7 +62,7 @@ func TestNamesAreNotInherited(t *testing.T) {
 	})
 }
 
-// Task numbers and names reach those who are told of a failure.
+// The handler of failures gets the numbers and names of tasks.
 func TestNamesInReports(t *testing.T) {
 	got := make(chan Task, 1)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(t Task, err error) { got <- t }})
@@ -74,8 +74,8 @@ func TestNamesInReports(t *testing.T) {
 	runtime.KeepAlive(h)
 }
 
-// A Spawner with a name, which is made once, spawns at the price of one without:
-// one allocation.
+// A Spawner with a name, which is made once, spawns at the price of a Spawner without
+// a name: one allocation.
 func TestNamedSpawnIsOneAllocation(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	f := new(pointerFuture)
@@ -102,7 +102,7 @@ func TestNamedSpawnIsOneAllocation(t *testing.T) {
 	require.Less(t, least, uint64(n+n/10), "allocations of %d spawns", n)
 }
 
-// What is made of a cx belongs to where the cx does.
+// A Spawner that is made of a cx may be used only where the cx may.
 func TestMisuseNamedElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -151,8 +151,8 @@ func TestNamedFromManyGoroutines(t *testing.T) {
 }
 
 // Local tasks never leave their worker: not while it is stuck, not when they
-// are woken elsewhere, and not for load. Others, which are spawned beside them,
-// do, so the worker that does not get them was looking.
+// are woken elsewhere, and not for load. Other tasks that are spawned beside them
+// leave it, so the other worker was looking for tasks and did not take the local ones.
 func TestLocalStaysOnItsWorker(t *testing.T) {
 	const tasks = 50
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -216,7 +216,7 @@ func TestLocalWokenElsewhere(t *testing.T) {
 	eventually(t, func() bool { return slices.Contains(spawn(false), 1) }, "others go where they are woken")
 }
 
-// Tasks that a local one spawns are not local by that.
+// Tasks that a local task spawns are not local because of that.
 func TestLocalIsNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -229,7 +229,7 @@ func TestLocalIsNotInherited(t *testing.T) {
 }
 
 // Local tasks share data without locks, also in a busy pool: the race detector
-// and the count would tell.
+// and the count would show a mistake.
 func TestLocalSharesWithoutLocks(t *testing.T) {
 	const tasks, rounds = 20, 50
 	rt := newTestRuntime(t, Config{Workers: 4})
@@ -284,7 +284,7 @@ var (
 	errorLocal     TaskLocal[error]
 )
 
-// has checks what a task sees.
+// has checks the value of a TaskLocal that a task sees.
 func has[T comparable](cx *Context, l *TaskLocal[T], want T, wantOK bool) error {
 	got, ok := l.Get(cx)
 	return expect(got == want && ok == wantOK, "got %v, %v instead of %v, %v", got, ok, want, wantOK)
@@ -311,8 +311,8 @@ func TestTaskLocals(t *testing.T) {
 	})
 }
 
-// A task that inherits begins with the value of the moment of its spawn, and
-// what one of them sets later is not seen by the others.
+// A task that inherits begins with the value of the moment of its spawn. A value that
+// a task sets later is not seen by the other tasks.
 func TestTaskLocalsInherited(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		inheritedLocal.Set(cx, "first")
@@ -351,7 +351,7 @@ func TestTaskLocalsKeepTheRest(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
 		named := Local(cx).Named("kept")
-		for range 2 { // the second time with the details that were made before
+		for range 2 { // the second time with the attributes that were made before
 			_, err := SpawnFuture(named, PollFunc(func(cx *Context) (None, error) {
 				err := has(cx, &ownLocal, "", false)
 				ownLocal.Set(cx, "x")
@@ -367,7 +367,7 @@ func TestTaskLocalsKeepTheRest(t *testing.T) {
 	})
 }
 
-// Spawners that were made earlier give the values of now.
+// Spawners that were made earlier give the values of the moment of the spawn.
 func TestTaskLocalsOfAnOldSpawner(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -396,7 +396,7 @@ func TestMisuseTaskLocals(t *testing.T) {
 	requireMisuse(t, misuse(func() { ownLocal.Set(kept, "x") }), "after its task had ended")
 }
 
-// Somebody asks for names while tasks change what they carry.
+// The names of tasks may be read while the tasks change their attributes.
 func TestAttributesReadWhileTheyChange(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	h := Go(rt.Named("busy"), func(cx *Context) error {
@@ -416,7 +416,7 @@ func TestAttributesReadWhileTheyChange(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A worker that gets stuck is watched also if it was the only one whose sleep had
+// A worker that gets stuck is watched also if it was the only worker whose sleep had
 // a limit, because of a timer.
 func TestStuckAfterABoundedSleep(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})

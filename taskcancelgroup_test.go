@@ -96,7 +96,7 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 	_, err = join(t, nested)
 	require.NoError(t, err)
 
-	// None begins after the end.
+	// No task begins after the end.
 	never := func(*Context) error { t.Error("it ran"); return nil }
 	q := new(probe)
 	for name, h := range map[string]*JoinHandle[None]{
@@ -143,7 +143,7 @@ func TestUnderDeadline(t *testing.T) {
 }
 
 // A task that is under two contexts ends with the first of them, and has the
-// values of both, the inner one's before the other's.
+// values of both, those of the inner context before those of the outer.
 func TestUnderTwoContexts(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for i := range 2 {
@@ -170,7 +170,7 @@ func TestUnderTwoContexts(t *testing.T) {
 	}
 }
 
-// A task that is under the Context of another ends with it, and with that task.
+// A task that is under the Context of another task ends with it, and with that task.
 func TestUnderContextOfTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for _, cancel := range []bool{false, true} {
@@ -197,7 +197,7 @@ func TestUnderContextOfTask(t *testing.T) {
 	}
 }
 
-// countingContext counts who waits for its end.
+// countingContext counts the functions that wait for its end.
 type countingContext struct {
 	context.Context
 	done    chan struct{}
@@ -212,8 +212,8 @@ func (c *countingContext) AfterFunc(func()) func() bool {
 	return func() bool { once.Do(func() { c.waiting.Add(-1) }); return true }
 }
 
-// A context that goes on keeps nothing of the tasks that were under it, and is
-// told of all of them only once.
+// A context that goes on keeps nothing of the tasks that were under it, and has one
+// AfterFunc for all of them.
 func TestUnderLeavesNothingBehind(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ctx := &countingContext{Context: context.Background(), done: make(chan struct{})}
@@ -223,7 +223,7 @@ func TestUnderLeavesNothingBehind(t *testing.T) {
 		for range 10 {
 			hs = append(hs, Go(s, Yield))
 		}
-		// One, and one for each worker that is about to take back that of before.
+		// One AfterFunc, and one for each worker that is about to remove an earlier one.
 		require.LessOrEqual(t, ctx.waiting.Load(), int32(3))
 		for _, h := range hs {
 			_, err := join(t, h)
@@ -263,7 +263,7 @@ func TestUnderWhileItEnds(t *testing.T) {
 }
 
 // A call whose context ends while its spawner waits for room in the queue does
-// not begin when there is some.
+// not begin when there is room.
 func TestUnderEndsBeforeThereIsRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -318,7 +318,7 @@ func TestUnderRequest(t *testing.T) {
 	require.Error(t, receive(t, client))
 }
 
-// Hooks hear of the beginning and of the end of all tasks, also of those that
+// Hooks are called for the start and the end of all tasks, also of tasks that
 // never began.
 func TestHooksOfRefusedTasks(t *testing.T) {
 	var mu sync.Mutex

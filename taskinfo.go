@@ -52,7 +52,7 @@ func (i TaskInfo) String() string {
 
 // Tasks describes the live tasks that have waited at least once, and the straight-line tasks that
 // have yielded, in the order of their IDs; Metrics counts the others. Each worker describes its
-// own tasks, because only it can tell where straight-line code waits. This takes about a
+// own tasks, because only it can find out where straight-line code waits. This takes about a
 // microsecond per task, and other tasks run in between.
 //
 // If a task keeps its worker from answering within 100 milliseconds, the straight-line tasks of

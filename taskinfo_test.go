@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// infoOf returns what Tasks says of the task of that name.
+// infoOf returns the description by Tasks of the task of that name.
 func infoOf(rt *Runtime, name string) (info TaskInfo, ok bool) {
 	for _, info := range rt.Tasks() {
 		if info.Name == name {
@@ -25,8 +25,8 @@ func infoOf(rt *Runtime, name string) (info TaskInfo, ok bool) {
 	return TaskInfo{}, false
 }
 
-// describes waits until Tasks describes a task of that name that does what is
-// expected.
+// describes waits until Tasks describes a task of that name as want
+// expects.
 func describes(t *testing.T, rt *Runtime, name string, want func(TaskInfo) bool) (info TaskInfo) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -43,7 +43,7 @@ func lineAfter(lines int) string {
 	return fmt.Sprintf("(%s:%d)", filepath.Base(file), line+lines)
 }
 
-// Each kind of task, each thing that one can wait for, and where.
+// Tasks describes each kind of task, each event that a task can wait for, and where.
 func TestTasksOfEachKindAndWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(Task, error) {}})
 	var lines sync.Map // by the names of tasks
@@ -188,7 +188,7 @@ func TestTasksWaitsForACall(t *testing.T) {
 	describes(t, rt, "spawner", func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == "blocking call" })
 }
 
-// What a task is found to wait for, since when and where is that of its latest
+// The description of a task has the event, the time and the place of its latest
 // wait.
 func TestTasksIsUpToDate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -197,7 +197,7 @@ func TestTasksIsUpToDate(t *testing.T) {
 	Go(rt.Named("walker"), func(cx *Context) error {
 		lines <- lineAfter(1)
 		Await(cx, first)
-		NewSleep(time.Hour).Poll(cx) // waits for nothing: it is dropped
+		NewSleep(time.Hour).Poll(cx) // the task does not wait for it: it is dropped
 		lines <- lineAfter(1)
 		Await(cx, second)
 		return nil
@@ -238,8 +238,8 @@ func TestTasksFor(t *testing.T) {
 	outside.Wait()
 }
 
-// Being described does not disturb a task: none is polled for it, no wake is
-// lost, and what is woken meanwhile is polled.
+// A description does not disturb tasks: no task is polled for it, no wake is lost,
+// and a task that is woken meanwhile is polled.
 func TestTasksDisturbsNoTask(t *testing.T) {
 	const tasks, rounds = 100, 30
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -288,7 +288,7 @@ func TestTasksDisturbsNoTask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A worker that is stuck is done without: its tasks are described, but not
+// Tasks does not wait for a worker that is stuck: its tasks are described, but not
 // where their code waits.
 func TestTasksOfAStuckWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -327,7 +327,7 @@ func stick(t *testing.T, s Spawner) (h *JoinHandle[None], release func()) {
 	return h, release
 }
 
-// While the runtime drains is when one wants to know what it waits for.
+// Tasks describes the tasks for which Shutdown waits.
 func TestTasksDuringShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	p := new(probe)
@@ -346,7 +346,7 @@ func TestTasksDuringShutdown(t *testing.T) {
 	require.Empty(t, rt.Tasks(), "after the end")
 }
 
-// Whoever asks all the time does not keep Shutdown from ending.
+// Goroutines that call Tasks all the time do not keep Shutdown from ending.
 func TestTasksAndShutdownAtOnce(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for range 20 {
@@ -402,8 +402,8 @@ func TestTasksMany(t *testing.T) {
 	eventually(t, func() bool { w, ids := count(); return w == n && len(ids) == n })
 }
 
-// A survey that stands in a list, as those do that Shutdown has cancelled, is
-// nobody's task.
+// A survey that stands in a list, as a survey does that Shutdown has cancelled, is
+// not described.
 func TestTasksLeavesSurveysOut(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := &plain[[]TaskInfo]{f: new(survey)}

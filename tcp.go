@@ -57,7 +57,7 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 
 // SetKeepAliveConfig sets whether the system probes a connection that is silent,
 // and how, as the method of net.TCPConn does: a field that is zero has the default
-// of package net, a negative one leaves the system's setting unchanged. It stops at
+// of package net, a negative field leaves the system's setting unchanged. It stops at
 // the first setting that the system refuses: on OpenBSD with ENOPROTOOPT at the first
 // setting that is not negative, after it has set or cleared keep-alive itself.
 func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {

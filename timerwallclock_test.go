@@ -12,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// clockStepEnv has a child process believe that the wall clock has been stepped by this
+// clockStepEnv makes a child process run as if the wall clock had been stepped by this
 // much since the program began.
 const clockStepEnv = "ASYNC_TEST_CLOCK_STEP"
 
-// The step is made before anything has read the clock.
+// The step is made before other code has read the clock.
 var _ = func() None {
 	if d, err := time.ParseDuration(os.Getenv(clockStepEnv)); err == nil {
 		clockEpoch = withWall(clockEpoch, -d)
@@ -34,8 +34,8 @@ func withWall(t time.Time, d time.Duration) time.Time {
 }
 
 // A deadline that was parsed, or comes from a database, has no monotonic reading. It is
-// as far away as the wall clock says when it is set, whatever that clock said when
-// the program began.
+// as far away as the wall clock says when it is set, independent of the time that this
+// clock showed when the program began.
 func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	if !inChild(t) {
 		for _, step := range []string{"0s", "1h", "-1h"} {

@@ -328,7 +328,7 @@ func (c *UDPConn) PollWriteBatch(cx *Context, ms []Message, flags int) (int, err
 }
 
 // WriteBatch sends all messages, unless it fails or is cancelled, and returns
-// how many it has sent. On Linux as many go with one system call as there is
+// how many it has sent. On Linux one system call sends as many messages as there is
 // room for. flags are those of sendmsg(2).
 func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err error) {
 	for {

@@ -241,7 +241,7 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 				assert.NotZero(t, got.Port)
 				assert.Nil(t, own.RemoteAddr())
 
-				// Both see the other's address as they see it of their own kind.
+				// Each package sees the address of the other as it sees an address of its own sockets.
 				target := net.JoinHostPort("", fmt.Sprint(got.Port))
 				d, err := Dial(cx, c.network, target)
 				if err != nil {

@@ -68,7 +68,7 @@ func (c *UDPConn) SetMulticastLoopback(on bool) error {
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, sys.BoolInt(on)) })
 }
 
-// MulticastLoopback returns what SetMulticastLoopback sets.
+// MulticastLoopback returns the setting of SetMulticastLoopback.
 func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 	var v int
 	if c.v6() {

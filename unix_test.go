@@ -810,7 +810,7 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 }
 
 // However often a task fails, the next try is not put off. The delay before each further
-// try is longer.
+// try is longer, up to the last delay.
 func TestRetryIsNotPutOff(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, wakes := newPollCx(t, rt)

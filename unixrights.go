@@ -106,7 +106,7 @@ func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, 
 // security label, a time. A label may be longer; then the message is refused.
 const otherAncillary = 512
 
-// descriptorsIn returns the descriptors that the sender of a message has sent, and those
+// descriptorsIn returns the descriptors that the sender of a message has sent, and the descriptors
 // that the system has added. All are the caller's to close.
 func descriptorsIn(oob []byte) (sent, added []int) {
 	// The part that is cut off at the end is no message, but the messages before it

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// baton is a primitive whose waiters are handed something that must not be lost.
-// Each returns two who wait, and pass, which lets go of what the first of them
-// gets, or the second if the first gives up. give lets go of it again.
+// baton is a primitive whose waiters are handed a lock, permits or a notification that must
+// not be lost. setUp returns two waiters, and pass, which releases the thing that the first
+// waiter gets, or the second if the first gives up. give releases it again.
 type baton struct {
 	name  string
 	setUp func(wait func(Future[None]) *mockWaiter) (first, second *mockWaiter, pass, give func())
@@ -117,7 +117,7 @@ func waitersOf(t testing.TB) func(Future[None]) *mockWaiter {
 	}
 }
 
-// A waiter that has been chosen and gives up passes on what it was handed.
+// A waiter that has been chosen and gives up passes on the thing that it was handed.
 func TestCancelAfterChosen(t *testing.T) {
 	for _, b := range batons {
 		t.Run(b.name, func(t *testing.T) {
@@ -132,8 +132,8 @@ func TestCancelAfterChosen(t *testing.T) {
 	}
 }
 
-// Those who wait get it one after the other, and a waiter that gives up before it
-// is chosen does not stand in the way.
+// The waiters get it one after the other, and a waiter that gives up before it is chosen
+// does not stand in the way.
 func TestCancelBeforeChosen(t *testing.T) {
 	for _, b := range batons {
 		t.Run(b.name+"/first", func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestCancelBeforeChosen(t *testing.T) {
 	}
 }
 
-// The same while others choose it at that moment, ten thousand times: whatever
-// comes first, the second one gets it.
+// The same while another goroutine chooses the first waiter at that moment, ten thousand
+// times: in either order, the second waiter gets it.
 func TestCancelWhileChosen(t *testing.T) {
 	const times = 10_000
 	for _, b := range batons {
@@ -189,7 +189,7 @@ func TestCancelWhileChosen(t *testing.T) {
 	}
 }
 
-// The same if nobody else waits: then it is there for whoever comes.
+// The same if no other task waits: then it is there for the next caller.
 func TestCancelWhileChosenAlone(t *testing.T) {
 	var m Mutex
 	var n Notify
@@ -226,7 +226,7 @@ func TestCancelWhileChosenAlone(t *testing.T) {
 	}
 }
 
-// A waiter that was chosen by what is for all has nothing to pass on.
+// A waiter that was chosen by an event for all waiters has nothing to pass on.
 func TestCancelAfterChosenByAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	wait := waitersOf(t)
@@ -414,7 +414,7 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 	watcher := w.Watch()
 	for _, x := range []struct {
 		name  string
-		count func() int // of those who wait
+		count func() int // of the waiters
 		block func(ctx context.Context) error
 	}{
 		{"Lock", m.list.count, m.LockBlocking},
@@ -457,7 +457,7 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 	requireNoLostWakes(t, ch)
 }
 
-// The same for a Oneshot: what is sent then is there for another.
+// The same for a Oneshot: a value that is sent then is there for another receiver.
 func TestOneshotBlockingGivesUp(t *testing.T) {
 	var o Oneshot[int]
 	ctx, cancel := context.WithCancel(t.Context())
@@ -490,7 +490,7 @@ func TestCondBlockingLocksAgain(t *testing.T) {
 	require.False(t, c.L.TryLock())
 }
 
-// A goroutine waits for what a task does.
+// A goroutine waits for an action of a task.
 func TestWaitersBlocking(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ctx := t.Context()
@@ -557,7 +557,7 @@ func TestWaitersBlocking(t *testing.T) {
 	require.False(t, m.TryLock() || rw.TryLock() || read.TryLock() || up.TryRLock() || s.TryAcquire(1) || c.L.TryLock())
 }
 
-// count returns how many wait.
+// count returns how many waiters are in the list.
 func (l *waitlist) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -671,8 +671,9 @@ func TestMisuseOfWaiters(t *testing.T) {
 	}
 }
 
-// Whoever wakes on a worker says which: plain futures come to it instead of having
-// another thread woken, and a goroutine that it wakes gets a processor.
+// A caller that wakes tasks on a worker says which worker it is: plain futures come to that
+// worker instead of having another thread woken, and a goroutine that it wakes gets a
+// processor.
 func TestWaitersWokenByAWorker(t *testing.T) {
 	var (
 		m  Mutex
@@ -705,8 +706,8 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 	})
 }
 
-// What waits when Shutdown unwinds it leaves its place, and what it was handed goes
-// to others: here to a goroutine outside.
+// Code that waits when Shutdown unwinds it leaves its place, and a lock that it was handed
+// goes to other waiters: here to a goroutine outside.
 func TestWaitersUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
@@ -747,8 +748,8 @@ type bomb struct{ *probe }
 
 func (b bomb) Poll(*Context) (int, error) { panic("oh") }
 
-// Await gives up what it waits for also if it does not return, and only what it
-// has not finished.
+// Await gives up the future that it waits for also if it does not return, and only a future
+// that it has not finished.
 func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
@@ -776,7 +777,7 @@ func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
 	require.Equal(t, begun, unwound.cancels.Load())
 }
 
-// What holds a lock and panics, or is cancelled, leaves it locked unless it has
+// Code that holds a lock and panics, or is cancelled, leaves it locked unless it has
 // deferred Unlock.
 func TestHolderPanics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
@@ -822,8 +823,8 @@ func TestHolderPanics(t *testing.T) {
 	require.True(t, careful.TryLock())
 }
 
-// lockLoop is a plain future that locks, does something, and unlocks, n times.
-// Between the two it is polled once more.
+// lockLoop is a plain future that locks, does something, and unlocks, n times. Between lock
+// and unlock it is polled once more.
 type lockLoop struct {
 	n            int
 	lock         func() Future[None]
@@ -857,9 +858,10 @@ func (l *lockLoop) Poll(cx *Context) (None, error) {
 
 func (l *lockLoop) Cancel() { giveUp(nil, l.f) }
 
-// contend has straight-line tasks and plain futures of two workers, and goroutines,
-// use a lock at the same time, some of which give up now and then. use is called
-// with it locked, under a guard that the race detector watches.
+// contend has straight-line tasks and plain futures of two workers, and goroutines, use a
+// lock at the same time; some of them give up now and then. locked is called when the lock
+// has been taken, and unlock to release it: both use a counter that the race detector
+// watches.
 func contend(t *testing.T, times int, lock func(cx *Context) error, lockBlocking func(ctx context.Context) error, future func() Future[None], locked, unlock func()) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var used atomic.Int64

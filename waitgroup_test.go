@@ -53,7 +53,7 @@ func TestWaitGroupGo(t *testing.T) {
 
 	h := wg.Go(rt, func(cx *Context) error { return nil })
 	runInTask(t, rt, func(cx *Context) error {
-		if _, err := h.Await(cx); err != nil { // others may wait for the task, too
+		if _, err := h.Await(cx); err != nil { // other callers may wait for the task, too
 			return err
 		}
 		return wg.Wait(cx)

@@ -9,7 +9,7 @@ import (
 // returns ErrPending.
 //
 // Wake may be called from any goroutine, any number of times, also after the
-// task has ended; wakes that come before the next poll are one. Wakers are
+// task has ended; several wakes before the next poll count as one wake. Wakers are
 // comparable: two that are equal wake the same task. Waking the zero Waker
 // does nothing.
 type Waker struct{ t *task }
@@ -56,8 +56,8 @@ func (o *externalWaker) poll(w *worker) bool {
 	return false
 }
 
-// crashProcess ends the program, in a goroutine of its own, where no deferred call recovers. A
-// function of the user's, which what names, has panicked with v, or called Goexit if v is nil.
+// crashProcess ends the program, in a goroutine of its own, where no deferred call recovers. The
+// user's function that is named by what has panicked with v, or called Goexit if v is nil.
 // It does not return: the caller might end the program before the panic does.
 func crashProcess(what string, v any) {
 	if v == nil {

@@ -32,7 +32,7 @@ func TestWaker(t *testing.T) {
 	require.Len(t, map[Waker]bool{a: true, b: true, c: true}, 2, "wakers are map keys")
 }
 
-// The wakers of one task are equal, those of two are not, and they may be
+// The wakers of one task are equal, the wakers of two tasks are not, and they may be
 // called after the task's end.
 func TestWakerOfTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -57,24 +57,24 @@ func TestWakerOfTasks(t *testing.T) {
 	b1.Wake()
 }
 
-// FuzzWakerSlot compares a slot with a naive one: a flag and two slices. What a
-// slot promises to those who use it one after the other:
+// FuzzWakerSlot compares a slot with a naive slot: a flag and two slices. A slot
+// promises to callers that use it one after the other:
 //
-//  1. an event is remembered until one join consumes it; events that no join
-//     has consumed are one;
+//  1. an event is remembered until one join consumes it; several events that no
+//     join has consumed count as one;
 //  2. a task that has joined is woken exactly once, by the next event that is for
 //     it, or by its own leave, whichever is first;
 //  3. joining twice is joining once, and a task that isn't there leaves for nothing;
-//  4. of the tasks that wait for their turn, fireOne and admitNext wake the first, and
+//  4. of the tasks that wait for their turn, fireOne and passOn wake the first, and
 //     so does the leave of a task that is not there.
 func FuzzWakerSlot(f *testing.F) {
 	const join, leave, fire, stir, turn, fireOne, passOn, withdraw = 0 << 5, 1 << 5, 2 << 5, 3 << 5, 4 << 5, 5 << 5, 6 << 5, 7 << 5
 	f.Add([]byte{join, fire, join, join})                                              // woken; then consumes the event
 	f.Add([]byte{fire, fire, join, join | 1, fire, join | 1, join})                    // two fires are one event
-	f.Add([]byte{join, join | 1, join | 2, leave | 1, fire, leave, join, join | 2})    // a fanout loses one
+	f.Add([]byte{join, join | 1, join | 2, leave | 1, fire, leave, join, join | 2})    // a fanout loses a task
 	f.Add([]byte{join, join | 1, leave, leave | 1, join | 2, stir, join | 2, fire})    // a fanout empties and fills
-	f.Add([]byte{stir, fire, stir, join, stir, leave, join | 3, join, stir, fire})     // stir keeps the event
-	f.Add([]byte{join, join, leave, leave, join | 1, join | 1, join, leave | 1, fire}) // twice is once
+	f.Add([]byte{stir, fire, stir, join, stir, leave, join | 3, join, stir, fire})     // notifyAll keeps the event
+	f.Add([]byte{join, join, leave, leave, join | 1, join | 1, join, leave | 1, fire}) // to join twice is to join once
 	f.Add([]byte{join, turn | 1, turn | 2, turn | 3, fireOne, fireOne, leave | 1, passOn, join, join | 1})
 	f.Add([]byte{join, turn | 1, turn | 2, fireOne, stir, join | 3, join | 3, turn | 1, passOn})
 	f.Add([]byte{turn, turn | 1, withdraw | 1, turn | 1, turn | 2, fireOne, leave | 4, leave | 4, join, join | 1})
@@ -86,7 +86,7 @@ func FuzzWakerSlot(f *testing.F) {
 		ss := newMockTasks(5)
 		var (
 			happened    bool
-			fan         bool // several tasks have waited, and not all have gone since
+			fan         bool // several tasks have waited, and not all of them have left since
 			each, turns []*mockTask
 		)
 		want := map[*mockTask]int32{}
@@ -182,7 +182,7 @@ func FuzzWakerSlot(f *testing.F) {
 }
 
 // Tasks that join at once, and then events that happen at once: exactly one of
-// the joins consumes the event of the round before, everyone else who joins
+// the joins consumes the event of the round before, every other task that joins
 // waits, and is woken exactly once.
 func TestWakerSlotRounds(t *testing.T) {
 	const waiters, firers, rounds = 4, 2, 2_000
@@ -215,8 +215,8 @@ func TestWakerSlotRounds(t *testing.T) {
 	}
 }
 
-// Joins and fires at the same time: who has joined is woken exactly once
-// before it joins again, so that nobody waits for ever and no wake is left.
+// Joins and fires at the same time: a task that has joined is woken exactly once
+// before it joins again, so that no task waits without end and no wake is left.
 func TestWakerSlotStress(t *testing.T) {
 	const waiters, firers, joins = 4, 2, 3_000
 	var slot wakerSlot
@@ -250,8 +250,8 @@ func TestWakerSlotStress(t *testing.T) {
 	firing.Wait()
 }
 
-// A stir that meets a fire does not swallow the event, and whoever waited is
-// woken once by the two of them.
+// A notifyAll at the same time as a fire does not lose the event, and a task that
+// waits is woken once by the two of them.
 func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 	const slots = 20_000
 	all := make([]wakerSlot, slots)
@@ -281,9 +281,9 @@ func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 	}
 }
 
-// Try, join, try again, with counted tokens: each is taken exactly once, and
-// nobody sleeps while there is one, although some give up in between and
-// others stir. The last event is the end, and everybody sees it.
+// Try, join, try again, with counted tokens: each token is taken exactly once, and
+// no task sleeps while there is a token, although some tasks give up in between and
+// others call notifyAll. The last event is the end, and every task sees it.
 func TestWakerSlotTokens(t *testing.T) {
 	const waiters, firers, tokens = 3, 2, 3_000
 	var slot wakerSlot
@@ -341,8 +341,8 @@ func TestWakerSlotTokens(t *testing.T) {
 	require.Zero(t, left.Load())
 }
 
-// Two tasks that come and go at the same time, with nobody who fires: each is
-// woken exactly once by each leave, and the slot does not keep them. It needs
+// Two tasks that join and leave at the same time, without events: each task is
+// woken exactly once by each leave, and the slot does not keep them. The test needs
 // many slots, since a fanout, once there, stays.
 func TestWakerSlotLeaveStress(t *testing.T) {
 	const slots = 20_000
@@ -378,8 +378,9 @@ func TestWakerSlotLeaveStress(t *testing.T) {
 	}
 }
 
-// A Waker's function that does not return ends the program, whoever called it: they
-// may have had others to wake. Nobody recovers that, and it says where it happened.
+// A Waker's function that does not return ends the program, whichever code called it: the
+// caller may have had other tasks to wake. No deferred call recovers the panic, and it shows
+// where it happened.
 func TestWakerMustReturn(t *testing.T) {
 	ends := map[string]func(){
 		"panics": func() { panic("at the disco") },
@@ -459,8 +460,8 @@ func TestWakerSlotForgetsTasksThatLeft(t *testing.T) {
 	require.EqualValues(t, 1, stays.wakes.Load())
 }
 
-// A list keeps the order in which tasks came, and none that was taken out, whether
-// there are few or many, as a slice would.
+// A list keeps tasks in the order in which they came, and no task that was taken out,
+// whether there are few or many, as a slice would.
 func TestTaskListAgainstSlice(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{3, 2 * taskListFew, 10 * taskListFew} {
@@ -507,8 +508,8 @@ func TestTaskListAgainstSlice(t *testing.T) {
 }
 
 // Tasks that wait for their turn, with counted tokens: an event wakes one task, each
-// token is taken exactly once, and no task sleeps while there is one, although some
-// give up at any moment and others poll by hand and never come again.
+// token is taken exactly once, and no task sleeps while there is a token, although some
+// tasks give up at any moment and others join without takeTurn and never come again.
 func TestWakerSlotTurns(t *testing.T) {
 	const waiters, firers, tokens = 4, 2, 3_000
 	var slot wakerSlot
@@ -548,7 +549,7 @@ func TestWakerSlotTurns(t *testing.T) {
 				slot.takeTurn(s.t)
 				again = true
 				if left.Load() > 0 || closed.Load() {
-					continue // it came before there was a place to be woken in
+					continue // the token or the end came before the task stood in the slot
 				}
 				if n%7 == 0 {
 					slot.leave(s.t, nil)
@@ -557,7 +558,7 @@ func TestWakerSlotTurns(t *testing.T) {
 				}
 				<-s.notified
 				if n%5 == 0 {
-					slot.leave(s.t, nil) // it was chosen, and does not try
+					slot.leave(s.t, nil) // the task was chosen, and does not try
 					again = false
 				}
 			}

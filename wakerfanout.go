@@ -43,7 +43,7 @@ type fanout struct {
 	shut  bool
 }
 
-// fanoutState says what has become of a fanout.
+// fanoutState is the state of a fanout after a change.
 type fanoutState uint8
 
 const (

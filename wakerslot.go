@@ -3,12 +3,12 @@ package async
 import "sync/atomic"
 
 // wakerSlot is where futures wait for one event: a pointer that is nil, the
-// one task that waits, or fired. It is the whole protocol between the tasks that
+// one task that waits, or slotFired. It is the whole protocol between the tasks that
 // wait and the callers that wake them, and takes no lock while at most one task
 // waits.
 //
 // A second task that waits puts a fanout there. An event then wakes all tasks in
-// it, except those that wait for their turn: of these it wakes the first only.
+// it, except the tasks that wait for their turn: of these it wakes the first only.
 //
 // A task may wait for its turn (takeTurn) if the event is that something can be
 // taken, and if one task which finds nothing knows that the others would find
@@ -23,8 +23,8 @@ import "sync/atomic"
 //     task still stands in the slot: then no event has chosen it.
 //
 // So while tasks wait for their turn and something may be there, one task that
-// was taken out has not tried yet. A task that polls by hand cannot promise the
-// third step, and is woken by each event.
+// was taken out has not tried yet. A task that calls a Poll method itself cannot
+// promise the third step, and is woken by each event.
 type wakerSlot struct{ p atomic.Pointer[task] }
 
 // slotFired stands in a slot whose event has happened and has not been consumed since.

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// turnsOf is something for which many tasks wait at once. Each event is for one of
+// turnsOf is a kind of event for which many tasks wait at once. Each event is for one of
 // them.
 type turnsOf struct {
-	wait  func(cx *Context) error // takes one
-	event func()                  // there is one more
+	wait  func(cx *Context) error // waits for an event and takes it
+	event func()                  // makes one more event
 }
 
-// manyWait returns what many tasks may wait for at once, by name.
+// manyWait returns the kinds of events for which many tasks may wait at once, by name.
 func manyWait(t *testing.T, rt Spawner, n int) map[string]turnsOf {
 	t.Helper()
 	one := make([]byte, 1)
@@ -136,9 +136,9 @@ func manyWait(t *testing.T, rt Spawner, n int) map[string]turnsOf {
 	}
 }
 
-// Of many tasks that wait for one descriptor, or one set, each event wakes those that
-// it can serve, and at most a few in vain: n events cost a number of polls that grows
-// with n, and not with n times n.
+// Of many tasks that wait for one descriptor, or one set, each event wakes the tasks that
+// it can serve, and at most a few that find nothing: n events cost a number of polls that
+// grows with n, and not with n times n.
 func TestManyWaitersOneEvent(t *testing.T) {
 	const n, perEvent = 100, 5
 	var polls atomic.Int64
@@ -190,7 +190,7 @@ func TestManyWaitersManyEvents(t *testing.T) {
 			}
 			events := n
 			if name == "Signals" {
-				events = 1 // of a kind that is pending there is one
+				events = 1 // a signal that is pending already is not added
 			}
 			for range events {
 				x.event()
@@ -212,9 +212,9 @@ func TestManyWaitersManyEvents(t *testing.T) {
 	}
 }
 
-// A task whose turn it is and that gives up before it has tried lets the next one have
-// it. The tasks wait on a worker that is kept, so that none can try before it is
-// cancelled; the other worker serves the descriptor.
+// A task whose turn it is and that gives up before it has tried passes the turn on to the
+// next task. The tasks wait on a worker that is kept busy, so that none can try before it
+// is cancelled; the other worker serves the descriptor.
 func TestTurnIsPassedOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	kept, serves := Spawner(workerSpawner{rt.workers[0]}), Spawner(workerSpawner{rt.workers[1]})
@@ -228,8 +228,8 @@ func TestTurnIsPassedOn(t *testing.T) {
 			first := wait(serves) // registers the descriptor there
 			first.Cancel()
 			join(t, first)
-			// The first of these finds no other to queue up with, and is woken by each
-			// event; of the others the event chooses one.
+			// The first of these tasks finds no other task to queue up with, and is woken
+			// by each event; of the others the event chooses one.
 			hs := []*JoinHandle[None]{wait(kept), wait(kept), wait(kept)}
 			hold, held := make(chan None), make(chan None)
 			Go(kept, func(*Context) error { close(held); <-hold; return nil })
@@ -305,7 +305,7 @@ func TestReadTurnsExactlyOnce(t *testing.T) {
 	require.Equal(t, bytes, total)
 }
 
-// All that wait for a descriptor are told of its end, of a deadline and of Close.
+// All tasks that wait for a descriptor learn of its end, of a deadline and of Close.
 func TestCloseAndDeadlineWakeAllWaiters(t *testing.T) {
 	const n = 20
 	for name, tell := range map[string]struct {
@@ -347,8 +347,8 @@ func TestCloseAndDeadlineWakeAllWaiters(t *testing.T) {
 	}
 }
 
-// What one system call of the user's finds says nothing about another one: an event
-// wakes all that wait in ReadWith, beside those that wait for their turn.
+// The result of one system call of the user's says nothing about another call: an event
+// wakes all tasks that wait in ReadWith, beside the tasks that wait for their turn.
 func TestSourceEventWakesAllCalls(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
@@ -364,7 +364,7 @@ func TestSourceEventWakesAllCalls(t *testing.T) {
 		h := Spawn(rt, func(cx *Context) (int, error) {
 			return s.ReadWith(cx, func(fd int) (int, error) {
 				if calls[i].Add(1); i < len(calls)-1 {
-					return 0, unix.EAGAIN // what this one wants is not there
+					return 0, unix.EAGAIN // the data that this call wants is not there
 				}
 				return unix.Read(fd, make([]byte, 1))
 			})

@@ -75,7 +75,7 @@ func TestWatchUpdate(t *testing.T) {
 	require.Equal(t, 2001, w.Get())
 }
 
-// Cancel after notify: the change is there for the next one who looks.
+// Cancel after notify: the change is there for the next caller that looks.
 func TestWatchCancel(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
@@ -107,7 +107,7 @@ func TestWatchCancel(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Everybody sees the last value, and none twice.
+// Every watcher sees the last value, and no value twice.
 func TestWatchTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	w := NewWatch(0)
@@ -153,7 +153,7 @@ func TestWatchTasks(t *testing.T) {
 	require.Equal(t, last, receive(t, outside))
 }
 
-// Two who watch by one Watcher: each change is for one of them.
+// Two tasks that wait with one Watcher: each change is for one of them.
 func TestWatchShared(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()

@@ -20,7 +20,7 @@ import (
 // computes, or that blocks its thread in a way that the runtime cannot see.
 type Stall struct {
 	// Task is the task. Its ID is 0 if it is a future without a name: the
-	// stack tells which code it is.
+	// stack shows which code it is.
 	Task   Task
 	Worker int
 	For    time.Duration // the poll has lasted at least this long so far
@@ -481,8 +481,8 @@ func isOurs(stack string) bool {
 	return strings.Contains(stack, packagePath+".(*worker).poll\n") || strings.Contains(stack, packagePath+".(*coroutine).run\n")
 }
 
-// isSwitchedOut reports whether a stack is that of a coroutine that waits to be resumed, or of
-// code that has resumed a coroutine.
+// isSwitchedOut reports whether a stack is that of a coroutine that was resumed or waits to be
+// resumed, or of code that has resumed a coroutine.
 func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
 
 // isCut reports whether the outermost frames of a goroutine in a profile are

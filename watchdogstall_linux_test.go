@@ -18,8 +18,8 @@ func threadTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// hog keeps one processor busy, which it returns, until the end of the test or the call of the
-// function.
+// hog keeps one processor busy, whose number it returns, until the end of the test or the call
+// of stop.
 func hog(t *testing.T) (processor int, stop func()) {
 	var allowed unix.CPUSet
 	require.NoError(t, unix.SchedGetaffinity(0, &allowed))
@@ -47,7 +47,7 @@ func TestStallOffTheProcessor(t *testing.T) {
 	processor, stop := hog(t)
 	rt := newTestRuntime(t, Config{Workers: 1, Affinity: [][]int{{processor}}, Stalled: log.add})
 	h := Spawn(rt.Named("starved"), func(cx *Context) (took time.Duration, err error) {
-		// A thread of this policy gets next to nothing beside others.
+		// A thread of this policy gets very little time beside other threads.
 		if err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
 			return 0, err
 		}

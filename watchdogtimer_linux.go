@@ -17,7 +17,7 @@ type watchTimer struct {
 	conn    syscall.RawConn
 	after   atomic.Int64          // the duration to which it was set last
 	apply   func(fd uintptr)      // sets it to after; made once, since a closure is an allocation
-	expired func(fd uintptr) bool // reads it, and reports whether it had fired. The raw call does not wake sysmon, as os.File.Read would
+	expired func(fd uintptr) bool // reads it and reports whether it had fired; unlike os.File.Read it does not wake sysmon
 }
 
 func (t *watchTimer) open() error {

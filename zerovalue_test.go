@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What has a descriptor has none in its zero value, which is as good as closed: every
+// The zero value of a type with a descriptor has no descriptor and is as good as closed: every
 // method returns, and leaves descriptor 0, the standard input, alone.
 func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 	var before, after unix.Stat_t
@@ -27,7 +27,7 @@ func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 		for i := range typ.NumMethod() {
 			m := typ.Method(i)
 			if m.Name == "WriteBuffers" || m.Name == "PollWriteBuffers" || m.Name == "ReadBuffers" || m.Name == "PollReadBuffers" {
-				continue // which look at the buffers first: a pointer that is nil here
+				continue // these look at the buffers first: a pointer that is nil here
 			}
 			recv := reflect.New(typ.Elem())
 			out := make(chan []reflect.Value, 1)
@@ -89,7 +89,8 @@ type nopReadWriter struct{}
 func (*nopReadWriter) Read([]byte) (int, error)    { return 0, io.EOF }
 func (*nopReadWriter) Write(p []byte) (int, error) { return len(p), nil }
 
-// What a function must make says so; it would hang, or fail with a nil pointer.
+// The zero value of a type that a function must make panics with a text that names the function.
+// Otherwise it would hang, or fail with a nil pointer.
 func TestZeroValuesThatMustBeMade(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, use := range map[string]func(cx *Context){
