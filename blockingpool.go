@@ -235,7 +235,7 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	p.admission.mu.Lock()
 	p.ranCall(ran)
 	next = p.queue.front()
-	mayLinger := p.maySpin() && !c.spins
+	maySpin := p.maySpin() && !c.spins
 	if c.spins {
 		p.spun(c, next != nil)
 	}
@@ -245,7 +245,7 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 		next.g = c.g
 		p.running.push(next, &next.at)
 		p.wakeOne()
-	case mayLinger:
+	case maySpin:
 		c.spins, p.spinning = true, true
 	default:
 		p.becomeIdle(c)

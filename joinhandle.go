@@ -164,11 +164,11 @@ func (h *JoinHandle[T]) result() (T, error) {
 // finish ends the task with a result. w is the worker that runs it, or nil for
 // a task that was refused.
 func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
-	crew := h.cancelGroup()
+	group := h.cancelGroup()
 	h.val = v
 	if err != nil {
 		h.err = h.finalError(err)
-		if gaveIn := h.endedByCancel(err); !crew.takesFailure(&h.task, h.err, gaveIn) && !gaveIn {
+		if gaveIn := h.endedByCancel(err); !group.takesFailure(&h.task, h.err, gaveIn) && !gaveIn {
 			h.err = h.w.rt.failures.add(&h.task, h.err)
 			if f, ok := h.err.(*taskFailure); ok && h.state.detached() {
 				f.unjoinable()
@@ -199,7 +199,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if w != nil {
 		w.counts[countEnded]++
 	}
-	crew.leaveAll(&h.task)
+	group.leaveAll(&h.task)
 }
 
 // endedByCancel reports whether err only means that the task has ended because it was

@@ -304,10 +304,10 @@ func (cx *Context) values() context.Context {
 // cancelGroupValues is the values of the contexts of a task's cancel group.
 type cancelGroupValues struct {
 	context.Context
-	crew *cancelGroup
+	group *cancelGroup
 }
 
-func (v cancelGroupValues) Value(key any) any { return v.crew.value(key) }
+func (v cancelGroupValues) Value(key any) any { return v.group.value(key) }
 
 // Cancel implements canceller.
 func (o *lookupFuture[T]) Cancel() {

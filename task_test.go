@@ -1270,9 +1270,9 @@ func TestWokenWorkerIsNotStuck(t *testing.T) {
 		rt.foreign.Add(1)
 		on(other, func(w *worker) {
 			sleeper.stuckTurn.Store(sleeper.turn.Load()) // as if it had been stuck in this turn since the beginning
-			roused := sleeper.unparks.Load()
+			unparked := sleeper.unparks.Load()
 			sleeper.send(&p.task)
-			if sleeper.unparks.Load() > roused && w.steal() { // else it was awake, or about to look once more
+			if sleeper.unparks.Load() > unparked && w.steal() { // else it was awake, or about to look once more
 				t.Error("it was taken over")
 			}
 		})
