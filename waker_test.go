@@ -69,12 +69,12 @@ func TestWakerOfTasks(t *testing.T) {
 //     so does the leave of a task that is not there.
 func FuzzWakerSlot(f *testing.F) {
 	const join, leave, fire, notifyAll, turn, fireOne, passOn, withdraw = 0 << 5, 1 << 5, 2 << 5, 3 << 5, 4 << 5, 5 << 5, 6 << 5, 7 << 5
-	f.Add([]byte{join, fire, join, join})                                              // woken; then consumes the event
-	f.Add([]byte{fire, fire, join, join | 1, fire, join | 1, join})                    // two fires are one event
-	f.Add([]byte{join, join | 1, join | 2, leave | 1, fire, leave, join, join | 2})    // a fanout loses a task
-	f.Add([]byte{join, join | 1, leave, leave | 1, join | 2, notifyAll, join | 2, fire})    // a fanout empties and fills
-	f.Add([]byte{notifyAll, fire, notifyAll, join, notifyAll, leave, join | 3, join, notifyAll, fire})     // notifyAll keeps the event
-	f.Add([]byte{join, join, leave, leave, join | 1, join | 1, join, leave | 1, fire}) // to join twice is to join once
+	f.Add([]byte{join, fire, join, join})                                                              // woken; then consumes the event
+	f.Add([]byte{fire, fire, join, join | 1, fire, join | 1, join})                                    // two fires are one event
+	f.Add([]byte{join, join | 1, join | 2, leave | 1, fire, leave, join, join | 2})                    // a fanout loses a task
+	f.Add([]byte{join, join | 1, leave, leave | 1, join | 2, notifyAll, join | 2, fire})               // a fanout empties and fills
+	f.Add([]byte{notifyAll, fire, notifyAll, join, notifyAll, leave, join | 3, join, notifyAll, fire}) // notifyAll keeps the event
+	f.Add([]byte{join, join, leave, leave, join | 1, join | 1, join, leave | 1, fire})                 // to join twice is to join once
 	f.Add([]byte{join, turn | 1, turn | 2, turn | 3, fireOne, fireOne, leave | 1, passOn, join, join | 1})
 	f.Add([]byte{join, turn | 1, turn | 2, fireOne, notifyAll, join | 3, join | 3, turn | 1, passOn})
 	f.Add([]byte{turn, turn | 1, withdraw | 1, turn | 1, turn | 2, fireOne, leave | 4, leave | 4, join, join | 1})
