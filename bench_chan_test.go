@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// chanShape is how many send, how many receive, and the capacity.
+// chanShape is the number of senders and of receivers, and the capacity.
 type chanShape struct{ senders, receivers, capacity int }
 
 func (s chanShape) String() string {
@@ -26,9 +26,9 @@ func chanShapes() (all []chanShape) {
 // share is how many of n messages party i of k sends or receives.
 func share(n, i, k int) int { return (n + i) / k }
 
-// BenchmarkChan is messages through a channel, ns each: Go's under goroutines,
-// ours under plain futures and straight-line tasks, within one worker and across
-// two.
+// BenchmarkChan measures messages through a channel, ns each: Go's channel with
+// goroutines, and Chan with plain futures and straight-line tasks, within one worker
+// and across two.
 func BenchmarkChan(b *testing.B) {
 	for _, s := range chanShapes() {
 		b.Run(s.String(), func(b *testing.B) {
@@ -87,8 +87,8 @@ func benchGoChan(b *testing.B, s chanShape) {
 	wg.Wait()
 }
 
-// benchChan has b.N messages sent. The tasks are spawned from outside, which
-// spreads them over the workers.
+// benchChan makes its tasks send b.N messages. The tasks are spawned outside of the
+// workers, which spreads them over the workers.
 func benchChan(b *testing.B, s chanShape, workers int,
 	send func(Spawner, *Chan[int], int), recv func(Spawner, *Chan[int], int, func())) {
 	rt := benchRuntimeOf(b, workers)
@@ -137,8 +137,8 @@ func (r *benchReceiver) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// BenchmarkChanWaiters is what a message costs that wakes one of n receivers, and
-// that its receiver waits again.
+// BenchmarkChanWaiters measures a message that wakes one of n receivers, and the next
+// wait of this receiver.
 func BenchmarkChanWaiters(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10000} {
 		b.Run(fmt.Sprintf("waiters=%d/goroutines", n), func(b *testing.B) {
@@ -220,22 +220,22 @@ type benchEcho struct {
 func (e *benchEcho) Poll(cx *Context) (None, error) {
 	for {
 		if _, err := e.f.Poll(cx); err != nil {
-			return None{}, settleClosed(err)
+			return None{}, nilIfClosed(err)
 		}
 		e.over.TrySend(None{})
 	}
 }
 
-// callClosed makes the end of a channel a good end.
-func settleClosed(err error) error {
+// nilIfClosed returns nil for ErrClosed, and every other error as it is.
+func nilIfClosed(err error) error {
 	if err == ErrClosed {
 		return nil
 	}
 	return err
 }
 
-// BenchmarkPingPongOneshot is the ping_pong of the announcement, with our
-// Oneshots: 1,000 pairs of tasks, a value there and one back.
+// BenchmarkPingPongOneshot is the ping_pong of the announcement, with Oneshots:
+// 1,000 pairs of tasks, each with a value there and a value back.
 func BenchmarkPingPongOneshot(b *testing.B) {
 	b.Run("goroutines", func(b *testing.B) {
 		over := make(chan struct{})
@@ -314,9 +314,9 @@ func (p *oneshotPonger) Poll(cx *Context) (None, error) {
 	return None{}, p.pong.Send(None{})
 }
 
-// BenchmarkSelect is one Select that finds a message at once, and one that waits
-// for it: two tasks send each other one message, each beside a channel on which
-// nothing comes.
+// BenchmarkSelect measures a Select that finds a message at once, and a Select that
+// waits for the message of another task. Each Select has a second channel on which no
+// message comes.
 func BenchmarkSelect(b *testing.B) {
 	b.Run("ready/goroutine", func(b *testing.B) {
 		c, never := make(chan int, 1), make(chan int)
@@ -380,7 +380,7 @@ func benchStraight(b *testing.B, f func(cx *Context)) {
 	Go(rt, func(cx *Context) error { f(cx); return nil }).Wait(b.Context())
 }
 
-// BenchmarkRecvFrom is one value out of a Go channel that a goroutine fills: at
+// BenchmarkRecvFrom measures one value out of a Go channel that a goroutine fills: at
 // once, with a goroutine for each wait, and through FromGoChan.
 func BenchmarkRecvFrom(b *testing.B) {
 	feed := func(capacity int) (<-chan int, context.CancelFunc) {
@@ -431,7 +431,7 @@ func BenchmarkRecvFrom(b *testing.B) {
 	}
 }
 
-// BenchmarkBroadcast is one message to n who wait for it.
+// BenchmarkBroadcast measures one message to n subscribers that wait for it.
 func BenchmarkBroadcast(b *testing.B) {
 	for _, n := range []int{1, 100} {
 		b.Run(fmt.Sprintf("straight/subscribers=%d", n), func(b *testing.B) {

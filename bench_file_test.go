@@ -17,7 +17,7 @@ import (
 )
 
 // Files and copies beside goroutines that do the same with package os and net.
-// "threads" is how many threads the process had at most, beyond those at the
+// "threads" is how many threads the process had at most, beyond the number at the
 // beginning.
 
 // watchThreads reports the threads that the benchmark needs.
@@ -69,8 +69,8 @@ func plantFiles(b *testing.B) (names []string) {
 	return names
 }
 
-// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once: files that are in
-// memory, and, where the system can be told to forget them, others.
+// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once: files that are in the
+// page cache, and, if the system can drop files from it, files that are not.
 func BenchmarkSmallFiles(b *testing.B) {
 	names := plantFiles(b)
 	benchSmallFiles(b, names, func(*testing.B) {})
@@ -142,7 +142,7 @@ func benchSmallFiles(b *testing.B, names []string, prepare func(*testing.B)) {
 	}
 }
 
-// largeFile is 256 MiB; ASYNC_BENCH_LARGE=1 makes it 1 GiB.
+// largeFile makes a file of 256 MiB; ASYNC_BENCH_LARGE=1 makes it 1 GiB.
 func largeFile(b *testing.B) (name string, size int64) {
 	size = 256 << 20
 	if os.Getenv("ASYNC_BENCH_LARGE") != "" {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A group of tasks that do nothing, against goroutines and a sync.WaitGroup.
+// BenchmarkGroup compares a group of tasks that do nothing with goroutines and a sync.WaitGroup.
 func BenchmarkGroup(b *testing.B) {
 	for _, n := range []int{1, 10, 1000} {
 		b.Run(fmt.Sprintf("tasks=%d/goroutines", n), func(b *testing.B) {
@@ -51,7 +51,7 @@ func BenchmarkGroup(b *testing.B) {
 	}
 }
 
-// Cancelling a group whose tasks sleep: ns/task is the same however many they are.
+// BenchmarkCancelMany cancels a group whose tasks sleep: ns/task is the same for any number of tasks.
 func BenchmarkCancelMany(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("tasks=%d", n), func(b *testing.B) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The mutex workloads of the announcement, and what they leave out. One operation
+// The mutex workloads of the announcement, and others that it leaves out. One operation
 // is the whole workload, unless a benchmark says otherwise.
 const (
 	contentionTasks = 10
@@ -67,7 +67,7 @@ func benchGoroutines(b *testing.B, n int, work func()) {
 }
 
 // locker is a plain future that locks and unlocks, with one future for all locks,
-// or with a new one for each.
+// or with a new future for each lock.
 type locker struct {
 	m     *Mutex
 	left  int
@@ -93,8 +93,8 @@ func (l *locker) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// keptMutex and keptAsyncMutex keep what BenchmarkMutexCreate makes, so that it must be
-// made.
+// keptMutex and keptAsyncMutex keep the mutexes of BenchmarkMutexCreate, so that the
+// compiler cannot leave them out.
 var (
 	keptMutex      *sync.Mutex
 	keptAsyncMutex *Mutex
@@ -150,8 +150,8 @@ func benchMutex(b *testing.B, tasks, times int) {
 func BenchmarkMutexContention(b *testing.B)   { benchMutex(b, contentionTasks, contentionTimes) }
 func BenchmarkMutexNoContention(b *testing.B) { benchMutex(b, 1, lonelyTimes) }
 
-// One operation is one lock and unlock, in a loop that nothing disturbs: the price
-// of the fast path alone.
+// BenchmarkMutexFastPath measures one lock and unlock in a loop without contention:
+// the cost of the fast path alone.
 func BenchmarkMutexFastPath(b *testing.B) {
 	b.Run("sync", func(b *testing.B) {
 		var m sync.Mutex
@@ -177,7 +177,7 @@ func BenchmarkMutexFastPath(b *testing.B) {
 	})
 }
 
-// BenchmarkMutexHeld holds the mutex while others run: each lock is waited for.
+// BenchmarkMutexHeld holds the mutex while other tasks run, so that each lock waits.
 func BenchmarkMutexHeld(b *testing.B) {
 	b.Run("goroutines", func(b *testing.B) {
 		var m sync.Mutex
@@ -200,8 +200,8 @@ func BenchmarkMutexHeld(b *testing.B) {
 	benchTasks(b, contentionTasks, work)
 }
 
-// BenchmarkWakeOne has n waiters; one operation lets the first of them through,
-// which then waits again, behind the others. The cost must not depend on n.
+// BenchmarkWakeOne has n waiters. One operation wakes the first waiter, which then
+// waits again, behind the other waiters. The cost must not depend on n.
 func BenchmarkWakeOne(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10000} {
 		run := func(name string, future func() Future[None], pass func()) {
@@ -216,7 +216,7 @@ func BenchmarkWakeOne(b *testing.B) {
 					w := all[i%n]
 					pass()
 					if w.poll() != nil || w.poll() != ErrPending {
-						b.Fatal("the order is not that in which they came")
+						b.Fatal("the waiters are not woken in FIFO order")
 					}
 				}
 				for _, w := range all { // the next run has the same lock
@@ -298,7 +298,7 @@ func BenchmarkRWMutexReadMostly(b *testing.B) {
 	benchTasks(b, contentionTasks, work)
 }
 
-// BenchmarkSemaphore has ten tasks share three permits; goroutines use a channel
+// BenchmarkSemaphore makes ten tasks share three permits; goroutines use a channel
 // of that capacity.
 func BenchmarkSemaphore(b *testing.B) {
 	b.Run("goroutines-chan", func(b *testing.B) {

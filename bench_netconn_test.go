@@ -15,10 +15,10 @@ import (
 )
 
 // BenchmarkNetConn measures request and answer over goroutine-per-connection
-// servers: on package net, and on NetConn, in a program without tasks ("alone") and in one
-// whose workers have something to do now and then. The clients are on package net. The
-// question is whether goroutines must wait for the Ps that workers keep: so it is
-// asked with as many Ps as workers and no more ("shared"), with one more, and
+// servers: on package net, and on NetConn, in a program without tasks ("alone") and in a
+// program whose workers have some work now and then. The clients are on package net. The
+// benchmark shows whether goroutines must wait for the Ps that workers keep. So it
+// runs with as many Ps as workers and no more ("shared"), with one more, and
 // with the Ps that a runtime brings ("own"); beside a second runtime with its own Ps ("two"); and beside a server of
 // net/http that answers a request every millisecond ("http", compared with "net-http").
 func BenchmarkNetConn(b *testing.B) {
@@ -63,7 +63,7 @@ func BenchmarkNetConn(b *testing.B) {
 	}
 }
 
-// answerOverHTTP has a server of net/http answer a request every millisecond.
+// answerOverHTTP makes a server of net/http answer a request every millisecond.
 func answerOverHTTP(b *testing.B) {
 	ask := requestOverHTTP(b)
 	stop := make(chan None)
@@ -83,8 +83,8 @@ func answerOverHTTP(b *testing.B) {
 	b.Cleanup(func() { close(stop); asks.Wait() })
 }
 
-// benchNetEcho has conns clients ask and wait in a closed loop, b.N times
-// together.
+// benchNetEcho runs conns clients, each in a closed loop of requests and answers.
+// Together they make b.N requests.
 func benchNetEcho(b *testing.B, ln net.Listener, conns int) {
 	var served sync.WaitGroup
 	served.Go(func() {

@@ -19,10 +19,10 @@ const (
 	idleAnswer  = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 )
 
-// idleReaders are the buffers of those who give them back.
+// idleReaders are the buffers of the Handler of Serve, which gives them back after each call.
 var idleReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
 
-// answerIdle answers the requests that have come; c waits through cx.
+// answerIdle reads requests from r and answers them on c, until r holds no further input.
 func answerIdle(c net.Conn, r *bufio.Reader) error {
 	for {
 		for {
@@ -105,8 +105,8 @@ var idleServers = []struct {
 	}},
 }
 
-// BenchmarkIdleConnections measures what 10,000 keep-alive connections, or as
-// many as the limit of descriptors allows, cost the server while they are idle,
+// BenchmarkIdleConnections measures the memory that 10,000 keep-alive connections,
+// or as many as the limit of descriptors allows, cost the server while they are idle,
 // after a request each: Go's heap and stacks, not the kernel's memory. The
 // clients are plain descriptors.
 func BenchmarkIdleConnections(b *testing.B) {
@@ -160,10 +160,10 @@ func idleDial(b *testing.B, addr *net.TCPAddr) int {
 	return fd
 }
 
-// goMemory is what the heap and the stacks hold.
+// goMemory returns the bytes of the heap and the stacks that are in use.
 func goMemory() int64 {
 	runtime.GC()
-	runtime.GC() // and once more, for what the first has found in pools
+	runtime.GC() // once more, for the objects that the first collection has found in pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse + m.StackInuse)

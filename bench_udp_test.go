@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkUDPEcho has a server echo packets of 64 bytes; the client, the same
-// for all, keeps a window of them on their way and sends and receives in
+// BenchmarkUDPEcho makes a server echo packets of 64 bytes. The client, the same
+// for all servers, keeps a window of packets on their way and sends and receives in
 // batches, so that most of the work is the server's. An operation is one
 // packet, there and back.
 func BenchmarkUDPEcho(b *testing.B) {
@@ -87,7 +87,7 @@ func benchUDPClient(b *testing.B, addr string, window int) {
 		}
 		defer d.Close()
 		c := d.(*UDPConn)
-		c.SetDeadline(time.Now().Add(time.Minute)) // in case something is lost
+		c.SetDeadline(time.Now().Add(time.Minute)) // in case a packet is lost
 		out, in := udpMessages(window, 64), udpMessages(window, 64)
 		b.ResetTimer()
 		sent, got := 0, 0

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tests of docs/cancellation.md that have no better place.
+// The tests of docs/cancellation.md that belong to no other file.
 
-// An await with a Context that has ended takes nothing, though it is there.
+// An await with a Context that has ended takes no result, though the result is there.
 func TestCancelledAwait(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		gone, cancel := cx.WithCancel()
@@ -35,8 +35,8 @@ func TestCancelledAwait(t *testing.T) {
 	})
 }
 
-// A Yield that is cancelled still lets others run, so that a loop which ignores
-// its error keeps nobody waiting.
+// A Yield that is cancelled still lets other tasks run, so that a loop that ignores
+// its error keeps no task waiting.
 func TestCancelledYield(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	other := false
@@ -107,8 +107,8 @@ func TestCancelledDraining(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Neither Dial nor Listen waits for the resolver longer than it may, and neither
-// leaves anything open; newTestRuntime counts.
+// Neither Dial nor Listen waits for the resolver longer than its Context, and neither
+// leaves a descriptor open; newTestRuntime counts them.
 func TestCancelledLookup(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		gone, cancel := cx.WithCancel()
@@ -126,8 +126,8 @@ func TestCancelledLookup(t *testing.T) {
 	})
 }
 
-// Nobody is told of the failure of a lookup that is given up, though it has failed
-// before that.
+// The failure of a lookup that is given up is not reported, though the lookup has
+// failed before that.
 func TestCancelledLookupThatHasFailed(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
@@ -143,11 +143,11 @@ func TestCancelledLookupThatHasFailed(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Cancelling many tasks costs each of them about the same, however many there are
-// and whatever they wait for: time, or all for the same thing. On a path that looks
-// through the others each of 25 times as many costs up to 25 times as much; that each
-// of so many has to come from slower memory costs much less than that. What counts is
-// the time of the processors, which goes on only while they work for this process.
+// The cost of cancelling a task is about the same, however many tasks are cancelled
+// and whether they wait for time or all for the same task. If a cancellation looked
+// through the other tasks, each of 25 times as many tasks would cost up to 25 times as
+// much. The slower memory that holds so many tasks costs much less than that. The test
+// measures processor time, which goes on only while a processor works for this process.
 func TestCancelManyIsLinear(t *testing.T) {
 	few, tries := 4_000, 6
 	if testing.Short() {
@@ -185,8 +185,8 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// cancelMany returns what it takes to cancel n tasks of a group, until they
-// have ended. They wait for the same task, or else for time.
+// cancelMany returns the processor time that it takes to cancel n tasks of a group,
+// until they have ended. They wait for the same task if forTask is true, else for time.
 func cancelMany(t *testing.T, n int, forTask bool) time.Duration {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	last := SpawnFuture(rt, Never[int]())
@@ -208,7 +208,7 @@ func cancelMany(t *testing.T, n int, forTask bool) time.Duration {
 			for range 3 {
 				Yield(cx)
 			}
-			runtime.GC() // rather than in between
+			runtime.GC() // now, rather than during the measurement
 			begun = processorTime(t)
 			g.Cancel()
 			return nil
@@ -223,7 +223,7 @@ func cancelMany(t *testing.T, n int, forTask bool) time.Duration {
 	return took
 }
 
-// waitFor is a future of a task's end that leaves the task alone.
+// waitFor is a future of a task's end. Its Cancel does not cancel that task.
 type waitFor struct {
 	h *JoinHandle[int]
 	t *task

@@ -308,8 +308,8 @@ func (c *Chan[T]) pull(turn bool, wakes *chosenTasks) (v T, ok bool) {
 	return v, true
 }
 
-// takeTurn takes room for one message without waiting; see pull.
-func (c *Chan[T]) takeTurn(turn, firm bool) (ok bool) {
+// takeRoom takes room for one message without waiting; see pull.
+func (c *Chan[T]) takeRoom(turn, firm bool) (ok bool) {
 	if c.room(firm) <= c.sends.promised || !turn && !c.sends.overtake() {
 		return false
 	}
@@ -365,7 +365,7 @@ func (c *Chan[T]) pushAndUnlock(from *worker, v T, firm bool) error {
 		c.unlock()
 		return ErrClosed
 	}
-	if !c.takeTurn(false, firm) {
+	if !c.takeRoom(false, firm) {
 		c.unlock()
 		return ErrFull
 	}
@@ -456,7 +456,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	case c.closed:
 		c.sends.list.leave(w)
 		err = ErrClosed
-	case w.phase != waiterIn && c.takeTurn(turn, how == sendFirm):
+	case w.phase != waiterIn && c.takeRoom(turn, how == sendFirm):
 		c.sends.list.leave(w)
 		c.put(v, how)
 	default:
@@ -482,7 +482,7 @@ const (
 	sendReserve                 // make a permit, when polled
 )
 
-// put uses the room that takeTurn has given.
+// put uses the room that takeRoom has taken.
 func (c *Chan[T]) put(v T, how sendKind) {
 	if how == sendReserve {
 		c.reserved++
@@ -673,7 +673,7 @@ func (c *Chan[T]) PollSend(cx *Context, v T) error {
 	switch {
 	case c.closed:
 		err = ErrClosed
-	case c.takeTurn(false, false):
+	case c.takeRoom(false, false):
 		c.ring.push(v)
 	default:
 		c.sends.polled.join(t)

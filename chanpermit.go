@@ -27,7 +27,7 @@ func (c *Chan[T]) TryReserve() (*Permit[T], error) {
 	switch {
 	case c.closed:
 		return nil, ErrClosed
-	case !c.takeTurn(false, false):
+	case !c.takeRoom(false, false):
 		return nil, ErrFull
 	}
 	c.reserved++

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopActiveSet has rt change the size only where the test does.
+// stopActiveSet makes all workers active, and ends the looks: only the test changes the size from now on.
 func stopActiveSet(rt *Runtime) {
 	for !rt.active.looking.CompareAndSwap(false, true) {
 	}
@@ -23,8 +23,9 @@ func stopActiveSet(rt *Runtime) {
 	rt.active.looking.Store(false)
 }
 
-// aGathering returns one that is driven by hand, and its clock.
-func aGathering(workers int32) (g *activeSet, look func(rate float64, loads ...workerLoad) int32) {
+// newMockActiveSet returns an activeSet that the test drives, and a function that moves its clock to the next look, with
+// these polls per nanosecond and loads, and returns the size.
+func newMockActiveSet(workers int32) (g *activeSet, look func(rate float64, loads ...workerLoad) int32) {
 	g = newActiveSet(Config{Workers: int(workers)})
 	g.clocks = true
 	now := int64(0)
@@ -47,7 +48,7 @@ func aGathering(workers int32) (g *activeSet, look func(rate float64, loads ...w
 }
 
 func TestActiveWorkersAreFewWhenIdle(t *testing.T) {
-	_, look := aGathering(4)
+	_, look := newMockActiveSet(4)
 	some, idle := workerLoad{awake: 0.25}, workerLoad{awake: 0.1}
 	for range activeLooks - 1 {
 		require.EqualValues(t, 4, look(1, some, some, some, some))
@@ -62,9 +63,9 @@ func TestActiveWorkersAreFewWhenIdle(t *testing.T) {
 	}
 }
 
-// With SharedProcs all serve if they do little.
+// With SharedProcs all workers serve if they do little.
 func TestActiveWorkersWithSharedProcs(t *testing.T) {
-	g, look := aGathering(3)
+	g, look := newMockActiveSet(3)
 	g.shared, g.clocks = true, false
 	idle := workerLoad{awake: 0.1}
 	for range 2 * activeLooks {
@@ -76,16 +77,16 @@ func TestActiveWorkersWithSharedProcs(t *testing.T) {
 	require.EqualValues(t, 2, look(1, some, some, some), "a trial")
 }
 
-// aTrial looks until the trial that has begun is over.
-func aTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, rate float64, loads ...workerLoad) int32 {
+// endTrial looks until the trial that has begun is over, and returns the size.
+func endTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, rate float64, loads ...workerLoad) int32 {
 	for g.trial.was != 0 {
 		look(rate, loads...)
 	}
 	return g.size.Load()
 }
 
-// aWidening looks as often as it takes to begin a trial with more workers.
-func aWidening(g *activeSet, look func(rate float64, loads ...workerLoad) int32, loads ...workerLoad) int32 {
+// growOnTrial looks as often as it takes to begin a trial with more workers, and returns the size.
+func growOnTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, loads ...workerLoad) int32 {
 	for range activeLooks - 1 {
 		look(1, loads...)
 	}
@@ -100,19 +101,19 @@ func aWidening(g *activeSet, look func(rate float64, loads ...workerLoad) int32,
 func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
-		g, look := aGathering(2)
+		g, look := newMockActiveSet(2)
 		g.size.Store(1)
-		require.EqualValues(t, 2, aWidening(g, look, busy, half))
-		require.EqualValues(t, 2, aTrial(g, look, 1.5, busy, busy))
+		require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
+		require.EqualValues(t, 2, endTrial(g, look, 1.5, busy, busy))
 	})
 	t.Run("the load is what it was", func(t *testing.T) {
-		g, look := aGathering(2)
+		g, look := newMockActiveSet(2)
 		g.size.Store(1)
-		require.EqualValues(t, 2, aWidening(g, look, busy, half))
-		require.EqualValues(t, 2, aTrial(g, look, 1, half, half))
+		require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
+		require.EqualValues(t, 2, endTrial(g, look, 1, half, half))
 	})
 	t.Run("more do not help", func(t *testing.T) {
-		g, look := aGathering(2)
+		g, look := newMockActiveSet(2)
 		g.size.Store(1)
 		last := int64(0)
 		for range 10 {
@@ -124,25 +125,25 @@ func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 			require.Greater(t, held, last, "the holds become longer")
 			require.LessOrEqual(t, held, activeLongestHold+activeLooks*activeLookEvery)
 			if last = held; held >= activeLongestHold {
-				last = 0 // no longer
+				last = 0 // the holds grow no further
 			}
-			require.EqualValues(t, 1, aTrial(g, look, 0.7, half, half))
+			require.EqualValues(t, 1, endTrial(g, look, 0.7, half, half))
 		}
 	})
 }
 
-// What a trial brings is measured once most has moved, or after a second, and when enough has been polled.
+// A trial is measured once most connections have moved, or after a second, and when there have been enough polls.
 func TestActiveTrialWaitsForMoves(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
-	g, look := aGathering(2)
+	g, look := newMockActiveSet(2)
 	g.size.Store(1)
-	require.EqualValues(t, 2, aWidening(g, look, busy, half))
+	require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
 	require.False(t, g.trial.moved)
 	look(1, busy, half)
 	require.True(t, g.trial.moved)
-	moved := func(width int32, polls float64) bool {
+	moved := func(size int32, polls float64) bool {
 		g.loads[1].polls = polls
-		return g.haveMoved(width)
+		return g.haveMoved(size)
 	}
 	g.trial = activeTrial{was: 1}
 	require.False(t, moved(2, 0.1))
@@ -165,7 +166,7 @@ func TestActiveTrialWaitsForMoves(t *testing.T) {
 	require.Zero(t, g.trial.was)
 }
 
-// A trial without a look for a while says nothing.
+// A trial without a look for a while ends without a result.
 func TestActiveTrialEndsAtAPause(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopActiveSet(rt)
@@ -180,7 +181,7 @@ func TestActiveTrialEndsAtAPause(t *testing.T) {
 
 // While polls take long, all workers serve.
 func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
-	g, look := aGathering(4)
+	g, look := newMockActiveSet(4)
 	g.size.Store(1)
 	g.long = true
 	require.EqualValues(t, 4, look(1, workerLoad{awake: 0.3}))
@@ -203,25 +204,25 @@ func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
 
 func TestActiveWorkersShrinkWhenStarved(t *testing.T) {
 	starved := workerLoad{awake: 1, starved: 0.4}
-	g, look := aGathering(2)
+	g, look := newMockActiveSet(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
-	require.EqualValues(t, 1, aTrial(g, look, 1.1, starved, starved))
-	g, look = aGathering(2)
+	require.EqualValues(t, 1, endTrial(g, look, 1.1, starved, starved))
+	g, look = newMockActiveSet(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
-	require.EqualValues(t, 2, aTrial(g, look, 0.6, starved, starved), "others have the processor")
+	require.EqualValues(t, 2, endTrial(g, look, 0.6, starved, starved), "other threads have the processor")
 	require.EqualValues(t, 2, look(1, starved, starved), "not again at once")
 
-	g, look = aGathering(2)
+	g, look = newMockActiveSet(2)
 	g.clocks = false
 	busy := workerLoad{awake: 1}
-	require.EqualValues(t, 1, look(1, busy, busy), "it may be so")
+	require.EqualValues(t, 1, look(1, busy, busy), "the workers may be starved")
 }
 
 // After a stall all workers serve for a while, and a trial is over.
 func TestActiveWorkersAreAllAfterAStall(t *testing.T) {
-	g, look := aGathering(4)
+	g, look := newMockActiveSet(4)
 	g.size.Store(1)
-	aWidening(g, look, workerLoad{awake: 1})
+	growOnTrial(g, look, workerLoad{awake: 1})
 	g.size.Store(g.decide(activeLookEvery, 1))
 	require.EqualValues(t, 4, g.size.Load())
 	require.Zero(t, g.trial.was)
@@ -234,7 +235,7 @@ func TestActiveWorkersAreAllAfterAStall(t *testing.T) {
 	require.EqualValues(t, 1, g.size.Load())
 }
 
-// The worker that sleeps much less moves some of its descriptors.
+// A worker that sleeps much less than another worker moves some of its descriptors.
 func TestActiveWorkersBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	stopActiveSet(rt)
@@ -242,25 +243,25 @@ func TestActiveWorkersBalance(t *testing.T) {
 	g.at, g.movedAt = 10*activeMoveEvery, 0
 	copy(g.loads, []workerLoad{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
 	g.balance(rt)
-	require.InDelta(t, 250, homes(rt.workers[0], 1000)[2], 60)
+	require.InDelta(t, 250, newOwners(rt.workers[0], 1000)[2], 60)
 	require.True(t, rt.workers[0].reactor.rebalances.Load())
-	require.Empty(t, homes(rt.workers[1], 1000))
+	require.Empty(t, newOwners(rt.workers[1], 1000))
 	copy(g.loads, []workerLoad{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
 	g.balance(rt)
-	require.Empty(t, homes(rt.workers[1], 1000), "not so soon")
+	require.Empty(t, newOwners(rt.workers[1], 1000), "not so soon")
 	g.at += activeMoveEvery
 	g.balance(rt)
-	require.InDelta(t, 250, homes(rt.workers[1], 1000)[0], 60)
-	require.Empty(t, homes(rt.workers[0], 1000), "no longer")
+	require.InDelta(t, 250, newOwners(rt.workers[1], 1000)[0], 60)
+	require.Empty(t, newOwners(rt.workers[0], 1000), "no longer")
 	require.False(t, rt.workers[0].reactor.rebalances.Load())
 	g.at += activeMoveEvery
 	copy(g.loads, []workerLoad{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
 	g.balance(rt)
-	require.NotEmpty(t, homes(rt.workers[1], 1000), "until the next move")
+	require.NotEmpty(t, newOwners(rt.workers[1], 1000), "until the next move")
 }
 
-// homes returns how many of the first n descriptors are to move from w to which worker.
-func homes(w *worker, n int32) map[int]int {
+// newOwners returns how many of the first n descriptors are to move from w to other workers, by worker.
+func newOwners(w *worker, n int32) map[int]int {
 	to := map[int]int{}
 	for fd := range n {
 		if o := w.activeOwner(fd); o != nil {
@@ -287,7 +288,7 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	now += activeLookEvery
 	g.measure(rt, now)
 	require.Zero(t, g.loads[0].awake)
-	require.InDelta(t, 0.75/2, g.loads[1].awake, 1e-6, "half of what this look has seen")
+	require.InDelta(t, 0.75/2, g.loads[1].awake, 1e-6, "half of the value of this look")
 	require.InDelta(t, 1, g.loads[1].polls, 1e-6)
 	require.InDelta(t, 150/float64(activeLookEvery), g.rate, 1e-9)
 	require.False(t, g.clocks)
@@ -299,7 +300,7 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	require.InDelta(t, (0.75/2+1)/2, g.loads[1].awake, 1e-6)
 }
 
-// What moves is spread over all workers that serve, whatever part of it is busy.
+// The descriptors that move are spread over all workers that serve, whichever of them are busy.
 func TestActiveMovesSpreadEvenly(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
 	stopActiveSet(rt)
@@ -311,26 +312,26 @@ func TestActiveMovesSpreadEvenly(t *testing.T) {
 		}
 		return m
 	}
-	requireHomes := func(want map[int]float64, of *worker) {
+	requireNewOwners := func(want map[int]float64, of *worker) {
 		got := map[int]float64{}
-		for i, n := range homes(of, 3000) {
+		for i, n := range newOwners(of, 3000) {
 			got[i] = float64(n)
 		}
 		require.InDeltaMapValues(t, want, got, 150)
 	}
 	g.resize(rt, 3)
-	requireHomes(even(1000, 0, 1, 2), rt.workers[3])
-	requireHomes(even(0), rt.workers[0])
+	requireNewOwners(even(1000, 0, 1, 2), rt.workers[3])
+	requireNewOwners(even(0), rt.workers[0])
 	g.resize(rt, 1)
-	requireHomes(even(3000, 0), rt.workers[1])
-	require.Equal(t, 1<<20, homes(rt.workers[1], 1<<20)[0], "all without exception")
+	requireNewOwners(even(3000, 0), rt.workers[1])
+	require.Equal(t, 1<<20, newOwners(rt.workers[1], 1<<20)[0], "all without exception")
 	g.resize(rt, 4)
-	requireHomes(even(750, 1, 2, 3), rt.workers[0])
-	requireHomes(even(0), rt.workers[1])
-	first := homes(rt.workers[0], 100)
+	requireNewOwners(even(750, 1, 2, 3), rt.workers[0])
+	requireNewOwners(even(0), rt.workers[1])
+	first := newOwners(rt.workers[0], 100)
 	g.resize(rt, 1)
 	g.resize(rt, 4)
-	require.NotEqual(t, first, homes(rt.workers[0], 100), "others than the last time")
+	require.NotEqual(t, first, newOwners(rt.workers[0], 100), "other descriptors than the last time")
 }
 
 // Connections of a Serve that is bound to a worker stay there.
@@ -350,7 +351,7 @@ func TestActiveMovesNoPinnedServe(t *testing.T) {
 	require.EqualValues(t, 9, rt.workers[1].reactor.sources.Load(), "and the listener")
 }
 
-// A connection stays with its Handler while that goes on.
+// A connection stays on its worker while its Handler runs.
 func TestActiveMovesNoRunningHandler(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	stopActiveSet(rt)
@@ -400,7 +401,7 @@ func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 	return n
 }
 
-// activeServers are servers whose connections may move, and one whose connections may not.
+// activeServers are servers whose connections may move, and one server whose connections may not.
 var activeServers = []struct {
 	name    string
 	movable bool
@@ -420,10 +421,10 @@ var activeServers = []struct {
 		})
 	}},
 	{"futures", true, acceptAll(func(cx *Context, c Conn) {
-		buf, rest := make([]byte, 64), []byte(nil)
+		buf, unwritten := make([]byte, 64), []byte(nil)
 		SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
 			for {
-				if len(rest) == 0 {
+				if len(unwritten) == 0 {
 					n, err := c.PollRead(cx, buf)
 					if err != nil {
 						if err != ErrPending {
@@ -431,13 +432,13 @@ var activeServers = []struct {
 						}
 						return None{}, err
 					}
-					rest = buf[:n]
+					unwritten = buf[:n]
 				}
-				n, err := c.PollWrite(cx, rest)
+				n, err := c.PollWrite(cx, unwritten)
 				if err != nil {
 					return None{}, err
 				}
-				rest = rest[n:]
+				unwritten = unwritten[n:]
 			}
 		}))
 	})},
@@ -524,7 +525,7 @@ func TestActiveMovesConnectionsAndBack(t *testing.T) {
 				require.Greater(t, on(1), n/8)
 				return
 			}
-			eventually(t, func() bool { return on(1) <= 1 }) // but for the listener
+			eventually(t, func() bool { return on(1) <= 1 }) // except for the listener
 			rt.active.resize(rt, 2)
 			echo()
 			echo()

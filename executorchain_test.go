@@ -55,14 +55,14 @@ func TestChainRunsInOneCoroutine(t *testing.T) {
 func TestNextTaskInSameCoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	failure := errors.New("failure")
-	gate := NewChan[None](0)
-	whats := []func(cx *Context) (int, error){
+	resume := NewChan[None](0)
+	bodies := []func(cx *Context) (int, error){
 		func(*Context) (int, error) { return 1, nil },
 		func(cx *Context) (int, error) { return 2, Yield(cx) },
 		func(cx *Context) (int, error) { return 3, failure },
 		func(cx *Context) (int, error) { panic("four") },
 		func(cx *Context) (int, error) { runtime.Goexit(); return 5, nil },
-		func(cx *Context) (int, error) { _, err := gate.Recv(cx); return 6, err },
+		func(cx *Context) (int, error) { _, err := resume.Recv(cx); return 6, err },
 		func(cx *Context) (int, error) { return 7, Sleep(cx, time.Microsecond) },
 		func(cx *Context) (int, error) {
 			return Await(cx, PollFunc(func(*Context) (int, error) { return 8, nil }))
@@ -71,13 +71,13 @@ func TestNextTaskInSameCoroutine(t *testing.T) {
 	for range 100 {
 		var hs []*JoinHandle[int]
 		runInTask(t, rt, func(cx *Context) error {
-			for _, what := range whats {
-				hs = append(hs, Spawn(cx, what), Spawn(cx, whats[0]))
+			for _, body := range bodies {
+				hs = append(hs, Spawn(cx, body), Spawn(cx, bodies[0]))
 			}
-			hs = append(hs, SpawnFuture(cx, Ready(1)), Spawn(cx, whats[0]))
+			hs = append(hs, SpawnFuture(cx, Ready(1)), Spawn(cx, bodies[0]))
 			return nil
 		})
-		require.NoError(t, gate.SendBlocking(context.Background(), None{}))
+		require.NoError(t, resume.SendBlocking(context.Background(), None{}))
 		for i, h := range hs {
 			v, err := join(t, h)
 			var p *PanicError

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startTaskAt makes an empty queue begin at another position, as if that many
+// startAt makes an empty queue begin at another position, as if that many
 // tasks had passed through it.
 func (q *runQueue) startAt(pos uint32) {
 	q.head.Store(packHead(pos, pos))
@@ -43,12 +43,12 @@ func unlinked(first *task) (ts []*task) {
 }
 
 // FuzzRunQueue drives a queue with one thread and compares it with a slice.
-// Each byte is an operation and a count. What must hold:
+// Each byte is an operation and a count. The invariants are:
 //
 //  1. each task comes out exactly once, in order, and leaves no link behind;
-//  2. len is exact, and neither pop nor steal finds nothing while there is
-//     something;
-//  3. a thief gets half of what has not spilled, rounded up.
+//  2. len is exact, and both pop and steal find a task while the queue
+//     is not empty;
+//  3. a thief gets half of the tasks that have not spilled, rounded up.
 func FuzzRunQueue(f *testing.F) {
 	const push, pop, steal, pushMany = 0 << 6, 1 << 6, 2 << 6, 3 << 6
 	f.Add(uint32(0), []byte{push | 2, pop | 1, steal, pop | 5})
@@ -122,7 +122,7 @@ func FuzzRunQueue(f *testing.F) {
 }
 
 // FuzzLocalQueue compares the owner's queue with a slice: it is in order, and
-// a task comes out only if its ticket's turn has come, or if it is alone.
+// a task comes out only if its ticket's turn has come, or if alone is set.
 func FuzzLocalQueue(f *testing.F) {
 	f.Add(uint32(0), []byte{3, 0x82, 5, 0x90})
 	f.Add(uint32(nearWrap), []byte{63, 0xbe, 0x81, 5, 63, 63, 0xff, 63, 0xff, 0xff, 0xc1, 0xc2, 0xff})
@@ -165,8 +165,8 @@ func FuzzLocalQueue(f *testing.F) {
 	})
 }
 
-// A task that has spilled must get its turn although those in the ring never
-// let it run empty, as tasks that yield do.
+// A task that has spilled must get its turn although the tasks in the ring never
+// let the ring run empty, as tasks that yield do.
 func TestRunQueueSpilledTasksTakeTurns(t *testing.T) {
 	var q runQueue
 	ts := numbered(ringSize + 50)
@@ -184,8 +184,8 @@ func TestRunQueueSpilledTasksTakeTurns(t *testing.T) {
 	}
 }
 
-// A queue of any length is in order, and says now and then that it has become
-// long, not at each push.
+// A queue of any length is in order. push reports now and then that the queue has
+// become long, not each time.
 func TestRunQueueSpill(t *testing.T) {
 	for _, start := range []uint32{0, nearWrap, math.MaxUint32 - ringSize} {
 		var q runQueue
@@ -207,8 +207,8 @@ func TestRunQueueSpill(t *testing.T) {
 	}
 }
 
-// The ticket of a task that is pushed now is what next says when it is the
-// next to come out.
+// ticket returns the ticket of a task that is pushed now. next returns the same
+// ticket when this task is the next to come out.
 func TestRunQueueTickets(t *testing.T) {
 	var q runQueue
 	q.startAt(nearWrap)
@@ -224,8 +224,8 @@ func TestRunQueueTickets(t *testing.T) {
 	require.Equal(t, q.ticket(), q.next())
 }
 
-// What a thief and an owner do while another thief has claimed a part of the
-// ring and not yet emptied it, step by step.
+// A thief and the owner use the queue, step by step, while another thief has
+// claimed a part of the ring and not yet emptied it.
 func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	var q runQueue
 	q.startAt(nearWrap)
@@ -239,7 +239,7 @@ func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	require.True(t, q.head.CompareAndSwap(head, packHead(copying, take+4)))
 
 	require.Nil(t, q.steal(), "one thief at a time")
-	require.Equal(t, ts[4], q.pop(), "the owner goes on behind what is claimed")
+	require.Equal(t, ts[4], q.pop(), "the owner goes on behind the claimed slots")
 	require.Equal(t, ts[5], q.pop())
 	for _, p := range ts[8:ringSize] {
 		require.False(t, q.push(p), "claimed slots still count, and no others")
@@ -248,10 +248,10 @@ func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	for _, p := range ts[6:ringSize] {
 		require.Equal(t, p, q.pop())
 	}
-	require.Nil(t, q.pop(), "no room for what has spilled: the owner does not wait for the thief")
-	require.Equal(t, 1, q.len(), "but knows of it")
+	require.Nil(t, q.pop(), "no room for the spilled task: the owner does not wait for the thief")
+	require.Equal(t, 1, q.len(), "but counts the spilled task")
 	for i := range uint32(4) {
-		require.Equal(t, ts[i], q.ring[(take+i)&ringMask], "nobody touches what is claimed")
+		require.Equal(t, ts[i], q.ring[(take+i)&ringMask], "claimed slots are not changed")
 	}
 
 	require.Equal(t, ts[:4], unlinked(q.unlink(take, 4)))
@@ -261,8 +261,8 @@ func TestRunQueueWhileAThiefCopies(t *testing.T) {
 }
 
 // One owner and several thieves, and a queue that wraps and spills: each task
-// comes out exactly once. Whoever takes a task writes to it without a lock, so
-// that the race detector sees whether it was handed over.
+// comes out exactly once. The goroutine that takes a task writes to it without a
+// lock, so that the race detector sees whether the queue orders push before take.
 func TestRunQueueThieves(t *testing.T) {
 	const tasks, thieves = 20_000, 3
 	bursts := []int{1, 2, 7, 40, 200, 300, 600}
@@ -322,7 +322,7 @@ func TestRunQueueThieves(t *testing.T) {
 
 // Few tasks go round between owners that steal from each other, so that the
 // same slots and the same links are used again at once. Each task is run
-// exactly as often as it was queued; its count belongs to its holder.
+// exactly as often as it was queued.
 func TestRunQueueExchange(t *testing.T) {
 	const owners, tasks, rounds = 3, 7, 3_000
 	var queues [owners]runQueue
@@ -366,7 +366,7 @@ func TestRunQueueExchange(t *testing.T) {
 	}
 }
 
-// What has left a queue is not kept alive by it: not by a slot of the ring,
+// A task that has left a queue is not kept alive by it: not by a slot of the ring,
 // the spill or a link from a task that is still there.
 func TestQueuesForgetTasksThatLeft(t *testing.T) {
 	type queue interface {
@@ -375,7 +375,7 @@ func TestQueuesForgetTasksThatLeft(t *testing.T) {
 	}
 	for name, q := range map[string]queue{"shared": &pushOnly{}, "local": new(ownerQueue)} {
 		t.Run(name, func(t *testing.T) {
-			const n = ringSize + ringSize/2 // so that some of it spills
+			const n = ringSize + ringSize/2 // so that some of the tasks spill
 			gone := func() (left []weak.Pointer[task]) {
 				for range n {
 					p := new(task)
@@ -392,7 +392,7 @@ func TestQueuesForgetTasksThatLeft(t *testing.T) {
 				}
 				return left
 			}()
-			q.push(new(task)) // one is still there
+			q.push(new(task)) // one task is still there
 			eventually(t, func() bool {
 				runtime.GC()
 				for _, p := range gone {

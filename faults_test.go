@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faultsChild is the environment variable that makes a test of this file run
-// its other half: what needs a process of its own, because it uses up the
+// faultsChild is the environment variable that makes a test run its part for a
+// child process. Such a part needs a process of its own because it uses up the
 // descriptors, or because its memory is measured.
 const faultsChild = "ASYNC_TEST_CHILD"
 
@@ -33,11 +33,11 @@ type faultsProcess struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	lines chan string // what it reports; see faultsReport
-	out   chan string // all that it printed, once it has ended
+	lines chan string // the reports of the child; see faultsReport
+	out   chan string // the whole output of the child, once it has ended
 }
 
-// faultsStart runs the calling test in a child process, as the given role.
+// faultsStart runs the calling test in a child process, in the given role.
 func faultsStart(t *testing.T, role string, env ...string) *faultsProcess {
 	t.Helper()
 	exe, err := os.Executable()
@@ -84,7 +84,7 @@ func faultsStart(t *testing.T, role string, env ...string) *faultsProcess {
 // faultsMark begins each line with which a child reports to its parent.
 const faultsMark = "report: "
 
-// faultsReport is called in the child.
+// faultsReport sends a report to the parent. It is called in the child.
 func faultsReport(format string, args ...any) {
 	fmt.Printf("\n"+faultsMark+format+"\n", args...)
 }
@@ -104,7 +104,8 @@ func (p *faultsProcess) next() string {
 	}
 }
 
-// wait waits for the end of the child, which must have passed its test.
+// wait waits for the end of the child. It returns an error unless the child has
+// passed its test.
 func (p *faultsProcess) wait() error {
 	p.stdin.Close()
 	out := <-p.out
@@ -118,7 +119,7 @@ func (p *faultsProcess) wait() error {
 	return nil
 }
 
-// finish is wait, and logs the reports that are left.
+// finish calls wait, and logs the reports that are left.
 func (p *faultsProcess) finish() {
 	p.t.Helper()
 	assert.NoError(p.t, p.wait())
@@ -154,16 +155,16 @@ func faultsPeak() string {
 	return fmt.Sprintf("peak RSS %d (as getrusage counts)", u.Maxrss)
 }
 
-// faultsServe answers until the end of what comes.
+// faultsServe echoes the data of c until its end.
 func faultsServe(cx *Context, c Conn) error {
 	defer c.Close()
 	_, err := io.Copy(c.WithContext(cx), c.WithContext(cx))
 	return err
 }
 
-// More clients come than the server has descriptors. Promises:
-//  1. accepted connections go on as if nothing was;
-//  2. once descriptors are free, those that waited are served, every one;
+// More clients connect than the server has descriptors:
+//  1. accepted connections are served as usual;
+//  2. once descriptors are free, every client that waited is served;
 //  3. the server does not fail and leaks nothing.
 func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 	const clients, descriptors = 100, 64
@@ -236,11 +237,11 @@ func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 		go func() { failed <- client(fmt.Sprintf("client %d;", i)) }()
 	}
 	if !within(patience/2, func() bool { return int(served.Load()) >= room }) {
-		t.Errorf("%d are served, but there are descriptors for %d", served.Load(), room)
+		t.Errorf("%d clients are served, but there are descriptors for %d", served.Load(), room)
 	}
 	require.Less(t, int(served.Load()), clients)
-	// One connection more is served for each that is closed; they are all
-	// closed at once here, and all that wait follow.
+	// For each connection that is closed, the next client is served. All are
+	// closed at once here, so all other clients are served.
 	close(hold)
 	for range clients {
 		if err := <-failed; err != nil {
@@ -250,8 +251,9 @@ func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 	child.finish()
 }
 
-// With no descriptor left, everything that needs one says so, whoever waits
-// can still be called off, and nothing is left half open.
+// With no descriptor left, calls that open a descriptor return EMFILE and leave
+// none open. Accept waits instead; a deadline, a cancellation and Close still end
+// it.
 func TestFaultsNoDescriptors(t *testing.T) {
 	if os.Getenv(faultsChild) == "" {
 		faultsStart(t, "alone").finish()
@@ -263,7 +265,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	ln := lns[0]
 	var clients []*TCPConn
 	require.NoError(t, runTask(rt, func(cx *Context) error {
-		for _, ln := range lns { // one each, which stays in the backlog
+		for _, ln := range lns { // one connection each, which stays in the backlog
 			c, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr))
 			if err != nil {
 				return err
@@ -285,11 +287,11 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	free := faultsExhaust(t)
 	defer func() { free(64) }()
 	_, err = FromFile(r)
-	require.ErrorIs(t, err, syscall.EMFILE, "not taken for a file of the disk")
+	require.ErrorIs(t, err, syscall.EMFILE, "not taken for a file on disk")
 	_, err = w.WriteString("x")
 	require.NoError(t, err)
 	_, err = r.Read(make([]byte, 1))
-	require.NoError(t, err, "left alone")
+	require.NoError(t, err, "FromFile has left it as it was")
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		if _, err := DialTCP(cx, "tcp", nil, ln.Addr().(*net.TCPAddr)); !errors.Is(err, syscall.EMFILE) {
 			return fmt.Errorf("dial: %v", err)
@@ -299,7 +301,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		}
 		return nil
 	}))
-	// What is closed then is only what was opened: descriptor 0 is none of that.
+	// New closes only descriptors that it has opened. Descriptor 0 is not one of them.
 	stdin, err := os.Stdin.Stat()
 	require.NoError(t, err)
 	intact := func() bool {
@@ -312,11 +314,11 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	free(1)
 	_, err = New(Config{Workers: 2})
 	require.ErrorIs(t, err, syscall.EMFILE)
-	require.True(t, intact(), "without one for the pipe")
+	require.True(t, intact(), "without a descriptor for the pipe")
 	faultsExhaust(t)
 
-	// The second worker does not get all it needs, and the first returns what
-	// it has got.
+	// The second worker does not get all descriptors that it needs, and the first
+	// worker closes its descriptors.
 	free(7)
 	before := openFds(t)
 	_, err = New(Config{Workers: 3})
@@ -361,7 +363,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		assert.Less(t, polls.Load(), int64(300))
 
 		// There is one connection, and as soon as there is a descriptor,
-		// somebody gets it.
+		// one of the tasks gets the connection.
 		free(1)
 		var got atomic.Int64
 		for _, h := range hs {
@@ -384,7 +386,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	})
 }
 
-// faultsHeld are descriptors that stand for those of other parts of a program.
+// faultsHeld are descriptors that stand for the descriptors of other parts of a program.
 var faultsHeld []*os.File
 
 // faultsExhaust opens descriptors until there are none left. free closes at
@@ -406,8 +408,8 @@ func faultsExhaust(t *testing.T) (free func(n int)) {
 	}
 }
 
-// A peer that sends nothing costs its own connection, and that only until the
-// server has had enough.
+// A peer that sends nothing holds up only its own connection, and only until the
+// read deadline that the server has set.
 func TestFaultsSilentPeer(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -421,7 +423,7 @@ func TestFaultsSilentPeer(t *testing.T) {
 			}
 			enough := 200 * time.Millisecond
 			if accepted.Add(1) > silent {
-				enough = patience // the one that speaks may be slow, too
+				enough = patience // the peer that sends data may be slow, too
 			}
 			Go(cx, func(cx *Context) error {
 				defer c.Close()
@@ -507,7 +509,7 @@ func TestFaultsPeerResets(t *testing.T) {
 }
 
 // A connection that was reset while it waited in the backlog does not disturb
-// the one after it.
+// the connection after it.
 func TestFaultsResetBeforeAccept(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -537,8 +539,9 @@ func TestFaultsResetBeforeAccept(t *testing.T) {
 	}))
 }
 
-// faultsBreak panics in the middle of a read: the standard library's code is
-// between the read and the one who joins.
+// faultsBreak echoes lines, and panics in the middle of a read if they hold
+// "poison": code of the standard library is between the panic and the function of
+// the task.
 func faultsBreak(cx *Context, c Conn) error {
 	defer c.Close()
 	s := bufio.NewScanner(c.WithContext(cx))
@@ -571,7 +574,7 @@ func TestFaultsPanicInRead(t *testing.T) {
 			hs = append(hs, Go(cx, func(cx *Context) error { return faultsBreak(cx, c) }))
 		}
 		panicked := 0
-		for _, h := range hs { // in any order: they need not be accepted as they were dialled
+		for _, h := range hs { // in any order: connections need not be accepted in the order in which they were dialled
 			_, err := h.Await(cx)
 			if err == nil {
 				continue
@@ -606,12 +609,12 @@ func TestFaultsPanicInRead(t *testing.T) {
 	}
 	for i, c := range peers {
 		if i%2 == 1 {
-			_, err := c.Read(make([]byte, 8)) // the end, or a reset: it was closed
+			_, err := c.Read(make([]byte, 8)) // the end, or a reset: the task has closed it
 			require.Error(t, err)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 		}
 	}
-	for i, c := range peers { // the others, and the worker, live on
+	for i, c := range peers { // the other connections, and the worker, go on
 		if i%2 == 0 {
 			got := make([]byte, 10)
 			_, err := io.WriteString(c, "again\n")
@@ -681,7 +684,7 @@ func TestFaultsZeroLengths(t *testing.T) {
 }
 
 // Close, reads, writes, deadlines and cancellation of one connection from all
-// sides at once: whatever wins, everybody returns.
+// sides at once: whichever comes first, all calls return.
 func TestFaultsEverythingAtOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	rounds := 200
@@ -726,7 +729,7 @@ func TestFaultsEverythingAtOnce(t *testing.T) {
 	}
 }
 
-// faultsConns opens n connections at once, uses each twice while all are open,
+// TestFaultsTenThousandConnections opens n connections at once, uses each twice while all are open,
 // and closes them, in two processes so that the usual limits suffice.
 func TestFaultsTenThousandConnections(t *testing.T) {
 	n := 10000
@@ -776,7 +779,7 @@ func TestFaultsTenThousandConnections(t *testing.T) {
 	}
 }
 
-// faultsCrowd opens all before it closes one.
+// faultsCrowd opens n connections to addr and uses each twice, before it closes any of them.
 func faultsCrowd(cx *Context, addr string, n int) error {
 	conns := make([]Conn, n)
 	defer func() {
@@ -810,7 +813,7 @@ func faultsCrowd(cx *Context, addr string, n int) error {
 	return nil
 }
 
-// tcpRunFor is runTask with another patience.
+// tcpRunFor is runTask with another time limit.
 func tcpRunFor(limit time.Duration, rt *Runtime, fn func(cx *Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -822,7 +825,7 @@ func tcpRunFor(limit time.Duration, rt *Runtime, fn func(cx *Context) error) err
 	return err
 }
 
-// All sleep at once, none wakes early, and all wake.
+// Many tasks sleep at once: none wakes early, and all wake.
 func TestFaultsSleepers(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
@@ -830,8 +833,8 @@ func TestFaultsSleepers(t *testing.T) {
 	}
 	asleep := func(spawn func(rt *Runtime, until time.Time, in, out func()) *JoinHandle[None]) {
 		rt := newTestRuntime(t, Config{Workers: 2})
-		// All must have gone to sleep before the first wakes; where that takes
-		// longer, another try has more time.
+		// All tasks must have gone to sleep before the first wakes. If that takes
+		// longer, the next try has more time.
 		for d := 500 * time.Millisecond; ; d *= 2 {
 			require.Less(t, d, time.Minute)
 			var now, early, woken atomic.Int64
@@ -894,7 +897,7 @@ func TestFaultsSleepers(t *testing.T) {
 	}
 }
 
-// A million tasks, spawned by one that does not stop for them.
+// A million tasks are spawned by one task that does not wait in between.
 func TestFaultsSpawns(t *testing.T) {
 	n := 1_000_000
 	if testing.Short() {

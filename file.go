@@ -328,7 +328,7 @@ func (f *File) WriteString(cx *Context, s string) (n int, err error) {
 // await awaits a poll of one direction.
 func (f *File) await(cx *Context, dir *direction, poll func(*Context) (int, error)) (int, error) {
 	if f.polled {
-		n, err := awaitTurn(cx, &dir.waiters, poll)
+		n, err := awaitInOrder(cx, &dir.waiters, poll)
 		return n, awaitedError(cx, err)
 	}
 	for {

@@ -133,8 +133,8 @@ func TestFIFOBothEnds(t *testing.T) {
 	require.Equal(t, pattern(1<<18), got)
 }
 
-// Openings that wait for a peer leave the pool to others. There are no more of them than
-// calls of the pool, and a further one waits for a place, and can be cancelled there.
+// Openings that wait for a peer leave the pool to other calls. There are no more of them than
+// calls of the pool. A further opening waits for a place, and can be cancelled while it waits.
 func TestFIFOLeavesPool(t *testing.T) {
 	rt := fifoRuntime(t)
 	plain := filepath.Join(t.TempDir(), "plain")
@@ -202,18 +202,18 @@ func TestFIFOGivenUp(t *testing.T) {
 			}
 			h.Cancel()
 			if _, err := join(t, h); err == nil {
-				join(t, peer) // they have met
+				join(t, peer) // the two openings have met
 			}
 			peer.Cancel()
 			join(t, peer)
 		}
 		eventually(t, func() bool { return fifoGoroutines(t) == 0 })
 	}
-	eventually(t, func() bool { return openFds(t) <= before+1 }) // the reactor of outsiders
+	eventually(t, func() bool { return openFds(t) <= before+1 }) // a margin of one descriptor
 }
 
-// One of two tasks that wait for the same end gives up: the other one still waits for a
-// peer, and gets all that the peer has to say.
+// If one of two tasks that wait for the same end gives up, the other task still waits for a
+// peer, and gets all data of the peer.
 func TestFIFOGivenUpBeside(t *testing.T) {
 	rt := fileRuntime(t)
 	name := newFIFO(t)
@@ -244,8 +244,8 @@ func TestFIFOGivenUpBeside(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// An opening that comes while another one of either end is being given up does not take for
-// its peer what ends that one.
+// A release ends an opening that is given up, by opening the other end. An opening of either
+// end that comes meanwhile does not take the release for its peer.
 func TestFIFOGivenUpBefore(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	before := openFds(t)
@@ -323,8 +323,8 @@ func TestFIFOTwins(t *testing.T) {
 
 func closerOf(cx *Context, f *File) io.Closer { return f.WithContext(cx) }
 
-// Shutdown cancels openings that wait, and unwinds code that does not hear of it. Neither
-// leaves a goroutine or a descriptor.
+// Shutdown cancels openings that wait, and unwinds code that the cancellation does not reach.
+// Neither leaves a goroutine or a descriptor.
 func TestFIFOShutdown(t *testing.T) {
 	warmUp()
 	before := openFds(t)
@@ -350,10 +350,10 @@ func TestFIFOShutdown(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENXIO, "its reader is gone")
 }
 
-// A FIFO is opened by its name where the system has no descriptor of a name. What is given
-// up then waits for a peer if the name has gone. A task that comes later takes what the
-// goroutine has opened, so that its peer is not lost; and there is no second goroutine, also
-// if the pool has one place.
+// A FIFO is opened by its name if the system has no descriptor of a name. Then an opening that
+// is given up goes on waiting for a peer if the name has gone. A task that comes later joins
+// this opening, so that its peer is not lost. There is no second goroutine, also if there is
+// one place.
 func TestFIFOByName(t *testing.T) {
 	rt := fifoRuntime(t)
 	filesOf(rt).fifos.byName = true
@@ -416,8 +416,8 @@ func TestFIFOByName(t *testing.T) {
 	eventually(t, func() bool { return openFds(t) <= before+1 })
 }
 
-// A task that comes while what cannot be released waits for its peer gets all that the peer
-// writes. An opening of the other end does not wait for the release that has failed.
+// A task that comes while an opening that could not be released waits for its peer gets all
+// data of the peer. An opening of the other end does not wait for the release that has failed.
 func TestFIFONotReleased(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	filesOf(rt).fifos.byName = true
@@ -442,7 +442,7 @@ func TestFIFONotReleased(t *testing.T) {
 	}
 }
 
-// Tasks that share an opening get a File of their own name, with their own flags.
+// Each of the tasks that share an opening gets a File with its own name and its own flags.
 func TestFIFOShared(t *testing.T) {
 	rt := fileRuntime(t)
 	for range 20 {
@@ -478,8 +478,8 @@ func TestFIFOShared(t *testing.T) {
 	}
 }
 
-// Tasks that hold all places leave the two ends of another FIFO to each other, whichever
-// comes first.
+// While tasks hold all places, the two ends of another FIFO still meet, whichever comes
+// first.
 func TestFIFOMeetWithoutPlace(t *testing.T) {
 	rt := fifoRuntime(t)
 	for range 20 {
@@ -547,7 +547,7 @@ func TestFIFOUnwound(t *testing.T) {
 	}
 }
 
-// A file that is not made a File is closed at once, not by its finalizer.
+// If openedFile fails to make a File of a file, the file is closed at once, not by its finalizer.
 func TestOpenedFileFails(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// osCalls are the functions of package os, or ours in their place.
+// osCalls are the functions of package os, or the functions of this package in their place.
 type osCalls struct {
 	open         func(string) (io.Closer, error)
 	create       func(string) (io.Closer, error)
@@ -57,7 +57,7 @@ func closable[F io.Closer](f F, err error) (io.Closer, error) {
 	return f, nil
 }
 
-var theirCalls = osCalls{
+var stdCalls = osCalls{
 	open:         func(n string) (io.Closer, error) { return closable(os.Open(n)) },
 	create:       func(n string) (io.Closer, error) { return closable(os.Create(n)) },
 	openFile:     func(n string, f int, m fs.FileMode) (io.Closer, error) { return closable(os.OpenFile(n, f, m)) },
@@ -102,7 +102,7 @@ func bindE3[A, B, C any](cx *Context, f func(*Context, A, B, C) error) func(A, B
 	return func(a A, b B, c C) error { return f(cx, a, b, c) }
 }
 
-func ourCalls(cx *Context) osCalls {
+func asyncCalls(cx *Context) osCalls {
 	file := func(f *File, err error) (io.Closer, error) {
 		if err != nil {
 			return nil, err
@@ -139,14 +139,14 @@ func ourCalls(cx *Context) osCalls {
 	}
 }
 
-// The names that each function is tried with.
+// fsNames are the names with which each function is tried.
 var fsNames = []string{
 	"file", "empty", "dir", "dir/inner", "missing", "missing/below", "file/below", "link", "dangling",
 	"loop", "toDir", "toDir/inner", "", "nul\x00", "full", "noaccess",
 	strings.Repeat("n", 300), strings.Repeat("long/", 1000),
 }
 
-// plantTree makes the same tree each time.
+// plantTree makes the same tree each time, and returns its directory.
 func plantTree(t *testing.T) string {
 	dir := t.TempDir()
 	at := func(n string) string { return filepath.Join(dir, n) }
@@ -165,8 +165,8 @@ func plantTree(t *testing.T) string {
 	return dir
 }
 
-// kindOf says what an error is, without the names that differ: its type, its
-// operation, its path within dir, and its cause.
+// kindOf describes an error by its type, its operation, its path within dir and
+// its cause, without the names that differ.
 func kindOf(dir string, err error) string {
 	if err == nil {
 		return "ok"
@@ -215,12 +215,13 @@ func describe(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-// shownTree is describe in one string, whatever dir is called.
+// shownTree returns the list of describe as one string, without the name of dir.
 func shownTree(t *testing.T, dir string) string {
 	return strings.ReplaceAll(strings.Join(describe(t, dir), "\n"), dir, "DIR")
 }
 
-// Each function does to a tree, returns and fails with what its twin does.
+// Each function changes a tree as its twin in package os does, with the same results
+// and errors.
 func TestFSTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	shown := func(info fs.FileInfo, err error) (string, error) {
@@ -242,7 +243,7 @@ func TestFSTwins(t *testing.T) {
 		}
 		_, err = io.WriteString(c.(io.Writer), "written")
 		if err == nil {
-			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // ours has written now
+			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // a File has written now
 		}
 		c.Close()
 		return "", err
@@ -321,13 +322,13 @@ func TestFSTwins(t *testing.T) {
 	planted := shownTree(t, plantTree(t))
 	for name, op := range ops {
 		t.Run(name, func(t *testing.T) {
-			dirs := [2]string{plantTree(t), plantTree(t)} // for package os and for this one
+			dirs := [2]string{plantTree(t), plantTree(t)} // for package os and for this package
 			for _, n := range fsNames {
 				if n == "full" && slices.Contains([]string{"Chmod", "Chown", "Chtimes", "ReadFile"}, name) {
-					continue // it is the system's, and has no end
+					continue // /dev/full belongs to the system, and has no end
 				}
 				if n == "" && name == "CopyFS" {
-					continue // package os takes that for the root, where root may write
+					continue // package os takes "" for the root directory, where the user root may write
 				}
 				var results, trees []string
 				run := func(i int, c osCalls) {
@@ -344,8 +345,8 @@ func TestFSTwins(t *testing.T) {
 						dirs[i] = plantTree(t)
 					}
 				}
-				run(0, theirCalls)
-				inBlockOn(t, rt, func(cx *Context) error { run(1, ourCalls(cx)); return nil })
+				run(0, stdCalls)
+				inBlockOn(t, rt, func(cx *Context) error { run(1, asyncCalls(cx)); return nil })
 				require.Equal(t, results[0], results[1], "%s(%.40q)", name, n)
 				require.Equal(t, trees[0], trees[1], "%s(%.40q)", name, n)
 			}
@@ -353,8 +354,8 @@ func TestFSTwins(t *testing.T) {
 	}
 }
 
-// The methods of a File fail as those of an os.File, on a directory, without
-// the right to do it, and when it is closed.
+// The methods of a File fail as the methods of an os.File do: on a directory,
+// without the access mode that they need, and after Close.
 func TestFileTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	type twin interface {
@@ -397,13 +398,13 @@ func TestFileTwins(t *testing.T) {
 				for opName, op := range ops {
 					what := fmt.Sprintf("%s of %s, flags %#x, closed %v", opName, name, flag, closed)
 					dir := plantTree(t)
-					theirs, err := os.OpenFile(filepath.Join(dir, name), flag, 0)
+					std, err := os.OpenFile(filepath.Join(dir, name), flag, 0)
 					require.NoError(t, err)
 					if closed {
-						theirs.Close()
+						std.Close()
 					}
-					want := kindOf(dir, op(theirs, func() error { return nil }))
-					theirs.Close()
+					want := kindOf(dir, op(std, func() error { return nil }))
+					std.Close()
 					inBlockOn(t, rt, func(cx *Context) error {
 						f, err := OpenFile(cx, filepath.Join(dir, name), flag, 0)
 						require.NoError(t, err)
@@ -414,10 +415,10 @@ func TestFileTwins(t *testing.T) {
 						got := kindOf(dir, op(f.WithContext(cx), flush))
 						switch {
 						case closed && strings.HasPrefix(opName, "ReadDir"):
-							// Theirs names the system call: readdirent, getdirentries.
+							// Package os names the system call: readdirent, getdirentries.
 							require.Contains(t, got, "*fs.PathError readdir")
 						case closed && want != got:
-							// Ours sees that it is closed before it looks at the arguments.
+							// A File checks whether it is closed before it checks the arguments.
 							require.True(t, strings.HasSuffix(opName, "Neg") || strings.HasPrefix(opName, "WriteAt"), what)
 							require.Contains(t, got, "false true", what)
 						default:
@@ -443,12 +444,12 @@ func TestFileTwins(t *testing.T) {
 	})
 }
 
-// A file system that is full: what was accepted and did not fit is reported.
+// If the file system is full, data that was accepted and did not fit is reported.
 func TestFileDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	name := "/dev/full"
 	size := int64(64 << 10)
-	// Only root can have a small disk; others make do with a device that is full.
+	// Only root can mount a small file system. Other users use a device that is full.
 	if mountTmpfs(dir, size) == nil {
 		defer unmountTmpfs(dir)
 		name = filepath.Join(dir, "f")
@@ -495,7 +496,7 @@ func TestFileDiskFull(t *testing.T) {
 				n, err := write(f)
 				require.ErrorIs(t, err, syscall.ENOSPC, way)
 				require.Zero(t, n, way)
-				if way == "WriteAt" || way == "Copy" { // which leave nothing for Close to report
+				if way == "WriteAt" || way == "Copy" { // these leave no error for Close to report
 					require.NoError(t, f.Close(cx))
 				} else {
 					require.ErrorIs(t, f.Close(cx), syscall.ENOSPC, way)
@@ -540,7 +541,7 @@ func TestCopyFile(t *testing.T) {
 			require.ErrorIs(t, err, syscall.EISDIR)
 		}
 		_, err = os.Stat(at("x"))
-		require.ErrorIs(t, err, fs.ErrNotExist, "a directory is not copied, nor something made for it")
+		require.ErrorIs(t, err, fs.ErrNotExist, "a directory is not copied, and no file is made for it")
 		b, err := os.ReadFile(at("new"))
 		require.NoError(t, err)
 		require.Equal(t, want, b)
@@ -551,7 +552,7 @@ func TestCopyFile(t *testing.T) {
 	require.Equal(t, want, b)
 }
 
-// fn of WalkDir may wait, skip and stop, and hears of a cancellation.
+// The function that WalkDir calls may wait, skip and stop. After a cancellation it is called with the error.
 func TestWalkDir(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -603,11 +604,12 @@ func TestWalkDir(t *testing.T) {
 	require.Equal(t, context.Canceled, last)
 }
 
-// What is given up is not done, if it has not begun; if it has, what it opens is
-// closed, and nobody hears of its failure. The runtime's end counts descriptors.
+// A call that is given up is not made, if it has not begun. If it has begun, the
+// file that it opens is closed, and its failure is not reported. newTestRuntime
+// counts descriptors at the end.
 func TestFSCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(task Task, err error) {
-		t.Errorf("nobody has seen the failure of %v: %v", task, err)
+		t.Errorf("no caller has seen the failure of %v: %v", task, err)
 	}})
 	dir := t.TempDir()
 	release := occupy(t, rt, 1)

@@ -101,8 +101,8 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	return awaitBy(cx.beginAwait(), cx, poll)
 }
 
-// awaitBy is the only function that polls, waits and polls again; t is the task that
-// beginAwait has returned. It takes one operation off the budget for a poll that is ready
+// awaitBy polls, waits and polls again; t is the task that beginAwait has returned. (Operations of which the short way must
+// be shorter still have such a loop of their own: channels, slots, sleeps and descriptors.) It takes one operation off the budget for a poll that is ready
 // and has taken none itself, so that a loop over futures that are always ready lets other
 // tasks run.
 func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, error) {
@@ -140,9 +140,9 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 	}
 }
 
-// awaitTurn is await for a poll that joins s, where tasks wait for their turn; see
+// awaitInOrder is await for a poll that joins s, where tasks wait for their turn; see
 // wakerSlot. If it fails, the caller's place is given up.
-func awaitTurn[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (v T, err error) {
+func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (v T, err error) {
 	again, over := false, false
 	defer func() {
 		if !over { // also if Shutdown unwinds the code
@@ -155,7 +155,7 @@ func awaitTurn[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error))
 		}
 		v, err := poll(cx)
 		if again = err == ErrPending; again {
-			s.takeTurn(cx.t)
+			s.waitInOrder(cx.t)
 		}
 		return v, err
 	})

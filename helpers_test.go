@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds every wait of the tests. Only a test that fails waits so
-// long, so it is long: machines that build are often overloaded.
+// long, so it is long: build machines are often overloaded.
 const patience = 20 * time.Second
 
 // testRuntimes is how many runtimes of newTestRuntime run. Runtimes that run beside
@@ -26,8 +26,8 @@ const patience = 20 * time.Second
 var testRuntimes, goroutinesBefore, fdsBefore int
 
 // newTestRuntime starts a runtime that must leave nothing behind: when the
-// test ends it is shut down, and the goroutines and descriptors are compared
-// with those before. Tests that use it cannot run in parallel.
+// test ends it is shut down, and the numbers of goroutines and descriptors are
+// compared with the numbers before. Tests that use it cannot run in parallel.
 func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	t.Helper()
 	warmUp()
@@ -241,7 +241,7 @@ func tcpExpectEOF(cx *Context, c Conn) error {
 	return nil
 }
 
-// receive takes one value from a channel that must have one.
+// receive takes one value from a channel that must have a value.
 func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
@@ -253,7 +253,7 @@ func receive[T any](t testing.TB, c <-chan T) T {
 	}
 }
 
-// aimAt makes the next task that is spawned from outside start on worker i.
+// aimAt makes the next task that is spawned outside of the workers start on worker i.
 func aimAt(rt *Runtime, i int) *Runtime {
 	rt.assigned.Store(uint32(len(rt.workers) + i - 1))
 	return rt
@@ -262,7 +262,7 @@ func aimAt(rt *Runtime, i int) *Runtime {
 // waiting reports whether the task of a handle waits for a wake.
 func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waiting" }
 
-// waiters returns how many wait for the end of the task of h.
+// waiters returns how many tasks and goroutines wait for the end of the task of h.
 func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
 
 // probe is a future for one poller: it is pending until resolve gives it its result,
@@ -363,7 +363,7 @@ func ended() context.Context {
 // by other workers.
 func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
 
-// occupy starts n blocking calls that run until the function is called.
+// occupy starts n blocking calls that run until release is called.
 func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
 	t.Helper()
 	began, free := make(chan struct{}, n), make(chan struct{})

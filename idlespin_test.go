@@ -12,36 +12,36 @@ import (
 
 func TestAdaptiveSpinCountsHitsAndMisses(t *testing.T) {
 	k := adaptiveSpin{spinSettings: workerSpinSettings}
-	const talkAfter, talkLimit = 4, 4096
-	words := func() (n int) {
+	const minHits, maxHits = 4, 4096
+	hitsNeeded := func() (n int) {
 		for ; !k.pays(); n++ {
 			k.slept(true, 0)
 		}
 		return n
 	}
 	require.False(t, k.pays())
-	require.Equal(t, talkAfter, words())
+	require.Equal(t, minHits, hitsNeeded())
 
 	k.slept(false, 0)
 	require.False(t, k.pays(), "something else has ended the sleep")
-	require.Equal(t, talkAfter/2, words(), "one such sleep does not make all forgotten")
+	require.Equal(t, minHits/2, hitsNeeded(), "one such sleep does not clear the hits")
 	for range 3 {
 		k.slept(false, 0)
 	}
-	require.Equal(t, talkAfter, words(), "several do")
+	require.Equal(t, minHits, hitsNeeded(), "several do")
 
-	for n := 2 * talkAfter; n <= talkLimit; n *= 2 {
+	for n := 2 * minHits; n <= maxHits; n *= 2 {
 		k.miss()
 		require.False(t, k.pays())
-		require.Equal(t, n, words())
+		require.Equal(t, n, hitsNeeded())
 	}
 	k.miss()
-	require.Equal(t, talkLimit, words(), "it is tried again, however often it was in vain")
+	require.Equal(t, maxHits, hitsNeeded(), "spinning is tried again, after any number of misses")
 
 	k.hit()
 	require.True(t, k.pays())
 	k.miss()
-	require.Equal(t, 2*talkAfter, words(), "an answer makes up for all that was in vain")
+	require.Equal(t, 2*minHits, hitsNeeded(), "a hit makes up for all misses")
 }
 
 // A worker that spins takes a message that comes, and goes to sleep if none does, or
@@ -50,18 +50,18 @@ func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
-	w := newWorker(rt, 0) // driven by hand
-	talking := func() {
+	w := newWorker(rt, 0) // driven by the test
+	makePay := func() {
 		for !w.workerSpin.pays() {
 			w.workerSpin.slept(true, 0)
 		}
 	}
-	require.False(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()), "nobody talks")
-	talking()
+	require.False(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()), "there are no hits")
+	makePay()
 	require.False(t, w.spinForReply(nanos()))
 	require.False(t, w.workerSpin.pays())
 
-	talking()
+	makePay()
 	go w.send(&task{})
 	require.True(t, w.spinForReply(nanos()+time.Hour.Nanoseconds()))
 	require.True(t, w.workerSpin.pays())
@@ -79,12 +79,12 @@ func TestWorkerSpinTakesWhatComes(t *testing.T) {
 }
 
 // A worker spins for the descriptor of which the last event came alone. It takes events of
-// others, but they are no hit.
+// other descriptors, but they are no hits.
 func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
 	rt.bringProcs()
-	w := newWorker(rt, 0) // driven by hand
+	w := newWorker(rt, 0) // driven by the test
 	require.NoError(t, w.reactor.open(new(fdTable)))
 	defer w.reactor.close()
 	var ends [2][2]int
@@ -94,44 +94,44 @@ func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 		defer unix.Close(ends[i][1])
 		require.NoError(t, w.reactor.poller.add(ends[i][0]))
 	}
-	w.reactor.wait(0, true) // the first event of a descriptor may tell nothing new
-	speak := func(i int) {
+	w.reactor.wait(0, true) // the first event of a descriptor may bring no data
+	send := func(i int) {
 		_, err := unix.Write(ends[i][1], []byte{0})
 		require.NoError(t, err)
 	}
 	long := nanos() + time.Hour.Nanoseconds()
-	hears := func() {
+	makePay := func() {
 		for !w.peerSpin.pays() {
 			w.peerSpin.slept(true, 0)
 		}
 		w.peerFD = ends[0][0]
 	}
-	speak(0)
-	require.False(t, w.spinForReply(long), "nobody has spoken")
+	send(0)
+	require.False(t, w.spinForReply(long), "there are no hits")
 
-	hears()
+	makePay()
 	require.True(t, w.spinForReply(long))
 	require.True(t, w.peerSpin.pays())
 	require.Equal(t, ends[0][0], w.peerFD)
 
-	speak(1)
+	send(1)
 	require.True(t, w.spinForReply(long))
 	require.False(t, w.peerSpin.pays(), "an event of another descriptor")
 	require.Equal(t, ends[1][0], w.peerFD)
 
-	hears()
+	makePay()
 	w.send(&task{})
 	require.True(t, w.spinForReply(long))
 	require.False(t, w.peerSpin.pays(), "a message of another worker")
 	require.NotNil(t, w.takeInbox())
-	w.reactor.wait(0, true) // for which it was woken, perhaps
+	w.reactor.wait(0, true) // the message may have written to the wake pipe
 
-	hears()
+	makePay()
 	require.False(t, w.spinForReply(nanos()))
 	require.False(t, w.peerSpin.pays())
 	require.Equal(t, 2*peerSpinSettings.minHits, w.peerSpin.needed)
 
-	hears()
+	makePay()
 	w.madeRunnable = true
 	require.False(t, w.spinForReply(long))
 	require.True(t, w.peerSpin.pays(), "it has not even tried")
@@ -141,13 +141,13 @@ func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	require.False(t, w.samePeer([]fdEvent{{fd: ends[0][0]}}))
 	require.False(t, w.samePeer(nil))
 	for range 2 {
-		require.False(t, w.samePeer([]fdEvent{{fd: w.reactor.wakeR}}), "that is another worker")
+		require.False(t, w.samePeer([]fdEvent{{fd: w.reactor.wakeR}}), "another worker has written to the wake pipe")
 	}
 }
 
 // One request at a time over a connection, with pauses: each is answered.
 func TestPeerSpinAnswersEachRequest(t *testing.T) {
-	const words, pauses = 3000, 20
+	const requests, pauses = 3000, 20
 	ends := [2]*Runtime{newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})}
 	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
@@ -161,45 +161,45 @@ func TestPeerSpinAnswersEachRequest(t *testing.T) {
 		_, err = Copy(cx, plainEnd{c}, plainEnd{c})
 		return err
 	})
-	speaker := Go(ends[1], func(cx *Context) error {
+	client := Go(ends[1], func(cx *Context) error {
 		c, err := Dial(cx, "tcp", ln.Addr().String())
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		b := c.WithContext(cx)
-		for i := range words {
-			if i%(words/pauses) == 0 {
+		for i := range requests {
+			if i%(requests/pauses) == 0 {
 				if err := Sleep(cx, time.Millisecond); err != nil {
 					return err
 				}
 			}
-			word := []byte{byte(i), byte(i >> 8)}
-			if _, err := b.Write(word); err != nil {
+			request := []byte{byte(i), byte(i >> 8)}
+			if _, err := b.Write(request); err != nil {
 				return err
 			}
 			got := make([]byte, 2)
-			if _, err := io.ReadFull(b, got); err != nil || string(got) != string(word) {
+			if _, err := io.ReadFull(b, got); err != nil || string(got) != string(request) {
 				return expect(false, "%d: %v, %v", i, got, err)
 			}
 		}
 		return nil
 	})
-	_, err = join(t, speaker)
+	_, err = join(t, client)
 	require.NoError(t, err)
 	_, err = join(t, echo)
 	require.NoError(t, err)
 }
 
-// Messages go to and fro between two workers, and now and then stop for a while:
-// none is lost.
+// Messages go to and fro between two workers, with a pause now and then: none is
+// lost.
 func TestWorkerSpinLosesNoMessage(t *testing.T) {
-	const words, pauses = 2000, 20
+	const messages, pauses = 2000, 20
 	rt := newTestRuntime(t, Config{Workers: 2})
 	there, back := NewChan[int](0), NewChan[int](0)
-	speaker := Go(pinned(rt, 0), func(cx *Context) error {
-		for i := range words {
-			if i%(words/pauses) == 0 {
+	sender := Go(pinned(rt, 0), func(cx *Context) error {
+		for i := range messages {
+			if i%(messages/pauses) == 0 {
 				if err := Sleep(cx, time.Millisecond); err != nil {
 					return err
 				}
@@ -222,7 +222,7 @@ func TestWorkerSpinLosesNoMessage(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := join(t, speaker)
+	_, err := join(t, sender)
 	require.NoError(t, err)
 	_, err = join(t, echo)
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 		fd := int(peer.src.fd)
 		require.NoError(t, unix.SetNonblock(fd, false))
 		begun := make(chan *worker, 1)
-		Go(rt, func(cx *Context) error { // each starts on the next worker, unless that is slow
+		Go(rt, func(cx *Context) error { // each task starts on the next worker, unless this worker is slow
 			begun <- cx.here()
 			defer c.Close()
 			for buf := make([]byte, 16); ; {
@@ -43,7 +43,7 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 			}
 		})
 		w := soon(t, begun)
-		saysAndHears(t, fd)
+		echoByte(t, fd)
 		eventually(t, func() bool { return w.reactor.sources.Load() > 0 })
 		if peers[w.index] == 0 {
 			peers[w.index] = fd
@@ -53,8 +53,8 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 	return rt, peers
 }
 
-// saysAndHears says something to peer and hears it again.
-func saysAndHears(t testing.TB, peer int) {
+// echoByte writes a byte to peer and reads it back.
+func echoByte(t testing.TB, peer int) {
 	t.Helper()
 	_, err := unix.Write(peer, []byte("x"))
 	require.NoError(t, err)
@@ -78,12 +78,12 @@ func allPark(t testing.TB, rt *Runtime) {
 	eventually(t, func() bool { return parkedWorkers(rt) == len(rt.workers) })
 }
 
-// Idle workers park. Whatever there is for them to do unparks them.
+// Idle workers park. All kinds of work unpark them.
 func TestIdleWorkersPark(t *testing.T) {
 	rt, peers := parkedRuntime(t, 2)
 	for range 5 {
 		for name, wake := range map[string]func(){
-			"event": func() { saysAndHears(t, peers[0]) },
+			"event": func() { echoByte(t, peers[0]) },
 			"events for both": func() {
 				for _, p := range peers {
 					_, err := unix.Write(p, []byte("x"))
@@ -127,10 +127,10 @@ func TestParkedBesideOneThatIsNot(t *testing.T) {
 	for range 10 {
 		allPark(t, rt)
 		for range 3 {
-			saysAndHears(t, peers[0])
+			echoByte(t, peers[0])
 		}
 		require.NotEqual(t, 2, parkedWorkers(rt))
-		saysAndHears(t, peers[1])
+		echoByte(t, peers[1])
 	}
 }
 
@@ -142,7 +142,7 @@ func TestEventsAtTheMomentOfParking(t *testing.T) {
 		h := Go(rt, func(cx *Context) error { return Sleep(cx, time.Duration(rand.Int64N(int64(4*keepP)))) })
 		for begun := time.Now(); time.Since(begun) < about; {
 		}
-		saysAndHears(t, peers[i%2])
+		echoByte(t, peers[i%2])
 		if i%4 == 0 {
 			_, err := h.Wait(context.Background())
 			require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestShutdownOfParkedWorkers(t *testing.T) {
 	}
 }
 
-// A worker that parks while Shutdown gives it up does not stay.
+// A worker that parks while Shutdown closes the idle watch does not stay parked.
 func TestParkedWorkerEndsWithIdleWatch(t *testing.T) {
 	rt := new(Runtime)
 	w := newWorker(rt, 0)
@@ -180,7 +180,7 @@ func TestParkedWorkerEndsWithIdleWatch(t *testing.T) {
 	w.parkWithoutP(-1) // returns at once
 }
 
-// A worker that unparks another one does not keep the P in whose queue that one stands.
+// A worker that unparks another worker does not keep its P, since the other worker is in the queue of that P.
 func TestWorkerUnparksAnother(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rt, _ := parkedRuntime(t, 2)
@@ -198,7 +198,8 @@ func TestWorkerUnparksAnother(t *testing.T) {
 	require.Equal(t, []bool{false, true, true}, []bool{before, parked, after})
 }
 
-// What it takes to unpark a worker: from when all are parked, and beside a worker that keeps its P.
+// BenchmarkUnpark measures how long it takes to unpark a worker, while all are parked, and beside a
+// worker that keeps its P.
 func BenchmarkUnpark(b *testing.B) {
 	for _, beside := range []bool{false, true} {
 		b.Run(fmt.Sprintf("beside=%t", beside), func(b *testing.B) {
@@ -208,10 +209,10 @@ func BenchmarkUnpark(b *testing.B) {
 			for range b.N {
 				allPark(b, rt)
 				if beside {
-					saysAndHears(b, peers[0])
+					echoByte(b, peers[0])
 				}
 				b.StartTimer()
-				saysAndHears(b, peers[1])
+				echoByte(b, peers[1])
 				b.StopTimer()
 			}
 		})

@@ -120,7 +120,7 @@ func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 // left in the set. If cx is cancelled it returns cx.Err(), and the set keeps all its
 // handles.
 func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
-	h, err := awaitTurn(cx, &s.slot, s.PollNext)
+	h, err := awaitInOrder(cx, &s.slot, s.PollNext)
 	return h, awaitedError(cx, err)
 }
 

@@ -32,19 +32,19 @@ var layers = [][]string{
 		"waitlist", "waker", "watchdog",
 	},
 
-	// What tasks wait for that is made of tasks and wait lists alone.
+	// Types that tasks wait for and that are made of tasks and wait lists alone.
 	{
 		"barrier", "broadcast", "chan", "cond", "gochan", "group", "joinset", "mutex", "newstopic", "notify", "once",
 		"oneshot", "rwmutex", "select", "semaphore", "waitgroup", "watch.",
 	},
 
-	// System calls that wait for readiness, and what waits for that in the user's way.
+	// System calls that wait for readiness, and the exported types that wait for it.
 	{"pollfdwait", "pollfdretry", "poller", "source"},
 
 	// Files and sockets. Copy knows both.
 	{"file", "io", "net", "socket", "tcp", "udp", "unix"},
 
-	// What is made of those.
+	// The files that use files and sockets.
 	{"process", "serve", "signal"},
 }
 
@@ -83,7 +83,7 @@ func parsePackage(t *testing.T, fset *token.FileSet) (files []*ast.File) {
 	return files
 }
 
-// exportData returns the file with the types of each package that this one imports.
+// exportData returns the file with the types of each package that this package imports.
 func exportData(t *testing.T) map[string]string {
 	data := map[string]string{}
 	args := []string{"-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}

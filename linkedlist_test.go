@@ -12,7 +12,7 @@ type listed struct {
 	at links[listed]
 }
 
-// A linkedList holds what a slice would hold. Each byte appends an element, or takes one out.
+// A linkedList holds the same elements as a slice. Each byte appends an element, or removes an element.
 func FuzzLinkedList(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 128, 0x81, 1, 0x80, 0x80})
 	f.Fuzz(func(t *testing.T, ops []byte) {
@@ -41,7 +41,7 @@ func FuzzLinkedList(f *testing.F) {
 	})
 }
 
-// A loop may take out what it looks at, and does not see what it appends.
+// A loop may remove the element that it is at, and does not see elements that it appends.
 func TestLinkedListChangesInLoop(t *testing.T) {
 	var list linkedList[listed]
 	for i := range 3 {

@@ -115,9 +115,9 @@ func (rt *Runtime) DialNet(ctx context.Context, network, address string) (net.Co
 	return NetConn(rt, c), nil
 }
 
-// handOver makes the shared reactor wait for a connection or listener that goroutines will
-// use, if its type is of this package and a worker has waited for it. It returns the runtime
-// of s.
+// handOver moves a connection or listener that goroutines will use to the shared reactor, if
+// its type is of this package and a worker of the runtime of s owns it. handOver returns this
+// runtime.
 func handOver(s Spawner, what any) *Runtime {
 	rt, _ := s.spawner()
 	if of, ok := what.(interface{ pollFD() *pollFD }); ok {

@@ -41,14 +41,14 @@ func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exha
 			return n, err
 		}
 		cx.giveBack()
-		dir.waiters.takeTurn(t)
+		dir.waiters.waitInOrder(t)
 		t.wait()
 	}
 	return 0, errAbandoned
 }
 
-// tryOnce is try without the budget: the caller has spent the operation. It is the only function of the
-// package that handles EAGAIN and EINTR.
+// tryOnce is try without the budget: the caller has spent the operation. It handles EAGAIN and EINTR for all
+// operations on descriptors.
 func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if dir.expired(cx) {
 		return 0, s.deadlineError()

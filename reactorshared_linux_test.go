@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lobbyState returns the state of the goroutine of a shared reactor, as Go prints it.
-func lobbyState() string {
+// sharedReactorState returns the state of the goroutine of a shared reactor, as Go prints it.
+func sharedReactorState() string {
 	buf := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		if strings.Contains(g, "(*sharedReactor).run(") {
@@ -23,7 +23,8 @@ func lobbyState() string {
 	return ""
 }
 
-// The shared reactor waits in Go's own poller, and in a system call where that has no room.
+// The shared reactor waits in Go's own poller, or in a system call if Go's poller does not take
+// its descriptor.
 func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 	for _, alone := range []bool{false, true} {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -44,7 +45,7 @@ func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 			read := later(func() (int, error) { return x.Read(make([]byte, 2)) })
 			waits(t, x, 0)
 			eventually(t, func() bool {
-				return strings.Contains(lobbyState(), map[bool]string{false: "[IO wait", true: "[syscall"}[alone])
+				return strings.Contains(sharedReactorState(), map[bool]string{false: "[IO wait", true: "[syscall"}[alone])
 			})
 			_, err = y.Write([]byte("x"))
 			require.NoError(t, err)

@@ -26,11 +26,11 @@ func registered(rt *Runtime) (n int) {
 	return n
 }
 
-// Whatever goroutines wait for is waited for in the lobby, by whichever way they
-// have come.
+// Descriptors that goroutines wait for are registered with the shared reactor,
+// whichever calls the goroutines use.
 func TestSharedReactorServesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	require.Nil(t, rt.shared.reactor.Load(), "nobody needs it yet")
+	require.Nil(t, rt.shared.reactor.Load(), "no goroutine needs it yet")
 	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
@@ -83,20 +83,20 @@ func TestSharedReactorServesGoroutines(t *testing.T) {
 	require.Zero(t, rt.shared.registered())
 }
 
-// A task that waits takes a connection over from the lobby, where a goroutine waits for
-// it that is woken all the same; NetConn gives it back, though a task waits.
+// A task that waits takes a connection over from the shared reactor. A goroutine that waits
+// for the connection is still woken. NetConn gives the connection back, though a task waits.
 func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
 	require.NoError(t, err)
 	defer a.Close()
 	defer b.Close()
-	lobby := func() *reactor { return rt.shared.reactor.Load() }
+	shared := func() *reactor { return rt.shared.reactor.Load() }
 	c, peer := NetConn(rt, a), NetConn(rt, b)
 
 	onGoroutine := later(func() (int, error) { return c.Read(make([]byte, 1)) })
 	waits(t, c, 0)
-	require.True(t, a.src.owner.Load() == lobby())
+	require.True(t, a.src.owner.Load() == shared())
 	inTask := Spawn(rt, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
 	eventually(t, func() bool { return waiting(inTask) })
 	require.True(t, a.src.owner.Load() == &rt.workers[0].reactor)
@@ -114,9 +114,9 @@ func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 
 	inTask = Spawn(rt, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
 	eventually(t, func() bool { return waiting(inTask) })
-	eventually(t, func() bool { // an event that was fetched before may have the task look again
+	eventually(t, func() bool { // an event that was fetched before may make the task look again
 		NetConn(rt, a)
-		return a.src.owner.Load() == lobby() && registered(rt) == 0
+		return a.src.owner.Load() == shared() && registered(rt) == 0
 	})
 	_, err = peer.Write([]byte("x"))
 	require.NoError(t, err)
@@ -125,7 +125,7 @@ func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// No event is lost while a connection goes to and fro between a worker and the lobby.
+// No event is lost while a connection moves to and fro between a worker and the shared reactor.
 func TestSourceMovesWhileInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b, err := SocketPair()
@@ -182,8 +182,8 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 	require.Equal(t, 1, rt.shared.registered())
 }
 
-// However a connection ends while it goes to and fro, all who wait for it hear of it,
-// and no poller keeps it.
+// However a connection ends while it moves to and fro, all its waiters get the error, and
+// no poller keeps it.
 func TestSourceMovesAndEnds(t *testing.T) {
 	const conns = 8
 	ends := map[string]struct {
@@ -261,11 +261,11 @@ func TestSourceMovesAndEnds(t *testing.T) {
 	}
 }
 
-// What cannot be registered where it should go stays where it is, and if that is no
-// longer possible either, who waits tries for himself.
+// A descriptor that cannot be registered with the new reactor stays with its owner. If that
+// is no longer possible either, it has no owner, and the waiter is woken and registers it.
 func TestSourceMoveFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	lobby, err := rt.shared.acquire()
+	shared, err := rt.shared.acquire()
 	require.NoError(t, err)
 	open := func() *reactor {
 		r := new(reactor)
@@ -286,10 +286,10 @@ func TestSourceMoveFails(t *testing.T) {
 	require.EqualValues(t, 1, from.sources.Load())
 	require.Zero(t, closed.sources.Load())
 
-	require.NoError(t, s.move(lobby, closed, fdMoved), "it is not there")
+	require.NoError(t, s.move(shared, closed, fdMoved), "it is not the owner")
 	require.True(t, s.owner.Load() == from)
 	require.EqualValues(t, 1, from.sources.Load())
-	require.Zero(t, lobby.sources.Load())
+	require.Zero(t, shared.sources.Load())
 
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, s.rd.waiters.join(cx.waker(waitsRead)))
@@ -300,18 +300,18 @@ func TestSourceMoveFails(t *testing.T) {
 	require.Nil(t, rt.fds.get(int(s.fd)))
 	require.False(t, s.state.has(fdRegistered))
 	require.Equal(t, ErrPending, a.PollReadable(cx))
-	require.True(t, s.owner.Load() == lobby)
+	require.True(t, s.owner.Load() == shared)
 
 	require.NoError(t, a.Close())
-	require.Zero(t, lobby.sources.Load())
-	require.Equal(t, net.ErrClosed, s.move(lobby, from, fdMoved))
+	require.Zero(t, shared.sources.Load())
+	require.Equal(t, net.ErrClosed, s.move(shared, from, fdMoved))
 }
 
-// Whoever tells of a descriptor that comes to somebody else tells late, or of the one
-// who had the number before.
+// An event from a reactor that does not own the descriptor is ignored: it comes late, or it
+// is about a descriptor that had the same number before.
 func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	lobby, err := rt.shared.acquire()
+	shared, err := rt.shared.acquire()
 	require.NoError(t, err)
 	a, b, err := SocketPair()
 	require.NoError(t, err)
@@ -325,18 +325,18 @@ func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, a.src.rd.waiters.join(cx.waker(waitsRead)))
 	late := []fdEvent{{fd: int(a.src.fd), ready: Readable | HungUp}}
-	lobby.dispatch(nil, late)
+	shared.dispatch(nil, late)
 	require.Zero(t, wakes.Load())
 	require.False(t, a.src.state.has(fdHungUp))
 	worker.dispatch(nil, late)
 	require.EqualValues(t, 1, wakes.Load())
 
-	require.NoError(t, a.src.move(worker, lobby, fdMoved))
-	require.False(t, a.src.ownedAlwaysBy(lobby))
+	require.NoError(t, a.src.move(worker, shared, fdMoved))
+	require.False(t, a.src.ownedAlwaysBy(shared))
 }
 
-// The lobby's goroutine, which stays, is not one of whoever has come first. And what
-// waited there is counted no longer once the runtime has ended.
+// The goroutine of the shared reactor, which stays, does not have the labels of the first
+// caller. And a descriptor that was registered there is not counted once the runtime has ended.
 func TestSharedReactorGoroutineHasNoLabels(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
@@ -378,17 +378,17 @@ func TestSourceOfAnotherRuntime(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, a.src.owner.Load() == rt.shared.reactor.Load())
 		}
-		home := a.src.owner.Load()
+		owner := a.src.owner.Load()
 		NetConn(other, a)
 		_, err = BlockOn(other, poll)
 		require.NoError(t, err)
 		runInTask(t, other, func(cx *Context) error { _, err := poll(cx); return err })
-		require.True(t, a.src.owner.Load() == home)
+		require.True(t, a.src.owner.Load() == owner)
 	}
 }
 
-// A connection outlives the runtime that has waited for it, with all who wait with
-// another one.
+// A connection outlives the runtime that has waited for it, and all its waiters of another
+// runtime still get its events.
 func TestSourceOutlivesItsRuntime(t *testing.T) {
 	for _, inTask := range []bool{false, true} {
 		rt, other := newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})
@@ -402,7 +402,7 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 		require.NoError(t, err)
 		join(t, first)
 		if !inTask {
-			NetConn(rt, a) // to the lobby
+			NetConn(rt, a) // to the shared reactor
 		}
 		c := NetConn(other, a)
 		reads := make(chan answer, 2)
@@ -419,11 +419,11 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 				reads <- answer{n, err}
 			}()
 		}
-		home := a.src.owner.Load()
-		require.True(t, home.fds == &rt.fds)
+		owner := a.src.owner.Load()
+		require.True(t, owner.fds == &rt.fds)
 		require.NoError(t, rt.Shutdown(ended()))
 		eventually(t, func() bool { r := a.src.owner.Load(); return r != nil && r.fds == &other.fds })
-		require.Zero(t, home.sources.Load())
+		require.Zero(t, owner.sources.Load())
 		require.Nil(t, rt.fds.get(int(a.src.fd)))
 		_, err = NetConn(other, b).Write([]byte("y"))
 		require.NoError(t, err)
@@ -436,7 +436,7 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 	}
 }
 
-// NetConn and NetListener take over what a task has waited for, whatever it is.
+// NetConn and NetListener take over descriptors of all types that a task has waited for.
 func TestNetFormsTakeOverFromTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	tcp, peer := tcpPair(t, rt)
@@ -454,8 +454,8 @@ func TestNetFormsTakeOverFromTasks(t *testing.T) {
 		io.Closer
 		pollFD() *pollFD
 	}{tcp, a, udp, c, ln}
-	for _, what := range all {
-		s := what.pollFD()
+	for _, c := range all {
+		s := c.pollFD()
 		runInTask(t, rt, func(cx *Context) error {
 			if err := s.pollReady(cx, &s.rd, false); err != ErrPending {
 				return fmt.Errorf("ready: %w", err)
@@ -463,21 +463,21 @@ func TestNetFormsTakeOverFromTasks(t *testing.T) {
 			return nil
 		})
 		require.True(t, s.owner.Load() == &rt.workers[0].reactor)
-		if ln, ok := what.(Listener); ok {
+		if ln, ok := c.(Listener); ok {
 			NetListener(rt, ln)
 		} else {
-			NetConn(rt, what.(Conn))
+			NetConn(rt, c.(Conn))
 		}
-		require.True(t, s.owner.Load() == rt.shared.reactor.Load(), "%T", what)
+		require.True(t, s.owner.Load() == rt.shared.reactor.Load(), "%T", c)
 	}
 	require.Zero(t, registered(rt))
-	for _, what := range all {
-		what.Close()
+	for _, c := range all {
+		c.Close()
 	}
 	require.Zero(t, rt.shared.registered())
 }
 
-// Where a task has taken a connection, its worker wakes goroutines, too.
+// The worker of a task that has taken a connection over also wakes goroutines.
 func TestWorkerWakesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -499,7 +499,7 @@ func TestWorkerWakesGoroutines(t *testing.T) {
 	}
 }
 
-// Who comes to the lobby while the runtime ends is not left waiting there.
+// A goroutine that comes to the shared reactor while the runtime ends is not left waiting there.
 func TestSharedReactorAtShutdown(t *testing.T) {
 	for range 50 {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -525,7 +525,7 @@ func TestSharedReactorAtShutdown(t *testing.T) {
 					select {
 					case <-woken:
 					case <-time.After(patience):
-						t.Error("nobody wakes it")
+						t.Error("no wake came")
 						return
 					}
 				}
@@ -537,7 +537,7 @@ func TestSharedReactorAtShutdown(t *testing.T) {
 	}
 }
 
-// The function of a Waker that would block is found out.
+// A blocking call panics in the function of a Waker that the shared reactor calls.
 func TestSharedReactorAndBlockingWakers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var conns [4][2]*UnixConn
@@ -570,7 +570,7 @@ func mustWriteConn(t *testing.T, c *UnixConn) {
 	require.Equal(t, 1, n)
 }
 
-// Without descriptors for the lobby a worker waits for goroutines, until there are some.
+// A worker waits for goroutines as long as there are no descriptors for the shared reactor.
 func TestSharedReactorWithoutDescriptors(t *testing.T) {
 	if os.Getenv(faultsChild) == "" {
 		faultsStart(t, "alone").finish()
@@ -584,13 +584,13 @@ func TestSharedReactorWithoutDescriptors(t *testing.T) {
 	defer b.Close()
 	c, peer := NetConn(rt, a), NetConn(rt, b)
 	free := faultsExhaust(t)
-	readOne := func(home *reactor) {
+	readOne := func(owner *reactor) {
 		read := later(func() (int, error) { return c.Read(make([]byte, 1)) })
 		waits(t, c, 0)
-		if home == nil {
-			home = rt.shared.reactor.Load()
+		if owner == nil {
+			owner = rt.shared.reactor.Load()
 		}
-		require.True(t, a.src.owner.Load() == home)
+		require.True(t, a.src.owner.Load() == owner)
 		_, err := peer.Write([]byte("x"))
 		require.NoError(t, err)
 		require.Equal(t, answer{n: 1}, soon(t, read))

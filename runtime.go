@@ -194,7 +194,7 @@ func Run(fn func(cx *Context) error) error {
 	rt := Default()
 	_, err := Go(rt, fn).Wait(context.Background())
 	unwritten := rt.files.finish()
-	rt.failures.flush(rt.cfg.Grace)
+	rt.failures.reportAll(rt.cfg.Grace)
 	return bothErrors(err, unwritten)
 }
 

@@ -375,7 +375,7 @@ func (s *wakerSlot) count() int {
 		f := t.body.(*fanout)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return f.each.len() + f.turns.len()
+		return f.each.len() + f.inOrder.len()
 	}
 	return 1
 }

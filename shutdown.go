@@ -27,8 +27,8 @@ import (
 // *ShutdownError that names them, and tears the runtime down under them: code
 // that waits is unwound with its deferred calls, futures are given up, both
 // with ErrShutdown; code that does not wait keeps its thread until it does.
-// For that Shutdown waits no longer than Config.Grace either, so that after the
-// end of ctx it takes at most twice that. Connections remain the property of the code
+// For that Shutdown waits no longer than Config.Grace either, and again for a report to Config.Unhandled that does not
+// return. So after the end of ctx it takes at most three times Config.Grace, and the time that Config.Stalled takes. Connections remain the property of the code
 // that opened them; close them.
 //
 // A second call waits for the first, for as long as its ctx lets it, and returns
@@ -69,7 +69,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	rt.watchdog.stop()
 	rt.idle.close()
 	rt.dropProcs()
-	rt.failures.flush(rt.cfg.Grace)
+	rt.failures.reportAll(rt.cfg.Grace)
 	return rt.outcome
 }
 

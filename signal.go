@@ -116,7 +116,7 @@ func (s *SignalStream) abandoned(t *task, from *worker) { s.arrived.leave(t, fro
 // Next waits for the next signal; see PollNext. If cx is cancelled it returns
 // cx.Err(), and no signal is lost.
 func (s *SignalStream) Next(cx *Context) (os.Signal, error) {
-	sig, err := awaitTurn(cx, &s.arrived, s.PollNext)
+	sig, err := awaitInOrder(cx, &s.arrived, s.PollNext)
 	return sig, awaitedError(cx, err)
 }
 

@@ -117,7 +117,7 @@ func waitError(cx *Context, call string, err error) error {
 
 // awaitRead awaits a poll that reads.
 func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, error) {
-	n, err := awaitTurn(cx, &c.src.rd.waiters, poll)
+	n, err := awaitInOrder(cx, &c.src.rd.waiters, poll)
 	if err == errAbandoned {
 		err = c.wrap("read", cx.Err())
 	}
@@ -126,7 +126,7 @@ func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, er
 
 // awaitWrite awaits a poll that writes.
 func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
-	n, err := awaitTurn(cx, &c.src.wr.waiters, poll)
+	n, err := awaitInOrder(cx, &c.src.wr.waiters, poll)
 	if err == errAbandoned {
 		err = c.wrap("write", cx.Err())
 	}

@@ -78,7 +78,7 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 
 // accept awaits pollAccept.
 func (l *listener) accept(cx *Context) (accepted, error) {
-	a, err := awaitTurn(cx, &l.src.rd.waiters, l.pollAccept)
+	a, err := awaitInOrder(cx, &l.src.rd.waiters, l.pollAccept)
 	if err == errAbandoned {
 		err = l.wrap("accept", cx.Err())
 	}

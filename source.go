@@ -106,7 +106,7 @@ func (s *Source) Writable(cx *Context) error {
 }
 
 func (s *Source) awaitReady(cx *Context, dir *direction) error {
-	_, err := awaitTurn(cx, &dir.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, dir, false) })
+	_, err := awaitInOrder(cx, &dir.waiters, func(cx *Context) (None, error) { return None{}, s.src.pollReady(cx, dir, false) })
 	return sourceError(awaitedError(cx, err))
 }
 

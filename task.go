@@ -68,13 +68,13 @@ const (
 
 // wake notes that the task must be polled. It reports whether the caller has
 // become its holder by that.
-func (s *taskState) wake() (held bool) { return s.rouse(0) }
+func (s *taskState) wake() (held bool) { return s.claim(0) }
 
 // cancel does the same, and notes that the task is cancelled. The first call also
 // notes the reason: by is taskByContext, taskByShutdown, or 0 for other reasons.
-func (s *taskState) cancel(by uint32) (held bool) { return s.rouse(taskCancelled | by) }
+func (s *taskState) cancel(by uint32) (held bool) { return s.claim(taskCancelled | by) }
 
-func (s *taskState) rouse(mark uint32) (held bool) {
+func (s *taskState) claim(mark uint32) (held bool) {
 	for {
 		old := s.bits.Load()
 		if old&taskDone != 0 {
@@ -162,7 +162,7 @@ const (
 	kindPlain     taskKind = iota // polled on its worker's own stack; cannot wait
 	kindStraight                  // runs in a coroutine of its worker
 	kindGoroutine                 // a goroutine in BlockOn: waits by parking
-	kindExternal                  // a function that wakes a loop outside this package
+	kindExternal                  // a function that wakes a loop outside this package, or closes a channel
 	kindFanout                    // several tasks that wait in one slot
 	kindBlocking                  // a call that a goroutine of the pool runs
 )

@@ -104,7 +104,7 @@ func TestTaskStateTransitions(t *testing.T) {
 // stateModel is a naive model of the promises of taskState.
 type stateModel struct{ held, unanswered, cancelled, done bool }
 
-func (m *stateModel) rouse() (held bool) {
+func (m *stateModel) claim() (held bool) {
 	switch {
 	case m.done:
 		return false
@@ -145,9 +145,9 @@ func TestTaskStateAgainstModel(t *testing.T) {
 			var got, want bool
 			switch op {
 			case 'w':
-				got, want = s.wake(), m.rouse()
+				got, want = s.wake(), m.claim()
 			case 'c':
-				got, want = s.cancel(0), m.rouse()
+				got, want = s.cancel(0), m.claim()
 				m.cancelled = m.cancelled || !m.done
 			case 'b':
 				s.begin()

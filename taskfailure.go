@@ -98,10 +98,10 @@ func (fs *taskFailures) nextDue() *taskFailure {
 	return f
 }
 
-// flush reports all failures that wait, and waits for a report that is being made, but not
+// reportAll reports all failures that wait, and waits for a report that is being made, but not
 // longer than patience: the handler may have to wait for the caller. It is called when the
 // runtime has ended, or when the program is about to end.
-func (fs *taskFailures) flush(patience time.Duration) {
+func (fs *taskFailures) reportAll(patience time.Duration) {
 	fs.mu.Lock()
 	all, reporting := fs.waiting, fs.reporting
 	fs.waiting = nil

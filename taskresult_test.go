@@ -16,7 +16,7 @@ import (
 // closeCounter is a result that must be closed.
 type closeCounter struct {
 	closes atomic.Int32
-	end    func() // what Close does beside counting, if it is not nil
+	end    func() // called by Close after counting, if it is not nil
 }
 
 func (c *closeCounter) Close() error {
@@ -27,7 +27,7 @@ func (c *closeCounter) Close() error {
 	return errors.New("an error of Close, which is dropped")
 }
 
-// taken is what a caller has got of a result.
+// taken is the result and the error that a caller has got.
 type taken struct {
 	c   io.Closer
 	err error
@@ -42,8 +42,8 @@ func meanwhile(take func() (io.Closer, error)) <-chan taken {
 	return got
 }
 
-// latch is a future that is pending until it is opened, and cannot be given up: what polls
-// it goes on when it is opened, although its task was cancelled.
+// latch is a future that is pending until it is opened, and cannot be given up: a task that
+// polls it goes on when it is opened, although the task was cancelled.
 type latch struct {
 	opened atomic.Bool
 	waker  atomic.Pointer[Waker]
@@ -158,7 +158,8 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 	},
 }
 
-// onceOf is a future that owns h once it is polled. unmade gives h up if it never was.
+// onceOf returns a future that owns h once it is polled. unmade gives h up if it never was
+// polled.
 func onceOf(h *JoinHandle[io.Closer]) (f Future[io.Closer], unmade func()) {
 	var once Once[io.Closer]
 	var made atomic.Bool
@@ -197,7 +198,7 @@ var makers = map[string]func(rt *Runtime, l *latch, c io.Closer) *JoinHandle[io.
 	},
 }
 
-// ownership is a test of each owner with each kind of task.
+// ownership runs a test for each owner with each kind of task.
 func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *JoinHandle[io.Closer], l *latch) (io.Closer, error), spawn func(l *latch, c io.Closer) *JoinHandle[io.Closer])) {
 	for owner, own := range owners {
 		for maker, spawn := range makers {
@@ -214,14 +215,14 @@ func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *Jo
 	}
 }
 
-// A result that is an io.Closer is closed if its only owner has given it up before it was
-// there.
+// A result that is an io.Closer is closed if its only owner has given it up before the task
+// ended.
 func TestResultWithoutOwnerIsClosed(t *testing.T) {
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		var end, giveUp latch
 		c := new(closeCounter)
 		h := spawn(&end, c)
-		eventually(t, func() bool { return end.waker.Load() != nil }) // it has begun
+		eventually(t, func() bool { return end.waker.Load() != nil }) // the task has begun
 		giveUp.open()
 		_, err := own(h, &giveUp)
 		require.Error(t, err)
@@ -287,8 +288,8 @@ func TestResultOfOthersIsKept(t *testing.T) {
 	})
 }
 
-// Whatever comes first, the end of the task or that its owner gives it up: the owner, or
-// another waiter, has the result, or it is closed.
+// The task ends while its owner gives it up. Whichever comes first, the owner or another
+// waiter has the result, or it is closed.
 func TestResultIsTakenOrClosed(t *testing.T) {
 	times := 100
 	if testing.Short() {
@@ -303,10 +304,10 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 			eventually(t, func() bool { return end.waker.Load() != nil })
 			var other <-chan taken
 			switch i % 4 {
-			case 0: // waits before the end
+			case 0: // the other waiter waits before the end
 				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
 				eventually(t, func() bool { return waiters(h) > 0 })
-			case 1: // comes at the same moment
+			case 1: // the other waiter comes at the same moment
 				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
 			case 2:
 				other = meanwhile(func() (io.Closer, error) {
@@ -320,14 +321,14 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 			both.Go(giveUp.open)
 			both.Wait()
 			got := soon(t, owner)
-			var theirs taken
+			var otherGot taken
 			if other != nil {
-				theirs = soon(t, other)
+				otherGot = soon(t, other)
 			}
 			switch {
-			case other != nil && (i%4 == 0 || theirs.err == nil):
-				require.NoError(t, theirs.err)
-				require.Equal(t, io.Closer(c), theirs.c)
+			case other != nil && (i%4 == 0 || otherGot.err == nil):
+				require.NoError(t, otherGot.err)
+				require.Equal(t, io.Closer(c), otherGot.c)
 				require.Zero(t, c.closes.Load())
 			case got.err == nil:
 				require.Equal(t, io.Closer(c), got.c)
@@ -339,8 +340,8 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 	})
 }
 
-// The owner that finds its Context cancelled does not take what is there, and nothing else
-// would.
+// An owner that finds its Context cancelled does not take the result that is there. It is
+// closed, since no other caller would take it, unless it was taken before.
 func TestResultThatCameTooLate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, taken := range map[string]bool{"not taken": false, "taken before": true} {
@@ -392,8 +393,8 @@ func TestResultWhoseClosePanics(t *testing.T) {
 	}
 }
 
-// Owners that give up handles of tasks that have ended, one after the other: the budget of
-// the task that does so is soon spent.
+// A task gives up the handles of many tasks that have ended, one after the other, so that its
+// budget is soon spent.
 func TestResultsThatCameTooLate(t *testing.T) {
 	const n = 500
 	for _, budget := range []int{0, 1} {
@@ -420,7 +421,7 @@ func TestResultsThatCameTooLate(t *testing.T) {
 					if first, err := Select(cx, OnRecv(ready), got); first == 1 {
 						ready.Recv(cx)
 						h, _ := got.Result()
-						h.Close() // in place of the package
+						h.Close() // the task closes a result that it has taken, and the package does not
 					} else if err != nil {
 						return err
 					}
@@ -433,8 +434,8 @@ func TestResultsThatCameTooLate(t *testing.T) {
 	}
 }
 
-// Two owners, one after the other: the second one may still get the result, and closes it
-// if it gives up, too.
+// The second of two owners, which come one after the other, may still get the result. If it
+// gives up, too, the result is closed.
 func TestResultOfTwoOwners(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 100 {
@@ -457,7 +458,7 @@ func TestResultOfTwoOwners(t *testing.T) {
 	}
 }
 
-// A future that embeds a handle and has a Cancel of its own is given up by that.
+// A future that embeds a handle and has a Cancel of its own is given up by this Cancel.
 func TestEmbeddedHandleIsGivenUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Spawn(rt, func(cx *Context) (io.Closer, error) { return nil, Sleep(cx, time.Hour) })
@@ -479,7 +480,7 @@ func (f *embeddingHandle) Cancel() {
 	f.JoinHandle.Cancel()
 }
 
-// A nil pointer is no connection that could be closed.
+// A result that is a nil pointer is not closed.
 func TestResultThatIsNilIsNotClosed(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { t.Error(err) }})
 	h := Spawn(rt, func(*Context) (*closeCounter, error) { return nil, nil })

@@ -11,7 +11,7 @@ import (
 )
 
 // workerCall is a task that runs a function on one certain worker: it is made
-// to look like straight-line code that has begun there, which nobody steals.
+// to look like straight-line code that has begun there, which no worker steals.
 type workerCall struct {
 	task
 	fn   func(w *worker)
@@ -47,13 +47,13 @@ func armedTimers(rt *Runtime) (n int) {
 }
 
 // FuzzTimerQueue compares a queue with a list. Each operation has three bytes.
-// What must hold:
+// The invariants are:
 //
-//  1. nothing fires before its time;
-//  2. what is due fires, in the order of ticks, exactly once, unless it was
-//     removed;
+//  1. no timer fires before its time;
+//  2. each timer that is due fires, in the order of ticks, exactly once, unless
+//     it was removed;
 //  3. there is one node for each tick that has a timer, next is the end of
-//     the first, and nothing is left at the end.
+//     the first tick, and no timer is left at the end.
 func FuzzTimerQueue(f *testing.F) {
 	const add, remove, advance = 0, 1, 2
 	f.Add([]byte{add, 0, 1, add, 0, 1, add, 0, 200, advance, 0, 0, advance, 0, 1, advance, 1, 0})
@@ -151,7 +151,7 @@ func TestTickAfter(t *testing.T) {
 		require.GreaterOrEqual(t, end, at)
 		require.Less(t, end-at, timerTick)
 	}
-	require.LessOrEqual(t, tickAfter(-1)*timerTick, int64(0), "what is past is due")
+	require.LessOrEqual(t, tickAfter(-1)*timerTick, int64(0), "a time in the past is due")
 }
 
 // Times and durations that are too far away to count are far away, not past.
@@ -165,7 +165,7 @@ func TestTimesThatAreFarAway(t *testing.T) {
 		require.Greater(t, tickAfter(nanosAt(at))*timerTick, nanos()+int64(time.Hour), "%v", at)
 	}
 	require.Greater(t, tickAfter(nanosAfter(math.MaxInt64))*timerTick, nanos()+int64(time.Hour))
-	require.LessOrEqual(t, nanosAfter(math.MinInt64), nanos(), "what is over is due now")
+	require.LessOrEqual(t, nanosAfter(math.MinInt64), nanos(), "a negative duration is due now")
 	require.LessOrEqual(t, nanosAt(time.Time{}), nanos()-int64(time.Hour))
 
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -178,7 +178,7 @@ func TestTimesThatAreFarAway(t *testing.T) {
 	require.Zero(t, armedTimers(rt))
 }
 
-// bell counts how often it is expired, and by whom last.
+// bell counts how often it has expired, and notes the worker that called expire last.
 type bell struct {
 	n    atomic.Int32
 	last atomic.Pointer[worker]
@@ -195,7 +195,7 @@ func (b *bell) expire(w *worker) {
 
 // On the thread of its worker an alarm can be set, set earlier, set later and
 // stopped; it fires at most once for each time it was set, and not before. The
-// worker's time is moved by hand.
+// test sets the worker's time.
 func TestAlarmOnItsWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w := rt.workers[0]
@@ -220,11 +220,11 @@ func TestAlarmOnItsWorker(t *testing.T) {
 	step("set again", 1, 1, func(w *worker) { a.set(w, base+9*timerTick, &b) })
 	step("earlier", 1, 1, func(w *worker) { a.set(w, base+3*timerTick, &b) })
 	step("fired earlier", 0, 2, func(w *worker) { w.fireTimers(base + 4*timerTick) })
-	step("not when it was to", 0, 2, func(w *worker) { w.fireTimers(base + 20*timerTick) })
+	step("not at the later time", 0, 2, func(w *worker) { w.fireTimers(base + 20*timerTick) })
 
 	step("set once more", 1, 2, func(w *worker) { a.set(w, base+3*timerTick, &b) })
 	step("later", 1, 2, func(w *worker) { a.set(w, base+9*timerTick, &b) })
-	step("not when it was to, either", 1, 2, func(w *worker) { w.fireTimers(base + 8*timerTick) })
+	step("not at the earlier time", 1, 2, func(w *worker) { w.fireTimers(base + 8*timerTick) })
 	step("fired later", 0, 3, func(w *worker) { w.fireTimers(base + 10*timerTick) })
 
 	step("to be stopped", 1, 3, func(w *worker) { a.set(w, base, &b) })
@@ -254,11 +254,11 @@ func TestAlarmOrder(t *testing.T) {
 }
 
 // An alarm of one worker is set and stopped on another worker, and on a
-// goroutine that belongs to none: the first worker is told to drop its timer,
-// and it never fires there.
+// goroutine that is of no worker: the first worker is asked to drop its timer,
+// and the timer never fires there.
 func TestAlarmFromElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	home, other := rt.workers[0], rt.workers[1]
+	owner, other := rt.workers[0], rt.workers[1]
 	far := nanos() + int64(time.Hour)
 	gone := func(w *worker) func() bool {
 		return func() bool {
@@ -272,31 +272,31 @@ func TestAlarmFromElsewhere(t *testing.T) {
 	t.Run("StopOnAnotherWorker", func(t *testing.T) {
 		var a alarm
 		var b bell
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		on(other, func(w *worker) { a.stop(w) })
-		eventually(t, gone(home))
-		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
+		eventually(t, gone(owner))
+		on(owner, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.Zero(t, b.n.Load())
 	})
 	t.Run("StopOnAGoroutine", func(t *testing.T) {
 		var a alarm
 		var b bell
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		a.stop(nil)
-		// Asking the worker would rouse it: it must take the timer out by itself.
+		// Asking the worker would unpark it: it must remove the timer by itself.
 		eventually(t, func() bool { return a.own.state.Load() == timerIdle })
-		require.True(t, gone(home)())
-		set(&a, home, far, &b) // and used again
-		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
+		require.True(t, gone(owner)())
+		set(&a, owner, far, &b) // and used again
+		on(owner, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 	})
 	t.Run("MoveToAnotherWorker", func(t *testing.T) {
 		var a alarm
 		var b bell
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		set(&a, other, far+timerTick, &b)
-		eventually(t, gone(home))
-		on(home, func(w *worker) { w.fireTimers(far + 9*timerTick) })
+		eventually(t, gone(owner))
+		on(owner, func(w *worker) { w.fireTimers(far + 9*timerTick) })
 		require.Zero(t, b.n.Load())
 		on(other, func(w *worker) { w.fireTimers(far + 9*timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
@@ -305,7 +305,7 @@ func TestAlarmFromElsewhere(t *testing.T) {
 	t.Run("MoveToAGoroutine", func(t *testing.T) {
 		var a alarm
 		var b bell
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		at := nanos() + int64(time.Millisecond)
 		early := false
 		b.note = func() { early = nanos() < at }
@@ -313,30 +313,30 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		eventually(t, func() bool { return b.n.Load() == 1 })
 		require.False(t, early)
 		require.Nil(t, b.last.Load(), "Go's timers know no worker")
-		eventually(t, gone(home))
+		eventually(t, gone(owner))
 	})
 	t.Run("MoveFromAGoroutine", func(t *testing.T) {
 		var a alarm
 		var b bell
 		a.set(nil, far, &b)
 		a.set(nil, far+1, &b)
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		require.Nil(t, a.std, "Go's timer is stopped")
-		on(home, func(w *worker) { w.fireTimers(far + timerTick) })
+		on(owner, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 		a.set(nil, far, &b)
 		a.stop(nil)
 		require.Nil(t, a.std)
 	})
-	// The home has been told to drop the timer, has not done it yet, and sets
-	// the alarm once more: both timers come due, one of them for nothing.
+	// The owner has been asked to drop the timer, has not done it yet, and sets
+	// the alarm once more: both timers come due, one of them without effect.
 	t.Run("SetAgainBeforeItIsDropped", func(t *testing.T) {
 		var a alarm
 		var b bell
-		set(&a, home, far, &b)
+		set(&a, owner, far, &b)
 		begun, proceed := make(chan struct{}), make(chan struct{})
 		var both, left int
-		done := startOn(home, func(w *worker) {
+		done := startOn(owner, func(w *worker) {
 			close(begun)
 			<-proceed
 			a.set(w, far, &b)
@@ -352,11 +352,11 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		require.Equal(t, 2, both)
 		require.Zero(t, left)
 		require.EqualValues(t, 1, b.n.Load())
-		require.Equal(t, timerIdle, a.own.state.Load(), "the dropped one may be used again")
+		require.Equal(t, timerIdle, a.own.state.Load(), "the dropped timer may be used again")
 	})
 }
 
-// An alarm is stopped elsewhere at the moment at which it fires: it fires at
+// An alarm is stopped on a goroutine at the moment at which it fires: it fires at
 // most once, and can be used again at once.
 func TestAlarmStopAgainstFire(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -368,7 +368,7 @@ func TestAlarmStopAgainstFire(t *testing.T) {
 		before := b.n.Load()
 		on(w, func(w *worker) { a.set(w, nanos()+int64(i%3)*timerTick, &b) })
 		if i%5 == 0 {
-			// It may be the one of the round before that rings so late.
+			// The expiry of the round before may come as late as this.
 			eventually(t, func() bool { return b.n.Load() > before })
 		}
 		a.stop(nil)
@@ -378,7 +378,7 @@ func TestAlarmStopAgainstFire(t *testing.T) {
 	require.Positive(t, b.n.Load())
 }
 
-// A sleep is never shorter than it was to be, whoever sleeps.
+// A sleep is never shorter than its duration, on a task and on a goroutine.
 func TestSleepIsNeverEarly(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	sleep := func(cx *Context) (int, error) {
@@ -408,7 +408,7 @@ func TestSleepIsNeverEarly(t *testing.T) {
 	require.Zero(t, armedTimers(rt))
 }
 
-// A loop that polls a sleep by hand is woken when it is over.
+// A loop that polls the future of a sleep itself is woken when the sleep is over.
 func TestSleepPolledByHand(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, wakes := newPollCx(t, rt)
@@ -487,8 +487,8 @@ func TestSleepCancel(t *testing.T) {
 	eventually(t, func() bool { return armedTimers(rt) == 0 })
 }
 
-// A sleep whose task is polled now on the one worker, now on the other, takes
-// its timer along.
+// If the task of a sleep is polled in turn on two workers, the timer moves with
+// the task.
 func TestSleepMovesWithItsTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var polled [2]atomic.Int32
@@ -499,7 +499,7 @@ func TestSleepMovesWithItsTask(t *testing.T) {
 	for i := range int32(40) {
 		w := rt.workers[i%2]
 		before := polled[i%2].Load()
-		for polled[i%2].Load() == before { // a wake that comes while it is polled does not move it
+		for polled[i%2].Load() == before { // a wake that comes while the task is polled does not move it
 			on(w, func(w *worker) { h.wake(w) })
 		}
 		eventually(t, func() bool { return armedTimers(rt) == 1 })
@@ -511,7 +511,7 @@ func TestSleepMovesWithItsTask(t *testing.T) {
 	eventually(t, func() bool { return armedTimers(rt) == 0 })
 }
 
-// moving counts on which worker it is polled.
+// moving counts its polls on each worker.
 type moving struct {
 	Future[None]
 	polled *[2]atomic.Int32
@@ -525,8 +525,8 @@ func (m moving) Poll(cx *Context) (None, error) {
 
 func (m moving) Cancel() { giveUp(nil, m.Future) }
 
-// A sleep that one task has begun is ended by another, on another worker,
-// while the first goes on with other things.
+// A sleep that one task has begun is awaited to its end by another task, on another
+// worker, while the first task goes on with other work.
 func TestSleepMovesToAnotherTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -577,7 +577,7 @@ func TestTimeout(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 7, v)
 	v, err = await(Timeout(Ready(8), 0))
-	require.NoError(t, err, "what is ready at once is not late")
+	require.NoError(t, err, "a future that is ready at once is not late")
 	require.Equal(t, 8, v)
 
 	for _, d := range []time.Duration{-time.Second, 0, 300 * time.Microsecond, 2 * time.Millisecond} {
@@ -589,7 +589,7 @@ func TestTimeout(t *testing.T) {
 		require.EqualValues(t, 1, late.n.Load(), "given up once")
 	}
 
-	// Ready after it has waited: the timer goes.
+	// The future is ready after it has waited: the timer is removed.
 	pending := true
 	v, err = await(Timeout(PollFunc(func(cx *Context) (int, error) {
 		if pending {
@@ -603,7 +603,7 @@ func TestTimeout(t *testing.T) {
 	require.Equal(t, 9, v)
 	require.Zero(t, armedTimers(rt))
 
-	// Given up itself.
+	// The Timeout itself is given up.
 	left := &givenUp{Future: Never[int]()}
 	h := SpawnFuture(rt, Timeout[int](left, time.Hour))
 	eventually(t, func() bool { return armedTimers(rt) == 1 })

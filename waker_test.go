@@ -136,7 +136,7 @@ func FuzzWakerSlot(f *testing.F) {
 				}
 				fan = fan || len(each) > 1
 				if op&^31 == turn {
-					slot.takeTurn(s.t)
+					slot.waitInOrder(s.t)
 					if fan && slices.Contains(each, s) {
 						each, turns = without(each, s), append(turns, s)
 					}
@@ -509,7 +509,7 @@ func TestTaskListAgainstSlice(t *testing.T) {
 
 // Tasks that wait for their turn, with counted tokens: an event wakes one task, each
 // token is taken exactly once, and no task sleeps while there is a token, although some
-// tasks give up at any moment and others join without takeTurn and never come again.
+// tasks give up at any moment and others join without waitInOrder and never come again.
 func TestWakerSlotTurns(t *testing.T) {
 	const waiters, firers, tokens = 4, 2, 3_000
 	var slot wakerSlot
@@ -546,7 +546,7 @@ func TestWakerSlotTurns(t *testing.T) {
 				if !slot.join(s.t) {
 					continue
 				}
-				slot.takeTurn(s.t)
+				slot.waitInOrder(s.t)
 				again = true
 				if left.Load() > 0 || closed.Load() {
 					continue // the token or the end came before the task stood in the slot

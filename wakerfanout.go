@@ -34,13 +34,13 @@ func (d *doneSignal) abort(*worker, error) {}
 // slot once and never reused: it is shut by the first fire or notifyAll that wakes
 // all tasks, and when it becomes empty.
 type fanout struct {
-	task  // stands in the slot
-	mu    lockOf[fanout]
-	each  taskList    // woken by each event
-	turns taskList    // woken one by one
-	done  *doneSignal // in each; nil if there is none
-	fired bool        // an event was recorded, and has not been consumed since
-	shut  bool
+	task    // stands in the slot
+	mu      lockOf[fanout]
+	each    taskList    // woken by each event
+	inOrder taskList    // woken one by one
+	done    *doneSignal // in each; nil if there is none
+	fired   bool        // an event was recorded, and has not been consumed since
+	shut    bool
 }
 
 // fanoutState is the state of a fanout after a change.
@@ -85,18 +85,18 @@ func (f *fanout) join(t *task) (waits, open bool) {
 		f.fired = false
 		return false, true
 	}
-	if !f.turns.has(t) {
+	if !f.inOrder.has(t) {
 		f.each.add(t)
 	}
 	return true, true
 }
 
-// takeTurn is wakerSlot.takeTurn.
-func (f *fanout) takeTurn(t *task) {
+// waitInOrder is wakerSlot.waitInOrder.
+func (f *fanout) waitInOrder(t *task) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.each.remove(t) {
-		f.turns.add(t)
+		f.inOrder.add(t)
 	}
 }
 
@@ -104,7 +104,7 @@ func (f *fanout) takeTurn(t *task) {
 func (f *fanout) leave(t *task) (left bool, state fanoutState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	left = f.each.remove(t) || f.turns.remove(t)
+	left = f.each.remove(t) || f.inOrder.remove(t)
 	return left, f.nextState()
 }
 
@@ -135,7 +135,7 @@ func (f *fanout) take(all bool) (w fanoutWakes) {
 	if all {
 		w.each, f.done = f.each.takeAll(), nil
 	}
-	w.first = f.turns.takeFirst()
+	w.first = f.inOrder.takeFirst()
 	w.state = f.nextState()
 	return w
 }
@@ -145,7 +145,7 @@ func (f *fanout) nextState() fanoutState {
 	switch {
 	case f.shut:
 		return fanoutShut
-	case f.each.len()+f.turns.len() > 0:
+	case f.each.len()+f.inOrder.len() > 0:
 		return fanoutOpen
 	}
 	f.shut = true
@@ -176,7 +176,7 @@ func (f *fanout) takeAll() (all []*task, event bool) {
 	defer f.mu.Unlock()
 	event = f.fired && !f.shut
 	f.shut = true
-	all = slices.Concat(f.each.takeAll(), f.turns.takeAll())
+	all = slices.Concat(f.each.takeAll(), f.inOrder.takeAll())
 	return slices.DeleteFunc(all, func(t *task) bool { return t == nil }), event
 }
 

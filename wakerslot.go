@@ -10,7 +10,7 @@ import "sync/atomic"
 // A second task that waits puts a fanout there. An event then wakes all tasks in
 // it, except the tasks that wait for their turn: of these it wakes the first only.
 //
-// A task may wait for its turn (takeTurn) if the event is that something can be
+// A task may wait in order (waitInOrder) if the event is that something can be
 // taken, and if one task which finds nothing knows that the others would find
 // nothing either. The protocol is:
 //
@@ -59,11 +59,11 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 	}
 }
 
-// takeTurn makes t, which has joined, wait for its turn. If t is the only task
+// waitInOrder makes t, which has joined, wait for its turn. If t is the only task
 // that waits, or was woken meanwhile, there is nothing to do.
-func (s *wakerSlot) takeTurn(t *task) {
+func (s *wakerSlot) waitInOrder(t *task) {
 	if f := s.fanout(); f != nil {
-		f.takeTurn(t)
+		f.waitInOrder(t)
 	}
 }
 

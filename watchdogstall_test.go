@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stallLog collects what a runtime passes to Config.Stalled.
+// stallLog collects the reports that a runtime passes to Config.Stalled.
 type stallLog struct{ c chan Stall }
 
 func newStallLog() *stallLog { return &stallLog{make(chan Stall, 1000)} }
@@ -25,7 +25,7 @@ func newStallLog() *stallLog { return &stallLog{make(chan Stall, 1000)} }
 func (l *stallLog) add(s Stall) { l.c <- s }
 
 // next returns the next report on a task of that name. On a machine that is
-// overloaded there may be others.
+// overloaded there may be reports on other tasks.
 func (l *stallLog) next(t *testing.T, name string) Stall {
 	t.Helper()
 	for {
@@ -45,8 +45,8 @@ func (l *stallLog) rest(name string) (n int) {
 	return n
 }
 
-// newRelease returns a channel, and what closes it: at the end of the test at
-// the latest.
+// newRelease returns a channel, and a function that closes it. It is closed at the
+// end of the test at the latest.
 func newRelease(t *testing.T) (release <-chan None, free func()) {
 	c := make(chan None)
 	free = sync.OnceFunc(func() { close(c) })
@@ -57,7 +57,7 @@ func newRelease(t *testing.T) (release <-chan None, free func()) {
 // arrivals counts the calls of blocksHere.
 var arrivals atomic.Int32
 
-// blocksHere blocks its thread until it is released.
+// blocksHere blocks its thread until release is closed.
 //
 //go:noinline
 func blocksHere(release <-chan None) {
@@ -65,7 +65,7 @@ func blocksHere(release <-chan None) {
 	<-release
 }
 
-// computesHere computes until it is released.
+// computesHere computes until release is closed.
 //
 //go:noinline
 func computesHere(release <-chan None) {
@@ -78,18 +78,18 @@ func computesHere(release <-chan None) {
 	}
 }
 
-// handWatch is a watch that a test drives by hand, with a clock of its own, when it
-// knows where the workers are. Their threads seem to be asleep, unless the test says something
-// else. The runtime has no other watch, by Stall: -1.
-type handWatch struct {
+// mockWatch is a stallWatch that a test drives, with a clock of its own, when the test
+// knows where the workers are. The threads of the workers seem to be asleep, unless the test
+// replaces asleep. The runtime has no other stallWatch, because of Stall: -1.
+type mockWatch struct {
 	*stallWatch
 	log      *stallLog
 	now      time.Time
-	profiles int // of goroutines that were taken
+	profiles int // how many profiles of goroutines were taken
 }
 
-func newHandWatch(rt *Runtime, log *stallLog) *handWatch {
-	h := &handWatch{stallWatch: newStallWatch(rt), log: log, now: time.Now()}
+func newMockWatch(rt *Runtime, log *stallLog) *mockWatch {
+	h := &mockWatch{stallWatch: newStallWatch(rt), log: log, now: time.Now()}
 	h.every = defaultStall
 	h.used = func(*worker) (time.Duration, bool) { return 0, true }
 	h.asleep = func(*worker) bool { return true }
@@ -101,15 +101,15 @@ func newHandWatch(rt *Runtime, log *stallLog) *handWatch {
 	return h
 }
 
-// see looks for one Config.Stall more, and returns what is reported. The first stall that it
-// finds has its stack, whenever the last one was taken.
-func (h *handWatch) see(late bool) []Stall {
+// see looks for one more Config.Stall, and returns the reports. The first stall that it
+// finds has its stack, whenever the last stack was taken.
+func (h *mockWatch) see(late bool) []Stall {
 	h.reports.stackDue = time.Time{}
 	return h.seeLater(h.every, late)
 }
 
-// seeLater looks until some more time has passed.
-func (h *handWatch) seeLater(d time.Duration, late bool) (found []Stall) {
+// seeLater looks until d more has passed, and returns the reports.
+func (h *mockWatch) seeLater(d time.Duration, late bool) (found []Stall) {
 	for end := h.now.Add(d); h.now.Before(end); {
 		h.now = h.now.Add(h.every / 2)
 		h.look(h.now, late)
@@ -121,8 +121,8 @@ func (h *handWatch) seeLater(d time.Duration, late bool) (found []Stall) {
 	return found
 }
 
-// stuck returns the report on what start has got stuck in blocksHere.
-func (h *handWatch) stuck(t *testing.T, start func()) Stall {
+// stuck returns the report on the task that start has made block in blocksHere.
+func (h *mockWatch) stuck(t *testing.T, start func()) Stall {
 	t.Helper()
 	before := arrivals.Load()
 	start()
@@ -133,21 +133,21 @@ func (h *handWatch) stuck(t *testing.T, start func()) Stall {
 	return found[0]
 }
 
-// One worker is kept for 200 ms, with a thousand other tasks:
+// A task keeps one of two workers for 200 ms, beside a thousand other tasks:
 //
-//  1. that is reported once, with the task, its worker and the code;
-//  2. tasks that may move are run by others meanwhile;
+//  1. the stall is reported once, with the task, its worker and the code;
+//  2. tasks that may move are run by the other worker meanwhile;
 //  3. sockets of the stuck worker are served once it returns.
 func TestStallIsReportedAndWorkMovesOn(t *testing.T) {
 	for name, stuckIn := range map[string]func(<-chan None){"blocksHere": blocksHere, "computesHere": computesHere} {
 		t.Run(name, func(t *testing.T) {
-			// Once more if the thread lost its processor before it came there.
+			// Try again if the thread lost its processor before it came to stuckIn.
 			eventually(t, func() bool { return stallsIn(t, name, stuckIn) })
 		})
 	}
 }
 
-// stallsIn reports false, and has not checked all, if the task was reported before it
+// stallsIn returns false, without all of its checks, if the task was reported before it
 // had called stuckIn.
 func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	const tasks, stuckFor = 1000, 200 * time.Millisecond
@@ -197,9 +197,9 @@ func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	for _, h := range others {
 		index, err := join(t, h)
 		require.NoError(t, err)
-		require.Equal(t, 1, index, "it ran before the other got stuck, or waited for it")
+		require.Equal(t, 1, index, "it ran before worker 0 got stuck, or waited for it")
 	}
-	time.Sleep(stuckFor - time.Since(begun)) // for all that might still go wrong
+	time.Sleep(stuckFor - time.Since(begun)) // leave time for further reports, and for a wrong reply
 	require.False(t, server.state.done(), "it was served, though its worker is stuck")
 	require.Zero(t, log.rest("stuck"), "reported more than once")
 	free()
@@ -214,8 +214,8 @@ func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	return true
 }
 
-// stallEcho is a connection that a task of worker 0 serves; it echoes one
-// message. The task waits already.
+// stallEcho returns a connection that a task of worker 0 serves. The task echoes one
+// message, for which it waits already.
 func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[None]) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -240,12 +240,12 @@ func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[N
 	return client, server
 }
 
-// Each long poll is reported, once, also of the same task, and what is reported
+// Each long poll is reported once, also if one task has several, and each report
 // is counted.
 func TestStallEachPoll(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	steps := NewChan[<-chan None](0)
 	h := Go(rt.Named("again"), func(cx *Context) error {
 		for release := range steps.All(cx) {
@@ -268,7 +268,7 @@ func TestStallEachPoll(t *testing.T) {
 	require.EqualValues(t, 3, rt.Metrics().Stalls)
 }
 
-// The threshold is that of the Config, and what has not reached it is not
+// The threshold is Config.Stall: a poll that has not reached it is not
 // reported.
 func TestStallThreshold(t *testing.T) {
 	log := newStallLog()
@@ -283,12 +283,12 @@ func TestStallThreshold(t *testing.T) {
 }
 
 // Many polls, each shorter than the threshold, are no stall, however long they
-// take together before the worker comes round.
+// take together before the worker's round ends.
 func TestStallIsOnePoll(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
-	eventually(t, func() bool { // until the worker would run all in one round
+	watch := newMockWatch(rt, log)
+	eventually(t, func() bool { // until the worker would run all tasks in one round
 		entered, goOn := make(chan int, 3), make(chan None)
 		defer close(goOn)
 		var hs []*JoinHandle[None]
@@ -304,8 +304,8 @@ func TestStallIsOnePoll(t *testing.T) {
 		})
 		together := false
 		for i := range hs {
-			batch := receive(t, entered)
-			together = together || i == 0 && batch > len(hs)
+			roundSize := receive(t, entered)
+			together = together || i == 0 && roundSize > len(hs)
 			require.Empty(t, watch.see(false), "this poll was not there at the last look")
 			goOn <- None{}
 		}
@@ -317,12 +317,12 @@ func TestStallIsOnePoll(t *testing.T) {
 	})
 }
 
-// A future without a name is reported without its number, also if what was
-// polled before it had one; the stack tells what it is.
+// A future without a name is reported without its number, also if the task that was
+// polled before it had a number. The stack shows the code of the future.
 func TestStallOfANamelessFuture(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	for _, before := range []Spawner{rt.Named("straight"), rt} {
 		release, free := newRelease(t)
 		stall := watch.stuck(t, func() {
@@ -346,8 +346,8 @@ func TestStallOfANamelessFuture(t *testing.T) {
 	require.Contains(t, stall.Stack, "blocksHere")
 }
 
-// The stack is that of the code that keeps the worker, and of nothing else that
-// runs for the same worker or was started by the task.
+// The stack is the stack of the code that keeps the worker. It shows no other code
+// that runs for the same worker or was started by the task.
 func TestStallStack(t *testing.T) {
 	stuck := map[string]func(release <-chan None){
 		"in the task": blocksHere,
@@ -387,8 +387,8 @@ func TestStallStack(t *testing.T) {
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
 		rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add, Labels: labels})
-		watch := newHandWatch(rt, log)
-		for range 20 { // others, which wait
+		watch := newMockWatch(rt, log)
+		for range 20 { // other tasks, which wait
 			h := Go(rt.Named("stuck"), func(cx *Context) error { bystander(0); return Sleep(cx, time.Hour) })
 			eventually(t, func() bool { return waiting(h) })
 		}
@@ -412,7 +412,7 @@ func TestStallStack(t *testing.T) {
 	}
 }
 
-// allAsleep waits until no worker polls, once nothing is left that may wake one.
+// allAsleep waits until no worker polls. Call it when nothing is left that may wake a worker.
 func allAsleep(t *testing.T, rt *Runtime) {
 	t.Helper()
 	for _, w := range rt.workers {
@@ -420,8 +420,8 @@ func allAsleep(t *testing.T, rt *Runtime) {
 	}
 }
 
-// A task whose code has had profiler labels of its own, and those that run on the
-// same coroutine or worker later, are found like others.
+// A task whose code has set profiler labels of its own, and tasks that run on the
+// same coroutine or worker later, are found like other tasks.
 func TestStallAfterLabels(t *testing.T) {
 	labelled := pprof.WithLabels(context.Background(), pprof.Labels("who", "me"))
 	do := func(cx *Context) {
@@ -431,7 +431,7 @@ func TestStallAfterLabels(t *testing.T) {
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
 		rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add, Labels: labels})
-		watch := newHandWatch(rt, log)
+		watch := newMockWatch(rt, log)
 		stuck := func(t *testing.T, s Spawner, future bool, before func(*Context)) {
 			release, free := newRelease(t)
 			fn := func(cx *Context) (None, error) {
@@ -458,8 +458,8 @@ func TestStallAfterLabels(t *testing.T) {
 				stuck(t, plain, future, do)
 				stuck(t, plain.Under(labelled), future, do)
 				stuck(t, plain.Under(labelled), future, func(cx *Context) {
-					who, _ := pprof.Label(cx, "who")
-					require.Equal(t, "me", who, "the labels of the context that it is under")
+					label, _ := pprof.Label(cx, "who")
+					require.Equal(t, "me", label, "the labels of the context passed to Under")
 				})
 				stuck(t, plain, future, func(cx *Context) {
 					outer, cancel := cx.WithCancel()
@@ -506,7 +506,7 @@ func bystander(n int) int { return n }
 //go:noinline
 func bystanderBlocks(c <-chan None) { <-c }
 
-// Config.Stall below zero: nothing looks, nothing is reported.
+// If Config.Stall is below zero, there is no stallWatch, and no stall is reported.
 func TestStallNever(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
@@ -519,12 +519,12 @@ func TestStallNever(t *testing.T) {
 	require.Zero(t, rt.Metrics().Stalls)
 }
 
-// The watchdog rests while the runtime does, also if timers are set, and is there when it
-// wakes. Workers that have nothing to do take no turns.
+// The watchdog sleeps while the runtime is idle, also if timers are set, and is awake again
+// once a worker has work. Workers that have nothing to do take no turns.
 func TestWatchdogIdle(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
-	resting := func() bool { // no worker takes a turn for longer than a wait that keeps the P
+	idle := func() bool { // no worker takes a turn for longer than a wait that keeps the P
 		var turns []uint32
 		for _, w := range rt.workers {
 			turns = append(turns, w.turn.Load())
@@ -538,7 +538,7 @@ func TestWatchdogIdle(t *testing.T) {
 		return rt.watchdog.due.Load() == 0
 	}
 	for range 3 {
-		eventually(t, resting)
+		eventually(t, idle)
 		release, free := newRelease(t)
 		h := Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
 		log.next(t, "stuck")
@@ -549,15 +549,15 @@ func TestWatchdogIdle(t *testing.T) {
 		h := SpawnFuture(pinned(rt, i), NewSleep(time.Hour))
 		eventually(t, func() bool { return waiting(h) })
 	}
-	eventually(t, resting, "with timers")
+	eventually(t, idle, "with timers")
 	release, free := newRelease(t)
 	Go(rt.Named("stuck"), func(*Context) error { blocksHere(release); return nil })
 	log.next(t, "stuck")
 	free()
 }
 
-// A handler that takes its time holds up neither workers nor Shutdown's other
-// work, and Shutdown waits for it.
+// A handler that blocks delays neither workers nor Shutdown's other work, and
+// Shutdown waits for it.
 func TestStallHandlerThatBlocks(t *testing.T) {
 	called := make(chan Stall, 100)
 	release, end := newRelease(t)
@@ -581,8 +581,8 @@ func TestStallHandlerThatBlocks(t *testing.T) {
 	require.True(t, over.Load())
 }
 
-// Without a handler, a stall is one line on standard error, with the user's frame, and says
-// where there is more. Stalls for which no stack was to be taken are counted.
+// Without a handler, a stall is reported as one line on standard error, with the user's frame and
+// a reference to Config. Stalls for which no stack was to be taken are counted in the next line.
 func TestStallReporter(t *testing.T) {
 	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
@@ -612,7 +612,7 @@ func TestStallReporter(t *testing.T) {
 func TestStallNotWhileWaiting(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	client, server := stallEcho(t, rt)
 	release, free := newRelease(t)
 	hs := []*JoinHandle[None]{
@@ -637,8 +637,8 @@ func TestStallNotWhileWaiting(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// script is what a watch sees of one worker that stays in one poll: what its thread does in each
-// half of Config.Stall, and at which of these looks the stall is found; 0 is never.
+// script is the looks of a stallWatch at one worker that stays in one poll: the state of its thread in each
+// half of Config.Stall, and the look at which the stall is found; 0 means never.
 type script struct {
 	looks []scriptedLook
 	found int
@@ -648,12 +648,12 @@ type scriptedLook struct {
 	computed time.Duration
 	asleep   bool
 	late     bool
-	wakes    bool // while the watch looks whether it is blocked
-	starved  bool // another thread of the process is ready to run, and does not get on
+	wakes    bool // while the watch checks whether it is blocked
+	starved  bool // another thread of the process is ready to run, and gets no processor
 }
 
-// What counts is the time that the thread has computed or was blocked, not the time that it was
-// ready to run: a thread without a processor is never blamed for that.
+// The time for which the thread computed or was blocked counts, and not the time for which it was
+// ready to run: a task is never blamed because its thread had no processor.
 func TestStallIsTheThreadsOwnTime(t *testing.T) {
 	const ms = time.Millisecond
 	many := func(n int, looks ...scriptedLook) (all []scriptedLook) {
@@ -680,7 +680,7 @@ func TestStallIsTheThreadsOwnTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			log := newStallLog()
 			rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-			watch := newHandWatch(rt, log)
+			watch := newMockWatch(rt, log)
 			h, release := stick(t, rt.Named("stuck"))
 			var look scriptedLook
 			var used time.Duration
@@ -713,12 +713,12 @@ func TestStallIsTheThreadsOwnTime(t *testing.T) {
 	}
 }
 
-// Without a clock for threads, as other systems have none, a look that comes late blames no task
-// for the time since the last one, and does not forget who was blamed before.
+// Systems other than Linux have no clock for threads. Without it, a late look blames no task
+// for the time since the last look, and does not forget which task was blamed before.
 func TestStallLateLook(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	watch.used = func(*worker) (time.Duration, bool) { return 0, false }
 	watch.asleep = func(*worker) bool { t.Error("asked"); return false }
 	look := func(late bool) int { return len(watch.see(late)) }
@@ -736,7 +736,7 @@ func TestStallLateLook(t *testing.T) {
 }
 
 // The clock of a worker's thread goes on while the worker computes, and the thread is asleep once
-// it is blocked.
+// the worker is blocked.
 func TestThread(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1})
 	thread := rt.workers[0].thread
@@ -758,17 +758,17 @@ func TestThread(t *testing.T) {
 	join(t, h)
 }
 
-// Every stall is counted and reported. Stacks, of which each needs a profile of all goroutines,
-// are taken once a second, however many stalls and goroutines there are.
+// Every stall is counted and reported. A stack needs a profile of all goroutines, so stacks are
+// taken once a second, however many stalls and goroutines there are.
 func TestStallsAreCountedFirst(t *testing.T) {
 	const tasks, stalls = 2000, 50
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	for range tasks {
 		Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
 	}
-	watch.reports.profile = func() string { watch.profiles++; return "" } // quickly: what takes long is not taken each second
+	watch.reports.profile = func() string { watch.profiles++; return "" } // a quick profile: slow ones are not taken each second
 	stall := func() (s Stall) {
 		h, release := stick(t, rt.Named("stuck"))
 		require.Empty(t, watch.seeLater(watch.every/2, false), "seen for the first time")
@@ -792,7 +792,7 @@ func TestStallsAreCountedFirst(t *testing.T) {
 	require.Equal(t, 2, watch.profiles)
 }
 
-// Where a stack takes long, the next one comes later than after a second.
+// If taking a stack takes long, the next stack is taken later than after a second.
 func TestStallStacksThatTakeLong(t *testing.T) {
 	var r stallReports
 	found := time.Now()
@@ -811,7 +811,7 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 		t.Run(fmt.Sprintf("before the profile=%v", before), func(t *testing.T) {
 			log := newStallLog()
 			rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-			watch := newHandWatch(rt, log)
+			watch := newMockWatch(rt, log)
 			release, free := newRelease(t)
 			next, nextIn := newRelease(t)
 			var h, other *JoinHandle[None]
@@ -822,7 +822,7 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 				free()
 				join(t, h)
 				other = Go(rt.Named("other"), func(*Context) error { computesHere(next); return nil })
-				eventually(t, func() bool { // until the witness has noticed, and the next poll is there
+				eventually(t, func() bool { // until the witness has noticed the end, and the next poll has begun
 					p := takeProfile()
 					return strings.Contains(p, "async.computesHere") && !strings.Contains(p, witnessLabel)
 				})
@@ -849,7 +849,7 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 func TestStallWithoutItsStack(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	release, free := newRelease(t)
 	var hs []*JoinHandle[None]
 	before := arrivals.Load()
@@ -875,12 +875,12 @@ func TestStallWithoutItsStack(t *testing.T) {
 	}
 }
 
-// The user's frame is that of the user's code, not that of the function of the standard library
-// in which it is blocked.
+// The user's frame is the frame of the user's code, not the frame of the function of the standard
+// library in which this code is blocked.
 func TestStallWhere(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
-	watch := newHandWatch(rt, log)
+	watch := newMockWatch(rt, log)
 	var mu sync.Mutex
 	mu.Lock()
 	began := make(chan string, 1)
@@ -934,7 +934,7 @@ func TestStallReportsWait(t *testing.T) {
 	require.Equal(t, -1, got[len(got)-1])
 }
 
-// What a worker does between its polls moves its turn, however much there is to do at once: no
+// The work of a worker between its polls moves its turn, also if much of it comes at once: no
 // task is blamed for it.
 func TestStallIsNoBurst(t *testing.T) {
 	const n = 3*progressEvery + 7
@@ -975,5 +975,5 @@ func TestStallIsNoBurst(t *testing.T) {
 			w.dropped.Store(a.timer)
 		}
 		w.takeDropped()
-	}), "timers that others have dropped")
+	}), "timers that other threads have dropped")
 }
