@@ -389,6 +389,8 @@ func TestFileTwins(t *testing.T) {
 		"ReadDir":    func(f twin, _ func() error) error { _, err := f.ReadDir(-1); return err },
 		"ReadDirEnd": func(f twin, _ func() error) error { _, err := f.ReadDir(3); return err },
 	}
+	dir := plantTree(t)
+	contents := map[string]string{"file": "contents", "empty": ""}
 	for _, name := range []string{"file", "empty", "dir", "full"} {
 		for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_APPEND} {
 			if name == "dir" && flag != os.O_RDONLY {
@@ -397,7 +399,9 @@ func TestFileTwins(t *testing.T) {
 			for _, closed := range []bool{false, true} {
 				for opName, op := range ops {
 					what := fmt.Sprintf("%s of %s, flags %#x, closed %v", opName, name, flag, closed)
-					dir := plantTree(t)
+					if was, regular := contents[name]; regular {
+						require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(was), 0))
+					}
 					std, err := os.OpenFile(filepath.Join(dir, name), flag, 0)
 					require.NoError(t, err)
 					if closed {
@@ -405,6 +409,9 @@ func TestFileTwins(t *testing.T) {
 					}
 					want := kindOf(dir, op(std, func() error { return nil }))
 					std.Close()
+					if was, regular := contents[name]; regular {
+						require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(was), 0))
+					}
 					inBlockOn(t, rt, func(cx *Context) error {
 						f, err := OpenFile(cx, filepath.Join(dir, name), flag, 0)
 						require.NoError(t, err)
@@ -432,7 +439,6 @@ func TestFileTwins(t *testing.T) {
 		}
 	}
 	inBlockOn(t, rt, func(cx *Context) error {
-		dir := plantTree(t)
 		f, err := Open(cx, filepath.Join(dir, "file"))
 		require.NoError(t, err)
 		require.NoError(t, f.Chmod(cx, 0o604))

@@ -393,7 +393,7 @@ func TestWakerMustReturn(t *testing.T) {
 		require.NoError(t, err)
 		cx := NewContext(rt, NewWaker(ends[how]))
 		require.Equal(t, ErrPending, a.PollReadable(cx))
-		if by == "shared reactor" {
+		if by == "reactor" {
 			mustWriteConn(t, b)
 		} else {
 			Go(rt, func(*Context) error {
@@ -403,7 +403,7 @@ func TestWakerMustReturn(t *testing.T) {
 		}
 		receive(t, make(chan None))
 	}
-	for _, by := range []string{"shared reactor", "task"} {
+	for _, by := range []string{"reactor", "task"} {
 		for how := range ends {
 			err := faultsStart(t, by+" "+how).wait()
 			require.Error(t, err)
