@@ -137,7 +137,11 @@ func TestParkedBesideOneThatIsNot(t *testing.T) {
 // Events come at about the moment when the workers park, and none is lost.
 func TestEventsAtTheMomentOfParking(t *testing.T) {
 	rt, peers := parkedRuntime(t, 2)
-	for i := range 200 {
+	times := 200
+	if testing.Short() {
+		times = 50
+	}
+	for i := range times {
 		about := keepP + time.Duration(rand.IntN(400)-200)*time.Microsecond
 		h := Go(rt, func(cx *Context) error { return Sleep(cx, time.Duration(rand.Int64N(int64(4*keepP)))) })
 		for begun := time.Now(); time.Since(begun) < about; {

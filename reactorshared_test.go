@@ -196,7 +196,11 @@ func TestSourceMovesAndEnds(t *testing.T) {
 	}
 	for name, test := range ends {
 		t.Run(name, func(t *testing.T) {
-			for range 20 {
+			times := 20
+			if testing.Short() {
+				times = 5
+			}
+			for range times {
 				rt := newTestRuntime(t, Config{Workers: 2})
 				var over atomic.Bool
 				var movers sync.WaitGroup

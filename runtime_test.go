@@ -747,7 +747,7 @@ func waitForever(t *testing.T) {
 
 // A pause of the whole process that is longer than Grace is not the tasks' fault.
 func TestShutdownOfAPausedProcess(t *testing.T) {
-	const grace = 2 * time.Second // long enough for a worker to answer once it goes on
+	const grace = time.Second // long enough for a worker to answer once it goes on
 	if inChild(t) {
 		rt, err := New(Config{Workers: 1, Grace: grace})
 		require.NoError(t, err)

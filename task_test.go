@@ -1632,7 +1632,10 @@ func TestDoneIsOneChannel(t *testing.T) {
 // A Goexit in a task leaves nothing on the stack of the worker or coroutine that has run the
 // task, and no goroutine.
 func TestGoexitLeavesNothing(t *testing.T) {
-	const times = 10_000 // 650 bytes of each would be 6.5 MB
+	times := 10_000 // 650 bytes of each would be 6.5 MB
+	if testing.Short() {
+		times = 2_000
+	}
 	exits := map[string]func(s Spawner) interface{ Done() <-chan struct{} }{
 		"straight-line code": func(s Spawner) interface{ Done() <-chan struct{} } {
 			return Go(s, func(cx *Context) error { runtime.Goexit(); return nil })

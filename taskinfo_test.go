@@ -349,7 +349,11 @@ func TestTasksDuringShutdown(t *testing.T) {
 // Goroutines that call Tasks all the time do not keep Shutdown from ending.
 func TestTasksAndShutdownAtOnce(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
-	for range 20 {
+	times := 20
+	if testing.Short() {
+		times = 5
+	}
+	for range times {
 		rt, err := New(Config{Workers: 2, Grace: patience})
 		require.NoError(t, err)
 		for range 10 {

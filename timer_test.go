@@ -360,7 +360,10 @@ func TestAlarmFromElsewhere(t *testing.T) {
 // most once, and can be used again at once.
 func TestAlarmStopAgainstFire(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	const rounds = 1_000
+	rounds := 1_000
+	if testing.Short() {
+		rounds = 200
+	}
 	var a alarm
 	var b bell
 	for i := range rounds {

@@ -70,6 +70,8 @@ func TestStallOffTheProcessor(t *testing.T) {
 
 // A thread that is ready to run, and has no processor, is found.
 func TestStarvedThread(t *testing.T) {
+	// Else this goroutine would have to take the P of the hog, and the thread would run meanwhile.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	processor, stop := hog(t)
 	release, free := newRelease(t)
 	ready := make(chan error, 1)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -42,29 +43,48 @@ func (t Thread) Asleep() bool {
 	return err != nil || i < 0 || i+2 >= len(stat) || stat[i+2] != 'R'
 }
 
-// StarvedThread calls f, and reports whether a thread of the process was ready to run all that
-// time and did not get a processor. It reports false if the system does not say.
+// wakeTime is longer than a thread that was woken takes to begin to run, if it does not have to wait for a processor. On a
+// virtual machine, a processor that was idle may take a tenth of a millisecond.
+const wakeTime = time.Millisecond
+
+// StarvedThread calls f and reports whether a thread of the process was ready to run meanwhile, and for wakeTime
+// afterwards, and did not get a processor. It reports false if the system does not say.
 func StarvedThread(f func()) bool {
-	type clock struct {
-		Thread
-		used time.Duration
-	}
-	var clocks []clock
-	if dir, err := os.Open("/proc/self/task"); err == nil {
-		names, _ := dir.Readdirnames(-1)
-		dir.Close()
-		for _, name := range names {
-			id, _ := strconv.Atoi(name)
-			t := Thread{id}
-			used, _ := t.Used()
-			clocks = append(clocks, clock{t, used})
-		}
-	}
+	clocks := threadClocks()
 	f()
-	for _, c := range clocks {
-		if used, known := c.Thread.Used(); known && used == c.used && !c.Asleep() {
-			return true
-		}
+	waiting := slices.DeleteFunc(clocks, func(c threadClock) bool { return !c.waits() })
+	if len(waiting) == 0 {
+		return false
 	}
-	return false
+	time.Sleep(wakeTime)
+	return slices.ContainsFunc(waiting, threadClock.waits)
+}
+
+// threadClock is a thread and the processor time that it had used.
+type threadClock struct {
+	Thread
+	was time.Duration
+}
+
+// waits reports whether the thread is ready to run and has not run since.
+func (c threadClock) waits() bool {
+	used, known := c.Used()
+	return known && used == c.was && !c.Asleep()
+}
+
+// threadClocks returns the threads of the process.
+func threadClocks() (clocks []threadClock) {
+	dir, err := os.Open("/proc/self/task")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		id, _ := strconv.Atoi(name)
+		t := Thread{id}
+		used, _ := t.Used()
+		clocks = append(clocks, threadClock{t, used})
+	}
+	return clocks
 }
