@@ -11,6 +11,7 @@ import (
 // A Runtime is a pool of workers and all tasks that run on it. Its methods may be
 // called from any goroutine.
 type Runtime struct {
+	// Fixed, or with a state of its own.
 	cfg      Config // complete
 	serial   uint64 // distinguishes runtimes in labels
 	workers  []*worker
@@ -24,19 +25,25 @@ type Runtime struct {
 	files    fileLayer
 	shared   sharedReactor
 
-	assigned      atomic.Uint32 // counts tasks from outside, to spread them
-	conns         atomic.Uint32 // counts connections, to spread them
-	numbered      atomic.Uint64 // see nextID
-	foreign       atomic.Int64  // tasks spawned from outside
-	refused       atomic.Int64  // tasks of these that came too late
+	_ [64]byte
+	// Read by workers in each turn, and seldom written.
 	draining      atomic.Bool   // no new tasks from outside
-	drained       wakerSlot     // tasks that wait for draining
 	closing       atomic.Bool   // no new tasks at all
 	stopping      atomic.Bool   // workers end
-	stalls        atomic.Uint64
 	countRequests atomic.Uint64 // calls of countTasks
 	countChanged  chan struct{} // a worker has acknowledged a request for its counts, or another count has changed
+	drained       wakerSlot     // tasks that wait for draining
+	stalls        atomic.Uint64
 
+	_ [64]byte
+	// Written for each task that comes from outside.
+	assigned atomic.Uint32 // counts tasks from outside, to spread them
+	conns    atomic.Uint32 // counts connections, to spread them
+	numbered atomic.Uint64 // see nextID
+	foreign  atomic.Int64  // tasks spawned from outside
+	refused  atomic.Int64  // tasks of these that came too late
+
+	_             [64]byte
 	mu            lockOf[Runtime]
 	blockOns      map[*blockOnParker]struct{} // goroutines in BlockOn
 	blockOnsBegun uint64                      // how many there have been
