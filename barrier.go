@@ -34,7 +34,7 @@ func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	return waitBlocking(ctx, b.WaitFuture())
+	return awaitParked(ctx, b.WaitFuture())
 }
 
 // WaitFuture returns Wait as a future. The party comes at the first Poll; given

@@ -776,7 +776,7 @@ func ramp(b *testing.B, serve func(cx *Context, ln Listener) error, conns, clien
 	time.Sleep(time.Second)
 	rested := func() (all []int64) {
 		for _, w := range rt.workers {
-			all = append(all, w.totals(nanos(), false).rested)
+			all = append(all, w.totals(nanos(), false).parked)
 		}
 		return all
 	}

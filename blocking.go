@@ -48,7 +48,7 @@ func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] 
 	c.node.outside = w == nil && (own || cx == nil)
 	err := rt.calls.submit(&c.node)
 	if err == ErrBusy && cx != nil {
-		entrance := rt.calls.awaitAdmission(&c.node)
+		entrance := rt.calls.newCallAdmission(&c.node)
 		if err = c.awaitAdmission(cx, &entrance.admissionFuture); err == nil && entrance.err != nil {
 			err = entrance.err
 			rt.calls.admitNext()

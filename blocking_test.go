@@ -338,7 +338,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 		rt.bringProcs()
 		p := rt.calls
 		p.goroutines = 1
-		p.spin.hits, p.spin.needed = p.spin.minHits, p.spin.minHits
+		p.spin.soonSleeps, p.spin.needed = p.spin.minNeeded, p.spin.minNeeded
 		return p, &poolGoroutine{wake: make(chan struct{}, 1)}
 	}
 	submit := func(p *callPool) *callNode {

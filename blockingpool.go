@@ -23,9 +23,9 @@ type pooledCall interface{ poolNode() *callNode }
 // case: if the pool does not run it anymore, another goroutine does.
 type internalCall struct {
 	task
-	node  callNode
-	run   func()
-	owner any // the object for which the call writes, such as a File; nil if no code asks for it
+	node      callNode
+	run       func()
+	writesFor any // the object for which the call writes, such as a File; nil if no code asks for it
 }
 
 func (c *internalCall) poolNode() *callNode { return &c.node }
@@ -40,7 +40,7 @@ func (rt *Runtime) runInPool(run func()) error { return rt.runInPoolFor(nil, run
 
 // runInPoolFor is runInPool for a call that writes for owner.
 func (rt *Runtime) runInPoolFor(owner any, run func()) error {
-	c := &internalCall{run: run, owner: owner}
+	c := &internalCall{run: run, writesFor: owner}
 	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
 	c.w = rt.assignWorker()
 	c.id.Store(rt.nextID())
@@ -117,7 +117,7 @@ type callAdmission struct {
 	err error
 }
 
-func (p *callPool) awaitAdmission(c *callNode) *callAdmission {
+func (p *callPool) newCallAdmission(c *callNode) *callAdmission {
 	e := new(callAdmission)
 	e.admissionFuture = admissionFuture{admission: &p.admission, reason: waitsCall, hasRoom: p.hasRoom, admit: func() { e.err = p.push(c) }}
 	return e
@@ -169,8 +169,8 @@ func (p *callPool) wakeOne() {
 	}
 }
 
-// run is a goroutine of the pool. If a call ends it, by Goexit, lost has another goroutine
-// take its place.
+// run is a goroutine of the pool. If a call ends it, by Goexit, goroutineEnded starts another goroutine if the queue
+// needs one.
 func (p *callPool) run() {
 	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 	c := &poolGoroutine{g: getg(), wake: make(chan struct{}, 1)}
@@ -222,9 +222,9 @@ func (p *callPool) spun(c *poolGoroutine, call bool) {
 	c.spins, p.spinning = false, false
 	p.posted.Store(false)
 	if call {
-		p.spin.hit()
+		p.spin.spinHit()
 	} else {
-		p.spin.miss()
+		p.spin.spinMiss()
 	}
 }
 
@@ -362,14 +362,14 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 	})
 }
 
-// owners returns the owners of the internal calls that have not ended.
-func (p *callPool) owners() (all []any) {
+// unfinishedWriters returns the owners of the internal calls that have not ended.
+func (p *callPool) unfinishedWriters() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
 	for _, list := range []*linkedList[callNode]{&p.queue, &p.running, &p.alone} {
 		for c := range list.all() {
-			if inner, ok := c.t.body.(*internalCall); ok && inner.owner != nil {
-				all = append(all, inner.owner)
+			if inner, ok := c.t.body.(*internalCall); ok && inner.writesFor != nil {
+				all = append(all, inner.writesFor)
 			}
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // goroutines at the same time. A Broadcast is made by NewBroadcast, and must not be copied;
 // the zero Broadcast keeps no messages, and Send and Subscribe panic.
 type Broadcast[T any] struct {
-	topic newsTopic // its version is the number of the next message; its mu guards everything
+	topic pubsubTopic // its version is the number of the next message; its mu guards everything
 
 	kept []T // message number i stands at i modulo the length
 	subs int
@@ -50,7 +50,7 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 		return 0, ErrClosed
 	}
 	b.kept[b.topic.version%uint64(len(b.kept))] = v
-	b.topic.publish(newsEach, &chosen)
+	b.topic.publish(pubsubEach, &chosen)
 	subscribers = b.subs
 	b.topic.mu.Unlock()
 	chosen.wake()
@@ -76,7 +76,7 @@ func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.topic.mu.Lock()
 	defer b.topic.mu.Unlock()
 	b.subs++
-	return &Subscription[T]{b: b, newsFollower: newsFollower{of: &b.topic, seen: b.topic.version}}
+	return &Subscription[T]{b: b, pubsubSubscriber: pubsubSubscriber{of: &b.topic, seen: b.topic.version}}
 }
 
 func (b *Broadcast[T]) mustBeMade() {
@@ -100,8 +100,8 @@ type Subscription[T any] struct {
 	b *Broadcast[T]
 
 	// Guarded by the lock of the broadcast.
-	newsFollower // its seen is the number of the message that it receives next
-	closed       bool
+	pubsubSubscriber // its seen is the number of the message that it receives next
+	closed           bool
 }
 
 // receive receives without waiting; err is ErrEmpty if there is no message. The lock is
@@ -148,7 +148,7 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	if v, err = s.receive(); err != ErrEmpty {
-		s.newsFollower.leave(w)
+		s.pubsubSubscriber.leave(w)
 		return v, err
 	}
 	s.join(w, t)
@@ -189,7 +189,7 @@ func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 
 // leave gives up w's place. If w was woken for a message that is still there, the next
 // waiter is woken for it.
-func (s *Subscription[T]) leave(w *waiter) { s.giveUp(w, newsEach) }
+func (s *Subscription[T]) leave(w *waiter) { s.giveUp(w, pubsubEach) }
 
 // RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
@@ -198,7 +198,7 @@ func (s *Subscription[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return waitBlocking(ctx, Future[T](&subscriptionFuture[T]{s: s}))
+	return awaitParked(ctx, Future[T](&subscriptionFuture[T]{s: s}))
 }
 
 // subscriptionFuture is a place among the waiters of a Subscription.

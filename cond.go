@@ -58,7 +58,7 @@ func (c *Cond) WaitBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, &condFuture{c: c})
+	_, err := awaitParked(ctx, &condFuture{c: c})
 	c.L.LockBlocking(context.Background())
 	return err
 }

@@ -4,7 +4,7 @@ import "time"
 
 // takeCoroutine returns a free coroutine.
 func (w *worker) takeCoroutine() *coroutine {
-	co := w.coroutine
+	co := w.freeCoroutines
 	if co == nil {
 		w.counts[countCoroutines]++
 		w.leastFree = 0
@@ -12,13 +12,13 @@ func (w *worker) takeCoroutine() *coroutine {
 	}
 	w.counts[countFree]--
 	w.leastFree = min(w.leastFree, w.counts[countFree])
-	w.coroutine, co.free = co.free, nil
+	w.freeCoroutines, co.free = co.free, nil
 	return co
 }
 
 func (w *worker) freeCoroutine(co *coroutine) {
 	w.counts[countFree]++
-	co.free, w.coroutine = w.coroutine, co
+	co.free, w.freeCoroutines = w.freeCoroutines, co
 }
 
 // Free coroutines that a burst has left behind are ended: all above keepFree that
@@ -41,8 +41,8 @@ func (w *worker) trim(now int64) (more bool) {
 		if n == trimAtOnce {
 			return true
 		}
-		co := w.coroutine
-		w.coroutine, co.free = co.free, nil
+		co := w.freeCoroutines
+		w.freeCoroutines, co.free = co.free, nil
 		w.surplus--
 		w.counts[countFree]--
 		w.counts[countCoroutines]--

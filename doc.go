@@ -66,7 +66,7 @@
 // The primitives:
 //
 //   - mutex.go, rwmutex.go, semaphore.go, cond.go, barrier.go, once.go, notify.go, waitgroup.go.
-//   - chan.go, chanfuture.go, chanpermit.go, oneshot.go; newstopic.go, broadcast.go, watch.go;
+//   - chan.go, chanfuture.go, chanpermit.go, oneshot.go; pubsub.go, broadcast.go, watch.go;
 //     gochan.go.
 //   - select.go, group.go, joinset.go; signal.go.
 //

@@ -34,7 +34,7 @@ const (
 	reactorEvery = int64(50 * time.Microsecond)
 
 	// worthThief is how much work must wait before a sleeping worker is woken
-	// for it. The wake itself takes about 20 microseconds, or 80 if that worker is parked, and what the other
+	// for it. The wake itself takes about 20 microseconds, or 80 if that worker is parked without a P, and what the other
 	// worker takes over has to reach its cache first.
 	worthThief = int64(100 * time.Microsecond)
 
@@ -57,7 +57,7 @@ type worker struct {
 	identity   identity // of its goroutine and its coroutines
 	thread     sys.Thread
 	start      chan struct{}   // closed when it may begin
-	quit       chan struct{}   // closed when the worker has ended
+	exited     chan struct{}   // closed when the worker has ended
 	labels     context.Context // the profiler labels of its goroutines; see labelsOf
 	labelValue string          // the value in them
 	labelled   string          // the same as they look in a profile
@@ -74,7 +74,7 @@ type worker struct {
 	stopped         bool
 	sharedFirst     bool  // which of the two run-next slots is served first
 	budget          int   // operations left to the current poll
-	perPoll         int   // see Config.Budget
+	pollBudget      int   // see Config.Budget
 	observed        bool  // see Config.observed
 	hasVisible      bool  // visible is not nil
 	roundPolls      int   // polls in this round
@@ -84,7 +84,7 @@ type worker struct {
 	runNextStreak   int   // servings of the run-next slot since the last other one
 	local           localQueue
 	runNextLocal    *task
-	coroutine       *coroutine                     // the free ones
+	freeCoroutines  *coroutine                     // the free ones
 	freeTasks       [kindStraight + 1]taskFreeList // of detached tasks, by kind
 	timers          timerQueue
 	reactor         reactor
@@ -129,7 +129,7 @@ type worker struct {
 	// Written by any thread.
 	inbox        atomic.Pointer[task]  // tasks from elsewhere, the latest first
 	dropped      atomic.Pointer[timer] // see dropTimer
-	asleep       atomic.Bool           // in the kernel or parked, or about to be: must be woken
+	asleep       atomic.Bool           // parked, or about to be: must be woken
 	probe        wakeProbe
 	waiting      waitingList
 	acked        atomic.Uint64 // the last request for a count that it has answered; see ackCount
@@ -149,12 +149,12 @@ func newWorker(rt *Runtime, index int) *worker {
 		rt:        rt,
 		index:     index,
 		start:     make(chan struct{}),
-		quit:      make(chan struct{}),
+		exited:    make(chan struct{}),
 		timers:    newTimerQueue(),
 		roundSize: pollsPerRound,
 
-		perPoll:  rt.cfg.Budget,
-		observed: rt.cfg.observed(),
+		pollBudget: rt.cfg.Budget,
+		observed:   rt.cfg.observed(),
 
 		workerSpin: adaptiveSpin{spinSettings: workerSpinSettings},
 		peerSpin:   adaptiveSpin{spinSettings: peerSpinSettings},
@@ -305,7 +305,7 @@ func (w *worker) sizeRound(ran int, took int64) {
 	perPoll := max(took/int64(ran), 1)
 	w.roundSize = int(min(max(roundTime/perPoll, 1), pollsPerRound))
 	if n := w.queue.len(); n > 1 && int64(n)*perPoll > worthThief {
-		w.wakeThief(int64(n)*perPoll > worthInactiveThief || w.reactor.sources.Load() == 0)
+		w.wakeThief(int64(n)*perPoll > worthInactiveThief || w.reactor.registered.Load() == 0)
 	}
 }
 
@@ -427,7 +427,7 @@ func (w *worker) poll(t *task) {
 	} else {
 		done = t.body.poll(w)
 	}
-	t = w.current // co may have begun further tasks: this is the last of them; see beginNext
+	t = w.current // beginNext may have begun further tasks: this is the last of them; see beginNext
 	w.current = nil
 	yielded := w.yielded
 	w.yielded = false
@@ -459,7 +459,7 @@ func (w *worker) beginPoll(t *task) {
 		t.w = w
 	}
 	w.current = t
-	w.budget = w.perPoll
+	w.budget = w.pollBudget
 	if w.probe.t.Load() == t {
 		w.counts[countWakeTime+histogramBucket(nanos()-w.probe.at.Load())]++
 		w.probe.t.Store(nil)
@@ -475,7 +475,7 @@ func (w *worker) endTask(t *task) {
 }
 
 // setVisible lets other threads see which task is polled: straight-line code makes itself visible,
-// once t.g is set. Plain futures without details are polled so quickly one after
+// once t.g is set. Plain futures without attributes are polled so quickly one after
 // the other that it would cost a third of their time.
 func (w *worker) setVisible(t *task) {
 	if t != nil && t.kind == kindPlain && t.attributes.Load() == nil {

@@ -34,28 +34,28 @@ type activeSet struct {
 	due     atomic.Int64 // the time of the next look, as nanos
 
 	// The other fields belong to the worker that looks.
-	seen       []workerTotals // by worker, at the last look
-	at         int64          // the time of the last look
-	loads      []workerLoad   // by worker
-	long       bool           // most polls are made by workers whose polls take long
-	rate       float64        // polls per nanosecond, the mean of the last looks
-	clocks     bool           // load.starved is known of all workers
-	shared     bool           // Config.SharedProcs; see loadSharedProcs
-	wantsFewer int            // looks in a row that found fewer workers to be enough
-	wantsMore  int            // looks in a row that found a trial with more to be worth it
-	trial      activeTrial
-	fewer      activeHold // the next trial with fewer workers
-	more       activeHold // the next trial with more workers
-	stalls     uint64     // counted so far
-	allUntil   int64      // all workers serve until then
-	keepUntil  int64      // size is not reduced for want of work until then
-	movedAt    int64      // when a rule to move descriptors was last set
-	salt       uint16     // of the last such move; see moveRule
+	seen        []workerTotals // by worker, at the last look
+	at          int64          // the time of the last look
+	loads       []workerLoad   // by worker
+	long        bool           // most polls are made by workers whose polls take long
+	rate        float64        // polls per nanosecond, the mean of the last looks
+	clocks      bool           // workerLoad.starved is known of all workers
+	sharedProcs bool           // Config.SharedProcs; see loadSharedProcs
+	wantsFewer  int            // looks in a row that found fewer workers to be enough
+	wantsMore   int            // looks in a row that found a trial with more to be worth it
+	trial       activeTrial
+	fewer       activeHold // the next trial with fewer workers
+	more        activeHold // the next trial with more workers
+	stalls      uint64     // counted so far
+	allUntil    int64      // all workers serve until then
+	keepUntil   int64      // size is not reduced for want of work until then
+	movedAt     int64      // when a rule to move descriptors was last set
+	salt        uint16     // of the last such move; see moveRule
 }
 
 // workerTotals is how long a worker has been parked and how much it has done since it began.
 type workerTotals struct {
-	rested int64         // nanoseconds
+	parked int64         // nanoseconds
 	used   time.Duration // the processor time of its thread
 	known  bool          // used is known
 	polls  uint64
@@ -141,47 +141,47 @@ const (
 )
 
 func newActiveSet(cfg Config) *activeSet {
-	g := &activeSet{
-		seen:   make([]workerTotals, cfg.Workers),
-		loads:  make([]workerLoad, cfg.Workers),
-		shared: cfg.SharedProcs,
+	a := &activeSet{
+		seen:        make([]workerTotals, cfg.Workers),
+		loads:       make([]workerLoad, cfg.Workers),
+		sharedProcs: cfg.SharedProcs,
 	}
-	g.size.Store(int32(cfg.Workers))
-	return g
+	a.size.Store(int32(cfg.Workers))
+	return a
 }
 
 // look is called by workers now and then. now is the time, as nanos.
-func (g *activeSet) look(rt *Runtime, now int64) {
-	if len(rt.workers) == 1 || now < g.due.Load() || !g.looking.CompareAndSwap(false, true) {
+func (a *activeSet) look(rt *Runtime, now int64) {
+	if len(rt.workers) == 1 || now < a.due.Load() || !a.looking.CompareAndSwap(false, true) {
 		return
 	}
-	if now >= g.due.Load() {
-		g.due.Store(now + activeLookEvery)
-		g.measure(rt, now)
-		if width := g.decide(now, rt.stalls.Load()); width != g.size.Load() {
-			g.resize(rt, width)
+	if now >= a.due.Load() {
+		a.due.Store(now + activeLookEvery)
+		a.measure(rt, now)
+		if size := a.decide(now, rt.stalls.Load()); size != a.size.Load() {
+			a.resize(rt, size)
 		} else {
-			g.balance(rt)
+			a.balance(rt)
 		}
 	}
-	g.looking.Store(false)
+	a.looking.Store(false)
 }
 
 // measure sets loads, rate and long.
-func (g *activeSet) measure(rt *Runtime, now int64) {
-	first, elapsed, before := g.at == 0, float64(max(now-g.at, 1)), g.polls()
+func (a *activeSet) measure(rt *Runtime, now int64) {
+	first, elapsed, before := a.at == 0, float64(max(now-a.at, 1)), a.polls()
 	weight := min(elapsed/float64(activeLookEvery), 1) / 2 // of this look in the loads
-	g.at, g.clocks = now, true
+	a.at, a.clocks = now, true
 	for i, w := range rt.workers {
-		is, was := w.totals(now, len(rt.workers) <= activeClockReads), g.seen[i]
-		g.seen[i] = is
-		g.clocks = g.clocks && is.known
-		l := &g.loads[i]
+		is, was := w.totals(now, len(rt.workers) <= activeClockReads), a.seen[i]
+		a.seen[i] = is
+		a.clocks = a.clocks && is.known
+		l := &a.loads[i]
 		l.polls = float64(is.polls - was.polls)
 		if first {
 			continue
 		}
-		part := min(max(1-float64(is.rested-was.rested)/elapsed, 0), 1)
+		part := min(max(1-float64(is.parked-was.parked)/elapsed, 0), 1)
 		l.awake += weight * (part - l.awake)
 		if is.known && was.known {
 			idle := max(part-float64(is.used-was.used)/elapsed, 0)
@@ -191,22 +191,22 @@ func (g *activeSet) measure(rt *Runtime, now int64) {
 		l.ran += (part*elapsed - l.ran) / 20
 		l.polled += (l.polls - l.polled) / 20
 	}
-	polls := float64(g.polls() - before)
-	for i := range g.loads {
-		g.loads[i].polls /= max(polls, 1)
+	polls := float64(a.polls() - before)
+	for i := range a.loads {
+		a.loads[i].polls /= max(polls, 1)
 	}
-	g.rate += weight * (polls/elapsed - g.rate)
-	g.long = g.mostAreLong()
+	a.rate += weight * (polls/elapsed - a.rate)
+	a.long = a.mostAreLong()
 	if elapsed > float64(activeLookGap) {
-		g.trial = activeTrial{}
+		a.trial = activeTrial{}
 	}
 }
 
 // mostAreLong reports whether most polls are made by workers whose polls take activeLongPoll or more on average. A
 // worker that runs and ends no poll, because it spins or computes, counts as well.
-func (g *activeSet) mostAreLong() bool {
+func (a *activeSet) mostAreLong() bool {
 	all, long, ran := 0., 0., 0.
-	for _, l := range g.loads {
+	for _, l := range a.loads {
 		all += l.polled
 		ran += l.ran
 		if l.ran > l.polled*float64(activeLongPoll) {
@@ -218,9 +218,9 @@ func (g *activeSet) mostAreLong() bool {
 
 // totals returns what w has done so far.
 func (w *worker) totals(now int64, clock bool) (l workerTotals) {
-	l.rested = w.parkedTime.Load()
-	if l.rested < 0 {
-		l.rested += now
+	l.parked = w.parkedTime.Load()
+	if l.parked < 0 {
+		l.parked += now
 	}
 	if clock {
 		l.used, l.known = w.thread.Used()
@@ -229,110 +229,110 @@ func (w *worker) totals(now int64, clock bool) (l workerTotals) {
 	return l
 }
 
-func (g *activeSet) polls() (n uint64) {
-	for _, l := range g.seen {
+func (a *activeSet) polls() (n uint64) {
+	for _, l := range a.seen {
 		n += l.polls
 	}
 	return n
 }
 
 // decide returns the size that there should be.
-func (g *activeSet) decide(now int64, stalls uint64) (width int32) {
-	width = g.size.Load()
-	all := int32(len(g.loads))
-	if stalls != g.stalls {
-		g.stalls, g.allUntil = stalls, now+activeLongestHold
+func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
+	size = a.size.Load()
+	all := int32(len(a.loads))
+	if stalls != a.stalls {
+		a.stalls, a.allUntil = stalls, now+activeLongestHold
 	}
-	if now < g.allUntil || g.long {
-		if g.trial.was != 0 {
-			g.trial = activeTrial{}
-			g.more.until, g.fewer.until = now+activeFirstHold, now+activeFirstHold
+	if now < a.allUntil || a.long {
+		if a.trial.was != 0 {
+			a.trial = activeTrial{}
+			a.more.until, a.fewer.until = now+activeFirstHold, now+activeFirstHold
 		}
 		return all
 	}
 	var sum, most, starved float64
-	for _, l := range g.loads[:width] {
+	for _, l := range a.loads[:size] {
 		sum += l.awake
 		most = max(most, l.awake)
 		starved += l.starved
 	}
-	left := float64(width - 1) // workers, with one fewer
+	left := float64(size - 1) // workers, with one fewer
 	switch {
-	case g.trial.was != 0:
-		return g.judge(now, width, most)
-	case g.shared && (sum <= loadSharedProcs/2 || sum <= loadSharedProcs && width == all):
+	case a.trial.was != 0:
+		return a.judge(now, size, most)
+	case a.sharedProcs && (sum <= loadSharedProcs/2 || sum <= loadSharedProcs && size == all):
 		return all
-	case width > 1 && !g.shared && sum <= loadFew*left && now >= g.keepUntil:
-		if g.wantsFewer++; g.wantsFewer < activeLooks {
-			return width
+	case size > 1 && !a.sharedProcs && sum <= loadFew*left && now >= a.keepUntil:
+		if a.wantsFewer++; a.wantsFewer < activeLooks {
+			return size
 		}
-		g.wantsFewer = 0
-		return g.enough(sum)
+		a.wantsFewer = 0
+		return a.enough(sum)
 	}
-	g.wantsFewer = 0
-	if width == all || most < loadSaturated {
-		g.wantsMore = 0
+	a.wantsFewer = 0
+	if size == all || most < loadSaturated {
+		a.wantsMore = 0
 	}
 	switch {
-	case width > 1 && (sum <= loadFewer*left && now >= g.keepUntil || g.starving(width, sum, starved)) && now >= g.fewer.until:
-		g.try(now, width)
-		g.trial.share = g.loads[width-1].polls
-		return width - 1
-	case width < all && most >= loadSaturated && now >= g.more.until:
-		if g.wantsMore++; g.wantsMore < activeLooks {
-			return width
+	case size > 1 && (sum <= loadFewer*left && now >= a.keepUntil || a.starving(size, sum, starved)) && now >= a.fewer.until:
+		a.try(now, size)
+		a.trial.share = a.loads[size-1].polls
+		return size - 1
+	case size < all && most >= loadSaturated && now >= a.more.until:
+		if a.wantsMore++; a.wantsMore < activeLooks {
+			return size
 		}
-		g.wantsMore = 0
-		g.try(now, width)
-		return min(all, max(width+1, g.enough(sum)))
+		a.wantsMore = 0
+		a.try(now, size)
+		return min(all, max(size+1, a.enough(sum)))
 	}
-	return width
+	return size
 }
 
 // enough returns the number of workers that would sleep for two fifths of the time with a load of sum.
-func (g *activeSet) enough(sum float64) int32 { return max(1, int32(math.Ceil(sum/loadFew))) }
+func (a *activeSet) enough(sum float64) int32 { return max(1, int32(math.Ceil(sum/loadFew))) }
 
 // starving reports whether the active workers are ready to run and do not get the processors. Without clocks, it
 // may be so if they are not parked.
-func (g *activeSet) starving(width int32, sum, starved float64) bool {
-	if !g.clocks {
-		return sum >= loadSaturated*float64(width)
+func (a *activeSet) starving(size int32, sum, starved float64) bool {
+	if !a.clocks {
+		return sum >= loadSaturated*float64(size)
 	}
-	return starved > loadStarved*float64(width)
+	return starved > loadStarved*float64(size)
 }
 
 // try begins a trial.
-func (g *activeSet) try(now int64, was int32) {
-	g.trial = activeTrial{was: was, from: now, rate: g.rate}
+func (a *activeSet) try(now int64, was int32) {
+	a.trial = activeTrial{was: was, from: now, rate: a.rate}
 }
 
 // judge ends the trial, if it has lasted long enough, and returns the size.
-func (g *activeSet) judge(now int64, width int32, most float64) int32 {
-	t := &g.trial
-	lasts, polls := now-t.from, g.polls()-t.polls
+func (a *activeSet) judge(now int64, size int32, most float64) int32 {
+	t := &a.trial
+	lasts, polls := now-t.from, a.polls()-t.polls
 	switch {
 	case !t.moved:
-		if g.haveMoved(width) || lasts >= activeMoveTime {
-			t.moved, t.from, t.polls = true, now, g.polls()
+		if a.haveMoved(size) || lasts >= activeMoveTime {
+			t.moved, t.from, t.polls = true, now, a.polls()
 		}
-		return width
+		return size
 	case lasts < activeTrialTime, polls < activeTrialPolls && lasts < activeMoveTime:
-		return width
+		return size
 	}
 	ratio := float64(polls) / float64(lasts) / t.rate
-	h, helped := &g.fewer, ratio >= ratioFewer
-	if width > t.was {
-		h = &g.more
+	h, helped := &a.fewer, ratio >= ratioFewer
+	if size > t.was {
+		h = &a.more
 		helped = ratio >= ratioMore || ratio >= ratioFewer && most < loadSaturated
 	}
 	was := t.was
-	g.trial = activeTrial{}
+	a.trial = activeTrial{}
 	if helped {
 		h.next /= 2
-		if width > was {
-			g.keepUntil = now + activeFirstHold
+		if size > was {
+			a.keepUntil = now + activeFirstHold
 		}
-		return width
+		return size
 	}
 	h.next = min(max(2*h.next, activeFirstHold), activeLongestHold)
 	h.until = now + h.next
@@ -340,70 +340,70 @@ func (g *activeSet) judge(now int64, width int32, most float64) int32 {
 }
 
 // haveMoved reports whether most of what is polled has moved since the trial began.
-func (g *activeSet) haveMoved(width int32) bool {
-	was := g.trial.was
+func (a *activeSet) haveMoved(size int32) bool {
+	was := a.trial.was
 	polls := 0. // on the workers that serve only with one of the two widths
-	for _, l := range g.loads[min(was, width):max(was, width)] {
+	for _, l := range a.loads[min(was, size):max(was, size)] {
 		polls += l.polls
 	}
-	if width < was {
-		return polls <= (1-ratioMoved)*g.trial.share
+	if size < was {
+		return polls <= (1-ratioMoved)*a.trial.share
 	}
-	return polls >= ratioMoved*float64(width-was)/float64(width)
+	return polls >= ratioMoved*float64(size-was)/float64(size)
 }
 
 // resize makes the first size workers active. New ones get a part of the descriptors of the others.
-func (g *activeSet) resize(rt *Runtime, width int32) {
-	was := g.size.Swap(width)
-	g.movedAt, g.salt = g.at, g.salt+1
+func (a *activeSet) resize(rt *Runtime, size int32) {
+	was := a.size.Swap(size)
+	a.movedAt, a.salt = a.at, a.salt+1
 	for i, w := range rt.workers {
-		give := moveRule(0)
-		if int32(i) < was && was < width {
-			give = newMoveRule(float64(width-was)/float64(width), g.salt, was, width)
+		rule := moveRule(0)
+		if int32(i) < was && was < size {
+			rule = newMoveRule(float64(size-was)/float64(size), a.salt, was, size)
 		}
-		w.moveRule.Store(uint64(give))
-		w.reactor.rebalances.Store(int32(i) >= width || give != 0)
+		w.moveRule.Store(uint64(rule))
+		w.reactor.rebalances.Store(int32(i) >= size || rule != 0)
 	}
 }
 
 // balance has the busiest of the active workers move descriptors to the idlest one, if they differ much. The
 // other workers move none meanwhile.
-func (g *activeSet) balance(rt *Runtime) {
-	width := g.size.Load()
-	if width < 2 || g.trial.was != 0 || g.at-g.movedAt < activeMoveEvery {
+func (a *activeSet) balance(rt *Runtime) {
+	size := a.size.Load()
+	if size < 2 || a.trial.was != 0 || a.at-a.movedAt < activeMoveEvery {
 		return
 	}
 	busiest, idlest := int32(0), int32(0)
-	for i, l := range g.loads[:width] {
-		if l.awake > g.loads[busiest].awake {
+	for i, l := range a.loads[:size] {
+		if l.awake > a.loads[busiest].awake {
 			busiest = int32(i)
 		}
-		if l.awake < g.loads[idlest].awake {
+		if l.awake < a.loads[idlest].awake {
 			idlest = int32(i)
 		}
 	}
-	most, least := g.loads[busiest].awake, g.loads[idlest].awake
+	most, least := a.loads[busiest].awake, a.loads[idlest].awake
 	if most < loadFew || most-least < loadUneven {
 		return
 	}
-	g.movedAt, g.salt = g.at, g.salt+1
-	for i, w := range rt.workers[:width] {
-		give := moveRule(0)
+	a.movedAt, a.salt = a.at, a.salt+1
+	for i, w := range rt.workers[:size] {
+		rule := moveRule(0)
 		if int32(i) == busiest {
-			give = newMoveRule((most-least)/(2*most), g.salt, idlest, idlest+1)
+			rule = newMoveRule((most-least)/(2*most), a.salt, idlest, idlest+1)
 		}
-		w.moveRule.Store(uint64(give))
-		w.reactor.rebalances.Store(give != 0)
+		w.moveRule.Store(uint64(rule))
+		w.reactor.rebalances.Store(rule != 0)
 	}
 }
 
 // activeOwner returns the worker to whose reactor fd is to move from that of w, or nil.
 func (w *worker) activeOwner(fd int32) *worker {
-	give, width := moveRule(w.moveRule.Load()), w.rt.active.size.Load()
-	if int32(w.index) >= width {
-		give = newMoveRule(1, uint16(w.index), 0, width)
+	rule, size := moveRule(w.moveRule.Load()), w.rt.active.size.Load()
+	if int32(w.index) >= size {
+		rule = newMoveRule(1, uint16(w.index), 0, size)
 	}
-	if to, ok := give.target(fd); ok && to < width && to != int32(w.index) {
+	if to, ok := rule.target(fd); ok && to < size && to != int32(w.index) {
 		return w.rt.workers[to]
 	}
 	return nil

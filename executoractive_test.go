@@ -25,25 +25,25 @@ func stopActiveSet(rt *Runtime) {
 
 // newMockActiveSet returns an activeSet that the test drives, and a function that moves its clock to the next look, with
 // these polls per nanosecond and loads, and returns the size.
-func newMockActiveSet(workers int32) (g *activeSet, look func(rate float64, loads ...workerLoad) int32) {
-	g = newActiveSet(Config{Workers: int(workers)})
-	g.clocks = true
+func newMockActiveSet(workers int32) (a *activeSet, look func(rate float64, loads ...workerLoad) int32) {
+	a = newActiveSet(Config{Workers: int(workers)})
+	a.clocks = true
 	now := int64(0)
 	polls := 0.
-	return g, func(rate float64, loads ...workerLoad) int32 {
+	return a, func(rate float64, loads ...workerLoad) int32 {
 		now += activeLookEvery
 		polls += rate * float64(activeLookEvery)
-		g.seen[0].polls = uint64(polls)
-		g.rate = rate
-		copy(g.loads, loads)
-		for i := range g.loads {
-			g.loads[i].polls = 0
-			if i < int(g.size.Load()) {
-				g.loads[i].polls = 1 / float64(g.size.Load())
+		a.seen[0].polls = uint64(polls)
+		a.rate = rate
+		copy(a.loads, loads)
+		for i := range a.loads {
+			a.loads[i].polls = 0
+			if i < int(a.size.Load()) {
+				a.loads[i].polls = 1 / float64(a.size.Load())
 			}
 		}
-		g.size.Store(g.decide(now, g.stalls))
-		return g.size.Load()
+		a.size.Store(a.decide(now, a.stalls))
+		return a.size.Load()
 	}
 }
 
@@ -65,60 +65,60 @@ func TestActiveWorkersAreFewWhenIdle(t *testing.T) {
 
 // With SharedProcs all workers serve if they do little.
 func TestActiveWorkersWithSharedProcs(t *testing.T) {
-	g, look := newMockActiveSet(3)
-	g.shared, g.clocks = true, false
+	a, look := newMockActiveSet(3)
+	a.sharedProcs, a.clocks = true, false
 	idle := workerLoad{awake: 0.1}
 	for range 2 * activeLooks {
 		require.EqualValues(t, 3, look(1, idle, idle, idle))
 	}
-	g.size.Store(1)
+	a.size.Store(1)
 	require.EqualValues(t, 3, look(1, idle))
 	some := workerLoad{awake: 0.3}
 	require.EqualValues(t, 2, look(1, some, some, some), "a trial")
 }
 
 // endTrial looks until the trial that has begun is over, and returns the size.
-func endTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, rate float64, loads ...workerLoad) int32 {
-	for g.trial.was != 0 {
+func endTrial(a *activeSet, look func(rate float64, loads ...workerLoad) int32, rate float64, loads ...workerLoad) int32 {
+	for a.trial.was != 0 {
 		look(rate, loads...)
 	}
-	return g.size.Load()
+	return a.size.Load()
 }
 
 // growOnTrial looks as often as it takes to begin a trial with more workers, and returns the size.
-func growOnTrial(g *activeSet, look func(rate float64, loads ...workerLoad) int32, loads ...workerLoad) int32 {
+func growOnTrial(a *activeSet, look func(rate float64, loads ...workerLoad) int32, loads ...workerLoad) int32 {
 	for range activeLooks - 1 {
 		look(1, loads...)
 	}
-	was := g.size.Load()
+	was := a.size.Load()
 	look(1, loads...)
-	if g.trial.was != was {
+	if a.trial.was != was {
 		panic("there is no trial")
 	}
-	return g.size.Load()
+	return a.size.Load()
 }
 
 func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	t.Run("more help", func(t *testing.T) {
-		g, look := newMockActiveSet(2)
-		g.size.Store(1)
-		require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
-		require.EqualValues(t, 2, endTrial(g, look, 1.5, busy, busy))
+		a, look := newMockActiveSet(2)
+		a.size.Store(1)
+		require.EqualValues(t, 2, growOnTrial(a, look, busy, half))
+		require.EqualValues(t, 2, endTrial(a, look, 1.5, busy, busy))
 	})
 	t.Run("the load is what it was", func(t *testing.T) {
-		g, look := newMockActiveSet(2)
-		g.size.Store(1)
-		require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
-		require.EqualValues(t, 2, endTrial(g, look, 1, half, half))
+		a, look := newMockActiveSet(2)
+		a.size.Store(1)
+		require.EqualValues(t, 2, growOnTrial(a, look, busy, half))
+		require.EqualValues(t, 2, endTrial(a, look, 1, half, half))
 	})
 	t.Run("more do not help", func(t *testing.T) {
-		g, look := newMockActiveSet(2)
-		g.size.Store(1)
+		a, look := newMockActiveSet(2)
+		a.size.Store(1)
 		last := int64(0)
 		for range 10 {
 			held := int64(0)
-			for g.trial.was == 0 {
+			for a.trial.was == 0 {
 				look(1, busy, half)
 				held += activeLookEvery
 			}
@@ -127,7 +127,7 @@ func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 			if last = held; held >= activeLongestHold {
 				last = 0 // the holds grow no further
 			}
-			require.EqualValues(t, 1, endTrial(g, look, 0.7, half, half))
+			require.EqualValues(t, 1, endTrial(a, look, 0.7, half, half))
 		}
 	})
 }
@@ -135,55 +135,55 @@ func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 // A trial is measured once most connections have moved, or after a second, and when there have been enough polls.
 func TestActiveTrialWaitsForMoves(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
-	g, look := newMockActiveSet(2)
-	g.size.Store(1)
-	require.EqualValues(t, 2, growOnTrial(g, look, busy, half))
-	require.False(t, g.trial.moved)
+	a, look := newMockActiveSet(2)
+	a.size.Store(1)
+	require.EqualValues(t, 2, growOnTrial(a, look, busy, half))
+	require.False(t, a.trial.moved)
 	look(1, busy, half)
-	require.True(t, g.trial.moved)
+	require.True(t, a.trial.moved)
 	moved := func(size int32, polls float64) bool {
-		g.loads[1].polls = polls
-		return g.haveMoved(size)
+		a.loads[1].polls = polls
+		return a.haveMoved(size)
 	}
-	g.trial = activeTrial{was: 1}
+	a.trial = activeTrial{was: 1}
 	require.False(t, moved(2, 0.1))
 	require.True(t, moved(2, 0.4))
-	g.trial = activeTrial{was: 2, share: 0.5}
+	a.trial = activeTrial{was: 2, share: 0.5}
 	require.False(t, moved(1, 0.2))
 	require.True(t, moved(1, 0.1))
 
-	g.trial = activeTrial{was: 1, from: 1, rate: 1}
-	g.loads[1].polls = 0
+	a.trial = activeTrial{was: 1, from: 1, rate: 1}
+	a.loads[1].polls = 0
 	for at := int64(1); at < activeMoveTime; at += activeLookEvery {
-		g.judge(at, 2, 1)
-		require.False(t, g.trial.moved)
+		a.judge(at, 2, 1)
+		require.False(t, a.trial.moved)
 	}
-	g.judge(activeMoveTime+1, 2, 1)
-	require.True(t, g.trial.moved)
-	g.judge(activeMoveTime+1+activeTrialTime, 2, 1)
-	require.NotZero(t, g.trial.was, "nothing has been polled")
-	g.judge(2*activeMoveTime+1, 2, 1)
-	require.Zero(t, g.trial.was)
+	a.judge(activeMoveTime+1, 2, 1)
+	require.True(t, a.trial.moved)
+	a.judge(activeMoveTime+1+activeTrialTime, 2, 1)
+	require.NotZero(t, a.trial.was, "nothing has been polled")
+	a.judge(2*activeMoveTime+1, 2, 1)
+	require.Zero(t, a.trial.was)
 }
 
 // A trial without a look for a while ends without a result.
 func TestActiveTrialEndsAtAPause(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	stopActiveSet(rt)
-	g := rt.active
-	g.measure(rt, nanos())
-	g.trial.was = 2
-	g.measure(rt, g.at+activeLookEvery)
-	require.NotZero(t, g.trial.was)
-	g.measure(rt, g.at+activeLookGap+1)
-	require.Zero(t, g.trial.was)
+	a := rt.active
+	a.measure(rt, nanos())
+	a.trial.was = 2
+	a.measure(rt, a.at+activeLookEvery)
+	require.NotZero(t, a.trial.was)
+	a.measure(rt, a.at+activeLookGap+1)
+	require.Zero(t, a.trial.was)
 }
 
 // While polls take long, all workers serve.
 func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
-	g, look := newMockActiveSet(4)
-	g.size.Store(1)
-	g.long = true
+	a, look := newMockActiveSet(4)
+	a.size.Store(1)
+	a.long = true
 	require.EqualValues(t, 4, look(1, workerLoad{awake: 0.3}))
 
 	ms := float64(time.Millisecond)
@@ -197,66 +197,66 @@ func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
 		{[]workerLoad{{ran: 5 * ms, polled: 1000}, {ran: 10 * ms, polled: 10}}, false}, // one task computes
 		{[]workerLoad{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // hardly anything
 	} {
-		g.loads = c.loads
-		require.Equal(t, c.long, g.mostAreLong())
+		a.loads = c.loads
+		require.Equal(t, c.long, a.mostAreLong())
 	}
 }
 
 func TestActiveWorkersShrinkWhenStarved(t *testing.T) {
 	starved := workerLoad{awake: 1, starved: 0.4}
-	g, look := newMockActiveSet(2)
+	a, look := newMockActiveSet(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
-	require.EqualValues(t, 1, endTrial(g, look, 1.1, starved, starved))
-	g, look = newMockActiveSet(2)
+	require.EqualValues(t, 1, endTrial(a, look, 1.1, starved, starved))
+	a, look = newMockActiveSet(2)
 	require.EqualValues(t, 1, look(1, starved, starved))
-	require.EqualValues(t, 2, endTrial(g, look, 0.6, starved, starved), "other threads have the processor")
+	require.EqualValues(t, 2, endTrial(a, look, 0.6, starved, starved), "other threads have the processor")
 	require.EqualValues(t, 2, look(1, starved, starved), "not again at once")
 
-	g, look = newMockActiveSet(2)
-	g.clocks = false
+	a, look = newMockActiveSet(2)
+	a.clocks = false
 	busy := workerLoad{awake: 1}
 	require.EqualValues(t, 1, look(1, busy, busy), "the workers may be starved")
 }
 
 // After a stall all workers serve for a while, and a trial is over.
 func TestActiveWorkersAreAllAfterAStall(t *testing.T) {
-	g, look := newMockActiveSet(4)
-	g.size.Store(1)
-	growOnTrial(g, look, workerLoad{awake: 1})
-	g.size.Store(g.decide(activeLookEvery, 1))
-	require.EqualValues(t, 4, g.size.Load())
-	require.Zero(t, g.trial.was)
+	a, look := newMockActiveSet(4)
+	a.size.Store(1)
+	growOnTrial(a, look, workerLoad{awake: 1})
+	a.size.Store(a.decide(activeLookEvery, 1))
+	require.EqualValues(t, 4, a.size.Load())
+	require.Zero(t, a.trial.was)
 	for range activeLongestHold/activeLookEvery - 2 {
 		require.EqualValues(t, 4, look(1))
 	}
 	for range 2 + 3*activeLooks {
 		look(1, make([]workerLoad, 4)...)
 	}
-	require.EqualValues(t, 1, g.size.Load())
+	require.EqualValues(t, 1, a.size.Load())
 }
 
 // A worker that sleeps much less than another worker moves some of its descriptors.
 func TestActiveWorkersBalance(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	stopActiveSet(rt)
-	g := rt.active
-	g.at, g.movedAt = 10*activeMoveEvery, 0
-	copy(g.loads, []workerLoad{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
-	g.balance(rt)
+	a := rt.active
+	a.at, a.movedAt = 10*activeMoveEvery, 0
+	copy(a.loads, []workerLoad{{awake: 0.8}, {awake: 0.7}, {awake: 0.4}})
+	a.balance(rt)
 	require.InDelta(t, 250, newOwners(rt.workers[0], 1000)[2], 60)
 	require.True(t, rt.workers[0].reactor.rebalances.Load())
 	require.Empty(t, newOwners(rt.workers[1], 1000))
-	copy(g.loads, []workerLoad{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
-	g.balance(rt)
+	copy(a.loads, []workerLoad{{awake: 0.4}, {awake: 0.8}, {awake: 0.5}})
+	a.balance(rt)
 	require.Empty(t, newOwners(rt.workers[1], 1000), "not so soon")
-	g.at += activeMoveEvery
-	g.balance(rt)
+	a.at += activeMoveEvery
+	a.balance(rt)
 	require.InDelta(t, 250, newOwners(rt.workers[1], 1000)[0], 60)
 	require.Empty(t, newOwners(rt.workers[0], 1000), "no longer")
 	require.False(t, rt.workers[0].reactor.rebalances.Load())
-	g.at += activeMoveEvery
-	copy(g.loads, []workerLoad{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
-	g.balance(rt)
+	a.at += activeMoveEvery
+	copy(a.loads, []workerLoad{{awake: 0.5}, {awake: 0.7}, {awake: 0.6}})
+	a.balance(rt)
 	require.NotEmpty(t, newOwners(rt.workers[1], 1000), "until the next move")
 }
 
@@ -277,34 +277,34 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	for i := range 2 {
 		rt.workers = append(rt.workers, newWorker(rt, i))
 	}
-	g := newActiveSet(rt.cfg)
+	a := newActiveSet(rt.cfg)
 	now := int64(1000)
-	g.measure(rt, now)
-	require.Zero(t, g.loads[0].awake, "nothing is known yet")
+	a.measure(rt, now)
+	require.Zero(t, a.loads[0].awake, "nothing is known yet")
 
 	rt.workers[0].parkedTime.Store(-now) // it has been parked since then
 	rt.workers[1].parkedTime.Store(activeLookEvery / 4)
 	rt.workers[1].published[countPolls].Store(300)
 	now += activeLookEvery
-	g.measure(rt, now)
-	require.Zero(t, g.loads[0].awake)
-	require.InDelta(t, 0.75/2, g.loads[1].awake, 1e-6, "half of the value of this look")
-	require.InDelta(t, 1, g.loads[1].polls, 1e-6)
-	require.InDelta(t, 150/float64(activeLookEvery), g.rate, 1e-9)
-	require.False(t, g.clocks)
+	a.measure(rt, now)
+	require.Zero(t, a.loads[0].awake)
+	require.InDelta(t, 0.75/2, a.loads[1].awake, 1e-6, "half of the value of this look")
+	require.InDelta(t, 1, a.loads[1].polls, 1e-6)
+	require.InDelta(t, 150/float64(activeLookEvery), a.rate, 1e-9)
+	require.False(t, a.clocks)
 
 	rt.workers[0].parkedTime.Store(activeLookEvery) // it has ended that park
 	now += 2 * activeLookEvery
-	g.measure(rt, now)
-	require.InDelta(t, 0.5, g.loads[0].awake, 1e-6)
-	require.InDelta(t, (0.75/2+1)/2, g.loads[1].awake, 1e-6)
+	a.measure(rt, now)
+	require.InDelta(t, 0.5, a.loads[0].awake, 1e-6)
+	require.InDelta(t, (0.75/2+1)/2, a.loads[1].awake, 1e-6)
 }
 
 // The descriptors that move are spread over all workers that serve, whichever of them are busy.
 func TestActiveMovesSpreadEvenly(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
 	stopActiveSet(rt)
-	g := rt.active
+	a := rt.active
 	even := func(each int, workers ...int) map[int]float64 {
 		m := map[int]float64{}
 		for _, i := range workers {
@@ -319,18 +319,18 @@ func TestActiveMovesSpreadEvenly(t *testing.T) {
 		}
 		require.InDeltaMapValues(t, want, got, 150)
 	}
-	g.resize(rt, 3)
+	a.resize(rt, 3)
 	requireNewOwners(even(1000, 0, 1, 2), rt.workers[3])
 	requireNewOwners(even(0), rt.workers[0])
-	g.resize(rt, 1)
+	a.resize(rt, 1)
 	requireNewOwners(even(3000, 0), rt.workers[1])
 	require.Equal(t, 1<<20, newOwners(rt.workers[1], 1<<20)[0], "all without exception")
-	g.resize(rt, 4)
+	a.resize(rt, 4)
 	requireNewOwners(even(750, 1, 2, 3), rt.workers[0])
 	requireNewOwners(even(0), rt.workers[1])
 	first := newOwners(rt.workers[0], 100)
-	g.resize(rt, 1)
-	g.resize(rt, 4)
+	a.resize(rt, 1)
+	a.resize(rt, 4)
 	require.NotEqual(t, first, newOwners(rt.workers[0], 100), "other descriptors than the last time")
 }
 
@@ -348,7 +348,7 @@ func TestActiveMovesNoPinnedServe(t *testing.T) {
 	rt.active.resize(rt, 1)
 	echo()
 	echo()
-	require.EqualValues(t, 9, rt.workers[1].reactor.sources.Load(), "and the listener")
+	require.EqualValues(t, 9, rt.workers[1].reactor.registered.Load(), "and the listener")
 }
 
 // A connection stays on its worker while its Handler runs.
@@ -509,7 +509,7 @@ func TestActiveMovesConnectionsAndBack(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 			stopActiveSet(rt)
 			conns := activeClients(t, rt, rt, server.serve, n)
-			on := func(i int) int { return int(rt.workers[i].reactor.sources.Load()) }
+			on := func(i int) int { return int(rt.workers[i].reactor.registered.Load()) }
 			echo := func() {
 				for i, c := range conns {
 					oneEcho(t, c, byte(i))

@@ -13,7 +13,7 @@ import (
 
 // countResumes counts how often the free coroutine of w that will be taken next is resumed.
 func countResumes(w *worker, n *int) {
-	co := w.coroutine
+	co := w.freeCoroutines
 	resume := co.resume
 	co.resume = func() (struct{}, bool) {
 		*n++

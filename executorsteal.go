@@ -13,9 +13,9 @@ func (w *worker) wakeThief(all bool) {
 	}
 }
 
-// steal takes tasks of another worker: half the queue of a worker that wants a thief, and of a worker that is stuck in a
-// poll all tasks that can run elsewhere. It reports whether there were any. It leaves the tasks of the other workers alone:
-// that they wait at this moment does not mean that they wait for long.
+// steal takes tasks of another worker: half the queue of a worker that wants a thief or is stuck in a poll, and from a
+// stuck worker also its run-next task and the movable tasks of its inbox. It reports whether there were any. It leaves the
+// tasks of all other workers alone: that they wait at this moment does not mean that they wait for long.
 func (w *worker) steal() bool {
 	workers := w.rt.workers
 	for i := 1; i < len(workers); i++ {
@@ -43,8 +43,8 @@ func (w *worker) stuck() bool {
 	return turn != 0 && turn == w.turn.Load()
 }
 
-// rescue takes what a stuck worker has outside its queue, and returns how many
-// tasks that were. What only that worker may run goes back to it.
+// rescue takes the run-next task of a stuck worker and the movable tasks of its inbox, sends the other tasks of the inbox
+// back, and returns how many it has taken.
 func (w *worker) rescue(victim *worker) (n uint64) {
 	if t := victim.runNext.Swap(nil); t != nil {
 		w.push(t)
@@ -65,7 +65,7 @@ func (w *worker) rescue(victim *worker) (n uint64) {
 }
 
 // wakeOneOf wakes a worker among some that sleeps, so that it takes over some of w's tasks: if there is one, one that is not
-// parked, since that wakes faster.
+// parked without a P, since that wakes faster.
 func (rt *Runtime) wakeOneOf(w *worker, among []*worker) {
 	var helper *worker
 	for i := range among {

@@ -241,7 +241,7 @@ func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, f.wrap("read", f.src.checkOpen())
 	}
-	n, err := f.src.attempt(cx, &f.src.rd, func(fd int) (int, bool, error) {
+	n, err := f.src.pollOp(cx, &f.src.rd, func(fd int) (int, bool, error) {
 		if err := f.src.keepNonblocking(fd); err != nil {
 			return 0, false, err
 		}
@@ -266,7 +266,7 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, f.wrap("write", f.src.checkOpen())
 	}
-	n, err := f.src.attempt(cx, &f.src.wr, func(fd int) (int, bool, error) {
+	n, err := f.src.pollOp(cx, &f.src.wr, func(fd int) (int, bool, error) {
 		if err := f.src.keepNonblocking(fd); err != nil {
 			return 0, false, err
 		}

@@ -240,7 +240,7 @@ func (f *File) closesNow() bool {
 
 // openNow opens the named file for reading, if that takes no waiting and it is not
 // larger than most. fresh says that its device is not known yet: see learn.
-func (d *devices) openNow(name string, most int64) (fd int, found pagecache.File, ok, fresh bool) {
+func (d *devices) openNow(name string, most int64) (fd int, found pagecache.FileID, ok, fresh bool) {
 	found, ok = pagecache.LookUp(name)
 	if !ok {
 		return -1, found, false, false
@@ -289,7 +289,7 @@ func (d *devices) learn(f *os.File) {
 	if err != nil {
 		return
 	}
-	var found pagecache.File
+	var found pagecache.FileID
 	ok := false
 	conn.Control(func(fd uintptr) { found, ok = pagecache.LookAt(int(fd)) })
 	if ok {

@@ -52,7 +52,7 @@ func (g *terminalInput) poll(cx *Context) error {
 		if s == nil {
 			return nil
 		}
-		_, err := s.attempt(cx, &s.rd, func(fd int) (int, bool, error) {
+		_, err := s.pollOp(cx, &s.rd, func(fd int) (int, bool, error) {
 			return 0, false, fdReadyNow(fd, unix.POLLIN)
 		})
 		switch err {

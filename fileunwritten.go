@@ -167,7 +167,7 @@ func (l *runtimeFiles) unfinished() (all []unfinishedFile) {
 
 // beingWritten returns the files whose accepted data the pool writes, or is to write.
 func (l *runtimeFiles) beingWritten() (files []*File) {
-	for _, o := range l.rt.calls.owners() {
+	for _, o := range l.rt.calls.unfinishedWriters() {
 		if f, ok := o.(*File); ok {
 			files = append(files, f)
 		}

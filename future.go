@@ -140,7 +140,7 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 	}
 }
 
-// awaitInOrder is await for a poll that joins s, where tasks wait for their turn; see
+// awaitInOrder is await for a poll that joins s, where tasks wait in order; see
 // wakerSlot. If it fails, the caller's place is given up.
 func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (v T, err error) {
 	again, over := false, false

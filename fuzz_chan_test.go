@@ -452,7 +452,7 @@ func FuzzBroadcast(f *testing.F) {
 			f     Future[int]
 			next  int
 			gone  bool
-			waits *newsModel
+			waits *pubsubModel
 		}
 		var subs []*subscriber
 		closed, alive := false, 0
@@ -471,7 +471,7 @@ func FuzzBroadcast(f *testing.F) {
 					s.waits.call(len(all) - s.next)
 				}
 			case 1:
-				s := &subscriber{s: b.Subscribe(), h: newMockTask(), by: newMockTask(), next: len(all), waits: newNewsModel(math.MaxInt)}
+				s := &subscriber{s: b.Subscribe(), h: newMockTask(), by: newMockTask(), next: len(all), waits: newPubsubModel(math.MaxInt)}
 				s.f = s.s.RecvFuture()
 				subs = append(subs, s)
 				alive++
@@ -557,7 +557,7 @@ func FuzzWatch(f *testing.F) {
 			h, by *mockTask // by polls f
 			f     Future[int]
 			seen  int
-			waits *newsModel
+			waits *pubsubModel
 		}
 		var all []*watcher
 		set, closed := 0, false
@@ -574,7 +574,7 @@ func FuzzWatch(f *testing.F) {
 					r.waits.call(set - r.seen)
 				}
 			case 1:
-				r := &watcher{r: w.Watch(), h: newMockTask(), by: newMockTask(), seen: set, waits: newNewsModel(1)}
+				r := &watcher{r: w.Watch(), h: newMockTask(), by: newMockTask(), seen: set, waits: newPubsubModel(1)}
 				r.f = r.r.ChangedFuture()
 				all = append(all, r)
 			case 4:

@@ -87,9 +87,9 @@ func (p *goroutineParker) park(ctx context.Context) error {
 	}
 }
 
-// waitBlocking is Await for a goroutine outside the pool, which has a ctx and no
+// awaitParked is Await for a goroutine outside the pool, which has a ctx and no
 // cx, and for futures that need no worker.
-func waitBlocking[T any](ctx context.Context, f Future[T]) (T, error) {
+func awaitParked[T any](ctx context.Context, f Future[T]) (T, error) {
 	p := takeParker()
 	defer p.free()
 	for {

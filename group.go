@@ -59,7 +59,7 @@ func WithGroup(cx *Context, fn func(cx *Context, g *Group) error) (err error) {
 	cx.spendOrYield() // also where the group stays empty and nothing is waited for
 	inner, stop := cx.WithCancelCause()
 	g := &Group{rt: cx.t.w.rt, cx: inner, stop: stop, limit: -1}
-	g.tasks.ctx, g.tasks.limits = inner, g
+	g.tasks.ctx, g.tasks.membership = inner, g
 	defer stop(nil)
 	returned := false
 	defer func() {

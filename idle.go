@@ -77,9 +77,9 @@ const (
 	parkGivesUpP                       // see parkWithoutP
 )
 
-// parkedTimers is how long before its next timer a worker without a P must be woken. Go's own timers may be a
+// timerLead is how long before its next timer a worker without a P must be woken. Go's own timers may be a
 // millisecond late while nothing else runs, and later than that if goroutines use all processors.
-const parkedTimers = 2 * time.Millisecond
+const timerLead = 2 * time.Millisecond
 
 // chooseParkMode returns how long to wait, for ever if that is negative, and how.
 //
@@ -91,7 +91,7 @@ func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode)
 	how = parkTellsScheduler
 	runnable := w.madeRunnable
 	w.madeRunnable = false
-	if w.rt.ownProcs.raised.Load() && !runnable && w.reactor.sources.Load() > 0 {
+	if w.rt.ownProcs.raised.Load() && !runnable && w.reactor.registered.Load() > 0 {
 		how = parkKeepsP
 	}
 	timer := forEver
@@ -106,12 +106,12 @@ func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode)
 		timeout = forEver
 		if !w.rt.idle.usable {
 			how = parkTellsScheduler
-		} else if timer > parkedTimers {
+		} else if timer > timerLead {
 			how = parkGivesUpP
 		}
 	}
 	if how == parkGivesUpP && timer < forEver {
-		timer -= parkedTimers
+		timer -= timerLead
 	}
 	timeout = min(timeout, timer)
 	if w.counts[countFree] > keepFree {

@@ -10,46 +10,46 @@ import "time"
 // receiver may have to share a processor, and then no message comes while the receiver spins.
 type adaptiveSpin struct {
 	*spinSettings
-	hits   int // messages that came soon; each sleep that ended otherwise halves them
-	needed int // hits, before spinning pays
+	soonSleeps int // messages that came soon; each sleep that ended otherwise halves them
+	needed     int // hits, before spinning pays
 }
 
 // spinSettings are the settings of an adaptiveSpin.
 type spinSettings struct {
-	duration int64 // of a spin, in nanoseconds
-	looks    int   // between two looks at the clock
-	soon     int64 // how soon after the thread has gone to sleep a message is a hit, in nanoseconds
-	minHits  int   // the least that needed is
-	maxHits  int   // the most that it becomes
+	duration  int64 // of a spin, in nanoseconds
+	looks     int   // between two looks at the clock
+	soon      int64 // how soon after the thread has gone to sleep a message is a hit, in nanoseconds
+	minNeeded int   // the least that needed is
+	maxNeeded int   // the most that it becomes
 }
 
 var (
 	// For messages of other workers, and for calls of the blocking pool. The duration is what waking a worker costs. soon is several times
 	// a message and its reply, since the first ones come while the threads still have to be woken.
-	workerSpinSettings = &spinSettings{duration: int64(20 * time.Microsecond), looks: 100, soon: int64(200 * time.Microsecond), minHits: 4, maxHits: 4096}
+	workerSpinSettings = &spinSettings{duration: int64(20 * time.Microsecond), looks: 100, soon: int64(200 * time.Microsecond), minNeeded: 4, maxNeeded: 4096}
 
 	// For the peer of a descriptor, which may sleep after each message and must be woken by the next one, so that a spin
 	// lasts longer. Each look is a system call. It pays only if the worker serves one peer: see samePeer.
-	peerSpinSettings = &spinSettings{duration: int64(40 * time.Microsecond), looks: 1, soon: int64(60 * time.Microsecond), minHits: 8, maxHits: 256}
+	peerSpinSettings = &spinSettings{duration: int64(40 * time.Microsecond), looks: 1, soon: int64(60 * time.Microsecond), minNeeded: 8, maxNeeded: 256}
 )
 
-func (t *adaptiveSpin) pays() bool { return t.hits > 0 && t.hits >= t.needed }
+func (s *adaptiveSpin) pays() bool { return s.soonSleeps > 0 && s.soonSleeps >= s.needed }
 
 // slept is called after a sleep of d, with whether a message has ended it.
-func (t *adaptiveSpin) slept(message bool, d int64) {
-	if !message || d >= t.soon {
-		t.hits /= 2
+func (s *adaptiveSpin) slept(message bool, d int64) {
+	if !message || d >= s.soon {
+		s.soonSleeps /= 2
 		return
 	}
-	t.needed = max(t.needed, t.minHits)
-	t.hits = min(t.hits+1, t.needed)
+	s.needed = max(s.needed, s.minNeeded)
+	s.soonSleeps = min(s.soonSleeps+1, s.needed)
 }
 
-func (t *adaptiveSpin) hit() { t.needed = t.minHits }
+func (s *adaptiveSpin) spinHit() { s.needed = s.minNeeded }
 
-func (t *adaptiveSpin) miss() {
-	t.hits = 0
-	t.needed = min(2*t.needed, t.maxHits)
+func (s *adaptiveSpin) spinMiss() {
+	s.soonSleeps = 0
+	s.needed = min(2*s.needed, s.maxNeeded)
 }
 
 // samePeer notes the descriptor of the events, and reports whether all come from the descriptor that the last event came
@@ -94,19 +94,19 @@ func (w *worker) spinForReply(now int64) (came bool) {
 	}
 	switch {
 	case hit:
-		s.hit()
+		s.spinHit()
 	case came: // from another sender
 		s.slept(false, 0)
 	default:
-		s.miss()
+		s.spinMiss()
 	}
 	return came
 }
 
 // spinFor calls came again and again, for at most the duration of t. It reports whether came has returned true.
-func (t *adaptiveSpin) spinFor(now int64, came func() bool) bool {
-	for until := now + t.duration; ; {
-		for range t.looks {
+func (s *adaptiveSpin) spinFor(now int64, came func() bool) bool {
+	for until := now + s.duration; ; {
+		for range s.looks {
 			if came() {
 				return true
 			}

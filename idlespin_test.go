@@ -31,16 +31,16 @@ func TestAdaptiveSpinCountsHitsAndMisses(t *testing.T) {
 	require.Equal(t, minHits, hitsNeeded(), "several do")
 
 	for n := 2 * minHits; n <= maxHits; n *= 2 {
-		k.miss()
+		k.spinMiss()
 		require.False(t, k.pays())
 		require.Equal(t, n, hitsNeeded())
 	}
-	k.miss()
+	k.spinMiss()
 	require.Equal(t, maxHits, hitsNeeded(), "spinning is tried again, after any number of misses")
 
-	k.hit()
+	k.spinHit()
 	require.True(t, k.pays())
-	k.miss()
+	k.spinMiss()
 	require.Equal(t, 2*minHits, hitsNeeded(), "a hit makes up for all misses")
 }
 
@@ -129,7 +129,7 @@ func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	makePay()
 	require.False(t, w.spinForReply(nanos()))
 	require.False(t, w.peerSpin.pays())
-	require.Equal(t, 2*peerSpinSettings.minHits, w.peerSpin.needed)
+	require.Equal(t, 2*peerSpinSettings.minNeeded, w.peerSpin.needed)
 
 	makePay()
 	w.madeRunnable = true

@@ -9,12 +9,12 @@ import (
 )
 
 // idleWatch lets workers park that have had nothing to do for keepP: they wait like goroutines of package
-// net, without a P. Its own goroutine waits in Go's netpoller for the pollers of the parked workers, and
+// net, without a P. Its own goroutine waits in Go's netpoller for the pollers of the workers without a P, and
 // unparks those that have events.
 //
 // A worker that waits in the kernel has a P, so sysmon preempts it every 10 ms; or the scheduler knows of the
 // wait, takes the P, and sysmon looks at all Ps every 20 µs for a while after the worker has woken. Neither
-// happens to a worker that is parked. See docs/design.md, "Waiting".
+// happens to a worker that is parked without a P. See docs/design.md, "Waiting".
 //
 // As for connections of package net, a thread of the scheduler has to wait in the netpoller, or only sysmon
 // looks for events, every 10 ms. When such a thread runs the goroutine of the idleWatch, which makes a worker
@@ -24,7 +24,7 @@ type idleWatch struct {
 	usable bool                   // pollers can be watched on this system
 	byFd   map[int]*worker        // by the descriptors of their pollers; not changed after open
 	ready  [eventsPerWait]fdEvent // for the goroutine only
-	ended  chan None              // closed when the goroutine has ended
+	exited chan None              // closed when the goroutine has ended
 
 	mu     lockOf[idleWatch] // held by the workers to use the poller, so that they do not use it after close
 	closed atomic.Bool
@@ -46,14 +46,14 @@ func (i *idleWatch) open(workers []*worker) error {
 			return fmt.Errorf("async: cannot watch the poller of a worker: %w", err)
 		}
 	}
-	i.ended = newChan[None](0)
-	i.usable = i.poller.share()
+	i.exited = newChan[None](0)
+	i.usable = i.poller.joinNetpoller()
 	return nil
 }
 
 // run is the goroutine.
 func (i *idleWatch) run() {
-	defer close(i.ended)
+	defer close(i.exited)
 	pprof.SetGoroutineLabels(context.Background()) // not those of the caller of New
 	if i.usable {
 		i.poller.serveFromNetpoller(i.look)
@@ -98,7 +98,7 @@ func (i *idleWatch) close() {
 	for _, w := range i.byFd {
 		w.unparkWithoutP()
 	}
-	<-i.ended
+	<-i.exited
 }
 
 // parkWithoutP waits until w is unparked, its poller has events, or the timeout is over; for ever if that is negative.
@@ -133,5 +133,5 @@ func (w *worker) parkWithoutP(timeout time.Duration) {
 	i.arm(w, false)
 }
 
-// unparkWithoutP makes w's park return. If w is not parked, its next park may return at once.
+// unparkWithoutP makes w's parkWithoutP return. If w is not in it, the next one may return at once.
 func (w *worker) unparkWithoutP() { notifyChan(w.withoutPWake) }

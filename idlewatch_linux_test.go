@@ -44,7 +44,7 @@ func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 		})
 		w := soon(t, begun)
 		echoByte(t, fd)
-		eventually(t, func() bool { return w.reactor.sources.Load() > 0 })
+		eventually(t, func() bool { return w.reactor.registered.Load() > 0 })
 		if peers[w.index] == 0 {
 			peers[w.index] = fd
 			have++

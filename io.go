@@ -222,10 +222,10 @@ func kernelEndOf(v any) (kernelEnd, bool) {
 	return kernelEnd{}, false
 }
 
-// attempt is [pollFD.attempt], awaited. It returns an error of the kernel's as it is,
+// awaitOp is [pollFD.pollOp], awaited. It returns an error of the kernel's as it is,
 // for the caller to wrap.
-func (e kernelEnd) attempt(cx *Context, dir *direction, op func(fd int) (int, bool, error)) (int, error) {
-	n, err := awaitSlot(cx, &dir.waiters, func(cx *Context) (int, error) { return e.src.attempt(cx, dir, op) })
+func (e kernelEnd) awaitOp(cx *Context, dir *direction, op func(fd int) (int, bool, error)) (int, error) {
+	n, err := awaitSlot(cx, &dir.waiters, func(cx *Context) (int, error) { return e.src.pollOp(cx, dir, op) })
 	return max(n, 0), err
 }
 

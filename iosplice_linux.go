@@ -150,7 +150,7 @@ type spliceSource struct {
 // fill waits until there is data to read, and takes it.
 func (s *spliceSource) fill(cx *Context, limit int64) error {
 	s.read = nil
-	_, err := s.attempt(cx, &s.src.rd, func(fd int) (int, bool, error) {
+	_, err := s.awaitOp(cx, &s.src.rd, func(fd int) (int, bool, error) {
 		if err := s.src.keepNonblocking(fd); err != nil {
 			return 0, false, err
 		}
@@ -221,7 +221,7 @@ func (s *spliceSource) drop() {
 // tell when to try again.
 func (e kernelEnd) spliceOut(cx *Context, p *splicePipe) (written int64, err error) {
 	for stuck := false; p.n > 0 && !stuck; {
-		n, err := e.attempt(cx, &e.src.wr, func(fd int) (int, bool, error) {
+		n, err := e.awaitOp(cx, &e.src.wr, func(fd int) (int, bool, error) {
 			if err := e.src.keepNonblocking(fd); err != nil {
 				return 0, false, err
 			}
@@ -250,7 +250,7 @@ func splice(from, to int, n int64) (int, error) {
 func writeAll(cx *Context, to kernelEnd, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
-		m, err = to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
+		m, err = to.awaitOp(cx, &to.src.wr, func(fd int) (int, bool, error) {
 			if err := to.src.keepNonblocking(fd); err != nil {
 				return 0, false, err
 			}
@@ -267,7 +267,7 @@ func writeAll(cx *Context, to kernelEnd, p []byte) (n int, err error) {
 // room at the destination; the task waits for room.
 func sendfileCopy(cx *Context, to kernelEnd, file *File, limit int64) (written int64, err error) {
 	for written < limit {
-		_, err := to.attempt(cx, &to.src.wr, func(fd int) (int, bool, error) {
+		_, err := to.awaitOp(cx, &to.src.wr, func(fd int) (int, bool, error) {
 			return 0, false, fdReadyNow(fd, unix.POLLOUT)
 		})
 		if err != nil {

@@ -28,13 +28,13 @@ var layers = [][]string{
 	// The core: tasks, executor, timers, readiness. Its files use each other.
 	{
 		"admission", "blocking", "blockon", "bubble", "config", "context", "coroutine", "errors", "executor", "future", "goroutine",
-		"idle", "joinhandle", "metrics", "pollfd", "reactor", "runtime", "shutdown", "spawn", "task", "timer",
+		"idle", "joinhandle", "metrics", "pollfd", "reactor", "readiness", "runtime", "shutdown", "spawn", "task", "timer",
 		"waitlist", "waker", "watchdog",
 	},
 
 	// Types that tasks wait for and that are made of tasks and wait lists alone.
 	{
-		"barrier", "broadcast", "chan", "cond", "gochan", "group", "joinset", "mutex", "newstopic", "notify", "once",
+		"barrier", "broadcast", "chan", "cond", "gochan", "group", "joinset", "mutex", "pubsub", "notify", "once",
 		"oneshot", "rwmutex", "select", "semaphore", "waitgroup", "watch.",
 	},
 

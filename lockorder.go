@@ -36,6 +36,6 @@ var lockOrder = []string{
 	"spillQueue",
 	"splicePipes",
 	"stallReports",
-	"newsTopic",
+	"pubsubTopic",
 	"waitingList",
 }

@@ -135,7 +135,7 @@ func (m *Metrics) add(w *worker) {
 	m.Workers++
 	m.Queued += int(get(countQueued))
 	m.Timers += int(get(countTimers))
-	m.Sources += int(w.reactor.sources.Load())
+	m.Sources += int(w.reactor.registered.Load())
 	m.Coroutines += int(get(countCoroutines))
 	m.CoroutinesFree += int(get(countFree))
 	for i := range histogramLen {

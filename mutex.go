@@ -205,7 +205,7 @@ func (m *Mutex) LockBlocking(ctx context.Context) error {
 	if m.state.take() {
 		return nil
 	}
-	_, err := waitBlocking(ctx, m.LockFuture())
+	_, err := awaitParked(ctx, m.LockFuture())
 	return err
 }
 

@@ -70,7 +70,7 @@ func reached(cx *Context, d *Dialer, addr string) (string, error) {
 
 func sources(rt *Runtime) (n int) {
 	for _, w := range rt.workers {
-		n += int(w.reactor.sources.Load())
+		n += int(w.reactor.registered.Load())
 	}
 	return n
 }

@@ -118,7 +118,7 @@ func (n *Notify) WaitBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, n.WaitFuture())
+	_, err := awaitParked(ctx, n.WaitFuture())
 	return err
 }
 

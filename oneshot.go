@@ -137,7 +137,7 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return waitBlocking(ctx, o.RecvFuture())
+	return awaitParked(ctx, o.RecvFuture())
 }
 
 // RecvFuture returns Recv as a future. Given up, by its method Cancel, it leaves the
@@ -185,7 +185,7 @@ func (o *Oneshot[T]) ClosedBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, o.ClosedFuture())
+	_, err := awaitParked(ctx, o.ClosedFuture())
 	return err
 }
 

@@ -28,7 +28,7 @@ type pollFD struct {
 // direction is one direction of a descriptor: reading or writing.
 //
 // The result of a Read, Write, Accept and the like holds for all tasks that wait in
-// such calls: these tasks wait for their turn. System calls of the user's need not agree
+// such calls: these tasks wait in order. System calls of the user's need not agree
 // about readiness, and neither do writes to different receivers: tasks that
 // wait for these are woken by each event.
 type direction struct {
@@ -181,9 +181,9 @@ func (s *pollFD) notifyAll() {
 	s.wr.waiters.notifyAll(nil)
 }
 
-// ready wakes the waiters of the directions that are ready. w is the worker that
+// wakeReady wakes the waiters of the directions that are ready. w is the worker that
 // runs the caller.
-func (s *pollFD) ready(r Readiness, w *worker) {
+func (s *pollFD) wakeReady(r Readiness, w *worker) {
 	if r&(HungUp|urgent) != 0 && !s.state.has(fdHungUp) {
 		s.state.claim(fdHungUp)
 	}

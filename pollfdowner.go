@@ -92,25 +92,25 @@ import "net"
 // caller, or with the shared reactor if no worker runs it. The worker also takes s over from the shared
 // reactor of its runtime. If the owner is a reactor of another runtime, it stays until that is closed.
 func (s *pollFD) register(cx *Context) error {
-	registered, home := s.state.has(fdRegistered), s.owner.Load()
-	if registered && (home == nil || !home.shared && !home.closed.Load()) {
+	registered, owner := s.state.has(fdRegistered), s.owner.Load()
+	if registered && (owner == nil || !owner.shared && !owner.closed.Load()) {
 		return nil
 	}
 	w, rt := cx.here(), cx.taskWorker().rt
-	if registered && home.fds != &rt.fds {
-		if !home.closed.Load() {
+	if registered && owner.fds != &rt.fds {
+		if !owner.closed.Load() {
 			return nil
 		}
-		if err := s.leaveClosed(home); err != nil {
+		if err := s.leaveClosed(owner); err != nil {
 			return err
 		}
 		registered = false
 	}
 	switch {
-	case registered && (w == nil || !home.shared):
+	case registered && (w == nil || !owner.shared):
 		return nil
 	case registered:
-		return s.move(home, &w.reactor, fdMoved)
+		return s.move(owner, &w.reactor, fdMoved)
 	case w == nil:
 		return s.registerShared(rt)
 	default:
@@ -134,12 +134,12 @@ func (s *pollFD) registerShared(rt *Runtime) error {
 
 // moveToShared moves s to the shared reactor of rt, if a worker of rt is the owner.
 func (s *pollFD) moveToShared(rt *Runtime) {
-	home := s.owner.Load()
-	if home == nil || home.shared || home.fds != &rt.fds {
+	owner := s.owner.Load()
+	if owner == nil || owner.shared || owner.fds != &rt.fds {
 		return
 	}
 	if r, err := rt.shared.acquire(); err == nil {
-		s.move(home, r, fdMoved)
+		s.move(owner, r, fdMoved)
 	}
 }
 
@@ -232,8 +232,8 @@ func (s *pollFD) dropOwner(r *reactor) {
 // descriptor that had the same number before. It is ignored, and nothing is lost: if a descriptor is ready when it is
 // registered, that is an event.
 func (s *pollFD) accepts(r *reactor) bool {
-	home := s.owner.Load()
-	return home == r || home == nil
+	owner := s.owner.Load()
+	return owner == r || owner == nil
 }
 
 // ownedAlwaysBy reports whether s is registered with r and no other reactor can report an event late, after a read
@@ -254,12 +254,12 @@ func (s *pollFD) unregister() {
 //
 // No event of s has been fetched there that is not dispatched yet: only the goroutine that runs this fetches events of
 // that reactor, and it dispatches all before it polls a task. So unlike other moves this one needs no fdMoved.
-func (s *pollFD) moveToActive(cx *Context, home *reactor) {
+func (s *pollFD) moveToActive(cx *Context, owner *reactor) {
 	w, t := cx.here(), cx.t
-	if w == nil || home != &w.reactor || !t.movable() {
+	if w == nil || owner != &w.reactor || !t.movable() {
 		return
 	}
 	if to := w.activeOwner(s.fd); to != nil {
-		s.move(home, &to.reactor, 0)
+		s.move(owner, &to.reactor, 0)
 	}
 }

@@ -6,19 +6,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attempt does op. If the kernel reports EAGAIN, it registers the waker of cx and returns ErrPending. op
+// pollOp does op. If the kernel reports EAGAIN, it registers the waker of cx and returns ErrPending. op
 // must not block, and reports whether it has proved that dir is not ready, so that only an event can help.
-func (s *pollFD) attempt(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
-	return s.try(cx, dir, s.notReadyBit(dir), op)
+func (s *pollFD) pollOp(cx *Context, dir *direction, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+	return s.pollOpFor(cx, dir, s.notReadyBit(dir), op)
 }
 
-// try is attempt. With a mark of 0 op may be about something else than the data of dir:
+// pollOpFor is pollOp for any mark. With a mark of 0 op may be about something else than the data of dir:
 // it is done whatever is known of dir, and its result says nothing about dir.
-func (s *pollFD) try(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+func (s *pollFD) pollOpFor(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending
 	}
-	n, err := s.tryOnce(cx, dir, mark, op)
+	n, err := s.tryOp(cx, dir, mark, op)
 	return n, cx.unspent(err)
 }
 
@@ -36,7 +36,7 @@ func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exha
 		if again {
 			dir.waiters.withdraw(t)
 		}
-		if n, err = s.tryOnce(cx, dir, mark, op); err != ErrPending {
+		if n, err = s.tryOp(cx, dir, mark, op); err != ErrPending {
 			over = err == nil
 			return n, err
 		}
@@ -47,9 +47,9 @@ func (s *pollFD) await(cx *Context, dir *direction, op func(fd int) (n int, exha
 	return 0, errAbandoned
 }
 
-// tryOnce is try without the budget: the caller has spent the operation. It handles EAGAIN and EINTR for all
+// tryOp is pollOpFor without the budget: the caller has spent the operation. It handles EAGAIN and EINTR for all
 // operations on descriptors.
-func (s *pollFD) tryOnce(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
+func (s *pollFD) tryOp(cx *Context, dir *direction, mark uint32, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	if dir.expired(cx) {
 		return 0, s.deadlineError()
 	}
@@ -191,7 +191,7 @@ func (s *pollFD) pollReady(cx *Context, dir *direction, waited bool) error {
 		s.clearNotReady(dir) // so that the next operation asks the kernel
 		return nil
 	}
-	_, err := s.attempt(cx, dir, func(fd int) (int, bool, error) {
+	_, err := s.pollOp(cx, dir, func(fd int) (int, bool, error) {
 		return 0, false, fdReadyNow(fd, events)
 	})
 	return err
@@ -216,7 +216,7 @@ type rawCallback struct {
 }
 
 // poll is try with that function, which may be about something else than data.
-func (c *rawCallback) poll(cx *Context) (int, error) { return c.s.try(cx, c.dir, 0, c.call) }
+func (c *rawCallback) poll(cx *Context) (int, error) { return c.s.pollOpFor(cx, c.dir, 0, c.call) }
 
 // call calls the function, and ends the use of the descriptor also if that does not return.
 func (c *rawCallback) call(fd int) (n int, exhausted bool, err error) {

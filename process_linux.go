@@ -36,7 +36,7 @@ func (w *exitWatch) look() {
 	if w.over {
 		return
 	}
-	_, err := w.src.attempt(w.cx, &w.src.rd, func(fd int) (int, bool, error) {
+	_, err := w.src.pollOp(w.cx, &w.src.rd, func(fd int) (int, bool, error) {
 		return 0, false, fdReadyNow(fd, unix.POLLIN)
 	})
 	if err == ErrPending {

@@ -46,9 +46,9 @@ type platformPoller interface {
 	// do that. A signal ends the wait without an error.
 	wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error)
 
-	// share registers the poller with Go's netpoller, once, for serveFromNetpoller. It reports
+	// joinNetpoller registers the poller with Go's netpoller, once, for serveFromNetpoller. It reports
 	// whether the platform can do that.
-	share() (ok bool)
+	joinNetpoller() (ok bool)
 
 	// serveFromNetpoller calls look whenever there may be events, until that reports that all is over, or the
 	// poller is closed. Between two calls the goroutine waits like a goroutine that reads from a
@@ -77,7 +77,7 @@ type reactor struct {
 	shared       bool     // that of a sharedReactor
 	events       [eventsPerWait]fdEvent
 	wakeR, wakeW int
-	sources      atomic.Int32 // how many descriptors are registered
+	registered   atomic.Int32 // how many descriptors are registered
 	rebalances   atomic.Bool  // some of them are to move to other workers; see activeSet
 
 	mu     lockOf[reactor] // held to use the descriptors, so that none is used after close
@@ -179,7 +179,7 @@ func (r *reactor) dispatch(w *worker, events []fdEvent) {
 		if e.fd == r.wakeR {
 			r.emptyPipe()
 		} else if s := r.fds.get(e.fd); s != nil && s.accepts(r) {
-			s.ready(e.ready, w)
+			s.wakeReady(e.ready, w)
 		}
 	}
 }
@@ -193,7 +193,7 @@ func (r *reactor) register(fd int) error {
 	}
 	err := r.poller.add(fd)
 	if err == nil {
-		r.sources.Add(1)
+		r.registered.Add(1)
 	}
 	return err
 }
@@ -204,7 +204,7 @@ func (r *reactor) unregister(fd int) {
 	if !r.closed.Load() {
 		r.poller.remove(fd)
 	}
-	r.sources.Add(-1)
+	r.registered.Add(-1)
 }
 
 // fdTable finds the pollFD of a descriptor. Descriptors are small numbers
@@ -267,38 +267,3 @@ func (t *fdTable) set(fd int, s *pollFD) error {
 	c[fd%fdsPerChunk].Store(s)
 	return nil
 }
-
-// Readiness is the set of operations for which a descriptor is ready.
-type Readiness uint8
-
-// The operations for which a descriptor may be ready.
-const (
-	Readable Readiness = 1 << iota
-	Writable
-
-	// HungUp says that no more data will come from the peer, or that an error is
-	// pending. It need not be asked for. It is reported together with the directions that
-	// were asked for, since calls will not wait. If the peer has closed only its sending
-	// side, HungUp is reported only together with Readable. For a want of nothing
-	// the report depends on the system.
-	HungUp
-
-	// urgent says that there is urgent data, in front of which reads stop.
-	// Kqueue does not, nor does a Poller.
-	urgent
-)
-
-// PollMode says how often a Poller reports that a descriptor is ready.
-type PollMode uint8
-
-const (
-	// LevelTriggered reports it with every Wait for as long as it is ready.
-	LevelTriggered PollMode = iota
-
-	// EdgeTriggered reports it once, when it has become ready, and at Add and
-	// Modify if it is ready then: the receiver of the event must go on until EAGAIN.
-	EdgeTriggered
-
-	// OneShot reports it once, and then nothing until Modify asks again.
-	OneShot
-)

@@ -105,8 +105,8 @@ func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int,
 	return max(n, 0), os.NewSyscallError("kevent", err)
 }
 
-// share: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
-func (p *poller) share() (ok bool) { return false }
+// joinNetpoller: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
+func (p *poller) joinNetpoller() (ok bool) { return false }
 
 func (p *poller) serveFromNetpoller(func() (over bool)) {}
 

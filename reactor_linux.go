@@ -83,9 +83,9 @@ func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int,
 	return int(n), nil
 }
 
-// share registers p with Go's netpoller: an epoll can be watched by another epoll. It fails if the other epoll
+// joinNetpoller registers p with Go's netpoller: an epoll can be watched by another epoll. It fails if the other epoll
 // has no room.
-func (p *poller) share() (ok bool) {
+func (p *poller) joinNetpoller() (ok bool) {
 	if p.file == nil {
 		unix.SetNonblock(p.fd, true) // or os takes it for a file that blocks
 		p.file = os.NewFile(uintptr(p.fd), "epoll")

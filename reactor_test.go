@@ -569,7 +569,7 @@ func TestSourceAttempt(t *testing.T) {
 	step := func(name string, wantN int, wantErr error, wantOps int) {
 		t.Helper()
 		op.n = 0
-		n, err := s.attempt(cx, &s.rd, op.call)
+		n, err := s.pollOp(cx, &s.rd, op.call)
 		require.Equal(t, wantErr, err, name)
 		require.Equal(t, wantN, n, name)
 		require.Equal(t, wantOps, op.n, name)
@@ -580,23 +580,23 @@ func TestSourceAttempt(t *testing.T) {
 	step("so there is nothing, without a call", 0, ErrPending, 0)
 	step("nor now", 0, ErrPending, 0)
 	require.Zero(t, wakes.Load())
-	s.ready(Writable, nil)
+	s.wakeReady(Writable, nil)
 	require.Zero(t, wakes.Load(), "the other half")
 	step("still not", 0, ErrPending, 0)
 
 	mustWrite(t, peer, "7")
-	s.ready(Readable, nil)
+	s.wakeReady(Readable, nil)
 	require.EqualValues(t, 1, wakes.Load())
 	step("after the event", 1, nil, 1)
-	s.ready(Readable, nil)
+	s.wakeReady(Readable, nil)
 	step("a spurious event costs one call", 0, ErrPending, 1)
-	s.ready(Readable, nil)
+	s.wakeReady(Readable, nil)
 	require.EqualValues(t, 2, wakes.Load())
-	s.ready(Readable, nil)
+	s.wakeReady(Readable, nil)
 	step("two events are one", 0, ErrPending, 1)
 
 	mustWrite(t, peer, "12345678")
-	s.ready(Readable, nil)
+	s.wakeReady(Readable, nil)
 	step("a full buffer", 4, nil, 1)
 	step("and another", 4, nil, 1)
 	step("the call says that there is nothing; the event is still there and costs one more", 0, ErrPending, 1)
@@ -604,20 +604,20 @@ func TestSourceAttempt(t *testing.T) {
 	// After a hang-up there is no further event, so the kernel is asked.
 	mustWrite(t, peer, "1")
 	require.NoError(t, unix.Shutdown(peer, unix.SHUT_WR))
-	s.ready(Readable|Writable|HungUp, nil)
+	s.wakeReady(Readable|Writable|HungUp, nil)
 	step("less than there was room for", 1, nil, 1)
 	step("yet the end is seen without an event", 0, io.EOF, 1)
 	step("again", 0, io.EOF, 1)
 
 	// Writing has its own mark.
 	op = &testOp{fn: func(int) (int, bool, error) { return 3, true, nil }}
-	n, err := s.attempt(cx, &s.wr, op.call)
+	n, err := s.pollOp(cx, &s.wr, op.call)
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
-	_, err = s.attempt(cx, &s.wr, op.call) // the event from above
+	_, err = s.pollOp(cx, &s.wr, op.call) // the event from above
 	require.NoError(t, err)
 	require.Equal(t, 2, op.n)
-	_, err = s.attempt(cx, &s.wr, op.call)
+	_, err = s.pollOp(cx, &s.wr, op.call)
 	require.Equal(t, ErrPending, err, "full, whether hung up or not")
 	require.Equal(t, 2, op.n)
 
@@ -661,14 +661,14 @@ func TestSourceEventForTwo(t *testing.T) {
 	first, _ := newPollCx(t, rt)
 	second, wakes := newPollCx(t, rt)
 	read := reader(make([]byte, 2))
-	_, err := s.attempt(first, &s.rd, read.call)
+	_, err := s.pollOp(first, &s.rd, read.call)
 	require.Equal(t, ErrPending, err)
 
 	mustWrite(t, peer, "1234")
-	s.ready(Readable, nil)
-	n, err := s.attempt(first, &s.rd, func(fd int) (int, bool, error) {
+	s.wakeReady(Readable, nil)
+	n, err := s.pollOp(first, &s.rd, func(fd int) (int, bool, error) {
 		// After the first task has consumed the event, and before its read.
-		_, err := s.attempt(second, &s.rd, reader(make([]byte, 2)).call)
+		_, err := s.pollOp(second, &s.rd, reader(make([]byte, 2)).call)
 		if err == nil {
 			return 2, false, nil // the second task has read: nothing can be lost
 		}
@@ -689,16 +689,16 @@ func TestSourceEventBetweenReadAndNote(t *testing.T) {
 	first, _ := newPollCx(t, rt)
 	second, wakes := newPollCx(t, rt)
 	calls := 0
-	n, err := s.attempt(second, &s.rd, func(fd int) (int, bool, error) {
+	n, err := s.pollOp(second, &s.rd, func(fd int) (int, bool, error) {
 		if calls++; calls > 1 {
 			return reader(make([]byte, 2)).fn(fd)
 		}
 		// This call finds nothing; the following happens before it is over.
-		_, err := s.attempt(first, &s.rd, reader(make([]byte, 2)).call)
+		_, err := s.pollOp(first, &s.rd, reader(make([]byte, 2)).call)
 		require.Equal(t, ErrPending, err)
 		mustWrite(t, peer, "1234")
-		s.ready(Readable, nil)
-		n, err := s.attempt(first, &s.rd, reader(make([]byte, 2)).call)
+		s.wakeReady(Readable, nil)
+		n, err := s.pollOp(first, &s.rd, reader(make([]byte, 2)).call)
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
 		return -1, false, unix.EAGAIN
@@ -734,7 +734,7 @@ func TestSourceRegisterFails(t *testing.T) {
 		for j := range errs {
 			var cx *Context
 			cx, wakes[j] = newPollCx(t, rt)
-			both.Go(func() { _, errs[j] = s.attempt(cx, &s.rd, nothing) })
+			both.Go(func() { _, errs[j] = s.pollOp(cx, &s.rd, nothing) })
 		}
 		both.Wait()
 		for j, err := range errs {
@@ -759,28 +759,28 @@ func TestSourceWithReactor(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	op := reader(make([]byte, 8))
 	for range 50 {
-		_, err = s.attempt(cx, &s.rd, op.call)
+		_, err = s.pollOp(cx, &s.rd, op.call)
 		require.Equal(t, ErrPending, err)
 		require.True(t, rt.fds.get(fd) == s)
 		before := wakes.Load()
 		mustWrite(t, b, "x")
 		eventually(t, func() bool { return wakes.Load() > before })
-		n, err := s.attempt(cx, &s.rd, op.call)
+		n, err := s.pollOp(cx, &s.rd, op.call)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	}
-	home := s.owner.Load()
-	require.EqualValues(t, 1, home.sources.Load())
+	owner := s.owner.Load()
+	require.EqualValues(t, 1, owner.registered.Load())
 
-	_, err = s.attempt(cx, &s.rd, op.call)
+	_, err = s.pollOp(cx, &s.rd, op.call)
 	require.Equal(t, ErrPending, err)
 	before := wakes.Load()
 	require.NoError(t, s.close())
 	require.Greater(t, wakes.Load(), before)
-	_, err = s.attempt(cx, &s.rd, op.call)
+	_, err = s.pollOp(cx, &s.rd, op.call)
 	require.Equal(t, net.ErrClosed, err)
 	require.Nil(t, rt.fds.get(fd))
-	require.Zero(t, home.sources.Load())
+	require.Zero(t, owner.registered.Load())
 }
 
 // A pollFD is closed while goroutines use it: none of them ever reaches another
@@ -806,7 +806,7 @@ func TestSourceCloseInUse(t *testing.T) {
 			users.Go(func() {
 				for n := 0; ; n++ {
 					seen := wakes.Load()
-					_, err := s.attempt(cx, &s.rd, func(fd int) (int, bool, error) {
+					_, err := s.pollOp(cx, &s.rd, func(fd int) (int, bool, error) {
 						if inode(fd) != own {
 							foreign.Add(1)
 						}
@@ -855,7 +855,7 @@ func TestSourceDeadline(t *testing.T) {
 	t.Run("ByHand", func(t *testing.T) {
 		s, _ := handDriven(t)
 		cx, wakes := newPollCx(t, rt)
-		attempt := func() error { _, err := s.attempt(cx, &s.rd, nothing); return err }
+		attempt := func() error { _, err := s.pollOp(cx, &s.rd, nothing); return err }
 		s.rd.setDeadline(time.Time{})
 		require.Nil(t, s.rd.deadline.Load(), "no deadline costs nothing")
 		s.rd.setDeadline(time.Now().Add(-time.Second))
@@ -875,7 +875,7 @@ func TestSourceDeadline(t *testing.T) {
 			eventually(t, func() bool { return wakes.Load() > seen || !time.Now().Before(at) })
 		}
 		require.False(t, time.Now().Before(at), "not early")
-		_, err := s.attempt(cx, &s.wr, func(int) (int, bool, error) { return 1, false, nil })
+		_, err := s.pollOp(cx, &s.wr, func(int) (int, bool, error) { return 1, false, nil })
 		require.NoError(t, err, "the other half has none")
 		s.rd.end()
 	})
@@ -883,7 +883,7 @@ func TestSourceDeadline(t *testing.T) {
 	// awaiting starts a task that waits for s until its deadline or close.
 	awaiting := func(s *pollFD) *JoinHandle[int] {
 		return Spawn(rt, func(cx *Context) (int, error) {
-			return Await(cx, PollFunc(func(cx *Context) (int, error) { return s.attempt(cx, &s.rd, nothing) }))
+			return Await(cx, PollFunc(func(cx *Context) (int, error) { return s.pollOp(cx, &s.rd, nothing) }))
 		})
 	}
 	t.Run("OnAWorker", func(t *testing.T) {

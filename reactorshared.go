@@ -19,8 +19,8 @@ type sharedReactor struct {
 	reactor atomic.Pointer[reactor]
 	closed  atomic.Bool
 
-	mu   lockOf[sharedReactor]
-	quit chan None // closed when its goroutine has ended; nil if there was none
+	mu     lockOf[sharedReactor]
+	exited chan None // closed when its goroutine has ended; nil if there was none
 }
 
 // acquire returns the reactor, and opens it if it is not open yet. It fails with ErrShutdown
@@ -41,7 +41,7 @@ func (l *sharedReactor) acquire() (*reactor, error) {
 	if err := r.open(l.fds); err != nil {
 		return nil, err
 	}
-	l.quit = newChan[None](0)
+	l.exited = newChan[None](0)
 	l.reactor.Store(r)
 	callersWorker().noteRunnable()
 	goOutsideBubble(func() { l.run(r) })
@@ -59,7 +59,7 @@ func (l *sharedReactor) run(r *reactor) {
 		r.dispatch(nil, events)
 		return len(events) < len(r.events) // no signal ends a wait of no time
 	}
-	if r.share() {
+	if r.joinNetpoller() {
 		r.serveFromNetpoller(func() (over bool) {
 			for !l.closed.Load() && !look(0) {
 			}
@@ -71,7 +71,7 @@ func (l *sharedReactor) run(r *reactor) {
 	}
 	r.close()
 	r.fds.notifyAll(r)
-	close(l.quit)
+	close(l.exited)
 }
 
 // close ends the shared reactor, and has the waiters look again.
@@ -87,7 +87,7 @@ func (l *sharedReactor) close() {
 // awaitEnd waits until run has returned, or ctx has ended.
 func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	l.mu.Lock()
-	quit := l.quit
+	quit := l.exited
 	l.mu.Unlock()
 	if quit == nil {
 		return
@@ -101,7 +101,7 @@ func (l *sharedReactor) awaitEnd(ctx context.Context) {
 // registered returns how many descriptors are registered with the shared reactor.
 func (l *sharedReactor) registered() int {
 	if r := l.reactor.Load(); r != nil {
-		return int(r.sources.Load())
+		return int(r.registered.Load())
 	}
 	return 0
 }

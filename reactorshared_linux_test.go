@@ -36,7 +36,7 @@ func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 			r, l := &reactor{shared: true}, &rt.shared
 			require.NoError(t, r.open(l.fds))
 			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // package os takes it for a file that blocks
-			l.quit = make(chan None)
+			l.exited = make(chan None)
 			l.reactor.Store(r)
 			go l.run(r)
 		}

@@ -21,7 +21,7 @@ import (
 // registered returns how many descriptors the workers of rt wait for.
 func registered(rt *Runtime) (n int) {
 	for _, w := range rt.workers {
-		n += int(w.reactor.sources.Load())
+		n += int(w.reactor.registered.Load())
 	}
 	return n
 }
@@ -287,13 +287,13 @@ func TestSourceMoveFails(t *testing.T) {
 	require.False(t, s.state.has(fdMoved))
 	require.NoError(t, s.move(from, closed, fdMoved))
 	require.True(t, s.owner.Load() == from)
-	require.EqualValues(t, 1, from.sources.Load())
-	require.Zero(t, closed.sources.Load())
+	require.EqualValues(t, 1, from.registered.Load())
+	require.Zero(t, closed.registered.Load())
 
 	require.NoError(t, s.move(shared, closed, fdMoved), "it is not the owner")
 	require.True(t, s.owner.Load() == from)
-	require.EqualValues(t, 1, from.sources.Load())
-	require.Zero(t, shared.sources.Load())
+	require.EqualValues(t, 1, from.registered.Load())
+	require.Zero(t, shared.registered.Load())
 
 	cx, wakes := newPollCx(t, rt)
 	require.True(t, s.rd.waiters.join(cx.waker(waitsRead)))
@@ -307,7 +307,7 @@ func TestSourceMoveFails(t *testing.T) {
 	require.True(t, s.owner.Load() == shared)
 
 	require.NoError(t, a.Close())
-	require.Zero(t, shared.sources.Load())
+	require.Zero(t, shared.registered.Load())
 	require.Equal(t, net.ErrClosed, s.move(shared, from, fdMoved))
 }
 
@@ -427,7 +427,7 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 		require.True(t, owner.fds == &rt.fds)
 		require.NoError(t, rt.Shutdown(ended()))
 		eventually(t, func() bool { r := a.src.owner.Load(); return r != nil && r.fds == &other.fds })
-		require.Zero(t, owner.sources.Load())
+		require.Zero(t, owner.registered.Load())
 		require.Nil(t, rt.fds.get(int(a.src.fd)))
 		_, err = NetConn(other, b).Write([]byte("y"))
 		require.NoError(t, err)

@@ -240,11 +240,11 @@ func (rt *Runtime) assignConn(movable bool) *worker {
 	next := among[(n+n/workers)%workers]
 	least := next
 	for _, w := range among {
-		if w.reactor.sources.Load() < least.reactor.sources.Load() {
+		if w.reactor.registered.Load() < least.reactor.registered.Load() {
 			least = w
 		}
 	}
-	if n := next.reactor.sources.Load(); n > 8+least.reactor.sources.Load()*5/4 {
+	if n := next.reactor.registered.Load(); n > 8+least.reactor.registered.Load()*5/4 {
 		return least
 	}
 	return next

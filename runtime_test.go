@@ -495,7 +495,7 @@ func TestShutdownGivesUp(t *testing.T) {
 		ran = append(ran, name)
 	}
 	require.ElementsMatch(t, []string{"awaiting", "sleeper", "watched"}, ran)
-	receive(t, rt.workers[0].quit)
+	receive(t, rt.workers[0].exited)
 	require.Zero(t, r.count())
 }
 
@@ -588,7 +588,7 @@ func TestShutdownUnwindsAll(t *testing.T) {
 		require.Error(t, err, "task %d", i)
 	}
 	require.EqualValues(t, len(hs), deferred.Load())
-	receive(t, rt.workers[0].quit)
+	receive(t, rt.workers[0].exited)
 }
 
 // A failure that was not joined yet leaves no goroutine running, and forces no collection.

@@ -158,7 +158,7 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	if rw.state.lockShared() {
 		return nil
 	}
-	_, err := waitBlocking(ctx, rw.RLockFuture())
+	_, err := awaitParked(ctx, rw.RLockFuture())
 	return err
 }
 
@@ -235,7 +235,7 @@ func (rw *RWMutex) LockBlocking(ctx context.Context) error {
 	if rw.TryLock() {
 		return nil
 	}
-	_, err := waitBlocking(ctx, rw.LockFuture())
+	_, err := awaitParked(ctx, rw.LockFuture())
 	return err
 }
 
@@ -338,7 +338,7 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := waitBlocking(ctx, &drainFuture{rw: rw})
+	_, err := awaitParked(ctx, &drainFuture{rw: rw})
 	return err
 }
 

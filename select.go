@@ -52,7 +52,7 @@ func TrySelect(cx *Context, cases ...Case) int {
 		// if there is none left, so that other tasks may run. Here ErrPending must mean
 		// that the case cannot happen: so the budget is large enough.
 		defer func(was int) { w.budget = was }(w.budget)
-		w.budget = w.perPoll + len(cases)
+		w.budget = w.pollBudget + len(cases)
 	}
 	var order selectOrder
 	order.shuffle(len(cases))

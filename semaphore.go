@@ -132,7 +132,7 @@ func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 	if s.state.take(n) {
 		return nil
 	}
-	_, err := waitBlocking(ctx, s.AcquireFuture(n))
+	_, err := awaitParked(ctx, s.AcquireFuture(n))
 	return err
 }
 

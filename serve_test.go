@@ -98,7 +98,7 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 		return waits == len(conns)
 	})
 	for _, w := range rt.workers {
-		require.Greater(t, w.reactor.sources.Load(), int32(30), "the load is spread")
+		require.Greater(t, w.reactor.registered.Load(), int32(30), "the load is spread")
 	}
 	require.NoError(t, ln.Close())
 	_, err := joinOrCancel(server)
@@ -117,8 +117,8 @@ func TestServeOnAWorker(t *testing.T) {
 		for _, c := range dials(t, ln, 10) {
 			asks(t, c, "a")
 		}
-		require.EqualValues(t, 11, rt.workers[i].reactor.sources.Load())
-		require.Zero(t, rt.workers[1-i].reactor.sources.Load())
+		require.EqualValues(t, 11, rt.workers[i].reactor.registered.Load())
+		require.Zero(t, rt.workers[1-i].reactor.registered.Load())
 		require.NoError(t, ln.Close())
 		_, err := joinOrCancel(server)
 		require.ErrorIs(t, err, net.ErrClosed)

@@ -176,7 +176,7 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 	}
 	for _, w := range rt.workers {
 		select {
-		case <-w.quit:
+		case <-w.exited:
 		case <-grace.Done():
 		}
 	}
@@ -439,8 +439,8 @@ func (w *worker) abortAll() {
 }
 
 func (w *worker) stopCoroutines() {
-	for co := w.coroutine; co != nil; co = w.coroutine {
-		w.coroutine = co.free
+	for co := w.freeCoroutines; co != nil; co = w.freeCoroutines {
+		w.freeCoroutines = co.free
 		co.unwind()
 	}
 }
@@ -498,7 +498,7 @@ func (w *worker) inherit() {
 
 func (w *worker) ended() bool {
 	select {
-	case <-w.quit:
+	case <-w.exited:
 		return true
 	default:
 		return false
@@ -520,5 +520,5 @@ func (w *worker) exit() {
 	if h := w.rt.cfg.Hooks.WorkerStop; h != nil {
 		h(w.index)
 	}
-	close(w.quit)
+	close(w.exited)
 }

@@ -261,7 +261,7 @@ func TestShutdownError(t *testing.T) {
 		"async: shutdown: context deadline exceeded; tasks that have not ended: 1; %d (stubborn) runnable", stuck.ID()))
 	release()
 	join(t, stuck)
-	receive(t, rt.workers[0].quit)
+	receive(t, rt.workers[0].exited)
 
 	require.Equal(t, err, rt.Shutdown(t.Context()), "a second call")
 

@@ -88,13 +88,13 @@ func (c *conn) option(level, name int) (int, error) {
 // pollRead is the common part of all polls that read: op takes the data that is
 // there from the socket, by the system call of this name.
 func (c *conn) pollRead(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
-	n, err := c.src.attempt(cx, &c.src.rd, op)
+	n, err := c.src.pollOp(cx, &c.src.rd, op)
 	return max(n, 0), c.wrap("read", callError(call, err))
 }
 
 // pollWrite is the same for writing.
 func (c *conn) pollWrite(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
-	n, err := c.src.attempt(cx, &c.src.wr, op)
+	n, err := c.src.pollOp(cx, &c.src.wr, op)
 	return max(n, 0), c.wrap("write", callError(call, err))
 }
 
@@ -186,7 +186,7 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) { return c.recv(fd, p) })
 }
 
-// recv is a read for pollFD.attempt.
+// recv is a read for pollFD.pollOp.
 func (c *streamConn) recv(fd int, p []byte) (n int, exhausted bool, err error) {
 	n, err = recv(fd, p, 0)
 	// Only with TCP can a read prove that there is no more. Each packet is read
@@ -333,7 +333,7 @@ func (c *conn) connect(sa unix.Sockaddr) error {
 
 // pollConnected returns the result of a connect.
 func (c *conn) pollConnected(cx *Context) error {
-	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, isConnected(fd) })
+	_, err := c.src.pollOp(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, isConnected(fd) })
 	return callError("connect", err)
 }
 

@@ -48,7 +48,7 @@ func (l *listener) pollAccept(cx *Context) (a accepted, err error) {
 		return a, l.wrap("accept", ErrShutdown)
 	}
 	starved := false
-	a.fd, err = l.src.attempt(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
+	a.fd, err = l.src.pollOp(cx, &l.src.rd, func(fd int) (n int, exhausted bool, err error) {
 		for err = unix.ECONNABORTED; err == unix.ECONNABORTED; {
 			if err = l.src.keepNonblocking(fd); err == nil {
 				n, a.from, err = sys.Accept(fd)

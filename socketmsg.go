@@ -37,7 +37,7 @@ func (c *conn) readMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from uni
 // pollWriteMsg sends p and ancillary data to an address, or to the peer if
 // that is nil. Its error is still to be wrapped.
 func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int, err error) {
-	n, err = c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
+	n, err = c.src.pollOp(cx, &c.src.wr, func(fd int) (int, bool, error) {
 		n, err := sendMsgTo(fd, p, oob, to)
 		return n, false, err
 	})

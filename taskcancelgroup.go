@@ -13,10 +13,10 @@ import (
 // member that leaves removes it. So a Spawner that is under a context which never
 // ends leaves nothing behind there.
 type cancelGroup struct {
-	ctx     context.Context
-	endless bool         // ctx never ends: it only has values
-	outer   *cancelGroup // of the Spawner that was put under ctx
-	limits  memberLimits // the Group of the tasks, which limits the members and takes their failures; nil without a Group
+	ctx        context.Context
+	endless    bool            // ctx never ends: it only has values
+	outer      *cancelGroup    // of the Spawner that was put under ctx
+	membership groupMembership // the Group of the tasks, which limits the members and takes their failures; nil without a Group
 
 	admission admission // its lock guards the fields below, and the Group; only a Group limits its members
 	members   map[*task]struct{}
@@ -24,8 +24,8 @@ type cancelGroup struct {
 	unwatch   func() bool // removes the AfterFunc
 }
 
-// memberLimits is implemented by Group.
-type memberLimits interface {
+// groupMembership is implemented by Group.
+type groupMembership interface {
 	enter(t *task, s Spawner) error
 	hasRoom() bool
 	takesFailure(t *task, err error, gaveIn bool) bool
@@ -78,7 +78,7 @@ func (t *task) applyOptions(s Spawner) error {
 	return nil
 }
 
-// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of a
+// newCallAdmission waits with the caller's cx for the place of t, which is new. The end of a
 // context that t is under ends the wait, too. If it returns an error t must not begin.
 func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 	inner, cancel := cx.WithCancel()
@@ -103,8 +103,8 @@ func (c *cancelGroup) join(t *task, s Spawner) error {
 	if c.endless {
 		return nil
 	}
-	if c.limits != nil {
-		if err := c.limits.enter(t, s); err != nil {
+	if c.membership != nil {
+		if err := c.membership.enter(t, s); err != nil {
 			return err
 		}
 	} else {
@@ -174,7 +174,7 @@ func (c *cancelGroup) cancel() {
 // reports whether a Group will return the error, too, and not only the task's handle.
 func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool) {
 	for ; c != nil; c = c.outer {
-		if c.limits != nil && c.limits.takesFailure(t, err, gaveIn) {
+		if c.membership != nil && c.membership.takesFailure(t, err, gaveIn) {
 			taken = true
 		}
 	}
@@ -203,16 +203,16 @@ func (c *cancelGroup) leave(t *task) {
 			c.unwatch, c.watching = nil, false
 		}
 	}
-	if c.limits != nil {
-		c.admission.admit(c.limits.hasRoom, &chosen)
+	if c.membership != nil {
+		c.admission.admit(c.membership.hasRoom, &chosen)
 	}
 	c.admission.mu.Unlock()
 	chosen.wake()
 	if unwatch != nil {
 		unwatch()
 	}
-	if c.limits != nil && member {
-		c.limits.left(last)
+	if c.membership != nil && member {
+		c.membership.left(last)
 	}
 }
 

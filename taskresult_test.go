@@ -102,7 +102,7 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 			BlockOn(rt, func(cx *Context) (None, error) { return Await(cx, l) })
 			cancel()
 		}()
-		return waitBlocking(ctx, Future[io.Closer](h))
+		return awaitParked(ctx, Future[io.Closer](h))
 	},
 	"SpawnFuture": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
 		return cancelledBy(rt, l, SpawnFuture[io.Closer](rt, h))

@@ -1193,11 +1193,11 @@ func TestTCPDialThatHangs(t *testing.T) {
 			_, err := Dial(cx, "tcp", full)
 			return err
 		})
-		eventually(t, func() bool { return rt.workers[0].reactor.sources.Load() > 0 })
+		eventually(t, func() bool { return rt.workers[0].reactor.registered.Load() > 0 })
 		h.Cancel()
 		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled)
-		require.Zero(t, rt.workers[0].reactor.sources.Load())
+		require.Zero(t, rt.workers[0].reactor.registered.Load())
 	})
 }
 
@@ -1424,7 +1424,7 @@ func TestTCPShortReadIsOneSystemCall(t *testing.T) {
 	s, peer := tcpSource(t)
 	cx, wakes := newPollCx(t, rt)
 	calls, buf := 0, make([]byte, 64)
-	read := func() (int, error) { return s.attempt(cx, &s.rd, tcpReadOp(buf, &calls)) }
+	read := func() (int, error) { return s.pollOp(cx, &s.rd, tcpReadOp(buf, &calls)) }
 
 	_, err := read()
 	require.ErrorIs(t, err, ErrPending)
@@ -1449,7 +1449,7 @@ func TestTCPFullReadGoesOn(t *testing.T) {
 	s, peer := tcpSource(t)
 	cx, wakes := newPollCx(t, rt)
 	calls, buf := 0, make([]byte, 4)
-	read := func() (int, error) { return s.attempt(cx, &s.rd, tcpReadOp(buf, &calls)) }
+	read := func() (int, error) { return s.pollOp(cx, &s.rd, tcpReadOp(buf, &calls)) }
 	_, err := read()
 	require.ErrorIs(t, err, ErrPending)
 	tcpPost(t, peer, "12345678")
@@ -1471,8 +1471,8 @@ func TestTCPEventIsForAllWaiters(t *testing.T) {
 	cxA, wakesA := newPollCx(t, rt)
 	cxB, wakesB := newPollCx(t, rt)
 	calls, one := 0, make([]byte, 1)
-	readB := func() (int, error) { return s.attempt(cxB, &s.rd, tcpReadOp(one, &calls)) }
-	_, err := s.attempt(cxA, &s.rd, tcpReadOp(one, &calls))
+	readB := func() (int, error) { return s.pollOp(cxB, &s.rd, tcpReadOp(one, &calls)) }
+	_, err := s.pollOp(cxA, &s.rd, tcpReadOp(one, &calls))
 	require.ErrorIs(t, err, ErrPending)
 	_, err = readB()
 	require.ErrorIs(t, err, ErrPending)
@@ -1481,7 +1481,7 @@ func TestTCPEventIsForAllWaiters(t *testing.T) {
 
 	wakesB.Store(0)
 	var errB error
-	_, err = s.attempt(cxA, &s.rd, func(fd int) (int, bool, error) {
+	_, err = s.pollOp(cxA, &s.rd, func(fd int) (int, bool, error) {
 		_, errB = readB()
 		return tcpReadOp(one, &calls)(fd)
 	})
@@ -1501,21 +1501,21 @@ func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	cxA, wakesA := newPollCx(t, rt)
 	cxB, _ := newPollCx(t, rt)
 	calls, buf, one := 0, make([]byte, 8), make([]byte, 1)
-	_, err := s.attempt(cxA, &s.rd, tcpReadOp(buf, &calls))
+	_, err := s.pollOp(cxA, &s.rd, tcpReadOp(buf, &calls))
 	require.ErrorIs(t, err, ErrPending)
 	tcpPost(t, peer, "first")
 	eventually(t, func() bool { return wakesA.Load() > 0 })
 
-	_, err = s.attempt(cxA, &s.rd, func(fd int) (int, bool, error) {
+	_, err = s.pollOp(cxA, &s.rd, func(fd int) (int, bool, error) {
 		n, exhausted, err := tcpReadOp(buf, &calls)(fd)
 		tcpPost(t, peer, "second")
 		eventually(t, func() bool { return s.rd.waiters.p.Load() == slotFired })
-		_, errB := s.attempt(cxB, &s.rd, tcpReadOp(one, &calls))
+		_, errB := s.pollOp(cxB, &s.rd, tcpReadOp(one, &calls))
 		require.NoError(t, errB)
 		return n, exhausted, err
 	})
 	require.NoError(t, err)
-	n, err := s.attempt(cxA, &s.rd, tcpReadOp(buf, &calls))
+	n, err := s.pollOp(cxA, &s.rd, tcpReadOp(buf, &calls))
 	require.NoError(t, err, "the rest is there")
 	require.Equal(t, "econd", string(buf[:n]))
 }
@@ -1526,7 +1526,7 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	s, peer := tcpSource(t)
 	cx, wakes := newPollCx(t, rt)
 	calls, buf := 0, make([]byte, 8)
-	_, err := s.attempt(cx, &s.rd, tcpReadOp(buf, &calls))
+	_, err := s.pollOp(cx, &s.rd, tcpReadOp(buf, &calls))
 	require.ErrorIs(t, err, ErrPending)
 	s.rd.waiters.fire(nil) // a spurious event, so that the next attempt tries
 	wakes.Store(0)
@@ -1541,10 +1541,10 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 		}
 		return n, exhausted, err
 	}
-	n, err := s.attempt(cx, &s.rd, read)
+	n, err := s.pollOp(cx, &s.rd, read)
 	if err == ErrPending {
 		eventually(t, func() bool { return wakes.Load() > 0 }, "somebody is woken for the data")
-		n, err = s.attempt(cx, &s.rd, read)
+		n, err = s.pollOp(cx, &s.rd, read)
 	}
 	require.NoError(t, err)
 	require.Equal(t, "data", string(buf[:n]))
@@ -1558,7 +1558,7 @@ func TestTCPWaitAfterOthersEvent(t *testing.T) {
 	cxA, wakesA := newPollCx(t, rt)
 	cxB, _ := newPollCx(t, rt)
 	calls, one := 0, make([]byte, 1)
-	_, err := s.attempt(cxA, &s.rd, tcpReadOp(one, &calls))
+	_, err := s.pollOp(cxA, &s.rd, tcpReadOp(one, &calls))
 	require.ErrorIs(t, err, ErrPending)
 	s.rd.waiters.fire(nil) // a spurious event, so that A looks again
 	first := true
@@ -1569,16 +1569,16 @@ func TestTCPWaitAfterOthersEvent(t *testing.T) {
 			require.ErrorIs(t, err, unix.EAGAIN)
 			tcpPost(t, peer, "ab")
 			eventually(t, func() bool { return s.rd.waiters.p.Load() == slotFired })
-			_, errB := s.attempt(cxB, &s.rd, tcpReadOp(make([]byte, 1), &calls))
+			_, errB := s.pollOp(cxB, &s.rd, tcpReadOp(make([]byte, 1), &calls))
 			require.NoError(t, errB)
 			wakesA.Store(0)
 		}
 		return n, exhausted, err
 	}
-	_, err = s.attempt(cxA, &s.rd, readA)
+	_, err = s.pollOp(cxA, &s.rd, readA)
 	if err == ErrPending {
 		eventually(t, func() bool { return wakesA.Load() > 0 }, "A is woken for what B has left")
-		_, err = s.attempt(cxA, &s.rd, readA)
+		_, err = s.pollOp(cxA, &s.rd, readA)
 	}
 	require.NoError(t, err)
 	require.Equal(t, "b", string(one))

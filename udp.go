@@ -161,7 +161,7 @@ func (c *UDPConn) pollSend(cx *Context, p []byte, addr netip.AddrPort) (int, err
 	if err := c.maySend(addr); err != nil {
 		return 0, cx.refused(err)
 	}
-	_, err := c.src.attempt(cx, &c.src.wr, func(fd int) (int, bool, error) {
+	_, err := c.src.pollOp(cx, &c.src.wr, func(fd int) (int, bool, error) {
 		return 0, false, sendTo(fd, p, c.v6(), addr)
 	})
 	if err != nil {

@@ -179,7 +179,7 @@ func (c *UnixDatagram) pollSend(cx *Context, p, oob []byte, to unix.Sockaddr) (i
 	if to != nil {
 		mark = 0
 	}
-	_, err := c.src.try(cx, &c.src.wr, mark, func(fd int) (int, bool, error) {
+	_, err := c.src.pollOpFor(cx, &c.src.wr, mark, func(fd int) (int, bool, error) {
 		_, err := sendMsgTo(fd, p, oob, to)
 		if full = err == unix.EAGAIN || err == unix.ENOBUFS; full {
 			err = unix.EAGAIN

@@ -136,7 +136,7 @@ func (wg *WaitGroup) WaitBlocking(ctx context.Context) error {
 	if wg.state.zero() {
 		return nil
 	}
-	_, err := waitBlocking(ctx, wg.WaitFuture())
+	_, err := awaitParked(ctx, wg.WaitFuture())
 	return err
 }
 

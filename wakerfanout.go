@@ -57,7 +57,7 @@ const (
 type fanoutWakes struct {
 	state fanoutState
 	each  []*task // nil: a hole
-	first *task   // of the tasks that wait for their turn; nil for none
+	first *task   // of the tasks that wait in order; nil for none
 }
 
 func newFanout(tasks ...*task) *task {
@@ -120,7 +120,7 @@ func (f *fanout) fireOne() fanoutWakes {
 }
 
 // next takes out the tasks that an event wakes, if all is set, or else only the first
-// task that waits for its turn.
+// task that waits in order.
 func (f *fanout) next(all bool) fanoutWakes {
 	f.mu.Lock()
 	defer f.mu.Unlock()

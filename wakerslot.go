@@ -8,7 +8,7 @@ import "sync/atomic"
 // waits.
 //
 // A second task that waits puts a fanout there. An event then wakes all tasks in
-// it, except the tasks that wait for their turn: of these it wakes the first only.
+// it, except the tasks that wait in order: of these it wakes the first only.
 //
 // A task may wait in order (waitInOrder) if the event is that something can be
 // taken, and if one task which finds nothing knows that the others would find
@@ -19,10 +19,10 @@ import "sync/atomic"
 //     it succeeds and there may be more, it calls passOn, which takes the next task
 //     out and wakes it. If it finds nothing, it joins again, behind the others.
 //  3. A task that does not try after all, because its await was cancelled, has
-//     failed or was unwound, calls leave. That passes the turn on, unless the
+//     failed or was unwound, calls leave. That passes the wake on, unless the
 //     task still stands in the slot: then no event has chosen it.
 //
-// So while tasks wait for their turn and something may be there, one task that
+// So while tasks wait in order and something may be there, one task that
 // was taken out has not tried yet. A task that calls a Poll method itself cannot
 // promise the third step, and is woken by each event.
 type wakerSlot struct{ p atomic.Pointer[task] }
@@ -59,7 +59,7 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 	}
 }
 
-// waitInOrder makes t, which has joined, wait for its turn. If t is the only task
+// waitInOrder makes t, which has joined, wait in order. If t is the only task
 // that waits, or was woken meanwhile, there is nothing to do.
 func (s *wakerSlot) waitInOrder(t *task) {
 	if f := s.fanout(); f != nil {
@@ -86,7 +86,7 @@ func (s *wakerSlot) fanout() *fanout {
 
 // leave makes t wait no longer. Since another future of the same task may
 // have waited here too, and has lost its place with t's, t is polled once more.
-// If t was woken before, in its turn, the turn goes to the next task.
+// If t was woken before, in order, the next task is woken.
 func (s *wakerSlot) leave(t *task, from *worker) {
 	if s.remove(t) {
 		t.wake(from)
@@ -96,7 +96,7 @@ func (s *wakerSlot) leave(t *task, from *worker) {
 }
 
 // remove is leave without wakes: the caller has t polled once more if it reports
-// true. It is for slots in which no task waits for its turn.
+// true. It is for slots in which no task waits in order.
 func (s *wakerSlot) remove(t *task) (left bool) {
 	for {
 		switch old := s.p.Load(); {
@@ -140,7 +140,7 @@ func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
 	return tasks, early
 }
 
-// fireOne is fire, but of the tasks that wait for their turn it wakes the first.
+// fireOne is fire, but of the tasks that wait in order it wakes the first.
 func (s *wakerSlot) fireOne(from *worker) {
 	for {
 		switch old := s.p.Load(); {

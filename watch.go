@@ -10,7 +10,7 @@ import (
 // has the zero value. A Watch must not be copied. All methods may be called by tasks and
 // goroutines at the same time.
 type Watch[T any] struct {
-	topic newsTopic // its version is how often v was set; its mu guards everything
+	topic pubsubTopic // its version is how often v was set; its mu guards everything
 	v     T
 }
 
@@ -41,7 +41,7 @@ func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err e
 	case allowed(w.topic.version):
 		done = true
 		w.v = v
-		w.topic.publish(newsLatest, &chosen)
+		w.topic.publish(pubsubLatest, &chosen)
 	}
 	w.topic.mu.Unlock()
 	chosen.wake()
@@ -79,7 +79,7 @@ func (w *Watch[T]) Close() (first bool) {
 func (w *Watch[T]) Watch() *Watcher[T] {
 	w.topic.mu.Lock()
 	defer w.topic.mu.Unlock()
-	return &Watcher[T]{watch: w, newsFollower: newsFollower{of: &w.topic, seen: w.topic.version}}
+	return &Watcher[T]{watch: w, pubsubSubscriber: pubsubSubscriber{of: &w.topic, seen: w.topic.version}}
 }
 
 // A Watcher is one view of a Watch: it knows which changes have been seen through it.
@@ -90,7 +90,7 @@ func (w *Watch[T]) Watch() *Watcher[T] {
 type Watcher[T any] struct {
 	watch *Watch[T]
 
-	newsFollower // guarded by the lock of the watch; its seen is the version
+	pubsubSubscriber // guarded by the lock of the watch; its seen is the version
 }
 
 // Get returns the value, which has then been seen.
@@ -145,7 +145,7 @@ func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 		r.join(w, t)
 		return v, ErrPending
 	}
-	r.newsFollower.leave(w)
+	r.pubsubSubscriber.leave(w)
 	if r.seen == r.of.version {
 		return v, ErrClosed
 	}
@@ -168,7 +168,7 @@ func (r *Watcher[T]) abandoned(*task, *worker) { r.leave(&r.w) }
 
 // leave gives up w's place. If w was woken for a change that was not seen since, the next
 // waiter is woken for it.
-func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, newsLatest) }
+func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, pubsubLatest) }
 
 // ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
@@ -177,7 +177,7 @@ func (r *Watcher[T]) ChangedBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return waitBlocking(ctx, r.ChangedFuture())
+	return awaitParked(ctx, r.ChangedFuture())
 }
 
 // ChangedFuture returns Changed as a future. Given up, by its method Cancel, it

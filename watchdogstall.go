@@ -104,7 +104,7 @@ func newStallWatch(rt *Runtime) *stallWatch {
 
 		used:    func(w *worker) (time.Duration, bool) { return w.thread.Used() },
 		asleep:  func(w *worker) bool { return w.thread.Asleep() },
-		starved: sys.StarvedThread,
+		starved: sys.HasStarvedThread,
 	}
 	s.reports.handler = rt.cfg.Stalled
 	s.reports.profile = takeProfile

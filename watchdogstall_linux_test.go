@@ -89,7 +89,7 @@ func TestStarvedThread(t *testing.T) {
 	})
 	require.NoError(t, receive(t, ready))
 	called := 0
-	eventually(t, func() bool { return sys.StarvedThread(func() { called++ }) })
+	eventually(t, func() bool { return sys.HasStarvedThread(func() { called++ }) })
 	require.Positive(t, called)
 	stop()
 	free()

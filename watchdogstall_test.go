@@ -575,7 +575,7 @@ func TestStallHandlerThatBlocks(t *testing.T) {
 	require.NoError(t, err)
 	done := make(chan error)
 	go func() { done <- rt.Shutdown(ended()) }()
-	receive(t, rt.workers[0].quit)
+	receive(t, rt.workers[0].exited)
 	end()
 	require.NoError(t, receive(t, done))
 	require.True(t, over.Load())

@@ -36,14 +36,14 @@ func ReadFD(fd int, p []byte, off int64) (n int, err error) {
 	case err != nil:
 		return 0, ErrMiss
 	case n == 0:
-		return 0, endOrNot(fd, off)
+		return 0, eofOrMiss(fd, off)
 	}
 	return n, nil
 }
 
-// endOrNot returns io.EOF if off is at the end of the file. Some versions of the
+// eofOrMiss returns io.EOF if off is at the end of the file. Some versions of the
 // kernel read nothing where they should say EAGAIN.
-func endOrNot(fd int, off int64) error {
+func eofOrMiss(fd int, off int64) error {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
 	if err == nil && off < 0 {
@@ -66,10 +66,10 @@ func HasName(conn syscall.RawConn) bool {
 
 // LookUp looks at the named file, if it is a regular file that is not empty,
 // unless the disk must be asked for where it is.
-func LookUp(name string) (found File, ok bool) {
+func LookUp(name string) (found FileID, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
-		return File{}, false
+		return FileID{}, false
 	}
 	defer unix.Close(fd)
 	return LookAt(fd)
@@ -78,18 +78,18 @@ func LookUp(name string) (found File, ok bool) {
 // LookAt is LookUp for a descriptor. It does not ask another machine or process that
 // has the file. (In /proc, where opening and reading may do more than that, files look
 // empty.)
-func LookAt(fd int) (found File, ok bool) {
+func LookAt(fd int) (found FileID, ok bool) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &st)
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
-		return File{}, false
+		return FileID{}, false
 	}
-	return File{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
+	return FileID{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
 }
 
 // Open opens the file that LookUp has found under this name for reading, unless
 // the disk or a lease must be waited for, or another file has the name by now.
-func Open(name string, found File) (fd int, ok bool) {
+func Open(name string, found FileID) (fd int, ok bool) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_LARGEFILE
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: flags, Resolve: resolveCached})
 	if err != nil {

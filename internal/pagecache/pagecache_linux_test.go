@@ -20,8 +20,8 @@ func TestZeroBytesAreTheEndOnlyAtTheEnd(t *testing.T) {
 	for at, want := range []error{ErrMiss, ErrMiss, ErrMiss, io.EOF, io.EOF} {
 		_, err = o.Seek(int64(at), io.SeekStart)
 		require.NoError(t, err)
-		require.Equal(t, want, endOrNot(int(o.Fd()), -1), fmt.Sprint(at))
-		require.Equal(t, want, endOrNot(int(o.Fd()), int64(at)), fmt.Sprint(at))
+		require.Equal(t, want, eofOrMiss(int(o.Fd()), -1), fmt.Sprint(at))
+		require.Equal(t, want, eofOrMiss(int(o.Fd()), int64(at)), fmt.Sprint(at))
 	}
-	require.Equal(t, ErrMiss, endOrNot(-1, 0))
+	require.Equal(t, ErrMiss, eofOrMiss(-1, 0))
 }

@@ -21,13 +21,13 @@ func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 func HasName(conn syscall.RawConn) bool { return false }
 
 // LookUp finds nothing.
-func LookUp(name string) (found File, ok bool) { return found, false }
+func LookUp(name string) (found FileID, ok bool) { return found, false }
 
 // LookAt finds nothing.
-func LookAt(fd int) (found File, ok bool) { return found, false }
+func LookAt(fd int) (found FileID, ok bool) { return found, false }
 
 // Open opens nothing.
-func Open(name string, found File) (fd int, ok bool) { return -1, false }
+func Open(name string, found FileID) (fd int, ok bool) { return -1, false }
 
 // ReadWhole fails.
 func ReadWhole(fd int, size int) (data []byte, err error) { return nil, errors.ErrUnsupported }

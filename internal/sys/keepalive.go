@@ -47,6 +47,7 @@ func SetKeepAliveTime(fd, option int, d time.Duration) error {
 	return SetKeepAliveOption(fd, option, WholeSeconds(d))
 }
 
+// SetKeepAliveOption sets an option of TCP, and fails with ENOPROTOOPT if the system does not have it.
 func SetKeepAliveOption(fd, option, value int) error {
 	if option == keepAliveUnsupported {
 		return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT)

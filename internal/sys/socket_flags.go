@@ -16,7 +16,7 @@ func Socket(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Socket(family, kind, 0)
-	return fd, prepare(fd, err)
+	return fd, setDescriptorFlags(fd, err)
 }
 
 // Accept accepts a connection, as such a socket.
@@ -24,7 +24,7 @@ func Accept(fd int) (int, unix.Sockaddr, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	n, sa, err := unix.Accept(fd)
-	return n, sa, prepare(n, err)
+	return n, sa, setDescriptorFlags(n, err)
 }
 
 // SocketPair opens two such sockets of the unix domain that are connected.
@@ -34,17 +34,17 @@ func SocketPair(kind int) (fds [2]int, err error) {
 	if fds, err = unix.Socketpair(unix.AF_UNIX, kind, 0); err != nil {
 		return fds, err
 	}
-	if err = prepare(fds[0], nil); err != nil {
+	if err = setDescriptorFlags(fds[0], nil); err != nil {
 		unix.Close(fds[1])
 		return fds, err
 	}
-	if err = prepare(fds[1], nil); err != nil {
+	if err = setDescriptorFlags(fds[1], nil); err != nil {
 		unix.Close(fds[0])
 	}
 	return fds, err
 }
 
-func prepare(fd int, err error) error {
+func setDescriptorFlags(fd int, err error) error {
 	if err != nil {
 		return err
 	}

@@ -47,9 +47,9 @@ func (t Thread) Asleep() bool {
 // virtual machine, a processor that was idle may take a tenth of a millisecond.
 const wakeTime = time.Millisecond
 
-// StarvedThread calls f and reports whether a thread of the process was ready to run meanwhile, and for wakeTime
+// HasStarvedThread calls f and reports whether a thread of the process was ready to run meanwhile, and for wakeTime
 // afterwards, and did not get a processor. It reports false if the system does not say.
-func StarvedThread(f func()) bool {
+func HasStarvedThread(f func()) bool {
 	clocks := threadClocks()
 	f()
 	waiting := slices.DeleteFunc(clocks, func(c threadClock) bool { return !c.waits() })

@@ -22,7 +22,7 @@ func TestWokenThreadIsNotStarved(t *testing.T) {
 	const times = 100
 	for range times {
 		time.Sleep(5 * time.Millisecond) // the processors are idle
-		if StarvedThread(func() { c <- struct{}{} }) {
+		if HasStarvedThread(func() { c <- struct{}{} }) {
 			starved++
 		}
 	}

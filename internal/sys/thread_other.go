@@ -16,5 +16,5 @@ func (Thread) Used() (d time.Duration, known bool) { return 0, false }
 // Asleep returns true.
 func (Thread) Asleep() bool { return true }
 
-// StarvedThread calls f, and returns false.
-func StarvedThread(f func()) bool { f(); return false }
+// HasStarvedThread calls f, and returns false.
+func HasStarvedThread(f func()) bool { f(); return false }

@@ -8,7 +8,7 @@ import (
 )
 
 // count returns how many tasks wait, and checks the list.
-func (p *newsTopic) count() (n int) {
+func (p *pubsubTopic) count() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for f := range p.waiting.all() {
@@ -20,21 +20,21 @@ func (p *newsTopic) count() (n int) {
 	return n
 }
 
-// newsModel says which of the tasks that wait with one follower are woken, in the
+// pubsubModel says which of the tasks that wait with one follower are woken, in the
 // plainest way: a slice and a set.
-type newsModel struct {
+type pubsubModel struct {
 	most   int // how much news there is at most
 	queue  []*mockTask
 	called map[*mockTask]bool
 	woken  map[*mockTask]bool
 }
 
-func newNewsModel(most int) *newsModel {
-	return &newsModel{most: most, called: map[*mockTask]bool{}, woken: map[*mockTask]bool{}}
+func newPubsubModel(most int) *pubsubModel {
+	return &pubsubModel{most: most, called: map[*mockTask]bool{}, woken: map[*mockTask]bool{}}
 }
 
 // call wakes the next task if there is enough news; news is how much there is.
-func (m *newsModel) call(news int) {
+func (m *pubsubModel) call(news int) {
 	if len(m.queue) > 0 && len(m.called) < min(news, m.most) {
 		h := m.queue[0]
 		m.queue = m.queue[1:]
@@ -42,7 +42,7 @@ func (m *newsModel) call(news int) {
 	}
 }
 
-func (m *newsModel) callAll() {
+func (m *pubsubModel) callAll() {
 	for _, h := range m.queue {
 		m.called[h], m.woken[h] = true, true
 	}
@@ -50,7 +50,7 @@ func (m *newsModel) callAll() {
 }
 
 // polled notes that h has polled, and whether it got news.
-func (m *newsModel) polled(h *mockTask, pending bool) {
+func (m *pubsubModel) polled(h *mockTask, pending bool) {
 	at := slices.Index(m.queue, h)
 	switch {
 	case !pending:
@@ -63,13 +63,13 @@ func (m *newsModel) polled(h *mockTask, pending bool) {
 	}
 }
 
-func (m *newsModel) leave(h *mockTask) {
+func (m *pubsubModel) leave(h *mockTask) {
 	delete(m.called, h)
 	m.queue = slices.DeleteFunc(m.queue, func(o *mockTask) bool { return o == h })
 }
 
 // check compares the wakes since the last check.
-func (m *newsModel) check(t testing.TB, hands ...*mockTask) {
+func (m *pubsubModel) check(t testing.TB, hands ...*mockTask) {
 	for i, h := range hands {
 		require.Equal(t, m.woken[h], h.woken(), "task %d", i)
 	}

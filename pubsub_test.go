@@ -29,7 +29,7 @@ func bothKindsOfNews() []newsOf {
 
 // Of many tasks that wait with one subscription, or one watcher, an event wakes as
 // many as it can serve: one.
-func TestNewsWakesOne(t *testing.T) {
+func TestPubsubWakesOneTaskOfEachSubscriber(t *testing.T) {
 	const n = 50
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestNewsWakesOne(t *testing.T) {
 
 // When a task that was woken for news gives up, the next task is woken. A task that comes
 // too late stands before the others again.
-func TestNewsPassesOn(t *testing.T) {
+func TestPubsubPassesTheWakeOn(t *testing.T) {
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
 			h1, h2, h3 := newMockTask(), newMockTask(), newMockTask()
