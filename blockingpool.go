@@ -11,9 +11,10 @@ import (
 // callNode is the entry of a call in its pool.
 type callNode struct {
 	t       *task
-	outside bool            // the call is refused once the runtime drains
-	at      links[callNode] // in the queue, in the calls that run, or in none
-	g       uintptr         // the goroutine that runs it
+	outside bool // the call is refused once the runtime drains
+	at      links[callNode]
+	in      *callList // the queue, the calls that run, or the calls that run alone; nil for none
+	g       uintptr   // the goroutine that runs it
 }
 
 // pooledCall is implemented by all calls.
@@ -52,6 +53,24 @@ func (rt *Runtime) runInPoolFor(owner any, run func()) error {
 	return err
 }
 
+// links implements linkedElement.
+func (c *callNode) links() *links[callNode] { return &c.at }
+
+// callList is a list of calls that know in which list they are.
+type callList struct {
+	linkedList[callNode, *callNode]
+}
+
+func (l *callList) push(c *callNode) {
+	c.in = l
+	l.linkedList.push(c)
+}
+
+func (l *callList) remove(c *callNode) {
+	c.in = nil
+	l.linkedList.remove(c)
+}
+
 // callPool is the goroutines that run blocking calls, and the queue before
 // them. A call wakes at most one goroutine, and none while a goroutine that was woken
 // has not arrived yet; when this goroutine takes a call and sees more calls, it wakes the
@@ -66,14 +85,14 @@ type callPool struct {
 	cfg BlockingConfig
 
 	admission  admission // of the queue
-	queue      linkedList[callNode]
-	running    linkedList[callNode]
-	alone      linkedList[callNode] // calls that are run in any case, and were taken out of the queue or came too late
-	idle       []*poolGoroutine     // the goroutine that became idle last is the last
-	goroutines int                  // how many there are, the idle goroutines included
-	waking     bool                 // a goroutine was woken or started, and has not arrived yet
-	spinning   bool                 // a goroutine looks at posted before it becomes idle
-	spin       adaptiveSpin         // hits: a caller makes its next call soon after its last call has ended
+	queue      callList
+	running    callList
+	alone      callList         // calls that are run in any case, and were taken out of the queue or came too late
+	idle       []*poolGoroutine // the goroutine that became idle last is the last
+	goroutines int              // how many there are, the idle goroutines included
+	waking     bool             // a goroutine was woken or started, and has not arrived yet
+	spinning   bool             // a goroutine looks at posted before it becomes idle
+	spin       adaptiveSpin     // hits: a caller makes its next call soon after its last call has ended
 	posted     atomic.Bool
 	sweeping   bool // the timer will end goroutines that are idle for too long
 	sweeper    *time.Timer
@@ -145,7 +164,7 @@ func (p *callPool) push(c *callNode) error {
 		return ErrShutdown
 	}
 	p.spawned++
-	p.queue.push(c, &c.at)
+	p.queue.push(c)
 	p.wakeOne()
 	return nil
 }
@@ -234,16 +253,16 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
 	p.ranCall(ran)
-	next = p.queue.front()
+	next = p.queue.first
 	maySpin := p.maySpin() && !c.spins
 	if c.spins {
 		p.spun(c, next != nil)
 	}
 	switch {
 	case next != nil:
-		p.queue.remove(&next.at)
+		p.queue.remove(next)
 		next.g = c.g
-		p.running.push(next, &next.at)
+		p.running.push(next)
 		p.wakeOne()
 	case maySpin:
 		c.spins, p.spinning = true, true
@@ -282,7 +301,7 @@ func (p *callPool) goroutineEnded(ran *callNode) {
 
 func (p *callPool) ranCall(ran *callNode) {
 	if ran != nil {
-		p.running.remove(&ran.at)
+		p.running.remove(ran)
 		p.countEnd()
 	}
 }
@@ -330,9 +349,9 @@ func (p *callPool) cancel(t *task) {
 	c := t.body.(pooledCall).poolNode()
 	var chosen chosenTasks
 	p.admission.mu.Lock()
-	queued := c.at.in == &p.queue
+	queued := c.in == &p.queue
 	if queued {
-		p.queue.remove(&c.at)
+		p.queue.remove(c)
 		p.admission.admit(p.hasRoom, &chosen)
 	}
 	p.admission.mu.Unlock()
@@ -350,13 +369,13 @@ func (p *callPool) cancel(t *task) {
 func (p *callPool) runAlone(c *callNode, run func()) {
 	p.admission.mu.Lock()
 	p.spawned++
-	p.alone.push(c, &c.at)
+	p.alone.push(c)
 	p.admission.mu.Unlock()
 	goOutsideBubble(func() {
 		pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
 		run()
 		p.admission.mu.Lock()
-		p.alone.remove(&c.at)
+		p.alone.remove(c)
 		p.countEnd()
 		p.admission.mu.Unlock()
 	})
@@ -366,7 +385,7 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 func (p *callPool) unfinishedWriters() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
-	for _, list := range []*linkedList[callNode]{&p.queue, &p.running, &p.alone} {
+	for _, list := range []*callList{&p.queue, &p.running, &p.alone} {
 		for c := range list.all() {
 			if inner, ok := c.t.body.(*internalCall); ok && inner.writesFor != nil {
 				all = append(all, inner.writesFor)
@@ -418,7 +437,7 @@ func (p *callPool) runsCaller() bool {
 func (p *callPool) infos() (infos []TaskInfo) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
-	for _, list := range []*linkedList[callNode]{&p.running, &p.alone} {
+	for _, list := range []*callList{&p.running, &p.alone} {
 		for c := range list.all() {
 			infos = append(infos, TaskInfo{Task: c.t.ident(), Kind: kindBlocking.String(), State: "blocking"})
 		}

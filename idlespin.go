@@ -84,7 +84,7 @@ func (w *worker) spinForReply(now int64) (came bool) {
 		if peer {
 			events = w.reactor.wait(0, true)
 		}
-		return len(events) > 0
+		return len(events) > 0 || w.inbox.Load() != nil
 	})
 	hit := came
 	if peer {

@@ -2,42 +2,44 @@ package async
 
 import "iter"
 
-// linkedList is a list from the middle of which an element can be taken. Its elements
-// contain their links, so it allocates nothing. (A waitlist has links of its own, which
-// need no way back to the element.)
-type linkedList[T any] struct {
-	first, last *links[T]
+// linkedList is a list from the middle of which an element can be taken. Its elements contain their links, so it allocates
+// nothing. (A waitlist has links of its own: it is too hot for calls of a method that returns them.)
+type linkedList[T any, E linkedElement[T]] struct {
+	first, last *T
 	n           int
 }
 
-// links is the place of an element in a linkedList, or in none.
-type links[T any] struct {
-	prev, next *links[T]
-	of         *T
-	in         *linkedList[T] // nil for none
+// linkedElement is implemented by pointers to the elements of a linkedList.
+type linkedElement[T any] interface {
+	*T
+	links() *links[T]
 }
 
-// push appends an element; at is its links, which are in no list.
-func (l *linkedList[T]) push(of *T, at *links[T]) {
-	*at = links[T]{prev: l.last, of: of, in: l}
+// links is the place of an element in a list.
+type links[T any] struct{ prev, next *T }
+
+// push appends e, which is in no list.
+func (l *linkedList[T, E]) push(e *T) {
+	*E(e).links() = links[T]{prev: l.last}
 	if l.last != nil {
-		l.last.next = at
+		E(l.last).links().next = e
 	} else {
-		l.first = at
+		l.first = e
 	}
-	l.last = at
+	l.last = e
 	l.n++
 }
 
-// remove takes an element out of the list in which it is.
-func (l *linkedList[T]) remove(at *links[T]) {
+// remove takes e out of the list, in which it is.
+func (l *linkedList[T, E]) remove(e *T) {
+	at := E(e).links()
 	if at.prev != nil {
-		at.prev.next = at.next
+		E(at.prev).links().next = at.next
 	} else {
 		l.first = at.next
 	}
 	if at.next != nil {
-		at.next.prev = at.prev
+		E(at.next).links().prev = at.prev
 	} else {
 		l.last = at.prev
 	}
@@ -45,25 +47,16 @@ func (l *linkedList[T]) remove(at *links[T]) {
 	l.n--
 }
 
-// front returns the first element, or nil.
-func (l *linkedList[T]) front() *T {
-	if l.first == nil {
-		return nil
-	}
-	return l.first.of
-}
-
-// all returns the elements that are in the list now. The loop may take out the element that
-// it looks at, and append others.
-func (l *linkedList[T]) all() iter.Seq[*T] {
+// all returns the elements that are in the list now. The loop may take out the element that it looks at, and append others.
+func (l *linkedList[T, E]) all() iter.Seq[*T] {
 	return func(yield func(*T) bool) {
-		at, last := l.first, l.last
-		for at != nil {
-			next, end := at.next, at == last
-			if !yield(at.of) || end {
+		e, last := l.first, l.last
+		for e != nil {
+			next, end := E(e).links().next, e == last
+			if !yield(e) || end {
 				return
 			}
-			at = next
+			e = next
 		}
 	}
 }

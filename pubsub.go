@@ -14,7 +14,7 @@ type pubsubTopic struct {
 	mu      lockOf[pubsubTopic] // guards everything, the subscribers included
 	version uint64              // how many messages there have been
 	closed  bool
-	waiting linkedList[pubsubSubscriber] // the subscribers with which tasks wait
+	waiting linkedList[pubsubSubscriber, *pubsubSubscriber] // the subscribers with which tasks wait
 }
 
 // pubsubSubscriber is one view of a topic. Its fields are guarded by the topic's lock.
@@ -22,10 +22,11 @@ type pubsubSubscriber struct {
 	of   *pubsubTopic
 	seen uint64 // the version up to which it has got the messages
 
-	queue  waiterQueue             // tasks that wait for a message
-	called int                     // how many tasks were woken for a message and have not tried yet
-	at     links[pubsubSubscriber] // in the topic's waiting; in none if no task waits
-	w      waiter                  // of the task that polls
+	queue  waiterQueue // tasks that wait for a message
+	called int32       // how many tasks were woken for a message and have not tried yet
+	listed bool        // in the topic's waiting, since tasks wait
+	at     links[pubsubSubscriber]
+	w      waiter // of the task that polls
 }
 
 // How many messages a subscriber of one kind has at most.
@@ -63,7 +64,7 @@ func (f *pubsubSubscriber) call(most uint64, chosen *chosenTasks) {
 
 // callAll chooses all tasks. mu is held.
 func (f *pubsubSubscriber) callAll(chosen *chosenTasks) {
-	f.called += f.queue.n
+	f.called += int32(f.queue.n)
 	f.queue.chooseAll(chosen)
 	f.list()
 }
@@ -100,13 +101,18 @@ func (f *pubsubSubscriber) giveUp(w *waiter, most uint64) {
 	chosen.wake()
 }
 
+// links implements linkedElement.
+func (f *pubsubSubscriber) links() *links[pubsubSubscriber] { return &f.at }
+
 // list has the subscriber in the topic's list while tasks wait. mu is held.
 func (f *pubsubSubscriber) list() {
 	switch waits := f.queue.n > 0; {
-	case waits == (f.at.in != nil):
+	case waits == f.listed:
 	case waits:
-		f.of.waiting.push(f, &f.at)
+		f.listed = true
+		f.of.waiting.push(f)
 	default:
-		f.of.waiting.remove(&f.at)
+		f.listed = false
+		f.of.waiting.remove(f)
 	}
 }

@@ -114,7 +114,7 @@ type serveRun struct {
 	ends     wakerSlot    // fired by the end of each
 
 	mu    lockOf[serveRun]
-	conns linkedList[servedConn]
+	conns linkedList[servedConn, *servedConn]
 }
 
 func (in *serveRun) accept(cx *Context, ln Listener) error {
@@ -215,6 +215,9 @@ func (in *serveRun) lives(cx *Context) bool {
 	return false
 }
 
+// links implements linkedElement.
+func (s *servedConn) links() *links[servedConn] { return &s.at }
+
 func (in *serveRun) all() (all []*servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -225,12 +228,12 @@ func (in *serveRun) add(s *servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.n.Add(1)
-	in.conns.push(s, &s.at)
+	in.conns.push(s)
 }
 
 func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.mu.Lock()
-	in.conns.remove(&s.at)
+	in.conns.remove(s)
 	in.mu.Unlock()
 	in.n.Add(-1)
 	in.ends.fire(w)

@@ -1534,11 +1534,11 @@ func TestBudgetMakesTasksYield(t *testing.T) {
 	}
 }
 
-// trimSooner makes worker 0 of rt trim its free coroutines as if trimEvery had passed, twice: coroutines that were free
-// all the time between the two are not needed.
+// trimSooner makes worker 0 of rt look at its free coroutines as if trimEvery had passed, and soon again: coroutines that
+// were free all the time between the two looks are not needed. For the second look the worker wakes by itself.
 func trimSooner(rt *Runtime) {
-	for range 2 {
-		on(rt.workers[0], func(w *worker) { w.trimmedAt -= int64(trimEvery) })
+	for _, passed := range []time.Duration{trimEvery, trimEvery - 20*time.Millisecond} {
+		on(rt.workers[0], func(w *worker) { w.trimmedAt -= int64(passed) })
 	}
 }
 
