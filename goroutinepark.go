@@ -11,7 +11,7 @@ import (
 //   - with the Context of BlockOn: blockOnParker.wait;
 //   - with a context.Context of the caller's, whose end also ends the wait: goroutineParker.park;
 //   - in a call of package net, which a deadline or Close ends through the connection or listener that it waits for:
-//     netSide.park.
+//     parker.park, by netSide.
 //
 // A goroutine that selects waits for a channel instead, which is closed: see doneSignal.
 type parker struct {
@@ -27,6 +27,9 @@ func (p *parker) poll(w *worker) bool {
 }
 
 func (p *parker) abort(*worker, error) {}
+
+// park waits until p was woken after the latest park.
+func (p *parker) park() { <-p.token }
 
 // blockOnParker is the parker of BlockOn. Unlike the others it has the states of a task.
 type blockOnParker struct {
@@ -111,3 +114,31 @@ func notifyChan(c chan struct{}) {
 	default:
 	}
 }
+
+// doneSignal is a task whose poll closes a channel. It stands in one slot.
+type doneSignal struct {
+	task
+	c chan struct{}
+}
+
+func newDoneSignal() *doneSignal {
+	d := &doneSignal{c: newChan[struct{}](0)} // the worker closes it, and is in no bubble
+	d.kind, d.body = kindExternal, d
+	return d
+}
+
+// closedSignal is the channel of a slot that was fired before signal is called.
+var closedSignal = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// poll implements taskBody; see externalWaker.
+func (d *doneSignal) poll(w *worker) bool {
+	w.noteRunnable()
+	close(d.c)
+	return false
+}
+
+func (d *doneSignal) abort(*worker, error) {}

@@ -279,9 +279,6 @@ func (s *netSide) lock(what, instead string) *Context {
 	return &s.cx
 }
 
-// park waits until s was woken after the latest park.
-func (s *netSide) park() { <-s.token }
-
 const insteadOfNetConn = "the connection's WithContext(cx)"
 
 func (s *netSide) read(c Conn, p []byte) (int, error) {

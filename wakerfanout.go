@@ -2,34 +2,6 @@ package async
 
 import "slices"
 
-// doneSignal is a task whose poll closes a channel. It stands in one slot.
-type doneSignal struct {
-	task
-	c chan struct{}
-}
-
-func newDoneSignal() *doneSignal {
-	d := &doneSignal{c: newChan[struct{}](0)} // the worker closes it, and is in no bubble
-	d.kind, d.body = kindExternal, d
-	return d
-}
-
-// closedSignal is the channel of a slot that was fired before signal is called.
-var closedSignal = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-// poll implements taskBody; see externalWaker.
-func (d *doneSignal) poll(w *worker) bool {
-	w.noteRunnable()
-	close(d.c)
-	return false
-}
-
-func (d *doneSignal) abort(*worker, error) {}
-
 // fanout is the tasks that wait in a slot, if there are several. It is put into a
 // slot once and never reused: it is shut by the first fire or notifyAll that wakes
 // all tasks, and when it becomes empty.
