@@ -15,7 +15,7 @@ observe: ## a page that shows what a runtime does
 
 test: full race shared locks libraries instrument fuzz fmt vet copies ## everything that must be green, tests first
 
-quick: ## the tests of the package, loads scaled down, in about a minute
+quick: ## the tests of the package, loads scaled down, within a minute
 	go vet . && go test -short -count=1 .
 
 check: fmt vet copies arch ## what needs no running
