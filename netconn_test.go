@@ -91,7 +91,7 @@ func soon[T any](t testing.TB, c <-chan T) (v T) {
 // parked waits until a task or a goroutine waits for an event of dir.
 func parked(t testing.TB, dir *direction) {
 	t.Helper()
-	eventually(t, func() bool { return directionWaits(dir) }, "somebody waits")
+	eventually(t, func() bool { return directionWaits(dir) }, "a task waits")
 }
 
 func TestNetListenerServesAndDialNetConnects(t *testing.T) {

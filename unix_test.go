@@ -758,7 +758,7 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 		return err
 	})
 	eventually(t, func() bool { return directionWaits(&send.src.wr) })
-	check("somebody waits")
+	check("a task waits")
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		for range filled + 1 {
 			if _, err := full.Read(cx, make([]byte, 8)); err != nil {
