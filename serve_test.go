@@ -119,6 +119,14 @@ func TestServeOnAWorker(t *testing.T) {
 		}
 		require.EqualValues(t, 11, rt.workers[i].reactor.registered.Load())
 		require.Zero(t, rt.workers[1-i].reactor.registered.Load())
+		conns := 0
+		for _, waits := range rt.workers[i].waiting.all() {
+			if _, ok := waits.body.(*servedConn); ok {
+				conns++
+				require.False(t, waits.movable(), "another worker may run a connection")
+			}
+		}
+		require.Positive(t, conns)
 		require.NoError(t, ln.Close())
 		_, err := joinOrCancel(server)
 		require.ErrorIs(t, err, net.ErrClosed)
