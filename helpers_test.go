@@ -379,3 +379,13 @@ func occupy(t *testing.T, rt *Runtime, n int) (release func()) {
 	}
 	return func() { close(free) }
 }
+
+// parkedWorkers returns how many workers are parked without a P, as idle workers are on Linux.
+func parkedWorkers(rt *Runtime) (n int) {
+	for _, w := range rt.workers {
+		if w.withoutP.Load() {
+			n++
+		}
+	}
+	return n
+}

@@ -63,15 +63,6 @@ func echoByte(t testing.TB, peer int) {
 	require.Equal(t, 1, n)
 }
 
-func parkedWorkers(rt *Runtime) (n int) {
-	for _, w := range rt.workers {
-		if w.withoutP.Load() {
-			n++
-		}
-	}
-	return n
-}
-
 // allPark waits until all workers are parked.
 func allPark(t testing.TB, rt *Runtime) {
 	t.Helper()
