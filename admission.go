@@ -41,7 +41,7 @@ func (e *admissionFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (e *admissionFuture) Cancel() {
 	var chosen chosenTasks
 	e.admission.mu.Lock()

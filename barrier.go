@@ -38,7 +38,7 @@ func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
 }
 
 // WaitFuture returns Wait as a future. The party comes at the first Poll; given
-// up, by the future's method Cancel, it counts as not having come.
+// up it counts as not having come.
 func (b *Barrier) WaitFuture() Future[bool] {
 	if b.parties == 0 {
 		panic("async: a Barrier that was not made by NewBarrier was used")
@@ -74,7 +74,7 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	return leader, cx.unspent(err)
 }
 
-// Cancel implements canceller. It passes nothing on: the party that opened the barrier has
+// Cancel implements canceler. It passes nothing on: the party that opened the barrier has
 // woken all waiters.
 func (f *barrierFuture) Cancel() {
 	f.b.list.mu.Lock()

@@ -199,7 +199,7 @@ func benchWaiters(b *testing.B, n int, spawn func(*Context, *Chan[int], *Chan[No
 		for range n {
 			spawn(cx, c, over)
 		}
-		for _, receivers := c.Waiting(); receivers < n; _, receivers = c.Waiting() {
+		for _, receivers := c.waitingCounts(); receivers < n; _, receivers = c.waitingCounts() {
 			Yield(cx)
 		}
 		for b.Loop() {
@@ -209,7 +209,7 @@ func benchWaiters(b *testing.B, n int, spawn func(*Context, *Chan[int], *Chan[No
 		c.Close()
 		return nil
 	})
-	h.Wait(b.Context())
+	h.JoinBlocking(b.Context())
 }
 
 type benchEcho struct {
@@ -377,7 +377,7 @@ func BenchmarkSelect(b *testing.B) {
 func benchStraight(b *testing.B, f func(cx *Context)) {
 	rt := benchRuntimeOf(b, 1)
 	b.ReportAllocs()
-	Go(rt, func(cx *Context) error { f(cx); return nil }).Wait(b.Context())
+	Go(rt, func(cx *Context) error { f(cx); return nil }).JoinBlocking(b.Context())
 }
 
 // BenchmarkRecvFrom measures one value out of a Go channel that a goroutine fills: at

@@ -133,7 +133,7 @@ func benchSmallFiles(b *testing.B, names []string, prepare func(*testing.B)) {
 					}))
 				}
 				for _, h := range all {
-					if _, err := h.Wait(context.Background()); err != nil {
+					if _, err := h.JoinBlocking(context.Background()); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -190,7 +190,7 @@ func BenchmarkLargeFile(b *testing.B) {
 					}
 					f.Close(cx)
 					return err
-				}).Wait(context.Background())
+				}).JoinBlocking(context.Background())
 				require.Equal(b, io.EOF, err)
 			}
 		})
@@ -246,7 +246,7 @@ func benchSmall(b *testing.B, write bool) {
 					if err != nil {
 						return err
 					}
-					if bound := f.WithContext(cx); buffered {
+					if bound := BindFile(cx, f); buffered {
 						w := bufio.NewWriter(bound)
 						run(b, bufio.NewReadWriter(bufio.NewReader(bound), w))
 						w.Flush()
@@ -254,7 +254,7 @@ func benchSmall(b *testing.B, write bool) {
 						run(b, bound)
 					}
 					return f.Close(cx)
-				}).Wait(context.Background())
+				}).JoinBlocking(context.Background())
 				require.NoError(b, err)
 			}
 		})

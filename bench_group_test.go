@@ -24,7 +24,7 @@ func BenchmarkGroup(b *testing.B) {
 			}
 		})
 		for kind, spawn := range map[string]func(g *Group){
-			"futures":  func(g *Group) { SpawnFuture(g, Ready(1)) },
+			"futures":  func(g *Group) { SpawnFuture(g, ReadyFuture(1)) },
 			"straight": func(g *Group) { Go(g, func(cx *Context) error { return nil }) },
 		} {
 			b.Run(fmt.Sprintf("tasks=%d/%s", n, kind), func(b *testing.B) {
@@ -42,7 +42,7 @@ func BenchmarkGroup(b *testing.B) {
 						}
 					}
 					return nil
-				}).Wait(context.Background())
+				}).JoinBlocking(context.Background())
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -66,7 +66,7 @@ func BenchmarkCancelMany(b *testing.B) {
 					var begun time.Time
 					err := WithGroup(cx, func(cx *Context, g *Group) error {
 						for range n {
-							SpawnFuture(g, NewSleep(time.Hour))
+							SpawnFuture(g, SleepFuture(time.Hour))
 						}
 						for range n/pollsPerRound + 2 {
 							Yield(cx) // they begin to sleep
@@ -77,7 +77,7 @@ func BenchmarkCancelMany(b *testing.B) {
 					})
 					took += time.Since(begun)
 					return err
-				}).Wait(context.Background())
+				}).JoinBlocking(context.Background())
 				if err != nil {
 					b.Fatal(err)
 				}

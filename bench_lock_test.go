@@ -38,7 +38,7 @@ func benchTasks(b *testing.B, n int, work func(cx *Context)) {
 				wg.Wait(cx)
 			}
 			return nil
-		}).Wait(b.Context())
+		}).JoinBlocking(b.Context())
 	})
 	b.Run("straight-spread", func(b *testing.B) {
 		rt := benchRuntime(b)
@@ -173,7 +173,7 @@ func BenchmarkMutexFastPath(b *testing.B) {
 				m.Unlock()
 			}
 			return nil
-		}).Wait(b.Context())
+		}).JoinBlocking(b.Context())
 	})
 }
 

@@ -80,7 +80,7 @@ var idleServers = []struct {
 				}
 				Go(cx, func(cx *Context) error {
 					defer c.Close()
-					bound := c.WithContext(cx)
+					bound := BindConn(cx, c)
 					for r := bufio.NewReaderSize(bound, 4096); answerIdle(bound, r) == nil; {
 					}
 					return nil
@@ -93,7 +93,7 @@ var idleServers = []struct {
 		rt, ln := newTestRuntime(b, Config{Workers: 2}), tcpListen(b)
 		Go(rt, func(cx *Context) error {
 			Serve(cx, ln, func(cx *Context, c Conn) (bool, error) {
-				bound := c.WithContext(cx)
+				bound := BindConn(cx, c)
 				r := idleReaders.Get().(*bufio.Reader)
 				defer idleReaders.Put(r)
 				r.Reset(bound)

@@ -205,7 +205,7 @@ func BenchmarkYieldMany(b *testing.B) {
 	})
 }
 
-// yielder yields again and again: a loop over NewYield as a state machine.
+// yielder yields again and again: a loop over YieldFuture as a state machine.
 type yielder struct {
 	left int
 	now  yieldOnce
@@ -481,7 +481,7 @@ func acceptInTasks(b *testing.B, rt *Runtime, served *atomic.Int32) net.Addr {
 	}
 	b.Cleanup(func() { ln.Close() })
 	Go(rt, func(cx *Context) error {
-		for c, err := range ln.Incoming().All(cx) {
+		for c, err := range Incoming(ln).All(cx) {
 			if err != nil {
 				return nil
 			}
@@ -548,13 +548,13 @@ func BenchmarkBlocking(b *testing.B) {
 						hs[i] = SpawnBlocking(cx, func() (int, error) { return i, nil })
 					}
 					for _, h := range hs {
-						if _, err := h.Await(cx); err != nil {
+						if _, err := h.Join(cx); err != nil {
 							return err
 						}
 					}
 				}
 				return nil
-			}).Wait(b.Context())
+			}).JoinBlocking(b.Context())
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -597,7 +597,7 @@ func handCalls(b *testing.B, flight int) {
 // what it does with 100,000 stacks is the collector's, which scans them: with
 // GOGC=off it is gone.
 func BenchmarkCancelHandles(b *testing.B) {
-	future := func(cx *Context) *JoinHandle[None] { return SpawnFuture(cx, NewSleep(time.Hour)) }
+	future := func(cx *Context) *JoinHandle[None] { return SpawnFuture(cx, SleepFuture(time.Hour)) }
 	straight := func(cx *Context) *JoinHandle[None] {
 		return Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
 	}
@@ -623,7 +623,7 @@ func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[
 				}
 			}
 			return nil
-		}).Wait(b.Context())
+		}).JoinBlocking(b.Context())
 		for rt.Metrics().Timers < tasks { // until all wait
 			runtime.Gosched()
 		}
@@ -632,7 +632,7 @@ func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[
 			h.Cancel()
 		}
 		for _, h := range hs {
-			if _, err := h.Wait(b.Context()); !errors.Is(err, context.Canceled) {
+			if _, err := h.JoinBlocking(b.Context()); !errors.Is(err, context.Canceled) {
 				b.Fatal(err)
 			}
 		}
@@ -672,7 +672,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Run(fmt.Sprintf("join/descriptors=%t", descriptors), func(b *testing.B) {
 			rt := start(b)
 			for range b.N {
-				if _, err := Go(rt, func(*Context) error { return nil }).Wait(context.Background()); err != nil {
+				if _, err := Go(rt, func(*Context) error { return nil }).JoinBlocking(context.Background()); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -37,9 +37,11 @@ func SpawnBlocking[T any](s Spawner, fn func() (T, error)) *JoinHandle[T] {
 func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] {
 	rt, w := s.spawner()
 	c := newBlockingCall(rt, fn)
-	if err := c.applyOptions(s); err != nil {
-		rt.refuse(&c.task, err)
-		return &c.JoinHandle
+	if own {
+		if err := c.applyOptions(s); err != nil {
+			rt.refuse(&c.task, err)
+			return &c.JoinHandle
+		}
 	}
 	if h := rt.cfg.Hooks.TaskStart; h != nil {
 		h(c.ident())

@@ -45,7 +45,7 @@ func TestBlockingExactlyOnce(t *testing.T) {
 				if j%7 == 0 {
 					h.Cancel()
 				}
-				switch v, err := h.Await(cx); {
+				switch v, err := h.Join(cx); {
 				case err == context.Canceled && j%7 == 0:
 					cancelled.Add(1)
 				case err != nil || v != i*j:
@@ -71,7 +71,7 @@ func TestBlockingQueueFull(t *testing.T) {
 	require.Equal(t, ErrBusy, err, "a runtime cannot wait")
 
 	spawn := func(cx *Context) (int, error) {
-		return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Await(cx)
+		return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Join(cx)
 	}
 	straight := Spawn(rt, spawn)
 	eventually(t, func() bool { return waiting(straight) })
@@ -79,7 +79,7 @@ func TestBlockingQueueFull(t *testing.T) {
 	timedOut := Spawn(rt, func(cx *Context) (int, error) {
 		short, cancel := cx.WithTimeout(time.Millisecond)
 		defer cancel()
-		return SpawnBlocking(short, func() (int, error) { return 4, nil }).Await(cx)
+		return SpawnBlocking(short, func() (int, error) { return 4, nil }).Join(cx)
 	})
 	_, err = join(t, timedOut)
 	require.Equal(t, context.DeadlineExceeded, err)
@@ -114,7 +114,7 @@ func TestBlockingPassesRoomToTheNext(t *testing.T) {
 		var waiters []*JoinHandle[int]
 		for range 3 {
 			waiters = append(waiters, Spawn(rt, func(cx *Context) (int, error) {
-				return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Await(cx)
+				return SpawnBlocking(cx, func() (int, error) { return 3, nil }).Join(cx)
 			}))
 		}
 		eventually(t, func() bool { return waiting(waiters[0]) && waiting(waiters[1]) && waiting(waiters[2]) })
@@ -139,7 +139,7 @@ func TestBlockingCancelMakesRoom(t *testing.T) {
 	release := occupy(t, rt, 1)
 	queued := SpawnBlocking(rt, func() (int, error) { return 1, nil })
 	waiter := Spawn(rt, func(cx *Context) (int, error) {
-		return SpawnBlocking(cx, func() (int, error) { return 2, nil }).Await(cx)
+		return SpawnBlocking(cx, func() (int, error) { return 2, nil }).Join(cx)
 	})
 	waits := func(what string) bool { return waiting(waiter) && waiter.info(nil).Waits == what }
 	eventually(t, func() bool { return waits("blocking call") })
@@ -169,7 +169,8 @@ func TestBlockingCancelledTakesNoRoom(t *testing.T) {
 	go queued.Cancel()
 	receive(t, ending)
 	second := SpawnBlocking(rt, func() (int, error) { return 2, nil })
-	_, ended, err := second.TryAwait()
+	_, err := second.TryJoin()
+	ended := err != ErrPending
 	close(goOn)
 	require.False(t, ended, "%v", err)
 	_, err = join(t, queued)
@@ -224,11 +225,11 @@ func TestBlockingDuringDrain(t *testing.T) {
 	go func() {
 		_, err := BlockOn(rt, func(cx *Context) (None, error) {
 			close(began)
-			if _, err := Await(cx, rt.Draining()); err != nil {
+			if _, err := Await(cx, DrainingFuture()); err != nil {
 				return None{}, err
 			}
-			_, task := Go(cx, func(*Context) error { panic("it ran") }).Await(cx)
-			_, call := SpawnBlocking(cx, func() (None, error) { panic("it ran") }).Await(cx)
+			_, task := Go(cx, func(*Context) error { panic("it ran") }).Join(cx)
+			_, call := SpawnBlocking(cx, func() (None, error) { panic("it ran") }).Join(cx)
 			_, file := Stat(cx, ".")
 			return None{}, errors.Join(file, expect(task == ErrShutdown && call == ErrShutdown, "%v, %v", task, call))
 		})
@@ -249,7 +250,7 @@ func TestBlockingWaitsForRoomDuringShutdown(t *testing.T) {
 	for range 2 {
 		waiters = append(waiters, Go(rt, func(cx *Context) error {
 			cx = cx.WithoutCancel()
-			_, err := SpawnBlocking(cx, func() (None, error) { t.Error("it ran"); return None{}, nil }).Await(cx)
+			_, err := SpawnBlocking(cx, func() (None, error) { t.Error("it ran"); return None{}, nil }).Join(cx)
 			return expect(err == ErrShutdown, "%v", err)
 		}))
 	}
@@ -424,7 +425,7 @@ func TestBlockingSpinRunsEachCallOnce(t *testing.T) {
 						return err
 					}
 				}
-				got, err := SpawnBlocking(cx, func() (int, error) { ran.Add(1); return i, nil }).Await(cx)
+				got, err := SpawnBlocking(cx, func() (int, error) { ran.Add(1); return i, nil }).Join(cx)
 				if err != nil || got != i {
 					return expect(false, "%d: %d, %v", i, got, err)
 				}

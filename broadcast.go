@@ -58,15 +58,8 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 }
 
 // Close ends the broadcast: Send fails, and subscribers get the messages that they have not
-// received yet, then ErrClosed. Close reports whether it was the first.
-func (b *Broadcast[T]) Close() (first bool) {
-	var chosen chosenTasks
-	b.topic.mu.Lock()
-	first = b.topic.close(&chosen)
-	b.topic.mu.Unlock()
-	chosen.wake()
-	return first
-}
+// received yet, then ErrClosed. A second Close returns ErrClosed.
+func (b *Broadcast[T]) Close() error { return b.topic.end() }
 
 // Subscribe returns a subscription that gets the messages sent from now on. It must be
 // closed when it is no longer needed: until then Send and Subscribers count it. It keeps no
@@ -85,8 +78,8 @@ func (b *Broadcast[T]) mustBeMade() {
 	}
 }
 
-// Subscribers returns how many subscriptions are open.
-func (b *Broadcast[T]) Subscribers() int {
+// subscribers returns how many subscriptions are open.
+func (b *Broadcast[T]) subscribers() int {
 	b.topic.mu.Lock()
 	defer b.topic.mu.Unlock()
 	return b.subs
@@ -134,8 +127,8 @@ func (s *Subscription[T]) TryRecv() (T, error) {
 	return s.receive()
 }
 
-// PollRecv is Recv for code that polls.
-func (s *Subscription[T]) PollRecv(cx *Context) (v T, err error) {
+// pollRecv is Recv for code that polls.
+func (s *Subscription[T]) pollRecv(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
@@ -157,7 +150,7 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 
 // PollNext is PollRecv, but the end is io.EOF: it makes a Subscription a Stream.
 func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
-	v, err := s.PollRecv(cx)
+	v, err := s.pollRecv(cx)
 	if err == ErrClosed {
 		err = io.EOF
 	}
@@ -217,9 +210,9 @@ func (f *subscriptionFuture[T]) Poll(cx *Context) (v T, err error) {
 
 func (f *subscriptionFuture[T]) Cancel() { f.s.leave(&f.w) }
 
-// RecvFuture returns Recv as a future. Given up, by its method Cancel, it loses
+// recvFuture returns Recv as a future. Given up it loses
 // nothing.
-func (s *Subscription[T]) RecvFuture() Future[T] { return &subscriptionFuture[T]{s: s} }
+func (s *Subscription[T]) recvFuture() Future[T] { return &subscriptionFuture[T]{s: s} }
 
 // All returns the results of Recv, for range: messages and LaggedErrors, and cx.Err() as
 // the last result if cx is cancelled. It ends with the broadcast.
@@ -239,15 +232,18 @@ func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 }
 
 // Close ends the subscription: a task that waits with it fails with ErrClosed. Other
-// subscriptions are not disturbed, and cost Close nothing, however many they are.
-func (s *Subscription[T]) Close() {
+// subscriptions are not disturbed, and cost Close nothing, however many they are. A second
+// Close returns ErrClosed.
+func (s *Subscription[T]) Close() error {
 	var chosen chosenTasks
 	s.of.mu.Lock()
-	if !s.closed {
+	first := !s.closed
+	if first {
 		s.closed = true
 		s.b.subs--
 		s.callAll(&chosen)
 	}
 	s.of.mu.Unlock()
 	chosen.wake()
+	return closedNow(first)
 }

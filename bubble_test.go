@@ -46,7 +46,7 @@ func TestBubbleParksWhereOthersHaveParked(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	waits := func(t *testing.T) {
 		h := Go(rt, func(cx *Context) error { return Sleep(cx, time.Millisecond) })
-		_, err := h.Wait(context.Background())
+		_, err := h.JoinBlocking(context.Background())
 		require.NoError(t, err)
 		receive2(t, h.Done())
 
@@ -69,7 +69,7 @@ func TestBubbleParksWhereOthersHaveParked(t *testing.T) {
 		require.Equal(t, 2, v)
 
 		_, err = BlockOn(rt, func(cx *Context) (None, error) {
-			_, err := Go(cx, func(cx *Context) error { return Sleep(cx, time.Millisecond) }).Await(cx)
+			_, err := Go(cx, func(cx *Context) error { return Sleep(cx, time.Millisecond) }).Join(cx)
 			return None{}, err
 		})
 		require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestBubbleIsTheFirstUser(t *testing.T) {
 	failed := make(chan error, 3)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { failed <- err }})
 	use := func(t *testing.T) {
-		v, err := SpawnBlocking(rt, func() (bool, error) { return inBubble(), nil }).Wait(context.Background())
+		v, err := SpawnBlocking(rt, func() (bool, error) { return inBubble(), nil }).JoinBlocking(context.Background())
 		require.NoError(t, err)
 		require.False(t, v)
 		require.NoError(t, bubbleEcho(
@@ -150,7 +150,7 @@ func TestBubbleIsTheFirstUser(t *testing.T) {
 func TestBubbleMakesARuntime(t *testing.T) {
 	cfg := Config{Workers: 2, Grace: patience, Stalled: func(Stall) {}}
 	use := func(t *testing.T, rt *Runtime) {
-		_, err := Go(rt, func(cx *Context) error { return Sleep(cx, time.Millisecond) }).Wait(context.Background())
+		_, err := Go(rt, func(cx *Context) error { return Sleep(cx, time.Millisecond) }).JoinBlocking(context.Background())
 		require.NoError(t, err)
 		require.NoError(t, bubbleEcho(
 			func() (net.Listener, error) { return rt.ListenNet("tcp", "127.0.0.1:0") },
@@ -175,7 +175,7 @@ func TestBubbleMakesARuntime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		require.NoError(t, rt.Shutdown(ctx), "cancels what is left at the end of ctx")
-		_, err = waits.Wait(context.Background())
+		_, err = waits.JoinBlocking(context.Background())
 		require.ErrorIs(t, err, context.Canceled)
 	})
 
@@ -318,21 +318,21 @@ func TestBubbleContextsEndWaits(t *testing.T) {
 		"LockBlocking": mu.LockBlocking,
 		"RecvBlocking": func(ctx context.Context) error { _, err := NewChan[int](0).RecvBlocking(ctx); return err },
 		"SendBlocking": func(ctx context.Context) error { return NewChan[int](0).SendBlocking(ctx, 1) },
-		"Wait":         func(ctx context.Context) error { _, err := stays.Wait(ctx); return err },
+		"Wait":         func(ctx context.Context) error { _, err := stays.JoinBlocking(ctx); return err },
 		"BlockOn": func(ctx context.Context) error {
 			_, err := BlockOn(rt.Under(ctx), func(cx *Context) (int, error) { return never.Recv(cx) })
 			return err
 		},
 		"a task": func(ctx context.Context) error {
-			_, err := Go(rt.Under(ctx), func(cx *Context) error { _, err := never.Recv(cx); return err }).Wait(context.Background())
+			_, err := Go(rt.Under(ctx), func(cx *Context) error { _, err := never.Recv(cx); return err }).JoinBlocking(context.Background())
 			return err
 		},
 		"a task's task": func(ctx context.Context) error {
 			s := rt.Under(ctx)
 			_, err := Go(rt, func(cx *Context) error {
-				_, err := Go(s, func(cx *Context) error { _, err := never.Recv(cx); return err }).Await(cx)
+				_, err := Go(s, func(cx *Context) error { _, err := never.Recv(cx); return err }).Join(cx)
 				return err
-			}).Wait(context.Background())
+			}).JoinBlocking(context.Background())
 			return err
 		},
 	} {
@@ -393,7 +393,7 @@ func TestBubbleContextInATask(t *testing.T) {
 		})
 		<-began
 		cancel(cause)
-		v, err := h.Wait(context.Background())
+		v, err := h.JoinBlocking(context.Background())
 		require.Equal(t, "value", v)
 		require.ErrorIs(t, err, context.Canceled)
 
@@ -401,9 +401,9 @@ func TestBubbleContextInATask(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 
 		ctx, stop := context.WithCancel(t.Context())
-		ended := SpawnFuture(rt, NewContextDone(ctx))
+		ended := SpawnFuture(rt, ContextDoneFuture(ctx))
 		stop()
-		_, err = ended.Wait(context.Background())
+		_, err = ended.JoinBlocking(context.Background())
 		require.NoError(t, err)
 
 		_, err = BlockOn(rt.Under(t.Context()), func(cx *Context) (None, error) {
@@ -487,9 +487,9 @@ func TestBubbleTimers(t *testing.T) {
 		before := nanosHere()
 		inBlockOn(t, rt, func(cx *Context) error {
 			require.NoError(t, Sleep(cx, 2*time.Millisecond))
-			_, err := Await(cx, Timeout(Never[int](), time.Millisecond))
+			_, err := Await(cx, TimeoutFuture(NeverFuture[int](), time.Millisecond))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			_, err = Await(cx, Timeout(Ready(1), time.Hour))
+			_, err = Await(cx, TimeoutFuture(ReadyFuture(1), time.Hour))
 			require.NoError(t, err)
 			Select(cx, After(time.Millisecond))
 			inner, cancel := cx.WithTimeout(time.Millisecond)

@@ -34,12 +34,11 @@ const testBudget = 5
 // unbudgeted are the operations and futures that take nothing off the budget, and why.
 var unbudgeted = map[string]string{
 	"Cond.WaitFuture":         "it always waits",
-	"Failed":                  "a value",
-	"File.CloseFuture":        "it begins to close the file, and the future counts",
+	"FailedFuture":            "a value",
 	"Mutex.Lock":              "a free lock: a loop that locks in order to look stays cheap",
 	"Mutex.LockFuture":        "see Mutex.Lock",
-	"Never":                   "never ready",
-	"NewYield":                "it always waits",
+	"NeverFuture":             "never ready",
+	"YieldFuture":             "it always waits",
 	"PollFunc":                "a function of the caller's",
 	"RWMutex.Lock":            "see Mutex.Lock",
 	"RWMutex.LockFuture":      "see Mutex.Lock",
@@ -49,7 +48,7 @@ var unbudgeted = map[string]string{
 	"RWMutex.ULockFuture":     "see Mutex.Lock",
 	"RWMutex.Upgrade":         "see Mutex.Lock",
 	"RWMutex.UpgradeFuture":   "see Mutex.Lock",
-	"Ready":                   "a value",
+	"ReadyFuture":             "a value",
 	"Semaphore.Acquire":       "see Mutex.Lock",
 	"Semaphore.AcquireFuture": "see Mutex.Lock",
 }
@@ -71,11 +70,11 @@ var readyValues = map[string]func(e *budgetEnv) any{
 		WithGroup(e.cx, func(_ *Context, made *Group) error { g = made; return nil })
 		return g
 	},
-	"Incoming":     func(e *budgetEnv) any { return e.listener().Incoming() },
-	"JoinHandle":   func(e *budgetEnv) any { return e.endedTask() },
-	"JoinSet":      func(*budgetEnv) any { return new(JoinSet[int]) },
-	"ListenConfig": func(*budgetEnv) any { return new(ListenConfig) },
-	"Notify":       func(*budgetEnv) any { return new(Notify) }, // see readyBefore
+	"IncomingStream": func(e *budgetEnv) any { return Incoming(e.listener()) },
+	"JoinHandle":     func(e *budgetEnv) any { return e.endedTask() },
+	"JoinSet":        func(*budgetEnv) any { return new(JoinSet[int]) },
+	"ListenConfig":   func(*budgetEnv) any { return new(ListenConfig) },
+	"Notify":         func(*budgetEnv) any { return new(Notify) }, // see readyBefore
 	"Once": func(e *budgetEnv) any {
 		o := new(Once[int])
 		o.Do(e.cx, func(*Context) (int, error) { return 1, nil })
@@ -131,12 +130,12 @@ var readyBefore = map[string]func(v any){
 // function, behind which a colon and the case may stand. Some entries are for methods in a
 // state that readyValues does not have.
 var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
-	"Await":                   calls(func(cx *Context) { Await(cx, Ready(1)) }),
-	"Await: a failure":        calls(func(cx *Context) { Await(cx, Failed[int](io.EOF)) }),
+	"Await":                   calls(func(cx *Context) { Await(cx, ReadyFuture(1)) }),
+	"Await: a failure":        calls(func(cx *Context) { Await(cx, FailedFuture[int](io.EOF)) }),
 	"Await: a lock":           calls(func(cx *Context) { m := new(Mutex); Await(cx, m.LockFuture()) }),
-	"Await: a select":         calls(func(cx *Context) { Await(cx, NewSelect(OnFuture(Ready(1)))) }),
+	"Await: a select":         calls(func(cx *Context) { Await(cx, SelectFuture(OnFuture(ReadyFuture(1)))) }),
 	"Await: a user's":         calls(func(cx *Context) { Await(cx, PollFunc(func(*Context) (int, error) { return 1, nil })) }),
-	"Await: with a cancelled": cancelled(func(cx *Context) { Await(cx, Ready(1)) }),
+	"Await: with a cancelled": cancelled(func(cx *Context) { Await(cx, ReadyFuture(1)) }),
 	"Chan.Recv: a message":    withChan(func(c *Chan[int], cx *Context) { c.TrySend(1); c.Recv(cx) }),
 	"Chan.Reserve: room":      withChan(func(c *Chan[int], cx *Context) { must(c.Reserve(cx)).Release() }),
 	"Chan.Send: a message":    withChan(func(c *Chan[int], cx *Context) { c.TryRecv(); c.Send(cx, 1) }),
@@ -157,8 +156,9 @@ var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"DialTCP":                        calls(func(cx *Context) { DialTCP(cx, "tcp", nil, nil) }),
 	"DialUnix":                       calls(func(cx *Context) { DialUnix(cx, "unix", nil, nil) }),
 	"DialUnix: no listener":          calls(func(cx *Context) { DialUnix(cx, "unix", nil, &net.UnixAddr{Name: "/no/such", Net: "unix"}) }),
+	"Draining":                       calls(func(cx *Context) { asDraining(cx, func() { Draining(cx) }) }),
 	"File.Read: nothing":             func(e *budgetEnv) func(*Context) { r := e.pipe(); return func(cx *Context) { r.Read(cx, nil) } },
-	"GroupDone":                      calls(func(cx *Context) { GroupDone(cx, new(sync.WaitGroup)) }),
+	"WaitGroupDone":                  calls(func(cx *Context) { WaitGroupDone(cx, new(sync.WaitGroup)) }),
 	"JoinSet.Next: a task":           func(e *budgetEnv) func(*Context) { return e.joinSets() },
 	"Listen":                         calls(func(cx *Context) { must(Listen(cx, "tcp", "127.0.0.1:0")).Close() }),
 	"Listen: nonsense":               calls(func(cx *Context) { Listen(cx, "tcp", "127.0.0.1") }),
@@ -167,7 +167,7 @@ var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"RecvFrom":                       calls(func(cx *Context) { RecvFrom(cx, closedGoChan()) }),
 	"RecvFrom: a value":              calls(func(cx *Context) { c := make(chan int, 1); c <- 1; RecvFrom(cx, c) }),
 	"Select":                         calls(func(cx *Context) { Select(cx, OnRecv(closedChan()), After(time.Hour)) }),
-	"SelectInOrder":                  calls(func(cx *Context) { SelectInOrder(cx, OnFuture(Ready(1))) }),
+	"SelectInOrder":                  calls(func(cx *Context) { SelectInOrder(cx, OnFuture(ReadyFuture(1))) }),
 	"SendTo":                         calls(func(cx *Context) { SendTo(cx, make(chan int, 1), 1) }),
 	"SendTo: a closed one":           calls(func(cx *Context) { SendTo(cx, closedGoChan(), 1) }),
 	"Serve": func(e *budgetEnv) func(*Context) {
@@ -208,7 +208,7 @@ var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"WriteFile: with a cancelled": cancelled(func(cx *Context) { WriteFile(cx, "/no/such", nil, 0) }),
 	"JoinHandle.Await: a cancelled": func(e *budgetEnv) func(*Context) {
 		h := e.endedTask()
-		return cancelled(func(cx *Context) { h.Await(cx) })(e)
+		return cancelled(func(cx *Context) { h.Join(cx) })(e)
 	},
 	"Notify.Wait: with a cancelled": cancelled(func(cx *Context) { new(Notify).Wait(cx) }),
 	"Chan.Recv: with a cancelled":   cancelled(func(cx *Context) { NewChan[int](1).Recv(cx) }),
@@ -272,18 +272,33 @@ var pooledCalls = map[string]func(e *budgetEnv) func(cx *Context){
 
 // readyFutures are functions that return futures which are ready at once.
 var readyFutures = map[string]func() any{
-	"NewContextDone":   func() any { return NewContextDone(ended()) },
-	"NewDial":          func() any { return NewDial("tcp", "") },
-	"NewSelect":        func() any { return NewSelect(OnRecv(closedChan())) },
-	"NewSelectInOrder": func() any { return NewSelectInOrder(OnRecv(closedChan())) },
-	"NewSleep":         func() any { return NewSleep(0) },
-	"Timeout":          func() any { return Timeout(Never[int](), 0) },
-	"NewGroupDone": func() any {
-		f := NewGroupDone(new(sync.WaitGroup)).(*groupDone)
+	"ContextDoneFuture":   func() any { return ContextDoneFuture(ended()) },
+	"DialFuture":          func() any { return DialFuture("tcp", "") },
+	"SelectFuture":        func() any { return SelectFuture(OnRecv(closedChan())) },
+	"SelectInOrderFuture": func() any { return SelectInOrderFuture(OnRecv(closedChan())) },
+	"SleepFuture":         func() any { return SleepFuture(0) },
+	"TimeoutFuture":       func() any { return TimeoutFuture(NeverFuture[int](), 0) },
+	"DrainingFuture": func() any {
+		f := DrainingFuture()
+		return PollFunc(func(cx *Context) (v None, err error) {
+			asDraining(cx, func() { v, err = f.Poll(cx) })
+			return v, err
+		})
+	},
+	"WaitGroupDoneFuture": func() any {
+		f := WaitGroupDoneFuture(new(sync.WaitGroup)).(*groupDone)
 		f.o = new(Oneshot[None]) // without its goroutine, which may take a moment
 		f.o.Send(None{})
 		return f
 	},
+}
+
+// asDraining calls f while the runtime of cx seems to drain.
+func asDraining(cx *Context, f func()) {
+	rt := cx.Runtime()
+	rt.draining.Store(true)
+	defer rt.draining.Store(false)
+	f()
 }
 
 // A loop over any operation lets another task of the same worker have its turn, within
@@ -295,7 +310,7 @@ func TestEveryOperationIsCharged(t *testing.T) {
 			e.eachOperation(name, readyValues[name], func(op string, call func(*Context)) { e.checkTurn(op, true, call) })
 		}
 		for _, name := range slices.Sorted(maps.Keys(readyCalls)) {
-			e.checkTurn(name, !strings.HasPrefix(name, "GroupDone"), readyCalls[name](e)) // which needs a goroutine
+			e.checkTurn(name, !strings.HasPrefix(name, "WaitGroupDone"), readyCalls[name](e)) // which needs a goroutine
 		}
 		for _, name := range slices.Sorted(maps.Keys(pooledValues)) {
 			e.eachOperation(name, pooledValues[name], func(op string, call func(*Context)) { e.checkTurn(op, false, call) })
@@ -327,11 +342,12 @@ var pendingPolls = map[string]func(e *budgetEnv) func(cx *Context) error{
 	"Chan":    pendingFuture(func(*budgetEnv) any { return NewChan[int](1).RecvFuture() }),
 	"Chan: polled": func(*budgetEnv) func(*Context) error {
 		c := NewChan[int](1)
-		return func(cx *Context) error { _, err := c.PollRecv(cx); return err }
+		return func(cx *Context) error { _, err := c.PollNext(cx); return err }
 	},
 	"Chan: sends": func(*budgetEnv) func(*Context) error {
 		c := NewChan[int](0)
-		return func(cx *Context) error { return c.PollSend(cx, 1) }
+		f := c.SendFuture(1)
+		return func(cx *Context) error { _, err := f.Poll(cx); return err }
 	},
 	"JoinHandle": pendingFuture(func(e *budgetEnv) any { return e.waitingTask() }),
 	"JoinSet": func(e *budgetEnv) func(*Context) error {
@@ -343,17 +359,17 @@ var pendingPolls = map[string]func(e *budgetEnv) func(cx *Context) error{
 	"Oneshot":      pendingFuture(func(*budgetEnv) any { return new(Oneshot[int]) }),
 	"Oneshot: end": pendingFuture(func(*budgetEnv) any { return new(Oneshot[int]).ClosedFuture() }),
 	"Permit":       pendingFuture(func(*budgetEnv) any { return NewChan[int](0).ReserveFuture() }),
-	"Select":       pendingFuture(func(*budgetEnv) any { return NewSelect(OnRecv(NewChan[int](1))) }),
+	"Select":       pendingFuture(func(*budgetEnv) any { return SelectFuture(OnRecv(NewChan[int](1))) }),
 	"Send":         pendingFuture(func(*budgetEnv) any { return NewChan[int](0).SendFuture(1) }),
-	"Sleep":        pendingFuture(func(*budgetEnv) any { return NewSleep(time.Hour) }),
+	"Sleep":        pendingFuture(func(*budgetEnv) any { return SleepFuture(time.Hour) }),
 	"Source": func(e *budgetEnv) func(*Context) error {
 		s := e.source()
 		s.ReadWith(e.cx, readSome(make([]byte, 1)))
 		return s.PollReadable
 	},
-	"Subscription": pendingFuture(func(*budgetEnv) any { return NewBroadcast[int](1).Subscribe().RecvFuture() }),
+	"Subscription": pendingFuture(func(*budgetEnv) any { return NewBroadcast[int](1).Subscribe().recvFuture() }),
 	"WaitGroup":    pendingFuture(func(*budgetEnv) any { wg := new(WaitGroup); wg.Add(1); return wg.WaitFuture() }),
-	"Watcher":      pendingFuture(func(*budgetEnv) any { return NewWatch(0).Watch().ChangedFuture() }),
+	"Watcher":      pendingFuture(func(*budgetEnv) any { return NewWatch(0).Watch().changedFuture() }),
 }
 
 // A future may poll more futures than it has operations left, as long as they are pending:
@@ -379,7 +395,7 @@ func TestSelectOfManyFutures(t *testing.T) {
 		i, err := SelectInOrder(e.cx, cases...)
 		assert.NoError(t, err)
 		assert.Equal(t, len(cases)-1, i)
-		sender.Await(e.cx)
+		sender.Join(e.cx)
 	})
 }
 
@@ -406,7 +422,7 @@ func TestEveryOperationIsInTheTables(t *testing.T) {
 		covered[name] = true
 	}
 	operations, _ := declaredAs(t, func(fn *ast.FuncDecl) bool { return takesContext(fn.Type) || returnsFuture(fn.Type) })
-	require.Contains(t, operations, "Oneshot.PollClosed")
+	require.Contains(t, operations, "Oneshot.Poll")
 	require.Contains(t, operations, "Notify.WaitFuture")
 	for _, op := range operations {
 		if !covered[op] && !doNotWait[op] && unbudgeted[op] == "" {
@@ -428,7 +444,7 @@ func TestCopyOfMemoryYields(t *testing.T) {
 		}))
 		assert.NoError(t, err)
 		assert.NotZero(t, turns, "the copy has read %d times, and no other task has had a turn", reads)
-		other.Await(e.cx)
+		other.Join(e.cx)
 	})
 }
 
@@ -490,7 +506,7 @@ func (e *budgetEnv) checkTurn(name string, ready bool, op func(cx *Context)) {
 		e.Errorf("%s keeps the worker: no other task has had a turn in %d calls, with a budget of %d", name, n, testBudget)
 	}
 	over.Store(1)
-	other.Await(e.cx)
+	other.Join(e.cx)
 }
 
 // checkPoll polls in a plain future until no budget is left.
@@ -529,12 +545,12 @@ func (e *budgetEnv) checkPending(name string, make func(e *budgetEnv) func(cx *C
 		}
 		return None{}, nil
 	}))
-	h.Await(e.cx)
+	h.Join(e.cx)
 }
 
 // waitingTask returns the handle of a task that waits until the test ends.
 func (e *budgetEnv) waitingTask() *JoinHandle[None] {
-	return SpawnFuture(e.cx, Never[None]())
+	return SpawnFuture(e.cx, NeverFuture[None]())
 }
 
 func pendingFuture(make func(e *budgetEnv) any) func(e *budgetEnv) func(cx *Context) error {
@@ -752,7 +768,7 @@ func (e *budgetEnv) cmd() *Cmd {
 // endedTask returns the handle of a task that has ended.
 func (e *budgetEnv) endedTask() *JoinHandle[None] {
 	h := Go(e.cx, func(*Context) error { return nil })
-	h.Await(e.cx)
+	h.Join(e.cx)
 	return h
 }
 

@@ -23,11 +23,11 @@ func TestCancelledAwait(t *testing.T) {
 		p.resolve(nil)
 		_, err := Await(gone, p)
 		h := Spawn(cx, func(*Context) (int, error) { return 7, nil })
-		if _, err := h.Await(cx); err != nil {
+		if _, err := h.Join(cx); err != nil {
 			return err
 		}
-		_, err2 := h.Await(gone)
-		v, err3 := h.Await(cx)
+		_, err2 := h.Join(gone)
+		v, err3 := h.Join(cx)
 		return errors.Join(
 			expect(err == context.Canceled && err2 == err, "Await: %v, %v", err, err2),
 			expect(p.polls.Load() == 0 && p.cancels.Load() == 1, "%d polls, given up %d times", p.polls.Load(), p.cancels.Load()),
@@ -76,7 +76,7 @@ func TestCancelledYield(t *testing.T) {
 		require.NoError(t, err)
 	}
 	cx, wakes := newPollCx(t, rt)
-	y := NewYield()
+	y := YieldFuture()
 	_, err = y.Poll(cx)
 	require.Equal(t, ErrPending, err)
 	giveUp(nil, y)
@@ -89,13 +89,13 @@ func TestCancelledDraining(t *testing.T) {
 	stays := Go(rt, func(cx *Context) error {
 		short, cancel := cx.WithTimeout(time.Millisecond)
 		defer cancel()
-		_, err := Await(short, rt.Draining())
+		_, err := Await(short, DrainingFuture())
 		gaveUp.Store(true)
-		_, err2 := Await(cx, rt.Draining())
+		_, err2 := Await(cx, DrainingFuture())
 		return errors.Join(expect(err == context.DeadlineExceeded, "Await: %v", err), err2)
 	})
 	leaves := Go(rt, func(cx *Context) error {
-		_, err := Await(cx, rt.Draining())
+		_, err := Await(cx, DrainingFuture())
 		return err
 	})
 	eventually(t, func() bool { return gaveUp.Load() && waiting(leaves) && waiting(stays) })
@@ -189,20 +189,20 @@ func processorTime(t *testing.T) time.Duration {
 // until they have ended. They wait for the same task if forTask is true, else for time.
 func cancelMany(t *testing.T, n int, forTask bool) time.Duration {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	last := SpawnFuture(rt, Never[int]())
+	last := SpawnFuture(rt, NeverFuture[int]())
 	var begun time.Duration
 	h := Go(rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			for i := range n {
 				switch straight := i%10 == 0; {
 				case straight && forTask:
-					Go(g, func(cx *Context) error { _, err := last.Await(cx); return err })
+					Go(g, func(cx *Context) error { _, err := last.Join(cx); return err })
 				case straight:
 					Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
 				case forTask:
 					SpawnFuture(g, &waitFor{h: last})
 				default:
-					SpawnFuture(g, NewSleep(time.Hour))
+					SpawnFuture(g, SleepFuture(time.Hour))
 				}
 			}
 			for range 3 {

@@ -342,11 +342,11 @@ func (c *modelCode) future() Future[int] {
 	f := &modelFuture{c: c, left: c.rnd.IntN(4)}
 	switch c.rnd.IntN(3) {
 	case 0:
-		f.waits = NewSleep(c.short())
+		f.waits = SleepFuture(c.short())
 	case 1:
-		f.waits = Timeout(Never[None](), c.short())
+		f.waits = TimeoutFuture(NeverFuture[None](), c.short())
 	case 2:
-		f.waits = NewYield()
+		f.waits = YieldFuture()
 	}
 	return f
 }
@@ -366,7 +366,7 @@ func (f *modelFuture) Poll(cx *Context) (v int, err error) {
 		return 0, err
 	}
 	if f.left--; f.left > 0 {
-		f.waits = NewSleep(f.c.short() / 4)
+		f.waits = SleepFuture(f.c.short() / 4)
 		_, err := f.waits.Poll(cx)
 		if err == ErrPending {
 			return 0, err
@@ -474,7 +474,7 @@ func (c *modelCode) join(cx *Context) {
 		t.noteJoin(cx, err)
 		return
 	}
-	_, err := t.h.Await(cx)
+	_, err := t.h.Join(cx)
 	t.noteJoin(cx, err)
 }
 
@@ -518,7 +518,7 @@ func (c *modelCode) set(cx *Context) {
 			return
 		}
 		t.joined.Store(true)
-		if _, ended, _ := h.TryAwait(); !ended {
+		if _, err := h.TryJoin(); err == ErrPending {
 			c.fail("a JoinSet handed out a task that has not ended")
 		}
 	}
@@ -586,7 +586,7 @@ func (c *modelCode) closeOther() {
 func (m *model) serve(cx *Context, ln Listener) error {
 	return WithGroup(cx, func(cx *Context, g *Group) error {
 		g.KeepGoing()
-		for conn, err := range ln.Incoming().All(cx) {
+		for conn, err := range Incoming(ln).All(cx) {
 			if err != nil {
 				break
 			}
@@ -596,7 +596,7 @@ func (m *model) serve(cx *Context, ln Listener) error {
 			m.mu.Unlock()
 			h := Go(g, func(cx *Context) error {
 				defer mc.close()
-				c := conn.WithContext(cx)
+				c := BindConn(cx, conn)
 				io.Copy(c, c)
 				return nil
 			})
@@ -664,7 +664,7 @@ func (m *model) startRoot(roots *sync.WaitGroup, rnd *rand.Rand) {
 		m.mu.Lock()
 		m.handles = append(m.handles, c.task)
 		m.mu.Unlock()
-		roots.Go(func() { c.task.h.Wait(context.Background()); c.task.joined.Store(true) })
+		roots.Go(func() { c.task.h.JoinBlocking(context.Background()); c.task.joined.Store(true) })
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(30))*time.Millisecond)

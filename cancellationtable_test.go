@@ -17,17 +17,16 @@ import (
 // doNotWait are the exported functions and methods that take a Context first and
 // wait for nothing, so that there is nothing to cancel.
 var doNotWait = map[string]bool{
-	"BindReader":               true,
-	"BindWriter":               true,
-	"File.WithContext":         true,
-	"Local":                    true,
-	"TCPConn.WithContext":      true,
-	"TaskLocal.Get":            true,
-	"TaskLocal.Set":            true,
-	"TrySelect":                true,
-	"UDPConn.WithContext":      true,
-	"UnixConn.WithContext":     true,
-	"UnixDatagram.WithContext": true,
+	"BindConn":      true,
+	"BindFile":      true,
+	"BindReader":    true,
+	"BindWriter":    true,
+	"Cancel":        true,
+	"IsDraining":    true,
+	"Local":         true,
+	"TaskLocal.Get": true,
+	"TaskLocal.Set": true,
+	"TrySelect":     true,
 }
 
 // The table in docs/cancellation.md names tests that exist, and all operations of

@@ -125,9 +125,6 @@ func (c *Chan[T]) callWaiters(wakes *chosenTasks) {
 		}
 	}
 	c.callReceivers(wakes)
-	if c.room(false) > c.sends.promised && c.sends.open() {
-		wakes.add(c.sends.polled.takeAllTasks())
-	}
 }
 
 func (c *Chan[T]) callReceivers(wakes *chosenTasks) {
@@ -151,7 +148,6 @@ func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 			wakes.add(c.sends.call(w))
 		}
 	}
-	wakes.add(c.sends.polled.takeAllTasks())
 	if !c.closedAndEmpty() {
 		c.callReceivers(wakes)
 		return
@@ -613,12 +609,13 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 	return old, displaced, err
 }
 
-// PollRecv receives a message. It fails with ErrClosed like Recv, and with ErrPending if
-// there is no message: cx's task is woken when there may be one. It keeps no place in the
-// queue, so no message goes astray if the task does not poll again. But the channel knows
-// the task until the next message, and each message wakes all tasks that poll; where many
-// tasks poll, RecvFuture is better.
-func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
+// PollNext receives a message. It returns ErrPending if there is no message: cx's task is
+// woken when there may be one. At the end of the messages, when Recv fails with ErrClosed, it
+// returns io.EOF: so a Chan is a Stream. It keeps no place in the queue, so no message goes
+// astray if the task does not poll again. But the channel knows the task until the next
+// message, and each message wakes all tasks that poll; where many tasks poll, RecvFuture is
+// better.
+func (c *Chan[T]) PollNext(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
@@ -629,7 +626,7 @@ func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	switch {
 	case ok:
 	case c.closedAndEmpty():
-		err = ErrClosed
+		err = io.EOF
 	default:
 		c.recvs.polled.join(t)
 		err = ErrPending
@@ -638,16 +635,6 @@ func (c *Chan[T]) PollRecv(cx *Context) (v T, err error) {
 	c.unlock()
 	wakes.wakeFrom(cx.here())
 	return v, cx.unspent(err)
-}
-
-// PollNext is PollRecv, but the end of the messages is io.EOF: it makes a Chan a
-// Stream.
-func (c *Chan[T]) PollNext(cx *Context) (T, error) {
-	v, err := c.PollRecv(cx)
-	if err == ErrClosed {
-		err = io.EOF
-	}
-	return v, err
 }
 
 // abandoned implements abandoner.
@@ -660,36 +647,14 @@ func (c *Chan[T]) abandoned(t *task, from *worker) {
 	}
 }
 
-// PollSend sends v if there is room and returns nil. With any other error it has
-// not sent: ErrClosed if the channel is closed, ErrPending if there is no room:
-// cx's task is woken when there may be. Like PollRecv it keeps no place.
-func (c *Chan[T]) PollSend(cx *Context, v T) error {
-	if !cx.spend() {
-		return ErrPending
-	}
-	t := cx.waker(waitsSend)
-	var err error
-	c.lock()
-	switch {
-	case c.closed:
-		err = ErrClosed
-	case c.takeRoom(false, false):
-		c.ring.push(v)
-	default:
-		c.sends.polled.join(t)
-		err = ErrPending
-	}
-	c.callWaitersAndUnlock(cx.here())
-	return cx.unspent(err)
-}
-
-// All returns the messages that Recv returns, for range, until it fails: cx.Err()
-// then tells whether cx was cancelled or the channel closed and empty.
-func (c *Chan[T]) All(cx *Context) iter.Seq[T] {
-	return func(yield func(T) bool) {
+// All returns the messages that Recv returns, for range. The loop ends when the channel is
+// closed and empty. If cx is cancelled the last element has the error of cx, and loses no
+// message.
+func (c *Chan[T]) All(cx *Context) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		for {
 			v, err := c.Recv(cx)
-			if err != nil || !yield(v) {
+			if err == ErrClosed || !yield(v, err) || err != nil {
 				return
 			}
 		}
@@ -752,18 +717,18 @@ func (c *Chan[T]) sendBlocking(ctx context.Context, v T, how sendKind) error {
 
 // Close closes the channel: a call that sends, or waits to send, fails with ErrClosed.
 // Messages that were sent before can still be received, and messages for which there is a
-// Permit can still be sent; after that, receivers fail with ErrClosed. Close reports
-// whether it was the first.
-func (c *Chan[T]) Close() (first bool) {
+// Permit can still be sent; after that, receivers fail with ErrClosed. A second Close
+// returns ErrClosed.
+func (c *Chan[T]) Close() error {
 	c.lock()
-	first = !c.closed
+	first := !c.closed
 	c.closed = true
 	c.callWaitersAndUnlock(nil)
-	return first
+	return closedNow(first)
 }
 
-// Closed reports whether the channel was closed. There may still be messages.
-func (c *Chan[T]) Closed() bool {
+// IsClosed reports whether the channel was closed. There may still be messages.
+func (c *Chan[T]) IsClosed() bool {
 	c.lock()
 	defer c.unlock()
 	return c.closed
@@ -785,9 +750,9 @@ func (c *Chan[T]) Cap() int {
 	return c.limit
 }
 
-// Waiting returns how many callers wait to send and how many wait to receive; tasks that
+// waitingCounts returns how many callers wait to send and how many wait to receive; tasks that
 // poll with PollSend and PollRecv are not counted.
-func (c *Chan[T]) Waiting() (senders, receivers int) {
+func (c *Chan[T]) waitingCounts() (senders, receivers int) {
 	c.lock()
 	defer c.unlock()
 	return c.sends.waiting(), c.recvs.waiting()

@@ -85,7 +85,7 @@ func TestChanRecvWaits(t *testing.T) {
 	h, f := newMockTask(), c.RecvFuture()
 	pending(t, h, f)
 	pending(t, h, f) // spurious
-	senders, receivers := c.Waiting()
+	senders, receivers := c.waitingCounts()
 	require.Equal(t, []int{0, 1}, []int{senders, receivers})
 	fill(t, c, 1)
 	require.True(t, h.woken())
@@ -336,18 +336,19 @@ func TestChanRendezvous(t *testing.T) {
 	requireNoLostWakes(t, c)
 
 	// Tasks that poll without a place meet as well.
-	_, err := c.PollRecv(h2.cx)
+	_, err := c.PollNext(h2.cx)
 	require.Equal(t, ErrPending, err)
-	require.NoError(t, c.PollSend(h1.cx, 6))
+	got(t, None{}, h1, c.SendFuture(6))
 	require.True(t, h2.woken())
-	v, err := c.PollRecv(h2.cx)
+	v, err := c.PollNext(h2.cx)
 	require.NoError(t, err)
 	require.Equal(t, 6, v)
-	require.Equal(t, ErrPending, c.PollSend(h1.cx, 7))
-	_, err = c.PollRecv(h2.cx)
+	send := c.SendFuture(7)
+	pending(t, h1, send)
+	_, err = c.PollNext(h2.cx)
 	require.Equal(t, ErrPending, err)
 	require.True(t, h1.woken())
-	require.NoError(t, c.PollSend(h1.cx, 7))
+	got(t, None{}, h1, send)
 	got(t, 7, h2, loose)
 }
 
@@ -419,7 +420,7 @@ func TestChanPermit(t *testing.T) {
 	// A permit outlives Close, and receivers wait for it.
 	p, err = c.TryReserve()
 	require.NoError(t, err)
-	require.True(t, c.Close())
+	require.NoError(t, c.Close())
 	_, err = c.TryReserve()
 	require.Equal(t, ErrClosed, err)
 	r1, r2 := c.RecvFuture(), c.RecvFuture()
@@ -511,24 +512,23 @@ func TestChanClose(t *testing.T) {
 	pending(t, h, loose)
 	pending(t, h, reserve)
 	h2 := newMockTask()
-	require.Equal(t, ErrPending, c.PollSend(h2.cx, 4))
-	require.False(t, c.Closed())
-	require.True(t, c.Close())
-	require.False(t, c.Close())
-	require.True(t, c.Closed())
+	send := c.SendFuture(4)
+	pending(t, h2, send)
+	require.False(t, c.IsClosed())
+	require.NoError(t, c.Close())
+	require.Equal(t, ErrClosed, c.Close())
+	require.True(t, c.IsClosed())
 	require.True(t, h.woken())
 	require.True(t, h2.woken())
 	failed(t, ErrClosed, h, firm)
 	failed(t, ErrClosed, h, loose)
 	failed(t, ErrClosed, h, reserve)
-	require.Equal(t, ErrClosed, c.PollSend(h2.cx, 4))
+	failed(t, ErrClosed, h2, send)
 	require.Equal(t, ErrClosed, c.TrySend(4))
 	requireNoLostWakes(t, c)
 	got(t, 1, h, c.RecvFuture())
 	failed(t, ErrClosed, h, c.RecvFuture())
 	_, err := c.TryRecv()
-	require.Equal(t, ErrClosed, err)
-	_, err = c.PollRecv(h.cx)
 	require.Equal(t, ErrClosed, err)
 	_, err = c.PollNext(h.cx)
 	require.Equal(t, io.EOF, err)
@@ -537,7 +537,7 @@ func TestChanClose(t *testing.T) {
 	c = NewChan[int](1)
 	f := c.RecvFuture()
 	pending(t, h, f)
-	_, err = c.PollRecv(h2.cx)
+	_, err = c.PollNext(h2.cx)
 	require.Equal(t, ErrPending, err)
 	h.woken()
 	h2.woken()
@@ -561,7 +561,7 @@ func TestChanPoll(t *testing.T) {
 	var _ Stream[int] = c
 	h1, h2 := newMockTask(), newMockTask()
 	for _, h := range []*mockTask{h1, h2} {
-		_, err := c.PollRecv(h.cx)
+		_, err := c.PollNext(h.cx)
 		require.Equal(t, ErrPending, err)
 	}
 	fill(t, c, 1)
@@ -573,11 +573,8 @@ func TestChanPoll(t *testing.T) {
 	_, err = c.PollNext(h2.cx)
 	require.Equal(t, ErrPending, err)
 
-	require.NoError(t, c.PollSend(h1.cx, 2))
+	require.NoError(t, c.TrySend(2))
 	require.True(t, h2.woken())
-	require.Equal(t, ErrPending, c.PollSend(h1.cx, 3))
-	drainChan(t, c, 2)
-	require.True(t, h1.woken())
 }
 
 // The promise to waiters: other callers go first at most 64 times in a row.
@@ -636,7 +633,7 @@ func TestChanFairness(t *testing.T) {
 		n := 0
 		for {
 			require.NoError(t, c.TrySend(1))
-			if _, err := c.PollRecv(p.cx); err == ErrPending {
+			if _, err := c.PollNext(p.cx); err == ErrPending {
 				break
 			}
 			n++
@@ -747,13 +744,13 @@ func TestChanFairnessOfTasks(t *testing.T) {
 			}))
 		}
 		for _, h := range sending {
-			if _, err := h.Await(cx); err != nil {
+			if _, err := h.Join(cx); err != nil {
 				return err
 			}
 		}
 		c.Close()
 		for _, h := range hs {
-			switch worst, err := h.Await(cx); {
+			switch worst, err := h.Join(cx); {
 			case err != nil:
 				return err
 			case worst > bound:
@@ -813,9 +810,12 @@ func TestChanCancelledContext(t *testing.T) {
 		i, err := Select(cx, OnRecv(c))
 		require.Equal(t, -1, i)
 		require.Equal(t, context.Canceled, err)
-		for range c.All(cx) {
-			return io.ErrUnexpectedEOF
+		n := 0
+		for _, err := range c.All(cx) {
+			require.Equal(t, context.Canceled, err)
+			n++
 		}
+		require.Equal(t, 1, n)
 		return nil
 	})
 	_, err := join(t, h)
@@ -836,7 +836,7 @@ func TestChanDeadline(t *testing.T) {
 	_, err := join(t, h)
 	require.Equal(t, context.DeadlineExceeded, err)
 	requireNoLostWakes(t, c)
-	_, receivers := c.Waiting()
+	_, receivers := c.waitingCounts()
 	require.Zero(t, receivers)
 }
 
@@ -873,11 +873,11 @@ func TestChanBlocking(t *testing.T) {
 		_, err = c.RecvBlocking(ctx)
 		require.Equal(t, context.DeadlineExceeded, err)
 		require.Equal(t, context.DeadlineExceeded, c.SendBlocking(ctx, 1))
-		_, err = c.ReserveBlocking(ctx)
+		_, err = c.reserveBlocking(ctx)
 		require.Equal(t, context.DeadlineExceeded, err)
 		cancel()
 		if capacity > 0 {
-			p, err := c.ReserveBlocking(t.Context())
+			p, err := c.reserveBlocking(t.Context())
 			require.NoError(t, err)
 			p.Send(1)
 		}
@@ -889,7 +889,7 @@ func TestChanBlocking(t *testing.T) {
 		misuse := Go(rt, func(cx *Context) error {
 			require.Panics(t, func() { c.SendBlocking(cx, 1) })
 			require.Panics(t, func() { c.RecvBlocking(cx) })
-			require.Panics(t, func() { c.ReserveBlocking(cx) })
+			require.Panics(t, func() { c.reserveBlocking(cx) })
 			return nil
 		})
 		_, err = join(t, misuse)
@@ -916,9 +916,9 @@ func TestChanUnwind(t *testing.T) {
 				wait(cx.WithoutCancel(), c)
 				return nil
 			})
-			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 1 })
+			eventually(t, func() bool { s, r := c.waitingCounts(); return s+r == 1 })
 			rt.Shutdown(ended())
-			eventually(t, func() bool { s, r := c.Waiting(); return s+r == 0 })
+			eventually(t, func() bool { s, r := c.waitingCounts(); return s+r == 0 })
 			if name == "send" {
 				drainChan(t, c, 1)
 			} else {
@@ -1021,7 +1021,7 @@ func chanExactlyOnce(t *testing.T, capacity int) {
 				return err
 			default:
 				on := OnSend(c, base+i)
-				if i, err := Select(cx, on, OnFuture(Never[None]())); i != 0 {
+				if i, err := Select(cx, on, OnFuture(NeverFuture[None]())); i != 0 {
 					return err
 				}
 				return on.Err()
@@ -1052,7 +1052,7 @@ func chanExactlyOnce(t *testing.T, capacity int) {
 				return Await(cx, c.RecvFuture())
 			default:
 				on := OnRecv(c)
-				if i, err := Select(cx, on, OnFuture(Never[None]())); i != 0 {
+				if i, err := Select(cx, on, OnFuture(NeverFuture[None]())); i != 0 {
 					return 0, err
 				}
 				return on.Value()

@@ -2,7 +2,7 @@ package async
 
 // RecvFuture returns a place in the queue of receivers, as a future. Ready, it has received
 // a message; it may then be polled again, for the next message, and needs no other
-// allocation for that. Given up before, by its method Cancel, it loses nothing. Unlike Recv
+// allocation for that. Given up before it loses nothing. Unlike Recv
 // it may also be given up when a message is there, so at a rendezvous the senders that wait
 // in Send do not rely on it.
 func (c *Chan[T]) RecvFuture() *RecvFuture[T] { return &RecvFuture[T]{c: c} }
@@ -39,7 +39,7 @@ func (f *RecvFuture[T]) Cancel() {
 }
 
 // SendFuture returns Send(v) as a future. It sends when it is polled, and only then:
-// ready without an error, it has sent; given up before, by its method Cancel, it has
+// ready without an error, it has sent; given up before it has
 // not.
 func (c *Chan[T]) SendFuture(v T) *SendFuture[T] { return &SendFuture[T]{c: c, v: v} }
 

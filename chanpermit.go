@@ -34,9 +34,9 @@ func (c *Chan[T]) TryReserve() (*Permit[T], error) {
 	return c.permit(nil)
 }
 
-// ReserveBlocking is Reserve for a goroutine outside the pool, which it parks; ctx
+// reserveBlocking is Reserve for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
-func (c *Chan[T]) ReserveBlocking(ctx context.Context) (*Permit[T], error) {
+func (c *Chan[T]) reserveBlocking(ctx context.Context) (*Permit[T], error) {
 	mustNotBlock("Chan.ReserveBlocking", "c.Reserve(cx)")
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (c *Chan[T]) ReserveBlocking(ctx context.Context) (*Permit[T], error) {
 }
 
 // ReserveFuture returns Reserve as a future. It takes room when it is polled, and only
-// then. Given up before it is ready, by its method Cancel, it leaves its place in the
+// then. Given up before it is ready it leaves its place in the
 // queue; a Permit that it has returned is released by Permit.Release alone.
 func (c *Chan[T]) ReserveFuture() Future[*Permit[T]] { return &reserveFuture[T]{c: c} }
 
@@ -66,7 +66,7 @@ func (f *reserveFuture[T]) Poll(cx *Context) (*Permit[T], error) {
 	return f.c.permit(cx.unspent(err))
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *reserveFuture[T]) Cancel() {
 	if f.queued {
 		f.queued = false

@@ -49,10 +49,10 @@ func (c *Cond) Wait(cx *Context) error {
 	return err
 }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
+// waitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
 // only if ctx ends, with ctx.Err(), and c.L is locked then too. It panics in
 // tasks.
-func (c *Cond) WaitBlocking(ctx context.Context) error {
+func (c *Cond) waitBlocking(ctx context.Context) error {
 	mustNotBlock("Cond.WaitBlocking", "c.Wait(cx)")
 	c.mustBeLocked()
 	if err := ctx.Err(); err != nil {
@@ -64,7 +64,7 @@ func (c *Cond) WaitBlocking(ctx context.Context) error {
 }
 
 // WaitFuture returns Wait as a future. c.L is unlocked by its first Poll, and locked when
-// it is ready. Given up in between, by its method Cancel, it passes on the signal that it
+// it is ready. Given up in between it passes on the signal that it
 // may have been given, and does not lock c.L: unlike Wait it cannot wait for that. It
 // panics if c.L is not locked.
 func (c *Cond) WaitFuture() Future[None] {
@@ -126,7 +126,7 @@ func (f *condFuture) Poll(cx *Context) (None, error) {
 	return None{}, err
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *condFuture) Cancel() {
 	f.c.list.mu.Lock()
 	was := f.c.list.leave(&f.w)
@@ -160,7 +160,7 @@ func (f *condLockFuture) Poll(cx *Context) (None, error) {
 	return f.lock.Poll(cx)
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *condLockFuture) Cancel() {
 	if !f.signaled {
 		f.signal.Cancel()

@@ -144,7 +144,7 @@ func TestCondExactlyOnce(t *testing.T) {
 				short, cancel := cx.WithCancel()
 				h := SpawnBlocking(rt, func() (None, error) { cancel(); return None{}, nil })
 				until(short, notFull, func() bool { return !full }, notFull.Signal)
-				h.Await(cx)
+				h.Join(cx)
 			}
 			return nil
 		}))

@@ -70,7 +70,7 @@ func TestConfigExtremes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rt := newTestRuntime(t, cfg)
 			_, err := join(t, Go(rt, func(cx *Context) error {
-				_, err := SpawnBlocking(cx, func() (int, error) { return 1, nil }).Await(cx)
+				_, err := SpawnBlocking(cx, func() (int, error) { return 1, nil }).Join(cx)
 				return errors.Join(err, Sleep(cx, time.Microsecond))
 			}))
 			require.NoError(t, err)
@@ -94,7 +94,7 @@ func TestConfigFewProcs(t *testing.T) {
 				// A goroutine, a timer and a task on another worker in each round.
 				chans[i] <- n
 				h := Go(pinned(rt, (i+1)%workers), func(cx *Context) error { return Yield(cx) })
-				if _, err := h.Await(cx); err != nil {
+				if _, err := h.Join(cx); err != nil {
 					return err
 				}
 				if err := Sleep(cx, time.Microsecond); err != nil {
@@ -119,7 +119,7 @@ func TestConfigFewProcs(t *testing.T) {
 func TestConfigSpin(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour})
 	w := rt.workers[0]
-	_, err := join(t, SpawnFuture(rt, Ready(1)))
+	_, err := join(t, SpawnFuture(rt, ReadyFuture(1)))
 	require.NoError(t, err)
 	for range 3 {
 		turn := w.turn.Load()
@@ -146,7 +146,7 @@ func TestConfigSpin(t *testing.T) {
 	require.NoError(t, err)
 
 	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})
-	_, err = join(t, SpawnFuture(short, Ready(1)))
+	_, err = join(t, SpawnFuture(short, ReadyFuture(1)))
 	require.NoError(t, err)
 	eventually(t, short.workers[0].asleep.Load)
 }
@@ -248,9 +248,9 @@ func TestHooksAreCalledInOrder(t *testing.T) {
 		run  func(s Spawner) (awaited interface{ Done() <-chan struct{} })
 		want []string
 	}{
-		"future": {func(s Spawner) interface{ Done() <-chan struct{} } { return SpawnFuture(s, Ready(1)) }, one},
+		"future": {func(s Spawner) interface{ Done() <-chan struct{} } { return SpawnFuture(s, ReadyFuture(1)) }, one},
 		"future that waits": {func(s Spawner) interface{ Done() <-chan struct{} } {
-			return SpawnFuture(s, NewYield())
+			return SpawnFuture(s, YieldFuture())
 		}, two},
 		"straight": {func(s Spawner) interface{ Done() <-chan struct{} } {
 			return Go(s, func(cx *Context) error { return Yield(cx) })
@@ -307,7 +307,7 @@ func TestHooksAreCalledInOrder(t *testing.T) {
 	cancelled := Go(rt.Named("cancelled"), func(cx *Context) error { return Sleep(cx, time.Hour) })
 	eventually(t, func() bool { return waiting(cancelled) })
 	for _, w := range rt.workers { // no worker is still in an earlier hook
-		_, err := w.survey().Wait(t.Context())
+		_, err := w.survey().JoinBlocking(t.Context())
 		require.NoError(t, err)
 	}
 	before := len(log.all())
@@ -418,7 +418,7 @@ func TestLabels(t *testing.T) {
 	t.Run("call", func(t *testing.T) {
 		for range 2 { // a goroutine of the pool that a task has started, and a goroutine that has run another call
 			got, err := join(t, Go(on.Named("starter"), func(cx *Context) error {
-				labels, err := SpawnBlocking(cx, func() (string, error) { return labelledHere(t), nil }).Await(cx)
+				labels, err := SpawnBlocking(cx, func() (string, error) { return labelledHere(t), nil }).Join(cx)
 				return errors.Join(err, expect(!strings.Contains(labels, "starter") && !strings.Contains(labels, "worker"), "%s", labels))
 			}))
 			require.NoError(t, err, "%v", got)
@@ -453,7 +453,7 @@ func TestLabelsInTraces(t *testing.T) {
 		rt := newTestRuntime(t, cfg)
 		for _, h := range []*JoinHandle[None]{
 			Go(rt.Named("region-straight"), func(cx *Context) error { return Yield(cx) }),
-			SpawnFuture(rt.Named("region-future"), NewYield()),
+			SpawnFuture(rt.Named("region-future"), YieldFuture()),
 			SpawnBlocking(rt.Named("region-call"), func() (None, error) { return None{}, nil }),
 		} {
 			_, err := join(t, h)

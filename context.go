@@ -109,19 +109,54 @@ func (cx *Context) spawner() (*Runtime, *worker) {
 	return cx.t.w.rt, w
 }
 
-// attributes implements Spawner: new tasks inherit some of the task-locals.
-func (cx *Context) attributes() *taskAttributes {
+// attributes implements Spawner: new tasks inherit some of the task-locals, and the contexts
+// that cx is under.
+func (cx *Context) attributes() (d *taskAttributes) {
 	if own := cx.t.attributes.Load(); own != nil {
-		return own.child
+		d = own.child
 	}
-	return nil
+	if h := cx.heirs(); h != nil {
+		d = h.made.of(d, func(d *taskAttributes) { d.group = &h.group })
+	}
+	return d
 }
 
-// cancelGroup implements Spawner: tasks are not cancelled with the task that spawns them.
-func (cx *Context) cancelGroup() *cancelGroup { return nil }
+// cancelGroup implements Spawner: tasks are not cancelled with the task that spawns them, but
+// with a derived Context, and with the contexts that the task is under.
+func (cx *Context) cancelGroup() *cancelGroup {
+	if h := cx.heirs(); h != nil {
+		return &h.group
+	}
+	return cx.t.cancelGroup().inherited()
+}
 
-// Under implements Spawner. cx.Under(cx) is for tasks that are not to outlive
-// cx, nor its task: they are cancelled when one of these ends.
+// scopeHeirs is the tasks that are spawned with a derived Context.
+type scopeHeirs struct {
+	group cancelGroup
+	made  attributesCache
+}
+
+// heirs returns the tasks that are spawned with cx; nil if cx is its task's own Context.
+func (cx *Context) heirs() *scopeHeirs {
+	sc := cx.sc.Load()
+	if sc == nil || sc.parent == nil {
+		return nil
+	}
+	if h := sc.heirs.Load(); h != nil {
+		return h
+	}
+	h := new(scopeHeirs)
+	if sc.shield != nil {
+		h.group.ctx, h.group.endless = cx.values(), true
+	} else {
+		h.group.ctx = cx
+	}
+	sc.heirs.CompareAndSwap(nil, h)
+	return sc.heirs.Load()
+}
+
+// Under implements Spawner. cx.Under(cx) is for tasks that must not outlive cx's task: they
+// are cancelled when cx or the task ends.
 func (cx *Context) Under(ctx context.Context) Spawner { return withContext(cx, ctx) }
 
 // Named implements Spawner.

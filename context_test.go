@@ -91,7 +91,7 @@ func TestContextWithCancel(t *testing.T) {
 		}
 		cancel()
 		<-child.Done()
-		_, readyErr := Await(child, Ready(1))
+		_, readyErr := Await(child, ReadyFuture(1))
 		return errors.Join(
 			expect(readyErr == context.Canceled, "a ready future: %v", readyErr),
 			expect(child.Err() == context.Canceled, "Err: %v", child.Err()),
@@ -129,7 +129,7 @@ func TestContextDeadlineInThePast(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		for _, d := range []time.Duration{0, -time.Second, math.MinInt64} {
 			child, cancel := cx.WithTimeout(d)
-			_, err := Await(child, Ready(1))
+			_, err := Await(child, ReadyFuture(1))
 			cancel()
 			if err != context.DeadlineExceeded {
 				return fmt.Errorf("Await with a timeout of %v: %v", d, err)
@@ -162,7 +162,7 @@ func TestContextDeadlineFarAway(t *testing.T) {
 				return fmt.Errorf("with the deadline %v: %v", at, err)
 			}
 		}
-		_, err := Await(cx, Timeout(NewYield(), math.MaxInt64))
+		_, err := Await(cx, TimeoutFuture(YieldFuture(), math.MaxInt64))
 		return err
 	})
 }
@@ -386,8 +386,8 @@ func TestContextReleasesTimers(t *testing.T) {
 	runInTask(t, rt, func(cx *Context) error {
 		w := cx.here()
 		before := w.timers.n
-		_, err := Await(cx, Timeout(Ready(1), time.Hour))
-		_, err2 := Await(cx, Timeout(NewYield(), time.Hour))
+		_, err := Await(cx, TimeoutFuture(ReadyFuture(1), time.Hour))
+		_, err2 := Await(cx, TimeoutFuture(YieldFuture(), time.Hour))
 		child, cancel := cx.WithCancel()
 		go cancel()
 		err3 := Sleep(child, time.Hour)
@@ -416,7 +416,7 @@ func TestSleepLastsLongEnough(t *testing.T) {
 
 // spin lets time pass within one poll, after a timer has been set in it.
 func spin(cx *Context, d time.Duration) {
-	s := NewSleep(time.Hour)
+	s := SleepFuture(time.Hour)
 	s.Poll(cx)
 	giveUp(nil, s)
 	for begun := time.Now(); time.Since(begun) < d; {
@@ -433,7 +433,7 @@ func TestTimersInALongPoll(t *testing.T) {
 			const d = 5 * time.Millisecond
 			spin(cx, 2*d)
 			begun := time.Now()
-			_, err := Await(cx, Timeout(Never[int](), d))
+			_, err := Await(cx, TimeoutFuture(NeverFuture[int](), d))
 			took := time.Since(begun)
 			return errors.Join(
 				expect(err == context.DeadlineExceeded, "Await: %v", err),
@@ -443,7 +443,7 @@ func TestTimersInALongPoll(t *testing.T) {
 	t.Run("Sleep", func(t *testing.T) {
 		runInTask(t, rt, func(cx *Context) error {
 			spin(cx, time.Millisecond)
-			_, err := NewSleep(0).Poll(cx)
+			_, err := SleepFuture(0).Poll(cx)
 			return expect(err == nil, "a sleep of nothing: %v", err)
 		})
 	})
@@ -452,11 +452,11 @@ func TestTimersInALongPoll(t *testing.T) {
 func TestFutureConstructors(t *testing.T) {
 	failed := errors.New("failed")
 	everywhere(t, func(cx *Context) error {
-		v, err := Await(cx, Ready(3))
-		_, failedErr := Await(cx, Failed[int](failed))
+		v, err := Await(cx, ReadyFuture(3))
+		_, failedErr := Await(cx, FailedFuture[int](failed))
 		child, cancel := cx.WithCancel()
 		go cancel()
-		_, neverErr := Await(child, Never[int]())
+		_, neverErr := Await(child, NeverFuture[int]())
 		polls := 0
 		p, pollErr := Await(cx, PollFunc(func(cx *Context) (int, error) {
 			if polls++; polls < 3 {
@@ -465,7 +465,7 @@ func TestFutureConstructors(t *testing.T) {
 			}
 			return polls, failed
 		}))
-		_, yieldErr := Await(cx, NewYield())
+		_, yieldErr := Await(cx, YieldFuture())
 		return errors.Join(
 			expect(v == 3 && err == nil, "Ready: %v, %v", v, err),
 			expect(failedErr == failed, "Failed: %v", failedErr),
@@ -481,16 +481,16 @@ func TestTimeoutAwaited(t *testing.T) {
 		const d = time.Millisecond
 		p := new(probe)
 		begun := time.Now()
-		_, err := Await(cx, Timeout(p, d))
+		_, err := Await(cx, TimeoutFuture(p, d))
 		took := time.Since(begun)
 		q := new(probe)
 		q.resolve(failed)
-		v, inTime := Await(cx, Timeout(q, time.Hour))
+		v, inTime := Await(cx, TimeoutFuture(q, time.Hour))
 		r := new(probe)
 		child, cancel := cx.WithCancel()
 		go cancel()
-		_, cancelled := Await(child, Timeout(r, time.Hour))
-		_, zero := Await(cx, Timeout(new(probe), 0))
+		_, cancelled := Await(child, TimeoutFuture(r, time.Hour))
+		_, zero := Await(cx, TimeoutFuture(new(probe), 0))
 		return errors.Join(
 			expect(err == context.DeadlineExceeded, "too late: %v", err),
 			expect(took >= d, "a timeout of %v took %v", d, took),
@@ -526,7 +526,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 			}))
 		}
 		for _, h := range hs {
-			if _, err := h.Await(cx); err != nil {
+			if _, err := h.Join(cx); err != nil {
 				return err
 			}
 		}
@@ -550,7 +550,7 @@ func TestHandPolling(t *testing.T) {
 		cx, wakes := newPollCx(t, rt)
 		const d = time.Millisecond
 		begun := time.Now()
-		s := NewSleep(d)
+		s := SleepFuture(d)
 		_, err := s.Poll(cx)
 		for err == ErrPending {
 			eventually(t, func() bool { return wakes.Swap(0) > 0 })
@@ -559,7 +559,7 @@ func TestHandPolling(t *testing.T) {
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, time.Since(begun), d)
 
-		long := NewSleep(time.Hour)
+		long := SleepFuture(time.Hour)
 		_, err = long.Poll(cx)
 		require.Equal(t, ErrPending, err)
 		giveUp(nil, long)
@@ -567,7 +567,7 @@ func TestHandPolling(t *testing.T) {
 	t.Run("a sleep that moves to another task", func(t *testing.T) {
 		a, wakesA := newPollCx(t, rt)
 		b, wakesB := newPollCx(t, rt)
-		s := NewSleep(time.Hour).(*sleepFuture)
+		s := SleepFuture(time.Hour).(*sleepFuture)
 		_, err := s.Poll(a)
 		require.Equal(t, ErrPending, err)
 		timerA := s.alarm.std.timer
@@ -580,7 +580,7 @@ func TestHandPolling(t *testing.T) {
 		_, err = s.Poll(b)
 		require.NoError(t, err)
 
-		s = NewSleep(time.Hour).(*sleepFuture)
+		s = SleepFuture(time.Hour).(*sleepFuture)
 		_, err = s.Poll(a)
 		require.Equal(t, ErrPending, err)
 		timerA = s.alarm.std.timer
@@ -598,7 +598,7 @@ func TestHandPolling(t *testing.T) {
 	t.Run("Timeout", func(t *testing.T) {
 		cx, wakes := newPollCx(t, rt)
 		p := new(probe)
-		f := Timeout(p, time.Hour)
+		f := TimeoutFuture(p, time.Hour)
 		_, err := f.Poll(cx)
 		require.Equal(t, ErrPending, err)
 		passHour(f.(*timeoutFuture[int]).sleep)
@@ -609,7 +609,7 @@ func TestHandPolling(t *testing.T) {
 	})
 	t.Run("PollFunc and Yield", func(t *testing.T) {
 		cx, wakes := newPollCx(t, rt)
-		y := NewYield()
+		y := YieldFuture()
 		f := PollFunc(func(cx *Context) (None, error) { return y.Poll(cx) })
 		_, err := f.Poll(cx)
 		require.Equal(t, ErrPending, err)
@@ -647,8 +647,8 @@ func TestHandPolling(t *testing.T) {
 				eventually(t, func() bool { return wakes.Swap(0) > 0 })
 			}
 		}
-		var conn Conn
-		require.NoError(t, until(func() (err error) { conn, err = ln.PollAccept(cx); return err }))
+		var conn PollConn
+		require.NoError(t, until(func() (err error) { conn, err = ln.pollAcceptTCP(cx); return err }))
 		defer conn.Close()
 
 		buf := make([]byte, 16)

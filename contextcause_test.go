@@ -129,7 +129,7 @@ func TestJoinHandleCancelCause(t *testing.T) {
 		})
 	}
 	t.Run("a plain future", func(t *testing.T) {
-		h := SpawnFuture(rt, Never[int]())
+		h := SpawnFuture(rt, NeverFuture[int]())
 		h.CancelCause(why)
 		_, err := join(t, h)
 		require.Equal(t, context.Canceled, err)
@@ -340,7 +340,7 @@ func TestShutdownAndWithoutCancel(t *testing.T) {
 		go func() {
 			_, err := BlockOn(rt, func(cx *Context) (None, error) {
 				clean := cx.WithoutCancel()
-				_, err := Await(clean, Never[int]())
+				_, err := Await(clean, NeverFuture[int]())
 				return None{}, errors.Join(expect(err == context.Canceled, "Await: %v", err),
 					causes(clean, clean, context.Canceled, ErrShutdown))
 			})
@@ -387,7 +387,7 @@ func TestContextInBlockingCall(t *testing.T) {
 		return None{}, err
 	}
 	fetch := func(cx *Context) error {
-		_, err := SpawnBlocking(cx, func() (None, error) { return get(cx) }).Await(cx.WithoutCancel())
+		_, err := SpawnBlocking(cx, func() (None, error) { return get(cx) }).Join(cx.WithoutCancel())
 		return err
 	}
 	t.Run("cancel", func(t *testing.T) {
@@ -428,7 +428,7 @@ func TestContextInBlockingCall(t *testing.T) {
 			cancel()
 			_, err := SpawnBlocking(cx.WithoutCancel(), func() (net.Conn, error) {
 				return new(net.Dialer).DialContext(cx, "tcp", ln.Addr().String())
-			}).Await(cx.WithoutCancel())
+			}).Join(cx.WithoutCancel())
 			return expect(err != nil && !os.IsTimeout(err), "DialContext: %v", err)
 		})
 	})

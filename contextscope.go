@@ -31,6 +31,8 @@ type cancelScope struct {
 	done    chan struct{}
 	after   map[*afterFunc]struct{}
 	unwatch func() bool // takes this scope off its parent's list
+
+	heirs atomic.Pointer[scopeHeirs] // of a derived Context with which a task was spawned
 }
 
 // How a scope ended.

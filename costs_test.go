@@ -35,7 +35,7 @@ var countedOps = []struct {
 	cost cost
 }{
 	{"spawn a future and await it", func(cx *Context, n int) {
-		one := Ready(1)
+		one := ReadyFuture(1)
 		for range n {
 			Await(cx, SpawnFuture(cx, one))
 		}
@@ -207,7 +207,7 @@ var echoForms = []struct {
 		}).Done()
 	}, cost{polls: 1}},
 	{"a future", func(rt *Runtime, c Conn, served func()) <-chan struct{} {
-		return SpawnFuture(rt, &echoFuture{c: c, buf: make([]byte, 4096), served: served}).Done()
+		return SpawnFuture(rt, &echoFuture{c: c.(PollConn), buf: make([]byte, 4096), served: served}).Done()
 	}, cost{polls: 1}},
 	{"Serve", func(rt *Runtime, c Conn, served func()) <-chan struct{} {
 		ended := make(chan struct{})
@@ -248,7 +248,7 @@ var echoForms = []struct {
 
 // echoFuture is an echo of messages that fit in buf and in the socket.
 type echoFuture struct {
-	c      Conn
+	c      PollConn
 	buf    []byte
 	served func()
 }
@@ -279,14 +279,13 @@ type oneConnListener struct {
 func (l *oneConnListener) Accept(cx *Context) (Conn, error) { return Await(cx, PollFunc(l.PollAccept)) }
 func (l *oneConnListener) PollAccept(cx *Context) (Conn, error) {
 	if l.taken {
-		return Never[Conn]().Poll(cx)
+		return NeverFuture[Conn]().Poll(cx)
 	}
 	l.taken = true
 	return l.c, nil
 }
-func (l *oneConnListener) Close() error        { return nil }
-func (l *oneConnListener) Incoming() *Incoming { return &Incoming{l: l} }
-func (l *oneConnListener) Addr() net.Addr      { return &net.UnixAddr{Net: "unix"} }
+func (l *oneConnListener) Close() error   { return nil }
+func (l *oneConnListener) Addr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 
 // echoes is an echo in one of the forms, on the only worker of rt. requests is its client.
 func echoes(t *testing.T, rt *Runtime, form int, served func()) (requests func(n int), end func()) {

@@ -7,11 +7,11 @@
 // plain Future (SpawnFuture), which is polled. Both reach their worker through
 // a Context, the first argument of every function that waits. A JoinHandle is a
 // task's result, and a Group bounds the lifetime of several tasks; a Waker makes a
-// task be polled again. BlockOn, JoinHandle.Wait and NewWaker connect the pool to
+// task be polled again. BlockOn, JoinHandle.JoinBlocking and NewWaker connect the pool to
 // goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
 // between all of them, and Select waits for several events at once. LockFuture,
-// SendFuture and similar methods return the futures of locks and channels; NewSleep,
-// NewYield, NewSelect and NewDial return the futures of the functions of these names.
+// SendFuture and similar methods return the futures of locks and channels; SleepFuture,
+// YieldFuture, SelectFuture and DialFuture return the futures of the functions of these names.
 // To turn a PollX method into a Future use PollFunc; for a blocking call (a function of
 // package os, a look-up) use SpawnBlocking. The methods named XBlocking, with a ctx, are for
 // goroutines outside the pool: a goroutine that has to wait is parked, which costs switches

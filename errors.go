@@ -106,8 +106,9 @@ func (t *task) finalError(err error) error {
 
 // Errors of channels and similar types.
 var (
-	// ErrClosed is returned by sends on a closed channel, and by receives once
-	// the channel is closed and empty. Streams end with [io.EOF] instead.
+	// ErrClosed is returned by sends on a closed channel, by receives once the
+	// channel is closed and empty, and by a second Close. Streams end with [io.EOF]
+	// instead; closed files and connections fail with os.ErrClosed and net.ErrClosed.
 	ErrClosed = errors.New("async: closed")
 
 	// ErrFull is returned by a TrySend that found no room.
@@ -116,6 +117,14 @@ var (
 	// ErrEmpty is returned by a TryRecv that found nothing.
 	ErrEmpty = errors.New("async: empty")
 )
+
+// closedNow returns the error of a Close: nil if it was the first.
+func closedNow(first bool) error {
+	if first {
+		return nil
+	}
+	return ErrClosed
+}
 
 // bothErrors is errors.Join, but returns an error that is alone as it is.
 func bothErrors(err, unwritten error) error {

@@ -93,7 +93,7 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 				var set JoinSet[None]
 				set.Add(Go(cx.Named("culprit"), func(cx *Context) error { who = cx.Task(); line = lineAfter(0); panic("oh") }))
 				h, _ := set.Next(cx)
-				_, _, err = h.TryAwait()
+				_, err = h.TryJoin()
 				return nil
 			}
 			join(t, Go(rt, inTask))
@@ -206,7 +206,7 @@ func TestHooksMustReturn(t *testing.T) {
 						ctx, cancel := context.WithTimeout(context.Background(), patience)
 						defer cancel()
 						defer rt.Shutdown(ended())
-						Go(rt.Named("armed"), func(*Context) error { return nil }).Wait(ctx)
+						Go(rt.Named("armed"), func(*Context) error { return nil }).JoinBlocking(ctx)
 					}()
 					<-over
 					fmt.Println("survived")

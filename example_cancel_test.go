@@ -57,13 +57,13 @@ func ExampleGroup_Try() {
 			g.SetLimit(1)
 			first := async.Go(g, func(cx *async.Context) error { return async.Sleep(cx, time.Hour) })
 			h := async.Go(g.Try(), async.Yield)
-			_, ended, err := h.TryAwait()
-			fmt.Println(ended, errors.Is(err, async.ErrBusy))
+			_, err := h.TryJoin()
+			fmt.Println(errors.Is(err, async.ErrBusy))
 			first.Cancel()
 			return nil
 		})
 	})
-	// Output: true true
+	// Output: true
 }
 
 // Results as they come. With KeepGoing the failure of one leaves the others alone.
@@ -81,7 +81,7 @@ func ExampleJoinSet() {
 				if err != nil {
 					return err // cx has ended
 				}
-				fmt.Println(h.Await(cx))
+				fmt.Println(h.Join(cx))
 				answer.Send("at last") // the first to begin, and the last to end
 			}
 			return nil
@@ -113,8 +113,8 @@ func ExampleContext_Under() {
 			child = async.Go(cx.Under(cx), func(cx *async.Context) error { return async.Sleep(cx, time.Hour) })
 			return nil
 		})
-		parent.Await(cx)
-		_, err := child.Await(cx)
+		parent.Join(cx)
+		_, err := child.Join(cx)
 		fmt.Println(err)
 		return nil
 	})
@@ -149,7 +149,7 @@ func ExampleContext_WithoutCancel() {
 		})
 		async.Yield(cx) // it begins to sleep
 		h.Cancel()
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		fmt.Println(err)
 		return nil
 	})

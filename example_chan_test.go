@@ -21,7 +21,10 @@ func ExampleChan() {
 			}
 			return nil
 		})
-		for job := range jobs.All(cx) {
+		for job, err := range jobs.All(cx) {
+			if err != nil {
+				return err
+			}
 			fmt.Println("job", job)
 		}
 		_, err := jobs.Recv(cx)
@@ -40,7 +43,10 @@ func ExampleChan_SendBlocking() {
 	rt := newRuntime()
 	questions, answers := async.NewChan[int](0), async.NewChan[int](0)
 	async.Go(rt, func(cx *async.Context) error {
-		for q := range questions.All(cx) {
+		for q, err := range questions.All(cx) {
+			if err != nil {
+				return err
+			}
 			if err := answers.Send(cx, q*q); err != nil {
 				return err
 			}
@@ -117,7 +123,7 @@ func ExampleRecvFuture() {
 		numbers.SendBlocking(ctx, i)
 	}
 	numbers.Close()
-	fmt.Println(h.Wait(ctx))
+	fmt.Println(h.JoinBlocking(ctx))
 	rt.Shutdown(ctx)
 	// Output: 45 <nil>
 }
@@ -126,7 +132,7 @@ func ExampleSendFuture() {
 	async.Run(func(cx *async.Context) error {
 		c := async.NewChan[string](1)
 		c.TrySend("the only place")
-		_, err := async.Await(cx, async.Timeout(c.SendFuture("too much"), time.Millisecond))
+		_, err := async.Await(cx, async.TimeoutFuture(c.SendFuture("too much"), time.Millisecond))
 		fmt.Println(err)
 		fmt.Println(c.TryRecv())
 		fmt.Println(c.TryRecv())
@@ -265,15 +271,16 @@ func ExampleTrySelect() {
 		c := async.NewChan[int](1)
 		recv, send := async.OnRecv(c), async.OnSend(c, 7)
 		fmt.Println(async.TrySelect(cx, recv)) // there is no message
-		fmt.Println(async.TrySelect(cx, send), send.Err())
+		i, _ := async.TrySelect(cx, send)
+		fmt.Println(i, send.Err())
 		fmt.Println(async.TrySelect(cx, recv))
 		fmt.Println(recv.Value())
 		return nil
 	})
 	// Output:
-	// -1
+	// -1 async: pending (a Poll method was called by code that does not poll again)
 	// 0 <nil>
-	// 0
+	// 0 <nil>
 	// 7 <nil>
 }
 
@@ -296,7 +303,7 @@ func ExampleSelectInOrder() {
 
 func ExampleOnFuture() {
 	async.Run(func(cx *async.Context) error {
-		answer := async.OnFuture(async.Ready("an answer"))
+		answer := async.OnFuture(async.ReadyFuture("an answer"))
 		i, _ := async.Select(cx, async.After(time.Hour), answer)
 		fmt.Println(i)
 		fmt.Println(answer.Result())
@@ -371,11 +378,11 @@ func ExampleFromGoChan() {
 	// 2
 }
 
-func ExampleGroupDone() {
+func ExampleWaitGroupDone() {
 	async.Run(func(cx *async.Context) error {
 		var wg sync.WaitGroup
 		wg.Go(func() { fmt.Println("a goroutine") })
-		err := async.GroupDone(cx, &wg)
+		err := async.WaitGroupDone(cx, &wg)
 		fmt.Println("has ended", err)
 		return nil
 	})

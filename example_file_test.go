@@ -32,12 +32,12 @@ func ExampleFile() {
 			return err
 		}
 		for i := range 3 { // small writes are joined, and cost no hand-off each
-			fmt.Fprintln(f.WithContext(cx), i)
+			fmt.Fprintln(async.BindFile(cx, f), i)
 		}
 		if _, err := f.Seek(cx, 0, io.SeekStart); err != nil {
 			return err
 		}
-		lines := bufio.NewScanner(f.WithContext(cx))
+		lines := bufio.NewScanner(async.BindFile(cx, f))
 		for lines.Scan() {
 			fmt.Println(lines.Text())
 		}
@@ -98,9 +98,9 @@ func ExampleCopy() {
 			_, err = async.Copy(cx, w, f)
 			return err
 		})
-		b, err := io.ReadAll(r.WithContext(cx))
+		b, err := io.ReadAll(async.BindFile(cx, r))
 		fmt.Print(string(b), err)
-		_, err = sender.Await(cx)
+		_, err = sender.Join(cx)
 		return err
 	})
 	// Output:

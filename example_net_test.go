@@ -58,7 +58,7 @@ func ExamplePacketConn() {
 			return err
 		}
 		defer c.Close()
-		std := c.WithContext(cx).(net.PacketConn) // for code that knows only package net
+		std := async.BindConn(cx, c).(net.PacketConn) // for code that knows only package net
 		std.WriteTo([]byte("to myself"), c.LocalAddr())
 		p := make([]byte, 1500)
 		n, from, err := std.ReadFrom(p)
@@ -130,7 +130,7 @@ func ExampleUnixListener() {
 			return err
 		}
 		defer conn.Close()
-		got, err := io.ReadAll(conn.WithContext(cx))
+		got, err := io.ReadAll(async.BindConn(cx, conn))
 		fmt.Println(string(got))
 		return err
 	})
@@ -249,11 +249,11 @@ func ExampleListenConfig() {
 			return err
 		}
 		defer conn.Close()
-		got, err := io.ReadAll(conn.WithContext(cx))
+		got, err := io.ReadAll(async.BindConn(cx, conn))
 		fmt.Println(string(got))
 		return err
 	})
-	if _, err := h.Wait(context.Background()); err != nil {
+	if _, err := h.JoinBlocking(context.Background()); err != nil {
 		fmt.Println(err)
 	}
 	rt.Shutdown(context.Background())

@@ -31,7 +31,7 @@ func ExampleCmd() {
 		}
 		in.WriteString(cx, "louder\n")
 		in.Close(cx)
-		line, _ := bufio.NewReader(out.WithContext(cx)).ReadString('\n')
+		line, _ := bufio.NewReader(async.BindFile(cx, out)).ReadString('\n')
 		fmt.Print(line)
 		return cmd.Wait(cx)
 	})

@@ -19,7 +19,7 @@ var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 func greet(cx *async.Context, c async.Conn) (keep bool, err error) {
 	r := readers.Get().(*bufio.Reader)
 	defer readers.Put(r)
-	r.Reset(c.WithContext(cx))
+	r.Reset(async.BindConn(cx, c))
 	for {
 		name, err := r.ReadString('\n')
 		if err != nil {
@@ -62,7 +62,7 @@ func ExampleServe() {
 	}
 
 	err = rt.Shutdown(context.Background()) // waits for connections that are being served, and closes the others
-	_, served := server.Wait(context.Background())
+	_, served := server.JoinBlocking(context.Background())
 	fmt.Println(err, errors.Is(served, async.ErrShutdown))
 	// Output:
 	// hello Ada
@@ -82,7 +82,7 @@ func ExampleServer() {
 						return false, nil
 					}
 				}
-				_, err = fmt.Fprintf(c.WithContext(cx), "%d\n", calls)
+				_, err = fmt.Fprintf(async.BindConn(cx, c), "%d\n", calls)
 				return true, err
 			}
 		},
@@ -99,7 +99,7 @@ func ExampleServer() {
 			return err
 		}
 		defer c.Close()
-		answers := bufio.NewReader(c.WithContext(cx))
+		answers := bufio.NewReader(async.BindConn(cx, c))
 		for range 3 {
 			answer, err := answers.ReadString('\n')
 			if err != nil {
@@ -111,7 +111,7 @@ func ExampleServer() {
 			}
 		}
 		server.Cancel()
-		_, err = server.Await(cx)
+		_, err = server.Join(cx)
 		fmt.Println(errors.Is(err, context.Canceled))
 		return nil
 	})

@@ -61,7 +61,7 @@ func ExampleMutex_LockBlocking() {
 		counter++
 		mu.Unlock()
 	}
-	h.Wait(context.Background())
+	h.JoinBlocking(context.Background())
 	fmt.Println(counter)
 	// Output: 2
 }
@@ -97,7 +97,7 @@ func ExampleMutex_LockFuture() {
 	balance := 100
 	async.Run(func(cx *async.Context) error {
 		h := async.SpawnFuture(cx, &withdraw{mu: &mu, balance: &balance})
-		fmt.Println(h.Await(cx))
+		fmt.Println(h.Join(cx))
 		return nil
 	})
 	// Output: 90 <nil>
@@ -185,7 +185,7 @@ func ExampleCond() {
 		queue = append(queue, "hello")
 		mu.Unlock()
 		c.Signal()
-		fmt.Println(consumer.Await(cx))
+		fmt.Println(consumer.Join(cx))
 		return nil
 	})
 	// Output: hello <nil>
@@ -268,7 +268,7 @@ func ExampleNotify() {
 		})
 		value = "hello"
 		changed.NotifyOne() // not lost, whether the task waits already or not
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		return err
 	})
 	// Output: hello

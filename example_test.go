@@ -26,13 +26,13 @@ func Example() {
 		defer ln.Close()
 
 		async.Go(cx, func(cx *async.Context) error {
-			for conn, err := range ln.Incoming().All(cx) {
+			for conn, err := range async.Incoming(ln).All(cx) {
 				if err != nil {
 					return nil // the listener has been closed
 				}
 				async.Go(cx, func(cx *async.Context) error {
 					defer conn.Close()
-					c := conn.WithContext(cx) // a net.Conn for the standard library
+					c := async.BindConn(cx, conn) // a net.Conn for the standard library
 					_, err := io.Copy(c, c)
 					return err
 				})
@@ -48,7 +48,7 @@ func Example() {
 		if _, err := conn.Write(cx, []byte("hello\n")); err != nil {
 			return err
 		}
-		line, err := bufio.NewReader(conn.WithContext(cx)).ReadString('\n')
+		line, err := bufio.NewReader(async.BindConn(cx, conn)).ReadString('\n')
 		fmt.Print(line)
 		return err
 	})
@@ -85,7 +85,7 @@ func ExampleNew() {
 		return
 	}
 	h := async.Spawn(rt, func(cx *async.Context) (int, error) { return 6 * 7, nil })
-	fmt.Println(h.Wait(context.Background()))
+	fmt.Println(h.JoinBlocking(context.Background()))
 	fmt.Println(rt.Shutdown(context.Background()))
 	// Output:
 	// 42 <nil>
@@ -102,7 +102,7 @@ func ExampleSpawn() {
 			}
 			return total, nil
 		})
-		fmt.Println(sum.Await(cx))
+		fmt.Println(sum.Join(cx))
 		return nil
 	})
 	// Output: 10 <nil>
@@ -111,7 +111,7 @@ func ExampleSpawn() {
 func ExampleGo() {
 	async.Run(func(cx *async.Context) error {
 		h := async.Go(cx, func(cx *async.Context) error { panic("oh") })
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		var p *async.PanicError
 		fmt.Println(errors.As(err, &p), p.Value)
 		return nil
@@ -143,7 +143,7 @@ func ExampleSpawnFuture() {
 	rt := newRuntime()
 	defer rt.Shutdown(context.Background())
 	h := async.SpawnFuture(rt, &countdown{left: 3})
-	fmt.Println(h.Wait(context.Background()))
+	fmt.Println(h.JoinBlocking(context.Background()))
 	// Output: lift-off <nil>
 }
 
@@ -156,7 +156,7 @@ func ExamplePollFunc() {
 		}
 		return polls, nil
 	})
-	fmt.Println(async.SpawnFuture(async.Default(), f).Wait(context.Background()))
+	fmt.Println(async.SpawnFuture(async.Default(), f).JoinBlocking(context.Background()))
 	// Output: 3 <nil>
 }
 
@@ -170,9 +170,9 @@ func ExampleBlockOn() {
 	// Output: slept <nil>
 }
 
-func ExampleTimeout() {
+func ExampleTimeoutFuture() {
 	async.Run(func(cx *async.Context) error {
-		_, err := async.Await(cx, async.Timeout(async.Never[int](), time.Millisecond))
+		_, err := async.Await(cx, async.TimeoutFuture(async.NeverFuture[int](), time.Millisecond))
 		fmt.Println(err)
 		return nil
 	})
@@ -200,7 +200,7 @@ func ExampleJoinHandle_Cancel() {
 		})
 		async.Yield(cx) // it begins to sleep
 		h.Cancel()
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		fmt.Println(err)
 		return nil
 	})
@@ -221,7 +221,7 @@ func ExampleNewWaker() {
 		default:
 		}
 	}))
-	f := async.NewSleep(time.Millisecond)
+	f := async.SleepFuture(time.Millisecond)
 	for {
 		if _, err := f.Poll(cx); err != async.ErrPending {
 			fmt.Println("slept", err)
@@ -232,7 +232,7 @@ func ExampleNewWaker() {
 	// Output: slept <nil>
 }
 
-func ExampleTCPConn_WithContext() {
+func ExampleBindConn() {
 	async.Run(func(cx *async.Context) error {
 		ln, err := async.Listen(cx, "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -245,11 +245,11 @@ func ExampleTCPConn_WithContext() {
 				return err
 			}
 			defer conn.Close()
-			name, err := bufio.NewReader(conn.WithContext(cx)).ReadString('\n')
+			name, err := bufio.NewReader(async.BindConn(cx, conn)).ReadString('\n')
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(conn.WithContext(cx), "hello, %s", name)
+			_, err = fmt.Fprintf(async.BindConn(cx, conn), "hello, %s", name)
 			return err
 		})
 		conn, err := async.Dial(cx, "tcp", ln.Addr().String())
@@ -257,10 +257,10 @@ func ExampleTCPConn_WithContext() {
 			return err
 		}
 		defer conn.Close()
-		fmt.Fprintln(conn.WithContext(cx), "gopher")
-		answer, err := io.ReadAll(conn.WithContext(cx))
+		fmt.Fprintln(async.BindConn(cx, conn), "gopher")
+		answer, err := io.ReadAll(async.BindConn(cx, conn))
 		fmt.Println(strings.TrimSpace(string(answer)), err)
-		_, err = server.Await(cx)
+		_, err = server.Join(cx)
 		return err
 	})
 	// Output: hello, gopher <nil>
@@ -269,7 +269,7 @@ func ExampleTCPConn_WithContext() {
 func ExampleRuntime_Shutdown() {
 	rt := newRuntime()
 	async.Go(rt, func(cx *async.Context) error {
-		_, err := async.Await(cx, cx.Runtime().Draining()) // a task without an end of its own
+		_, err := async.Await(cx, async.DrainingFuture()) // a task without an end of its own
 		fmt.Println("finishing")
 		return err
 	})

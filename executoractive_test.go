@@ -421,11 +421,11 @@ var activeServers = []struct {
 		})
 	}},
 	{"futures", true, acceptAll(func(cx *Context, c Conn) {
-		buf, unwritten := make([]byte, 64), []byte(nil)
+		p, buf, unwritten := c.(PollConn), make([]byte, 64), []byte(nil)
 		SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) {
 			for {
 				if len(unwritten) == 0 {
-					n, err := c.PollRead(cx, buf)
+					n, err := p.PollRead(cx, buf)
 					if err != nil {
 						if err != ErrPending {
 							c.Close()
@@ -434,7 +434,7 @@ var activeServers = []struct {
 					}
 					unwritten = buf[:n]
 				}
-				n, err := c.PollWrite(cx, unwritten)
+				n, err := p.PollWrite(cx, unwritten)
 				if err != nil {
 					return None{}, err
 				}

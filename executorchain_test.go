@@ -74,7 +74,7 @@ func TestNextTaskInSameCoroutine(t *testing.T) {
 			for _, body := range bodies {
 				hs = append(hs, Spawn(cx, body), Spawn(cx, bodies[0]))
 			}
-			hs = append(hs, SpawnFuture(cx, Ready(1)), Spawn(cx, bodies[0]))
+			hs = append(hs, SpawnFuture(cx, ReadyFuture(1)), Spawn(cx, bodies[0]))
 			return nil
 		})
 		require.NoError(t, resume.SendBlocking(context.Background(), None{}))

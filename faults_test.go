@@ -158,7 +158,7 @@ func faultsPeak() string {
 // faultsServe echoes the data of c until its end.
 func faultsServe(cx *Context, c Conn) error {
 	defer c.Close()
-	_, err := io.Copy(c.WithContext(cx), c.WithContext(cx))
+	_, err := io.Copy(BindConn(cx, c), BindConn(cx, c))
 	return err
 }
 
@@ -178,7 +178,7 @@ func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 		free(descriptors)
 		require.NoError(t, runTask(rt, func(cx *Context) error {
 			var hs []*JoinHandle[None]
-			for c, err := range ln.Incoming().All(cx) {
+			for c, err := range Incoming(ln).All(cx) {
 				if err != nil {
 					return err
 				}
@@ -188,7 +188,7 @@ func TestFaultsMoreClientsThanDescriptors(t *testing.T) {
 				}
 			}
 			for _, h := range hs {
-				if _, err := h.Await(cx); err != nil {
+				if _, err := h.Join(cx); err != nil {
 					return err
 				}
 			}
@@ -368,7 +368,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 		var got atomic.Int64
 		for _, h := range hs {
 			go func() {
-				if c, err := h.Wait(t.Context()); err == nil {
+				if c, err := h.JoinBlocking(t.Context()); err == nil {
 					got.Add(1)
 					c.Close()
 				}
@@ -459,7 +459,7 @@ func TestFaultsSilentPeer(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return tcpAskAll(c.WithContext(cx), tcpMessages(1))
+		return tcpAskAll(BindConn(cx, c), tcpMessages(1))
 	}))
 	for _, c := range peers {
 		n, err := c.Read(make([]byte, 1))
@@ -544,7 +544,7 @@ func TestFaultsResetBeforeAccept(t *testing.T) {
 // the task.
 func faultsBreak(cx *Context, c Conn) error {
 	defer c.Close()
-	s := bufio.NewScanner(c.WithContext(cx))
+	s := bufio.NewScanner(BindConn(cx, c))
 	s.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		if strings.Contains(string(data), "poison") {
 			panic("poisoned: " + string(data))
@@ -575,7 +575,7 @@ func TestFaultsPanicInRead(t *testing.T) {
 		}
 		panicked := 0
 		for _, h := range hs { // in any order: connections need not be accepted in the order in which they were dialled
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			if err == nil {
 				continue
 			}
@@ -757,7 +757,7 @@ func TestFaultsTenThousandConnections(t *testing.T) {
 				})
 			}
 			for _, h := range hs {
-				if _, err := h.Await(cx); err != nil {
+				if _, err := h.Join(cx); err != nil {
 					return err
 				}
 			}
@@ -805,7 +805,7 @@ func faultsCrowd(cx *Context, addr string, n int) error {
 			hs[i] = Go(cx, func(cx *Context) error { return step(cx, i) })
 		}
 		for _, h := range hs {
-			if _, err := h.Await(cx); err != nil {
+			if _, err := h.Join(cx); err != nil {
 				return err
 			}
 		}
@@ -818,7 +818,7 @@ func tcpRunFor(limit time.Duration, rt *Runtime, fn func(cx *Context) error) err
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	h := Go(rt, fn)
-	_, err := h.Wait(ctx)
+	_, err := h.JoinBlocking(ctx)
 	if ctx.Err() != nil {
 		h.Cancel()
 	}
@@ -871,7 +871,7 @@ func TestFaultsSleepers(t *testing.T) {
 			var s Future[None]
 			return SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
 				if s == nil {
-					s = NewSleep(time.Until(until))
+					s = SleepFuture(time.Until(until))
 					in()
 				}
 				v, err := s.Poll(cx)

@@ -84,15 +84,15 @@ func TestFileReadWrite(t *testing.T) {
 	}
 }
 
-// The standard library reads through WithContext.
-func TestFileWithContext(t *testing.T) {
+// The standard library reads through BindFile.
+func TestBindFile(t *testing.T) {
 	rt := fileRuntime(t)
 	name, want := filepath.Join(t.TempDir(), "f"), pattern(100_000)
 	require.NoError(t, os.WriteFile(name, want, 0o600))
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_RDWR, 0)
 		require.NoError(t, err)
-		b := f.WithContext(cx)
+		b := BindFile(cx, f)
 		require.NoError(t, iotest.TestReader(b, want))
 		_, err = b.WriteAt([]byte("x"), 7)
 		require.NoError(t, err)
@@ -198,7 +198,7 @@ func TestFileCancelledReadAtEnd(t *testing.T) {
 				Yield(cx)
 			}
 			h.Cancel()
-			h.Await(cx)
+			h.Join(cx)
 		}
 		require.NoError(t, f.Flush(cx))
 		require.NoError(t, os.WriteFile(name, []byte("new"), 0o600))
@@ -272,7 +272,7 @@ func TestFileCancelledContext(t *testing.T) {
 		} {
 			require.Equal(t, context.Canceled, do(), op)
 		}
-		b, err := io.ReadAll(f.WithContext(cx))
+		b, err := io.ReadAll(BindFile(cx, f))
 		require.NoError(t, err)
 		require.Equal(t, "abc", string(b))
 		require.Equal(t, context.Canceled, f.Close(over))
@@ -342,11 +342,11 @@ func TestFileWriteFailsForAll(t *testing.T) {
 		gone := Go(rt, f.Flush)
 		eventually(t, func() bool { return waiting(gone) })
 		gone.Cancel()
-		gone.Wait(context.Background())
+		gone.JoinBlocking(context.Background())
 		require.Len(t, f.tickets, len(all))
 		release()
 		for _, h := range all {
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			require.ErrorIs(t, err, syscall.ENOSPC)
 		}
 		require.NoError(t, f.Flush(cx), "everybody knows")
@@ -456,7 +456,7 @@ func TestFileClosePosition(t *testing.T) {
 		f, err := FromFile(o)
 		require.NoError(t, err)
 		inBlockOn(t, rt, func(cx *Context) error {
-			_, err := io.ReadFull(f.WithContext(cx), make([]byte, size))
+			_, err := io.ReadFull(BindFile(cx, f), make([]byte, size))
 			require.NoError(t, err)
 			return f.Close(cx) // maybe while more is read ahead
 		})
@@ -530,12 +530,12 @@ func TestFilePoll(t *testing.T) {
 	var closing Future[None]
 	_, err = join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
 		if closing == nil {
-			closing = f.CloseFuture(cx)
+			closing = f.CloseFuture()
 		}
 		return closing.Poll(cx)
 	})))
 	require.NoError(t, err)
-	_, err = f.CloseFuture(cx).Poll(cx)
+	_, err = f.CloseFuture().Poll(cx)
 	require.ErrorIs(t, err, os.ErrClosed)
 	b, err := os.ReadFile(name)
 	require.NoError(t, err)
@@ -664,7 +664,7 @@ func TestFileCancelledReadAt(t *testing.T) {
 				Yield(cx)
 			}
 			h.Cancel()
-			h.Await(cx)
+			h.Join(cx)
 			clear(p[n:])
 		}
 		p := make([]byte, len(want))
@@ -700,7 +700,7 @@ func fileScript(t testing.TB, rt *Runtime, script []byte, flag int) {
 			switch op % 10 {
 			case 0, 1, 2: // read
 				p, q := make([]byte, size), make([]byte, size)
-				n, err := io.ReadFull(f.WithContext(cx), p)
+				n, err := io.ReadFull(BindFile(cx, f), p)
 				m, werr := io.ReadFull(twin, q)
 				require.Equal(t, werr, err, step)
 				require.True(t, bytes.Equal(q[:m], p[:n]), step)
@@ -772,7 +772,7 @@ func scriptCancelled(t testing.TB, cx *Context, f *File, twin *os.File, op byte,
 		Yield(cx)
 	}
 	h.Cancel()
-	_, err := h.Await(cx)
+	_, err := h.Join(cx)
 	require.True(t, err == nil || err == io.EOF || err == context.Canceled, step)
 	q := bytes.Clone(p[:n])
 	if op&0x80 == 0 {
@@ -825,7 +825,7 @@ func TestFilePipe(t *testing.T) {
 	r, w, err := Pipe()
 	require.NoError(t, err)
 	require.Equal(t, "|0 |1", r.Name()+" "+w.Name())
-	reader := Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(r.WithContext(cx)) })
+	reader := Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(BindFile(cx, r)) })
 	eventually(t, func() bool { return waiting(reader) })
 	running, _, _, _ := rt.calls.count()
 	require.Zero(t, running, "a read that waits has no thread")
@@ -937,7 +937,7 @@ func TestFileFIFO(t *testing.T) {
 			return "", err
 		}
 		close(opened)
-		b, err := io.ReadAll(f.WithContext(cx))
+		b, err := io.ReadAll(BindFile(cx, f))
 		return string(b), errors.Join(err, f.Close(cx))
 	})
 	eventually(t, func() bool { return waiting(reader) })

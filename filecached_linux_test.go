@@ -62,7 +62,7 @@ func TestCachedIsRefused(t *testing.T) {
 			return nil
 		}
 		require.False(t, f.cached)
-		got, err := io.ReadAll(f.WithContext(cx))
+		got, err := io.ReadAll(BindFile(cx, f))
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 		return f.Close(cx)
@@ -74,7 +74,7 @@ func TestCachedIsRefused(t *testing.T) {
 			require.NotEmpty(t, data)
 			f, err := Open(cx, "/proc/self/stat")
 			require.NoError(t, err)
-			got, err := io.ReadAll(f.WithContext(cx))
+			got, err := io.ReadAll(BindFile(cx, f))
 			require.NoError(t, err)
 			require.NotEmpty(t, got)
 			require.NoError(t, f.Close(cx))

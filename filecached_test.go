@@ -58,7 +58,7 @@ func TestCachedNeedsNoPool(t *testing.T) {
 		if at, err := f.Seek(cx, 7, io.SeekStart); at != 7 || err != nil {
 			return fmt.Errorf("Seek: %d, %w", at, err)
 		}
-		got, err := io.ReadAll(f.WithContext(cx))
+		got, err := io.ReadAll(BindFile(cx, f))
 		if err != nil || string(got) != string(want[7:]) {
 			return fmt.Errorf("reading: %d bytes, %w", len(got), err)
 		}
@@ -90,7 +90,7 @@ func TestCachedNeedsNoPool(t *testing.T) {
 		if g, err = Open(cx, small); err != nil {
 			return err
 		}
-		data, err = io.ReadAll(g.WithContext(cx))
+		data, err = io.ReadAll(BindFile(cx, g))
 		if err != nil || string(data) != string(want[:100]) {
 			return fmt.Errorf("Open and read: %q, %w", data, err)
 		}
@@ -207,7 +207,7 @@ func TestCachedEndIsAskedOnce(t *testing.T) {
 		conn, asked := f.conn, 0
 		f.conn = controlled{conn, func(fn func(uintptr)) error { asked++; return conn.Control(fn) }}
 		p := make([]byte, bufferLarge)
-		if _, err = io.ReadFull(f.WithContext(cx), p); err != nil {
+		if _, err = io.ReadFull(BindFile(cx, f), p); err != nil {
 			return err
 		}
 		f.mu.Lock()

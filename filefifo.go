@@ -551,7 +551,7 @@ func readFIFO(cx *Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.discard()
-	return io.ReadAll(f.WithContext(cx))
+	return io.ReadAll(BindFile(cx, f))
 }
 
 // writeFIFO is WriteFile for a FIFO.

@@ -321,7 +321,7 @@ func TestFIFOTwins(t *testing.T) {
 	require.Equal(t, "by a link", string(got))
 }
 
-func closerOf(cx *Context, f *File) io.Closer { return f.WithContext(cx) }
+func closerOf(cx *Context, f *File) io.Closer { return BindFile(cx, f) }
 
 // Shutdown cancels openings that wait, and unwinds code that the cancellation does not reach.
 // Neither leaves a goroutine or a descriptor.
@@ -340,9 +340,9 @@ func TestFIFOShutdown(t *testing.T) {
 	waitsForPeer(t, rt, other, true, 1)
 	var late *ShutdownError
 	require.ErrorAs(t, rt.Shutdown(ended()), &late)
-	_, err = hears.Wait(context.Background())
+	_, err = hears.JoinBlocking(context.Background())
 	require.True(t, errors.Is(err, context.Canceled) || errors.Is(err, ErrShutdown), "%v", err)
-	_, err = deaf.Wait(context.Background())
+	_, err = deaf.JoinBlocking(context.Background())
 	require.True(t, errors.Is(err, context.Canceled) || errors.Is(err, ErrShutdown), "%v", err)
 	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
 	eventually(t, func() bool { return openFds(t) <= before })

@@ -242,18 +242,20 @@ func (f *File) toldByClose() {
 	f.mu.Unlock()
 }
 
-// CloseFuture is Close for a caller that polls: the file is being closed from the
-// call on, and the future returns the result. Giving it up changes nothing. As to the
-// end of the program it is like a Close whose cx is cancelled.
-func (f *File) CloseFuture(cx *Context) Future[None] {
-	h, err := f.beginClose(cx)
-	switch {
-	case err != nil:
-		return Failed[None](err)
-	case h == nil:
-		return Ready(None{})
-	}
+// CloseFuture returns Close as a future. The first poll closes the file, or begins to: given up
+// after that, the closing goes on as after a Close whose cx is cancelled.
+func (f *File) CloseFuture() Future[None] {
+	var h *JoinHandle[None]
 	return PollFunc(func(cx *Context) (None, error) {
+		if h == nil {
+			if !cx.spend() {
+				return None{}, ErrPending
+			}
+			var err error
+			if h, err = f.beginClose(cx); h == nil {
+				return None{}, err
+			}
+		}
 		_, err := h.Poll(cx)
 		if err != ErrPending {
 			f.toldByClose()

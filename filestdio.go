@@ -16,7 +16,7 @@ import (
 // once the system says that there is input, and until then it costs no thread;
 // if another process takes the input first, the call waits for more in the
 // pool. Read takes no more than it is asked for, and Write returns when the data
-// has been written: use package bufio, through WithContext, for small pieces.
+// has been written: use package bufio, through BindFile, for small pieces.
 //
 // A Write to Stdout or Stderr whose reader has gone ends the program by
 // SIGPIPE, as with package os, unless the program asks for that signal; then

@@ -139,7 +139,7 @@ func TestStdinFile(t *testing.T) {
 	require.NoError(t, err)
 	in := stdFile(o)
 	inBlockOn(t, rt, func(cx *Context) error {
-		lines := bufio.NewScanner(in.WithContext(cx))
+		lines := bufio.NewScanner(BindFile(cx, in))
 		var got []string
 		for lines.Scan() {
 			got = append(got, lines.Text())
@@ -253,7 +253,7 @@ func pipeSize(t *testing.T) (n int) {
 func TestStdStreamsOfAProcess(t *testing.T) {
 	if inChild(t) {
 		err := Run(func(cx *Context) error {
-			line, err := bufio.NewReader(Stdin.WithContext(cx)).ReadString('\n')
+			line, err := bufio.NewReader(BindFile(cx, Stdin)).ReadString('\n')
 			if err == nil {
 				_, err = Stdout.WriteString(cx, "got "+line)
 			}

@@ -107,7 +107,7 @@ func asyncCalls(cx *Context) osCalls {
 		if err != nil {
 			return nil, err
 		}
-		return f.WithContext(cx), nil
+		return BindFile(cx, f), nil
 	}
 	return osCalls{
 		open:         func(n string) (io.Closer, error) { return file(Open(cx, n)) },
@@ -419,7 +419,7 @@ func TestFileTwins(t *testing.T) {
 							require.NoError(t, f.Close(cx))
 						}
 						flush := func() error { return f.Flush(cx) }
-						got := kindOf(dir, op(f.WithContext(cx), flush))
+						got := kindOf(dir, op(BindFile(cx, f), flush))
 						switch {
 						case closed && strings.HasPrefix(opName, "ReadDir"):
 							// Package os names the system call: readdirent, getdirentries.

@@ -36,7 +36,7 @@ func TestShutdownTellsOfFailedWrites(t *testing.T) {
 		"Flush":         {func(cx *Context, f *File) error { return f.Flush(cx) }, true},
 		"another Write": {func(cx *Context, f *File) error { _, err := f.Write(cx, []byte("x")); return err }, true},
 		"Close":         {func(cx *Context, f *File) error { return f.Close(cx) }, true},
-		"CloseFuture":   {func(cx *Context, f *File) error { _, err := Await(cx, f.CloseFuture(cx)); return err }, true},
+		"CloseFuture":   {func(cx *Context, f *File) error { _, err := Await(cx, f.CloseFuture()); return err }, true},
 		"cancelled Close": {func(cx *Context, f *File) error {
 			cancelled, cancel := cx.WithCancel()
 			cancel()

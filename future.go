@@ -10,8 +10,9 @@ import "errors"
 // having been woken is normal: a wake means "try again", not "it is there".
 //
 // A future that holds something while it waits (a place in a queue, an open
-// descriptor) also has a method Cancel(): it is called, once, when the future
-// is given up before it had its result.
+// descriptor, another future) also has a method Cancel(). It is called, once, when the
+// future is given up before it had its result: by [Await] and [Select] when they stop
+// waiting, by the runtime when the future's task is cancelled, and by [Cancel].
 type Future[T any] interface {
 	Poll(cx *Context) (T, error)
 }
@@ -26,18 +27,42 @@ type Stream[T any] interface {
 // None is the result of tasks that have none.
 type None = struct{}
 
-// canceller is implemented by a future that must know that it was given up.
-type canceller interface{ Cancel() }
+// canceler is implemented by a future that must know that it was given up.
+type canceler interface{ Cancel() }
 
 // abandoner is a Future or Stream that goes on when a task stops waiting for it, but must
 // not keep that task. abandoned is called when t, which polled it, has stopped waiting.
 // from is the worker on whose thread the caller runs, or nil.
 type abandoner interface{ abandoned(t *task, from *worker) }
 
-// abandonFuture is giveUp by t, which may have polled f.
+// Cancel gives f up: no code will poll it anymore. A future that is made of others gives
+// them up in its own method Cancel, and those that are left over when it has its result:
+//
+//	func (r *race) Cancel() {
+//		async.Cancel(r.cx, r.a) // r.cx is the cx of the last Poll
+//		async.Cancel(r.cx, r.b)
+//	}
+//
+// Cancel calls the method Cancel of f, if there is one, and makes f forget the task that has
+// polled it. What f then loses is documented with f; most futures lose nothing. A
+// *JoinHandle is owned by the code that gives it up: its task is cancelled, and its result
+// closed if that is an io.Closer. Cancel does not wait. It must not be called twice for the
+// same future, nor after a Poll that has returned a result.
+//
+// cx is the Context with which f was polled; nil if it was not polled. Its task must be the
+// caller, or have ended.
+func Cancel[T any](cx *Context, f Future[T]) {
+	if cx == nil {
+		abandonFuture(nil, f)
+	} else {
+		abandonFuture(cx.t, f)
+	}
+}
+
+// abandonFuture is giveUp by t, which may have polled f; nil if no task has.
 func abandonFuture(t *task, f any) {
 	giveUp(t, f)
-	if f, ok := f.(abandoner); ok {
+	if f, ok := f.(abandoner); ok && t != nil {
 		f.abandoned(t, callersWorker())
 	}
 }
@@ -57,12 +82,8 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 	over := false
 	var t *task
 	defer func() {
-		switch {
-		case over:
-		case t == nil: // the caller must not use cx
-			giveUp(nil, f)
-		default:
-			abandonFuture(t, f)
+		if !over {
+			abandonFuture(t, f) // t is nil if the caller must not use cx
 		}
 	}()
 	t = cx.beginAwait()
@@ -163,12 +184,12 @@ func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, erro
 	return v, err
 }
 
-// Ready returns a future that has the result v at once.
-func Ready[T any](v T) Future[T] { return readyFuture[T]{v: v} }
+// ReadyFuture returns a future that has the result v at once.
+func ReadyFuture[T any](v T) Future[T] { return readyFuture[T]{v: v} }
 
-// Failed returns a future that fails with err at once. A nil err, or
+// FailedFuture returns a future that fails with err at once. A nil err, or
 // ErrPending, is a mistake of the caller's: Failed panics.
-func Failed[T any](err error) Future[T] {
+func FailedFuture[T any](err error) Future[T] {
 	if err == nil || err == ErrPending {
 		panic("async: Failed needs an error that can be a result; got nil or ErrPending")
 	}
@@ -182,9 +203,9 @@ type readyFuture[T any] struct {
 
 func (r readyFuture[T]) Poll(*Context) (T, error) { return r.v, r.err }
 
-// Never returns a future that is never ready. Awaiting it waits for the
+// NeverFuture returns a future that is never ready. Awaiting it waits for the
 // cancellation of the Context.
-func Never[T any]() Future[T] { return neverFuture[T]{} }
+func NeverFuture[T any]() Future[T] { return neverFuture[T]{} }
 
 type neverFuture[T any] struct{}
 

@@ -20,9 +20,9 @@ func Yield(cx *Context) error {
 	return cx.fastErr()
 }
 
-// NewYield returns a future that is pending once, and lets other tasks of the
+// YieldFuture returns a future that is pending once, and lets other tasks of the
 // worker run meanwhile.
-func NewYield() Future[None] { return new(yieldOnce) }
+func YieldFuture() Future[None] { return new(yieldOnce) }
 
 type yieldOnce struct{ done bool }
 

@@ -203,7 +203,7 @@ func FuzzChan(f *testing.F) {
 					}
 					m.sends, m.recvs = nil, nil
 				}
-				require.Equal(t, first, c.Close())
+				require.Equal(t, first, c.Close() == nil)
 			default: // cancel
 				if len(waiting) > 0 {
 					p := waiting[int(op/8)%len(waiting)]
@@ -230,7 +230,7 @@ func FuzzChan(f *testing.F) {
 			}
 			require.Empty(t, expect)
 			require.Equal(t, len(m.c), c.Len())
-			senders, receivers := c.Waiting()
+			senders, receivers := c.waitingCounts()
 			require.Equal(t, []int{len(m.sends), len(m.recvs)}, []int{senders, receivers})
 			requireNoLostWakes(t, c)
 		}
@@ -300,7 +300,7 @@ func FuzzChanCancel(f *testing.F) {
 			switch {
 			case err != nil:
 				require.Equal(t, ErrClosed, err)
-				require.True(t, c.Closed())
+				require.True(t, c.IsClosed())
 			case kinds[p] == receiver:
 				take(v)
 			case kinds[p] == sender:
@@ -376,13 +376,13 @@ func FuzzChanCancel(f *testing.F) {
 					permits = slices.Delete(permits, i, i+1)
 				}
 			case 8:
-				if v, err := c.PollRecv(poller.cx); err == nil {
+				if v, err := c.PollNext(poller.cx); err == nil {
 					take(v)
 				}
 			case 9:
 				if arg > 20 {
 					c.Close()
-				} else if next++; c.PollSend(poller.cx, next) == nil {
+				} else if next++; c.TrySend(next) == nil {
 					enter(next)
 				}
 			case 10:
@@ -472,7 +472,7 @@ func FuzzBroadcast(f *testing.F) {
 				}
 			case 1:
 				s := &subscriber{s: b.Subscribe(), h: newMockTask(), by: newMockTask(), next: len(all), waits: newPubsubModel(math.MaxInt)}
-				s.f = s.s.RecvFuture()
+				s.f = s.s.recvFuture()
 				subs = append(subs, s)
 				alive++
 			case 3:
@@ -486,7 +486,7 @@ func FuzzBroadcast(f *testing.F) {
 				}
 			case 4:
 				if op/8 > 24 {
-					require.Equal(t, !closed, b.Close())
+					require.Equal(t, !closed, b.Close() == nil)
 					closed = true
 					for _, s := range subs {
 						s.waits.callAll()
@@ -503,7 +503,7 @@ func FuzzBroadcast(f *testing.F) {
 					s.waits.call(len(all) - s.next)
 					break
 				}
-				h, poll := s.h, s.s.PollRecv
+				h, poll := s.h, s.s.pollRecv
 				if op%8 == 6 {
 					h, poll = s.by, s.f.Poll
 				}
@@ -528,7 +528,7 @@ func FuzzBroadcast(f *testing.F) {
 					require.Equal(t, ErrPending, err)
 				}
 			}
-			require.Equal(t, alive, b.Subscribers())
+			require.Equal(t, alive, b.subscribers())
 			for _, s := range subs {
 				s.waits.check(t, s.h, s.by)
 			}
@@ -536,7 +536,7 @@ func FuzzBroadcast(f *testing.F) {
 		for _, s := range subs {
 			giveUp(nil, s.f)
 			s.s.Close()
-			_, err := s.s.PollRecv(s.h.cx)
+			_, err := s.s.pollRecv(s.h.cx)
 			require.Equal(t, ErrClosed, err)
 		}
 		require.Zero(t, b.topic.count())
@@ -575,11 +575,11 @@ func FuzzWatch(f *testing.F) {
 				}
 			case 1:
 				r := &watcher{r: w.Watch(), h: newMockTask(), by: newMockTask(), seen: set, waits: newPubsubModel(1)}
-				r.f = r.r.ChangedFuture()
+				r.f = r.r.changedFuture()
 				all = append(all, r)
 			case 4:
 				if op/8 > 28 {
-					require.Equal(t, !closed, w.Close())
+					require.Equal(t, !closed, w.Close() == nil)
 					closed = true
 					for _, r := range all {
 						r.waits.callAll()
@@ -591,7 +591,7 @@ func FuzzWatch(f *testing.F) {
 				}
 				r := all[int(op/8)%len(all)]
 				require.Equal(t, r.seen != set, r.r.HasChanged())
-				h, poll := r.h, r.r.PollChanged
+				h, poll := r.h, r.r.pollChanged
 				switch op % 8 {
 				case 3:
 					require.Equal(t, set, r.r.Get())
@@ -628,7 +628,7 @@ func FuzzWatch(f *testing.F) {
 		for _, r := range all {
 			giveUp(nil, r.f)
 			r.r.Get()
-			_, err := r.r.PollChanged(r.h.cx)
+			_, err := r.r.pollChanged(r.h.cx)
 			require.Equal(t, ErrClosed, err)
 		}
 		require.Zero(t, w.topic.count())

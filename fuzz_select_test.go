@@ -109,7 +109,7 @@ func (m *selectModel) newSelect(what int) *modelSelect {
 		}
 		add(OnFuture(Future[int](p)), modelCase{p: p})
 	}
-	s.f = NewSelect(s.cases...)
+	s.f = SelectFuture(s.cases...)
 	return s
 }
 
@@ -268,12 +268,12 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 		}
 	case 5:
 		if arg/len(m.chans)%4 == 0 {
-			require.Equal(t, !c.closed, c.c.Close())
+			require.Equal(t, !c.closed, c.c.Close() == nil)
 			c.closed = true
 		}
 	case 6:
 		s := m.newSelect(arg)
-		if i := TrySelect(s.h.cx, s.cases...); i >= 0 {
+		if i := trySelect(s.h.cx, s.cases...); i >= 0 {
 			m.happens(t, s, i)
 		} else {
 			m.stays(t, s)
@@ -318,7 +318,7 @@ func (m *selectModel) finish(t *testing.T) {
 	for i := range m.chans {
 		c := &m.chans[i]
 		requireNoLostWakes(t, c.c)
-		senders, receivers := c.c.Waiting()
+		senders, receivers := c.c.waitingCounts()
 		require.Zero(t, senders+receivers)
 		drainChan(t, c.c, c.queue...)
 	}

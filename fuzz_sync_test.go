@@ -80,7 +80,7 @@ func FuzzOneshot(f *testing.F) {
 				value, sent = i+1, true
 				wake(false)
 			case op == 1 && i == 0:
-				first := o.Close()
+				first := o.Close() == nil
 				require.Equal(t, !sent && !over, first)
 				if first {
 					over = true
@@ -90,7 +90,7 @@ func FuzzOneshot(f *testing.F) {
 				took(o.TryRecv())
 			case op == 3 && !a.ends:
 				if a.f == nil {
-					a.f = o.RecvFuture()
+					a.f = o.recvFuture()
 				}
 				a.h.woken()
 				a.due = false
@@ -102,7 +102,7 @@ func FuzzOneshot(f *testing.F) {
 			case op == 4 && a.f == nil:
 				a.h.woken()
 				a.due = false
-				a.ends = o.PollClosed(a.h.cx) == ErrPending
+				a.ends = o.pollClosed(a.h.cx) == ErrPending
 				require.Equal(t, !over, a.ends)
 			case op == 5 && a.f != nil:
 				giveUp(nil, a.f)

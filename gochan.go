@@ -133,7 +133,7 @@ func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 
 // forwardChan moves one value, and reports whether there may be more.
 func forwardChan[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
-	p, err := c.ReserveBlocking(ctx)
+	p, err := c.reserveBlocking(ctx)
 	if err != nil {
 		return false
 	}
@@ -149,18 +149,18 @@ func forwardChan[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
 	}
 }
 
-// GroupDone waits until the count of a sync.WaitGroup is zero. It costs a goroutine for
-// each call, which outlives it if cx is cancelled; see NewGroupDone. A WaitGroup of this
+// WaitGroupDone waits until the count of a sync.WaitGroup is zero. It costs a goroutine for
+// each call, which outlives it if cx is cancelled; see WaitGroupDoneFuture. A WaitGroup of this
 // package costs none. It fails only with cx.Err(), if cx is cancelled.
-func GroupDone(cx *Context, wg *sync.WaitGroup) error {
-	_, err := Await(cx, NewGroupDone(wg))
+func WaitGroupDone(cx *Context, wg *sync.WaitGroup) error {
+	_, err := Await(cx, WaitGroupDoneFuture(wg))
 	return err
 }
 
-// NewGroupDone returns a future that is ready when the count of wg is zero. A goroutine
+// WaitGroupDoneFuture returns a future that is ready when the count of wg is zero. A goroutine
 // waits for that, from the first poll on. Since a sync.WaitGroup offers no way out of Wait,
 // the goroutine goes on waiting if the future is given up.
-func NewGroupDone(wg *sync.WaitGroup) Future[None] { return &groupDone{wg: wg} }
+func WaitGroupDoneFuture(wg *sync.WaitGroup) Future[None] { return &groupDone{wg: wg} }
 
 type groupDone struct {
 	wg *sync.WaitGroup
@@ -179,17 +179,17 @@ func (g *groupDone) Poll(cx *Context) (None, error) {
 	return g.o.Poll(cx)
 }
 
-// ContextDone waits until ctx has ended, and returns nil then; see NewContextDone. It
+// ContextDone waits until ctx has ended, and returns nil then; see ContextDoneFuture. It
 // fails only with cx.Err(), if cx is cancelled.
 func ContextDone(cx *Context, ctx context.Context) error {
-	_, err := Await(cx, NewContextDone(ctx))
+	_, err := Await(cx, ContextDoneFuture(ctx))
 	return err
 }
 
-// NewContextDone returns a future that is ready when ctx has ended. It waits by
+// ContextDoneFuture returns a future that is ready when ctx has ended. It waits by
 // context.AfterFunc, without a goroutine, unless ctx is of a type of its own that
 // the context package does not know. Given up, it leaves nothing behind.
-func NewContextDone(ctx context.Context) Future[None] {
+func ContextDoneFuture(ctx context.Context) Future[None] {
 	d := new(contextDone)
 	d.ctx, d.release = contextOutsideBubble(ctx)
 	return d
@@ -217,7 +217,7 @@ func (d *contextDone) Poll(cx *Context) (None, error) {
 	return d.o.Poll(cx)
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (d *contextDone) Cancel() {
 	if d.stop != nil {
 		d.stop()

@@ -152,7 +152,7 @@ func TestFromGoChan(t *testing.T) {
 		sum, err := join(t, h)
 		require.NoError(t, err)
 		require.Equal(t, 99*50, sum)
-		eventually(t, c.Closed)
+		eventually(t, c.IsClosed)
 	}
 
 	// The end of ctx loses no value that was taken.
@@ -177,7 +177,7 @@ func TestGroupDone(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var wg sync.WaitGroup
 	wg.Add(1)
-	wait := func(cx *Context) error { return GroupDone(cx, &wg) }
+	wait := func(cx *Context) error { return WaitGroupDone(cx, &wg) }
 	h := Go(rt, wait)
 	gaveUp := Go(rt, wait)
 	eventually(t, func() bool { return waiting(h) && waiting(gaveUp) })
@@ -209,7 +209,7 @@ func TestContextDone(t *testing.T) {
 	ended, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	i, err := join(t, Spawn(rt, func(cx *Context) (int, error) {
-		return Select(cx, OnFuture(Never[int]()), OnFuture(NewContextDone(ended)))
+		return Select(cx, OnFuture(NeverFuture[int]()), OnFuture(ContextDoneFuture(ended)))
 	}))
 	require.NoError(t, err)
 	require.Equal(t, 1, i)

@@ -59,7 +59,7 @@ func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 	if w := callersWorker(); w != nil {
 		t.Errorf("an ordinary goroutine is taken for worker %d", w.index)
 	}
-	if text := misuse(func() { joined.Wait(context.Background()) }); text != "" {
+	if text := misuse(func() { joined.JoinBlocking(context.Background()) }); text != "" {
 		t.Errorf("Wait on an ordinary goroutine panics: %s", text)
 	}
 }
@@ -75,7 +75,7 @@ func trimAndReuse(t *testing.T) (reused bool) {
 	const burst = keepFree + 50
 	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not park, and so does not forget the coroutine that ran last
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
-	_, err := joined.Wait(t.Context())
+	_, err := joined.JoinBlocking(t.Context())
 	require.NoError(t, err)
 
 	var last uintptr
@@ -88,10 +88,10 @@ func trimAndReuse(t *testing.T) (reused bool) {
 			return nil
 		})
 	}
-	eventually(t, func() bool { _, receivers := c.Waiting(); return receivers == burst })
+	eventually(t, func() bool { _, receivers := c.waitingCounts(); return receivers == burst })
 	c.Close()
 	for _, h := range hs {
-		_, err := h.Wait(t.Context())
+		_, err := h.JoinBlocking(t.Context())
 		require.NoError(t, err)
 	}
 	trimSooner(rt)
@@ -108,7 +108,7 @@ func unwindAndReuse(t *testing.T) (reused bool) {
 	rt, err := New(Config{Workers: 1, Grace: 50 * time.Millisecond, Stall: -1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
-	_, err = joined.Wait(t.Context())
+	_, err = joined.JoinBlocking(t.Context())
 	require.NoError(t, err)
 
 	unwinds, goOn := make(chan struct{}), make(chan struct{})
@@ -175,7 +175,7 @@ func TestIdentitiesAreForgotten(t *testing.T) {
 		func(*Context) error { panic("as it may happen") },
 		func(*Context) error { runtime.Goexit(); return nil },
 	} {
-		Go(rt, fn).Wait(t.Context())
+		Go(rt, fn).JoinBlocking(t.Context())
 	}
 	for _, fn := range []func(cx *Context) error{
 		stays,
@@ -245,11 +245,11 @@ func TestIdentityCostsTheSameWithManyWorkers(t *testing.T) {
 	for i := range hs {
 		hs[i] = Go(one, func(cx *Context) error { c.Recv(cx); return nil })
 	}
-	eventually(t, func() bool { _, receivers := c.Waiting(); return receivers == many })
+	eventually(t, func() bool { _, receivers := c.waitingCounts(); return receivers == many })
 	require.Less(t, mean(), 4.0)
 	c.Close()
 	for _, h := range hs {
-		_, err := h.Wait(t.Context())
+		_, err := h.JoinBlocking(t.Context())
 		require.NoError(t, err)
 	}
 }

@@ -123,8 +123,8 @@ func (g *Group) err() error {
 	return g.first
 }
 
-// Len returns how many tasks of the group live.
-func (g *Group) Len() int {
+// len returns how many tasks of the group live.
+func (g *Group) len() int {
 	g.tasks.admission.mu.Lock()
 	defer g.tasks.admission.mu.Unlock()
 	return len(g.tasks.members)
@@ -223,7 +223,7 @@ func (g *Group) mustBeMade() {
 
 // attributes implements Spawner: tasks inherit from the task that made the group.
 func (g *Group) attributes() *taskAttributes {
-	return g.made.of(g.cx.attributes(), func(d *taskAttributes) { d.group = &g.tasks })
+	return g.made.of(g.cx.t.cx.attributes(), func(d *taskAttributes) { d.group = &g.tasks })
 }
 
 func (g *Group) cancelGroup() *cancelGroup { return &g.tasks }
@@ -356,10 +356,10 @@ func (e *groupEnd) over() bool {
 	if e.close {
 		return e.g.close()
 	}
-	return e.g.Len() == 0
+	return e.g.len() == 0
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (e *groupEnd) Cancel() {
 	if e.t != nil {
 		e.g.idle.leave(e.t, nil)

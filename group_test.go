@@ -42,7 +42,7 @@ func TestGroupWaitsForAll(t *testing.T) {
 func TestGroupEmpty(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		failed := errors.New("failed")
-		err := WithGroup(cx, func(cx *Context, g *Group) error { return errors.Join(g.Wait(cx), expect(g.Len() == 0, "Len")) })
+		err := WithGroup(cx, func(cx *Context, g *Group) error { return errors.Join(g.Wait(cx), expect(g.len() == 0, "Len")) })
 		err2 := WithGroup(cx, func(*Context, *Group) error { return failed })
 		return errors.Join(err, expect(err2 == failed, "%v", err2), Yield(cx))
 	})
@@ -58,7 +58,7 @@ func TestGroupFirstFailure(t *testing.T) {
 		is   func(err error) bool
 	}{
 		"error":    {func(g *Group) { Go(g, func(*Context) error { return boom }) }, isBoom},
-		"future":   {func(g *Group) { SpawnFuture(g, Failed[int](boom)) }, isBoom},
+		"future":   {func(g *Group) { SpawnFuture(g, FailedFuture[int](boom)) }, isBoom},
 		"blocking": {func(g *Group) { SpawnBlocking(g, func() (None, error) { return None{}, boom }) }, isBoom},
 		"Goexit":   {func(g *Group) { Go(g, func(*Context) error { runtime.Goexit(); return nil }) }, func(err error) bool { return err == ErrGoexit }},
 		"panic": {func(g *Group) { Go(g, func(*Context) error { panicsHere("oh"); return nil }) }, func(err error) bool {
@@ -91,7 +91,8 @@ func TestGroupFirstFailure(t *testing.T) {
 						expect(err == context.Canceled, "the function slept: %v", err),
 						expect(tc.is(cx.Cause()), "the function's cause is %v", cx.Cause()))
 					h := Go(g, func(*Context) error { panic("it ran") })
-					_, ended, late := h.TryAwait()
+					_, late := h.TryJoin()
+					ended := late != ErrPending
 					return expect(ended && late == context.Canceled && tc.is(h.cx.Cause()), "spawned later: %v, %v", ended, late)
 				})
 				return errors.Join(expect(tc.is(err), "the group's error is %v", err), expect(outer.Err() == nil, "the outer one: %v", outer.Err()))
@@ -118,7 +119,7 @@ func TestGroupLaterFailuresAreReported(t *testing.T) {
 			}
 			joined := Go(g, func(cx *Context) error { Sleep(cx, time.Hour); return second })
 			Go(g, func(*Context) error { return first })
-			joined.Await(cx.WithoutCancel())
+			joined.Join(cx.WithoutCancel())
 			return nil
 		})
 	}))
@@ -196,7 +197,7 @@ func TestGroupNeverOutlived(t *testing.T) {
 						case <-began:
 							return None{}, nil
 						default:
-							return NewYield().Poll(cx)
+							return YieldFuture().Poll(cx)
 						}
 					}))
 					return end(cx)
@@ -312,7 +313,7 @@ func TestGroupMemberCancelled(t *testing.T) {
 		ran := false
 		err := WithGroup(cx, func(cx *Context, g *Group) error {
 			h := Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
-			f := SpawnFuture(g, Never[int]())
+			f := SpawnFuture(g, NeverFuture[int]())
 			Go(g, func(cx *Context) error {
 				h.Cancel()
 				f.CancelCause(io.EOF)
@@ -336,16 +337,16 @@ func TestGroupCancel(t *testing.T) {
 				cause = cx.Cause()
 				return cx.Err()
 			})
-			SpawnFuture(g, Never[int]())
+			SpawnFuture(g, NeverFuture[int]())
 			for h.info(nil).State != "waiting" {
 				Yield(cx)
 			}
-			if g.Len() != 2 {
-				return fmt.Errorf("Len is %d", g.Len())
+			if g.len() != 2 {
+				return fmt.Errorf("Len is %d", g.len())
 			}
 			g.CancelCause(why)
 			g.Cancel()
-			return errors.Join(causes(cx, cx, context.Canceled, why), g.Wait(cx.WithoutCancel()), expect(g.Len() == 0, "Len"))
+			return errors.Join(causes(cx, cx, context.Canceled, why), g.Wait(cx.WithoutCancel()), expect(g.len() == 0, "Len"))
 		})
 		boom := errors.New("boom")
 		err2 := WithGroup(cx, func(cx *Context, g *Group) error {
@@ -367,7 +368,7 @@ func TestGroupKeepGoing(t *testing.T) {
 			g.KeepGoing()
 			Go(g, func(*Context) error { return boom })
 			joined := Go(g, func(*Context) error { panic("oh") })
-			if _, err := joined.Await(cx); err == nil {
+			if _, err := joined.Join(cx); err == nil {
 				return errors.New("no panic")
 			}
 			return Sleep(cx, time.Millisecond)
@@ -386,8 +387,8 @@ func TestGroupWait(t *testing.T) {
 				for range 5 {
 					Go(g.Under(cx), Yield)
 				}
-				if err := g.Wait(cx); err != nil || g.Len() != 0 {
-					return fmt.Errorf("phase %d: %v, %d tasks", phase, err, g.Len())
+				if err := g.Wait(cx); err != nil || g.len() != 0 {
+					return fmt.Errorf("phase %d: %v, %d tasks", phase, err, g.len())
 				}
 			}
 			Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
@@ -426,11 +427,12 @@ func TestGroupAfterItsEnd(t *testing.T) {
 		return WithGroup(cx, func(cx *Context, g *Group) error { left = g; return nil })
 	})
 	h := Go(left, func(*Context) error { panic("it ran") })
-	_, ended, err := h.TryAwait()
+	_, err := h.TryJoin()
+	ended := err != ErrPending
 	require.True(t, ended)
 	require.Equal(t, context.Canceled, err)
 	runInTask(t, rt, func(cx *Context) error {
-		_, err := Go(left, Yield).Await(cx)
+		_, err := Go(left, Yield).Join(cx)
 		return expect(err == context.Canceled, "%v", err)
 	})
 	left.SetLimit(0)
@@ -500,8 +502,8 @@ func TestGroupLimit(t *testing.T) {
 						return None{}, nil
 					})
 				}
-				if g.Len() > limit {
-					return fmt.Errorf("%d tasks live", g.Len())
+				if g.len() > limit {
+					return fmt.Errorf("%d tasks live", g.len())
 				}
 			}
 			return nil
@@ -538,7 +540,7 @@ func TestGroupLimitIsFirstComeFirstServed(t *testing.T) {
 			}
 			p.resolve(nil)
 			for _, h := range spawners { // the group ends once it is empty, also if callers are about to enter
-				if _, err := h.Await(cx); err != nil {
+				if _, err := h.Join(cx); err != nil {
 					return err
 				}
 			}
@@ -558,7 +560,8 @@ func TestGroupLimitChanges(t *testing.T) {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			stay := func(cx *Context) error { Sleep(cx, time.Hour); return nil }
 			g.SetLimit(0)
-			_, ended, err := Go(g.Try(), stay).TryAwait()
+			_, err := Go(g.Try(), stay).TryJoin()
+			ended := err != ErrPending
 			if !ended || err != ErrBusy {
 				return fmt.Errorf("a limit of 0: %v, %v", ended, err)
 			}
@@ -569,7 +572,7 @@ func TestGroupLimitChanges(t *testing.T) {
 				Yield(cx)
 			}
 			cancel()
-			if _, err = outside.Await(cx); err != nil {
+			if _, err = outside.Join(cx); err != nil {
 				return err
 			}
 			g.SetLimit(1)
@@ -580,10 +583,10 @@ func TestGroupLimitChanges(t *testing.T) {
 			third := Go(g, stay) // waits for the end of first
 			g.SetLimit(-1)
 			Go(g, stay)
-			if _, ended, _ := second.TryAwait(); ended {
+			if _, err := second.TryJoin(); err != ErrPending {
 				return errors.New("it has ended")
 			}
-			if _, ended, _ := third.TryAwait(); ended {
+			if _, err := third.TryJoin(); err != ErrPending {
 				return errors.New("it has ended")
 			}
 			g.Cancel()
@@ -606,11 +609,12 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	g := receive(t, groups)
 	require.Equal(t, g.cx.t, &h.task)
 	never := func(*Context) error { t.Error("it ran"); return nil }
-	_, ended, err := Go(g, never).TryAwait()
+	_, err := Go(g, never).TryJoin()
+	ended := err != ErrPending
 	require.True(t, ended)
 	require.Equal(t, ErrBusy, err, "a goroutine")
 	_, err = join(t, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) {
-		_, _, err := Go(g, never).TryAwait()
+		_, err := Go(g, never).TryJoin()
 		return None{}, err
 	})))
 	require.Equal(t, ErrBusy, err, "a plain future")
@@ -626,7 +630,7 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	require.NoError(t, err)
 	_, err = join(t, late)
 	require.Equal(t, context.Canceled, err)
-	require.Equal(t, 1, g.Len())
+	require.Equal(t, 1, g.len())
 	close(release)
 	in, err := join(t, waiter)
 	require.NoError(t, err)
@@ -647,17 +651,17 @@ func TestGroupAndFullPool(t *testing.T) {
 	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			other := Go(g, func(cx *Context) error { return Sleep(cx, time.Millisecond) })
-			_, ended, err := SpawnBlocking(g.Try(), never).TryAwait()
-			if !ended || err != ErrBusy || g.Len() != 1 {
-				return fmt.Errorf("a full pool: %v, %v, %d in the group", ended, err, g.Len())
+			_, err := SpawnBlocking(g.Try(), never).TryJoin()
+			if err != ErrBusy || g.len() != 1 {
+				return fmt.Errorf("a full pool: %v, %d in the group", err, g.len())
 			}
 			short, cancel := cx.WithTimeout(time.Millisecond)
 			defer cancel()
-			_, ended, err = SpawnBlocking(g.Under(short), never).TryAwait()
-			if !ended || err != context.DeadlineExceeded || g.Len() > 1 {
-				return fmt.Errorf("a full pool and a deadline: %v, %v, %d in the group", ended, err, g.Len())
+			_, err = SpawnBlocking(g.Under(short), never).TryJoin()
+			if err != context.DeadlineExceeded || g.len() > 1 {
+				return fmt.Errorf("a full pool and a deadline: %v, %d in the group", err, g.len())
 			}
-			_, err = other.Await(cx)
+			_, err = other.Join(cx)
 			return errors.Join(err, cx.Err())
 		})
 	})
@@ -722,10 +726,9 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 			}
 			late, err := join(t, waiter)
 			require.NoError(t, err)
-			_, ended, err := late.TryAwait()
-			require.True(t, ended)
+			_, err = late.TryJoin()
 			require.Equal(t, context.Canceled, err)
-			require.Equal(t, 1, g.Len())
+			require.Equal(t, 1, g.len())
 			release()
 			_, err = join(t, h)
 			require.NoError(t, err)
@@ -745,9 +748,9 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 			g.SetLimit(1)
 			g.Cancel()
 			cx = cx.WithoutCancel()
-			late, err := waiter.Await(cx)
+			late, err := waiter.Join(cx)
 			if err == nil {
-				_, err = late.Await(cx)
+				_, err = late.Join(cx)
 			}
 			return errors.Join(expect(err == context.Canceled, "%v", err),
 				expect(g.tasks.admission.reserved == 0 && g.tasks.admission.n == 0, "%d reserved, %d wait", g.tasks.admission.reserved, g.tasks.admission.n))
@@ -801,9 +804,9 @@ func TestGroupLimitPassesRoomOn(t *testing.T) {
 				go spawners[1].Cancel()
 				first.Cancel()
 				for i, s := range spawners {
-					h, err := s.Await(cx)
+					h, err := s.Join(cx)
 					if err == nil {
-						_, err = h.Await(cx)
+						_, err = h.Join(cx)
 					}
 					if err != nil && (i > 1 || err != context.Canceled) {
 						return fmt.Errorf("spawner %d: %w", i, err)
@@ -833,7 +836,7 @@ func TestGroupAndShutdown(t *testing.T) {
 						return err
 					})
 				}
-				SpawnFuture(g, Never[int]())
+				SpawnFuture(g, NeverFuture[int]())
 				return nil
 			})
 		})
@@ -874,12 +877,12 @@ func TestGroupAndShutdown(t *testing.T) {
 		h := Go(rt, func(cx *Context) error {
 			return WithGroup(cx, func(cx *Context, g *Group) error {
 				close(began)
-				Await(cx, cx.Runtime().Draining())
+				Await(cx, DrainingFuture())
 				var set JoinSet[int]
 				set.Add(Spawn(g, func(cx *Context) (int, error) { return 1, Yield(cx) }))
 				h, err := set.Next(cx)
 				if err == nil {
-					_, err = h.Await(cx)
+					_, err = h.Join(cx)
 				}
 				return err
 			})
@@ -904,7 +907,7 @@ func TestGroupInherits(t *testing.T) {
 					local.Set(cx, "c")
 					return expect(got == v, "%q", got)
 				})
-				if _, err := h.Await(cx); err != nil {
+				if _, err := h.Join(cx); err != nil {
 					return err
 				}
 			}
@@ -971,22 +974,22 @@ func TestJoinSet(t *testing.T) {
 			if err != nil || h != hs[i] {
 				return fmt.Errorf("Next: %v, %v; want %v", h.ID(), err, hs[i].ID())
 			}
-			if v, ended, err := h.TryAwait(); v != 42 || !ended || err != nil {
-				return fmt.Errorf("TryAwait: %d, %v, %v", v, ended, err)
+			if v, err := h.TryJoin(); v != 42 || err != nil {
+				return fmt.Errorf("TryJoin: %d, %v", v, err)
 			}
 		}
 		if _, err := set.Next(cx); err != io.EOF {
 			return fmt.Errorf("a set that is empty again: %v", err)
 		}
 
-		set.Add(Spawn(cx, func(*Context) (int, error) { return 1, io.EOF }), SpawnFuture(cx, Failed[int](boom)), hs[0])
+		set.Add(Spawn(cx, func(*Context) (int, error) { return 1, io.EOF }), SpawnFuture(cx, FailedFuture[int](boom)), hs[0])
 		n := 0
 		for h, err := range set.All(cx) {
 			if err != nil {
 				return err
 			}
-			switch v, ended, err := h.TryAwait(); {
-			case !ended:
+			switch v, err := h.TryJoin(); {
+			case err == ErrPending:
 				return errors.New("it has not ended")
 			case err == io.EOF && v == 1, err == boom, h == hs[0] && err == nil:
 				n++
@@ -1023,13 +1026,13 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 			tasks = append(tasks, Go(rt, func(cx *Context) error {
 				if k == 0 {
 					for i := range each {
-						set.Add(SpawnFuture(cx, Ready(each+i)))
+						set.Add(SpawnFuture(cx, ReadyFuture(each+i)))
 					}
 				}
 				for {
 					if k == 1 {
 						short, cancel := cx.WithTimeout(time.Microsecond)
-						_, err := Await(short, Never[int]())
+						_, err := Await(short, NeverFuture[int]())
 						cancel()
 						if err != context.DeadlineExceeded {
 							return err
@@ -1039,7 +1042,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 					if err != nil {
 						return expect(err == io.EOF, "Next: %v", err)
 					}
-					v, err := h.Await(cx)
+					v, err := h.Join(cx)
 					if err != nil {
 						return err
 					}
@@ -1057,7 +1060,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					v, _, _ := h.TryAwait()
+					v, _ := h.TryJoin()
 					seen[v].Add(1)
 				}
 				return nil

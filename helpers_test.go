@@ -147,7 +147,7 @@ func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
 func joinOrCancel[T any](h *JoinHandle[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	v, err := h.Wait(ctx)
+	v, err := h.JoinBlocking(ctx)
 	if ctx.Err() != nil && err == ctx.Err() {
 		h.Cancel()
 		err = fmt.Errorf("the task hangs: %w", err)
@@ -224,7 +224,7 @@ func tcpWrite(cx *Context, c Conn, s string) error {
 // tcpExpect reads len(want) bytes and compares them.
 func tcpExpect(cx *Context, c Conn, want string) error {
 	got := make([]byte, len(want))
-	if _, err := io.ReadFull(c.WithContext(cx), got); err != nil {
+	if _, err := io.ReadFull(BindConn(cx, c), got); err != nil {
 		return fmt.Errorf("reading %q: %w", want, err)
 	}
 	if string(got) != want {
@@ -388,4 +388,13 @@ func parkedWorkers(rt *Runtime) (n int) {
 		}
 	}
 	return n
+}
+
+// trySelect is TrySelect for callers that know its error from the index.
+func trySelect(cx *Context, cases ...Case) int {
+	i, err := TrySelect(cx, cases...)
+	if (i < 0) != (err == ErrPending) || i >= 0 && err != nil {
+		panic(fmt.Sprintf("TrySelect: %d, %v", i, err))
+	}
+	return i
 }

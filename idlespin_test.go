@@ -167,7 +167,7 @@ func TestPeerSpinAnswersEachRequest(t *testing.T) {
 			return err
 		}
 		defer c.Close()
-		b := c.WithContext(cx)
+		b := BindConn(cx, c)
 		for i := range requests {
 			if i%(requests/pauses) == 0 {
 				if err := Sleep(cx, time.Millisecond); err != nil {

@@ -41,7 +41,7 @@ func (i *idleWatch) open(workers []*worker) error {
 		w.withoutPWake = newChan[struct{}](1)
 		w.parkTimer = time.NewTimer(0)
 		i.byFd[w.reactor.fd] = w
-		if err := i.poller.arm(w.reactor.fd, 0, OneShot, false); err != nil {
+		if err := i.poller.arm(w.reactor.fd, 0, OnceTriggered, false); err != nil {
 			i.poller.close()
 			return fmt.Errorf("async: cannot watch the poller of a worker: %w", err)
 		}
@@ -86,7 +86,7 @@ func (i *idleWatch) arm(w *worker, on bool) error {
 	if on {
 		want = Readable
 	}
-	return i.poller.arm(w.reactor.fd, want, OneShot, true)
+	return i.poller.arm(w.reactor.fd, want, OnceTriggered, true)
 }
 
 // close ends the goroutine, and unparks workers for which Shutdown has not waited.

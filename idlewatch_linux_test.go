@@ -86,14 +86,14 @@ func TestIdleWorkersPark(t *testing.T) {
 				}
 			},
 			"task": func() {
-				_, err := Go(rt, func(*Context) error { return nil }).Wait(context.Background())
+				_, err := Go(rt, func(*Context) error { return nil }).JoinBlocking(context.Background())
 				require.NoError(t, err)
 			},
 			"task of another worker": func() {
 				_, err := Go(rt, func(cx *Context) error {
 					_, err := Await(cx, Go(rt, func(*Context) error { return nil }))
 					return err
-				}).Wait(context.Background())
+				}).JoinBlocking(context.Background())
 				require.NoError(t, err)
 			},
 		} {
@@ -105,7 +105,7 @@ func TestIdleWorkersPark(t *testing.T) {
 	}
 	h := Go(rt, func(cx *Context) error { return Sleep(cx, 4*keepP) })
 	allPark(t, rt)
-	_, err := h.Wait(context.Background())
+	_, err := h.JoinBlocking(context.Background())
 	require.NoError(t, err)
 	allPark(t, rt)
 	require.NoError(t, rt.Shutdown(ended()))
@@ -139,7 +139,7 @@ func TestEventsAtTheMomentOfParking(t *testing.T) {
 		}
 		echoByte(t, peers[i%2])
 		if i%4 == 0 {
-			_, err := h.Wait(context.Background())
+			_, err := h.JoinBlocking(context.Background())
 			require.NoError(t, err)
 		}
 	}
@@ -188,7 +188,7 @@ func TestWorkerUnparksAnother(t *testing.T) {
 		other.unpark()
 		after = w.madeRunnable
 		return nil
-	}).Wait(context.Background())
+	}).JoinBlocking(context.Background())
 	require.NoError(t, err)
 	require.Equal(t, []bool{false, true, true}, []bool{before, parked, after})
 }

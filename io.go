@@ -71,28 +71,6 @@ type PollWriter interface {
 	PollWrite(cx *Context, p []byte) (n int, err error)
 }
 
-// BindReader returns r as an io.Reader that waits through cx, for everything
-// in the standard library that reads. It may be used where cx may be used.
-func BindReader(cx *Context, r Reader) io.Reader { return boundReader{cx, r} }
-
-type boundReader struct {
-	cx *Context
-	r  Reader
-}
-
-func (b boundReader) Read(p []byte) (int, error) { return b.r.Read(b.cx, p) }
-
-// BindWriter returns w as an io.Writer that waits through cx. It may be used
-// where cx may be used.
-func BindWriter(cx *Context, w Writer) io.Writer { return boundWriter{cx, w} }
-
-type boundWriter struct {
-	cx *Context
-	w  Writer
-}
-
-func (b boundWriter) Write(p []byte) (int, error) { return b.w.Write(b.cx, p) }
-
 // A CopyError is returned by Copy if it has read data that it could not write: it had
 // taken Unwritten from the source, and the destination did not take it. To go on with
 // the copy, write Unwritten first.

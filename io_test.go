@@ -80,7 +80,7 @@ func TestCopy(t *testing.T) {
 			inBlockOn(t, rt, func(cx *Context) (err error) {
 				f, err = Open(cx, name)
 				require.NoError(t, err)
-				_, err = io.ReadFull(f.WithContext(cx), make([]byte, 7)) // and has more read ahead
+				_, err = io.ReadFull(BindFile(cx, f), make([]byte, 7)) // and has more read ahead
 				return err
 			})
 			return f, func() { inBlockOn(t, rt, f.Close) }

@@ -12,15 +12,15 @@ import (
 // task has ended. Its methods may be called from any goroutine, except that a
 // cx belongs to the caller.
 //
-// Await(cx, h), Timeout(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and futures of this
+// Await(cx, h), TimeoutFuture(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and futures of this
 // package that are made of other futures own the handle: if they give it up, they cancel
 // its task. The task may still return a result, or have done so at that moment. If this
 // result is an io.Closer, such as a connection, and its error is nil, the result is closed, unless
-// a caller has collected it or another task or goroutine waits for the task (by h.Await, h.Wait,
+// a caller has collected it or another task or goroutine waits for the task (by h.Join, h.JoinBlocking,
 // OnJoin, a JoinSet, or the channel of h.Done). The worker of the task closes it, or, if the task has
 // ended, the caller that gives up; Close must not block, and its error is dropped. A panic in
-// Close goes to Config.Unhandled. Poll, Await, Wait and TryAwait return context.Canceled
-// then. h.Await, h.Wait, OnJoin and JoinSet do not own the handle, and h.Cancel closes nothing.
+// Close goes to Config.Unhandled. Poll, Await, Wait and TryJoin return context.Canceled
+// then. h.Join, h.JoinBlocking, OnJoin and JoinSet do not own the handle, and h.Cancel closes nothing.
 //
 // A handle that is dropped leaves its task alone. If such a task fails, the
 // failure goes to the runtime's handler, at the next garbage collection or when the
@@ -51,27 +51,26 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	return h.result()
 }
 
-// Await waits for the task's result; see Poll. If cx is cancelled it returns
+// Join waits for the task's result; see Poll. If cx is cancelled it returns
 // cx.Err() and the task goes on. (Await(cx, h), which owns the handle,
 // cancels the task then.)
-func (h *JoinHandle[T]) Await(cx *Context) (T, error) {
+func (h *JoinHandle[T]) Join(cx *Context) (T, error) {
 	return awaitSlot(cx, &h.waiters, h.Poll)
 }
 
-// TryAwait returns the task's result if it has ended; see Poll. It needs no
-// Context, and works also where cx is cancelled.
-func (h *JoinHandle[T]) TryAwait() (v T, ended bool, err error) {
+// TryJoin returns the task's result if it has ended; see Poll. Until then it returns
+// ErrPending. It needs no Context, and works also where cx is cancelled.
+func (h *JoinHandle[T]) TryJoin() (v T, err error) {
 	if !h.state.done() {
-		return v, false, nil
+		return v, ErrPending
 	}
-	v, err = h.result()
-	return v, true, err
+	return h.result()
 }
 
-// Wait waits for the task's result on a goroutine outside the pool; see Poll.
+// JoinBlocking waits for the task's result on a goroutine outside the pool; see Poll.
 // If ctx ends first it returns ctx.Err() and the task goes on. It panics in
 // tasks, whose worker it would block: they Await.
-func (h *JoinHandle[T]) Wait(ctx context.Context) (T, error) {
+func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
 	mustNotBlock("JoinHandle.Wait", "h.Await(cx)")
 	if h.state.done() {
 		return h.result()

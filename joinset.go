@@ -15,7 +15,7 @@ import (
 //	}
 //	for h, err := range set.All(cx) {
 //		...
-//		n, _, err := h.TryAwait()
+//		n, _, err := h.TryJoin()
 //
 // The zero JoinSet is empty and ready for use; it must not be copied. Its methods may be
 // called from any goroutine, except that a cx belongs to the caller; any number of tasks

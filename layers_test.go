@@ -42,7 +42,7 @@ var layers = [][]string{
 	{"pollfdwait", "pollfdretry", "poller", "source"},
 
 	// Files and sockets. Copy knows both.
-	{"file", "io", "net", "socket", "tcp", "udp", "unix"},
+	{"bind", "file", "incoming", "io", "net", "socket", "tcp", "udp", "unix"},
 
 	// The files that use files and sockets.
 	{"process", "serve", "signal"},

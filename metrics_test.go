@@ -32,7 +32,7 @@ func TestMetricsTasks(t *testing.T) {
 	spawn := func(s Spawner) {
 		for range each {
 			hs = append(hs,
-				SpawnFuture(s, Ready(None{})),
+				SpawnFuture(s, ReadyFuture(None{})),
 				Go(s, func(cx *Context) error { return Yield(cx) }),
 				SpawnBlocking(s, func() (None, error) { return None{}, nil }))
 		}
@@ -61,7 +61,7 @@ func TestMetricsTasks(t *testing.T) {
 	counts(t, rt, func(m Metrics) bool { return m.Alive == 0 && m.Ended == all+1 })
 
 	require.NoError(t, rt.Shutdown(ended()))
-	join(t, SpawnFuture(rt, Ready(1)))
+	join(t, SpawnFuture(rt, ReadyFuture(1)))
 	m = rt.Metrics()
 	require.EqualValues(t, all+1, m.Spawned, "what was refused was never started")
 	require.EqualValues(t, all+1, m.Ended)
@@ -72,7 +72,7 @@ func TestMetricsOfWhatWaits(t *testing.T) {
 	const timers, straight = 20, 7
 	var hs []*JoinHandle[None]
 	for range timers - straight {
-		hs = append(hs, SpawnFuture(rt, NewSleep(time.Hour)))
+		hs = append(hs, SpawnFuture(rt, SleepFuture(time.Hour)))
 	}
 	for range straight {
 		hs = append(hs, Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) }))
@@ -119,7 +119,7 @@ func TestMetricsQueued(t *testing.T) {
 	var hs []*JoinHandle[None]
 	for i := range tasks {
 		if i%2 == 0 {
-			hs = append(hs, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return NewYield().Poll(cx) })))
+			hs = append(hs, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return YieldFuture().Poll(cx) })))
 		} else {
 			hs = append(hs, Go(rt, func(cx *Context) error {
 				for {
@@ -144,13 +144,13 @@ func TestMetricsQueued(t *testing.T) {
 func TestMetricsQueuedIsAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	sleeper := func(cx *Context) error { return Sleep(cx, time.Hour) }
-	straight, future := Go(rt, sleeper), SpawnFuture(rt, NewSleep(time.Hour))
+	straight, future := Go(rt, sleeper), SpawnFuture(rt, SleepFuture(time.Hour))
 	eventually(t, func() bool { return waiting(straight) && waiting(future) })
 	runInTask(t, rt, func(cx *Context) error {
 		w := cx.here()
 		Go(cx, sleeper)
-		SpawnFuture(cx, NewSleep(time.Hour))
-		SpawnFuture(cx, NewSleep(time.Hour))
+		SpawnFuture(cx, SleepFuture(time.Hour))
+		SpawnFuture(cx, SleepFuture(time.Hour))
 		straight.wake(w)
 		future.wake(w)
 		Go(rt, sleeper) // into the inbox
@@ -294,7 +294,7 @@ func TestWorkerMetrics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	for i := range rt.workers {
 		for range i + 1 {
-			SpawnFuture(pinned(rt, i), NewSleep(time.Hour))
+			SpawnFuture(pinned(rt, i), SleepFuture(time.Hour))
 			Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Hour) })
 		}
 	}
@@ -372,7 +372,7 @@ func TestMetricsSampleAfterASteal(t *testing.T) {
 		h, release := stick(t, pinned(rt, 0))
 		var hs []*JoinHandle[None]
 		for range 10 {
-			hs = append(hs, SpawnFuture(aimAt(rt, 0), NewYield()))
+			hs = append(hs, SpawnFuture(aimAt(rt, 0), YieldFuture()))
 		}
 		for _, h := range hs {
 			join(t, h)

@@ -57,11 +57,11 @@ const (
 func TestMisuseAwaitInPlainFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	awaits := map[string]func(cx *Context) error{
-		"Await": func(cx *Context) error { _, err := Await(cx, Ready(1)); return err },
+		"Await": func(cx *Context) error { _, err := Await(cx, ReadyFuture(1)); return err },
 		"Sleep": func(cx *Context) error { return Sleep(cx, 0) },
 		"Yield": Yield,
 		"JoinHandle.Await": func(cx *Context) error {
-			_, err := SpawnFuture(cx, Ready(1)).Await(cx)
+			_, err := SpawnFuture(cx, ReadyFuture(1)).Join(cx)
 			return err
 		},
 	}
@@ -79,14 +79,14 @@ func TestMisuseAwaitInPlainFuture(t *testing.T) {
 var uses = map[string]func(cx *Context){
 	"Sleep":       func(cx *Context) { Sleep(cx, time.Hour) },
 	"Yield":       func(cx *Context) { Yield(cx) },
-	"Await":       func(cx *Context) { Await(cx, Ready(1)) },
+	"Await":       func(cx *Context) { Await(cx, ReadyFuture(1)) },
 	"Go":          func(cx *Context) { Go(cx, func(*Context) error { return nil }) },
-	"SpawnFuture": func(cx *Context) { SpawnFuture(cx, Ready(1)) },
+	"SpawnFuture": func(cx *Context) { SpawnFuture(cx, ReadyFuture(1)) },
 	"Waker":       func(cx *Context) { cx.Waker() },
 	"WithCancel":  func(cx *Context) { cx.WithCancel() },
 	"WithTimeout": func(cx *Context) { cx.WithTimeout(time.Hour) },
-	"Poll":        func(cx *Context) { NewSleep(time.Hour).Poll(cx) },
-	"derived":     func(cx *Context) { Never[int]().Poll(&Context{t: cx.t}) },
+	"Poll":        func(cx *Context) { SleepFuture(time.Hour).Poll(cx) },
+	"derived":     func(cx *Context) { NeverFuture[int]().Poll(&Context{t: cx.t}) },
 }
 
 func TestMisuseContextAfterItsTask(t *testing.T) {
@@ -157,7 +157,7 @@ func TestMisuseContextOnOtherGoroutine(t *testing.T) {
 				for i := range 2 {
 					runInTask(t, aimAt(rt, 0), func(cx *Context) error {
 						h := Go(aimAt(rt, i), func(*Context) error { use(cx); return nil })
-						_, err := h.Await(cx)
+						_, err := h.Join(cx)
 						return expect(err != nil && strings.Contains(err.Error(), foreignThread), "%v", err)
 					})
 				}
@@ -206,7 +206,7 @@ func TestMisuseContextOutsidePoll(t *testing.T) {
 			if len(text) > 0 {
 				return None{}, nil
 			}
-			return NewYield().Poll(cx)
+			return YieldFuture().Poll(cx)
 		})))
 		require.NoError(t, err)
 		requireMisuse(t, receive(t, text), outsidePoll)
@@ -266,7 +266,7 @@ func TestMisusePendingWithoutWaker(t *testing.T) {
 		BlockOn(rt, func(cx *Context) (None, error) { return None{}, await(cx) })
 	}), nobodyWakes)
 	_, err = join(t, Go(rt, func(cx *Context) error {
-		_, err := Await(cx, Timeout(Never[int](), time.Microsecond))
+		_, err := Await(cx, TimeoutFuture(NeverFuture[int](), time.Microsecond))
 		return err
 	}))
 	require.Equal(t, context.DeadlineExceeded, err)
@@ -287,18 +287,18 @@ func TestMisusePendingAsResult(t *testing.T) {
 		}
 	}
 	// The usual way to make the mistake.
-	_, err := join(t, Go(rt, func(cx *Context) error { _, err := NewSleep(time.Hour).Poll(cx); return err }))
+	_, err := join(t, Go(rt, func(cx *Context) error { _, err := SleepFuture(time.Hour).Poll(cx); return err }))
 	requireTaskMisuse(t, err, asResult)
 }
 
 func TestMisuseBlockingInATask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	other := newTestRuntime(t, Config{Workers: 1})
-	h := SpawnFuture(rt, Ready(1))
+	h := SpawnFuture(rt, ReadyFuture(1))
 	join(t, h)
 	for name, block := range map[string]func(){
 		"BlockOn":          func() { BlockOn(rt, func(*Context) (int, error) { return 1, nil }) },
-		"JoinHandle.Wait":  func() { h.Wait(context.Background()) },
+		"JoinHandle.Wait":  func() { h.JoinBlocking(context.Background()) },
 		"Runtime.Shutdown": func() { rt.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -314,8 +314,8 @@ func TestMisuseBlockingInATask(t *testing.T) {
 }
 
 func TestMisuseFailed(t *testing.T) {
-	requireMisuse(t, misuse(func() { Failed[int](nil) }), "Failed needs an error")
-	requireMisuse(t, misuse(func() { Failed[int](ErrPending) }), "Failed needs an error")
+	requireMisuse(t, misuse(func() { FailedFuture[int](nil) }), "Failed needs an error")
+	requireMisuse(t, misuse(func() { FailedFuture[int](ErrPending) }), "Failed needs an error")
 }
 
 func TestConfigIsChecked(t *testing.T) {

@@ -210,7 +210,7 @@ func (m *Mutex) LockBlocking(ctx context.Context) error {
 }
 
 // LockFuture returns Lock as a future. When it is ready the mutex is locked. Given up
-// before that, by its method Cancel, it passes on the mutex if that had been handed to it.
+// before that it passes on the mutex if that had been handed to it.
 func (m *Mutex) LockFuture() Future[None] { return &lockFuture{m: m} }
 
 // Unlock unlocks the mutex. It panics if the mutex is not locked. Any task or goroutine may
@@ -314,7 +314,7 @@ func (m *Mutex) leave(w *waiter) (next *task) {
 	return next
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *lockFuture) Cancel() {
 	if !f.queued {
 		return

@@ -11,18 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Conn is a net.Conn whose calls wait through a Context, and can be polled.
-// Any number of tasks and goroutines may use it at once.
+// A Conn is a net.Conn whose calls wait through a Context. Any number of tasks and
+// goroutines may use it at once.
+//
+// A type of your own may implement Conn by embedding one and overriding some methods: to
+// count, to limit, to encrypt. All functions of this package that take a Conn then use these
+// methods. The types of this package have more methods than Conn, which such a type should
+// not promote unless it means to: so embed the interface, and not a *TCPConn.
 type Conn interface {
 	Reader
 	Writer
-
-	// PollRead reads available data, without waiting.
-	PollRead(cx *Context, p []byte) (n int, err error)
-
-	// PollWrite writes as much of p as it can, without waiting; n may be less
-	// than len(p) without an error.
-	PollWrite(cx *Context, p []byte) (n int, err error)
 
 	// Close closes the connection. Reads and writes return net.ErrClosed.
 	Close() error
@@ -36,28 +34,31 @@ type Conn interface {
 	SetDeadline(t time.Time) error
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
-
-	// WithContext returns the connection as a net.Conn whose calls wait
-	// through cx. It may be used where cx may be used.
-	WithContext(cx *Context) net.Conn
 }
 
-// A Listener is a net.Listener that waits through a Context, and can be
-// polled. Any number of tasks and goroutines may accept at once.
-type Listener interface {
-	// Accept waits for the next connection.
-	Accept(cx *Context) (Conn, error)
+// A PollConn is a Conn that can be polled, for plain futures. All connections of this package
+// are PollConns:
+//
+//	c, err := ln.Accept(cx)
+//	...
+//	async.SpawnFuture(cx, &echo{conn: c.(async.PollConn)})
+type PollConn interface {
+	Conn
+	PollReader
+	PollWriter
+}
 
-	// PollAccept returns the next connection, without waiting.
-	PollAccept(cx *Context) (Conn, error)
+// A Listener is a net.Listener that waits through a Context. Any number of tasks and
+// goroutines may accept at once. Like Conn it may be implemented by embedding a Listener and
+// overriding Accept.
+type Listener interface {
+	// Accept waits for the next connection. Cancelling it loses no connection.
+	Accept(cx *Context) (Conn, error)
 
 	// Close closes the listener. Accepts return net.ErrClosed.
 	Close() error
 
 	Addr() net.Addr
-
-	// Incoming returns the stream of connections.
-	Incoming() *Incoming
 }
 
 // Listen announces on a local address, as net.Listen does: networks "tcp",
@@ -80,8 +81,8 @@ func Dial(cx *Context, network, address string) (Conn, error) {
 	return new(Dialer).Dial(cx, network, address)
 }
 
-// NewDial returns a future of the result of Dial.
-func NewDial(network, address string) Future[Conn] {
+// DialFuture returns a future of the result of Dial.
+func DialFuture(network, address string) Future[Conn] {
 	return new(Dialer).DialFuture(network, address)
 }
 
@@ -292,24 +293,7 @@ func (o *lookupFuture[T]) Poll(cx *Context) (T, error) {
 	return a.v, err
 }
 
-// values returns a context that has the values of cx and never ends. Unlike cx, it
-// may be used on any goroutine and after the task has ended.
-func (cx *Context) values() context.Context {
-	if c := cx.t.cancelGroup(); c != nil {
-		return cancelGroupValues{context.Background(), c}
-	}
-	return context.Background()
-}
-
-// cancelGroupValues is the values of the contexts of a task's cancel group.
-type cancelGroupValues struct {
-	context.Context
-	group *cancelGroup
-}
-
-func (v cancelGroupValues) Value(key any) any { return v.group.value(key) }
-
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (o *lookupFuture[T]) Cancel() {
 	if o.h != nil {
 		o.cancel()

@@ -35,7 +35,7 @@ import (
 // net.Conns of the same c know nothing of each other.
 //
 // Read and Write panic in a task, whose worker they could block, also where they
-// would not have to wait: there, c.WithContext(cx) is the net.Conn to use. Both forms
+// would not have to wait: there, [BindConn](cx, c) is the net.Conn to use. Both forms
 // and c itself may be used side by side; only the order in which several readers or
 // writers come is then left to chance.
 func NetConn(s Spawner, c Conn) net.Conn {
@@ -59,6 +59,10 @@ func NetConn(s Spawner, c Conn) net.Conn {
 		return n
 	case PacketConn:
 		n := &netPacketConn{PacketConn: c}
+		n.sides.init(rt)
+		return n
+	case writeCloser:
+		n := &netWriteCloser{netConn{Conn: c}, c}
 		n.sides.init(rt)
 		return n
 	default:
@@ -140,8 +144,21 @@ type netConn struct {
 	sides netSides
 }
 
-func (c *netConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.Conn, p) }
-func (c *netConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.Conn, p) }
+func (c *netConn) Read(p []byte) (int, error) {
+	return c.sides.rd.call("Read of a NetConn", func(cx *Context) (int, error) { return c.Conn.Read(cx, p) })
+}
+
+func (c *netConn) Write(p []byte) (int, error) {
+	return c.sides.wr.call("Write of a NetConn", func(cx *Context) (int, error) { return c.Conn.Write(cx, p) })
+}
+
+// netWriteCloser is NetConn's result for a writeCloser of another package.
+type netWriteCloser struct {
+	netConn
+	c writeCloser
+}
+
+func (c *netWriteCloser) CloseWrite() error { return c.c.CloseWrite() }
 
 // netTCPConn is NetConn's result for a TCPConn.
 type netTCPConn struct {
@@ -225,7 +242,15 @@ type netListener struct {
 	side netSide
 }
 
-func (l *netListener) Accept() (net.Conn, error) { return l.side.accept(l.Listener) }
+func (l *netListener) Accept() (net.Conn, error) {
+	rt := l.side.lock(acceptOfNetListener, insteadOfNetListener).t.w.rt
+	defer l.side.mu.Unlock()
+	c, err := BlockOn(rt, l.Listener.Accept)
+	if err != nil {
+		return nil, err
+	}
+	return NetConn(rt, c), nil
+}
 
 // netTCPListener is NetListener's result for a TCPListener. It has those of its methods
 // that all listeners share, and not AcceptTCP, which takes a cx.
@@ -279,9 +304,22 @@ func (s *netSide) lock(what, instead string) *Context {
 	return &s.cx
 }
 
-const insteadOfNetConn = "the connection's WithContext(cx)"
+// What a task has to use instead of the forms for goroutines.
+const (
+	insteadOfNetConn     = "the net.Conn of BindConn(cx, c)"
+	acceptOfNetListener  = "Accept of a NetListener"
+	insteadOfNetListener = "the listener's Accept(cx)"
+)
 
-func (s *netSide) read(c Conn, p []byte) (int, error) {
+// call runs f, a method of a connection of another package, with a Context for the calling
+// goroutine. Other goroutines wait for mu meanwhile.
+func (s *netSide) call(what string, f func(cx *Context) (int, error)) (int, error) {
+	rt := s.lock(what, insteadOfNetConn).t.w.rt
+	defer s.mu.Unlock()
+	return BlockOn(rt, f)
+}
+
+func (s *netSide) read(c PollReader, p []byte) (int, error) {
 	cx := s.lock("Read of a NetConn", insteadOfNetConn)
 	defer s.mu.Unlock()
 	for {
@@ -293,7 +331,7 @@ func (s *netSide) read(c Conn, p []byte) (int, error) {
 	}
 }
 
-func (s *netSide) write(c Conn, p []byte) (n int, err error) {
+func (s *netSide) write(c PollWriter, p []byte) (n int, err error) {
 	cx := s.lock("Write of a NetConn", insteadOfNetConn)
 	defer s.mu.Unlock()
 	for {
@@ -319,9 +357,13 @@ func (s *netSide) until(what string, poll func(cx *Context) error) error {
 	}
 }
 
-func (s *netSide) accept(ln Listener) (net.Conn, error) {
-	const what, instead = "Accept of a NetListener", "the listener's Accept(cx)"
-	cx := s.lock(what, instead)
+// acceptPoller is a listener of this package.
+type acceptPoller interface {
+	PollAccept(cx *Context) (Conn, error)
+}
+
+func (s *netSide) accept(ln acceptPoller) (net.Conn, error) {
+	cx := s.lock(acceptOfNetListener, insteadOfNetListener)
 	defer s.mu.Unlock()
 	for {
 		c, err := ln.PollAccept(cx)

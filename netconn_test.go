@@ -25,8 +25,8 @@ type otherConn struct{ Conn }
 // otherListener is a Listener that this package does not know.
 type otherListener struct{ Listener }
 
-func (l otherListener) PollAccept(cx *Context) (Conn, error) {
-	c, err := l.Listener.PollAccept(cx)
+func (l otherListener) Accept(cx *Context) (Conn, error) {
+	c, err := l.Listener.Accept(cx)
 	if err != nil {
 		return nil, err
 	}
@@ -524,9 +524,9 @@ func TestMisuseNetConnInATask(t *testing.T) {
 		"RawConn": func() { raw.Read(func(uintptr) bool { return true }) },
 	} {
 		_, err := joinOrCancel(Go(rt, func(cx *Context) error { use(); return nil }))
-		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
+		requireTaskMisuse(t, err, what, "would block its worker", "BindConn(cx, c)")
 		_, err = joinOrCancel(SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { use(); return None{}, nil })))
-		requireTaskMisuse(t, err, what, "would block its worker", "WithContext(cx)")
+		requireTaskMisuse(t, err, what, "would block its worker", "BindConn(cx, c)")
 	}
 	_, err = joinOrCancel(Go(rt, func(cx *Context) error { ln.Accept(); return nil }))
 	requireTaskMisuse(t, err, "Accept", "Accept(cx)")
@@ -659,7 +659,7 @@ func TestMisuseNetConnInATaskBesideAGoroutine(t *testing.T) {
 		return nil
 	})
 	_, err := joinOrCancel(h)
-	requireTaskMisuse(t, err, "Read", "would block its worker", "WithContext(cx)")
+	requireTaskMisuse(t, err, "Read", "would block its worker", "BindConn(cx, c)")
 	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "x") }))
 	require.Equal(t, answer{1, nil}, soon(t, read))
 }
@@ -668,7 +668,7 @@ func TestMisuseBoundConnOnAGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, _ := tcpPair(t, rt)
 	require.NoError(t, runTask(rt, func(cx *Context) error {
-		bound := a.WithContext(cx)
+		bound := BindConn(cx, a)
 		texts := make(chan string, 2)
 		go func() {
 			texts <- misuse(func() { bound.Read(make([]byte, 1)) })
@@ -692,7 +692,7 @@ func TestNetConnBesideTasks(t *testing.T) {
 	na, nb := NetConn(rt, a), NetConn(rt, b)
 	const rounds = 200
 	echo := Go(rt, func(cx *Context) error {
-		_, err := io.CopyN(b.WithContext(cx), b.WithContext(cx), rounds/2)
+		_, err := io.CopyN(BindConn(cx, b), BindConn(cx, b), rounds/2)
 		return err
 	})
 	p := make([]byte, 1)

@@ -106,7 +106,7 @@ func (n *network) newConn() (Conn, *conn) {
 	}
 }
 
-// Cancel implements canceller: no socket stays open, but a connection that Poll has returned.
+// Cancel implements canceler: no socket stays open, but a connection that Poll has returned.
 func (a *connectFuture) Cancel() {
 	if a.c != nil {
 		a.base.src.close()

@@ -46,17 +46,17 @@ func FromListener(l net.Listener) (Listener, error) { return takeOver[Listener](
 // FromPacketConn is FromConn for sockets of messages.
 func FromPacketConn(c net.PacketConn) (PacketConn, error) { return takeOver[PacketConn](c) }
 
-// FDConn returns a connection of a socket's descriptor, which on success
+// fdConn returns a connection of a socket's descriptor, which on success
 // belongs to it, is non-blocking and not inherited by children. On failure fd
 // is as it was. It fails with ENOTSOCK if fd is no socket, and with EINVAL if
 // it is a listener.
-func FDConn(fd int) (Conn, error) { return fromFD[Conn](fd) }
+func fdConn(fd int) (Conn, error) { return fromFD[Conn](fd) }
 
-// FDListener is FDConn for listeners; see FileListener.
-func FDListener(fd int) (Listener, error) { return fromFD[Listener](fd) }
+// fdListener is FDConn for listeners; see FileListener.
+func fdListener(fd int) (Listener, error) { return fromFD[Listener](fd) }
 
-// FDPacketConn is FDConn for sockets of messages.
-func FDPacketConn(fd int) (PacketConn, error) { return fromFD[PacketConn](fd) }
+// fdPacketConn is FDConn for sockets of messages.
+func fdPacketConn(fd int) (PacketConn, error) { return fromFD[PacketConn](fd) }
 
 // fileAddr is the address in an error about a file, descriptor or value that has no address.
 type fileAddr string

@@ -90,7 +90,7 @@ func TestFromConn(t *testing.T) {
 					return err
 				}
 				// And once more, from what was just made.
-				d, err := FromConn(c.WithContext(cx))
+				d, err := FromConn(BindConn(cx, c))
 				if err != nil {
 					return err
 				}
@@ -305,19 +305,19 @@ func TestFDConn(t *testing.T) {
 		require.NoError(t, err)
 		return open & unix.O_NONBLOCK, inherited & unix.FD_CLOEXEC
 	}
-	_, err = FDListener(fds[0])
+	_, err = fdListener(fds[0])
 	require.ErrorIs(t, err, syscall.EINVAL)
-	_, err = FDPacketConn(fds[0])
+	_, err = fdPacketConn(fds[0])
 	require.ErrorIs(t, err, syscall.EINVAL)
 	nonblock, cloexec := flags(fds[0])
 	require.Zero(t, nonblock)
 	require.Zero(t, cloexec)
-	a, err := FDConn(fds[0])
+	a, err := fdConn(fds[0])
 	require.NoError(t, err)
 	nonblock, cloexec = flags(fds[0])
 	require.NotZero(t, nonblock)
 	require.NotZero(t, cloexec)
-	b, err := FDConn(fds[1])
+	b, err := fdConn(fds[1])
 	require.NoError(t, err)
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		h := Go(cx, func(cx *Context) error { return errors.Join(tcpExpect(cx, b, "x"), b.Close()) })
@@ -325,7 +325,7 @@ func TestFDConn(t *testing.T) {
 		if err := tcpWrite(cx, a, "x"); err != nil {
 			return err
 		}
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		return errors.Join(err, tcpExpectEOF(cx, a), a.Close())
 	}))
 
@@ -333,9 +333,9 @@ func TestFDConn(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	require.NoError(t, unix.Listen(fd, 8))
-	_, err = FDConn(fd)
+	_, err = fdConn(fd)
 	require.ErrorIs(t, err, syscall.EINVAL)
-	ln, err := FDListener(fd)
+	ln, err := fdListener(fd)
 	require.NoError(t, err)
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		c, err := Dial(cx, "tcp", ln.Addr().String())
@@ -352,7 +352,7 @@ func TestFDConn(t *testing.T) {
 
 	fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 	require.NoError(t, err)
-	pc, err := FDPacketConn(fd)
+	pc, err := fdPacketConn(fd)
 	require.NoError(t, err)
 	require.IsType(t, (*UDPConn)(nil), pc)
 	require.NoError(t, pc.Close())
@@ -361,9 +361,9 @@ func TestFDConn(t *testing.T) {
 	require.NoError(t, err)
 	defer r.Close()
 	defer w.Close()
-	_, err = FDConn(int(r.Fd()))
+	_, err = fdConn(int(r.Fd()))
 	require.ErrorIs(t, err, syscall.ENOTSOCK)
-	_, err = FDConn(-1)
+	_, err = fdConn(-1)
 	require.ErrorIs(t, err, syscall.EBADF)
 	var op *net.OpError
 	require.ErrorAs(t, err, &op)

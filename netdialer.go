@@ -307,7 +307,7 @@ func (d *dialing) stop(why error) {
 	}
 }
 
-// Cancel implements canceller: no socket stays open.
+// Cancel implements canceler: no socket stays open.
 func (d *dialing) Cancel() {
 	d.hooks.drop()
 	d.release()

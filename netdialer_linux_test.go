@@ -70,7 +70,7 @@ func TestDialerIsNotConnectedToItself(t *testing.T) {
 					if err != nil {
 						own = outcome(nil, err)
 					} else {
-						own = outcome(c.WithContext(cx), nil)
+						own = outcome(BindConn(cx, c), nil)
 					}
 					return nil
 				}))

@@ -234,7 +234,7 @@ func TestDialerSharesTheTime(t *testing.T) {
 		},
 		"net": func(cx *Context, d *Dialer) (string, error) {
 			std := net.Dialer{Timeout: timeout, FallbackDelay: -1, Resolver: d.Resolver.resolver()}
-			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("first-of-15")) }).Await(cx)
+			c, err := SpawnBlocking(cx, func() (net.Conn, error) { return std.Dial("tcp", e.addr("first-of-15")) }).Join(cx)
 			if err != nil {
 				return "", err
 			}
@@ -415,7 +415,7 @@ func TestDialFuture(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 
-	c, err = joinOrCancel(SpawnFuture(rt, NewDial("tcp", e.ln.Addr().String())))
+	c, err = joinOrCancel(SpawnFuture(rt, DialFuture("tcp", e.ln.Addr().String())))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 

@@ -12,15 +12,24 @@ type netPacketConn struct {
 	sides netSides
 }
 
-func (c *netPacketConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.PacketConn, p) }
-func (c *netPacketConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.PacketConn, p) }
+func (c *netPacketConn) Read(p []byte) (int, error) {
+	return c.sides.rd.call("Read of a NetConn", func(cx *Context) (int, error) { return c.PacketConn.Read(cx, p) })
+}
 
-func (c *netPacketConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	return c.sides.readFrom(c.PollReadFrom, p)
+func (c *netPacketConn) Write(p []byte) (int, error) {
+	return c.sides.wr.call("Write of a NetConn", func(cx *Context) (int, error) { return c.PacketConn.Write(cx, p) })
+}
+
+func (c *netPacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
+	n, err = c.sides.rd.call("ReadFrom of a NetConn", func(cx *Context) (n int, err error) {
+		n, addr, err = c.PacketConn.ReadFrom(cx, p)
+		return n, err
+	})
+	return n, addr, err
 }
 
 func (c *netPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
-	return c.sides.writeTo(c.PacketConn, p, addr)
+	return c.sides.wr.call("WriteTo of a NetConn", func(cx *Context) (int, error) { return c.PacketConn.WriteTo(cx, p, addr) })
 }
 
 // netUDPConn is NetConn's result for a UDPConn.
@@ -38,11 +47,11 @@ func (c *netUDPConn) Read(p []byte) (int, error)  { return c.sides.rd.read(c.UDP
 func (c *netUDPConn) Write(p []byte) (int, error) { return c.sides.wr.write(c.UDPConn, p) }
 
 func (c *netUDPConn) ReadFrom(p []byte) (int, net.Addr, error) {
-	return c.sides.readFrom(c.PollReadFrom, p)
+	return c.sides.readFrom(c.pollReadFrom, p)
 }
 
 func (c *netUDPConn) WriteTo(p []byte, addr net.Addr) (int, error) {
-	return c.sides.writeTo(c.UDPConn, p, addr)
+	return c.sides.writeTo(c.pollWriteTo, p, addr)
 }
 
 func (c *netUDPConn) ReadFromUDP(p []byte) (int, *net.UDPAddr, error) {
@@ -65,7 +74,7 @@ func (c *netUDPConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int,
 
 func (c *netUDPConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, err error) {
 	err = c.sides.rd.until("ReadFromUDPAddrPort of a NetConn", func(cx *Context) error {
-		n, addr, err = c.PollReadFromUDPAddrPort(cx, p)
+		n, addr, err = c.pollReadFromUDPAddrPort(cx, p)
 		return err
 	})
 	return n, addr, err
@@ -73,7 +82,7 @@ func (c *netUDPConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, 
 
 func (c *netUDPConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, err error) {
 	err = c.sides.wr.until("WriteToUDPAddrPort of a NetConn", func(cx *Context) error {
-		n, err = c.PollWriteToUDPAddrPort(cx, p, addr)
+		n, err = c.pollWriteToUDPAddrPort(cx, p, addr)
 		return err
 	})
 	return n, err
@@ -81,7 +90,7 @@ func (c *netUDPConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (n int, e
 
 func (c *netUDPConn) ReadMsgUDPAddrPort(p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	err = c.sides.rd.until("ReadMsgUDPAddrPort of a NetConn", func(cx *Context) error {
-		n, oobn, flags, addr, err = c.PollReadMsgUDPAddrPort(cx, p, oob)
+		n, oobn, flags, addr, err = c.pollReadMsgUDPAddrPort(cx, p, oob)
 		return err
 	})
 	return n, oobn, flags, addr, err
@@ -89,7 +98,7 @@ func (c *netUDPConn) ReadMsgUDPAddrPort(p, oob []byte) (n, oobn, flags int, addr
 
 func (c *netUDPConn) WriteMsgUDPAddrPort(p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	err = c.sides.wr.until("WriteMsgUDPAddrPort of a NetConn", func(cx *Context) error {
-		n, oobn, err = c.PollWriteMsgUDPAddrPort(cx, p, oob, addr)
+		n, oobn, err = c.pollWriteMsgUDPAddrPort(cx, p, oob, addr)
 		return err
 	})
 	return n, oobn, err
@@ -112,11 +121,11 @@ func (c *netUnixDatagram) Read(p []byte) (int, error)  { return c.sides.rd.read(
 func (c *netUnixDatagram) Write(p []byte) (int, error) { return c.sides.wr.write(c.UnixDatagram, p) }
 
 func (c *netUnixDatagram) ReadFrom(p []byte) (int, net.Addr, error) {
-	return c.sides.readFrom(c.PollReadFrom, p)
+	return c.sides.readFrom(c.pollReadFrom, p)
 }
 
 func (c *netUnixDatagram) WriteTo(p []byte, addr net.Addr) (int, error) {
-	return c.sides.writeTo(c.UnixDatagram, p, addr)
+	return c.sides.writeTo(c.pollWriteTo, p, addr)
 }
 
 func (c *netUnixDatagram) ReadFromUnix(p []byte) (int, *net.UnixAddr, error) {
@@ -145,9 +154,9 @@ func (s *netSides) readFrom(poll func(*Context, []byte) (int, net.Addr, error), 
 	return n, addr, err
 }
 
-func (s *netSides) writeTo(c PacketConn, p []byte, addr net.Addr) (n int, err error) {
+func (s *netSides) writeTo(poll func(*Context, []byte, net.Addr) (int, error), p []byte, addr net.Addr) (n int, err error) {
 	err = s.wr.until("WriteTo of a NetConn", func(cx *Context) error {
-		n, err = c.PollWriteTo(cx, p, addr)
+		n, err = poll(cx, p, addr)
 		return err
 	})
 	return n, err
@@ -155,13 +164,13 @@ func (s *netSides) writeTo(c PacketConn, p []byte, addr net.Addr) (n int, err er
 
 // unixMessenger is the methods that both kinds of unix-domain sockets have.
 type unixMessenger interface {
-	PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
-	PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+	pollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+	pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
 }
 
 func (s *netSides) readMsgUnix(c unixMessenger, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	err = s.rd.until("ReadMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, flags, addr, err = c.PollReadMsgUnix(cx, p, oob)
+		n, oobn, flags, addr, err = c.pollReadMsgUnix(cx, p, oob)
 		return err
 	})
 	return n, oobn, flags, addr, err
@@ -169,7 +178,7 @@ func (s *netSides) readMsgUnix(c unixMessenger, p, oob []byte) (n, oobn, flags i
 
 func (s *netSides) writeMsgUnix(c unixMessenger, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	err = s.wr.until("WriteMsgUnix of a NetConn", func(cx *Context) error {
-		n, oobn, err = c.PollWriteMsgUnix(cx, p, oob, addr)
+		n, oobn, err = c.pollWriteMsgUnix(cx, p, oob, addr)
 		return err
 	})
 	return n, oobn, err

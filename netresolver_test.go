@@ -285,7 +285,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 			return err
 		}},
 		"DialFuture": {"tcp", stdDial, func(cx *Context, network, address string) error {
-			_, err := SpawnFuture(cx, ownDialer.DialFuture(network, address)).Await(cx)
+			_, err := SpawnFuture(cx, ownDialer.DialFuture(network, address)).Join(cx)
 			return err
 		}},
 		"DialNet": {"udp", func(network, address string) error {
@@ -301,7 +301,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 					c.Close()
 				}
 				return None{}, err
-			}).Await(cx)
+			}).Join(cx)
 			return err
 		}},
 		"Listen": {"tcp", stdListen, func(cx *Context, network, address string) error {

@@ -101,7 +101,7 @@ func TestDialCallsTheHooksOfPackageNet(t *testing.T) {
 			return err
 		},
 		"a plain future": func(network, address string) error {
-			c, err := joinOrCancel(SpawnFuture(rt.Under(ctx), NewDial(network, address)))
+			c, err := joinOrCancel(SpawnFuture(rt.Under(ctx), DialFuture(network, address)))
 			return closed(c, err)
 		},
 	}

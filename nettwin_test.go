@@ -63,7 +63,7 @@ func (l netBoundListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.WithContext(l.cx), nil
+	return BindConn(l.cx, c), nil
 }
 
 func (l netBoundListener) SetDeadline(t time.Time) error {
@@ -75,7 +75,7 @@ func netOwnAPI(cx *Context, dir string) netAPI {
 		if err != nil {
 			return nil, err
 		}
-		return c.WithContext(cx), nil
+		return BindConn(cx, c), nil
 	}
 	bindListener := func(l Listener, err error) (net.Listener, error) {
 		if err != nil {
@@ -87,7 +87,7 @@ func netOwnAPI(cx *Context, dir string) netAPI {
 		if err != nil {
 			return nil, err
 		}
-		return c.WithContext(cx).(net.PacketConn), nil
+		return BindConn(cx, c).(net.PacketConn), nil
 	}
 	return netAPI{
 		dir:  dir,

@@ -183,7 +183,7 @@ func ownDialOutcome(cx *Context, local net.Addr, network, address string) netOut
 	if err != nil {
 		o = netConnOutcome(nil, err)
 	} else {
-		o = netConnOutcome(c.WithContext(cx), nil)
+		o = netConnOutcome(BindConn(cx, c), nil)
 	}
 	o.sockets = sockets
 	return o
@@ -231,7 +231,7 @@ func dialAddrOutcomes(cx *Context, network string, local net.IP, remote *net.TCP
 		if err != nil {
 			return std, netConnOutcome(nil, err)
 		}
-		return std, netConnOutcome(u.WithContext(cx), nil)
+		return std, netConnOutcome(BindConn(cx, u), nil)
 	}
 	l := &net.TCPAddr{IP: local}
 	c, err := net.DialTCP(network, l, remote)
@@ -240,7 +240,7 @@ func dialAddrOutcomes(cx *Context, network string, local net.IP, remote *net.TCP
 	if err != nil {
 		return std, netConnOutcome(nil, err)
 	}
-	return std, netConnOutcome(u.WithContext(cx), nil)
+	return std, netConnOutcome(BindConn(cx, u), nil)
 }
 
 // A listener on a wildcard, and on any other address, has the same families as

@@ -111,9 +111,9 @@ func (n *Notify) Wait(cx *Context) error {
 // was one.
 func (n *Notify) TryWait() bool { return n.state.take() }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
+// waitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
 // only if ctx ends, with ctx.Err(). It panics in tasks.
-func (n *Notify) WaitBlocking(ctx context.Context) error {
+func (n *Notify) waitBlocking(ctx context.Context) error {
 	mustNotBlock("Notify.WaitBlocking", "n.Wait(cx)")
 	if err := ctx.Err(); err != nil {
 		return err
@@ -122,8 +122,8 @@ func (n *Notify) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. It begins to wait at its first Poll. Given up, by
-// its method Cancel, it passes on a notification that NotifyOne had given it.
+// WaitFuture returns Wait as a future. It begins to wait at its first Poll. Given up
+// it passes on a notification that NotifyOne had given it.
 func (n *Notify) WaitFuture() Future[None] { return &notifyFuture{n: n} }
 
 type notifyFuture struct {
@@ -150,7 +150,7 @@ func (f *notifyFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *notifyFuture) Cancel() {
 	n := f.n
 	n.list.mu.Lock()

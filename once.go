@@ -78,7 +78,7 @@ func (o *Once[T]) keep(v T, err error) (T, error) {
 }
 
 // DoFuture returns Do as a future, with a future in place of the function: make returns it,
-// and is called only when it is to be polled. Given up, by its method Cancel, it gives up
+// and is called only when it is to be polled. Given up it gives up
 // the future of make, too, and lets the next caller try.
 func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
 	return &onceFuture[T]{o: o, lock: lockFuture{m: &o.mu}, make: make}
@@ -125,7 +125,7 @@ func (f *onceFuture[T]) unlock() {
 	f.o.mu.Unlock()
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *onceFuture[T]) Cancel() {
 	if !f.held {
 		f.lock.Cancel()
@@ -134,5 +134,5 @@ func (f *onceFuture[T]) Cancel() {
 	defer f.unlock()
 	inner := f.f
 	f.f = nil
-	giveUp(f.t, inner)
+	abandonFuture(f.t, inner)
 }

@@ -56,7 +56,7 @@ func TestOnceTriesAgain(t *testing.T) {
 	require.Equal(t, ErrGoexit, err)
 	cancelled := try(func(cx *Context) (string, error) {
 		close(began)
-		return Await(cx, Never[string]())
+		return Await(cx, NeverFuture[string]())
 	})
 	receive(t, began)
 	waits := try(func(*Context) (string, error) { return "made", nil })
@@ -78,7 +78,7 @@ func TestOnceDoFuture(t *testing.T) {
 	p := new(probe)
 	made := 0
 	one := o.DoFuture(func() Future[int] { made++; return p })
-	two := o.DoFuture(func() Future[int] { made++; return Ready(7) })
+	two := o.DoFuture(func() Future[int] { made++; return ReadyFuture(7) })
 	giveUp(nil, two)
 	_, err := one.Poll(cx)
 	require.Equal(t, ErrPending, err)

@@ -59,12 +59,14 @@ func (o *Oneshot[T]) Send(v T) error {
 }
 
 // Close ends the Oneshot without a value: Send and Recv fail with ErrClosed. A value that
-// has been sent before can still be received. Close reports whether it made the end.
-func (o *Oneshot[T]) Close() (first bool) {
-	if first = o.state.close(); first {
-		o.end()
+// has been sent before can still be received. Close returns ErrClosed if there was a Send or
+// a Close before, and changes nothing then.
+func (o *Oneshot[T]) Close() error {
+	if !o.state.close() {
+		return ErrClosed
 	}
-	return first
+	o.end()
+	return nil
 }
 
 // end wakes all waiters: no value comes anymore.
@@ -137,12 +139,12 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return awaitParked(ctx, o.RecvFuture())
+	return awaitParked(ctx, o.recvFuture())
 }
 
-// RecvFuture returns Recv as a future. Given up, by its method Cancel, it leaves the
+// recvFuture returns Recv as a future. Given up it leaves the
 // value to others, and nothing behind.
-func (o *Oneshot[T]) RecvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
+func (o *Oneshot[T]) recvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
 
 // oneshotFuture is a place in recvs.
 type oneshotFuture[T any] struct {
@@ -155,7 +157,7 @@ func (f *oneshotFuture[T]) Poll(cx *Context) (T, error) {
 	return f.o.Poll(cx)
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *oneshotFuture[T]) Cancel() {
 	if f.t != nil {
 		f.o.abandoned(f.t, callersWorker())
@@ -178,9 +180,9 @@ func (o *Oneshot[T]) Closed(cx *Context) error {
 	return cx.Err()
 }
 
-// ClosedBlocking is Closed for a goroutine outside the pool, which it parks. It fails
+// closedBlocking is Closed for a goroutine outside the pool, which it parks. It fails
 // only if ctx ends, with ctx.Err(). It panics in tasks.
-func (o *Oneshot[T]) ClosedBlocking(ctx context.Context) error {
+func (o *Oneshot[T]) closedBlocking(ctx context.Context) error {
 	mustNotBlock("Oneshot.ClosedBlocking", "o.Closed(cx)")
 	if err := ctx.Err(); err != nil {
 		return err
@@ -189,7 +191,7 @@ func (o *Oneshot[T]) ClosedBlocking(ctx context.Context) error {
 	return err
 }
 
-// ClosedFuture returns Closed as a future. It may be given up, by its method Cancel.
+// ClosedFuture returns Closed as a future. It may be given up; see [Cancel].
 func (o *Oneshot[T]) ClosedFuture() Future[None] { return &closedFuture[T]{o: o} }
 
 // closedFuture is a place in closed.
@@ -200,29 +202,25 @@ type closedFuture[T any] struct {
 
 func (f *closedFuture[T]) Poll(cx *Context) (None, error) {
 	f.t = cx.t
-	return None{}, f.o.PollClosed(cx)
+	return None{}, f.o.pollClosed(cx)
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *closedFuture[T]) Cancel() {
 	if f.t != nil {
 		f.o.closed.leave(f.t, callersWorker())
 	}
 }
 
-// PollClosed is Closed for code that polls: nil, or ErrPending.
-func (o *Oneshot[T]) PollClosed(cx *Context) error {
+// pollClosed is Closed for code that polls: nil, or ErrPending.
+func (o *Oneshot[T]) pollClosed(cx *Context) error {
 	if !cx.spend() {
 		return ErrPending
 	}
-	return cx.unspent(o.pollClosed(cx))
-}
-
-func (o *Oneshot[T]) pollClosed(cx *Context) error {
 	if !o.state.over() {
 		o.closed.join(cx.waker(waitsRecv))
 		if !o.state.over() {
-			return ErrPending
+			return cx.unspent(ErrPending)
 		}
 	}
 	return nil

@@ -28,7 +28,7 @@ func TestOneshot(t *testing.T) {
 		var o Oneshot[*int]
 		require.NoError(t, o.Send(new(int)))
 		require.Equal(t, ErrClosed, o.Send(new(int)))
-		require.False(t, o.Close(), "it has been sent")
+		require.Equal(t, ErrClosed, o.Close(), "it has been sent")
 		v, err := o.TryRecv()
 		require.NoError(t, err)
 		require.NotNil(t, v)
@@ -40,24 +40,24 @@ func TestOneshot(t *testing.T) {
 		var o Oneshot[int]
 		pending(t, h, &o)
 		h2 := newMockTask()
-		require.Equal(t, ErrPending, o.PollClosed(h2.cx))
+		require.Equal(t, ErrPending, o.pollClosed(h2.cx))
 		h.woken()
-		require.True(t, o.Close())
-		require.False(t, o.Close())
+		require.NoError(t, o.Close())
+		require.Equal(t, ErrClosed, o.Close())
 		require.True(t, h.woken())
 		require.True(t, h2.woken())
 		failed(t, ErrClosed, h, &o)
-		require.NoError(t, o.PollClosed(h2.cx))
+		require.NoError(t, o.pollClosed(h2.cx))
 		require.Equal(t, ErrClosed, o.Send(1))
 	})
 	t.Run("closed by the receipt", func(t *testing.T) {
 		var o Oneshot[int]
 		require.NoError(t, o.Send(1))
-		require.Equal(t, ErrPending, o.PollClosed(h.cx))
+		require.Equal(t, ErrPending, o.pollClosed(h.cx))
 		h.woken()
 		got(t, 1, newMockTask(), &o)
 		require.True(t, h.woken())
-		require.NoError(t, o.PollClosed(h.cx))
+		require.NoError(t, o.pollClosed(h.cx))
 	})
 	t.Run("two receivers", func(t *testing.T) {
 		var o Oneshot[int]
@@ -107,7 +107,7 @@ func TestOneshotCancel(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 	misuse := Go(rt, func(cx *Context) error {
 		require.Panics(t, func() { o.RecvBlocking(cx) })
-		require.Panics(t, func() { o.ClosedBlocking(cx) })
+		require.Panics(t, func() { o.closedBlocking(cx) })
 		cx, cancel := cx.WithCancel()
 		cancel()
 		_, err := o.Recv(cx)
@@ -136,7 +136,7 @@ func TestOneshotForgets(t *testing.T) {
 		for _, recv := range []func(cx *Context) (int, error){
 			o.Recv,
 			func(cx *Context) (int, error) { return Await(cx, &o) },
-			func(cx *Context) (int, error) { return Await(cx, o.RecvFuture()) },
+			func(cx *Context) (int, error) { return Await(cx, o.recvFuture()) },
 		} {
 			h := Spawn(rt, recv)
 			eventually(t, func() bool { return waiting(h) && o.recvs.count() == 1 })
@@ -148,20 +148,20 @@ func TestOneshotForgets(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- o.ClosedBlocking(ctx) }()
+	go func() { done <- o.closedBlocking(ctx) }()
 	eventually(t, func() bool { return o.closed.count() == 1 })
 	cancel()
 	require.Equal(t, context.Canceled, <-done)
-	require.Equal(t, context.Canceled, o.ClosedBlocking(ctx))
+	require.Equal(t, context.Canceled, o.closedBlocking(ctx))
 	require.Zero(t, o.closed.count())
 	closed := o.ClosedFuture()
 	pending(t, newMockTask(), closed)
 	giveUp(nil, closed)
 	require.Zero(t, o.closed.count())
-	go func() { done <- o.ClosedBlocking(t.Context()) }()
+	go func() { done <- o.closedBlocking(t.Context()) }()
 	eventually(t, func() bool { return o.closed.count() == 1 })
 
-	h, f := newMockTask(), o.RecvFuture()
+	h, f := newMockTask(), o.recvFuture()
 	giveUp(nil, f) // it has no place yet
 	pending(t, h, f)
 	giveUp(nil, f)
@@ -170,7 +170,7 @@ func TestOneshotForgets(t *testing.T) {
 	require.NoError(t, o.Send(1))
 	require.True(t, h.woken())
 	giveUp(nil, f)
-	got(t, 1, newMockTask(), o.RecvFuture())
+	got(t, 1, newMockTask(), o.recvFuture())
 	require.NoError(t, <-done)
 	got(t, None{}, newMockTask(), closed)
 }
@@ -208,7 +208,7 @@ func TestOneshotRace(t *testing.T) {
 		closed := false
 		party(func() {
 			if i%2 == 0 {
-				closed = o.Close()
+				closed = o.Close() == nil
 			}
 		})
 		for range 5 {

@@ -191,7 +191,7 @@ func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken boo
 			continue
 		}
 		if ready := e.ready & (d.want | HungUp); ready != 0 {
-			d.spent = d.mode == OneShot
+			d.spent = d.mode == OnceTriggered
 			events[n] = PollEvent{FD: e.fd, Key: d.key, Ready: ready}
 			n++
 		}

@@ -96,11 +96,11 @@ func TestPollerModes(t *testing.T) {
 	is(Readable) // it is ready already when Modify asks for it
 	is(0)
 
-	require.NoError(t, p.Modify(a, a, Readable|Writable, OneShot))
+	require.NoError(t, p.Modify(a, a, Readable|Writable, OnceTriggered))
 	is(Readable | Writable)
 	pollWrite(t, b, "z")
 	is(0)
-	require.NoError(t, p.Modify(a, a, Readable, OneShot))
+	require.NoError(t, p.Modify(a, a, Readable, OnceTriggered))
 	is(Readable)
 	is(0)
 
@@ -314,7 +314,7 @@ func TestPollerChangesDuringWait(t *testing.T) {
 				if n, _ := unix.Read(e.FD, buf[:]); n > 0 {
 					served[i].Add(int64(n))
 				}
-				p.Modify(e.FD, i, Readable, OneShot) // it may have been deleted
+				p.Modify(e.FD, i, Readable, OnceTriggered) // it may have been deleted
 			}
 		}
 	}()
@@ -327,7 +327,7 @@ func TestPollerChangesDuringWait(t *testing.T) {
 					if n > 0 {
 						assertNo(t, p.Delete(a))
 					}
-					assertNo(t, p.Add(a, i, Readable, OneShot))
+					assertNo(t, p.Add(a, i, Readable, OnceTriggered))
 				}
 				unix.Write(b, []byte("x"))
 				p.Notify()

@@ -125,7 +125,7 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 		const large = 32 << 20
 		op := Go(rt, func(cx *Context) error { _, err := c.from.Write(cx, make([]byte, large)); return err })
 		end := Go(rt, func(cx *Context) error {
-			n, err := io.CopyN(io.Discard, c.to.WithContext(cx), large)
+			n, err := io.CopyN(io.Discard, BindConn(cx, c.to), large)
 			if err != nil {
 				return fmt.Errorf("after %d bytes: %w", n, err)
 			}
@@ -148,7 +148,7 @@ func TestWriteHappensBeforeRead(t *testing.T) {
 			c, err := FromConn(std)
 			require.NoError(t, err)
 			run := runTask
-			own := func(cx *Context) net.Conn { return c.WithContext(cx) }
+			own := func(cx *Context) net.Conn { return BindConn(cx, c) }
 			if form == "goroutines" {
 				run = runBlockOn
 				n := NetConn(rt, c)

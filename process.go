@@ -27,7 +27,7 @@ import (
 // Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
 // they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
 //
-// Stdin, Stdout and Stderr may be results of WithContext, [BindReader] or [BindWriter].
+// Stdin, Stdout and Stderr may be results of [BindFile], [BindConn], [BindReader] or [BindWriter].
 // The program gets the descriptor of a File of the disk, and of [Stdin],
 // [Stdout] and [Stderr]. Everything else is copied by a task that Start
 // spawns, and Start replaces the field. The copying ends when the cx of the stream is
@@ -189,9 +189,9 @@ func (c *Cmd) reap() {
 	c.kill() // so that its context is released
 }
 
-// PollWait is Wait without waiting: it returns ErrPending while the process
+// pollWait is Wait without waiting: it returns ErrPending while the process
 // runs. Giving up on it leaves the process alone.
-func (c *Cmd) PollWait(cx *Context) error {
+func (c *Cmd) pollWait(cx *Context) error {
 	for {
 		c.mu.Lock()
 		ended, err, running := c.ended, c.err, c.running
@@ -226,7 +226,7 @@ func (c *Cmd) PollWait(cx *Context) error {
 // Wait returns cx.Err() at once. If that must not be, Await a future of
 // PollWait.
 func (c *Cmd) Wait(cx *Context) error {
-	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
+	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.pollWait(cx) })
 	if err == errAbandoned {
 		c.exited.leave(cx.t, cx.here())
 		c.mu.Lock()

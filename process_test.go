@@ -180,7 +180,7 @@ var boundStreams = []boundStream{
 
 func two[T ReadWriter](a, b T) (own, peer ReadWriter) { return a, b }
 
-// bindings returns the adapters of a stream: the result of its own WithContext, and the
+// bindings returns the adapters of a stream: the result of BindFile or BindConn, and the
 // adapters for every type.
 func bindings(cx *Context, s ReadWriter) map[string]struct {
 	io.Reader
@@ -193,10 +193,10 @@ func bindings(cx *Context, s ReadWriter) map[string]struct {
 	all := map[string]rw{"BindReader, BindWriter": {BindReader(cx, s), BindWriter(cx, s)}}
 	switch s := s.(type) {
 	case Conn:
-		c := s.WithContext(cx)
-		all["WithContext"] = rw{c, c}
+		c := BindConn(cx, s)
+		all["Bind"] = rw{c, c}
 	case twoFiles:
-		all["WithContext"] = rw{s.r.WithContext(cx), s.w.WithContext(cx)}
+		all["Bind"] = rw{BindFile(cx, s.r), BindFile(cx, s.w)}
 	}
 	return all
 }
@@ -204,7 +204,7 @@ func bindings(cx *Context, s ReadWriter) map[string]struct {
 // The streams of a program may be adapters that wait through a cx. The cx ends the copying.
 func TestCommandBoundStreams(t *testing.T) {
 	for _, s := range boundStreams {
-		for _, how := range []string{"WithContext", "BindReader, BindWriter"} {
+		for _, how := range []string{"Bind", "BindReader, BindWriter"} {
 			t.Run(s.name+" "+how, func(t *testing.T) {
 				rt := fileRuntime(t)
 				own, peer := s.ends(t, rt)
@@ -241,7 +241,7 @@ func TestCommandBoundStreams(t *testing.T) {
 					if err := c.Start(cx); err != nil {
 						return err
 					}
-					got, err := io.ReadAll(out.WithContext(cx))
+					got, err := io.ReadAll(BindFile(cx, out))
 					if err := expect(err == nil && string(got) == "hello", "%q, %v", got, err); err != nil {
 						return err
 					}
@@ -263,8 +263,8 @@ func TestCommandBoundFiles(t *testing.T) {
 	require.NoError(t, err)
 	defer std.Close()
 	for how, bind := range map[string]func(cx *Context, f *File) io.ReadWriter{
-		"WithContext": func(cx *Context, f *File) io.ReadWriter { return f.WithContext(cx) },
-		"Bind": func(cx *Context, f *File) io.ReadWriter {
+		"BindFile": func(cx *Context, f *File) io.ReadWriter { return BindFile(cx, f) },
+		"BindReader, BindWriter": func(cx *Context, f *File) io.ReadWriter {
 			return struct {
 				io.Reader
 				io.Writer
@@ -334,26 +334,26 @@ func TestCommandBoundGivenUp(t *testing.T) {
 	defer peer.Close()
 	runInTask(t, rt, func(cx *Context) error {
 		c := Command("true")
-		c.Stdin, c.WaitDelay = own.WithContext(cx), time.Millisecond
+		c.Stdin, c.WaitDelay = BindConn(cx, own), time.Millisecond
 		if err := c.Run(cx); err != exec.ErrWaitDelay {
 			return expect(false, "WaitDelay: %v", err)
 		}
 		c = Command("no-such-program")
-		c.Stdin, c.Stdout, c.Stderr = own.WithContext(cx), own.WithContext(cx), own.WithContext(cx)
+		c.Stdin, c.Stdout, c.Stderr = BindConn(cx, own), BindConn(cx, own), BindConn(cx, own)
 		if err := c.Run(cx); !errors.Is(err, exec.ErrNotFound) {
 			return expect(false, "no program: %v", err)
 		}
 		over, cancel := cx.WithCancel()
 		cancel()
 		c = Command("true")
-		c.Stdin = own.WithContext(over)
+		c.Stdin = BindConn(over, own)
 		if err := c.Run(cx); err != context.Canceled {
 			return expect(false, "a cx that has ended: %v", err)
 		}
 		// The cx ends before the program does, which then gets SIGPIPE.
 		bound, end := cx.WithCancel()
 		c = Command("yes")
-		c.Stdout = peer.WithContext(bound)
+		c.Stdout = BindConn(bound, peer)
 		if err := c.Start(cx); err != nil {
 			return err
 		}
@@ -368,7 +368,7 @@ func TestCommandBoundGivenUp(t *testing.T) {
 	eventually(t, func() bool { return len(rt.Tasks()) == 0 }, "tasks that copy")
 	runInTask(t, rt, func(cx *Context) error { // and without a Wait
 		c := Command("cat")
-		c.Stdin = own.WithContext(cx)
+		c.Stdin = BindConn(cx, own)
 		return c.Start(cx)
 	})
 	eventually(t, func() bool { return len(rt.Tasks()) == 0 })
@@ -398,11 +398,11 @@ func TestCommandPipes(t *testing.T) {
 			_, err := in.Write(cx, want)
 			return errors.Join(err, in.Close(cx))
 		})
-		b, err := io.ReadAll(out.WithContext(cx))
+		b, err := io.ReadAll(BindFile(cx, out))
 		if err != nil {
 			return nil, err
 		}
-		line, err := io.ReadAll(said.WithContext(cx))
+		line, err := io.ReadAll(BindFile(cx, said))
 		if err := expect(err == nil && string(line) == "said\n", "%q, %v", line, err); err != nil {
 			return nil, err
 		}
@@ -455,7 +455,7 @@ func TestCommandCancelled(t *testing.T) {
 		require.NoError(t, c.Start(cx))
 		short, cancel := cx.WithTimeout(time.Millisecond)
 		defer cancel()
-		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.PollWait(cx) }))
+		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.pollWait(cx) }))
 		require.Equal(t, context.DeadlineExceeded, err)
 		require.NoError(t, syscall.Kill(c.Process.Pid, 0))
 		return nil
@@ -499,7 +499,7 @@ func TestCommandCancelFunc(t *testing.T) {
 				err = c.Start(cx)
 			}
 			if err == nil {
-				_, err = io.ReadFull(out.WithContext(cx), make([]byte, 6))
+				_, err = io.ReadFull(BindFile(cx, out), make([]byte, 6))
 			}
 			if err != nil {
 				return err
@@ -580,7 +580,7 @@ func TestCommandEarlyWait(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualError(t, c.Wait(cx), "exec: not started")
 		require.NoError(t, c.Start(cx))
-		b, err := io.ReadAll(out.WithContext(cx))
+		b, err := io.ReadAll(BindFile(cx, out))
 		require.NoError(t, err)
 		require.Equal(t, "hello\n", string(b))
 		return c.Wait(cx)
@@ -685,10 +685,10 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 			if err := expect(err == nil, "Start: %v", err); err != nil {
 				return err
 			}
-			if _, err := meanwhile.Await(cx); err != nil {
+			if _, err := meanwhile.Join(cx); err != nil {
 				return err
 			}
-			if _, err := io.ReadAll(out.WithContext(cx)); err != nil && !errors.Is(err, os.ErrClosed) {
+			if _, err := io.ReadAll(BindFile(cx, out)); err != nil && !errors.Is(err, os.ErrClosed) {
 				return err
 			}
 			c.Wait(cx) // the process may have been killed: by a Wait that began when Start had returned

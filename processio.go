@@ -11,7 +11,7 @@ import (
 )
 
 // The goroutines with which os/exec copies must not use the cx of a task. So Start
-// replaces the results of WithContext, BindReader and BindWriter: a File that cannot
+// replaces the results of BindFile, BindConn, BindReader and BindWriter: a File that cannot
 // be polled by its descriptor, as os/exec does with an os.File, and everything else by
 // one end of a pipe, whose other end a task copies.
 
@@ -40,7 +40,7 @@ func (cp *cmdCopy) stop() {
 // own.
 func boundTo(x any) (stream any, cx *Context) {
 	switch b := x.(type) {
-	case *BoundFile:
+	case *boundFile:
 		return b.f, b.cx
 	case boundReader:
 		return b.r, b.cx
@@ -121,7 +121,7 @@ func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx 
 // task takes data from its stream, which would be lost with a Start that fails.
 func (c *Cmd) startCopies(cx *Context) {
 	for _, cp := range c.copies {
-		cp.JoinHandle = Go(cx, func(cx *Context) error {
+		cp.JoinHandle = Go(partOf{cx}, func(cx *Context) error {
 			defer cp.pipe.src.close()
 			cp.err = cp.copy(cx, cp.pipe)
 			return nil
@@ -145,12 +145,12 @@ func (c *Cmd) awaitCopies() (err error) {
 	}
 	defer release()
 	for _, cp := range c.copies {
-		cp.Wait(ctx)
-		_, ended, failed := cp.TryAwait() // also if it has ended since Wait gave up
-		switch {
-		case !ended:
+		cp.JoinBlocking(ctx)
+		_, failed := cp.TryJoin() // also if it has ended since JoinBlocking gave up
+		switch failed {
+		case ErrPending:
 			failed = exec.ErrWaitDelay
-		case failed == nil:
+		case nil:
 			failed = cp.err
 		}
 		cp.stop()

@@ -53,6 +53,16 @@ func (p *pubsubTopic) close(chosen *chosenTasks) (first bool) {
 	return first
 }
 
+// end is the method Close of what the messages belong to.
+func (p *pubsubTopic) end() error {
+	var chosen chosenTasks
+	p.mu.Lock()
+	first := p.close(&chosen)
+	p.mu.Unlock()
+	chosen.wake()
+	return closedNow(first)
+}
+
 // call chooses one more task, if there is a message for it. mu is held.
 func (f *pubsubSubscriber) call(most uint64, chosen *chosenTasks) {
 	if w := f.queue.first; w != nil && uint64(f.called) < min(f.of.version-f.seen, most) {

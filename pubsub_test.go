@@ -22,8 +22,8 @@ func bothKindsOfNews() []newsOf {
 	w := NewWatch(0)
 	r := w.Watch()
 	return []newsOf{
-		{"Subscription", func() { b.Send(1) }, s.RecvFuture, func() bool { _, err := s.TryRecv(); return err == nil }, true},
-		{"Watcher", func() { w.Set(1) }, r.ChangedFuture, func() bool { defer r.Get(); return r.HasChanged() }, false},
+		{"Subscription", func() { b.Send(1) }, s.recvFuture, func() bool { _, err := s.TryRecv(); return err == nil }, true},
+		{"Watcher", func() { w.Set(1) }, r.changedFuture, func() bool { defer r.Get(); return r.HasChanged() }, false},
 	}
 }
 
@@ -166,7 +166,7 @@ func TestSubscriptionCloseCost(t *testing.T) {
 	crowd := func(n int) (b *Broadcast[int]) {
 		b = NewBroadcast[int](1)
 		for range n {
-			pending(t, newMockTask(), b.Subscribe().RecvFuture())
+			pending(t, newMockTask(), b.Subscribe().recvFuture())
 		}
 		return b
 	}
@@ -175,7 +175,7 @@ func TestSubscriptionCloseCost(t *testing.T) {
 		var hs []*mockTask
 		for range closes {
 			s, h := b.Subscribe(), newMockTask()
-			pending(t, h, s.RecvFuture())
+			pending(t, h, s.recvFuture())
 			all, hs = append(all, s), append(hs, h)
 		}
 		begun := time.Now()

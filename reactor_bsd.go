@@ -55,7 +55,7 @@ func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	switch mode {
 	case EdgeTriggered:
 		flags |= unix.EV_CLEAR
-	case OneShot:
+	case OnceTriggered:
 		flags |= unix.EV_ONESHOT
 	}
 	for r, filter := range kqueueFilters {

@@ -51,7 +51,7 @@ func toEpoll(want Readiness, mode PollMode) (bits uint32) {
 	switch {
 	case mode == EdgeTriggered, want == 0: // a hang-up is reported unasked, and should not be reported again and again
 		bits |= unix.EPOLLET
-	case mode == OneShot:
+	case mode == OnceTriggered:
 		bits |= unix.EPOLLONESHOT
 	}
 	return bits

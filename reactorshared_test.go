@@ -419,7 +419,7 @@ func TestSourceOutlivesItsRuntime(t *testing.T) {
 			h := Spawn(other, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
 			eventually(t, func() bool { return waiting(h) })
 			go func() {
-				n, err := h.Wait(context.Background())
+				n, err := h.JoinBlocking(context.Background())
 				reads <- answer{n, err}
 			}()
 		}

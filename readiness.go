@@ -32,5 +32,5 @@ const (
 	EdgeTriggered
 
 	// OneShot reports it once, and then nothing until Modify asks again.
-	OneShot
+	OnceTriggered
 )

@@ -199,7 +199,7 @@ var defaultRuntime = sync.OnceValue(func() *Runtime {
 // instead, and call os.Exit after Run.
 func Run(fn func(cx *Context) error) error {
 	rt := Default()
-	_, err := Go(rt, fn).Wait(context.Background())
+	_, err := Go(rt, fn).JoinBlocking(context.Background())
 	unwritten := rt.files.finish()
 	rt.failures.reportAll(rt.cfg.Grace)
 	return bothErrors(err, unwritten)

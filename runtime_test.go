@@ -60,7 +60,7 @@ func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 		rt, err := New(Config{Workers: 1 + i%3, Grace: patience})
 		require.NoError(t, err)
 		if i%2 == 0 {
-			_, err = join(t, SpawnFuture(rt, Ready(1)))
+			_, err = join(t, SpawnFuture(rt, ReadyFuture(1)))
 			require.NoError(t, err)
 		}
 		require.NoError(t, rt.Shutdown(ended()))
@@ -80,7 +80,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 						return 0, errors.New("on the wrong runtime")
 					}
 					return 1, Yield(cx)
-				}).Await(cx)
+				}).Join(cx)
 				if err != nil {
 					return 0, err
 				}
@@ -117,7 +117,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 	require.Same(t, a, on)
 
 	require.NoError(t, b.Shutdown(ended()))
-	_, err = join(t, SpawnFuture(a, NewSleep(time.Microsecond)))
+	_, err = join(t, SpawnFuture(a, SleepFuture(time.Microsecond)))
 	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
 }
 
@@ -281,11 +281,11 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 			defer over.Add(1)
 			h := Go(cx, func(cx *Context) error {
 				defer over.Add(1)
-				_, err := Await(cx, Never[int]())
+				_, err := Await(cx, NeverFuture[int]())
 				return err
 			})
 			children <- h
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			return err
 		}),
 		Go(rt, func(cx *Context) error {
@@ -306,7 +306,7 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 			_, err = ln.Accept(cx)
 			return err
 		}),
-		SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return NewYield().Poll(cx) })),
+		SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return YieldFuture().Poll(cx) })),
 	}
 	f := SpawnFuture(rt, p)
 	child := receive(t, children)
@@ -338,12 +338,12 @@ func TestShutdownIsNoFailure(t *testing.T) {
 	parent := Go(rt, func(cx *Context) error {
 		h := Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
 		children <- h
-		_, err := h.Await(cx)
+		_, err := h.Join(cx)
 		return fmt.Errorf("child: %w", err)
 	})
 	spawner := Go(rt, func(cx *Context) error {
 		for {
-			if _, err := SpawnFuture(cx, Ready(1)).Await(cx); err != nil {
+			if _, err := SpawnFuture(cx, ReadyFuture(1)).Join(cx); err != nil {
 				return fmt.Errorf("spawn: %w", err)
 			}
 		}
@@ -665,7 +665,7 @@ func waitsForSleep(cx *Context, line *atomic.Int32) error {
 func waitsForRead(cx *Context, c Conn, line *atomic.Int32) error {
 	_, _, here, _ := runtime.Caller(0)
 	line.Store(int32(here) + 2)
-	_, err := io.ReadAll(c.WithContext(cx))
+	_, err := io.ReadAll(BindConn(cx, c))
 	return err
 }
 

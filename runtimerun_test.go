@@ -21,7 +21,7 @@ var leaveFile = map[string]func(cx *Context, f *File){
 		cancel()
 		f.Close(cx)
 	},
-	"closed and not awaited": func(cx *Context, f *File) { f.CloseFuture(cx) },
+	"closed and not awaited": func(cx *Context, f *File) { f.CloseFuture().Poll(cx) },
 }
 
 // Data that File.Write has accepted is in the file when Run returns, however its function
@@ -127,7 +127,7 @@ func writeStdoutInRun(size int, returns func(cx *Context)) error {
 			Stdout.mu.Unlock()
 		}
 		writer.Cancel()
-		writer.Await(cx)
+		writer.Join(cx)
 		returns(cx)
 		return nil
 	})

@@ -163,7 +163,7 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 }
 
 // RLockFuture returns RLock as a future. When it is ready the lock is held. Given up before
-// that, by its method Cancel, it unlocks the lock if that had been given to it.
+// that it unlocks the lock if that had been given to it.
 func (rw *RWMutex) RLockFuture() Future[None] { return &rlockFuture{rw: rw} }
 
 // RUnlock undoes one RLock. It panics if there is no reader.
@@ -240,7 +240,7 @@ func (rw *RWMutex) LockBlocking(ctx context.Context) error {
 }
 
 // LockFuture returns Lock as a future. When it is ready the lock is held. Given up before
-// that, by its method Cancel, it lets in the callers that waited for it.
+// that it lets in the callers that waited for it.
 func (rw *RWMutex) LockFuture() Future[None] {
 	return &writeFuture{turn: lockFuture{m: &rw.turn}, drain: drainFuture{rw: rw, turn: true}}
 }
@@ -290,7 +290,7 @@ func (rw *RWMutex) ULockBlocking(ctx context.Context) error {
 }
 
 // ULockFuture returns ULock as a future. When it is ready the lock is held. Given up before
-// that, by its method Cancel, it passes on the lock if that had been handed to it.
+// that it passes on the lock if that had been handed to it.
 func (rw *RWMutex) ULockFuture() Future[None] { return rw.turn.LockFuture() }
 
 // UUnlock undoes a ULock. It panics if there is no upgradable reader.
@@ -343,7 +343,7 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 }
 
 // UpgradeFuture returns Upgrade as a future. When it is ready the caller is the
-// writer. Given up before that, by its method Cancel, it lets readers in again. It
+// writer. Given up before that it lets readers in again. It
 // panics if there is no upgradable reader, here and when it is polled first.
 func (rw *RWMutex) UpgradeFuture() Future[None] {
 	rw.mustBeUpgradable("UpgradeFuture")
@@ -386,7 +386,7 @@ func (f *rlockFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *rlockFuture) Cancel() {
 	if !f.queued {
 		return
@@ -419,7 +419,7 @@ func (f *writeFuture) Poll(cx *Context) (None, error) {
 	return None{}, err
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *writeFuture) Cancel() {
 	if f.turned {
 		f.turned = false
@@ -461,7 +461,7 @@ func (f *drainFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *drainFuture) Cancel() {
 	if f.shut {
 		f.shut = false

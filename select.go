@@ -43,10 +43,11 @@ func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, case
 // SelectInOrder is Select, but of several cases that can happen it takes the first.
 func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
 
-// TrySelect is Select without waiting: it returns -1 if no case can happen now. Futures are
-// polled once, and given up like other cases that do not happen. Like all operations that
-// do not wait it does not let other tasks run, however often it is called.
-func TrySelect(cx *Context, cases ...Case) int {
+// TrySelect is Select without waiting: it returns -1 and ErrPending if no case can happen
+// now. Futures are polled once, for which it needs a cx, and given up like other cases that
+// do not happen. It does not look whether cx is cancelled. Like all operations that do not
+// wait it does not let other tasks run, however often it is called.
+func TrySelect(cx *Context, cases ...Case) (int, error) {
 	if w := cx.here(); w != nil {
 		// A case that is polled takes its operations off a budget, and returns ErrPending
 		// if there is none left, so that other tasks may run. Here ErrPending must mean
@@ -58,15 +59,17 @@ func TrySelect(cx *Context, cases ...Case) int {
 	order.shuffle(len(cases))
 	i := -1
 	defer func() { giveUpAll(cases, i) }() // also if a future has panicked
-	i = order.try(cx, cases)
-	return i
+	if i = order.try(cx, cases); i < 0 {
+		return i, ErrPending
+	}
+	return i, nil
 }
 
-// NewSelect returns Select as a future, of the index.
-func NewSelect(cases ...Case) Future[int] { return &selectFuture{cases: cases, random: true} }
+// SelectFuture returns Select as a future, of the index.
+func SelectFuture(cases ...Case) Future[int] { return &selectFuture{cases: cases, random: true} }
 
-// NewSelectInOrder returns SelectInOrder as a future, of the index.
-func NewSelectInOrder(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
+// SelectInOrderFuture returns SelectInOrder as a future, of the index.
+func SelectInOrderFuture(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
 
 type selectFuture struct {
 	cases  []Case
@@ -90,7 +93,7 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 	return i, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *selectFuture) Cancel() { giveUpAll(f.cases, -1) }
 
 func selectOne(cx *Context, cases []Case, random bool) (int, error) {
@@ -264,9 +267,8 @@ func (s *SendCase[T]) poll(cx *Context) bool {
 
 func (s *SendCase[T]) giveUp() { s.f.Cancel() }
 
-// OnFuture is the case that f is ready. If it does not happen f is given up: its
-// method Cancel is called and the case cannot happen anymore. Neither can it once it
-// has happened.
+// OnFuture is the case that f is ready. If it does not happen f is given up (see [Cancel]),
+// and the case cannot happen anymore. Neither can it once it has happened.
 func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 
 // A FutureCase is made by OnFuture.
@@ -303,14 +305,9 @@ func (f *FutureCase[T]) poll(cx *Context) bool {
 
 func (f *FutureCase[T]) giveUp() {
 	was, t := f.f, f.t
-	if f.f, f.t, f.tried = nil, nil, false; was == nil {
-		return
+	if f.f, f.t, f.tried = nil, nil, false; was != nil {
+		abandonFuture(t, was)
 	}
-	if t == nil { // it has not been polled
-		giveUp(nil, was)
-		return
-	}
-	abandonFuture(t, was)
 }
 
 // OnJoin is the case that the task of h has ended. If it does not happen the task

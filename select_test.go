@@ -79,7 +79,7 @@ func TestSelectLosers(t *testing.T) {
 	a, b := NewChan[int](1), NewChan[int](1)
 	require.NoError(t, b.TrySend(0))
 	ra, sb := OnRecv(a), OnSend(b, 2)
-	f := NewSelect(ra, sb)
+	f := SelectFuture(ra, sb)
 	for range 100 {
 		pending(t, h, f)
 		h.woken()
@@ -112,7 +112,7 @@ func TestSelectLosers(t *testing.T) {
 func TestSelectPassesOn(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
-	f := NewSelect(OnRecv(a), OnRecv(b))
+	f := SelectFuture(OnRecv(a), OnRecv(b))
 	for range 50 {
 		pending(t, h1, f)
 		next, also := a.RecvFuture(), b.RecvFuture()
@@ -142,7 +142,7 @@ func selectsGiveUp(t *testing.T, h1, h2 *mockTask) func(c *Chan[int], i int) (gi
 	other := NewChan[int](1)
 	return func(c *Chan[int], i int) (_, call, check func()) {
 		r := OnRecv(c)
-		f1, f2 := NewSelect(OnRecv(other), OnRecv(c)), NewSelect(r, OnRecv(other))
+		f1, f2 := SelectFuture(OnRecv(other), OnRecv(c)), SelectFuture(r, OnRecv(other))
 		pending(t, h1, f1)
 		pending(t, h2, f2)
 		h2.woken()
@@ -164,7 +164,7 @@ func TestSelectLosesWhileCalled(t *testing.T) {
 	a, b := NewChan[int](1), NewChan[int](1)
 	require.NoError(t, b.TrySend(0))
 	whileCalled(t, func(i int) (poll, call, check func()) {
-		f := NewSelect(OnRecv(a), OnSend(b, i))
+		f := SelectFuture(OnRecv(a), OnSend(b, i))
 		pending(t, h1, f)
 		recv, send := a.RecvFuture(), b.SendFuture(-i)
 		pending(t, h2, recv)
@@ -222,7 +222,7 @@ func TestSelectRandom(t *testing.T) {
 		// Futures take part in the order, too.
 		c := NewChan[int](0)
 		c.Close()
-		i, err := SelectInOrder(cx, OnFuture(Ready(1)), OnRecv(c))
+		i, err := SelectInOrder(cx, OnFuture(ReadyFuture(1)), OnRecv(c))
 		require.NoError(t, err)
 		require.Zero(t, i)
 	})
@@ -236,7 +236,7 @@ func TestSelectClosed(t *testing.T) {
 		quit.Close()
 		fill(t, jobs, 1)
 		q, j := OnRecv(quit), OnRecv(jobs)
-		require.Zero(t, TrySelect(cx, q))
+		require.Zero(t, trySelect(cx, q))
 		_, err := q.Value()
 		require.Equal(t, ErrClosed, err)
 		i, err := SelectInOrder(cx, q, j)
@@ -258,11 +258,11 @@ func TestSelectClosed(t *testing.T) {
 		p, err := full.TryReserve()
 		require.NoError(t, err)
 		full.Close()
-		require.Equal(t, -1, TrySelect(cx, OnRecv(full)))
+		require.Equal(t, -1, trySelect(cx, OnRecv(full)))
 		_, err = full.TryRecv()
 		require.Equal(t, ErrEmpty, err)
 		p.Release()
-		require.Zero(t, TrySelect(cx, OnRecv(full)))
+		require.Zero(t, trySelect(cx, OnRecv(full)))
 	})
 }
 
@@ -276,7 +276,7 @@ func (c *counted) Cancel() { c.cancels++ }
 
 func TestSelectFutures(t *testing.T) {
 	onTask(t, func(cx *Context) {
-		lost, won := &counted{Future: Never[int]()}, &counted{Future: Ready(1)}
+		lost, won := &counted{Future: NeverFuture[int]()}, &counted{Future: ReadyFuture(1)}
 		f, g := OnFuture(lost), OnFuture(won)
 		i, err := Select(cx, f, g)
 		require.NoError(t, err)
@@ -286,10 +286,10 @@ func TestSelectFutures(t *testing.T) {
 		require.Equal(t, 1, v)
 		require.Equal(t, 1, lost.cancels)
 		require.Zero(t, won.cancels)
-		require.Equal(t, -1, TrySelect(cx, f, g), "neither can happen again")
+		require.Equal(t, -1, trySelect(cx, f, g), "neither can happen again")
 		require.Equal(t, 1, lost.cancels)
 
-		failing := OnFuture(Failed[int](io.ErrUnexpectedEOF))
+		failing := OnFuture(FailedFuture[int](io.ErrUnexpectedEOF))
 		Select(cx, failing)
 		_, err = failing.Result()
 		require.Equal(t, io.ErrUnexpectedEOF, err)
@@ -323,7 +323,7 @@ func TestSelectFutures(t *testing.T) {
 // stream or value that they wait for goes on.
 func TestSelectForgets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	forever := func(cx *Context) error { return second(Await(cx, Never[None]())) }
+	forever := func(cx *Context) error { return second(Await(cx, NeverFuture[None]())) }
 	h, set := Go(rt, forever), new(JoinSet[None])
 	set.Add(h)
 	c, b, w := NewChan[int](0), NewBroadcast[int](1), NewWatch(1)
@@ -332,7 +332,7 @@ func TestSelectForgets(t *testing.T) {
 	ln, err := join(t, Spawn(rt, func(cx *Context) (Listener, error) { return Listen(cx, "tcp", "127.0.0.1:0") }))
 	require.NoError(t, err)
 	defer ln.Close()
-	in := ln.Incoming()
+	in := Incoming(ln)
 	var o Oneshot[int]
 
 	for name, x := range map[string]struct {
@@ -400,7 +400,7 @@ func TestSelectPollsOnce(t *testing.T) {
 
 		other = false
 		Go(cx, func(*Context) error { other = true; return nil })
-		i, err = Select(cx, OnFuture(NewYield()), OnRecv(never))
+		i, err = Select(cx, OnFuture(YieldFuture()), OnRecv(never))
 		require.NoError(t, err)
 		require.Zero(t, i)
 		require.True(t, other, "nobody else has run")
@@ -417,9 +417,9 @@ func TestSelectPollsOnce(t *testing.T) {
 		i, _ = SelectInOrder(cx, j, n, r)
 		require.Equal(t, 1, i)
 		fill(t, elements, 1)
-		got(t, 1, &mockTask{cx: cx}, NewSelectInOrder(j, n, r))
+		got(t, 1, &mockTask{cx: cx}, SelectInOrderFuture(j, n, r))
 		Yield(cx)
-		got(t, 0, &mockTask{cx: cx}, NewSelectInOrder(j, n, r))
+		got(t, 0, &mockTask{cx: cx}, SelectInOrderFuture(j, n, r))
 	})
 }
 
@@ -427,7 +427,7 @@ func TestSelectPollsOnce(t *testing.T) {
 func TestSelectPanic(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		c := NewChan[int](0)
-		lost := &counted{Future: Never[int]()}
+		lost := &counted{Future: NeverFuture[int]()}
 		polls := 0
 		f := PollFunc(func(cx *Context) (None, error) {
 			if polls++; polls > 1 {
@@ -438,12 +438,12 @@ func TestSelectPanic(t *testing.T) {
 		})
 		require.PanicsWithValue(t, "future", func() { SelectInOrder(cx, OnRecv(c), OnFuture(lost), OnFuture(f)) })
 		require.Equal(t, 1, lost.cancels)
-		_, receivers := c.Waiting()
+		_, receivers := c.waitingCounts()
 		require.Zero(t, receivers)
 		requireNoLostWakes(t, c)
 		f = PollFunc(func(cx *Context) (None, error) { panic("future") })
-		lost = &counted{Future: Never[int]()}
-		require.PanicsWithValue(t, "future", func() { TrySelect(cx, OnRecv(c), OnFuture(f), OnFuture(lost)) })
+		lost = &counted{Future: NeverFuture[int]()}
+		require.PanicsWithValue(t, "future", func() { trySelect(cx, OnRecv(c), OnFuture(f), OnFuture(lost)) })
 		require.Equal(t, 1, lost.cancels)
 	})
 }
@@ -452,13 +452,13 @@ func TestSelectTry(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		c := NewChan[int](1)
 		r := OnRecv(c)
-		require.Equal(t, -1, TrySelect(cx, r, After(time.Hour)))
-		_, receivers := c.Waiting()
+		require.Equal(t, -1, trySelect(cx, r, After(time.Hour)))
+		_, receivers := c.waitingCounts()
 		require.Zero(t, receivers)
-		require.Equal(t, 1, TrySelect(cx, r, OnSend(c, 1)))
-		require.Equal(t, 0, TrySelect(cx, r, After(time.Hour)))
-		require.Equal(t, 1, TrySelect(cx, r, After(-1)))
-		require.Equal(t, -1, TrySelect(cx))
+		require.Equal(t, 1, trySelect(cx, r, OnSend(c, 1)))
+		require.Equal(t, 0, trySelect(cx, r, After(time.Hour)))
+		require.Equal(t, 1, trySelect(cx, r, After(-1)))
+		require.Equal(t, -1, trySelect(cx))
 	})
 }
 
@@ -474,9 +474,9 @@ func TestSelectTryDrains(t *testing.T) {
 		} {
 			fill(t, c, n)
 			for i := range n {
-				require.Zero(t, TrySelect(cx, of()), "element %d", i)
+				require.Zero(t, trySelect(cx, of()), "element %d", i)
 			}
-			require.Equal(t, -1, TrySelect(cx, of()))
+			require.Equal(t, -1, trySelect(cx, of()))
 		}
 		// It changes nothing for operations that wait.
 		other := false
@@ -485,7 +485,7 @@ func TestSelectTryDrains(t *testing.T) {
 		for !other {
 			_, err := c.Recv(cx)
 			require.NoError(t, err)
-			TrySelect(cx, OnRecv(c))
+			trySelect(cx, OnRecv(c))
 		}
 	})
 }
@@ -503,10 +503,10 @@ func TestSelectNil(t *testing.T) {
 func TestSelectCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := NewChan[int](0)
-	lost := &counted{Future: Never[int]()}
+	lost := &counted{Future: NeverFuture[int]()}
 	h := Spawn(rt, func(cx *Context) (int, error) { return Select(cx, OnRecv(c), OnSend(c, 1), OnFuture(lost)) })
 	empty := Spawn(rt, func(cx *Context) (int, error) { return Select(cx) })
-	future := Spawn(rt, func(cx *Context) (int, error) { return Await(cx, NewSelect()) })
+	future := Spawn(rt, func(cx *Context) (int, error) { return Await(cx, SelectFuture()) })
 	for _, h := range []*JoinHandle[int]{empty, future} {
 		eventually(t, func() bool { return waiting(h) })
 		h.Cancel()
@@ -535,18 +535,18 @@ func TestSelectCancelled(t *testing.T) {
 func TestSelectPlainFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for range 100 {
-		got(t, 0, newMockTask(), NewSelectInOrder(OnFuture(Ready(1)), OnFuture(Ready(2))))
+		got(t, 0, newMockTask(), SelectInOrderFuture(OnFuture(ReadyFuture(1)), OnFuture(ReadyFuture(2))))
 	}
 	firsts := 0
 	for range 100 {
-		i, err := NewSelect(OnFuture(Ready(1)), OnFuture(Ready(2))).Poll(newMockTask().cx)
+		i, err := SelectFuture(OnFuture(ReadyFuture(1)), OnFuture(ReadyFuture(2))).Poll(newMockTask().cx)
 		require.NoError(t, err)
 		firsts += 1 - i
 	}
 	require.NotContains(t, []int{0, 100}, firsts)
 	c := NewChan[int](0)
 	r := OnRecv(c)
-	h := SpawnFuture(rt, NewSelect(r, OnFuture(Never[int]())))
+	h := SpawnFuture(rt, SelectFuture(r, OnFuture(NeverFuture[int]())))
 	require.NoError(t, c.SendBlocking(t.Context(), 5))
 	i, err := join(t, h)
 	require.NoError(t, err)

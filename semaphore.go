@@ -137,7 +137,7 @@ func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 }
 
 // AcquireFuture returns Acquire as a future. When it is ready the permits are the caller's.
-// Given up before that, by its method Cancel, it gives back the permits that it had been
+// Given up before that it gives back the permits that it had been
 // handed. It panics as Acquire does.
 func (s *Semaphore) AcquireFuture(n int64) Future[None] {
 	s.check(n)
@@ -214,7 +214,7 @@ func (f *permitFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (f *permitFuture) Cancel() {
 	if !f.queued {
 		return

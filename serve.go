@@ -2,6 +2,8 @@ package async
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -80,38 +82,47 @@ type Server struct {
 	Failed func(c Conn, err error)
 }
 
-// Serve accepts connections of ln and serves them until accepting fails, and
-// returns that error. It is or wraps net.ErrClosed if ln has been closed,
-// ErrShutdown once [Runtime.Shutdown] has begun, and cx.Err() once cx is
-// cancelled. It leaves ln open, and panics if there is no Handler.
+// ErrServerClosed is returned by Serve when it was asked to end. The error of Serve wraps it,
+// together with the reason: net.ErrClosed, cx.Err() or ErrShutdown.
+var ErrServerClosed = errors.New("async: server closed")
+
+// Serve accepts connections of ln and serves them until it is asked to end, or accepting
+// fails. It is asked to end by cancelling cx, by closing ln, and by [Runtime.Shutdown]: then
+// its error wraps ErrServerClosed. Any other error is that of ln.Accept. It leaves ln open,
+// and panics if there is no Handler.
 //
-// Then it drains: connections that wait for data are closed;
-// connections whose Handler runs, which may be waiting too, are closed when that
-// returns. When all are closed, Serve returns. A cx that is cancelled cancels the
-// handlers after Grace.
+// Before it returns, it drains: connections that wait for data are closed; connections whose
+// Handler runs are closed when that returns. A Handler that may run for long, or wait, finds
+// out by [IsDraining] or [DrainingFuture]. When all connections are closed, Serve returns. A cx
+// that is cancelled cancels the handlers after Grace.
+//
+// The handlers have the values of the contexts that cx is under, and not their deadlines.
 func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
 		panic("async: a Server needs a Handler")
 	}
-	in := &serveRun{Server: *s, spawner: cx}
+	in := &serveRun{Server: *s, spawner: valuesOf(cx)} // for the end of cx see Grace
 	if d := cx.t.attributes.Load(); d != nil && d.local {
-		in.spawner, in.local = Local(cx), true
+		in.spawner, in.local = &spawnOptions{base: in.spawner, local: true}, true
 	}
 	defer in.endConns() // also if this task is unwound
 	err := in.accept(cx, ln)
 	in.endConns()
 	in.awaitEnd(cx)
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, ErrShutdown) || cx.ended() {
+		err = fmt.Errorf("%w: %w", ErrServerClosed, err)
+	}
 	return err
 }
 
 // serveRun is one call of Serve.
 type serveRun struct {
 	Server
-	spawner  Spawner      // of the tasks of the connections
-	local    bool         // they stay on the worker of the task that calls Serve
-	draining atomic.Bool  // connections are not kept
-	n        atomic.Int64 // connections
-	ends     wakerSlot    // fired by the end of each
+	spawner Spawner      // of the tasks of the connections
+	local   bool         // they stay on the worker of the task that calls Serve
+	drain   drainState   // once it has begun, connections are not kept
+	n       atomic.Int64 // connections
+	ends    wakerSlot    // fired by the end of each
 
 	mu    lockOf[serveRun]
 	conns linkedList[servedConn, *servedConn]
@@ -143,7 +154,7 @@ func (r *roomToServe) Poll(cx *Context) (None, error) {
 		return None{}, nil
 	}
 	if r.drain == nil {
-		r.drain = cx.Runtime().Draining()
+		r.drain = DrainingFuture()
 	}
 	if _, err := r.drain.Poll(cx); err != ErrPending {
 		r.Cancel()
@@ -159,7 +170,7 @@ func (r *roomToServe) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (r *roomToServe) Cancel() {
 	if r.t != nil {
 		r.in.ends.leave(r.t, nil)
@@ -173,7 +184,7 @@ func (in *serveRun) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64
 
 // endConns closes the connections that wait for more, and makes the others end when their Handler returns.
 func (in *serveRun) endConns() {
-	if !in.draining.Swap(true) {
+	if in.drain.begin() {
 		for _, s := range in.all() {
 			s.wake(nil)
 		}
@@ -214,6 +225,9 @@ func (in *serveRun) lives(cx *Context) bool {
 	}
 	return false
 }
+
+// drainState implements drainer.
+func (s *servedConn) drainState() *drainState { return &s.in.drain }
 
 // links implements linkedElement.
 func (s *servedConn) links() *links[servedConn] { return &s.at }
@@ -343,7 +357,7 @@ func (s *servedConn) poll(w *worker) (done bool) {
 
 // look decides whether a connection that waits goes on waiting, is closed, or has data for the Handler.
 func (s *servedConn) look(w *worker) {
-	if s.in.draining.Load() || s.state.cancelled() {
+	if s.in.drain.begun.Load() || s.state.cancelled() {
 		s.over(w, nil)
 		return
 	}
@@ -433,7 +447,7 @@ func (s *servedConn) tell(err error) {
 // has not.
 func (s *servedConn) end(err error) (reusable bool) {
 	switch {
-	case err == nil && s.keep && !s.in.draining.Load() && !s.state.cancelled():
+	case err == nil && s.keep && !s.in.drain.begun.Load() && !s.state.cancelled():
 		s.awaitReadable()
 	case err == nil || s.failureTold || s.endedByCancel(err):
 		s.over(s.w, err)

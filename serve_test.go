@@ -159,7 +159,7 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
 		calls.Add(1)
 		var p [4]byte // exactly a message: the read does not show whether there is more
-		if _, err := io.ReadFull(c.WithContext(cx), p[:]); err != nil {
+		if _, err := io.ReadFull(BindConn(cx, c), p[:]); err != nil {
 			return false, nil
 		}
 		_, err := c.Write(cx, p[:])
@@ -627,15 +627,6 @@ func TestServeDrainsOtherConns(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Accept of an otherListener; the embedded Accept would return a connection of this package.
-func (l otherListener) Accept(cx *Context) (Conn, error) {
-	c, err := l.Listener.Accept(cx)
-	if err != nil {
-		return nil, err
-	}
-	return otherConn{c}, nil
-}
-
 // aheadConn is a connection with a buffer, which its PollReadable takes into account.
 type aheadConn struct {
 	*TCPConn
@@ -732,7 +723,7 @@ func TestServeUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 2, Grace: 10 * time.Millisecond, Stalled: func(Stall) {}})
 	require.NoError(t, err)
 	ln := tcpListen(t)
-	never := Never[None]()
+	never := NeverFuture[None]()
 	begun, unwound := make(chan struct{}), make(chan struct{})
 	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
 		defer close(unwound)

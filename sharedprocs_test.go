@@ -112,6 +112,6 @@ func TestSharedProcsTurns(t *testing.T) {
 	free()
 	<-over
 	busy.Cancel()
-	busy.Wait(t.Context())
+	busy.JoinBlocking(t.Context())
 	require.Positive(t, turns)
 }

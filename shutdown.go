@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -130,34 +131,82 @@ func (rt *Runtime) awaitEnd(ctx context.Context) error {
 	}
 }
 
-// Draining returns a future that is ready once Shutdown has begun. It is for
-// tasks that serve without end, and should end then.
-func (rt *Runtime) Draining() Future[None] { return &draining{rt: rt} }
-
-type draining struct {
-	rt *Runtime
-	t  *task
+// IsDraining reports whether the code of cx should finish what it does and begin nothing new:
+// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end.
+func IsDraining(cx *Context) bool {
+	cx.here()
+	if own := drainStateOf(cx.t); own != nil && own.begun.Load() {
+		return true
+	}
+	return cx.draining()
 }
 
-func (d *draining) Poll(cx *Context) (None, error) {
-	if d.rt.draining.Load() {
-		if !cx.spend() {
-			return None{}, ErrPending
-		}
-		return None{}, nil
+// Draining waits until IsDraining reports true, and returns nil then. It is for tasks that work
+// without end, and should end in time; in Select use [DrainingFuture]. It fails only with
+// cx.Err(), if cx is cancelled.
+func Draining(cx *Context) error {
+	_, err := Await(cx, DrainingFuture())
+	return err
+}
+
+// DrainingFuture returns Draining as a future, for the code that polls it.
+func DrainingFuture() Future[None] { return new(drainingFuture) }
+
+// drainState is the draining of a part of the runtime.
+type drainState struct {
+	begun   atomic.Bool
+	waiters wakerSlot
+}
+
+// begin begins to drain, and reports false if that was done before.
+func (d *drainState) begin() (first bool) {
+	if first = !d.begun.Swap(true); first {
+		d.waiters.fire(nil)
 	}
-	d.t = cx.waker(waitsFuture)
-	if d.rt.drained.join(d.t) && !d.rt.draining.Load() {
+	return first
+}
+
+// drainer is implemented by the body of a task that belongs to such a part.
+type drainer interface{ drainState() *drainState }
+
+// drainStateOf returns the drainState of t; nil if t ends with the runtime only.
+func drainStateOf(t *task) *drainState {
+	if d, ok := t.body.(drainer); ok {
+		return d.drainState()
+	}
+	return nil
+}
+
+type drainingFuture struct{ t *task }
+
+func (d *drainingFuture) Poll(cx *Context) (None, error) {
+	if !cx.spend() {
 		return None{}, ErrPending
 	}
+	for !IsDraining(cx) {
+		d.t = cx.waker(waitsFuture)
+		waits := d.t.w.rt.drained.join(d.t)
+		if own := drainStateOf(d.t); own != nil {
+			waits = own.waiters.join(d.t) && waits
+		}
+		if waits && !IsDraining(cx) {
+			return None{}, cx.unspent(ErrPending)
+		}
+	}
+	d.Cancel()
 	return None{}, nil
 }
 
-// Cancel implements canceller.
-func (d *draining) Cancel() {
-	if d.t != nil {
-		d.rt.drained.leave(d.t, nil)
+// Cancel implements canceler.
+func (d *drainingFuture) Cancel() {
+	if d.t == nil {
+		return
 	}
+	d.t.w.rt.drained.leave(d.t, nil)
+	if own := drainStateOf(d.t); own != nil {
+		own.waiters.leave(d.t, nil)
+	}
+	d.t = nil
 }
 
 // drain has new tasks from outside refused, and makes the tasks that accept look again.

@@ -86,7 +86,7 @@ func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	cx, wakes := newPollCx(t, rt)
-	early, given := rt.Draining(), rt.Draining()
+	early, given := DrainingFuture(), DrainingFuture()
 	_, err := early.Poll(cx)
 	require.Equal(t, ErrPending, err)
 	other, otherWakes := newPollCx(t, rt)
@@ -97,13 +97,13 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	var servers []*JoinHandle[None]
 	for range 10 {
 		servers = append(servers,
-			Go(rt, func(cx *Context) error { _, err := Await(cx, rt.Draining()); return err }),
-			SpawnFuture(rt, rt.Draining()))
+			Go(rt, func(cx *Context) error { _, err := Await(cx, DrainingFuture()); return err }),
+			SpawnFuture(rt, DrainingFuture()))
 	}
 	for _, h := range servers {
 		eventually(t, func() bool { return waiting(h) })
 	}
-	giveUp(nil, rt.Draining()) // a future that was never polled
+	giveUp(nil, DrainingFuture()) // a future that was never polled
 	require.Zero(t, wakes.Load())
 
 	require.NoError(t, receive(t, beginShutdown(t, rt)))
@@ -113,7 +113,7 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	}
 	require.NotZero(t, wakes.Load())
 	require.Equal(t, woken, otherWakes.Load(), "who has given up is woken")
-	for _, f := range []Future[None]{early, rt.Draining()} {
+	for _, f := range []Future[None]{early, DrainingFuture()} {
 		_, err = f.Poll(cx)
 		require.NoError(t, err)
 	}
@@ -126,10 +126,10 @@ func TestShutdownDrains(t *testing.T) {
 	began := make(chan None)
 	tasks := Go(rt, func(cx *Context) error {
 		close(began)
-		if _, err := Await(cx, rt.Draining()); err != nil {
+		if _, err := Await(cx, DrainingFuture()); err != nil {
 			return err
 		}
-		_, err := SpawnBlocking(cx, func() (None, error) { <-release; return None{}, nil }).Await(cx)
+		_, err := SpawnBlocking(cx, func() (None, error) { <-release; return None{}, nil }).Join(cx)
 		// A chain of tasks, each begun by the last act of the task before.
 		var last atomic.Bool
 		var link func(left int) func(cx *Context) error
@@ -140,11 +140,11 @@ func TestShutdownDrains(t *testing.T) {
 					return nil
 				}
 				Go(cx, link(left-1))
-				SpawnFuture(cx, Ready(1))
+				SpawnFuture(cx, ReadyFuture(1))
 				return Yield(cx)
 			}
 		}
-		_, err2 := Go(cx, link(100)).Await(cx)
+		_, err2 := Go(cx, link(100)).Join(cx)
 		for !last.Load() {
 			if err := Yield(cx); err != nil {
 				return err
@@ -157,7 +157,7 @@ func TestShutdownDrains(t *testing.T) {
 
 	_, err := join(t, Go(rt, func(*Context) error { return nil }))
 	require.Equal(t, ErrShutdown, err)
-	_, err = join(t, SpawnFuture(rt.Named("named"), Ready(1)))
+	_, err = join(t, SpawnFuture(rt.Named("named"), ReadyFuture(1)))
 	require.Equal(t, ErrShutdown, err)
 	_, err = join(t, SpawnBlocking(rt, func() (int, error) { return 1, nil }))
 	require.Equal(t, ErrShutdown, err)
@@ -178,7 +178,7 @@ func TestShutdownWaitsForBlockOn(t *testing.T) {
 	go func() {
 		_, err := BlockOn(rt, func(cx *Context) (None, error) {
 			_, err := Await(cx, p)
-			_, err2 := Go(cx, func(*Context) error { return nil }).Await(cx)
+			_, err2 := Go(cx, func(*Context) error { return nil }).Join(cx)
 			return None{}, errors.Join(err, expect(err2 == ErrShutdown, "the goroutine is outside, and has spawned: %v", err2))
 		})
 		result <- err
@@ -292,7 +292,7 @@ func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	receive(t, began)
 	unbegun := []*JoinHandle[None]{receive(t, hs), receive(t, hs), Go(rt.Named("in the inbox"), code)}
 	for range 2 * ringSize {
-		unbegun = append(unbegun, SpawnFuture(rt, Never[None]()))
+		unbegun = append(unbegun, SpawnFuture(rt, NeverFuture[None]()))
 	}
 	err := rt.Shutdown(ended())
 	var se *ShutdownError

@@ -135,7 +135,7 @@ func (s *SignalStream) All(cx *Context) iter.Seq2[os.Signal, error] {
 
 // Close ends the stream: its signals have their usual effect again unless
 // other code asks for them. Signals that came before can still be read, and then
-// io.EOF. It may be called from any goroutine, more than once.
+// io.EOF. It may be called from any goroutine. A second Close returns ErrClosed.
 func (s *SignalStream) Close() error {
 	s.mu.Lock()
 	first := !s.closed && s.in != nil // nil in the zero value, which gets no signals
@@ -145,5 +145,5 @@ func (s *SignalStream) Close() error {
 		signal.Stop(s.in) // nothing is sent after this
 		close(s.in)
 	}
-	return nil
+	return closedNow(first)
 }

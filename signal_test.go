@@ -62,7 +62,7 @@ func TestSignalsEnd(t *testing.T) {
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
 	require.Equal(t, syscall.SIGUSR1, receive(t, got))
 	require.NoError(t, s.Close())
-	require.NoError(t, s.Close(), "again")
+	require.Equal(t, ErrClosed, s.Close())
 	_, err := join(t, h)
 	require.NoError(t, err)
 	require.Empty(t, got)

@@ -82,7 +82,7 @@ func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.C
 				return err
 			}
 			defer peer.Close()
-			fn(t, c.WithContext(cx), peer)
+			fn(t, BindConn(cx, c), peer)
 			return nil
 		}))
 	})
@@ -140,7 +140,7 @@ func TestWriteBuffersStopsAtBadMemory(t *testing.T) {
 			return fmt.Errorf("got %d, %v", n, err)
 		}
 		got := make([]byte, n)
-		_, err = io.ReadFull(b.WithContext(cx), got)
+		_, err = io.ReadFull(BindConn(cx, b), got)
 		return err
 	}))
 }
@@ -202,7 +202,7 @@ func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 	inTimeOwn(a)
 	for range 20 {
 		bad := badFrom(t, page)
-		read := Spawn(rt, func(cx *Context) ([]byte, error) { return readUntilFault(a.WithContext(cx), bad) })
+		read := Spawn(rt, func(cx *Context) ([]byte, error) { return readUntilFault(BindConn(cx, a), bad) })
 		eventually(t, func() bool { return directionWaits(&a.src.rd) })
 		require.NoError(t, runTask(rt, func(cx *Context) error { // and no other task runs meanwhile
 			return b.src.control(func(fd int) error {
@@ -300,7 +300,7 @@ func TestCopyPastUrgentData(t *testing.T) {
 				eventually(t, func() bool { return directionWaits(&src.(*TCPConn).src.rd) })
 				send()
 			}
-			got, err := joinOrCancel(Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(taker.WithContext(cx)) }))
+			got, err := joinOrCancel(Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(BindConn(cx, taker)) }))
 			require.NoError(t, err)
 			require.Equal(t, "beforebehind", string(got))
 			n, err := joinOrCancel(copied)

@@ -265,8 +265,8 @@ func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// PollPeek is PollRead, but the data that it has read stays there.
-func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
+// pollPeek is PollRead, but the data that it has read stays there.
+func (c *streamConn) pollPeek(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
 	}
@@ -278,7 +278,7 @@ func (c *streamConn) PollPeek(cx *Context, p []byte) (int, error) {
 
 // Peek is Read, but the data that it has read stays there.
 func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
-	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollPeek(cx, p) })
+	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollPeek(cx, p) })
 }
 
 // PollReadable returns nil if a PollRead would not be pending: there is data,

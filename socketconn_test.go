@@ -86,7 +86,7 @@ func TestConnCancelled(t *testing.T) {
 				n, err := a.Read(cx, p)
 				assert.Equal(t, "kept", string(p[:n]))
 				if err == nil {
-					n, err = a.PollRead(cx, p)
+					n, err = a.(PollReader).PollRead(cx, p)
 					assert.Equal(t, ErrPending, err, "%q", p[:n])
 					err = nil
 				}
@@ -109,7 +109,7 @@ func TestConnCancelled(t *testing.T) {
 							return fmt.Errorf("%s: %d of %d bytes are left: %w", name, left, written, err)
 						}
 					}
-					n, err := b.PollRead(cx, p)
+					n, err := b.(PollReader).PollRead(cx, p)
 					assert.Equal(t, ErrPending, err, "%d bytes too many", n)
 					return nil
 				}))

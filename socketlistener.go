@@ -149,31 +149,3 @@ func (l *listener) wrap(op string, err error) error {
 	}
 	return wrapOp(op, l.net, nil, l.addr, err)
 }
-
-// Incoming is the Stream of a Listener's connections.
-type Incoming struct{ l Listener }
-
-var _ Stream[Conn] = (*Incoming)(nil)
-
-// PollNext returns the next connection.
-func (in *Incoming) PollNext(cx *Context) (Conn, error) { return in.l.PollAccept(cx) }
-
-// abandoned implements abandoner.
-func (in *Incoming) abandoned(t *task, from *worker) {
-	if l, ok := in.l.(abandoner); ok {
-		l.abandoned(t, from)
-	}
-}
-
-// All returns the connections for a range loop, which waits through cx. It
-// ends after the first error.
-func (in *Incoming) All(cx *Context) func(yield func(Conn, error) bool) {
-	return func(yield func(Conn, error) bool) {
-		for {
-			c, err := in.l.Accept(cx)
-			if !yield(c, err) || err != nil {
-				return
-			}
-		}
-	}
-}

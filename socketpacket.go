@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A PacketConn is a net.PacketConn whose calls wait through a Context, and can
-// be polled. The result of its WithContext is a net.PacketConn as well. Any
-// number of tasks and goroutines may use it at once.
+// A PacketConn is a net.PacketConn whose calls wait through a Context. [BindConn] makes a
+// net.PacketConn of it. Any number of tasks and goroutines may use it at once.
 //
 // A message is sent whole or not at all, and a read takes one message: the bytes that p
 // has no room for are lost. Cancelling either loses nothing.
@@ -22,12 +21,6 @@ type PacketConn interface {
 
 	// WriteTo sends p to addr. It waits as long as there is no room.
 	WriteTo(cx *Context, p []byte, addr net.Addr) (n int, err error)
-
-	// PollReadFrom is ReadFrom without waiting.
-	PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error)
-
-	// PollWriteTo is WriteTo without waiting.
-	PollWriteTo(cx *Context, p []byte, addr net.Addr) (n int, err error)
 }
 
 // packetConn is the part that connections of datagrams share.
@@ -45,8 +38,8 @@ func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// PollPeek is PollRead, but the message stays there.
-func (c *packetConn) PollPeek(cx *Context, p []byte) (int, error) {
+// pollPeek is PollRead, but the message stays there.
+func (c *packetConn) pollPeek(cx *Context, p []byte) (int, error) {
 	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
 		n, err := recv(fd, p, unix.MSG_PEEK)
 		return n, false, err
@@ -77,7 +70,7 @@ func (c *packetConn) Read(cx *Context, p []byte) (int, error) {
 
 // Peek is Read, but the message stays there.
 func (c *packetConn) Peek(cx *Context, p []byte) (int, error) {
-	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollPeek(cx, p) })
+	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollPeek(cx, p) })
 }
 
 // Write sends p as one message to the peer that the connection was dialled to.

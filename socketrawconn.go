@@ -17,7 +17,7 @@ type rawConn struct {
 	cx           *Context
 }
 
-var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait; that of WithContext(cx) can: %w", errors.ErrUnsupported)
+var errRawWait = fmt.Errorf("async: SyscallConn of an unbound socket cannot wait; that of the result of BindConn can: %w", errors.ErrUnsupported)
 
 // Control calls f with the descriptor, which stays open meanwhile.
 func (r *rawConn) Control(f func(fd uintptr)) error {
@@ -72,7 +72,7 @@ func (*rawListener) Write(func(fd uintptr) (done bool)) error { return syscall.E
 // SyscallConn returns the socket for system calls of the caller's. The RawConn
 // cannot wait: its Read and Write call the function once and fail with
 // errors.ErrUnsupported if that reports that it is not done. The SyscallConn of
-// the connection that WithContext returns waits.
+// the connection that BindConn returns waits.
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.rawConn(nil) }
 
 func (c *conn) rawConn(cx *Context) (syscall.RawConn, error) {

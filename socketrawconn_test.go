@@ -29,7 +29,7 @@ func TestRawConnAsksWhateverIsKnown(t *testing.T) {
 		if err := drained(cx, a, b); err != nil {
 			return err
 		}
-		raw, err := a.WithContext(cx).(syscall.Conn).SyscallConn()
+		raw, err := BindConn(cx, a).(syscall.Conn).SyscallConn()
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func TestRawCallbacksThatDoNotReturn(t *testing.T) {
 				s.Control(func(int) error { end(); return nil })
 			}},
 			{"RawConn", func(cx *Context, s *Source, c *TCPConn, n net.Conn) {
-				raw, _ := c.WithContext(cx).(syscall.Conn).SyscallConn()
+				raw, _ := BindConn(cx, c).(syscall.Conn).SyscallConn()
 				raw.Read(func(uintptr) bool { end(); return true })
 			}},
 			{"RawConn of a NetConn", func(cx *Context, s *Source, c *TCPConn, n net.Conn) {

@@ -9,10 +9,10 @@ import (
 // maxBuffers is how many buffers one system call takes, on every system.
 const maxBuffers = 1024
 
-// PollReadBuffers reads the data that is there into the buffers, one after the other,
+// pollReadBuffers reads the data that is there into the buffers, one after the other,
 // with one system call. It returns ErrPending if there is none, io.EOF at
 // the end, and at once if the buffers have no room.
-func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
+func (c *streamConn) pollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
 	bufs, size := oneCall(bufs)
 	if size == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
@@ -28,16 +28,16 @@ func (c *streamConn) PollReadBuffers(cx *Context, bufs net.Buffers) (int64, erro
 // one after the other. Cancelling it loses nothing.
 func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err error) {
 	_, err = c.awaitRead(cx, func(cx *Context) (_ int, err error) {
-		n, err = c.PollReadBuffers(cx, bufs)
+		n, err = c.pollReadBuffers(cx, bufs)
 		return 0, err
 	})
 	return n, err
 }
 
-// PollWriteBuffers writes as much of the buffers as there is room for, with
+// pollWriteBuffers writes as much of the buffers as there is room for, with
 // one system call, and removes the written bytes from them. It returns ErrPending if there is
 // no room.
-func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, error) {
+func (c *streamConn) pollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, error) {
 	some, size := oneCall(*bufs)
 	if size == 0 {
 		*bufs = (*bufs)[len(some):]
@@ -56,7 +56,7 @@ func (c *streamConn) PollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, er
 func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err error) {
 	for {
 		_, err := c.awaitWrite(cx, func(cx *Context) (int, error) {
-			m, err := c.PollWriteBuffers(cx, bufs)
+			m, err := c.pollWriteBuffers(cx, bufs)
 			n += m
 			return 0, err
 		})

@@ -95,7 +95,7 @@ func TestVectoredNothing(t *testing.T) {
 		if n, err := b.ReadBuffers(cx, net.Buffers{nil}); n != 0 || err != nil {
 			return fmt.Errorf("%d, %v", n, err)
 		}
-		if n, err := b.PollReadBuffers(cx, net.Buffers{make([]byte, 1)}); n != 0 || err != ErrPending {
+		if n, err := b.pollReadBuffers(cx, net.Buffers{make([]byte, 1)}); n != 0 || err != ErrPending {
 			return fmt.Errorf("%d, %v", n, err)
 		}
 		a.Close()
@@ -172,7 +172,7 @@ func TestTCPTTLPeekAndBuffers(t *testing.T) {
 			if err := tcpExpect(cx, d, "peek"); err != nil {
 				return err
 			}
-			if n, err := d.(*TCPConn).PollPeek(cx, p); n != 0 || err != ErrPending {
+			if n, err := d.(*TCPConn).pollPeek(cx, p); n != 0 || err != ErrPending {
 				return fmt.Errorf("%d, %v", n, err)
 			}
 			c.Close()

@@ -43,11 +43,11 @@ func NewSource(fd int) (*Source, error) {
 	return s, nil
 }
 
-// NewSourceOf returns a Source of the descriptor behind c: an *os.File, a
+// newSourceOf returns a Source of the descriptor behind c: an *os.File, a
 // connection of package net. The Source has a duplicate, so that each is closed
 // by itself. They share the open file that they read from and write to, and whether it is
 // non-blocking.
-func NewSourceOf(c syscall.Conn) (*Source, error) {
+func newSourceOf(c syscall.Conn) (*Source, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -154,17 +154,17 @@ func sourceError(err error) error {
 // f's error. f must not block.
 func (s *Source) Control(f func(fd int) error) error { return sourceError(s.src.control(f)) }
 
-// SetDeadline sets the time after which waits, under way or not, fail with
+// setDeadline sets the time after which waits, under way or not, fail with
 // os.ErrDeadlineExceeded; the zero time means never.
-func (s *Source) SetDeadline(t time.Time) error { return s.setDeadline(t, &s.src.rd, &s.src.wr) }
+func (s *Source) setDeadline(t time.Time) error { return s.setDeadlines(t, &s.src.rd, &s.src.wr) }
 
-// SetReadDeadline is SetDeadline for Readable and ReadWith.
-func (s *Source) SetReadDeadline(t time.Time) error { return s.setDeadline(t, &s.src.rd) }
+// setReadDeadline is SetDeadline for Readable and ReadWith.
+func (s *Source) setReadDeadline(t time.Time) error { return s.setDeadlines(t, &s.src.rd) }
 
-// SetWriteDeadline is SetDeadline for Writable and WriteWith.
-func (s *Source) SetWriteDeadline(t time.Time) error { return s.setDeadline(t, &s.src.wr) }
+// setWriteDeadline is SetDeadline for Writable and WriteWith.
+func (s *Source) setWriteDeadline(t time.Time) error { return s.setDeadlines(t, &s.src.wr) }
 
-func (s *Source) setDeadline(t time.Time, dirs ...*direction) error {
+func (s *Source) setDeadlines(t time.Time, dirs ...*direction) error {
 	if err := s.src.checkOpen(); err != nil {
 		return sourceError(err)
 	}

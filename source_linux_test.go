@@ -68,7 +68,7 @@ func TestSourceInotify(t *testing.T) {
 		_, err = joinOrCancel(h)
 		require.NoError(t, err)
 	}
-	_, err = NewSourceOf(mustOpen(t, dir))
+	_, err = newSourceOf(mustOpen(t, dir))
 	require.ErrorIs(t, err, ErrNotPollable, "a directory")
 }
 
@@ -111,9 +111,9 @@ func TestSourceFifoAndNull(t *testing.T) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
-	s, err := NewSourceOf(f)
+	s, err := newSourceOf(f)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	_, err = NewSourceOf(mustOpen(t, "/dev/null"))
+	_, err = newSourceOf(mustOpen(t, "/dev/null"))
 	require.ErrorIs(t, err, ErrNotPollable)
 }

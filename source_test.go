@@ -161,10 +161,10 @@ func TestSourceErrors(t *testing.T) {
 
 			h = Go(rt, wait)
 			eventually(t, func() bool { return waiting(h) })
-			require.NoError(t, r.SetReadDeadline(time.Now().Add(time.Millisecond)))
+			require.NoError(t, r.setReadDeadline(time.Now().Add(time.Millisecond)))
 			_, err = joinOrCancel(h)
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-			require.NoError(t, r.SetDeadline(time.Time{}))
+			require.NoError(t, r.setDeadline(time.Time{}))
 		})
 	}
 	_, w := sourcePipe(t)
@@ -181,7 +181,7 @@ func TestSourceErrors(t *testing.T) {
 		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, context.Canceled, name)
 	}
-	require.NoError(t, r.SetWriteDeadline(time.Unix(1, 0)))
+	require.NoError(t, r.setWriteDeadline(time.Unix(1, 0)))
 	require.ErrorIs(t, runTask(rt, r.Writable), os.ErrDeadlineExceeded)
 
 	// The results of the call are returned, except EINTR. The call is made also if the
@@ -209,7 +209,7 @@ func TestSourceErrors(t *testing.T) {
 	for name, err := range map[string]error{
 		"Close":       r.Close(),
 		"Control":     r.Control(func(int) error { return nil }),
-		"SetDeadline": r.SetDeadline(time.Time{}),
+		"SetDeadline": r.setDeadline(time.Time{}),
 		"Readable":    runTask(rt, r.Readable),
 		"Writable":    runTask(rt, r.Writable),
 	} {
@@ -226,7 +226,7 @@ func TestSourceRefusesWhatCannotBeWaitedFor(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	before := openFds(t)
-	_, err = NewSourceOf(f)
+	_, err = newSourceOf(f)
 	require.ErrorIs(t, err, ErrNotPollable)
 	eventually(t, func() bool { return openFds(t) <= before }, "the duplicate is closed")
 	require.NoError(t, control(f, func(fd int) {
@@ -242,7 +242,7 @@ func TestSourceRefusesWhatCannotBeWaitedFor(t *testing.T) {
 		require.ErrorIs(t, err, unix.EBADF)
 	}
 	require.NoError(t, f.Close())
-	_, err = NewSourceOf(f)
+	_, err = newSourceOf(f)
 	require.Error(t, err)
 }
 
@@ -266,7 +266,7 @@ func TestSourceOfOthers(t *testing.T) {
 	b, err := ln.Accept()
 	require.NoError(t, err)
 	defer b.Close()
-	s, err := NewSourceOf(b.(*net.TCPConn))
+	s, err := newSourceOf(b.(*net.TCPConn))
 	require.NoError(t, err)
 	defer s.Close()
 	read := func() (text string, err error) {

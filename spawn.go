@@ -51,7 +51,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 		var zero T
 		p.finish(w, zero, err)
 	}()
-	giveUp(&p.task, f)
+	abandonFuture(&p.task, f)
 }
 
 // straight is a task that runs straight-line code in a coroutine.

@@ -74,6 +74,23 @@ func (a *spawnOptions) attributes() *taskAttributes {
 // is not interrupted by other tasks.
 func Local(cx *Context) Spawner { return &spawnOptions{base: cx, local: true} }
 
+// partOf is the Spawner of a task that is part of an operation with the Context. The task
+// inherits nothing, and ends with the operation.
+type partOf struct{ *Context }
+
+func (partOf) attributes() *taskAttributes { return nil }
+func (partOf) cancelGroup() *cancelGroup   { return nil }
+
+// valuesOf returns a Spawner like cx whose tasks inherit the values of the contexts that cx
+// is under, and not their ends.
+func valuesOf(cx *Context) Spawner {
+	own := &cx.t.cx
+	if own.cancelGroup() == nil {
+		return own
+	}
+	return &spawnOptions{base: own, group: &cancelGroup{ctx: own.values(), endless: true}}
+}
+
 // callerSpawner is implemented by a Spawner that is used by code with different Contexts. caller returns the Context
 // of the calling code, or nil.
 type callerSpawner interface{ caller() *Context }

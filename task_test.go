@@ -212,7 +212,7 @@ func TestTaskResults(t *testing.T) {
 		require.NoError(t, err)
 	})
 	t.Run("SpawnFuture", func(t *testing.T) {
-		v, err := join(t, SpawnFuture(rt, Ready(7)))
+		v, err := join(t, SpawnFuture(rt, ReadyFuture(7)))
 		require.NoError(t, err)
 		require.Equal(t, 7, v)
 		p := new(probe)
@@ -230,7 +230,7 @@ func TestTaskResults(t *testing.T) {
 			if err := Yield(cx); err != nil {
 				return 0, err
 			}
-			v, err := Spawn(cx, func(cx *Context) (int, error) { return 8, Yield(cx) }).Await(cx)
+			v, err := Spawn(cx, func(cx *Context) (int, error) { return 8, Yield(cx) }).Join(cx)
 			return v, errors.Join(err, failed)
 		})
 		require.Equal(t, 8, v)
@@ -243,11 +243,11 @@ func TestTaskResults(t *testing.T) {
 	})
 	t.Run("inside a task", func(t *testing.T) {
 		v, err := join(t, Spawn(rt, func(cx *Context) (int, error) {
-			a, err := Spawn(cx, func(cx *Context) (int, error) { return 1, Yield(cx) }).Await(cx)
+			a, err := Spawn(cx, func(cx *Context) (int, error) { return 1, Yield(cx) }).Join(cx)
 			if err != nil {
 				return 0, err
 			}
-			b, err := SpawnFuture(cx, Ready(2)).Await(cx)
+			b, err := SpawnFuture(cx, ReadyFuture(2)).Join(cx)
 			return a + b, err
 		}))
 		require.NoError(t, err)
@@ -343,11 +343,11 @@ func TestJoinHandleWaitGivesUpAndComesBack(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
 	defer cancel()
-	_, err := h.Wait(ctx)
+	_, err := h.JoinBlocking(ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	ctx, cancel = context.WithCancel(context.Background())
 	cancel()
-	_, err = h.Wait(ctx)
+	_, err = h.JoinBlocking(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Nil(t, h.waiters.p.Load(), "who no longer waits still stands in the slot")
 	require.Zero(t, p.cancels.Load())
@@ -356,7 +356,7 @@ func TestJoinHandleWaitGivesUpAndComesBack(t *testing.T) {
 	v, err := join(t, h)
 	require.NoError(t, err)
 	require.Equal(t, 42, v)
-	v, err = h.Wait(ctx)
+	v, err = h.JoinBlocking(ctx)
 	require.NoError(t, err, "the result is there, so ctx does not matter")
 	require.Equal(t, 42, v)
 }
@@ -395,15 +395,15 @@ func TestJoinHandleManyWaiters(t *testing.T) {
 	results := make(chan error, 3*each)
 	for range each {
 		all.Go(func() {
-			_, err := h.Wait(context.Background())
+			_, err := h.JoinBlocking(context.Background())
 			results <- err
 		})
 		all.Go(func() {
-			_, err := BlockOn(rt, func(cx *Context) (int, error) { return h.Await(cx) })
+			_, err := BlockOn(rt, func(cx *Context) (int, error) { return h.Join(cx) })
 			results <- err
 		})
 		dones = append(dones, h.Done())
-		tasks = append(tasks, Spawn(rt, func(cx *Context) (int, error) { return h.Await(cx) }))
+		tasks = append(tasks, Spawn(rt, func(cx *Context) (int, error) { return h.Join(cx) }))
 	}
 	cx, wakes := newPollCx(t, rt)
 	_, err := h.Poll(cx)
@@ -437,7 +437,7 @@ func TestJoinHandleAwaitAbandoned(t *testing.T) {
 		return p, h
 	}
 	t.Run("the method leaves the task running", func(t *testing.T) {
-		p, h := abandon(t, func(cx *Context, h *JoinHandle[int]) (int, error) { return h.Await(cx) })
+		p, h := abandon(t, func(cx *Context, h *JoinHandle[int]) (int, error) { return h.Join(cx) })
 		require.Zero(t, waiters(h))
 		require.Zero(t, p.cancels.Load())
 		p.resolve(nil)
@@ -467,7 +467,7 @@ func TestTaskIDsAreUnique(t *testing.T) {
 	for i := range outer {
 		h := Go(aimAt(rt, i%3), func(cx *Context) error {
 			for range inner {
-				h := SpawnFuture(cx, Ready(0))
+				h := SpawnFuture(cx, ReadyFuture(0))
 				note(h.ID())
 			}
 			return nil
@@ -493,7 +493,7 @@ func TestTaskCancelBeforeStart(t *testing.T) {
 	p := new(probe)
 	h := Spawn(rt, func(cx *Context) (string, error) {
 		defer func() { deferred <- struct{}{} }()
-		if _, err := Await(cx, Ready(1)); err != context.Canceled {
+		if _, err := Await(cx, ReadyFuture(1)); err != context.Canceled {
 			return "", fmt.Errorf("a ready future: %v", err)
 		}
 		if _, err := Await(cx, p); err != context.Canceled {
@@ -556,7 +556,7 @@ func TestTaskCancelDuringAndAfter(t *testing.T) {
 	require.EqualValues(t, 1, q.polls.Load(), "polled after it was given up")
 	require.EqualValues(t, 1, q.cancels.Load())
 
-	ended := SpawnFuture(rt, Ready(1))
+	ended := SpawnFuture(rt, ReadyFuture(1))
 	_, err = join(t, ended)
 	require.NoError(t, err)
 	ended.Cancel()
@@ -649,7 +649,7 @@ func TestTaskPanics(t *testing.T) {
 	require.ErrorContains(t, err, "first")
 	require.ErrorContains(t, err, "second")
 
-	v, err := join(t, SpawnFuture(rt, Ready(1)))
+	v, err := join(t, SpawnFuture(rt, ReadyFuture(1)))
 	require.NoError(t, err, "the worker did not survive")
 	require.Equal(t, 1, v)
 }
@@ -1011,7 +1011,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		require.Equal(t, failed, err)
 
 		_, err = join(t, Go(rt, func(cx *Context) error {
-			_, err := Go(cx, fail).Await(cx)
+			_, err := Go(cx, fail).Join(cx)
 			return err
 		}))
 		require.Equal(t, failed, err)
@@ -1034,7 +1034,7 @@ func TestUnjoinedFailures(t *testing.T) {
 			h.state.finish(0)
 			runtime.AddCleanup(&h.task, func(c *atomic.Bool) { c.Store(true) }, collected)
 			go func() {
-				_, err := h.Wait(context.Background())
+				_, err := h.JoinBlocking(context.Background())
 				result <- err
 			}()
 		}()
@@ -1054,7 +1054,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		r := new(reports)
 		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
 		h := Go(rt, func(cx *Context) error { return fmt.Errorf("sleep: %w", Sleep(cx, time.Hour)) })
-		f := SpawnFuture(rt, Never[int]())
+		f := SpawnFuture(rt, NeverFuture[int]())
 		eventually(t, func() bool { return waiting(h) && waiting(f) })
 		h.Cancel()
 		f.Cancel()
@@ -1095,7 +1095,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var all sync.WaitGroup
 		for range 2 {
-			all.Go(func() { h.Wait(ctx) })
+			all.Go(func() { h.JoinBlocking(ctx) })
 		}
 		eventually(t, func() bool { return waiters(h) == 2 && waiting(h) })
 		cancel()
@@ -1264,7 +1264,7 @@ func TestWokenWorkerIsNotStuck(t *testing.T) {
 	sleeper, other := rt.workers[0], rt.workers[1]
 	for range 50 {
 		eventually(t, sleeper.asleep.Load)
-		p := &plain[None]{f: Ready(None{})}
+		p := &plain[None]{f: ReadyFuture(None{})}
 		p.body, p.cx.t = p, &p.task
 		p.w = sleeper
 		rt.foreign.Add(1)
@@ -1417,14 +1417,14 @@ func TestYieldersStarveNoTask(t *testing.T) {
 				}
 			}
 		}))
-		yielders = append(yielders, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return NewYield().Poll(cx) })))
+		yielders = append(yielders, SpawnFuture(rt, PollFunc(func(cx *Context) (None, error) { return YieldFuture().Poll(cx) })))
 	}
 	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Millisecond) }))
 	require.NoError(t, err)
-	_, err = join(t, SpawnFuture(rt, NewSleep(time.Millisecond)))
+	_, err = join(t, SpawnFuture(rt, SleepFuture(time.Millisecond)))
 	require.NoError(t, err)
 	for range 20 {
-		_, err := join(t, SpawnFuture(rt, Ready(1)))
+		_, err := join(t, SpawnFuture(rt, ReadyFuture(1)))
 		require.NoError(t, err)
 	}
 	_, err = join(t, Go(rt, func(cx *Context) error {
@@ -1464,7 +1464,7 @@ func TestYieldersStarveNoTask(t *testing.T) {
 				return err
 			}
 		}
-		_, err = client.Await(cx)
+		_, err = client.Join(cx)
 		return err
 	}))
 	require.NoError(t, err)
@@ -1524,7 +1524,7 @@ func TestBudgetMakesTasksYield(t *testing.T) {
 						return 0, err
 					}
 				}
-				_, err := h.Await(cx)
+				_, err := h.Join(cx)
 				return turns, err
 			}))
 			require.NoError(t, err)
@@ -1611,7 +1611,7 @@ func TestCoroutinesThatAreNeeded(t *testing.T) {
 // Each call of Done returns the same channel, and allocates nothing after the first.
 func TestDoneIsOneChannel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	h := Go(rt, func(cx *Context) error { _, err := Await(cx, Never[None]()); return err })
+	h := Go(rt, func(cx *Context) error { _, err := Await(cx, NeverFuture[None]()); return err })
 	others := []<-chan struct{}{}
 	done := h.Done()
 	check := func() {
@@ -1619,7 +1619,7 @@ func TestDoneIsOneChannel(t *testing.T) {
 		require.Equal(t, done, others[0])
 	}
 	check()
-	joined := Go(rt, func(cx *Context) error { _, err := h.Await(cx); return err })
+	joined := Go(rt, func(cx *Context) error { _, err := h.Join(cx); return err })
 	eventually(t, func() bool { return waiting(joined) })
 	check() // also among other waiters
 	h.Cancel()
@@ -1666,7 +1666,7 @@ func TestGoexitLeavesNothing(t *testing.T) {
 			require.Less(t, stacks()-before, int64(times*100))
 			eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines+1 })
 			stays := Go(rt, func(cx *Context) error { // the worker still works as it should
-				_, err := Timeout(Never[None](), time.Millisecond).Poll(cx)
+				_, err := TimeoutFuture(NeverFuture[None](), time.Millisecond).Poll(cx)
 				if err != ErrPending {
 					return err
 				}

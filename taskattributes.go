@@ -12,7 +12,7 @@ type taskAttributes struct {
 	name   string
 	local  bool // never leaves the worker on which it was spawned
 	locals []localValue
-	child  *taskAttributes // the attributes of the tasks that it spawns
+	child  *taskAttributes // the attributes of the tasks that it spawns with its own Context; set by inherit
 	group  *cancelGroup    // the tasks with which it is cancelled
 }
 
@@ -33,6 +33,7 @@ func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes))
 		*l.made = *base
 	}
 	change(l.made)
+	l.made.inherit()
 	m.latest.Store(l)
 	return l.made
 }
@@ -82,21 +83,21 @@ func (l *TaskLocal[T]) Set(cx *Context, v T) {
 	}
 	changed.locals = slices.DeleteFunc(slices.Clone(changed.locals), func(o localValue) bool { return o.key == any(l) })
 	changed.locals = append(changed.locals, localValue{l, v, l.Inherit})
-	changed.child = inherited(changed.locals)
+	changed.inherit()
 	cx.t.attributes.Store(changed)
 }
 
-// inherited returns the attributes of the tasks that a task with these locals spawns.
-func inherited(locals []localValue) *taskAttributes {
-	var d taskAttributes
-	for _, l := range locals {
+// inherit sets the attributes of the tasks that a task with the attributes d spawns: the
+// task-locals that are inherited, and the contexts that the task is under.
+func (d *taskAttributes) inherit() {
+	child := taskAttributes{group: d.group.inherited()}
+	for _, l := range d.locals {
 		if l.inherit {
-			d.locals = append(d.locals, l)
+			child.locals = append(child.locals, l)
 		}
 	}
-	if d.locals == nil {
-		return nil
+	if d.child = nil; child.locals != nil || child.group != nil {
+		child.child = &child
+		d.child = &child
 	}
-	d.child = &d
-	return &d
 }

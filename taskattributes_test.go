@@ -54,8 +54,8 @@ func TestNamesAreNotInherited(t *testing.T) {
 		named := Go(cx.Named("child"), func(cx *Context) error {
 			return expect(cx.Task().Name == "child", "named %q", cx.Task().Name)
 		})
-		_, err := child.Await(cx)
-		_, err2 := named.Await(cx)
+		_, err := child.Join(cx)
+		_, err2 := named.Join(cx)
 		return errors.Join(err, err2,
 			expect(child.Name() == "", "the child is named %q", child.Name()),
 			expect(named.Name() == "child", "the other is named %q", named.Name()))
@@ -136,8 +136,8 @@ func TestNamedFromManyGoroutines(t *testing.T) {
 	for range goroutines {
 		go func() {
 			for range each {
-				h := SpawnFuture(s, Ready(1))
-				if _, err := h.Wait(t.Context()); err != nil || h.Name() != "shared" {
+				h := SpawnFuture(s, ReadyFuture(1))
+				if _, err := h.JoinBlocking(t.Context()); err != nil || h.Name() != "shared" {
 					over <- fmt.Errorf("%q, %w", h.Name(), err)
 					return
 				}
@@ -221,9 +221,9 @@ func TestLocalIsNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
 		_, err := Spawn(Local(cx), func(cx *Context) (None, error) {
-			child := SpawnFuture(cx, Ready(1))
+			child := SpawnFuture(cx, ReadyFuture(1))
 			return None{}, expect(child.attributes.Load() == nil, "a child has %+v", child.attributes.Load())
-		}).Await(cx)
+		}).Join(cx)
 		return err
 	})
 }
@@ -237,7 +237,7 @@ func TestLocalSharesWithoutLocks(t *testing.T) {
 	for range 4 {
 		Go(rt, func(cx *Context) error {
 			for !noise.Load() {
-				SpawnFuture(cx, Ready(1))
+				SpawnFuture(cx, ReadyFuture(1))
 				if err := Yield(cx); err != nil {
 					return err
 				}
@@ -256,7 +256,7 @@ func TestLocalSharesWithoutLocks(t *testing.T) {
 					return None{}, nil
 				}
 				sum++
-				return NewYield().Poll(cx)
+				return YieldFuture().Poll(cx)
 			})), Go(Local(cx), func(cx *Context) error {
 				for range rounds {
 					v := sum
@@ -269,7 +269,7 @@ func TestLocalSharesWithoutLocks(t *testing.T) {
 			}))
 		}
 		for _, h := range hs {
-			if _, err := h.Await(cx); err != nil {
+			if _, err := h.Join(cx); err != nil {
 				return err
 			}
 		}
@@ -327,8 +327,8 @@ func TestTaskLocalsInherited(t *testing.T) {
 			grandchild := Go(cx, func(cx *Context) error { return check(cx, "first") })
 			inheritedLocal.Set(cx, "a child's")
 			sibling := SpawnFuture(cx, PollFunc(func(cx *Context) (None, error) { return None{}, check(cx, "a child's") }))
-			_, err2 := grandchild.Await(cx)
-			_, err3 := sibling.Await(cx)
+			_, err2 := grandchild.Join(cx)
+			_, err3 := sibling.Join(cx)
 			return errors.Join(err, err2, err3, check(cx, "a child's"))
 		})
 		inheritedLocal.Set(cx, "second")
@@ -339,7 +339,7 @@ func TestTaskLocalsInherited(t *testing.T) {
 		}
 		var errs []error
 		for _, h := range rest {
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			errs = append(errs, err)
 		}
 		return errors.Join(append(errs, has(cx, &inheritedLocal, "second", true))...)
@@ -358,7 +358,7 @@ func TestTaskLocalsKeepTheRest(t *testing.T) {
 				return None{}, errors.Join(err,
 					expect(cx.Task().Name == "kept", "named %q", cx.Task().Name),
 					expect(!cx.t.movable(), "not local anymore"))
-			})).Await(cx)
+			})).Join(cx)
 			if err != nil {
 				return err
 			}
@@ -378,7 +378,7 @@ func TestTaskLocalsOfAnOldSpawner(t *testing.T) {
 			v, err := Spawn(s, func(cx *Context) (string, error) {
 				v, _ := inheritedLocal.Get(cx)
 				return v, nil
-			}).Await(cx)
+			}).Join(cx)
 			if err != nil {
 				return err
 			}
@@ -424,7 +424,7 @@ func TestStuckAfterABoundedSleep(t *testing.T) {
 	eventually(t, func() bool { return waiting(sleeper) && rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
 	release, spawned := make(chan struct{}), make(chan *JoinHandle[int], 1)
 	stuck := Go(pinned(rt, 0), func(cx *Context) error {
-		spawned <- SpawnFuture(cx, Ready(1))
+		spawned <- SpawnFuture(cx, ReadyFuture(1))
 		<-release
 		return nil
 	})

@@ -7,7 +7,8 @@ import (
 )
 
 // cancelGroup is tasks that are cancelled together, when ctx ends: the tasks of a Spawner
-// that is under ctx, or the tasks of a Group. A task finds its group in its attributes.
+// that is under ctx, those spawned with a derived Context, or the tasks of a Group. A task
+// finds its group in its attributes.
 //
 // The first member that joins registers an AfterFunc with the context, and the last
 // member that leaves removes it. So a Spawner that is under a context which never
@@ -22,6 +23,22 @@ type cancelGroup struct {
 	members   map[*task]struct{}
 	watching  bool        // the AfterFunc is registered with ctx, or is being registered
 	unwatch   func() bool // removes the AfterFunc
+
+	heirs *cancelGroup // of the members of a Group; see inherited
+}
+
+// inherited returns the group of the tasks that a member spawns with its own Context: they are
+// under the same contexts, and not tasks of the Group.
+func (c *cancelGroup) inherited() *cancelGroup {
+	if c == nil || c.membership == nil && c.outer.inherited() == c.outer {
+		return c
+	}
+	c.admission.mu.Lock()
+	defer c.admission.mu.Unlock()
+	if c.heirs == nil {
+		c.heirs = &cancelGroup{ctx: c.ctx, endless: c.endless, outer: c.outer.inherited()}
+	}
+	return c.heirs
 }
 
 // groupMembership is implemented by Group.
@@ -249,3 +266,20 @@ func (c *cancelGroup) value(key any) any {
 	}
 	return nil
 }
+
+// values returns a context that has the values of cx and never ends. Unlike cx, it
+// may be used on any goroutine and after the task has ended.
+func (cx *Context) values() context.Context {
+	if c := cx.t.cancelGroup(); c != nil {
+		return cancelGroupValues{context.Background(), c}
+	}
+	return context.Background()
+}
+
+// cancelGroupValues is the values of the contexts of a task's cancel group.
+type cancelGroupValues struct {
+	context.Context
+	group *cancelGroup
+}
+
+func (v cancelGroupValues) Value(key any) any { return v.group.value(key) }

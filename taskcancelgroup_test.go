@@ -67,21 +67,22 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 		outside <- err
 	}()
 	nested := Go(rt, func(cx *Context) error {
-		_, err := Go(cx.Under(ctx).Named("spawner"), code).Await(cx)
+		_, err := Go(cx.Under(ctx).Named("spawner"), code).Join(cx)
 		return err
 	})
-	grandchild := make(chan error, 1)
+	// A task that a task under the context spawns is under it, too, at any depth.
+	grandchild := make(chan *JoinHandle[None], 1)
 	Go(s, func(cx *Context) error {
 		Go(cx, func(cx *Context) error {
-			grandchild <- expect(cx.Value(underKey("who")) == nil && Sleep(cx, time.Millisecond) == nil, "it is under the context, too")
+			grandchild <- Go(cx.Named("spawner"), code)
 			return nil
 		})
 		return nil
 	})
-	require.NoError(t, receive(t, grandchild))
+	descendant := receive(t, grandchild)
 	receive(t, began)
 	eventually(t, func() bool {
-		return asleep.Load() == 3 && waiting(straight) && waiting(future) && waiting(nested) && len(rt.Tasks()) == 6
+		return asleep.Load() == 4 && waiting(straight) && waiting(future) && waiting(nested) && waiting(descendant) && len(rt.Tasks()) == 7
 	})
 
 	cancel(why)
@@ -95,6 +96,8 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 	require.NoError(t, receive(t, outside))
 	_, err = join(t, nested)
 	require.NoError(t, err)
+	_, err = join(t, descendant)
+	require.NoError(t, err)
 
 	// No task begins after the end.
 	never := func(*Context) error { t.Error("it ran"); return nil }
@@ -103,14 +106,12 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 		"straight": Go(s, never),
 		"call":     SpawnBlocking(s, func() (None, error) { return None{}, never(nil) }),
 	} {
-		v, ended, err := h.TryAwait()
-		require.True(t, ended, name)
+		v, err := h.TryJoin()
 		require.Equal(t, context.Canceled, err, "%s: %v", name, v)
 		require.Equal(t, why, h.cx.Cause(), name)
 		require.NotZero(t, h.ID())
 	}
-	_, ended, err := SpawnFuture(s, q).TryAwait()
-	require.True(t, ended)
+	_, err = SpawnFuture(s, q).TryJoin()
 	require.Equal(t, context.Canceled, err)
 	require.EqualValues(t, 1, q.cancels.Load())
 	_, err = BlockOn(s, func(cx *Context) (None, error) { return None{}, never(cx) })
@@ -136,7 +137,7 @@ func TestUnderDeadline(t *testing.T) {
 			require.Equal(t, context.DeadlineExceeded, err)
 		}
 	}
-	_, err := join(t, SpawnFuture(rt.Under(ctx), Never[int]()))
+	_, err := join(t, SpawnFuture(rt.Under(ctx), NeverFuture[int]()))
 	require.Equal(t, context.DeadlineExceeded, err)
 	_, err = join(t, Spawn(rt.Under(ctx), func(cx *Context) (int, error) { return 1, nil }))
 	require.Equal(t, context.DeadlineExceeded, err)
@@ -251,8 +252,8 @@ func TestUnderWhileItEnds(t *testing.T) {
 		go cancel()
 		for range 3 {
 			for _, h := range []*JoinHandle[None]{
-				Go(s, func(cx *Context) error { _, err := Await(cx, Never[None]()); return err }),
-				SpawnFuture(s, Never[None]()),
+				Go(s, func(cx *Context) error { _, err := Await(cx, NeverFuture[None]()); return err }),
+				SpawnFuture(s, NeverFuture[None]()),
 				SpawnBlocking(s, func() (None, error) { <-ctx.Done(); return None{}, ctx.Err() }),
 			} {
 				_, err := join(t, h)
@@ -272,7 +273,7 @@ func TestUnderEndsBeforeThereIsRoom(t *testing.T) {
 	h := Go(rt, func(cx *Context) error {
 		inner, cancel := cx.WithCancel()
 		cancels <- cancel
-		_, err := SpawnBlocking(cx.Under(inner), func() (int, error) { t.Error("it ran"); return 2, nil }).Await(cx)
+		_, err := SpawnBlocking(cx.Under(inner), func() (int, error) { t.Error("it ran"); return 2, nil }).Join(cx)
 		return err
 	})
 	eventually(t, func() bool { return h.info(nil).Waits == "blocking call" })
@@ -296,7 +297,7 @@ func TestUnderRequest(t *testing.T) {
 			}
 			h := Go(s, func(cx *Context) error { return Sleep(cx, time.Hour) })
 			began <- struct{}{}
-			return h.Await(cx.WithoutCancel())
+			return h.Join(cx.WithoutCancel())
 		})
 		over <- err
 	}))
@@ -330,7 +331,7 @@ func TestHooksOfRefusedTasks(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	hs := []*JoinHandle[None]{
-		Go(rt, Yield), Go(rt.Under(ctx), Yield), SpawnFuture(rt.Under(ctx), NewYield()),
+		Go(rt, Yield), Go(rt.Under(ctx), Yield), SpawnFuture(rt.Under(ctx), YieldFuture()),
 		SpawnBlocking(rt, func() (None, error) { return None{}, nil }),
 		SpawnBlocking(rt.Under(ctx), func() (None, error) { return None{}, nil }),
 	}

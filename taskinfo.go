@@ -70,7 +70,7 @@ func (rt *Runtime) Tasks() []TaskInfo {
 	}
 	var infos []TaskInfo
 	for i, s := range surveys {
-		found, err := s.Wait(ctx)
+		found, err := s.JoinBlocking(ctx)
 		if err != nil {
 			s.Cancel()
 			found = rt.workers[i].listed()

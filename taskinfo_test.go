@@ -75,7 +75,7 @@ func TestTasksOfEachKindAndWait(t *testing.T) {
 		"join": {"task", func(cx *Context, name string) error {
 			h := Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
 			lines.Store(name, lineAfter(1))
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			h.Cancel()
 			return err
 		}},
@@ -115,7 +115,7 @@ func TestTasksOfEachKindAndWait(t *testing.T) {
 		"blocked by a call": {"task", func(cx *Context, name string) error {
 			h := SpawnBlocking(cx, func() (None, error) { return None{}, nil })
 			lines.Store(name, lineAfter(1))
-			_, err := h.Await(cx)
+			_, err := h.Join(cx)
 			return err
 		}},
 	}
@@ -133,11 +133,11 @@ func TestTasksOfEachKindAndWait(t *testing.T) {
 		require.True(t, strings.HasSuffix(info.String(), ", "+info.Where))
 	}
 
-	SpawnFuture(rt.Named("plain"), NewSleep(time.Hour))
+	SpawnFuture(rt.Named("plain"), SleepFuture(time.Hour))
 	info := describes(t, rt, "plain", func(i TaskInfo) bool { return i.State == "waiting" })
 	require.Equal(t, "future", info.Kind)
 	require.Equal(t, "time", info.Waits)
-	require.Equal(t, fmt.Sprintf("%T", NewSleep(time.Hour)), info.Where)
+	require.Equal(t, fmt.Sprintf("%T", SleepFuture(time.Hour)), info.Where)
 	SpawnFuture[int](rt.Named("user's"), new(probe))
 	info = describes(t, rt, "user's", func(i TaskInfo) bool { return i.State == "waiting" })
 	require.Equal(t, "future", info.Waits)
@@ -182,7 +182,7 @@ func TestTasksWaitsForACall(t *testing.T) {
 	defer release()
 	SpawnBlocking(rt, func() (None, error) { return None{}, nil })
 	Go(rt.Named("spawner"), func(cx *Context) error {
-		_, err := SpawnBlocking(cx, func() (None, error) { return None{}, nil }).Await(cx)
+		_, err := SpawnBlocking(cx, func() (None, error) { return None{}, nil }).Join(cx)
 		return err
 	})
 	describes(t, rt, "spawner", func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == "blocking call" })
@@ -197,7 +197,7 @@ func TestTasksIsUpToDate(t *testing.T) {
 	Go(rt.Named("walker"), func(cx *Context) error {
 		lines <- lineAfter(1)
 		Await(cx, first)
-		NewSleep(time.Hour).Poll(cx) // the task does not wait for it: it is dropped
+		SleepFuture(time.Hour).Poll(cx) // the task does not wait for it: it is dropped
 		lines <- lineAfter(1)
 		Await(cx, second)
 		return nil
@@ -225,7 +225,7 @@ func TestTasksFor(t *testing.T) {
 	}
 	begun := time.Now()
 	Go(rt.Named("straight"), func(cx *Context) error { return Sleep(cx, time.Hour) })
-	SpawnFuture(rt.Named("future"), NewSleep(time.Hour))
+	SpawnFuture(rt.Named("future"), SleepFuture(time.Hour))
 	describe("straight", begun)
 	describe("future", begun)
 	var outside sync.WaitGroup
@@ -297,7 +297,7 @@ func TestTasksOfAStuckWorker(t *testing.T) {
 		places[i] = Go(pinned(rt, i).Named(fmt.Sprint("on worker ", i)), func(cx *Context) error { return Sleep(cx, time.Hour) })
 		eventually(t, func() bool { return waiting(places[i]) })
 	}
-	plain := SpawnFuture(pinned(rt, 0).Named("plain"), NewSleep(time.Hour))
+	plain := SpawnFuture(pinned(rt, 0).Named("plain"), SleepFuture(time.Hour))
 	eventually(t, func() bool { return waiting(plain) })
 	stuck, release := stick(t, pinned(rt, 0).Named("stuck"))
 	infos := map[string]TaskInfo{}
@@ -388,7 +388,7 @@ func TestTasksMany(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for i := range n {
 		if i%2 == 0 {
-			SpawnFuture(rt.Named("f"), NewSleep(time.Hour))
+			SpawnFuture(rt.Named("f"), SleepFuture(time.Hour))
 		} else {
 			Go(rt.Named("s"), func(cx *Context) error { return Sleep(cx, time.Hour) })
 		}
@@ -412,7 +412,7 @@ func TestTasksLeavesSurveysOut(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := &plain[[]TaskInfo]{f: new(survey)}
 	p.attributes.Store(surveyAttributes)
-	user := SpawnFuture(rt, NewSleep(time.Hour))
+	user := SpawnFuture(rt, SleepFuture(time.Hour))
 	eventually(t, func() bool { return waiting(user) })
 	infos := appendInfos(nil, []*task{&p.task, &user.task}, nil)
 	require.Len(t, infos, 1)

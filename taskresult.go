@@ -44,7 +44,7 @@ func giveUp(t *task, f any) {
 		d.giveUpResult(t)
 		return
 	}
-	if c, ok := f.(canceller); ok {
+	if c, ok := f.(canceler); ok {
 		c.Cancel()
 	}
 }

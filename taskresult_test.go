@@ -108,12 +108,12 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 		return cancelledBy(rt, l, SpawnFuture[io.Closer](rt, h))
 	},
 	"a Timeout that is cancelled": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
-		return cancelledBy(rt, l, SpawnFuture(rt, Timeout[io.Closer](h, time.Hour)))
+		return cancelledBy(rt, l, SpawnFuture(rt, TimeoutFuture[io.Closer](h, time.Hour)))
 	},
 	"a Timeout whose time is over": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
 		return BlockOn(rt, func(cx *Context) (io.Closer, error) {
 			Await(cx, l)
-			return Await(cx, Timeout[io.Closer](h, 0))
+			return Await(cx, TimeoutFuture[io.Closer](h, 0))
 		})
 	},
 	"Select": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
@@ -129,7 +129,7 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 		return BlockOn(rt, func(cx *Context) (io.Closer, error) {
 			Await(cx, l)
 			ended := OnFuture[io.Closer](h)
-			if TrySelect(cx, ended) != 0 {
+			if trySelect(cx, ended) != 0 {
 				return nil, ErrClosed
 			}
 			return ended.Result()
@@ -137,7 +137,7 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 	},
 	"a Select that is cancelled": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
 		ended := OnFuture[io.Closer](h)
-		if _, err := cancelledBy(rt, l, SpawnFuture(rt, NewSelect(ended))); err != nil {
+		if _, err := cancelledBy(rt, l, SpawnFuture(rt, SelectFuture(ended))); err != nil {
 			return nil, err
 		}
 		return ended.Result()
@@ -150,8 +150,8 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 	"a Once in a Timeout in a Select": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
 		once, unmade := onceOf(h)
 		defer unmade()
-		f := OnFuture(Timeout(once, time.Hour))
-		if _, err := cancelledBy(rt, l, SpawnFuture(rt, NewSelect(f))); err != nil {
+		f := OnFuture(TimeoutFuture(once, time.Hour))
+		if _, err := cancelledBy(rt, l, SpawnFuture(rt, SelectFuture(f))); err != nil {
 			return nil, err
 		}
 		return f.Result()
@@ -178,7 +178,7 @@ func onceOf(h *JoinHandle[io.Closer]) (f Future[io.Closer], unmade func()) {
 func cancelledBy[T any](rt *Runtime, l *latch, h *JoinHandle[T]) (T, error) {
 	BlockOn(rt, func(cx *Context) (None, error) { return Await(cx, l) })
 	h.Cancel()
-	return h.Wait(context.Background())
+	return h.JoinBlocking(context.Background())
 }
 
 // makers are all kinds of tasks that can have a result though they were cancelled. Each
@@ -229,7 +229,7 @@ func TestResultWithoutOwnerIsClosed(t *testing.T) {
 		require.Zero(t, c.closes.Load())
 		end.open()
 		eventually(t, func() bool { return c.closes.Load() == 1 })
-		_, err = h.Wait(t.Context())
+		_, err = h.JoinBlocking(t.Context())
 		require.Equal(t, context.Canceled, err)
 	})
 }
@@ -239,12 +239,12 @@ func TestResultOfOthersIsKept(t *testing.T) {
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		waits := map[string]func(h *JoinHandle[io.Closer]) (io.Closer, error){
 			"JoinHandle.Await": func(h *JoinHandle[io.Closer]) (io.Closer, error) {
-				return BlockOn(rt, func(cx *Context) (io.Closer, error) { return h.Await(cx) })
+				return BlockOn(rt, func(cx *Context) (io.Closer, error) { return h.Join(cx) })
 			},
-			"JoinHandle.Wait": func(h *JoinHandle[io.Closer]) (io.Closer, error) { return h.Wait(t.Context()) },
+			"JoinHandle.Wait": func(h *JoinHandle[io.Closer]) (io.Closer, error) { return h.JoinBlocking(t.Context()) },
 			"JoinHandle.Done": func(h *JoinHandle[io.Closer]) (io.Closer, error) {
 				<-h.Done()
-				v, _, err := h.TryAwait()
+				v, err := h.TryJoin()
 				return v, err
 			},
 			"OnJoin": func(h *JoinHandle[io.Closer]) (io.Closer, error) {
@@ -264,7 +264,7 @@ func TestResultOfOthersIsKept(t *testing.T) {
 					if err != nil {
 						return nil, err
 					}
-					v, _, err := h.TryAwait()
+					v, err := h.TryJoin()
 					return v, err
 				})
 			},
@@ -305,14 +305,14 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 			var other <-chan taken
 			switch i % 4 {
 			case 0: // the other waiter waits before the end
-				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
+				other = meanwhile(func() (io.Closer, error) { return h.JoinBlocking(context.Background()) })
 				eventually(t, func() bool { return waiters(h) > 0 })
 			case 1: // the other waiter comes at the same moment
-				other = meanwhile(func() (io.Closer, error) { return h.Wait(context.Background()) })
+				other = meanwhile(func() (io.Closer, error) { return h.JoinBlocking(context.Background()) })
 			case 2:
 				other = meanwhile(func() (io.Closer, error) {
 					<-h.Done()
-					c, _, err := h.TryAwait()
+					c, err := h.TryJoin()
 					return c, err
 				})
 			}
@@ -349,7 +349,7 @@ func TestResultThatCameTooLate(t *testing.T) {
 		h := Spawn(rt, func(*Context) (io.Closer, error) { return c, nil })
 		eventually(t, h.state.done) // Done would be another waiter
 		if taken {
-			_, _, err := h.TryAwait()
+			_, err := h.TryJoin()
 			require.NoError(t, err)
 		}
 		_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) {
@@ -375,7 +375,7 @@ func TestResultWhoseClosePanics(t *testing.T) {
 			var l latch
 			h := spawn(rt, &l, &closeCounter{end: end})
 			eventually(t, func() bool { return l.waker.Load() != nil })
-			_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, Timeout[io.Closer](h, 0)) }))
+			_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, TimeoutFuture[io.Closer](h, 0)) }))
 			require.Equal(t, context.DeadlineExceeded, err)
 			l.open()
 			err = receive(t, reported)
@@ -442,7 +442,7 @@ func TestResultOfTwoOwners(t *testing.T) {
 		var l latch
 		c := new(closeCounter)
 		h := makers["Spawn"](rt, &l, c)
-		_, err := BlockOn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, Timeout[io.Closer](h, 0)) })
+		_, err := BlockOn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, TimeoutFuture[io.Closer](h, 0)) })
 		require.Equal(t, context.DeadlineExceeded, err)
 		second := Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, h) })
 		eventually(t, func() bool { return waiters(h) == 1 })
@@ -463,7 +463,7 @@ func TestEmbeddedHandleIsGivenUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Spawn(rt, func(cx *Context) (io.Closer, error) { return nil, Sleep(cx, time.Hour) })
 	f := &embeddingHandle{JoinHandle: h}
-	_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, Timeout[io.Closer](f, 0)) }))
+	_, err := join(t, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, TimeoutFuture[io.Closer](f, 0)) }))
 	require.Equal(t, context.DeadlineExceeded, err)
 	require.Equal(t, 1, f.cancels)
 	_, err = join(t, h)

@@ -109,10 +109,7 @@ func (c *TCPConn) ttlOption() (level, name int) {
 	return unix.IPPROTO_IP, unix.IP_TTL
 }
 
-// WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It has every method of *net.TCPConn.
-func (c *TCPConn) WithContext(cx *Context) net.Conn { return &boundTCPConn{c, cx} }
-
+// boundTCPConn is the result of BindConn for a TCPConn.
 type boundTCPConn struct {
 	*TCPConn
 	cx *Context
@@ -162,8 +159,8 @@ func (s *socketSetup) listenTCP(name string, laddr *net.TCPAddr) (*TCPListener, 
 // none.
 func (l *TCPListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
 
-// PollAcceptTCP is PollAccept for callers that want a *TCPConn.
-func (l *TCPListener) PollAcceptTCP(cx *Context) (*TCPConn, error) { return l.conn(l.pollAccept(cx)) }
+// pollAcceptTCP is PollAccept for callers that want a *TCPConn.
+func (l *TCPListener) pollAcceptTCP(cx *Context) (*TCPConn, error) { return l.conn(l.pollAccept(cx)) }
 
 // Accept waits for the next connection.
 func (l *TCPListener) Accept(cx *Context) (Conn, error) { return l.asConn(l.accept(cx)) }
@@ -186,10 +183,6 @@ func (l *TCPListener) asConn(a accepted, err error) (Conn, error) {
 	}
 	return l.conn(a, nil)
 }
-
-// Incoming returns the stream of connections. It has no end: once the listener
-// is closed, it fails with net.ErrClosed.
-func (l *TCPListener) Incoming() *Incoming { return &Incoming{l} }
 
 // DialTCP connects to raddr, from laddr if it is not nil, as net.DialTCP does.
 // The deadline and the cancellation of cx end it; nothing is left open then.

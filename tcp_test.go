@@ -45,7 +45,7 @@ var tcpWays = []struct {
 
 // tcpEcho is the plain future of an echo server's connection.
 type tcpEcho struct {
-	c      Conn
+	c      PollConn
 	buf    [64]byte
 	off, n int
 }
@@ -82,7 +82,7 @@ func (e *tcpEcho) Cancel() { e.c.Close() }
 // tcpAsk is the plain future of a client: it sends messages one by one and
 // wants each of them back.
 type tcpAsk struct {
-	c        Conn
+	c        PollConn
 	messages []string
 	sent     int
 	got      []byte
@@ -146,7 +146,7 @@ func TestTCPEcho(t *testing.T) {
 
 	copyBack := func(cx *Context, c Conn) error {
 		defer c.Close()
-		_, err := io.Copy(c.WithContext(cx), c.WithContext(cx))
+		_, err := io.Copy(BindConn(cx, c), BindConn(cx, c))
 		return err
 	}
 	servers := map[string]server{
@@ -161,7 +161,7 @@ func TestTCPEcho(t *testing.T) {
 					hs = append(hs, Go(cx, func(cx *Context) error { return copyBack(cx, c) }))
 				}
 				for _, h := range hs {
-					if _, err := h.Await(cx); err != nil {
+					if _, err := h.Join(cx); err != nil {
 						return err
 					}
 				}
@@ -176,7 +176,7 @@ func TestTCPEcho(t *testing.T) {
 					if err != nil {
 						return None{}, err
 					}
-					hs = append(hs, SpawnFuture(cx, &tcpEcho{c: c}))
+					hs = append(hs, SpawnFuture(cx, &tcpEcho{c: c.(PollConn)}))
 				}
 				return None{}, nil
 			})))
@@ -209,7 +209,7 @@ func TestTCPEcho(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return tcpAskAll(c.WithContext(cx), messages)
+				return tcpAskAll(BindConn(cx, c), messages)
 			})
 		},
 		"future": func(rt *Runtime, addr string, messages []string) error {
@@ -218,7 +218,7 @@ func TestTCPEcho(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				_, err = SpawnFuture(cx, &tcpAsk{c: c, messages: messages}).Await(cx)
+				_, err = SpawnFuture(cx, &tcpAsk{c: c.(PollConn), messages: messages}).Join(cx)
 				return err
 			})
 		},
@@ -228,7 +228,7 @@ func TestTCPEcho(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return tcpAskAll(c.WithContext(cx), messages)
+				return tcpAskAll(BindConn(cx, c), messages)
 			})
 		},
 		"net": func(_ *Runtime, addr string, messages []string) error {
@@ -265,7 +265,7 @@ func TestTCPServesNetClientsLineByLine(t *testing.T) {
 			return err
 		}
 		defer c.Close()
-		std := c.WithContext(cx)
+		std := BindConn(cx, c)
 		w := bufio.NewWriter(std)
 		for lines := bufio.NewScanner(std); lines.Scan(); {
 			fmt.Fprintf(w, "<%s>\n", lines.Text())
@@ -296,14 +296,14 @@ func TestTCPTLS(t *testing.T) {
 	cert, pool := tcpCertificate(t)
 	a, b := tcpPair(t, rt)
 	server := Go(rt, func(cx *Context) error {
-		c := tls.Server(b.WithContext(cx), &tls.Config{Certificates: []tls.Certificate{cert}})
+		c := tls.Server(BindConn(cx, b), &tls.Config{Certificates: []tls.Certificate{cert}})
 		if _, err := io.Copy(c, c); err != nil {
 			return err
 		}
 		return c.Close()
 	})
 	client := Go(rt, func(cx *Context) error {
-		c := tls.Client(a.WithContext(cx), &tls.Config{RootCAs: pool, ServerName: "async.test"})
+		c := tls.Client(BindConn(cx, a), &tls.Config{RootCAs: pool, ServerName: "async.test"})
 		for _, m := range tcpMessages(7) {
 			if _, err := io.WriteString(c, m); err != nil {
 				return err
@@ -739,7 +739,7 @@ func (l tcpBoundListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.WithContext(l.cx), nil
+	return BindConn(l.cx, c), nil
 }
 
 func tcpOwnAPI(cx *Context) tcpAPI {
@@ -747,7 +747,7 @@ func tcpOwnAPI(cx *Context) tcpAPI {
 		if err != nil {
 			return nil, err
 		}
-		return c.WithContext(cx), nil
+		return BindConn(cx, c), nil
 	}
 	return tcpAPI{
 		dial: func(network, address string) (net.Conn, error) {
@@ -1618,7 +1618,7 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 				}
 			}
 			h.Cancel()
-			return h.Await(cx)
+			return h.Join(cx)
 		},
 		"SetReadDeadline": func(cx *Context, i int, c *TCPConn, p []byte) (int, error) {
 			c.SetReadDeadline(time.Now().Add(time.Duration(i%50) * time.Microsecond))
@@ -1733,7 +1733,7 @@ func cancelledAccept(t *testing.T, ln Listener) {
 					Yield(cx)
 				}
 				h.Cancel()
-				c, err = h.Await(cx)
+				c, err = h.Join(cx)
 			} else {
 				short, cancel := cx.WithTimeout(time.Duration(i/2%40) * time.Microsecond) // first none at all
 				c, err = ln.Accept(short)
@@ -1923,7 +1923,7 @@ func TestTCPIncoming(t *testing.T) {
 	})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		n := 0
-		for c, err := range ln.Incoming().All(cx) {
+		for c, err := range Incoming(ln).All(cx) {
 			if err != nil {
 				return err
 			}
@@ -1933,7 +1933,7 @@ func TestTCPIncoming(t *testing.T) {
 			}
 		}
 		var end error
-		for c, err := range ln.Incoming().All(cx) {
+		for c, err := range Incoming(ln).All(cx) {
 			if err != nil {
 				end = err
 				continue // the loop ends by itself
@@ -1946,7 +1946,7 @@ func TestTCPIncoming(t *testing.T) {
 		if n != clients || !errors.Is(end, net.ErrClosed) {
 			return fmt.Errorf("%d connections, then %v", n, end)
 		}
-		_, err := ln.Incoming().PollNext(cx)
+		_, err := Incoming(ln).PollNext(cx)
 		if !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("PollNext of a closed listener: %v", err)
 		}
@@ -2129,7 +2129,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 				defer c.Close()
 				var p [16]byte
 				for {
-					if _, err := io.ReadFull(c.WithContext(cx), p[:8]); err != nil {
+					if _, err := io.ReadFull(BindConn(cx, c), p[:8]); err != nil {
 						return nil // clients vanish in every way
 					}
 					copy(p[8:], p[:8])
@@ -2193,7 +2193,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 		if round%5 == 0 {
 			return nil // the waiter is reported if it fails, and hangs Shutdown if it hangs
 		}
-		_, err = waiter.Await(cx)
+		_, err = waiter.Join(cx)
 		return err
 	}
 	var hs []*JoinHandle[None]
@@ -2228,7 +2228,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				_, err = io.Copy(c.WithContext(cx), c.WithContext(cx))
+				_, err = io.Copy(BindConn(cx, c), BindConn(cx, c))
 				c.Close()
 				if err != nil {
 					return err
@@ -2242,7 +2242,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return tcpAskAll(c.WithContext(cx), tcpMessages(i))
+				return tcpAskAll(BindConn(cx, c), tcpMessages(i))
 			}))
 		}
 		_, err := joinOrCancel(server)
@@ -2297,7 +2297,7 @@ func TestTCPAlwaysReadyConnectionYields(t *testing.T) {
 			}
 		}
 		other.Cancel()
-		_, err := other.Await(cx)
+		_, err := other.Join(cx)
 		return err
 	}))
 	require.GreaterOrEqual(t, others, size/operationsPerPoll-2)

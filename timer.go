@@ -316,17 +316,17 @@ func (w *worker) takeDropped() {
 	}
 }
 
-// sleepFuture is the future of NewSleep.
+// sleepFuture is the future of SleepFuture.
 type sleepFuture struct {
 	until int64
 	t     *task
 	alarm alarm
 }
 
-// NewSleep returns a future that is ready once d has passed since this call,
+// SleepFuture returns a future that is ready once d has passed since this call,
 // at once if d is not positive. It is late by as much as the load makes it,
 // and at least by up to 16 microseconds; it is never early.
-func NewSleep(d time.Duration) Future[None] {
+func SleepFuture(d time.Duration) Future[None] {
 	return &sleepFuture{until: nanosAfter(d)}
 }
 
@@ -361,14 +361,14 @@ func (s *sleepFuture) stop(w *worker) {
 	}
 }
 
-// Cancel implements canceller.
+// Cancel implements canceler.
 func (s *sleepFuture) Cancel() {
 	if s.t != nil {
 		s.stop(callersWorker())
 	}
 }
 
-// Sleep waits until d has passed; see NewSleep. It returns early, with
+// Sleep waits until d has passed; see SleepFuture. It returns early, with
 // cx.Err(), only if cx is cancelled.
 func Sleep(cx *Context, d time.Duration) error {
 	t := cx.beginAwait()
@@ -391,9 +391,9 @@ type timeoutFuture[T any] struct {
 	t     *task // has polled f; nil before that
 }
 
-// Timeout returns a future of f's result that gives f up and fails with
+// TimeoutFuture returns a future of f's result that gives f up and fails with
 // context.DeadlineExceeded if the result is not there d after the first poll.
-func Timeout[T any](f Future[T], d time.Duration) Future[T] {
+func TimeoutFuture[T any](f Future[T], d time.Duration) Future[T] {
 	return &timeoutFuture[T]{f: f, d: d}
 }
 
@@ -408,7 +408,7 @@ func (t *timeoutFuture[T]) Poll(cx *Context) (T, error) {
 		t.sleep = &sleepFuture{until: nanosAfter(t.d)}
 	}
 	if _, err := t.sleep.Poll(cx); err != ErrPending {
-		giveUp(cx.t, t.f)
+		abandonFuture(cx.t, t.f)
 		return v, context.DeadlineExceeded
 	}
 	return v, ErrPending
@@ -417,7 +417,7 @@ func (t *timeoutFuture[T]) Poll(cx *Context) (T, error) {
 // Cancel gives f up.
 func (t *timeoutFuture[T]) Cancel() {
 	t.stop()
-	giveUp(t.t, t.f)
+	abandonFuture(t.t, t.f)
 }
 
 func (t *timeoutFuture[T]) stop() {

@@ -173,7 +173,7 @@ func TestTimesThatAreFarAway(t *testing.T) {
 		cx, cancel := cx.WithTimeout(math.MaxInt64)
 		defer cancel()
 		return Sleep(cx, time.Millisecond)
-	}).Wait(t.Context())
+	}).JoinBlocking(t.Context())
 	require.NoError(t, err, "a Context with the longest timeout there is")
 	require.Zero(t, armedTimers(rt))
 }
@@ -404,7 +404,7 @@ func TestSleepIsNeverEarly(t *testing.T) {
 	_, err := BlockOn(rt, sleep)
 	require.NoError(t, err)
 	for _, h := range hs {
-		n, err := h.Wait(t.Context())
+		n, err := h.JoinBlocking(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	}
@@ -417,7 +417,7 @@ func TestSleepPolledByHand(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	begun := time.Now()
 	const d = 2 * time.Millisecond
-	f := NewSleep(d)
+	f := SleepFuture(d)
 	for _, err := f.Poll(cx); err == ErrPending; _, err = f.Poll(cx) {
 		seen := wakes.Load()
 		if time.Since(begun) < d {
@@ -426,12 +426,12 @@ func TestSleepPolledByHand(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, time.Since(begun), d)
 
-	f = NewSleep(time.Hour)
+	f = SleepFuture(time.Hour)
 	_, err := f.Poll(cx)
 	require.Equal(t, ErrPending, err)
 	giveUp(nil, f)
 	require.Nil(t, f.(*sleepFuture).alarm.std)
-	_, err = NewSleep(0).Poll(cx)
+	_, err = SleepFuture(0).Poll(cx)
 	require.NoError(t, err)
 }
 
@@ -443,7 +443,7 @@ type lateSleep struct {
 }
 
 func newLateSleep(d time.Duration, early *atomic.Int32) lateSleep {
-	return lateSleep{until: time.Now().Add(d), Future: NewSleep(d), early: early}
+	return lateSleep{until: time.Now().Add(d), Future: SleepFuture(d), early: early}
 }
 
 func (s lateSleep) Poll(cx *Context) (None, error) {
@@ -463,7 +463,7 @@ func TestSleepMany(t *testing.T) {
 		hs[i] = SpawnFuture(rt, newLateSleep(time.Duration(i%997)*20*time.Microsecond, &early))
 	}
 	for _, h := range hs {
-		_, err := h.Wait(t.Context())
+		_, err := h.JoinBlocking(t.Context())
 		require.NoError(t, err)
 	}
 	require.Zero(t, early.Load(), "sleeps that were too short")
@@ -477,14 +477,14 @@ func TestSleepCancel(t *testing.T) {
 	var hs []*JoinHandle[None]
 	for i := range sleepers {
 		d := time.Hour + time.Duration(i)*time.Microsecond
-		hs = append(hs, SpawnFuture(rt, NewSleep(d)), Go(rt, func(cx *Context) error { return Sleep(cx, d) }))
+		hs = append(hs, SpawnFuture(rt, SleepFuture(d)), Go(rt, func(cx *Context) error { return Sleep(cx, d) }))
 	}
 	eventually(t, func() bool { return armedTimers(rt) == 2*sleepers })
 	for _, h := range hs {
 		h.Cancel()
 	}
 	for _, h := range hs {
-		_, err := h.Wait(t.Context())
+		_, err := h.JoinBlocking(t.Context())
 		require.ErrorIs(t, err, context.Canceled)
 	}
 	eventually(t, func() bool { return armedTimers(rt) == 0 })
@@ -495,7 +495,7 @@ func TestSleepCancel(t *testing.T) {
 func TestSleepMovesWithItsTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var polled [2]atomic.Int32
-	nap := NewSleep(time.Hour)
+	nap := SleepFuture(time.Hour)
 	h := SpawnFuture(rt, moving{nap, &polled})
 	count := func() int32 { return polled[0].Load() + polled[1].Load() }
 	eventually(t, func() bool { return count() == 1 })
@@ -509,7 +509,7 @@ func TestSleepMovesWithItsTask(t *testing.T) {
 	}
 	on(rt.workers[0], func(w *worker) { h.wake(w) })
 	h.Cancel()
-	_, err := h.Wait(t.Context())
+	_, err := h.JoinBlocking(t.Context())
 	require.ErrorIs(t, err, context.Canceled)
 	eventually(t, func() bool { return armedTimers(rt) == 0 })
 }
@@ -553,9 +553,9 @@ func TestSleepMovesToAnotherTask(t *testing.T) {
 			_, err := Await(cx, Future[None](nap))
 			return err
 		})
-		_, err := second.Wait(t.Context())
+		_, err := second.JoinBlocking(t.Context())
 		require.NoError(t, err)
-		_, err = first.Wait(t.Context())
+		_, err = first.JoinBlocking(t.Context())
 		require.NoError(t, err)
 		require.Zero(t, early.Load())
 	}
@@ -573,20 +573,20 @@ func (g *givenUp) Cancel() { g.n.Add(1) }
 func TestTimeout(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	await := func(f Future[int]) (int, error) {
-		return Spawn(rt, func(cx *Context) (int, error) { return Await(cx, f) }).Wait(t.Context())
+		return Spawn(rt, func(cx *Context) (int, error) { return Await(cx, f) }).JoinBlocking(t.Context())
 	}
 
-	v, err := await(Timeout(Ready(7), time.Hour))
+	v, err := await(TimeoutFuture(ReadyFuture(7), time.Hour))
 	require.NoError(t, err)
 	require.Equal(t, 7, v)
-	v, err = await(Timeout(Ready(8), 0))
+	v, err = await(TimeoutFuture(ReadyFuture(8), 0))
 	require.NoError(t, err, "a future that is ready at once is not late")
 	require.Equal(t, 8, v)
 
 	for _, d := range []time.Duration{-time.Second, 0, 300 * time.Microsecond, 2 * time.Millisecond} {
-		late := &givenUp{Future: Never[int]()}
+		late := &givenUp{Future: NeverFuture[int]()}
 		begun := time.Now()
-		_, err = await(Timeout[int](late, d))
+		_, err = await(TimeoutFuture[int](late, d))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.GreaterOrEqual(t, time.Since(begun), d)
 		require.EqualValues(t, 1, late.n.Load(), "given up once")
@@ -594,7 +594,7 @@ func TestTimeout(t *testing.T) {
 
 	// The future is ready after it has waited: the timer is removed.
 	pending := true
-	v, err = await(Timeout(PollFunc(func(cx *Context) (int, error) {
+	v, err = await(TimeoutFuture(PollFunc(func(cx *Context) (int, error) {
 		if pending {
 			pending = false
 			cx.Waker().Wake()
@@ -607,11 +607,11 @@ func TestTimeout(t *testing.T) {
 	require.Zero(t, armedTimers(rt))
 
 	// The Timeout itself is given up.
-	left := &givenUp{Future: Never[int]()}
-	h := SpawnFuture(rt, Timeout[int](left, time.Hour))
+	left := &givenUp{Future: NeverFuture[int]()}
+	h := SpawnFuture(rt, TimeoutFuture[int](left, time.Hour))
 	eventually(t, func() bool { return armedTimers(rt) == 1 })
 	h.Cancel()
-	_, err = h.Wait(t.Context())
+	_, err = h.JoinBlocking(t.Context())
 	require.ErrorIs(t, err, context.Canceled)
 	require.EqualValues(t, 1, left.n.Load())
 	require.Zero(t, armedTimers(rt))

@@ -96,7 +96,7 @@ func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 			return ofRuntime(func(cx *Context) error { _, err := r.Read(cx, buf); return err })
 		},
 		"Source": func(d time.Time) error {
-			src.SetReadDeadline(d)
+			src.setReadDeadline(d)
 			return ofRuntime(src.Readable)
 		},
 		"Context": func(d time.Time) error {

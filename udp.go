@@ -73,8 +73,8 @@ func (c *UDPConn) v6() bool {
 	return ok && len(a.IP) == net.IPv6len
 }
 
-// PollReadFromUDPAddrPort is ReadFromUDPAddrPort without waiting.
-func (c *UDPConn) PollReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr netip.AddrPort, err error) {
+// pollReadFromUDPAddrPort is ReadFromUDPAddrPort without waiting.
+func (c *UDPConn) pollReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr netip.AddrPort, err error) {
 	n, err = c.pollRecv(cx, p, 0, &addr)
 	return n, addr, err
 }
@@ -87,9 +87,9 @@ func (c *UDPConn) ReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr netip.
 	return n, addr, err
 }
 
-// PollReadFrom is ReadFrom without waiting.
-func (c *UDPConn) PollReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
-	return c.sender(c.PollReadFromUDPAddrPort(cx, p))
+// pollReadFrom is ReadFrom without waiting.
+func (c *UDPConn) pollReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
+	return c.sender(c.pollReadFromUDPAddrPort(cx, p))
 }
 
 // ReadFrom waits for a message and returns the address of its sender, a *net.UDPAddr.
@@ -110,8 +110,8 @@ func udpSender(n int, addr netip.AddrPort, err error) (int, *net.UDPAddr, error)
 	return n, net.UDPAddrFromAddrPort(addr), nil
 }
 
-// PollPeekFrom is PeekFrom without waiting.
-func (c *UDPConn) PollPeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
+// pollPeekFrom is PeekFrom without waiting.
+func (c *UDPConn) pollPeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	var addr netip.AddrPort
 	n, err := c.pollRecv(cx, p, unix.MSG_PEEK, &addr)
 	return c.sender(n, addr, err)
@@ -131,8 +131,8 @@ func (c *UDPConn) sender(n int, addr netip.AddrPort, err error) (int, net.Addr, 
 	return n, net.UDPAddrFromAddrPort(addr), nil
 }
 
-// PollWriteToUDPAddrPort is WriteToUDPAddrPort without waiting.
-func (c *UDPConn) PollWriteToUDPAddrPort(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
+// pollWriteToUDPAddrPort is WriteToUDPAddrPort without waiting.
+func (c *UDPConn) pollWriteToUDPAddrPort(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
 	n, err := c.pollSend(cx, p, addr)
 	return n, c.wrapSend(addr, err)
 }
@@ -186,8 +186,8 @@ func (c *UDPConn) maySend(addr netip.AddrPort) error {
 	return reachable(addr, c.v6())
 }
 
-// PollWriteTo is WriteTo without waiting.
-func (c *UDPConn) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
+// pollWriteTo is WriteTo without waiting.
+func (c *UDPConn) pollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
 	return c.writeTo(cx, addr, func(a netip.AddrPort) (int, error) { return c.pollSend(cx, p, a) })
 }
 
@@ -219,8 +219,8 @@ func (c *UDPConn) writeTo(cx *Context, addr net.Addr, send func(netip.AddrPort) 
 	return n, c.wrapTo("write", addr, err)
 }
 
-// PollReadMsgUDPAddrPort is ReadMsgUDPAddrPort without waiting.
-func (c *UDPConn) PollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+// pollReadMsgUDPAddrPort is ReadMsgUDPAddrPort without waiting.
+func (c *UDPConn) pollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.pollReadMsg(cx, p, oob)
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
@@ -245,8 +245,8 @@ func udpMsgSender(n, oobn, flags int, from netip.AddrPort, err error) (int, int,
 	return n, oobn, flags, net.UDPAddrFromAddrPort(from), err
 }
 
-// PollWriteMsgUDPAddrPort is WriteMsgUDPAddrPort without waiting.
-func (c *UDPConn) PollWriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+// pollWriteMsgUDPAddrPort is WriteMsgUDPAddrPort without waiting.
+func (c *UDPConn) pollWriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr}, c.pollWriteMsg)
 }
 
@@ -294,8 +294,8 @@ func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, ds
 	return c.writeMsg(cx, p, oob, to, dst, send)
 }
 
-// PollReadBatch is ReadBatch without waiting.
-func (c *UDPConn) PollReadBatch(cx *Context, ms []Message, flags int) (int, error) {
+// pollReadBatch is ReadBatch without waiting.
+func (c *UDPConn) pollReadBatch(cx *Context, ms []Message, flags int) (int, error) {
 	ms = ms[:min(len(ms), maxBatch)]
 	if len(ms) == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
@@ -311,12 +311,12 @@ func (c *UDPConn) PollReadBatch(cx *Context, ms []Message, flags int) (int, erro
 // system call. flags are those of recvmsg(2). Buffers, OOB and Addr of a
 // message can be used again for the next batch as they are.
 func (c *UDPConn) ReadBatch(cx *Context, ms []Message, flags int) (int, error) {
-	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollReadBatch(cx, ms, flags) })
+	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollReadBatch(cx, ms, flags) })
 }
 
-// PollWriteBatch sends as many messages as there is room for, and returns how
+// pollWriteBatch sends as many messages as there is room for, and returns how
 // many, or ErrPending if there is room for none.
-func (c *UDPConn) PollWriteBatch(cx *Context, ms []Message, flags int) (int, error) {
+func (c *UDPConn) pollWriteBatch(cx *Context, ms []Message, flags int) (int, error) {
 	ms = ms[:min(len(ms), maxBatch)]
 	if len(ms) == 0 {
 		return 0, c.wrap("write", c.src.checkOpen())
@@ -332,7 +332,7 @@ func (c *UDPConn) PollWriteBatch(cx *Context, ms []Message, flags int) (int, err
 // room for. flags are those of sendmsg(2).
 func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err error) {
 	for {
-		m, err := c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWriteBatch(cx, ms[n:], flags) })
+		m, err := c.awaitWrite(cx, func(cx *Context) (int, error) { return c.pollWriteBatch(cx, ms[n:], flags) })
 		n += m
 		if err != nil || n == len(ms) {
 			return n, err
@@ -344,10 +344,7 @@ func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err e
 // system still sends messages that were written, and drops those that were not read.
 func (c *UDPConn) Close() error { return c.packetConn.Close() }
 
-// WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It is a net.PacketConn, too, and has every method of *net.UDPConn.
-func (c *UDPConn) WithContext(cx *Context) net.Conn { return &boundUDPConn{c, cx} }
-
+// boundUDPConn is the result of BindConn for a UDPConn.
 type boundUDPConn struct {
 	*UDPConn
 	cx *Context

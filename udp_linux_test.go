@@ -23,7 +23,7 @@ func TestUDPOptionsOfBothFamilies(t *testing.T) {
 			require.NoError(t, c.SetTTL(3))
 			require.NoError(t, c.SetMulticastTTL(5))
 			require.NoError(t, c.SetMulticastLoopback(false))
-			require.NoError(t, c.SetMulticastInterface(lo))
+			require.NoError(t, c.setMulticastInterface(lo))
 			want := map[int]int{unix.IP_TTL: before, unix.IP_MULTICAST_TTL: 1, unix.IP_MULTICAST_LOOP: 1}
 			on := [4]byte{}
 			if both {
@@ -49,7 +49,7 @@ func TestUDPOptionsOfBothFamilies(t *testing.T) {
 			require.NoError(t, err)
 			for _, ifi := range ifis {
 				if ifi.Flags&net.FlagUp != 0 {
-					require.NoError(t, c.SetMulticastInterface(&ifi), "%s, which IPv4 may not know", ifi.Name)
+					require.NoError(t, c.setMulticastInterface(&ifi), "%s, which IPv4 may not know", ifi.Name)
 				}
 			}
 		})

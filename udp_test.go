@@ -126,20 +126,20 @@ var udpEchoes = map[string]func(cx *Context, c *UDPConn) error{
 		_, err := SpawnFuture(cx, PollFunc(func(cx *Context) (_ None, err error) {
 			for {
 				if addr == nil {
-					if n, addr, err = c.PollReadFrom(cx, p); err != nil {
+					if n, addr, err = c.pollReadFrom(cx, p); err != nil {
 						return None{}, err
 					}
 				}
-				if _, err := c.PollWriteTo(cx, p[:n], addr); err != nil {
+				if _, err := c.pollWriteTo(cx, p[:n], addr); err != nil {
 					return None{}, err
 				}
 				addr = nil
 			}
-		})).Await(cx)
+		})).Join(cx)
 		return err
 	},
 	"net": func(cx *Context, c *UDPConn) error {
-		pc := c.WithContext(cx).(net.PacketConn)
+		pc := BindConn(cx, c).(net.PacketConn)
 		p := make([]byte, 2048)
 		for {
 			n, addr, err := pc.ReadFrom(p)
@@ -208,7 +208,7 @@ func TestUDPEcho(t *testing.T) {
 							return err
 						}
 						defer own.Close()
-						return udpAsk(own.WithContext(cx))
+						return udpAsk(BindConn(cx, own))
 					}))
 				}
 				require.NoError(t, c.Close())
@@ -383,20 +383,20 @@ func TestUDPPoll(t *testing.T) {
 	a := udpListen(t)
 	cx, wakes := newPollCx(t, rt)
 	p := make([]byte, 8)
-	_, _, _, _, err := a.PollReadMsgUDPAddrPort(cx, p, nil)
+	_, _, _, _, err := a.pollReadMsgUDPAddrPort(cx, p, nil)
 	require.ErrorIs(t, err, ErrPending)
-	_, addr, err := a.PollReadFrom(cx, p)
+	_, addr, err := a.pollReadFrom(cx, p)
 	require.ErrorIs(t, err, ErrPending)
 	require.Nil(t, addr)
-	n, _, err := a.PollWriteMsgUDPAddrPort(cx, []byte("poll"), nil, udpAddr(a))
+	n, _, err := a.pollWriteMsgUDPAddrPort(cx, []byte("poll"), nil, udpAddr(a))
 	require.NoError(t, err)
 	require.Equal(t, 4, n)
 	eventually(t, func() bool { return wakes.Load() > 0 })
-	n, addr, err = a.PollPeekFrom(cx, p)
+	n, addr, err = a.pollPeekFrom(cx, p)
 	require.NoError(t, err)
 	require.Equal(t, "poll", string(p[:n]))
 	require.Equal(t, a.LocalAddr(), addr)
-	n, _, _, from, err := a.PollReadMsgUDPAddrPort(cx, p, nil)
+	n, _, _, from, err := a.pollReadMsgUDPAddrPort(cx, p, nil)
 	require.NoError(t, err)
 	require.Equal(t, "poll", string(p[:n]))
 	require.Equal(t, udpAddr(a), from)
@@ -553,10 +553,10 @@ func TestUDPAllocations(t *testing.T) {
 	}
 	for name, f := range map[string]func() error{
 		"AddrPort": func() error {
-			_, e1 := c.PollWriteToUDPAddrPort(cx, p[:8], to)
-			n, from, e2 := c.PollReadFromUDPAddrPort(cx, p)
+			_, e1 := c.pollWriteToUDPAddrPort(cx, p[:8], to)
+			n, from, e2 := c.pollReadFromUDPAddrPort(cx, p)
 			for pending(e2) {
-				n, from, e2 = c.PollReadFromUDPAddrPort(cx, p)
+				n, from, e2 = c.pollReadFromUDPAddrPort(cx, p)
 			}
 			if n != 8 || from != to {
 				e2 = fmt.Errorf("%d from %v: %v", n, from, e2)
@@ -572,11 +572,11 @@ func TestUDPAllocations(t *testing.T) {
 			return errors.Join(e1, e2)
 		},
 		"batch": func() error {
-			n, e1 := c.PollWriteBatch(cx, out, 0)
-			m, e2 := c.PollReadBatch(cx, in, 0)
+			n, e1 := c.pollWriteBatch(cx, out, 0)
+			m, e2 := c.pollReadBatch(cx, in, 0)
 			for pending(e2) || e2 == nil && m < n {
 				var more int
-				more, e2 = c.PollReadBatch(cx, in[m:], 0)
+				more, e2 = c.pollReadBatch(cx, in[m:], 0)
 				m += more
 			}
 			if n != len(out) || m != n {
@@ -639,7 +639,7 @@ func TestUDPBatch(t *testing.T) {
 				return errors.New("the same sender's address was made anew")
 			}
 		}
-		if n, err := b.PollReadBatch(cx, in, 0); n != 0 || err != ErrPending {
+		if n, err := b.pollReadBatch(cx, in, 0); n != 0 || err != ErrPending {
 			return fmt.Errorf("after the last: %d, %v", n, err)
 		}
 		if n, err := b.ReadBatch(cx, nil, 0); n != 0 || err != nil {
@@ -678,7 +678,7 @@ func TestUDPBatchFails(t *testing.T) {
 						return fmt.Errorf("received %d, %v", got, err)
 					}
 				}
-				if n, err := b.PollReadBatch(cx, in, 0); n != 0 || err != ErrPending {
+				if n, err := b.pollReadBatch(cx, in, 0); n != 0 || err != ErrPending {
 					return fmt.Errorf("received %d more, %v", n, err)
 				}
 				return nil
@@ -749,7 +749,7 @@ func TestUDPOptions(t *testing.T) {
 					assert.Equal(t, want, on)
 					assert.NoError(t, err)
 				}
-				assert.NoError(t, c.SetMulticastInterface(nil))
+				assert.NoError(t, c.setMulticastInterface(nil))
 				for _, nobody := range []net.Addr{nil, (*net.UDPAddr)(nil), (*net.IPAddr)(nil), new(net.UDPAddr)} {
 					assert.ErrorIs(t, c.JoinGroup(nil, nobody), syscall.EINVAL)
 					assert.ErrorIs(t, c.LeaveGroup(nil, nobody), syscall.EINVAL)
@@ -810,7 +810,7 @@ func TestUDPMulticast(t *testing.T) {
 					return err
 				}
 				defer send.Close()
-				if err := send.SetMulticastInterface(lo); err != nil {
+				if err := send.setMulticastInterface(lo); err != nil {
 					return err
 				}
 				members := []*UDPConn{a, b}
@@ -849,7 +849,7 @@ func TestUDPMulticast(t *testing.T) {
 	}
 }
 
-// The SyscallConn of the connection that WithContext returns waits; that of the socket
+// The SyscallConn of the connection that BindConn returns waits; that of the socket
 // fails with errors.ErrUnsupported instead.
 func TestUDPSyscallConn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -861,7 +861,7 @@ func TestUDPSyscallConn(t *testing.T) {
 	require.NoError(t, raw.Write(func(uintptr) bool { return true }))
 
 	reader := Spawn(rt, func(cx *Context) (s string, err error) {
-		raw, err := a.WithContext(cx).(syscall.Conn).SyscallConn()
+		raw, err := BindConn(cx, a).(syscall.Conn).SyscallConn()
 		if err != nil {
 			return "", err
 		}
@@ -880,7 +880,7 @@ func TestUDPSyscallConn(t *testing.T) {
 	require.Equal(t, "raw", got)
 
 	waiting := Go(rt, func(cx *Context) error {
-		raw, err := a.WithContext(cx).(syscall.Conn).SyscallConn()
+		raw, err := BindConn(cx, a).(syscall.Conn).SyscallConn()
 		if err != nil {
 			return err
 		}

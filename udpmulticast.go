@@ -79,9 +79,9 @@ func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 	return v != 0, err
 }
 
-// SetMulticastInterface sets through which interface messages to groups are
+// setMulticastInterface sets through which interface messages to groups are
 // sent. Without it, or if ifi is nil, the system chooses.
-func (c *UDPConn) SetMulticastInterface(ifi *net.Interface) error {
+func (c *UDPConn) setMulticastInterface(ifi *net.Interface) error {
 	return c.setFamilies(
 		func(fd int) error {
 			return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ipIndex(ifi))
@@ -218,7 +218,7 @@ func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) 
 		return nil, err
 	}
 	if ifi != nil {
-		err = c.SetMulticastInterface(ifi)
+		err = c.setMulticastInterface(ifi)
 	}
 	if err == nil {
 		err = c.SetMulticastLoopback(false)

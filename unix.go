@@ -75,10 +75,7 @@ func socketPair(name string, a, b *conn) error {
 // peer can still read data that was written.
 func (c *UnixConn) Close() error { return c.conn.Close() }
 
-// WithContext returns the connection as a net.Conn whose calls wait through
-// cx. It has every method of *net.UnixConn; about net.UnixConn.WriteTo, see NetConn.
-func (c *UnixConn) WithContext(cx *Context) net.Conn { return &boundUnixConn{c, cx} }
-
+// boundUnixConn is the result of BindConn for a UnixConn.
 type boundUnixConn struct {
 	*UnixConn
 	cx *Context
@@ -190,8 +187,8 @@ func (l *UnixListener) Close() error {
 // none.
 func (l *UnixListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
 
-// PollAcceptUnix is PollAccept for callers that want a *UnixConn.
-func (l *UnixListener) PollAcceptUnix(cx *Context) (*UnixConn, error) {
+// pollAcceptUnix is PollAccept for callers that want a *UnixConn.
+func (l *UnixListener) pollAcceptUnix(cx *Context) (*UnixConn, error) {
 	return l.conn(l.pollAccept(cx))
 }
 
@@ -216,7 +213,3 @@ func (l *UnixListener) asConn(a accepted, err error) (Conn, error) {
 	}
 	return l.conn(a, nil)
 }
-
-// Incoming returns the stream of connections. It has no end: once the listener
-// is closed, it fails with net.ErrClosed.
-func (l *UnixListener) Incoming() *Incoming { return &Incoming{l} }

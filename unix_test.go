@@ -53,7 +53,7 @@ func TestUnixEcho(t *testing.T) {
 					hs = append(hs, SpawnFuture(cx, &tcpEcho{c: c}))
 				}
 				for _, h := range hs {
-					if _, err := h.Await(cx); err != nil {
+					if _, err := h.Join(cx); err != nil {
 						return err
 					}
 				}
@@ -68,14 +68,14 @@ func TestUnixEcho(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return tcpAskAll(c.WithContext(cx), tcpMessages(2))
+				return tcpAskAll(BindConn(cx, c), tcpMessages(2))
 			}))
 			assert.NoError(t, runTask(rt, func(cx *Context) error {
 				c, err := DialUnix(cx, "unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
 				if err != nil {
 					return err
 				}
-				_, err = SpawnFuture(cx, &tcpAsk{c: c, messages: tcpMessages(3)}).Await(cx)
+				_, err = SpawnFuture(cx, &tcpAsk{c: c, messages: tcpMessages(3)}).Join(cx)
 				return err
 			}))
 			_, err = joinOrCancel(server)
@@ -102,7 +102,7 @@ func TestUnixPacket(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		// Registered, so that the state that is known of the socket counts.
-		if n, err := b.PollRead(cx, make([]byte, 8)); err != ErrPending {
+		if n, err := b.(PollReader).PollRead(cx, make([]byte, 8)); err != ErrPending {
 			return fmt.Errorf("%d, %v", n, err)
 		}
 		for _, m := range []string{"a", "packet", "longer than the buffer", "the last"} {
@@ -416,8 +416,8 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 func TestUnixPollMsg(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	type poller interface {
-		PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
-		PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
+		pollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+		pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error)
 	}
 	for name, ends := range unixSenders(t) {
 		t.Run(name, func(t *testing.T) {
@@ -426,15 +426,15 @@ func TestUnixPollMsg(t *testing.T) {
 			rights := unix.UnixRights(int(ws[0].Fd()))
 			cx, wakes := newPollCx(t, rt)
 			p, oob := make([]byte, 8), make([]byte, 64)
-			_, _, _, _, err := b.PollReadMsgUnix(cx, p, oob)
+			_, _, _, _, err := b.pollReadMsgUnix(cx, p, oob)
 			require.ErrorIs(t, err, ErrPending)
-			n, oobn, err := a.PollWriteMsgUnix(cx, []byte("poll"), rights, nil)
+			n, oobn, err := a.pollWriteMsgUnix(cx, []byte("poll"), rights, nil)
 			require.NoError(t, err)
 			require.Equal(t, 4, n)
 			require.Equal(t, len(rights), oobn)
 			ws[0].Close()
 			eventually(t, func() bool { return wakes.Load() > 0 })
-			n, oobn, _, _, err = b.PollReadMsgUnix(cx, p, oob)
+			n, oobn, _, _, err = b.pollReadMsgUnix(cx, p, oob)
 			require.NoError(t, err)
 			require.Equal(t, "poll", string(p[:n]))
 			fds := sentIn(oob[:oobn])
@@ -443,9 +443,9 @@ func TestUnixPollMsg(t *testing.T) {
 			require.Empty(t, read(0))
 
 			// Without descriptors, and not for another network's address.
-			_, _, err = a.PollWriteMsgUnix(cx, []byte("x"), nil, nil)
+			_, _, err = a.pollWriteMsgUnix(cx, []byte("x"), nil, nil)
 			require.NoError(t, err)
-			_, _, err = a.PollWriteMsgUnix(cx, []byte("x"), nil, &net.UnixAddr{Name: "x", Net: "unix5"})
+			_, _, err = a.pollWriteMsgUnix(cx, []byte("x"), nil, &net.UnixAddr{Name: "x", Net: "unix5"})
 			require.Error(t, err)
 		})
 	}
@@ -558,7 +558,7 @@ func TestUnixFilesWithLargeData(t *testing.T) {
 			return errors.New("wrong data")
 		}
 		rest := int64(size - n)
-		if got, err := io.Copy(io.Discard, b.WithContext(cx)); got != rest || err != nil {
+		if got, err := io.Copy(io.Discard, BindConn(cx, b)); got != rest || err != nil {
 			return fmt.Errorf("%d of %d, %v", got, rest, err)
 		}
 		return nil
@@ -603,7 +603,7 @@ func TestUnixgram(t *testing.T) {
 					return err
 				}
 				defer own.Close()
-				return udpAsk(own.WithContext(cx))
+				return udpAsk(BindConn(cx, own))
 			}))
 			require.NoError(t, c.Close())
 			_, err = joinOrCancel(server)
@@ -631,7 +631,7 @@ func TestUnixgramFromUnnamedSocket(t *testing.T) {
 			return err
 		}
 		p := make([]byte, 8)
-		n, from, err := c.WithContext(cx).(net.PacketConn).ReadFrom(p)
+		n, from, err := BindConn(cx, c).(net.PacketConn).ReadFrom(p)
 		if err != nil || from != nil || string(p[:n]) != "psst" {
 			return fmt.Errorf("%q from %v, %v", p[:n], from, err)
 		}
@@ -667,15 +667,15 @@ func TestUnixgramFullQueue(t *testing.T) {
 				poll := func(cx *Context, d *UnixDatagram, p []byte) (int, error) {
 					switch {
 					case dialled && how.msg:
-						n, _, err := d.PollWriteMsgUnix(cx, p, nil, nil)
+						n, _, err := d.pollWriteMsgUnix(cx, p, nil, nil)
 						return n, err
 					case dialled:
 						return d.PollWrite(cx, p)
 					case how.msg:
-						n, _, err := d.PollWriteMsgUnix(cx, p, nil, addr)
+						n, _, err := d.pollWriteMsgUnix(cx, p, nil, addr)
 						return n, err
 					}
-					return d.PollWriteTo(cx, p, addr)
+					return d.pollWriteTo(cx, p, addr)
 				}
 				send := open("a")
 				fill := send
@@ -733,16 +733,16 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	var err error
 	filled := 0
 	for ; filled < 100_000; filled++ {
-		if _, err = send.PollWriteTo(cx, []byte("fill"), to); err != nil {
+		if _, err = send.pollWriteTo(cx, []byte("fill"), to); err != nil {
 			break
 		}
 	}
 	require.ErrorIs(t, err, ErrPending)
 	check := func(what string) {
-		n, err := send.PollWriteTo(cx, []byte(what), toOther)
+		n, err := send.pollWriteTo(cx, []byte(what), toOther)
 		require.NoError(t, err, what)
 		require.Equal(t, len(what), n)
-		n, _, err = send.PollWriteMsgUnix(cx, []byte(what), nil, toOther)
+		n, _, err = send.pollWriteMsgUnix(cx, []byte(what), nil, toOther)
 		require.NoError(t, err, what)
 		require.Equal(t, len(what), n)
 		p := make([]byte, 64)
@@ -797,7 +797,7 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 	}()
 	cx, _ := newPollCx(t, rt)
 	for range 20_000 {
-		if _, err = send.PollWriteTo(cx, []byte("x"), addr); err == nil {
+		if _, err = send.pollWriteTo(cx, []byte("x"), addr); err == nil {
 			_, err = other.PollRead(cx, make([]byte, 1))
 		}
 		if err != nil {

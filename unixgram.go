@@ -85,8 +85,8 @@ func DatagramPair() (a, b *UnixDatagram, err error) {
 	return a, b, nil
 }
 
-// PollReadFrom is ReadFrom without waiting.
-func (c *UnixDatagram) PollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
+// pollReadFrom is ReadFrom without waiting.
+func (c *UnixDatagram) pollReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error) {
 	return c.pollReadFromUnix(cx, p)
 }
 
@@ -138,8 +138,8 @@ func (c *UnixDatagram) ReadFromUnix(cx *Context, p []byte) (int, *net.UnixAddr, 
 	return asUnixAddr(c.ReadFrom(cx, p))
 }
 
-// PollWriteTo is WriteTo without waiting.
-func (c *UnixDatagram) PollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
+// pollWriteTo is WriteTo without waiting.
+func (c *UnixDatagram) pollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
 	to, err := c.receiver(addr)
 	if err != nil {
 		return 0, cx.refused(err)
@@ -237,10 +237,7 @@ func (c *UnixDatagram) receiver(addr net.Addr) (unix.Sockaddr, error) {
 	return nil, c.wrapTo("write", addr, err)
 }
 
-// WithContext returns the socket as a net.Conn whose calls wait through cx. It
-// is a net.PacketConn, too, and has every method of *net.UnixConn.
-func (c *UnixDatagram) WithContext(cx *Context) net.Conn { return &boundUnixDatagram{c, cx} }
-
+// boundUnixDatagram is the result of BindConn for a UnixDatagram.
 type boundUnixDatagram struct {
 	*UnixDatagram
 	cx *Context

@@ -135,13 +135,8 @@ func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, 
 	return c.readMsgUnix(cx, p, oob)
 }
 
-// PollReadMsgUnix is ReadMsgUnix without waiting.
-func (c *UnixConn) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	return c.pollReadMsgUnix(cx, p, oob)
-}
-
-// PollWriteMsgUnix is WriteMsgUnix without waiting.
-func (c *UnixConn) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+// pollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixConn) pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	return c.writeMsgUnix(cx, p, oob, addr, c.pollWriteMsg)
 }
 
@@ -181,13 +176,8 @@ func (c *UnixDatagram) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags i
 	return c.readMsgUnix(cx, p, oob)
 }
 
-// PollReadMsgUnix is ReadMsgUnix without waiting.
-func (c *UnixDatagram) PollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	return c.pollReadMsgUnix(cx, p, oob)
-}
-
-// PollWriteMsgUnix is WriteMsgUnix without waiting.
-func (c *UnixDatagram) PollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+// pollWriteMsgUnix is WriteMsgUnix without waiting.
+func (c *UnixDatagram) pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	return c.writeMsgUnix(cx, p, oob, addr, c.pollSend)
 }
 

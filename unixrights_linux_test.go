@@ -255,7 +255,7 @@ func TestUnixEmptyPacketIsSent(t *testing.T) {
 			return n, runTask(rt, func(cx *Context) (err error) { n, err = a.Write(cx, p); return err })
 		},
 		"bound": func(p []byte) (n int, err error) {
-			return n, runTask(rt, func(cx *Context) (err error) { n, err = a.WithContext(cx).Write(p); return err })
+			return n, runTask(rt, func(cx *Context) (err error) { n, err = BindConn(cx, a).Write(p); return err })
 		},
 	} {
 		for _, p := range []string{"x", "", "y"} {

@@ -90,7 +90,7 @@ var batons = []baton{
 	{"Once", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
 		o, p := new(Once[None]), new(probe)
 		maker := wait(o.DoFuture(func() Future[None] { return noneOf{p} }))
-		again := func() Future[None] { return Ready(None{}) }
+		again := func() Future[None] { return ReadyFuture(None{}) }
 		return wait(o.DoFuture(again)), wait(o.DoFuture(again)), maker.cancel, func() {}
 	}},
 	{"Notify", func(wait func(Future[None]) *mockWaiter) (_, _ *mockWaiter, pass, give func()) {
@@ -368,7 +368,7 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 		"RW Lock":   rw.LockBlocking(over),
 		"ULock":     rw.ULockBlocking(over),
 		"Acquire":   s.AcquireBlocking(over, 1),
-		"Notify":    n.WaitBlocking(over),
+		"Notify":    n.waitBlocking(over),
 		"WaitGroup": wg.WaitBlocking(over),
 		"Barrier":   second(b.WaitBlocking(over)),
 		"Once":      second(o.DoBlocking(over, func(context.Context) (int, error) { return 1, nil })),
@@ -377,7 +377,7 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 	}
 	require.True(t, m.TryLock() && rw.TryLock() && s.TryAcquire(1) && n.TryWait())
 
-	require.Equal(t, context.Canceled, c.WaitBlocking(over))
+	require.Equal(t, context.Canceled, c.waitBlocking(over))
 	require.False(t, m.TryLock(), "it is locked still")
 	rw.DowngradeToU()
 	rw.TryRLock()
@@ -409,8 +409,8 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 		defer up.readers.mu.Unlock()
 		return up.writer.n
 	}
-	senders := func() int { n, _ := ch.Waiting(); return n }
-	receivers := func() int { _, n := ch.Waiting(); return n }
+	senders := func() int { n, _ := ch.waitingCounts(); return n }
+	receivers := func() int { _, n := ch.waitingCounts(); return n }
 	watcher := w.Watch()
 	for _, x := range []struct {
 		name  string
@@ -423,15 +423,15 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 		{"ULock", rw.turn.list.count, rw.ULockBlocking},
 		{"Upgrade", draining, up.UpgradeBlocking},
 		{"Acquire", s.list.count, func(ctx context.Context) error { return s.AcquireBlocking(ctx, 2) }},
-		{"Notify", n.list.count, n.WaitBlocking},
+		{"Notify", n.list.count, n.waitBlocking},
 		{"WaitGroup", wg.list.count, wg.WaitBlocking},
 		{"Barrier", b.list.count, func(ctx context.Context) error { return second(b.WaitBlocking(ctx)) }},
-		{"Cond", c.list.count, c.WaitBlocking},
+		{"Cond", c.list.count, c.waitBlocking},
 		{"Once", o.mu.list.count, func(ctx context.Context) error { return second(o.DoBlocking(ctx, nil)) }},
 		{"Broadcast", sub.b.topic.count, func(ctx context.Context) error { return second(sub.RecvBlocking(ctx)) }},
-		{"Watch", w.topic.count, func(ctx context.Context) error { return second(watcher.ChangedBlocking(ctx)) }},
+		{"Watch", w.topic.count, func(ctx context.Context) error { return second(watcher.changedBlocking(ctx)) }},
 		{"Send", senders, func(ctx context.Context) error { return ch.SendBlocking(ctx, 1) }},
-		{"Reserve", senders, func(ctx context.Context) error { return second(ch.ReserveBlocking(ctx)) }},
+		{"Reserve", senders, func(ctx context.Context) error { return second(ch.reserveBlocking(ctx)) }},
 		{"Recv", receivers, func(ctx context.Context) error { return second(ch.RecvBlocking(ctx)) }},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -480,7 +480,7 @@ func TestCondBlockingLocksAgain(t *testing.T) {
 	c.L.TryLock()
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
-	go func() { over <- c.WaitBlocking(ctx) }()
+	go func() { over <- c.waitBlocking(ctx) }()
 	eventually(t, func() bool { return c.list.count() == 1 && c.L.TryLock() })
 	cancel()
 	eventually(t, func() bool { return c.list.count() == 0 && c.L.list.count() == 1 })
@@ -535,10 +535,10 @@ func TestWaitersBlocking(t *testing.T) {
 		{"RLock", &read.readers, func() error { return read.RLockBlocking(ctx) }, func(*Context) { read.Unlock() }},
 		{"Upgrade", nil, func() error { return up.UpgradeBlocking(ctx) }, func(*Context) { up.RUnlock() }},
 		{"Acquire", &s.list, func() error { return s.AcquireBlocking(ctx, 2) }, func(*Context) { s.Release(2) }},
-		{"Notify", &n.list, func() error { return n.WaitBlocking(ctx) }, func(*Context) { n.NotifyOne() }},
+		{"Notify", &n.list, func() error { return n.waitBlocking(ctx) }, func(*Context) { n.NotifyOne() }},
 		{"WaitGroup", &wg.list, func() error { return wg.WaitBlocking(ctx) }, func(*Context) { wg.Done() }},
 		{"Barrier", &b.list, func() error { return second(b.WaitBlocking(ctx)) }, func(cx *Context) { b.Wait(cx) }},
-		{"Cond", &c.list, func() error { return c.WaitBlocking(ctx) }, func(*Context) { c.Signal() }},
+		{"Cond", &c.list, func() error { return c.waitBlocking(ctx) }, func(*Context) { c.Signal() }},
 		{"Once", nil, func() error {
 			v, err := o.DoBlocking(ctx, nil)
 			return expect(v == 7 && err == nil, "%d, %v", v, err)
@@ -599,7 +599,7 @@ func TestMisuseOfWaiters(t *testing.T) {
 		{func() { NewSemaphore(-1) }, "NewSemaphore"},
 		{func() { NewBarrier(0) }, "NewBarrier"},
 		{wg.Done, "async: negative WaitGroup counter"},
-		{func() { c.WaitBlocking(t.Context()) }, "Mutex is not locked"},
+		{func() { c.waitBlocking(t.Context()) }, "Mutex is not locked"},
 		{func() { c.WaitFuture() }, "Mutex is not locked"},
 	} {
 		requireMisuse(t, misuse(x.fn), x.text)
@@ -660,11 +660,11 @@ func TestMisuseOfWaiters(t *testing.T) {
 		"RWMutex.ULockBlocking":     func() { rw.ULockBlocking(ctx) },
 		"RWMutex.UpgradeBlocking":   func() { rw.UpgradeBlocking(ctx) },
 		"Semaphore.AcquireBlocking": func() { s.AcquireBlocking(ctx, 1) },
-		"Cond.WaitBlocking":         func() { c.WaitBlocking(ctx) },
+		"Cond.WaitBlocking":         func() { c.waitBlocking(ctx) },
 		"Barrier.WaitBlocking":      func() { b.WaitBlocking(ctx) },
 		"WaitGroup.WaitBlocking":    func() { wg.WaitBlocking(ctx) },
 		"Once.DoBlocking":           func() { o.DoBlocking(ctx, nil) },
-		"Notify.WaitBlocking":       func() { n.WaitBlocking(ctx) },
+		"Notify.WaitBlocking":       func() { n.waitBlocking(ctx) },
 	} {
 		_, err := join(t, Go(rt, func(cx *Context) error { block(); return nil }))
 		requireTaskMisuse(t, err, name, wouldBlock)
@@ -693,7 +693,7 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 			"Signal":       {func() Future[None] { return &condFuture{c: c, begun: true} }, c.Signal},
 			"NotifyOne":    {n.WaitFuture, n.NotifyOne},
 			"Oneshot.Close": {func() Future[None] {
-				return PollFunc(func(cx *Context) (None, error) { return None{}, o.PollClosed(cx) })
+				return PollFunc(func(cx *Context) (None, error) { return None{}, o.pollClosed(cx) })
 			}, func() { o.Close() }},
 		} {
 			pending(t, h, x.wait())
@@ -800,7 +800,7 @@ func TestHolderPanics(t *testing.T) {
 	cancelled := Go(rt, func(cx *Context) error {
 		careful.Lock(cx)
 		defer careful.Unlock()
-		_, err := Await(cx, Never[None]())
+		_, err := Await(cx, NeverFuture[None]())
 		return err
 	})
 	waits = Go(rt, func(cx *Context) error { return careful.Lock(cx) })
@@ -894,7 +894,7 @@ func contend(t *testing.T, times int, lock func(cx *Context) error, lockBlocking
 					locked()
 					unlock()
 				}
-				h.Await(cx)
+				h.Join(cx)
 			}
 			return nil
 		}))

@@ -141,7 +141,7 @@ func (wg *WaitGroup) WaitBlocking(ctx context.Context) error {
 }
 
 // WaitFuture returns Wait as a future. It begins to wait at its first Poll, and
-// may be given up by its method Cancel.
+// may be given up; see [Cancel].
 func (wg *WaitGroup) WaitFuture() Future[None] { return &groupFuture{wg: wg} }
 
 type groupFuture struct {
@@ -167,7 +167,7 @@ func (f *groupFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceller. It passes nothing on: all waiters are released.
+// Cancel implements canceler. It passes nothing on: all waiters are released.
 func (f *groupFuture) Cancel() {
 	wg := f.wg
 	wg.list.mu.Lock()

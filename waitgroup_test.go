@@ -46,14 +46,14 @@ func TestWaitGroupGo(t *testing.T) {
 		wg.Go(rt, func(cx *Context) error { Yield(cx); return errors.New("oh") })
 		wg.Go(rt, func(cx *Context) error { panic("oh") })
 		wg.Go(rt, func(cx *Context) error { runtime.Goexit(); return nil })
-		wg.Go(rt, func(cx *Context) error { _, err := Await(cx, Never[None]()); return err }).Cancel()
+		wg.Go(rt, func(cx *Context) error { _, err := Await(cx, NeverFuture[None]()); return err }).Cancel()
 	}
 	require.NoError(t, wg.WaitBlocking(t.Context()))
 	require.EqualValues(t, 50, ran.Load())
 
 	h := wg.Go(rt, func(cx *Context) error { return nil })
 	runInTask(t, rt, func(cx *Context) error {
-		if _, err := h.Await(cx); err != nil { // other callers may wait for the task, too
+		if _, err := h.Join(cx); err != nil { // other callers may wait for the task, too
 			return err
 		}
 		return wg.Wait(cx)
@@ -85,10 +85,10 @@ func TestWaitGroupStress(t *testing.T) {
 			if n := done.Load(); n != 4 {
 				return expect(false, "only %d", n)
 			}
-			if _, err := other.Await(cx); err != nil {
+			if _, err := other.Join(cx); err != nil {
 				return err
 			}
-			h.Await(cx)
+			h.Join(cx)
 		}
 		return nil
 	})

@@ -45,7 +45,7 @@ func TestWakerOfTasks(t *testing.T) {
 			second = cx.Waker()
 			return nil
 		})
-		_, err := h.Wait(t.Context())
+		_, err := h.JoinBlocking(t.Context())
 		require.NoError(t, err)
 		return first, second
 	}

@@ -197,7 +197,7 @@ func TestManyWaitersManyEvents(t *testing.T) {
 			}
 			left := func() (n int) {
 				for _, h := range hs {
-					if _, ended, _ := h.TryAwait(); !ended {
+					if _, err := h.TryJoin(); err == ErrPending {
 						n++
 					}
 				}
@@ -355,7 +355,7 @@ func TestSourceEventWakesAllCalls(t *testing.T) {
 	require.NoError(t, err)
 	defer a.Close()
 	defer b.Close()
-	s, err := NewSourceOf(fileOf(t, a))
+	s, err := newSourceOf(fileOf(t, a))
 	require.NoError(t, err)
 	defer s.Close()
 	var calls [3]atomic.Int32

@@ -65,15 +65,8 @@ func (w *Watch[T]) Update(f func(T) T) (T, error) {
 }
 
 // Close says that the value will not change anymore. Watchers that have not seen the last
-// change get it first, and then ErrClosed. Close reports whether it was the first.
-func (w *Watch[T]) Close() (first bool) {
-	var chosen chosenTasks
-	w.topic.mu.Lock()
-	first = w.topic.close(&chosen)
-	w.topic.mu.Unlock()
-	chosen.wake()
-	return first
-}
+// change get it first, and then ErrClosed. A second Close returns ErrClosed.
+func (w *Watch[T]) Close() error { return w.topic.end() }
 
 // Watch returns a Watcher that has seen the present value.
 func (w *Watch[T]) Watch() *Watcher[T] {
@@ -128,8 +121,8 @@ func (r *Watcher[T]) Changed(cx *Context) (v T, err error) {
 	return v, cx.Err()
 }
 
-// PollChanged is Changed for code that polls.
-func (r *Watcher[T]) PollChanged(cx *Context) (v T, err error) {
+// pollChanged is Changed for code that polls.
+func (r *Watcher[T]) pollChanged(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
 	}
@@ -156,7 +149,7 @@ func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 // PollNext is PollChanged, but the end is io.EOF: it makes a Watcher a Stream of
 // the values that it sees.
 func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
-	v, err := r.PollChanged(cx)
+	v, err := r.pollChanged(cx)
 	if err == ErrClosed {
 		err = io.EOF
 	}
@@ -170,19 +163,19 @@ func (r *Watcher[T]) abandoned(*task, *worker) { r.leave(&r.w) }
 // waiter is woken for it.
 func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, pubsubLatest) }
 
-// ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
+// changedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
-func (r *Watcher[T]) ChangedBlocking(ctx context.Context) (v T, err error) {
+func (r *Watcher[T]) changedBlocking(ctx context.Context) (v T, err error) {
 	mustNotBlock("Watcher.ChangedBlocking", "w.Changed(cx)")
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	return awaitParked(ctx, r.ChangedFuture())
+	return awaitParked(ctx, r.changedFuture())
 }
 
-// ChangedFuture returns Changed as a future. Given up, by its method Cancel, it
+// changedFuture returns Changed as a future. Given up it
 // loses nothing.
-func (r *Watcher[T]) ChangedFuture() Future[T] { return &changedFuture[T]{r: r} }
+func (r *Watcher[T]) changedFuture() Future[T] { return &changedFuture[T]{r: r} }
 
 // changedFuture is a place among the waiters of a Watcher.
 type changedFuture[T any] struct {

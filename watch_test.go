@@ -14,16 +14,16 @@ func TestWatch(t *testing.T) {
 	r := w.Watch()
 	require.False(t, r.HasChanged())
 	h := newMockTask()
-	_, err := r.PollChanged(h.cx)
+	_, err := r.pollChanged(h.cx)
 	require.Equal(t, ErrPending, err)
 	require.NoError(t, w.Set("b"))
 	require.NoError(t, w.Set("c"))
 	require.True(t, h.woken())
 	require.True(t, r.HasChanged())
-	v, err := r.PollChanged(h.cx)
+	v, err := r.pollChanged(h.cx)
 	require.NoError(t, err)
 	require.Equal(t, "c", v, "the last one only")
-	_, err = r.PollChanged(h.cx)
+	_, err = r.pollChanged(h.cx)
 	require.Equal(t, ErrPending, err)
 
 	require.NoError(t, w.Set("c"))
@@ -34,15 +34,15 @@ func TestWatch(t *testing.T) {
 	require.Equal(t, ErrPending, err)
 
 	require.NoError(t, w.Set("d"))
-	require.True(t, w.Close())
-	require.False(t, w.Close())
+	require.NoError(t, w.Close())
+	require.Equal(t, ErrClosed, w.Close())
 	require.True(t, h.woken())
 	v, err = r.PollNext(h.cx)
 	require.NoError(t, err)
 	require.Equal(t, "d", v, "the last change comes before the end")
 	_, err = r.PollNext(h.cx)
 	require.Equal(t, io.EOF, err)
-	_, err = r.PollChanged(h.cx)
+	_, err = r.pollChanged(h.cx)
 	require.Equal(t, ErrClosed, err)
 	require.Equal(t, ErrClosed, w.Set("e"))
 	require.Equal(t, "d", w.Get())
@@ -80,11 +80,11 @@ func TestWatchCancel(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
 	h := newMockTask()
-	f := r.ChangedFuture()
+	f := r.changedFuture()
 	pending(t, h, f)
 	w.Set(1)
 	giveUp(nil, f)
-	got(t, 1, h, r.ChangedFuture())
+	got(t, 1, h, r.changedFuture())
 	pending(t, h, f)
 	giveUp(nil, f)
 	require.Zero(t, w.topic.count())
@@ -98,10 +98,10 @@ func TestWatchCancel(t *testing.T) {
 	require.Zero(t, w.topic.count())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.ChangedBlocking(ctx)
+	_, err = r.changedBlocking(ctx)
 	require.Equal(t, context.Canceled, err)
 	_, err = join(t, Go(rt, func(cx *Context) error {
-		require.Panics(t, func() { r.ChangedBlocking(cx) })
+		require.Panics(t, func() { r.changedBlocking(cx) })
 		return nil
 	}))
 	require.NoError(t, err)
@@ -133,7 +133,7 @@ func TestWatchTasks(t *testing.T) {
 	go func() {
 		seen := 0
 		for {
-			v, err := r.ChangedBlocking(context.Background())
+			v, err := r.changedBlocking(context.Background())
 			if err != nil {
 				break
 			}
@@ -158,7 +158,7 @@ func TestWatchShared(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
 	h1, h2 := newMockTask(), newMockTask()
-	f1, f2 := r.ChangedFuture(), r.ChangedFuture()
+	f1, f2 := r.changedFuture(), r.changedFuture()
 	pending(t, h1, f1)
 	pending(t, h2, f2)
 	w.Set(1)

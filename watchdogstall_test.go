@@ -546,7 +546,7 @@ func TestWatchdogIdle(t *testing.T) {
 		join(t, h)
 	}
 	for i := range rt.workers {
-		h := SpawnFuture(pinned(rt, i), NewSleep(time.Hour))
+		h := SpawnFuture(pinned(rt, i), SleepFuture(time.Hour))
 		eventually(t, func() bool { return waiting(h) })
 	}
 	eventually(t, idle, "with timers")
@@ -619,7 +619,7 @@ func TestStallNotWhileWaiting(t *testing.T) {
 		Go(rt.Named("waits"), func(cx *Context) error { return Sleep(cx, time.Hour) }),
 		Go(rt.Named("waits"), func(cx *Context) error { _, err := Await(cx, new(probe)); return err }),
 		Go(rt.Named("waits"), func(cx *Context) error {
-			_, err := SpawnBlocking(cx, func() (None, error) { blocksHere(release); return None{}, nil }).Await(cx)
+			_, err := SpawnBlocking(cx, func() (None, error) { blocksHere(release); return None{}, nil }).Join(cx)
 			return err
 		}),
 	}

@@ -99,7 +99,7 @@ func TestZeroValuesThatMustBeMade(t *testing.T) {
 		"Broadcast.Send":       func(cx *Context) { new(Broadcast[int]).Send(1) },
 		"Broadcast.Subscribe":  func(cx *Context) { new(Broadcast[int]).Subscribe() },
 		"Go with a Group":      func(cx *Context) { Go(new(Group), func(*Context) error { return nil }) },
-		"SpawnFuture with one": func(cx *Context) { SpawnFuture(new(Group), Ready(1)) },
+		"SpawnFuture with one": func(cx *Context) { SpawnFuture(new(Group), ReadyFuture(1)) },
 		"SpawnBlocking":        func(cx *Context) { SpawnBlocking(new(Group), func() (int, error) { return 0, nil }) },
 		"Group.Named":          func(cx *Context) { Go(new(Group).Named("x"), func(*Context) error { return nil }) },
 		"Group.Under":          func(cx *Context) { Go(new(Group).Under(cx), func(*Context) error { return nil }) },

@@ -71,8 +71,8 @@ func (c taskConn) Write(p []byte) (int, error) {
 // do returns n also beside an error, which the result of a task does too.
 func (c taskConn) do(call func(net.Conn) (int, error)) (int, error) {
 	return async.Spawn(c.rt, func(cx *async.Context) (int, error) {
-		return call(c.WithContext(cx))
-	}).Wait(context.Background())
+		return call(async.BindConn(cx, c.Conn))
+	}).JoinBlocking(context.Background())
 }
 
 // blockOnConn does each call on the bound form, on the caller's goroutine.
@@ -82,11 +82,11 @@ type blockOnConn struct {
 }
 
 func (c blockOnConn) Read(p []byte) (int, error) {
-	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return c.WithContext(cx).Read(p) })
+	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return async.BindConn(cx, c.Conn).Read(p) })
 }
 
 func (c blockOnConn) Write(p []byte) (int, error) {
-	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return c.WithContext(cx).Write(p) })
+	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return async.BindConn(cx, c.Conn).Write(p) })
 }
 
 // pair returns the ends of a connection.
@@ -102,7 +102,7 @@ func pair(rt *async.Runtime, network, addr string) (a, b async.Conn, err error) 
 		}
 		b, err = ln.Accept(cx)
 		return err
-	}).Wait(context.Background())
+	}).JoinBlocking(context.Background())
 	return a, b, err
 }
 

@@ -34,7 +34,7 @@ func TestLeakCheckers(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = async.Await(cx, async.Never[async.None]())
+		_, err = async.Await(cx, async.NeverFuture[async.None]())
 		return err
 	})
 	<-waiting

@@ -26,7 +26,7 @@ import (
 
 // lines answers each line with what reply makes of it.
 func lines(cx *async.Context, c async.Conn, reply func(line string) string) error {
-	bound := c.WithContext(cx)
+	bound := async.BindConn(cx, c)
 	in, out := bufio.NewScanner(bound), bufio.NewWriter(bound)
 	for in.Scan() {
 		fmt.Fprintln(out, reply(in.Text()))
@@ -43,7 +43,7 @@ func dialTLS(cx *async.Context, address string, config *tls.Config) (*tls.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	secured := tls.Client(c.WithContext(cx), config)
+	secured := tls.Client(async.BindConn(cx, c), config)
 	if err := secured.Handshake(); err != nil {
 		c.Close()
 		return nil, err
@@ -54,7 +54,7 @@ func dialTLS(cx *async.Context, address string, config *tls.Config) (*tls.Conn, 
 // serveFasthttp serves each connection in a task, until it ends.
 func serveFasthttp(cx *async.Context, ln async.Listener, server *fasthttp.Server) error {
 	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
-		return false, server.ServeConn(c.WithContext(cx))
+		return false, server.ServeConn(async.BindConn(cx, c))
 	})
 }
 
@@ -64,7 +64,7 @@ func increment(cx *async.Context, address, key string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	client := redis.NewConn(c.WithContext(cx), 0, 0)
+	client := redis.NewConn(async.BindConn(cx, c), 0, 0)
 	defer client.Close()
 	return redis.Int(client.Do("INCR", key)) // but DoContext starts a goroutine
 }
@@ -147,7 +147,7 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 		return "", err
 	}
 	defer a.mu.Unlock()
-	bound := a.conn.WithContext(cx)
+	bound := async.BindConn(cx, a.conn)
 	if _, err := fmt.Fprintln(bound, question); err != nil {
 		return "", err
 	}

@@ -53,7 +53,7 @@ func inTask[T any](t *testing.T, rt *async.Runtime, fn func(cx *async.Context) (
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return async.Spawn(rt, fn).Wait(ctx)
+	return async.Spawn(rt, fn).JoinBlocking(ctx)
 }
 
 // answering serves lines in upper case, in tasks, until the runtime ends.
@@ -210,7 +210,7 @@ func TestAwaitChange(t *testing.T) {
 	dir := t.TempDir()
 	changed := async.Go(rt, func(cx *async.Context) error { return awaitChange(cx, dir) })
 	ended := begun(func() error {
-		_, err := changed.Wait(context.Background())
+		_, err := changed.JoinBlocking(context.Background())
 		return err
 	})
 	for i := 0; ; i++ { // the watch may not be there yet
@@ -271,10 +271,10 @@ func TestSyncMutexOverAwait(t *testing.T) {
 	mu.Unlock() // as only a goroutine can now
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err = next.Wait(ctx)
+	_, err = next.JoinBlocking(ctx)
 	require.NoError(t, err)
 	holder.Cancel()
-	_, err = holder.Wait(ctx)
+	_, err = holder.JoinBlocking(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, rt.Shutdown(ctx))
 }

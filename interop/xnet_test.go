@@ -48,7 +48,7 @@ var formRunners = []struct {
 		return fn(async.NetConn(rt, c))
 	}},
 	{"bound", func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error {
-		_, err := async.Go(rt, func(cx *async.Context) error { return fn(c.WithContext(cx)) }).Wait(context.Background())
+		_, err := async.Go(rt, func(cx *async.Context) error { return fn(async.BindConn(cx, c)) }).JoinBlocking(context.Background())
 		return err
 	}},
 }

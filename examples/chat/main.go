@@ -58,7 +58,7 @@ func run(ctx context.Context, name string, fn func(cx *async.Context) error) err
 	if err != nil {
 		return err
 	}
-	_, err = async.Go(rt.Named(name), fn).Wait(ctx)
+	_, err = async.Go(rt.Named(name), fn).JoinBlocking(ctx)
 	if ctx.Err() != nil {
 		err = nil
 	}

@@ -72,7 +72,10 @@ func broker(cx *async.Context, events *async.Chan[event]) error {
 			p.out.Close()
 		}
 	}()
-	for e := range events.All(cx) {
+	for e, err := range events.All(cx) {
+		if err != nil {
+			return err
+		}
 		switch p := e.from; {
 		case e.joined != nil:
 			err := admit(peers, p)
@@ -146,7 +149,7 @@ func (p *peer) tell(line string) {
 // one of them ends, so does the other.
 func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error {
 	return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
-		c := conn.WithContext(cx)
+		c := async.BindConn(cx, conn)
 		lines := bufio.NewScanner(c)
 		lines.Buffer(make([]byte, 0, 512), maxLine)
 		if !lines.Scan() {
@@ -159,7 +162,7 @@ func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error
 		}
 		// The broker must hear of the end, however it comes, and then ends the writer.
 		defer func() { events.Send(cx.WithoutCancel(), event{from: p}) }()
-		async.Go(g.Named("writer"), func(cx *async.Context) error { return write(conn.WithContext(cx), p.out.All(cx)) })
+		async.Go(g.Named("writer"), func(cx *async.Context) error { return write(async.BindConn(cx, conn), p.out.All(cx)) })
 		for lines.Scan() {
 			if line := strings.TrimSpace(lines.Text()); line != "" {
 				if err := events.Send(cx, event{from: p, line: line}); err != nil {
@@ -185,8 +188,11 @@ func (p *peer) join(cx *async.Context, events *async.Chan[event]) error {
 }
 
 // write writes lines until there are no more.
-func write(w io.Writer, lines iter.Seq[string]) error {
-	for line := range lines {
+func write(w io.Writer, lines iter.Seq2[string, error]) error {
+	for line, err := range lines {
+		if err != nil {
+			return err
+		}
 		if _, err := io.WriteString(w, line+"\n"); err != nil {
 			return gone(err)
 		}

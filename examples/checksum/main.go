@@ -36,7 +36,7 @@ func main() {
 	}
 	failed := 0
 	err := async.Run(func(cx *async.Context) (err error) {
-		out := bufio.NewWriter(async.Stdout.WithContext(cx))
+		out := bufio.NewWriter(async.BindFile(cx, async.Stdout))
 		failed, err = checksum(cx, root, *atOnce, out, bar)
 		return errors.Join(err, out.Flush())
 	})
@@ -78,7 +78,7 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 		atOnce = max(atOnce, 1)
 		var begun []*async.JoinHandle[string]
 		next := func() error {
-			sum, err := begun[0].Await(cx)
+			sum, err := begun[0].Join(cx)
 			path := files[0].path
 			begun, files = begun[1:], files[1:]
 			if cx.Err() != nil {
@@ -148,7 +148,7 @@ func sum(cx *async.Context, path string, p *progress) (string, error) {
 	defer f.Close(cx)
 	defer p.doneFiles.Add(1)
 	hash := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(hash, p), f.WithContext(cx)); err != nil {
+	if _, err := io.Copy(io.MultiWriter(hash, p), async.BindFile(cx, f)); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil

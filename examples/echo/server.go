@@ -47,7 +47,7 @@ func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(strin
 			defer ln.Close()
 			ready(ln.Addr())
 			return run(cx, ln)
-		}).Wait(context.Background())
+		}).JoinBlocking(context.Background())
 		return err
 	}
 }
@@ -99,12 +99,12 @@ func straight(cx *async.Context, c async.Conn) {
 
 // future serves a connection with a state machine.
 func future(cx *async.Context, c async.Conn) {
-	async.SpawnFuture(cx, &echo{c: c, buf: make([]byte, bufferSize)})
+	async.SpawnFuture(cx, &echo{c: c.(async.PollConn), buf: make([]byte, bufferSize)})
 }
 
 // echo is the state machine: while rest is not empty it writes, else it reads.
 type echo struct {
-	c         async.Conn
+	c         async.PollConn
 	buf, rest []byte
 }
 

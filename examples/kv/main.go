@@ -44,7 +44,7 @@ func run(ctx context.Context, addr string, ready func(net.Addr)) error {
 		return err
 	}
 	server := async.Go(rt.Named("accept"), func(cx *async.Context) error { return serve(cx, addr, ready) })
-	_, err = server.Wait(ctx)
+	_, err = server.JoinBlocking(ctx)
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -73,7 +73,7 @@ func serve(cx *async.Context, addr string, ready func(net.Addr)) error {
 		}
 		async.Go(cx.Named("client"), func(cx *async.Context) error {
 			defer conn.Close()
-			return (&session{store: s}).serve(conn.WithContext(cx))
+			return (&session{store: s}).serve(async.BindConn(cx, conn))
 		})
 	}
 }

@@ -173,7 +173,7 @@ const sweepEvery = time.Second
 // runtime drains.
 func (s *store) expireForever(cx *async.Context) error {
 	for {
-		_, err := async.Await(cx, async.Timeout(cx.Runtime().Draining(), sweepEvery))
+		_, err := async.Await(cx, async.TimeoutFuture(async.DrainingFuture(), sweepEvery))
 		if err == nil || cx.Err() != nil {
 			return nil
 		}

@@ -43,7 +43,7 @@ func startLoad(cx *async.Context) error {
 	start("backup", backUp)
 	start("hog", hog)
 	start("parent", nest(3))
-	_, err = async.Await(cx, async.Never[async.None]())
+	_, err = async.Await(cx, async.NeverFuture[async.None]())
 	return err
 }
 
@@ -99,7 +99,7 @@ type sleeper struct{ now async.Future[async.None] }
 func (s *sleeper) Poll(cx *async.Context) (async.None, error) {
 	for {
 		if s.now == nil {
-			s.now = async.NewSleep(about(time.Second))
+			s.now = async.SleepFuture(about(time.Second))
 		}
 		if _, err := s.now.Poll(cx); err != nil {
 			return async.None{}, err
@@ -129,7 +129,7 @@ func consume(cx *async.Context, jobs *async.Chan[int]) error {
 			compute(200 * time.Microsecond)
 			return async.Sleep(cx, about(40*time.Millisecond))
 		})
-		if _, err := job.Await(cx); err != nil {
+		if _, err := job.Join(cx); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func backUp(cx *async.Context) error {
 			}))
 		}
 		for _, c := range calls {
-			if _, err := c.Await(cx); err != nil {
+			if _, err := c.Join(cx); err != nil {
 				return err
 			}
 		}
@@ -179,7 +179,7 @@ func nest(depth int) func(cx *async.Context) error {
 				return async.Sleep(cx, about(4*time.Second))
 			}
 			child := async.Go(cx.Named(fmt.Sprint("child ", depth)), nest(depth-1))
-			if _, err := child.Await(cx); err != nil {
+			if _, err := child.Join(cx); err != nil {
 				return err
 			}
 		}

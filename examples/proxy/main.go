@@ -54,7 +54,7 @@ func (p *proxy) run(ctx context.Context, addr string, grace time.Duration, ready
 		return err
 	}
 	server := async.Go(rt.Named("accept"), func(cx *async.Context) error { return p.serve(cx, addr, ready) })
-	if _, err = server.Wait(ctx); ctx.Err() != nil {
+	if _, err = server.JoinBlocking(ctx); ctx.Err() != nil {
 		err = nil
 	}
 	late, cancel := context.WithTimeout(context.Background(), grace)

@@ -55,7 +55,7 @@ var servers = []server{
 var what = map[string]string{
 	"net":           "package net, a goroutine per connection",
 	"goroutines":    "the library's own goroutines, on the net.Conns of a runtime (ListenNet)",
-	"tasks":         "a straight-line task per connection (Serve, WithContext)",
+	"tasks":         "a straight-line task per connection (Serve, BindConn)",
 	"tasks-reduced": "the same with fasthttp's ReduceMemoryUsage",
 }
 
@@ -131,7 +131,7 @@ func inTasks(s *fasthttp.Server, secure bool) func(func(net.Addr)) error {
 			}
 		}
 		return serveTasks(ready, func(cx *async.Context, c async.Conn) (keep bool, err error) {
-			conn := c.WithContext(cx)
+			conn := async.BindConn(cx, c)
 			if config != nil {
 				conn = tls.Server(conn, config)
 			}
@@ -153,7 +153,7 @@ func serveTasks(ready func(net.Addr), h async.Handler) error {
 		defer ln.Close()
 		ready(ln.Addr())
 		return async.Serve(cx, ln, h)
-	}).Wait(context.Background())
+	}).JoinBlocking(context.Background())
 	return err
 }
 
@@ -165,7 +165,7 @@ func parked(ready func(net.Addr)) error {
 	return serveTasks(ready, func(cx *async.Context, c async.Conn) (keep bool, err error) {
 		r := readers.Get().(*bufio.Reader)
 		defer readers.Put(r)
-		r.Reset(c.WithContext(cx))
+		r.Reset(async.BindConn(cx, c))
 		for {
 			line, err := r.ReadSlice('\n')
 			if err != nil {

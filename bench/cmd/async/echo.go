@@ -27,7 +27,7 @@ func (m mode) serve(run func(cx *async.Context, ln async.Listener) error) progra
 			defer ln.Close()
 			ready(ln.Addr())
 			return run(cx, ln)
-		}).Wait(context.Background())
+		}).JoinBlocking(context.Background())
 		return err
 	}
 }
@@ -64,12 +64,12 @@ func straightEcho(cx *async.Context, c async.Conn) {
 
 // futureEcho serves a connection with a state machine.
 func futureEcho(cx *async.Context, c async.Conn) {
-	async.SpawnFuture(cx, &echo{c: c, buf: make([]byte, program.BufferSize)})
+	async.SpawnFuture(cx, &echo{c: c.(async.PollConn), buf: make([]byte, program.BufferSize)})
 }
 
 // An echo writes while rest is not empty, and reads otherwise.
 type echo struct {
-	c         async.Conn
+	c         async.PollConn
 	buf, rest []byte
 }
 

@@ -121,7 +121,7 @@ func yieldManyFuture(cx *async.Context, done func()) {
 	}
 }
 
-// A yielder yields a number of times: a loop over NewYield as a state machine.
+// A yielder yields a number of times: a loop over YieldFuture as a state machine.
 type yielder struct {
 	left int
 	now  async.Future[async.None]
@@ -131,7 +131,7 @@ type yielder struct {
 func (y *yielder) Poll(cx *async.Context) (async.None, error) {
 	for y.left > 0 {
 		if y.now == nil {
-			y.now = async.NewYield()
+			y.now = async.YieldFuture()
 		}
 		if _, err := y.now.Poll(cx); err != nil {
 			return async.None{}, err
@@ -235,7 +235,7 @@ func sleepersFuture(how func(i int) time.Duration) func(cx *async.Context, done 
 	}
 }
 
-// A sleeper begins its sleep in its first poll, as the other forms do: NewSleep counts from the call.
+// A sleeper begins its sleep in its first poll, as the other forms do: SleepFuture counts from the call.
 type sleeper struct {
 	d     time.Duration
 	sleep async.Future[async.None]
@@ -244,7 +244,7 @@ type sleeper struct {
 
 func (s *sleeper) Poll(cx *async.Context) (async.None, error) {
 	if s.sleep == nil {
-		s.sleep = async.NewSleep(s.d)
+		s.sleep = async.SleepFuture(s.d)
 	}
 	if _, err := s.sleep.Poll(cx); err != nil {
 		return async.None{}, err
@@ -276,7 +276,7 @@ type idler struct {
 
 func (i *idler) Poll(cx *async.Context) (async.None, error) {
 	if i.never == nil {
-		i.never = async.Never[async.None]()
+		i.never = async.NeverFuture[async.None]()
 		i.begun.Add(1)
 	}
 	return i.never.Poll(cx)

@@ -208,7 +208,7 @@ func idle(rt *async.Runtime) func(*work.Meter) error {
 	return idling(rt, func(cx *async.Context, begun *atomic.Int64) *async.JoinHandle[async.None] {
 		return async.Go(cx, func(cx *async.Context) error {
 			begun.Add(1)
-			_, err := async.Await(cx, async.Never[async.None]())
+			_, err := async.Await(cx, async.NeverFuture[async.None]())
 			return err
 		})
 	})
@@ -254,7 +254,7 @@ func insideLocking(rt *async.Runtime, tasks, times int) func(*work.Meter) error 
 				failed = errors.Join(failed, wg.Wait(cx))
 			})
 			return errors.Join(err, failed)
-		}).Wait(context.Background())
+		}).JoinBlocking(context.Background())
 		return err
 	}
 }

@@ -29,7 +29,7 @@ func main() {
 		}
 		fmt.Println(ln.Addr())
 		return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
-			conn := tls.Server(c.WithContext(cx), config)
+			conn := tls.Server(async.BindConn(cx, c), config)
 			defer conn.Close()
 			_, err = io.Copy(conn, conn)
 			return false, err

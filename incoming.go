@@ -1,0 +1,96 @@
+package async
+
+import "iter"
+
+// Incoming returns the stream of the connections that ln accepts. To serve each in a task of
+// its own, range over its method All, or use [Serve]:
+//
+//	for conn, err := range async.Incoming(ln).All(cx) { ... }
+func Incoming(ln Listener) *IncomingStream { return &IncomingStream{ln: ln} }
+
+// An IncomingStream is the Stream of a listener's connections. It has no end: once the
+// listener is closed, it fails with net.ErrClosed. It is for one task or goroutine at a time;
+// several may each have one of the same listener.
+type IncomingStream struct {
+	ln Listener
+
+	// accepting is an Accept of a listener of another package, which cannot be polled. It is
+	// cancelled when the stream is abandoned, and kept: it may have accepted a connection.
+	accepting *JoinHandle[Conn]
+}
+
+var _ Stream[Conn] = (*IncomingStream)(nil)
+
+// listenerPoller is a listener of this package. A type that embeds one has an Accept of its own.
+type listenerPoller interface {
+	acceptPoller
+	abandoner
+}
+
+func (in *IncomingStream) poller() listenerPoller {
+	switch ln := in.ln.(type) {
+	case *TCPListener:
+		return ln
+	case *UnixListener:
+		return ln
+	}
+	return nil
+}
+
+// PollNext returns the next connection; ErrPending if there is none. For a listener that is not
+// of this package, it starts a task that accepts.
+func (in *IncomingStream) PollNext(cx *Context) (Conn, error) {
+	if ln := in.poller(); ln != nil {
+		return ln.PollAccept(cx)
+	}
+	for {
+		h := in.accepting
+		if h == nil {
+			h = Spawn(partOf{cx}, in.ln.Accept)
+			in.accepting = h
+		}
+		c, err := h.Poll(cx)
+		if err == ErrPending {
+			return nil, err
+		}
+		in.accepting = nil
+		if err == nil || !h.state.cancelled() || cx.ended() {
+			return c, err
+		}
+	}
+}
+
+// All returns the connections for a range loop, which waits through cx. It ends after the
+// first error.
+func (in *IncomingStream) All(cx *Context) iter.Seq2[Conn, error] {
+	return func(yield func(Conn, error) bool) {
+		for {
+			c, err := in.next(cx)
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (in *IncomingStream) next(cx *Context) (Conn, error) {
+	if in.accepting == nil {
+		return in.ln.Accept(cx)
+	}
+	c, err := await(cx, in.PollNext)
+	if err == errAbandoned {
+		in.abandoned(cx.t, cx.here())
+		err = cx.Err()
+	}
+	return c, err
+}
+
+// abandoned implements abandoner.
+func (in *IncomingStream) abandoned(t *task, from *worker) {
+	if ln := in.poller(); ln != nil {
+		ln.abandoned(t, from)
+	} else if h := in.accepting; h != nil {
+		h.waiters.leave(t, from)
+		h.Cancel()
+	}
+}
