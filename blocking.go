@@ -43,7 +43,7 @@ func spawnCall[T any](s Spawner, fn func() (T, error), own bool) *JoinHandle[T] 
 			return &c.JoinHandle
 		}
 	}
-	if h := rt.cfg.Hooks.TaskStart; h != nil {
+	if h := rt.cfg.Tuning.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
 	cx := waitingContext(s)
@@ -94,7 +94,7 @@ func (c *blockingCall[T]) poll(*worker) bool {
 		c.abort(nil, c.cx.Err())
 		return true
 	}
-	if name := c.name(); name != "" && c.w.rt.cfg.Labels {
+	if name := c.name(); name != "" && c.w.rt.cfg.Tuning.Labels {
 		defer labelCall(name)()
 	}
 	returned := false

@@ -158,12 +158,12 @@ func TestBlockingCancelMakesRoom(t *testing.T) {
 // of the queue, although the goroutine that cancels it has not ended it yet.
 func TestBlockingCancelledTakesNoRoom(t *testing.T) {
 	ending, goOn := make(chan None), make(chan None)
-	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Hooks: Hooks{TaskEnd: func(t Task) {
+	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Tuning: Tuning{Hooks: Hooks{TaskEnd: func(t Task) {
 		if t.Name == "cancelled" {
 			close(ending)
 			<-goOn
 		}
-	}}})
+	}}}})
 	defer occupy(t, rt, 1)()
 	queued := SpawnBlocking(rt.Named("cancelled"), func() (int, error) { return 1, nil })
 	go queued.Cancel()

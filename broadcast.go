@@ -122,7 +122,7 @@ func (s *Subscription[T]) receive() (v T, err error) {
 
 // TryRecv is Recv without waiting: where Recv would wait, it fails with ErrEmpty.
 func (s *Subscription[T]) TryRecv() (T, error) {
-	s.of.mu.Lock()
+	s.topic().mu.Lock()
 	defer s.of.mu.Unlock()
 	return s.receive()
 }
@@ -138,7 +138,7 @@ func (s *Subscription[T]) pollRecv(cx *Context) (v T, err error) {
 
 func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	t := cx.waker(waitsRecv)
-	s.of.mu.Lock()
+	s.topic().mu.Lock()
 	defer s.of.mu.Unlock()
 	if v, err = s.receive(); err != ErrEmpty {
 		s.pubsubSubscriber.leave(w)
@@ -164,6 +164,7 @@ func (s *Subscription[T]) abandoned(*task, *worker) { s.leave(&s.w) }
 // messages have been lost, and can then be called again; with ErrClosed at the end; and
 // with cx.Err() if cx is cancelled, which loses nothing.
 func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
+	s.topic()
 	t := cx.beginAwait()
 	w, over := t.ownWaiter(), false
 	defer func() {
@@ -191,6 +192,7 @@ func (s *Subscription[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
+	s.topic()
 	return awaitParked(ctx, Future[T](&subscriptionFuture[T]{s: s}))
 }
 
@@ -236,7 +238,7 @@ func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 // Close returns ErrClosed.
 func (s *Subscription[T]) Close() error {
 	var chosen chosenTasks
-	s.of.mu.Lock()
+	s.topic().mu.Lock()
 	first := !s.closed
 	if first {
 		s.closed = true

@@ -473,7 +473,7 @@ type budgetEnv struct {
 func inBudgetTask(t *testing.T, fn func(e *budgetEnv)) {
 	drained := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, drained.Shutdown(t.Context()))
-	rt := newTestRuntime(t, Config{Workers: 1, Budget: testBudget})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Budget: testBudget}})
 	runInTask(t, rt, func(cx *Context) error {
 		fn(&budgetEnv{TB: t, cx: cx, drained: drained})
 		return nil

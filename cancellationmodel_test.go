@@ -618,7 +618,7 @@ func runModel(t *testing.T, seed uint64) (tasks int) {
 	m.rt = newTestRuntime(t, Config{
 		Workers:  1 + rnd.IntN(3),
 		Blocking: BlockingConfig{Limit: 1 + rnd.IntN(2), Queue: 1 + rnd.IntN(3)},
-		Hooks:    Hooks{TaskStart: note(m.begun), TaskEnd: note(m.over)},
+		Tuning:   Tuning{Hooks: Hooks{TaskStart: note(m.begun), TaskEnd: note(m.over)}},
 		Unhandled: func(t Task, err error) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

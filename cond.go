@@ -73,6 +73,9 @@ func (c *Cond) WaitFuture() Future[None] {
 }
 
 func (c *Cond) mustBeLocked() {
+	if c.L == nil {
+		panic("async: a Cond without its L was used")
+	}
 	if !c.L.state.locked() {
 		panic("async: Wait on a Cond whose Mutex is not locked")
 	}

@@ -7,14 +7,9 @@ import (
 	"time"
 )
 
-// Config says how a Runtime is made. The zero Config is a good one. New fails
-// for values that make no sense; nothing panics later because of them.
+// Config says how a Runtime is made. The zero Config is a good one: each field says what
+// zero means. New fails for values that make no sense; nothing panics later because of them.
 type Config struct {
-	// Name tells runtimes apart in profiles: the label "async.worker" of their
-	// goroutines is the Name, a number of the runtime and that of the worker, with
-	// slashes between.
-	Name string
-
 	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without the share
 	// that other runtimes have added to it. GOMAXPROCS respects the limits of a
 	// container. There can be at most 4,096.
@@ -49,28 +44,12 @@ type Config struct {
 	// after Shutdown, makes Go follow them again.
 	SharedProcs bool
 
-	// Affinity is, for each worker, the processors that its thread may run on;
-	// nil is all. Only Linux has it. It cannot be set together with SharedProcs.
-	Affinity [][]int
-
-	// Spin is for how long a worker that has nothing to do goes on asking the
-	// kernel before it waits there. It makes the next event a little earlier
-	// and costs a whole processor meanwhile.
-	Spin time.Duration
-
-	// Budget is how many operations with a Context a task may do in a row before it
-	// must let others run, also if none of them has to wait; 0 means 128. Reads,
-	// writes, sends, joins, dials and failures count alike. Three kinds do not count:
-	// to lock a free Mutex or RWMutex or to acquire from a Semaphore that has enough;
-	// operations that never wait, such as TrySelect; and polls that are pending.
-	Budget int
-
 	// Grace is how long Shutdown waits for tasks that it has cancelled, not
 	// counting pauses of the whole process, and how long Run waits for writes and
 	// closings of which none gets on; 0 means a second.
 	Grace time.Duration
 
-	// Blocking bounds the pool of SpawnBlocking.
+	// Blocking bounds the pool of SpawnBlocking; zero means the defaults that it names.
 	Blocking BlockingConfig
 
 	// Unhandled is called when a task has failed and was never joined. A
@@ -120,11 +99,39 @@ type Config struct {
 	// when the stack has been taken, so the poll may have ended by then.
 	Stalled func(Stall)
 
+	// Tuning is what almost no program sets; zero is right for all others.
+	Tuning Tuning
+}
+
+// Tuning is the part of a Config for measurements, for profiles and traces, and for machines
+// on which placement matters.
+type Tuning struct {
+	// Name tells runtimes apart in profiles: the label "async.worker" of their
+	// goroutines is the Name, a number of the runtime and that of the worker, with
+	// slashes between. Empty leaves out the Name.
+	Name string
+
+	// Affinity is, for each worker, the processors that its thread may run on;
+	// nil is all. Only Linux has it. It cannot be set together with SharedProcs.
+	Affinity [][]int
+
+	// Spin is for how long a worker that has nothing to do goes on asking the
+	// kernel before it waits there. It makes the next event a little earlier
+	// and costs a whole processor meanwhile. 0 means not at all.
+	Spin time.Duration
+
+	// Budget is how many operations with a Context a task may do in a row before it
+	// must let others run, also if none of them has to wait; 0 means 128. Reads,
+	// writes, sends, joins, dials and failures count alike. Three kinds do not count:
+	// to lock a free Mutex or RWMutex or to acquire from a Semaphore that has enough;
+	// operations that never wait, such as TrySelect; and polls that are pending.
+	Budget int
+
 	// Labels gives the code of tasks that have a name the profiler label
 	// "task", and regions of that name in execution traces.
 	Labels bool
 
-	// Hooks are called at certain moments of a worker or a task.
+	// Hooks are called at certain moments of a worker or a task; the zero Hooks are none.
 	Hooks Hooks
 }
 
@@ -159,18 +166,18 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Workers == 0 {
 		cfg.Workers = goProcs.own()
-		if n := len(cfg.Affinity); n > 0 {
+		if n := len(cfg.Tuning.Affinity); n > 0 {
 			cfg.Workers = n
 		}
 	}
-	if len(cfg.Affinity) > 0 && cfg.SharedProcs {
+	if len(cfg.Tuning.Affinity) > 0 && cfg.SharedProcs {
 		return fail("Affinity is set, and with SharedProcs workers have no threads of their own")
 	}
-	if n := len(cfg.Affinity); n > 0 && n != cfg.Workers {
+	if n := len(cfg.Tuning.Affinity); n > 0 && n != cfg.Workers {
 		return fail("Affinity is for %d workers, and there are %d", n, cfg.Workers)
 	}
-	if cfg.Budget == 0 {
-		cfg.Budget = operationsPerPoll
+	if cfg.Tuning.Budget == 0 {
+		cfg.Tuning.Budget = operationsPerPoll
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Second
@@ -183,10 +190,10 @@ func (cfg Config) withDefaults() (Config, error) {
 	switch {
 	case b.Limit < 0 || b.Queue < 0 || b.Idle < 0:
 		return fail("Blocking is %+v; nothing in it can be negative", *b)
-	case cfg.Budget < 0:
-		return fail("Budget is %d; it must not be negative", cfg.Budget)
-	case cfg.Spin < 0:
-		return fail("Spin is %v; it must not be negative", cfg.Spin)
+	case cfg.Tuning.Budget < 0:
+		return fail("Budget is %d; it must not be negative", cfg.Tuning.Budget)
+	case cfg.Tuning.Spin < 0:
+		return fail("Spin is %v; it must not be negative", cfg.Tuning.Spin)
 	case cfg.Grace < 0:
 		return fail("Grace is %v; it must not be negative", cfg.Grace)
 	case cfg.Stall > 0 && cfg.Stall < time.Millisecond:
@@ -198,7 +205,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Stalled == nil {
 		cfg.Stalled = newStallReporter()
 	}
-	cfg.Hooks.withDefaults()
+	cfg.Tuning.Hooks.withDefaults()
 	return cfg, nil
 }
 
@@ -228,19 +235,20 @@ func mustReturn[T any](name string, hook func(T)) func(T) {
 	}
 }
 
-// defaultConfig is the Config of the default runtime.
-func defaultConfig(threads string) (Config, error) {
+// defaultWorkers returns the Workers of the default runtime that the environment asks for; 0 if
+// it asks for none.
+func defaultWorkers(threads string) (int, error) {
 	if threads == "" {
-		return Config{}, nil
+		return 0, nil
 	}
 	n, err := strconv.Atoi(threads)
 	if err != nil || n < 1 || n > maxWorkers {
-		return Config{}, fmt.Errorf("ASYNC_THREADS is %q; it must be a number from 1 to %d", threads, maxWorkers)
+		return 0, fmt.Errorf("ASYNC_THREADS is %q; it must be a number from 1 to %d", threads, maxWorkers)
 	}
-	return Config{Workers: n}, nil
+	return n, nil
 }
 
 // observed reports whether polls need labels or call hooks.
 func (cfg *Config) observed() bool {
-	return cfg.Labels || cfg.Hooks.BeforePoll != nil || cfg.Hooks.AfterPoll != nil
+	return cfg.Tuning.Labels || cfg.Tuning.Hooks.BeforePoll != nil || cfg.Tuning.Hooks.AfterPoll != nil
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"runtime/trace"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,11 +24,11 @@ func TestConfigNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1}) // counts the goroutines and descriptors that are left over
 	for want, cfg := range map[string]Config{
 		"Workers is -1":                         {Workers: -1},
-		"Affinity is for 1 workers":             {Workers: 2, Affinity: [][]int{{0}}},
-		"Affinity is for 3 workers":             {Workers: 2, Affinity: [][]int{{0}, {0}, {0}}},
-		"Affinity is set, and with SharedProcs": {Affinity: [][]int{nil}, SharedProcs: true},
-		"Spin is -1ns":                          {Spin: -1},
-		"Budget is -1":                          {Budget: -1},
+		"Affinity is for 1 workers":             {Workers: 2, Tuning: Tuning{Affinity: [][]int{{0}}}},
+		"Affinity is for 3 workers":             {Workers: 2, Tuning: Tuning{Affinity: [][]int{{0}, {0}, {0}}}},
+		"Affinity is set, and with SharedProcs": {Tuning: Tuning{Affinity: [][]int{nil}}, SharedProcs: true},
+		"Spin is -1ns":                          {Tuning: Tuning{Spin: -1}},
+		"Budget is -1":                          {Tuning: Tuning{Budget: -1}},
 		"Grace is -1s":                          {Grace: -time.Second},
 		"Stall is 999.999µs":                    {Stall: time.Millisecond - 1},
 		"Blocking is {Limit:-1 ":                {Blocking: BlockingConfig{Limit: -1}},
@@ -44,15 +46,15 @@ func TestConfigDefaults(t *testing.T) {
 	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
 	require.Equal(t, runtime.GOMAXPROCS(0), cfg.Workers)
-	require.Equal(t, 128, cfg.Budget)
+	require.Equal(t, 128, cfg.Tuning.Budget)
 	require.Equal(t, time.Second, cfg.Grace)
 	require.Equal(t, 10*time.Millisecond, cfg.Stall)
 	require.Equal(t, BlockingConfig{Limit: 512, Queue: 16384, Idle: 10 * time.Second}, cfg.Blocking)
 	require.NotNil(t, cfg.Unhandled)
 	require.NotNil(t, cfg.Stalled)
-	require.Zero(t, cfg.Spin)
+	require.Zero(t, cfg.Tuning.Spin)
 
-	cfg, err = Config{Affinity: [][]int{nil, nil, nil}}.withDefaults()
+	cfg, err = Config{Tuning: Tuning{Affinity: [][]int{nil, nil, nil}}}.withDefaults()
 	require.NoError(t, err)
 	require.Equal(t, 3, cfg.Workers, "as many as Affinity is for")
 }
@@ -60,10 +62,10 @@ func TestConfigDefaults(t *testing.T) {
 // Values that say "none" or "as much as there can be" work.
 func TestConfigExtremes(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"nothing in Affinity": {Workers: 1, Affinity: [][]int{}},
-		"no limits": {Workers: 1, Budget: math.MaxInt, Stall: math.MaxInt64,
+		"nothing in Affinity": {Workers: 1, Tuning: Tuning{Affinity: [][]int{}}},
+		"no limits": {Workers: 1, Tuning: Tuning{Budget: math.MaxInt}, Stall: math.MaxInt64,
 			Blocking: BlockingConfig{Limit: math.MaxInt, Queue: math.MaxInt, Idle: math.MaxInt64}},
-		"least": {Workers: 1, Budget: 1, Stall: time.Millisecond, Grace: patience,
+		"least": {Workers: 1, Tuning: Tuning{Budget: 1}, Stall: time.Millisecond, Grace: patience,
 			Blocking: BlockingConfig{Limit: 1, Queue: 1, Idle: 1}},
 		"never": {Workers: 1, Stall: math.MinInt64},
 	} {
@@ -117,7 +119,7 @@ func TestConfigFewProcs(t *testing.T) {
 
 // A worker that spins asks instead of waiting, and stops when its time is over.
 func TestConfigSpin(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Spin: time.Hour}})
 	w := rt.workers[0]
 	_, err := join(t, SpawnFuture(rt, ReadyFuture(1)))
 	require.NoError(t, err)
@@ -145,14 +147,14 @@ func TestConfigSpin(t *testing.T) {
 	_, err = join(t, Go(rt, func(*Context) error { require.False(t, w.madeRunnable); return nil }))
 	require.NoError(t, err)
 
-	short := newTestRuntime(t, Config{Workers: 1, Spin: time.Millisecond})
+	short := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Spin: time.Millisecond}})
 	_, err = join(t, SpawnFuture(short, ReadyFuture(1)))
 	require.NoError(t, err)
 	eventually(t, short.workers[0].asleep.Load)
 }
 
 func TestConfigBudget(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Budget: 3})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Budget: 3}})
 	const operations = 10
 	var polls []int // operations in each
 	total := 0
@@ -241,7 +243,7 @@ func hooksOf(calls []hookCall) (hooks []string) {
 func TestHooksAreCalledInOrder(t *testing.T) {
 	const workers = 2
 	log := new(hookLog)
-	rt := newTestRuntime(t, Config{Workers: workers, Hooks: log.hooks(), Unhandled: func(Task, error) {}})
+	rt := newTestRuntime(t, Config{Workers: workers, Tuning: Tuning{Hooks: log.hooks()}, Unhandled: func(Task, error) {}})
 	two := []string{"start", "before", "after", "before", "end", "after"}
 	one := []string{"start", "before", "end", "after"}
 	for name, c := range map[string]struct {
@@ -354,7 +356,7 @@ func TestHooksAreCalledInOrder(t *testing.T) {
 func TestHooksOfAFailedStart(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	log := new(hookLog)
-	_, err := New(Config{Workers: 2, Affinity: [][]int{nil, {-1}}, Hooks: log.hooks()})
+	_, err := New(Config{Workers: 2, Tuning: Tuning{Affinity: [][]int{nil, {-1}}, Hooks: log.hooks()}})
 	require.Error(t, err)
 	require.Empty(t, log.all())
 }
@@ -399,8 +401,8 @@ func TestLabels(t *testing.T) {
 			return labels
 		},
 	}
-	on := newTestRuntime(t, Config{Name: "post", Workers: 1, Labels: true})
-	off := newTestRuntime(t, Config{Name: "mail", Workers: 1})
+	on := newTestRuntime(t, Config{Tuning: Tuning{Name: "post", Labels: true}, Workers: 1})
+	off := newTestRuntime(t, Config{Tuning: Tuning{Name: "mail"}, Workers: 1})
 	for name, labels := range kinds {
 		t.Run(name, func(t *testing.T) {
 			got := labels(on.Named("greeter"))
@@ -429,7 +431,7 @@ func TestLabels(t *testing.T) {
 		}
 	})
 	for _, rt := range []*Runtime{on, off} {
-		require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%s/%d/0"`, rt.cfg.Name, rt.serial))
+		require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%s/%d/0"`, rt.cfg.Tuning.Name, rt.serial))
 	}
 	nameless := newTestRuntime(t, Config{Workers: 1})
 	require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
@@ -437,7 +439,7 @@ func TestLabels(t *testing.T) {
 
 // However many names there are, a worker keeps a bounded number of label sets.
 func TestLabelsOfManyNames(t *testing.T) {
-	rt := newTestRuntime(t, Config{Workers: 1, Labels: true})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Labels: true}})
 	for i := range 3 * labelSets {
 		_, err := join(t, Go(rt.Named(fmt.Sprint("number ", i)), func(cx *Context) error { return nil }))
 		require.NoError(t, err)
@@ -463,9 +465,34 @@ func TestLabelsInTraces(t *testing.T) {
 		trace.Stop()
 		return b.String()
 	}
-	with := traced(Config{Workers: 1, Labels: true})
+	with := traced(Config{Workers: 1, Tuning: Tuning{Labels: true}})
 	require.Contains(t, with, "region-straight")
 	require.Contains(t, with, "region-future")
 	require.Contains(t, with, "region-call")
 	require.NotContains(t, traced(Config{Workers: 1}), "region-")
+}
+
+// The default runtime can be given a Config until it is used. ASYNC_THREADS counts if that
+// Config says nothing of workers.
+func TestSetDefaultConfig(t *testing.T) {
+	if inChild(t) {
+		fmt.Println("nonsense:", SetDefaultConfig(Config{Workers: -1}))
+		fmt.Println("early:", SetDefaultConfig(Config{Workers: 7}))
+		workers, _ := strconv.Atoi(os.Getenv("ASYNC_TEST_WORKERS"))
+		fmt.Println("again:", SetDefaultConfig(Config{Workers: workers, Grace: time.Minute}))
+		Run(func(cx *Context) error {
+			fmt.Println("Run:", len(cx.here().rt.workers), cx.here().rt.cfg.Grace)
+			return nil
+		})
+		fmt.Println("late:", SetDefaultConfig(Config{}))
+		fmt.Println("Default:", len(Default().workers))
+		return
+	}
+	for workers, want := range map[string]string{"2": "2", "0": "3"} {
+		out, err := child(t, "ASYNC_THREADS=3", "ASYNC_TEST_WORKERS="+workers).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "nonsense: async: Config.Workers is -1")
+		require.Contains(t, string(out), "early: <nil>\nagain: <nil>\nRun: "+want+" 1m0s\n"+
+			"late: async: SetDefaultConfig: the default runtime has been started\nDefault: "+want+"\n")
+	}
 }

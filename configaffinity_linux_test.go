@@ -27,12 +27,11 @@ func TestAffinity(t *testing.T) {
 	var mu sync.Mutex
 	got := map[int][]int{}
 	newTestRuntime(t, Config{
-		Affinity: [][]int{first, nil, last, {first[0], last[0]}},
-		Hooks: Hooks{WorkerStart: func(w int) {
+		Tuning: Tuning{Affinity: [][]int{first, nil, last, {first[0], last[0]}}, Hooks: Hooks{WorkerStart: func(w int) {
 			mu.Lock()
 			defer mu.Unlock()
 			got[w] = allowedCPUs(t)
-		}},
+		}}},
 	})
 	eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 4 })
 	require.Equal(t, first, got[0])
@@ -46,10 +45,10 @@ func TestAffinity(t *testing.T) {
 func TestAffinityNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for _, cpu := range []int{-1, 1 << 20} {
-		_, err := New(Config{Affinity: [][]int{nil, {cpu}}})
+		_, err := New(Config{Tuning: Tuning{Affinity: [][]int{nil, {cpu}}}})
 		require.ErrorContains(t, err, "async: Config.Affinity names processor")
 	}
-	_, err := New(Config{Affinity: [][]int{{}, nil}})
+	_, err := New(Config{Tuning: Tuning{Affinity: [][]int{{}, nil}}})
 	require.ErrorIs(t, err, syscall.EINVAL, "none at all")
 	require.ErrorContains(t, err, "async: Config.Affinity []")
 }

@@ -114,7 +114,7 @@ func (co *coroutine) run() (reusable bool) {
 // same labels, it sets them only now and then, in case code has replaced them.
 func (co *coroutine) relabel() {
 	w := co.t.w
-	if w.labelling != co.labelling || w.rt.cfg.Labels {
+	if w.labelling != co.labelling || w.rt.cfg.Tuning.Labels {
 		co.labelling = w.labelling
 		pprof.SetGoroutineLabels(w.labelsOf(co.t))
 	}

@@ -84,3 +84,5 @@
 // ringbuffer.go, linkedlist.go, lockorder*.go and race*.go are tools for all of these.
 // docs/design.md gives the reasons.
 package async
+
+import _ "example.com/async/internal/runs_on_linux_macos_and_bsd" // the last words of a build for another system

@@ -201,7 +201,7 @@ func TestHooksMustReturn(t *testing.T) {
 					go func() { // which a hook may end
 						defer close(over)
 						defer func() { recover() }()
-						rt, err := New(Config{Workers: 1, Grace: time.Second, Hooks: hooks})
+						rt, err := New(Config{Workers: 1, Grace: time.Second, Tuning: Tuning{Hooks: hooks}})
 						require.NoError(t, err)
 						ctx, cancel := context.WithTimeout(context.Background(), patience)
 						defer cancel()

@@ -153,7 +153,7 @@ func newWorker(rt *Runtime, index int) *worker {
 		timers:    newTimerQueue(),
 		roundSize: pollsPerRound,
 
-		pollBudget: rt.cfg.Budget,
+		pollBudget: rt.cfg.Tuning.Budget,
 		observed:   rt.cfg.observed(),
 
 		workerSpin: adaptiveSpin{spinSettings: workerSpinSettings},
@@ -173,7 +173,7 @@ func (w *worker) run(ready func(error)) {
 	defer w.identify()()
 	w.label()
 	var err error
-	if all := w.rt.cfg.Affinity; len(all) > 0 && all[w.index] != nil {
+	if all := w.rt.cfg.Tuning.Affinity; len(all) > 0 && all[w.index] != nil {
 		err = sys.SetAffinity(all[w.index])
 	}
 	ready(err)
@@ -181,7 +181,7 @@ func (w *worker) run(ready func(error)) {
 	if w.stopped {
 		return
 	}
-	if h := w.rt.cfg.Hooks.WorkerStart; h != nil {
+	if h := w.rt.cfg.Tuning.Hooks.WorkerStart; h != nil {
 		h(w.index)
 	}
 	w.serve()
@@ -493,14 +493,14 @@ func (w *worker) pollObserved(t *task) (done bool) {
 		return t.body.poll(w)
 	}
 	who := t.ident()
-	hooks := &w.rt.cfg.Hooks
+	hooks := &w.rt.cfg.Tuning.Hooks
 	if hooks.BeforePoll != nil {
 		hooks.BeforePoll(who)
 	}
 	if hooks.AfterPoll != nil {
 		defer hooks.AfterPoll(who)
 	}
-	if w.rt.cfg.Labels && who.Name != "" {
+	if w.rt.cfg.Tuning.Labels && who.Name != "" {
 		defer trace.StartRegion(context.Background(), who.Name).End()
 		if t.kind == kindPlain { // a coroutine has its own labels
 			pprof.SetGoroutineLabels(w.labelsOf(t))
@@ -547,7 +547,7 @@ func (w *worker) spawn(t *task) {
 	w.ids++
 	t.id.Store(w.ids*uint64(len(w.rt.workers)+1) + uint64(w.index) + 1)
 	t.w = w
-	if h := w.rt.cfg.Hooks.TaskStart; h != nil {
+	if h := w.rt.cfg.Tuning.Hooks.TaskStart; h != nil {
 		h(t.ident())
 	}
 	if w.rt.closing.Load() {

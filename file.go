@@ -212,15 +212,21 @@ func pipeEnd(fd int, name string) *File {
 // Name returns the name that the file was opened with.
 func (f *File) Name() string { return f.name }
 
-// wrap returns the error that package os would make of err. Errors of package os,
-// of a Context and of the runtime are left as they are.
+// wrap returns the error that package os would make of err. io.EOF, and the errors of a
+// Context and of the runtime are left as they are.
 func (f *File) wrap(op string, err error) error {
 	switch err {
 	case net.ErrClosed:
 		err = os.ErrClosed
 	case os.ErrClosed, os.ErrDeadlineExceeded:
 	default:
-		if _, ok := err.(syscall.Errno); !ok {
+		switch e := err.(type) {
+		case syscall.Errno:
+		case *os.SyscallError:
+			if e.Syscall == op { // the PathError says it
+				err = e.Err
+			}
+		default:
 			return err
 		}
 	}

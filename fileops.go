@@ -288,7 +288,7 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 
 	rt := cx.t.w.rt
 	c := newBlockingCall(rt, func() (None, error) { return None{}, f.closeNow() })
-	if h := rt.cfg.Hooks.TaskStart; h != nil {
+	if h := rt.cfg.Tuning.Hooks.TaskStart; h != nil {
 		h(c.ident())
 	}
 	filesOf(rt).ledger.begin(f, &c.JoinHandle)

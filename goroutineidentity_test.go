@@ -73,7 +73,7 @@ func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 
 func trimAndReuse(t *testing.T) (reused bool) {
 	const burst = keepFree + 50
-	rt := newTestRuntime(t, Config{Workers: 1, Spin: time.Hour}) // does not park, and so does not forget the coroutine that ran last
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Spin: time.Hour}}) // does not park, and so does not forget the coroutine that ran last
 	joined := Go(newTestRuntime(t, Config{Workers: 1}), func(*Context) error { return nil })
 	_, err := joined.JoinBlocking(t.Context())
 	require.NoError(t, err)

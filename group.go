@@ -138,6 +138,7 @@ func (g *Group) len() int {
 //
 // A task of the group cannot wait for itself: Wait panics in one.
 func (g *Group) Wait(cx *Context) error {
+	g.mustBeMade()
 	for c := cx.t.cancelGroup(); c != nil; c = c.outer {
 		if c == &g.tasks {
 			panic("async: Group.Wait was called in a task of the group, and would wait for itself; await the handles of the others")
@@ -160,6 +161,7 @@ func (g *Group) Wait(cx *Context) error {
 // error; the task has not begun then. A task of the group that waits for room keeps its own
 // place: if all tasks wait for room, none ever gets on.
 func (g *Group) SetLimit(n int) {
+	g.mustBeMade()
 	var chosen chosenTasks
 	g.tasks.admission.mu.Lock()
 	if !g.closed {
@@ -175,6 +177,7 @@ func (g *Group) SetLimit(n int) {
 // caller joins the task, the error goes to Config.Unhandled. It is for a server's
 // connections, and for results that are taken one by one; see JoinSet.
 func (g *Group) KeepGoing() {
+	g.mustBeMade()
 	g.tasks.admission.mu.Lock()
 	defer g.tasks.admission.mu.Unlock()
 	g.keepGoing = true
@@ -194,6 +197,14 @@ func (g *Group) CancelCause(cause error) {
 		g.tasks.admission.mu.Unlock()
 	}
 	g.stop(cause)
+}
+
+// Via returns a Spawner whose tasks are tasks of the group, and are started as s starts them:
+// with g.Via(Local(cx)) they stay on the worker of cx, with g.Via(rt.Workers()[0]) on the
+// first worker. What s is under counts, too. It panics if s belongs to a group.
+func (g *Group) Via(s Spawner) Spawner {
+	g.mustBeMade()
+	return &spawnOptions{base: s, group: s.cancelGroup().within(&g.tasks)}
 }
 
 // Try returns a Spawner of the group with which spawning never waits: the handle

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -1070,4 +1071,67 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 			require.EqualValues(t, 1, seen[i].Load(), "handle %d", i)
 		}
 	}
+}
+
+// A task of Group.Via is started as its Spawner starts it, and belongs to the group.
+func TestGroupVia(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 3})
+	at := time.Now().Add(time.Hour)
+	ctx, cancel := context.WithDeadline(context.WithValue(t.Context(), underKey("who"), "me"), at)
+	defer cancel()
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		home := cx.taskWorker()
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			for name, s := range map[string]Spawner{
+				"Local":            Local(cx),
+				"Local, named":     Local(cx).Named("x"),
+				"Local, under":     Local(cx).Under(ctx),
+				"named after":      g.Via(Local(cx)).Named("x"),
+				"the worker's":     rt.Workers()[home.index],
+				"the worker's too": rt.Workers()[home.index].Under(ctx),
+			} {
+				if name != "named after" {
+					s = g.Via(s)
+				}
+				moved := false
+				hs := []*JoinHandle[None]{}
+				for range 8 {
+					hs = append(hs, Go(s, func(cx *Context) error {
+						for range 5 {
+							moved = moved || cx.taskWorker() != home // no other task runs meanwhile
+							Yield(cx)
+						}
+						under := strings.Contains(name, "under") || strings.Contains(name, "too")
+						return errors.Join(expect(!moved, "%s: it has left its worker", name),
+							expect((cx.Value(underKey("who")) == "me") == under, "%s: the value", name),
+							expect(g.len() > 0, "%s: it does not belong to the group", name))
+					}))
+				}
+				for _, h := range hs {
+					if _, err := h.Join(cx); err != nil {
+						return err
+					}
+				}
+			}
+			g.SetLimit(1)
+			first := Go(g.Via(Local(cx)), func(cx *Context) error { return Sleep(cx, time.Millisecond) })
+			for _, s := range []Spawner{Local(cx), rt.Workers()[1]} { // waits for room
+				if _, err := Go(g.Via(s), Yield).Join(cx); err != nil {
+					return err
+				}
+			}
+			_, err := first.TryJoin()
+			return errors.Join(err, expect(strings.Contains(misuse(func() { g.Via(g) }), "does not belong to a group"), "a group in a group"))
+		})
+	}))
+
+	// The failure of such a task is the group's, and the group's end is its end.
+	err := runTask(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			Go(g.Via(rt.Workers()[0]), func(cx *Context) error { return Sleep(cx, time.Hour) })
+			Go(g.Via(Local(cx)), func(*Context) error { return io.EOF })
+			return nil
+		})
+	})
+	require.Equal(t, io.EOF, err)
 }

@@ -40,7 +40,7 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	if cfg.Stalled == nil {
 		cfg.Stalled = func(Stall) {} // the machine may well be overloaded
 	}
-	if forceShared && len(cfg.Affinity) == 0 {
+	if forceShared && len(cfg.Tuning.Affinity) == 0 {
 		cfg.SharedProcs = true
 	}
 	rt, err := New(cfg)

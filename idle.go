@@ -9,7 +9,7 @@ import (
 // wait waits until w has something to do. It reports true if it has parked: then reactorPolledAt is the time now.
 func (w *worker) wait(now int64) (parked bool) {
 	switch {
-	case now-w.lastWork < int64(w.rt.cfg.Spin):
+	case now-w.lastWork < int64(w.rt.cfg.Tuning.Spin):
 		w.spin()
 		return false
 	case w.spinForReply(now):

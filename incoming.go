@@ -29,6 +29,8 @@ type listenerPoller interface {
 
 func (in *IncomingStream) poller() listenerPoller {
 	switch ln := in.ln.(type) {
+	case nil:
+		panic("async: an IncomingStream that was not made by Incoming was used")
 	case *TCPListener:
 		return ln
 	case *UnixListener:

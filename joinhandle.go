@@ -177,7 +177,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	if h.listedAt != 0 {
 		w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
 	}
-	if hook := h.w.rt.cfg.Hooks.TaskEnd; hook != nil && !h.surveys() {
+	if hook := h.w.rt.cfg.Tuning.Hooks.TaskEnd; hook != nil && !h.surveys() {
 		hook(h.ident())
 	}
 	closer := false

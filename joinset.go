@@ -2,6 +2,7 @@ package async
 
 import (
 	"io"
+	"iter"
 )
 
 // A JoinSet hands out tasks in the order in which they end. It is a Stream of handles: the
@@ -126,7 +127,7 @@ func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
 
 // All returns the handles for a range loop, which waits through cx. It ends after the last
 // handle, or after an error.
-func (s *JoinSet[T]) All(cx *Context) func(yield func(*JoinHandle[T], error) bool) {
+func (s *JoinSet[T]) All(cx *Context) iter.Seq2[*JoinHandle[T], error] {
 	return func(yield func(*JoinHandle[T], error) bool) {
 		for {
 			h, err := s.Next(cx)

@@ -328,15 +328,15 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestThreadsVariable(t *testing.T) {
 	for _, text := range []string{"0", "-1", "x", "1.5", " 2", "65536", "4097", "99999999999999999999"} {
-		_, err := defaultConfig(text)
+		_, err := defaultWorkers(text)
 		require.ErrorContains(t, err, fmt.Sprintf("ASYNC_THREADS is %q", text))
 	}
-	cfg, err := defaultConfig("")
+	n, err := defaultWorkers("")
 	require.NoError(t, err)
-	require.Zero(t, cfg.Workers)
-	cfg, err = defaultConfig("3")
+	require.Zero(t, n)
+	n, err = defaultWorkers("3")
 	require.NoError(t, err)
-	require.Equal(t, 3, cfg.Workers)
+	require.Equal(t, 3, n)
 }
 
 func TestThreadsVariableInvalid(t *testing.T) {

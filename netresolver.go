@@ -102,25 +102,35 @@ func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn,
 	return c, err
 }
 
+// lookUp runs f, which looks up name, as runLookup does. If cx is cancelled, the error is a
+// *net.DNSError that wraps cx.Err(), as that of net.Resolver wraps the error of its context.
+func lookUp[T any](cx *Context, name string, f func(ctx context.Context) (T, error)) (T, error) {
+	v, err := runLookup(cx, f)
+	if err != nil && err == cx.Err() {
+		err = &net.DNSError{UnwrapErr: err, Err: err.Error(), Name: name, IsTimeout: err == context.DeadlineExceeded}
+	}
+	return v, err
+}
+
 // LookupHost returns the addresses of a host.
 func (r *Resolver) LookupHost(cx *Context, host string) (addrs []string, err error) {
-	return runLookup(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupHost(ctx, host) })
+	return lookUp(cx, host, func(ctx context.Context) ([]string, error) { return r.resolver().LookupHost(ctx, host) })
 }
 
 // LookupIPAddr returns the addresses of a host, in the order in which to try them.
 func (r *Resolver) LookupIPAddr(cx *Context, host string) ([]net.IPAddr, error) {
-	return runLookup(cx, func(ctx context.Context) ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) })
+	return lookUp(cx, host, func(ctx context.Context) ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) })
 }
 
 // LookupIP returns the addresses of a host of one network: "ip", "ip4" or
 // "ip6".
 func (r *Resolver) LookupIP(cx *Context, network, host string) ([]net.IP, error) {
-	return runLookup(cx, func(ctx context.Context) ([]net.IP, error) { return r.resolver().LookupIP(ctx, network, host) })
+	return lookUp(cx, host, func(ctx context.Context) ([]net.IP, error) { return r.resolver().LookupIP(ctx, network, host) })
 }
 
 // LookupNetIP is LookupIP with results of type netip.Addr.
 func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr, error) {
-	return runLookup(cx, func(ctx context.Context) ([]netip.Addr, error) {
+	return lookUp(cx, host, func(ctx context.Context) ([]netip.Addr, error) {
 		return r.resolver().LookupNetIP(ctx, network, host)
 	})
 }
@@ -128,33 +138,35 @@ func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr,
 // LookupPort returns the port of a service: of "https" for "tcp", for example.
 // It looks into a file the first time, and asks no server.
 func (r *Resolver) LookupPort(cx *Context, network, service string) (port int, err error) {
-	return runLookup(cx, func(ctx context.Context) (int, error) { return r.resolver().LookupPort(ctx, network, service) })
+	return lookUp(cx, network+"/"+service, func(ctx context.Context) (int, error) {
+		return r.resolver().LookupPort(ctx, network, service)
+	})
 }
 
 // LookupAddr returns the names of an address.
 func (r *Resolver) LookupAddr(cx *Context, addr string) (names []string, err error) {
-	return runLookup(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupAddr(ctx, addr) })
+	return lookUp(cx, addr, func(ctx context.Context) ([]string, error) { return r.resolver().LookupAddr(ctx, addr) })
 }
 
 // LookupCNAME returns the canonical name of a host.
 func (r *Resolver) LookupCNAME(cx *Context, host string) (cname string, err error) {
-	return runLookup(cx, func(ctx context.Context) (string, error) { return r.resolver().LookupCNAME(ctx, host) })
+	return lookUp(cx, host, func(ctx context.Context) (string, error) { return r.resolver().LookupCNAME(ctx, host) })
 }
 
 // LookupMX returns a domain's mail servers, in order of preference. As with
 // net.Resolver, there may be results together with an error.
 func (r *Resolver) LookupMX(cx *Context, name string) ([]*net.MX, error) {
-	return runLookup(cx, func(ctx context.Context) ([]*net.MX, error) { return r.resolver().LookupMX(ctx, name) })
+	return lookUp(cx, name, func(ctx context.Context) ([]*net.MX, error) { return r.resolver().LookupMX(ctx, name) })
 }
 
 // LookupNS returns a domain's name servers; see LookupMX for errors.
 func (r *Resolver) LookupNS(cx *Context, name string) ([]*net.NS, error) {
-	return runLookup(cx, func(ctx context.Context) ([]*net.NS, error) { return r.resolver().LookupNS(ctx, name) })
+	return lookUp(cx, name, func(ctx context.Context) ([]*net.NS, error) { return r.resolver().LookupNS(ctx, name) })
 }
 
 // LookupTXT returns a domain's texts.
 func (r *Resolver) LookupTXT(cx *Context, name string) ([]string, error) {
-	return runLookup(cx, func(ctx context.Context) ([]string, error) { return r.resolver().LookupTXT(ctx, name) })
+	return lookUp(cx, name, func(ctx context.Context) ([]string, error) { return r.resolver().LookupTXT(ctx, name) })
 }
 
 // LookupSRV returns the servers of a service, in the order in which to try
@@ -164,7 +176,11 @@ func (r *Resolver) LookupSRV(cx *Context, service, proto, name string) (cname st
 		cname string
 		addrs []*net.SRV
 	}
-	f, err := runLookup(cx, func(ctx context.Context) (f found, err error) {
+	target := name
+	if service != "" || proto != "" {
+		target = "_" + service + "._" + proto + "." + name
+	}
+	f, err := lookUp(cx, target, func(ctx context.Context) (f found, err error) {
 		f.cname, f.addrs, err = r.resolver().LookupSRV(ctx, service, proto, name)
 		return f, err
 	})

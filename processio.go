@@ -54,6 +54,12 @@ func boundTo(x any) (stream any, cx *Context) {
 		return b.UnixConn, b.cx
 	case *boundUnixDatagram:
 		return b.UnixDatagram, b.cx
+	case *boundPacketConn:
+		return b.PacketConn, b.cx
+	case *boundWriteCloser:
+		return b.c, b.cx
+	case *boundConn:
+		return b.Conn, b.cx
 	}
 	return nil, nil
 }

@@ -101,6 +101,14 @@ func (f *pubsubSubscriber) leave(w *waiter) (was waiterPhase) {
 	return was
 }
 
+// topic returns the topic of the subscriber.
+func (f *pubsubSubscriber) topic() *pubsubTopic {
+	if f.of == nil {
+		panic("async: a Subscription or Watcher that was not made by Broadcast.Subscribe or Watch.Watch was used")
+	}
+	return f.of
+}
+
 // giveUp takes w out. If w was called for a message, the next task is called for it.
 func (f *pubsubSubscriber) giveUp(w *waiter, most uint64) {
 	var chosen chosenTasks

@@ -2,6 +2,7 @@ package async
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -163,27 +164,70 @@ func (rt *Runtime) startWorkers() error {
 	return first
 }
 
-// Default returns the runtime that Run uses. It is started at the first call,
-// with as many workers as the environment variable ASYNC_THREADS says, or
-// GOMAXPROCS if it is not set. Default panics if it cannot be started.
+// Default returns the runtime that Run uses. It is started at the first call, with the Config
+// of SetDefaultConfig. If that does not say how many workers it has, the environment variable
+// ASYNC_THREADS does, or else GOMAXPROCS. Default panics if it cannot be started.
 //
 // A program that ends while this runtime works ends its tasks where they stand, and
 // loses data that [File.Write] has accepted and not written yet. Run waits for the data,
 // and Default().Shutdown for the tasks, too. Both must be called before os.Exit, or
 // before main returns.
-func Default() *Runtime { return defaultRuntime() }
+func Default() *Runtime {
+	if rt := defaultRuntime.rt.Load(); rt != nil {
+		return rt
+	}
+	return startDefault()
+}
 
-var defaultRuntime = sync.OnceValue(func() *Runtime {
-	cfg, err := defaultConfig(os.Getenv("ASYNC_THREADS"))
-	var rt *Runtime
-	if err == nil {
-		rt, err = New(cfg)
+// SetDefaultConfig sets the Config of the runtime that Default starts, for a program that
+// wants Run with another Config than the zero one. It is for the beginning of main: once
+// Default or Run has been called it returns an error and changes nothing, as it does if cfg
+// makes no sense. The last call counts.
+func SetDefaultConfig(cfg Config) error {
+	if _, err := cfg.withDefaults(); err != nil {
+		return err
 	}
-	if err != nil {
-		panic(fmt.Sprintf("async: the default runtime cannot be started: %v", err))
+	d := &defaultRuntime
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.started {
+		return errors.New("async: SetDefaultConfig: the default runtime has been started")
 	}
-	return rt
-})
+	d.cfg = cfg
+	return nil
+}
+
+// defaultRuntime is the state of Default.
+var defaultRuntime struct {
+	rt atomic.Pointer[Runtime]
+
+	mu      sync.Mutex // guards the fields below
+	cfg     Config
+	started bool
+	err     error
+}
+
+// startDefault is Default, unless the runtime has been started.
+func startDefault() *Runtime {
+	d := &defaultRuntime
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.started {
+		d.started = true
+		if d.cfg.Workers == 0 && len(d.cfg.Tuning.Affinity) == 0 {
+			d.cfg.Workers, d.err = defaultWorkers(os.Getenv("ASYNC_THREADS"))
+		}
+		if d.err == nil {
+			var rt *Runtime
+			rt, d.err = New(d.cfg)
+			d.rt.Store(rt)
+		}
+	}
+	if d.err != nil {
+		panic(fmt.Sprintf("async: the default runtime cannot be started: %v", d.err))
+	}
+	return d.rt.Load()
+}
 
 // Run runs fn as a task of the default runtime, waits for it and returns its
 // error. It is for main: tasks that are left when fn returns are left running,
@@ -265,7 +309,7 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	rt.foreign.Add(1)
 	t.id.Store(rt.nextID())
 	t.w = w
-	if h := rt.cfg.Hooks.TaskStart; h != nil && !t.surveys() {
+	if h := rt.cfg.Tuning.Hooks.TaskStart; h != nil && !t.surveys() {
 		h(t.ident())
 	}
 	if rt.draining.Load() && !t.surveys() || rt.stopping.Load() {
@@ -288,7 +332,7 @@ func (rt *Runtime) refuse(t *task, err error) {
 	if t.w == nil { // a blocking call has a worker, which a goroutine that cancels the call may read by now
 		t.w = rt.workers[0]
 	}
-	if h := rt.cfg.Hooks.TaskStart; h != nil {
+	if h := rt.cfg.Tuning.Hooks.TaskStart; h != nil {
 		h(t.ident())
 	}
 	t.body.abort(nil, err)

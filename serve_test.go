@@ -859,3 +859,154 @@ func TestTCPReadable(t *testing.T) {
 }
 
 const servedSize = unsafe.Sizeof(servedConn{})
+
+// Serve that is asked to end, in whichever way, returns an error that wraps ErrServerClosed
+// and the reason. A listener that fails is another matter.
+func TestServeReturnsErrServerClosed(t *testing.T) {
+	for name, c := range map[string]struct {
+		ask    func(rt *Runtime, ln *TCPListener, server *JoinHandle[None], stop func())
+		reason error
+	}{
+		"closed":      {func(_ *Runtime, ln *TCPListener, _ *JoinHandle[None], _ func()) { ln.Close() }, net.ErrClosed},
+		"its handle":  {func(_ *Runtime, _ *TCPListener, server *JoinHandle[None], _ func()) { server.Cancel() }, context.Canceled},
+		"its Context": {func(_ *Runtime, _ *TCPListener, _ *JoinHandle[None], stop func()) { stop() }, context.Canceled},
+		"Shutdown":    {func(rt *Runtime, _ *TCPListener, _ *JoinHandle[None], _ func()) { rt.Shutdown(t.Context()) }, ErrShutdown},
+	} {
+		for _, full := range []bool{false, true} {
+			if full && name == "closed" {
+				continue // no Accept waits, so that none sees it
+			}
+			t.Run(strings.ReplaceAll(fmt.Sprint(name, ", full ", full), " ", "_"), func(t *testing.T) {
+				rt := newTestRuntime(t, Config{Workers: 2})
+				ln := tcpListen(t)
+				stops := make(chan func(), 1)
+				s := &Server{Handler: echoOnce}
+				if full {
+					s.MaxConns = 1
+				}
+				server := Go(rt, func(cx *Context) error {
+					cx, stop := cx.WithCancel()
+					stops <- stop
+					return s.Serve(cx, ln)
+				})
+				if full {
+					asks(t, dials(t, ln, 1)[0], "a")
+				}
+				eventually(t, func() bool { return waiting(server) })
+				c.ask(rt, ln, server, receive(t, stops))
+				_, err := joinOrCancel(server)
+				require.ErrorIs(t, err, ErrServerClosed)
+				require.ErrorIs(t, err, c.reason)
+			})
+		}
+	}
+	rt := newTestRuntime(t, Config{Workers: 1})
+	ln := &failingListener{tcpListen(t)}
+	_, err := joinOrCancel(startServe(rt, &Server{Handler: echoOnce}, ln))
+	require.Equal(t, io.ErrNoProgress, err)
+}
+
+// failingListener is a listener whose Accept fails.
+type failingListener struct{ Listener }
+
+func (*failingListener) Accept(*Context) (Conn, error) { return nil, io.ErrNoProgress }
+
+// A Handler that waits for something else finds out that its Server drains, in each of the
+// ways in which it may look; one of another Server does not.
+func TestHandlerSeesItsServerDrain(t *testing.T) {
+	for name, waits := range map[string]func(cx *Context) error{
+		"Draining":       Draining,
+		"DrainingFuture": func(cx *Context) error { _, err := Await(cx, DrainingFuture()); return err },
+		"Select": func(cx *Context) error {
+			i, err := Select(cx, OnRecv(NewChan[int](1)), OnFuture(DrainingFuture()))
+			return errors.Join(err, expect(i == 1, "case %d", i))
+		},
+		"IsDraining": func(cx *Context) error {
+			for !IsDraining(cx) {
+				if err := Yield(cx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rt := newTestRuntime(t, Config{Workers: 2})
+			var calls, others atomic.Int32
+			handler := func(n *atomic.Int32) Handler {
+				return func(cx *Context, c Conn) (bool, error) {
+					if _, err := c.Read(cx, make([]byte, 1)); err != nil {
+						return false, err
+					}
+					if IsDraining(cx) {
+						return false, errors.New("it drains already")
+					}
+					n.Add(1)
+					err := waits(cx)
+					if err == nil {
+						_, err = c.Write(cx, []byte("bye"))
+					}
+					return true, err // is not kept all the same
+				}
+			}
+			failed := func(_ Conn, err error) { t.Error(err) }
+			ln, other := tcpListen(t), tcpListen(t)
+			server := startServe(rt, &Server{Grace: time.Hour, Handler: handler(&calls), Failed: failed}, ln)
+			beside := startServe(rt, &Server{Grace: time.Hour, Handler: handler(&others), Failed: failed}, other)
+			conns, otherConns := dials(t, ln, 3), dials(t, other, 1)
+			for _, c := range append(conns, otherConns...) {
+				_, err := c.Write([]byte("a"))
+				require.NoError(t, err)
+			}
+			eventually(t, func() bool { return calls.Load() == 3 && others.Load() == 1 })
+			server.Cancel()
+			for _, c := range conns {
+				b, err := io.ReadAll(c)
+				require.NoError(t, err)
+				require.Equal(t, "bye", string(b))
+			}
+			_, err := joinOrCancel(server)
+			require.ErrorIs(t, err, ErrServerClosed)
+			require.True(t, within(time.Millisecond, func() bool { return !beside.state.done() }))
+			over := later(func() (int, error) { return 0, rt.Shutdown(t.Context()) })
+			b, err := io.ReadAll(otherConns[0])
+			require.NoError(t, err)
+			require.Equal(t, "bye", string(b))
+			require.NoError(t, soon(t, over).err)
+			_, err = joinOrCancel(beside)
+			require.ErrorIs(t, err, ErrShutdown)
+		})
+	}
+}
+
+// The handlers have the values of the contexts that Serve is under. Their ends are the end of
+// Serve, which Grace follows, and not that of the handlers.
+func TestServeUnderAContext(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), underKey("who"), "me"))
+	defer cancel()
+	ctx, cancelDeadline := context.WithTimeout(ctx, time.Hour)
+	defer cancelDeadline()
+	ln := tcpListen(t)
+	ends := make(chan error, 1)
+	s := &Server{Grace: time.Hour, Handler: func(cx *Context, c Conn) (bool, error) {
+		_, timed := cx.Deadline()
+		keep, err := echoThree(cx, c)
+		ends <- errors.Join(err, expect(!timed, "it has a deadline"), expect(cx.Value(underKey("who")) == "me", "no value"))
+		return keep, err
+	}}
+	server := Go(rt.Under(ctx), func(cx *Context) error {
+		cx, stop := cx.WithTimeout(time.Minute)
+		defer stop()
+		return s.Serve(cx, ln)
+	})
+	c := dials(t, ln, 1)[0]
+	asks(t, c, "a")
+	cancel()
+	eventually(t, func() bool { return server.state.cancelled() })
+	asks(t, c, "bc")
+	require.NoError(t, soon(t, ends))
+	_, err := joinOrCancel(server)
+	require.ErrorIs(t, err, ErrServerClosed)
+	require.ErrorIs(t, err, context.Canceled)
+}

@@ -566,7 +566,7 @@ func (w *worker) exit() {
 	w.reactor.close()
 	w.rt.fds.notifyAll(&w.reactor)
 	w.publish(nanos())
-	if h := w.rt.cfg.Hooks.WorkerStop; h != nil {
+	if h := w.rt.cfg.Tuning.Hooks.WorkerStop; h != nil {
 		h(w.index)
 	}
 	close(w.exited)

@@ -5,6 +5,13 @@ import "context"
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
 // *Context of a task, which starts them on its own worker; or a *Group; or one of
 // these with properties that its tasks get, see Named, Under and Local.
+//
+// A *Context passes on what a context.Context would pass on. A task that is spawned with a
+// derived Context (WithTimeout, WithCancel and the like) is under it: its own Context has the
+// deadline and the values of the derived one, and ends with it. A task's own Context passes on
+// the contexts that the task is under. It does not pass on that the task was cancelled by its
+// handle, or has ended: a task that must not outlive another belongs in a Group. To pass on the
+// values alone, spawn with cx.WithoutCancel(); to pass on nothing, with cx.Runtime().
 type Spawner interface {
 	// Named returns a Spawner of the same place whose tasks have a name.
 	Named(name string) Spawner
@@ -14,8 +21,8 @@ type Spawner interface {
 	// begin: it has ctx's error.
 	// The Contexts of the tasks have ctx's deadline and values, and its error and
 	// cause once it has ended. So a goroutine that serves an HTTP request spawns its
-	// tasks, or calls BlockOn, with rt.Under(r.Context()). Tasks that such a task
-	// spawns with its own cx are not under ctx.
+	// tasks, or calls BlockOn, with rt.Under(r.Context()). Tasks that these tasks spawn
+	// with their own cx are under ctx, too.
 	Under(ctx context.Context) Spawner
 
 	// spawner returns the runtime, and the worker on whose thread the caller
@@ -106,9 +113,13 @@ func waitingContext(s Spawner) *Context {
 	case callerSpawner:
 		return s.caller()
 	case *spawnOptions:
-		if !s.neverWaits {
-			return waitingContext(s.base)
+		if s.neverWaits {
+			return nil
 		}
+		if cx := waitingContext(s.base); cx != nil {
+			return cx
+		}
+		return s.group.caller()
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ func (c *cancelGroup) inherited() *cancelGroup {
 
 // groupMembership is implemented by Group.
 type groupMembership interface {
+	caller() *Context
 	enter(t *task, s Spawner) error
 	hasRoom() bool
 	takesFailure(t *task, err error, gaveIn bool) bool
@@ -68,6 +69,28 @@ func withContext(s Spawner, ctx context.Context) Spawner {
 func (t *task) cancelGroup() *cancelGroup {
 	if d := t.attributes.Load(); d != nil {
 		return d.group
+	}
+	return nil
+}
+
+// within returns a group like c whose outermost context is within outer, a Group.
+func (c *cancelGroup) within(outer *cancelGroup) *cancelGroup {
+	switch {
+	case c == nil:
+		return outer
+	case c.membership != nil:
+		panic("async: Group.Via needs a Spawner that does not belong to a group")
+	}
+	return &cancelGroup{ctx: c.ctx, endless: c.endless, outer: c.outer.within(outer)}
+}
+
+// caller returns the Context with which the calling code can wait for room in the Group; nil
+// if there is no Group, or the code cannot wait.
+func (c *cancelGroup) caller() *Context {
+	for ; c != nil; c = c.outer {
+		if c.membership != nil {
+			return c.membership.caller()
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -327,7 +328,7 @@ func TestHooksOfRefusedTasks(t *testing.T) {
 	hook := func(what string) func(Task) {
 		return func(t Task) { mu.Lock(); defer mu.Unlock(); seen[t.ID] += what }
 	}
-	rt := newTestRuntime(t, Config{Workers: 1, Hooks: Hooks{TaskStart: hook("+"), TaskEnd: hook("-")}})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Hooks: Hooks{TaskStart: hook("+"), TaskEnd: hook("-")}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	hs := []*JoinHandle[None]{
@@ -344,4 +345,117 @@ func TestHooksOfRefusedTasks(t *testing.T) {
 		require.Equal(t, "+-", seen[h.ID()], "task %d", i)
 	}
 	require.Len(t, seen, len(hs), fmt.Sprint(seen))
+}
+
+// A task that is spawned with a derived Context is under it; one that is spawned with the
+// task's own Context is not cancelled with the task.
+func TestDerivedContextsReachTheirTasks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	why := errors.New("why")
+	ctx := context.WithValue(t.Context(), underKey("who"), "me")
+	at := time.Now().Add(time.Hour)
+
+	// of returns a Spawner for tasks, whose Context must have the deadline and the value.
+	for name, of := range map[string]func(cx, derived *Context) Spawner{
+		"derived":        func(_, derived *Context) Spawner { return derived },
+		"named":          func(_, derived *Context) Spawner { return derived.Named("x") },
+		"local":          func(_, derived *Context) Spawner { return Local(derived) },
+		"under another":  func(_, derived *Context) Spawner { return derived.Under(t.Context()) },
+		"derived again":  func(_, derived *Context) Spawner { again, _ := derived.WithCancel(); return again },
+		"by a grandtask": nil,
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			began := make(chan *JoinHandle[None], 1)
+			stop := make(chan context.CancelCauseFunc, 1)
+			sleeper := func(cx *Context) error {
+				deadline, ok := cx.Deadline()
+				err := errors.Join(expect(ok && deadline.Equal(at), "deadline %v, %v", deadline, ok),
+					expect(cx.Value(underKey("who")) == "me", "no value"))
+				if err == nil && Sleep(cx, 2*time.Hour) != context.Canceled {
+					err = errors.New("it was not cancelled")
+				}
+				return errors.Join(err, expect(cx.Cause() == why, "the cause is %v", cx.Cause()))
+			}
+			parent := Go(rt.Under(ctx), func(cx *Context) error {
+				timed, cancel := cx.WithDeadline(at)
+				defer cancel()
+				derived, cancelCause := timed.WithCancelCause()
+				stop <- cancelCause
+				if of != nil {
+					began <- Go(of(cx, derived), sleeper)
+				} else {
+					Go(derived, func(cx *Context) error {
+						began <- Go(cx, sleeper)
+						return nil
+					})
+				}
+				return Sleep(cx, 3*time.Hour)
+			})
+			h := receive(t, began)
+			eventually(t, func() bool { return waiting(h) && waiting(parent) })
+			receive(t, stop)(why)
+			_, err := join(t, h)
+			require.NoError(t, err)
+			require.True(t, waiting(parent), "the task goes on")
+			parent.Cancel()
+			_, err = join(t, parent)
+			require.Equal(t, context.Canceled, err)
+		})
+	}
+
+	// What does not end with the task or the derived Context.
+	for name, of := range map[string]func(cx, derived *Context) Spawner{
+		"its own":       func(cx, _ *Context) Spawner { return cx },
+		"WithoutCancel": func(_, derived *Context) Spawner { return derived.WithoutCancel() },
+		"the runtime":   func(_, derived *Context) Spawner { return derived.Runtime() },
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			began := make(chan *JoinHandle[None], 1)
+			parent := Go(rt.Under(ctx), func(cx *Context) error {
+				derived, cancel := cx.WithTimeout(time.Hour)
+				defer cancel()
+				began <- Go(of(cx, derived), func(cx *Context) error {
+					_, ok := cx.Deadline()
+					hasValue := cx.Value(underKey("who")) == "me"
+					return errors.Join(expect(!ok, "it has a deadline"), expect(hasValue == (name != "the runtime"), "a value: %v", hasValue),
+						Sleep(cx, 2*time.Hour))
+				})
+				return Sleep(derived, 2*time.Hour)
+			})
+			h := receive(t, began)
+			eventually(t, func() bool { return waiting(h) && waiting(parent) })
+			parent.Cancel()
+			_, err := join(t, parent)
+			require.Equal(t, context.Canceled, err)
+			require.True(t, waiting(h))
+			h.Cancel()
+			_, err = join(t, h)
+			require.ErrorIs(t, err, context.Canceled)
+		})
+	}
+
+	// A task that is spawned with a derived Context that has ended does not begin.
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		late, cancel := cx.WithTimeout(-1)
+		defer cancel()
+		_, err := Go(late, func(*Context) error { t.Error("it ran"); return nil }).Join(cx)
+		return expect(err == context.DeadlineExceeded, "%v", err)
+	}))
+}
+
+// Nothing is left behind in a derived Context, nor by it.
+func TestDerivedContextLeavesNothingBehind(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		derived, cancel := cx.WithCancel()
+		defer cancel()
+		for range 10 {
+			if _, err := Go(derived, Yield).Join(cx); err != nil {
+				return err
+			}
+		}
+		g := &derived.sc.Load().heirs.Load().group
+		return errors.Join(expect(len(g.members) == 0 && !g.watching, "%d members, watching %v", len(g.members), g.watching),
+			expect(len(derived.sc.Load().after) == 0, "%d functions wait for the end", len(derived.sc.Load().after)))
+	}))
 }

@@ -207,7 +207,7 @@ func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *Jo
 				if len(owner)%2 == 0 {
 					budget = 1 // so that polls end in a yield
 				}
-				rt := newTestRuntime(t, Config{Workers: 2, Budget: budget})
+				rt := newTestRuntime(t, Config{Workers: 2, Tuning: Tuning{Budget: budget}})
 				test(t, rt, func(h *JoinHandle[io.Closer], l *latch) (io.Closer, error) { return own(rt, h, l) },
 					func(l *latch, c io.Closer) *JoinHandle[io.Closer] { return spawn(rt, l, c) })
 			})
@@ -398,7 +398,7 @@ func TestResultWhoseClosePanics(t *testing.T) {
 func TestResultsThatCameTooLate(t *testing.T) {
 	const n = 500
 	for _, budget := range []int{0, 1} {
-		rt := newTestRuntime(t, Config{Workers: 1, Budget: budget})
+		rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Budget: budget}})
 		c := new(closeCounter)
 		var hs []*JoinHandle[io.Closer]
 		for range n {

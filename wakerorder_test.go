@@ -142,11 +142,11 @@ func manyWait(t *testing.T, rt Spawner, n int) map[string]turnsOf {
 func TestManyWaitersOneEvent(t *testing.T) {
 	const n, perEvent = 100, 5
 	var polls atomic.Int64
-	rt := newTestRuntime(t, Config{Workers: 2, Hooks: Hooks{BeforePoll: func(t Task) {
+	rt := newTestRuntime(t, Config{Workers: 2, Tuning: Tuning{Hooks: Hooks{BeforePoll: func(t Task) {
 		if t.Name == "waiter" {
 			polls.Add(1)
 		}
-	}}})
+	}}}})
 	for name, x := range manyWait(t, rt, n) {
 		t.Run(name, func(t *testing.T) {
 			served := make(chan error, n)

@@ -88,7 +88,7 @@ type Watcher[T any] struct {
 
 // Get returns the value, which has then been seen.
 func (r *Watcher[T]) Get() T {
-	r.of.mu.Lock()
+	r.topic().mu.Lock()
 	defer r.of.mu.Unlock()
 	r.seen = r.of.version
 	return r.watch.v
@@ -96,7 +96,7 @@ func (r *Watcher[T]) Get() T {
 
 // HasChanged reports whether the value has changed since it was last seen.
 func (r *Watcher[T]) HasChanged() bool {
-	r.of.mu.Lock()
+	r.topic().mu.Lock()
 	defer r.of.mu.Unlock()
 	return r.seen != r.of.version
 }
@@ -105,6 +105,7 @@ func (r *Watcher[T]) HasChanged() bool {
 // then been seen. It fails with ErrClosed if the value will not change anymore, and with
 // cx.Err() if cx is cancelled, which loses nothing.
 func (r *Watcher[T]) Changed(cx *Context) (v T, err error) {
+	r.topic()
 	t := cx.beginAwait()
 	w, over := t.ownWaiter(), false
 	defer func() {
@@ -132,7 +133,7 @@ func (r *Watcher[T]) pollChanged(cx *Context) (v T, err error) {
 
 func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	t := cx.waker(waitsRecv)
-	r.of.mu.Lock()
+	r.topic().mu.Lock()
 	defer r.of.mu.Unlock()
 	if r.seen == r.of.version && !r.of.closed {
 		r.join(w, t)

@@ -302,7 +302,7 @@ const workerLabel = "async.worker"
 // label by which a profile knows them.
 func (w *worker) label() {
 	value := fmt.Sprintf("%d/%d", w.rt.serial, w.index)
-	if name := w.rt.cfg.Name; name != "" {
+	if name := w.rt.cfg.Tuning.Name; name != "" {
 		value = name + "/" + value
 	}
 	w.labels = pprof.WithLabels(context.Background(), pprof.Labels(workerLabel, value))
@@ -326,7 +326,7 @@ const labelSets = 128
 // labelsOf returns the labels of t: the label of its worker, without which the stacks of
 // its stalls would not be found, and its name, if Config.Labels is set.
 func (w *worker) labelsOf(t *task) context.Context {
-	if !w.rt.cfg.Labels || t.name() == "" {
+	if !w.rt.cfg.Tuning.Labels || t.name() == "" {
 		return w.labels
 	}
 	name := t.name()

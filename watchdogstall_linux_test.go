@@ -45,7 +45,7 @@ func hog(t *testing.T) (processor int, stop func()) {
 func TestStallOffTheProcessor(t *testing.T) {
 	log := newStallLog()
 	processor, stop := hog(t)
-	rt := newTestRuntime(t, Config{Workers: 1, Affinity: [][]int{{processor}}, Stalled: log.add})
+	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Affinity: [][]int{{processor}}}, Stalled: log.add})
 	h := Spawn(rt.Named("starved"), func(cx *Context) (took time.Duration, err error) {
 		// A thread of this policy gets very little time beside other threads.
 		if err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {

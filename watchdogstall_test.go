@@ -386,7 +386,7 @@ func TestStallStack(t *testing.T) {
 	}
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
-		rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add, Labels: labels})
+		rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add, Tuning: Tuning{Labels: labels}})
 		watch := newMockWatch(rt, log)
 		for range 20 { // other tasks, which wait
 			h := Go(rt.Named("stuck"), func(cx *Context) error { bystander(0); return Sleep(cx, time.Hour) })
@@ -430,7 +430,7 @@ func TestStallAfterLabels(t *testing.T) {
 	replace := func(*Context) { pprof.SetGoroutineLabels(context.Background()) }
 	for _, labels := range []bool{false, true} {
 		log := newStallLog()
-		rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add, Labels: labels})
+		rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add, Tuning: Tuning{Labels: labels}})
 		watch := newMockWatch(rt, log)
 		stuck := func(t *testing.T, s Spawner, future bool, before func(*Context)) {
 			release, free := newRelease(t)

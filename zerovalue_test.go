@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +64,8 @@ func argumentsOf(method reflect.Type, recv reflect.Value, cx *Context) []reflect
 		case method.IsVariadic() && i == method.NumIn()-1:
 		case in == reflect.TypeFor[*Context]():
 			args = append(args, reflect.ValueOf(cx))
+		case in == reflect.TypeFor[Spawner]():
+			args = append(args, reflect.ValueOf(Spawner(cx)))
 		case in == reflect.TypeFor[context.Context]():
 			args = append(args, reflect.ValueOf(context.Context(cx)))
 		case in == reflect.TypeFor[[]byte]():
@@ -106,6 +110,10 @@ func TestZeroValuesThatMustBeMade(t *testing.T) {
 		"Group.Try":            func(cx *Context) { Go(new(Group).Try(), func(*Context) error { return nil }) },
 		"Group.Cancel":         func(cx *Context) { new(Group).Cancel() },
 		"Group.CancelCause":    func(cx *Context) { new(Group).CancelCause(io.EOF) },
+		"Group.Wait":           func(cx *Context) { new(Group).Wait(cx) },
+		"Group.SetLimit":       func(cx *Context) { new(Group).SetLimit(1) },
+		"Group.KeepGoing":      func(cx *Context) { new(Group).KeepGoing() },
+		"Group.Via":            func(cx *Context) { new(Group).Via(cx) },
 	} {
 		_, err := join(t, Go(rt, func(cx *Context) error {
 			text := misuse(func() { use(cx) })
@@ -115,4 +123,59 @@ func TestZeroValuesThatMustBeMade(t *testing.T) {
 		requireTaskMisuse(t, err, "that was not made by")
 	}
 	require.Contains(t, misuse(func() { new(Barrier).WaitBlocking(t.Context()) }), "that was not made by")
+}
+
+// zeroValues are the zero values of the types that a program may declare, but for those of
+// TestZeroValuesHaveNoDescriptor. Handles, cases of Select, futures, Contexts, Runtimes and
+// the like come from functions alone.
+func zeroValues() []any {
+	return []any{
+		new(Barrier), new(Broadcast[int]), new(Chan[int]), new(Cond), new(CopyError), new(Dialer), new(Group), new(Histogram),
+		new(IncomingStream), new(JoinSet[int]), new(LaggedError), new(ListenConfig), new(Mutex), new(Notify), new(Once[int]),
+		new(Oneshot[int]), new(PanicError), new(RWMutex), new(Resolver), new(Semaphore), new(Server), new(ShutdownError),
+		new(Stall), new(Subscription[int]), new(Task), new(TaskInfo), new(TaskLocal[int]), new(UnwrittenError), new(WaitGroup),
+		new(Waker), new(Watch[int]), new(Watcher[int]),
+	}
+}
+
+// A method of a zero value works, or panics with a text of this package: it does not hang
+// beyond its Context, and does not fail with a nil pointer.
+func TestZeroValues(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for _, zero := range zeroValues() {
+		typ := reflect.TypeOf(zero)
+		for i := range typ.NumMethod() {
+			m := typ.Method(i)
+			if m.Name == "Format" {
+				continue // it has a value that cannot be made here
+			}
+			recv := reflect.New(typ.Elem())
+			call := func(cx *Context) {
+				defer func() {
+					if v := recover(); v != nil {
+						text, ok := v.(string)
+						assert.True(t, ok && strings.HasPrefix(text, "async: "), "%v.%s: %v", typ, m.Name, v)
+					}
+				}()
+				m.Func.Call(argumentsOf(m.Type, recv, cx))
+			}
+			if strings.HasSuffix(m.Name, "Blocking") || m.Name == "Shutdown" || m.Name == "ListenNet" || m.Name == "DialNet" {
+				_, err := BlockOn(rt, func(cx *Context) (None, error) {
+					short, cancel := cx.WithTimeout(10 * time.Millisecond)
+					defer cancel()
+					call(short)
+					return None{}, nil
+				})
+				require.NoError(t, err)
+				continue
+			}
+			_, err := join(t, Go(rt, func(cx *Context) error {
+				short, cancel := cx.WithTimeout(10 * time.Millisecond)
+				defer cancel()
+				call(short)
+				return nil
+			}))
+			require.NoError(t, err, "%v.%s", typ, m.Name)
+		}
+	}
 }

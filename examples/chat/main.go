@@ -54,7 +54,7 @@ var patience = time.Second
 
 // run runs fn in a runtime of its own until it returns or ctx ends.
 func run(ctx context.Context, name string, fn func(cx *async.Context) error) error {
-	rt, err := async.New(async.Config{Name: name, Grace: patience})
+	rt, err := async.New(async.Config{Tuning: async.Tuning{Name: name}, Grace: patience})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ var patience = time.Second
 
 // run serves until ctx ends.
 func run(ctx context.Context, addr string, ready func(net.Addr)) error {
-	rt, err := async.New(async.Config{Name: "kv", Grace: patience})
+	rt, err := async.New(async.Config{Tuning: async.Tuning{Name: "kv"}, Grace: patience})
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ const patience = 10 * time.Second
 func run(ctx context.Context, addr string, ready func(net.Addr)) error {
 	stalls := new(stallLog)
 	rt, err := async.New(async.Config{
-		Name:     "observe",
+		Tuning:   async.Tuning{Name: "observe"},
 		Workers:  2,
 		Grace:    patience,
 		Blocking: async.BlockingConfig{Limit: 4},

@@ -49,7 +49,7 @@ type proxy struct {
 
 // run serves until ctx ends.
 func (p *proxy) run(ctx context.Context, addr string, grace time.Duration, ready func(net.Addr)) error {
-	rt, err := async.New(async.Config{Name: "proxy", Unhandled: report})
+	rt, err := async.New(async.Config{Tuning: async.Tuning{Name: "proxy"}, Unhandled: report})
 	if err != nil {
 		return err
 	}
