@@ -686,7 +686,7 @@ func (m *model) check(t *testing.T) {
 	wrong := slices.Clone(m.wrong)
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	for i, task := range m.handles {
-		id := task.h.ID()
+		id := task.h.Task().ID
 		what := fmt.Sprintf("task %d (%d, %s)", i, id, task.kind)
 		if !task.h.state.done() {
 			say("%s has not ended", what)

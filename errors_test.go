@@ -22,7 +22,7 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 		return func(t *testing.T) (Task, error) {
 			h := Go(s, func(*Context) error { f(); return nil })
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}
 	}
 	var line string
@@ -48,7 +48,7 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 				panic("oh")
 			})
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}, "", "oh"},
 		"in a deferred call": {inTask(func() {
 			defer func() { line = lineAfter(0); panic("second") }()
@@ -57,7 +57,7 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 		"future": {func(t *testing.T) (Task, error) {
 			h := SpawnFuture(s, PollFunc(func(*Context) (None, error) { line = lineAfter(0); panic("oh") }))
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}, "", "oh"},
 		"future that is given up": {func(t *testing.T) (Task, error) {
 			h := SpawnFuture(s, &cancelFunc{
@@ -67,17 +67,17 @@ func TestPanicErrorSaysWhere(t *testing.T) {
 			eventually(t, func() bool { return waiting(h) })
 			h.Cancel()
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}, "", "oh"},
 		"blocking call": {func(t *testing.T) (Task, error) {
 			h := SpawnBlocking(s, func() (None, error) { line = lineAfter(0); panic("oh") })
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}, "", "oh"},
 		"under a context": {func(t *testing.T) (Task, error) {
 			h := Go(s.Under(t.Context()), func(*Context) error { line = lineAfter(0); panic("oh") })
 			_, err := join(t, h)
-			return Task{h.ID(), "culprit"}, err
+			return Task{h.Task().ID, "culprit"}, err
 		}, "", "oh"},
 		"of a group": {func(t *testing.T) (who Task, _ error) {
 			_, err := join(t, Go(rt, func(cx *Context) error {
@@ -131,7 +131,7 @@ func TestPanicErrorWithoutPlace(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Go(rt.Named("culprit"), func(*Context) error { return ErrPending })
 	_, err := join(t, h)
-	require.ErrorContains(t, err, fmt.Sprintf("async: task %d (culprit) panicked: async: a task returned ErrPending", h.ID()))
+	require.ErrorContains(t, err, fmt.Sprintf("async: task %d (culprit) panicked: async: a task returned ErrPending", h.Task().ID))
 	require.Equal(t, "async: task panicked: oh", (&PanicError{Value: "oh"}).Error())
 }
 

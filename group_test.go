@@ -973,7 +973,7 @@ func TestJoinSet(t *testing.T) {
 			probes[i].resolve(nil)
 			h, err := set.Next(cx)
 			if err != nil || h != hs[i] {
-				return fmt.Errorf("Next: %v, %v; want %v", h.ID(), err, hs[i].ID())
+				return fmt.Errorf("Next: %v, %v; want %v", h.Task().ID, err, hs[i].Task().ID)
 			}
 			if v, err := h.TryJoin(); v != 42 || err != nil {
 				return fmt.Errorf("TryJoin: %d, %v", v, err)

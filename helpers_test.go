@@ -137,7 +137,7 @@ func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
 	t.Helper()
 	v, err := joinOrCancel(h)
 	if !h.state.done() {
-		t.Fatalf("task %d has not ended", h.ID())
+		t.Fatalf("task %d has not ended", h.Task().ID)
 	}
 	return v, err
 }

@@ -140,11 +140,8 @@ func (t *task) cancel(by uint32) {
 	}
 }
 
-// ID returns the task's number, which no other task of the runtime has.
-func (h *JoinHandle[T]) ID() uint64 { return h.id.Load() }
-
-// Name returns the task's name; see Spawner. It is empty if the task was given no name.
-func (h *JoinHandle[T]) Name() string { return h.name() }
+// Task returns the number and the name of the handle's task.
+func (h *JoinHandle[T]) Task() Task { return h.ident() }
 
 // result is called once the task is done.
 func (h *JoinHandle[T]) result() (T, error) {

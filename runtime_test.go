@@ -231,11 +231,11 @@ func TestSpawnAfterShutdown(t *testing.T) {
 		h := Go(s, ran)
 		_, err := join(t, h)
 		require.Equal(t, ErrShutdown, err)
-		ids[h.ID()] = true
+		ids[h.Task().ID] = true
 		f := SpawnFuture(s, p)
 		_, err = join(t, f)
 		require.Equal(t, ErrShutdown, err)
-		ids[f.ID()] = true
+		ids[f.Task().ID] = true
 	}
 	require.Len(t, ids, 4, "tasks have the same number")
 	require.Zero(t, p.polls.Load())
@@ -354,8 +354,8 @@ func TestShutdownIsNoFailure(t *testing.T) {
 	child.Cancel()
 	eventually(t, func() bool { return parent.state.done() && spawner.state.done() })
 	require.NoError(t, rt.Shutdown(ended()))
-	require.Empty(t, r.of(parent.ID()))
-	require.Empty(t, r.of(spawner.ID()))
+	require.Empty(t, r.of(parent.Task().ID))
+	require.Empty(t, r.of(spawner.Task().ID))
 }
 
 func TestShutdownAndBlockOn(t *testing.T) {
@@ -464,8 +464,8 @@ func TestShutdownGivesUp(t *testing.T) {
 	for _, info := range se.Tasks {
 		named[info.ID] = info.State
 	}
-	require.Equal(t, "runnable", named[blocker.ID()])
-	for _, id := range []uint64{sleeper.ID(), watched.ID(), plain.ID()} {
+	require.Equal(t, "runnable", named[blocker.Task().ID])
+	for _, id := range []uint64{sleeper.Task().ID, watched.Task().ID, plain.Task().ID} {
 		require.Contains(t, named, id)
 		require.Contains(t, err.Error(), fmt.Sprintf("%d ", id))
 	}
@@ -542,7 +542,7 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 			var se *ShutdownError
 			require.ErrorAs(t, err, &se)
 			require.Len(t, se.Tasks, 1)
-			require.Equal(t, h.ID(), se.Tasks[0].ID)
+			require.Equal(t, h.Task().ID, se.Tasks[0].ID)
 			_, err = join(t, h)
 			require.Equal(t, ErrShutdown, err)
 			require.True(t, deferred.Load())

@@ -256,9 +256,9 @@ func TestShutdownError(t *testing.T) {
 	var se *ShutdownError
 	require.ErrorAs(t, err, &se)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Equal(t, []TaskInfo{{Task: Task{stuck.ID(), "stubborn"}, Kind: "straight", State: "runnable"}}, se.Tasks)
+	require.Equal(t, []TaskInfo{{Task: Task{stuck.Task().ID, "stubborn"}, Kind: "straight", State: "runnable"}}, se.Tasks)
 	require.EqualError(t, err, fmt.Sprintf(
-		"async: shutdown: context deadline exceeded; tasks that have not ended: 1; %d (stubborn) runnable", stuck.ID()))
+		"async: shutdown: context deadline exceeded; tasks that have not ended: 1; %d (stubborn) runnable", stuck.Task().ID))
 	release()
 	join(t, stuck)
 	receive(t, rt.workers[0].exited)
@@ -299,7 +299,7 @@ func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	require.ErrorAs(t, err, &se)
 	require.Len(t, se.Tasks, 1+len(unbegun))
 	require.Contains(t, err.Error(), fmt.Sprintf("not ended: %d; %d (stuck) runnable; %d (future) runnable; %d (in the queue) runnable; %d (in the inbox) runnable; ",
-		len(se.Tasks), stuck.ID(), unbegun[1].ID(), unbegun[0].ID(), unbegun[2].ID()))
+		len(se.Tasks), stuck.Task().ID, unbegun[1].Task().ID, unbegun[0].Task().ID, unbegun[2].Task().ID))
 	release()
 	for _, h := range unbegun {
 		_, err := join(t, h)

@@ -468,11 +468,11 @@ func TestTaskIDsAreUnique(t *testing.T) {
 		h := Go(aimAt(rt, i%3), func(cx *Context) error {
 			for range inner {
 				h := SpawnFuture(cx, ReadyFuture(0))
-				note(h.ID())
+				note(h.Task().ID)
 			}
 			return nil
 		})
-		note(h.ID())
+		note(h.Task().ID)
 		hs = append(hs, h)
 	}
 	for _, h := range hs {
@@ -946,7 +946,7 @@ func TestCrashEndsTheProgram(t *testing.T) {
 // become garbage.
 //
 //go:noinline
-func spawnAndForget(rt *Runtime, fn func(cx *Context) error) uint64 { return Go(rt, fn).ID() }
+func spawnAndForget(rt *Runtime, fn func(cx *Context) error) uint64 { return Go(rt, fn).Task().ID }
 
 func TestUnjoinedFailures(t *testing.T) {
 	failed := errors.New("failed")
@@ -975,7 +975,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		eventually(t, h.state.done)
 		require.Zero(t, r.count())
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Equal(t, []error{failed}, r.of(h.ID()))
+		require.Equal(t, []error{failed}, r.of(h.Task().ID))
 		runtime.KeepAlive(h)
 	})
 	t.Run("at Shutdown if the error refers to the handle", func(t *testing.T) {
@@ -1069,7 +1069,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		h := Go(rt, func(*Context) error { return context.Canceled })
 		eventually(t, h.state.done)
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(h.ID()), 1, "nobody cancelled this task")
+		require.Len(t, r.of(h.Task().ID), 1, "nobody cancelled this task")
 	})
 	t.Run("a panic is a failure also if cancelled", func(t *testing.T) {
 		r := new(reports)
@@ -1084,8 +1084,8 @@ func TestUnjoinedFailures(t *testing.T) {
 		h.Cancel()
 		eventually(t, func() bool { return f.state.done() && h.state.done() })
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(f.ID()), 1, "a panic in Cancel was swallowed")
-		require.Len(t, r.of(h.ID()), 1, "a panic with context.Canceled was swallowed")
+		require.Len(t, r.of(f.Task().ID), 1, "a panic in Cancel was swallowed")
+		require.Len(t, r.of(h.Task().ID), 1, "a panic with context.Canceled was swallowed")
 	})
 	t.Run("those who gave up waiting have not joined", func(t *testing.T) {
 		r := new(reports)
@@ -1103,7 +1103,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		p.resolve(failed)
 		eventually(t, h.state.done)
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(h.ID()), 1, "the failure is lost")
+		require.Len(t, r.of(h.Task().ID), 1, "the failure is lost")
 	})
 	t.Run("Done is not a join", func(t *testing.T) {
 		r := new(reports)
@@ -1114,7 +1114,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		p.resolve(failed)
 		receive(t, done)
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(h.ID()), 1, "the failure is lost: nobody was given the error")
+		require.Len(t, r.of(h.Task().ID), 1, "the failure is lost: nobody was given the error")
 	})
 }
 
@@ -1130,7 +1130,7 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 		if err := rt.Shutdown(ended()); err != nil {
 			panic(err)
 		}
-		fmt.Println("tasks", a.ID(), b.ID(), ".")
+		fmt.Println("tasks", a.Task().ID, b.Task().ID, ".")
 		return
 	}
 	cmd := child(t)

@@ -20,22 +20,19 @@ func TestNamesOfTasks(t *testing.T) {
 		"one":    rt.Named("one"),
 		"latest": rt.Named("first").Named("latest"),
 	} {
-		var hs []interface {
-			ID() uint64
-			Name() string
-		}
+		var hs []interface{ Task() Task }
 		self := func(cx *Context) (Task, error) { return cx.Task(), nil }
 		straight, future := Spawn(s, self), SpawnFuture(s, PollFunc(self))
 		call := SpawnBlocking(s, func() (None, error) { return None{}, nil })
 		hs = append(hs, straight, future, call)
 		for _, h := range hs {
-			require.Equal(t, name, h.Name())
-			require.NotZero(t, h.ID())
+			require.Equal(t, name, h.Task().Name)
+			require.NotZero(t, h.Task().ID)
 		}
 		for _, h := range []*JoinHandle[Task]{straight, future} {
 			who, err := join(t, h)
 			require.NoError(t, err)
-			require.Equal(t, Task{ID: h.ID(), Name: name}, who)
+			require.Equal(t, Task{ID: h.Task().ID, Name: name}, who)
 		}
 		who, err := BlockOn(s, self)
 		require.NoError(t, err)
@@ -57,8 +54,8 @@ func TestNamesAreNotInherited(t *testing.T) {
 		_, err := child.Join(cx)
 		_, err2 := named.Join(cx)
 		return errors.Join(err, err2,
-			expect(child.Name() == "", "the child is named %q", child.Name()),
-			expect(named.Name() == "child", "the other is named %q", named.Name()))
+			expect(child.Task().Name == "", "the child is named %q", child.Task().Name),
+			expect(named.Task().Name == "child", "the other is named %q", named.Task().Name))
 	})
 }
 
@@ -68,7 +65,7 @@ func TestNamesInReports(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(t Task, err error) { got <- t }})
 	h := Go(rt.Named("loser"), func(*Context) error { return errors.New("lost") })
 	eventually(t, h.state.done)
-	id := h.ID()
+	id := h.Task().ID
 	require.NoError(t, rt.Shutdown(ended()))
 	require.Equal(t, Task{ID: id, Name: "loser"}, receive(t, got))
 	runtime.KeepAlive(h)
@@ -137,8 +134,8 @@ func TestNamedFromManyGoroutines(t *testing.T) {
 		go func() {
 			for range each {
 				h := SpawnFuture(s, ReadyFuture(1))
-				if _, err := h.JoinBlocking(t.Context()); err != nil || h.Name() != "shared" {
-					over <- fmt.Errorf("%q, %w", h.Name(), err)
+				if _, err := h.JoinBlocking(t.Context()); err != nil || h.Task().Name != "shared" {
+					over <- fmt.Errorf("%q, %w", h.Task().Name, err)
 					return
 				}
 			}
@@ -409,7 +406,7 @@ func TestAttributesReadWhileTheyChange(t *testing.T) {
 		return nil
 	})
 	for !h.state.done() {
-		require.Equal(t, "busy", h.Name())
+		require.Equal(t, "busy", h.Task().Name)
 		rt.Tasks()
 	}
 	_, err := join(t, h)

@@ -110,7 +110,7 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 		v, err := h.TryJoin()
 		require.Equal(t, context.Canceled, err, "%s: %v", name, v)
 		require.Equal(t, why, h.cx.Cause(), name)
-		require.NotZero(t, h.ID())
+		require.NotZero(t, h.Task().ID)
 	}
 	_, err = SpawnFuture(s, q).TryJoin()
 	require.Equal(t, context.Canceled, err)
@@ -342,7 +342,7 @@ func TestHooksOfRefusedTasks(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	for i, h := range hs {
-		require.Equal(t, "+-", seen[h.ID()], "task %d", i)
+		require.Equal(t, "+-", seen[h.Task().ID], "task %d", i)
 	}
 	require.Len(t, seen, len(hs), fmt.Sprint(seen))
 }

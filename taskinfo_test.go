@@ -160,7 +160,7 @@ func TestTasksOfEachKindAndWait(t *testing.T) {
 	info, _ = infoOf(rt, "call")
 	require.Equal(t, TaskInfo{Task: info.Task, Kind: "blocking", State: "blocking"}, info)
 	info, _ = infoOf(rt, "queued call")
-	require.Equal(t, TaskInfo{Task: Task{queued.ID(), "queued call"}, Kind: "blocking", State: "queued"}, info)
+	require.Equal(t, TaskInfo{Task: Task{queued.Task().ID, "queued call"}, Kind: "blocking", State: "queued"}, info)
 
 	var all []TaskInfo
 	eventually(t, func() bool {
@@ -308,7 +308,7 @@ func TestTasksOfAStuckWorker(t *testing.T) {
 	require.Equal(t, "time", infos["on worker 0"].Waits)
 	require.Empty(t, infos["on worker 0"].Where)
 	require.Equal(t, "*async.sleepFuture", infos["plain"].Where, "no worker is needed for that")
-	require.Equal(t, TaskInfo{Task: Task{stuck.ID(), "stuck"}, Kind: "straight", State: "runnable"}, infos["stuck"])
+	require.Equal(t, TaskInfo{Task: Task{stuck.Task().ID, "stuck"}, Kind: "straight", State: "runnable"}, infos["stuck"])
 	eventually(t, func() bool { i, _ := infoOf(rt, "on worker 1"); return i.Where != "" }, "the other worker answers")
 	release()
 	join(t, stuck)
@@ -416,7 +416,7 @@ func TestTasksLeavesSurveysOut(t *testing.T) {
 	eventually(t, func() bool { return waiting(user) })
 	infos := appendInfos(nil, []*task{&p.task, &user.task}, nil)
 	require.Len(t, infos, 1)
-	require.Equal(t, user.ID(), infos[0].ID)
+	require.Equal(t, user.Task().ID, infos[0].ID)
 }
 
 func TestTasksOrder(t *testing.T) {

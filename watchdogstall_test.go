@@ -183,7 +183,7 @@ func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	client.Write([]byte("ping"))
 
 	stall := log.next(t, "stuck")
-	require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+	require.Equal(t, Task{h.Task().ID, "stuck"}, stall.Task)
 	require.Equal(t, 0, stall.Worker)
 	require.GreaterOrEqual(t, stall.For, defaultStall)
 	require.LessOrEqual(t, stall.For, time.Since(begun))
@@ -259,7 +259,7 @@ func TestStallEachPoll(t *testing.T) {
 	for range 3 {
 		release, free := newRelease(t)
 		stall := watch.stuck(t, func() { require.NoError(t, steps.SendBlocking(t.Context(), release)) })
-		require.Equal(t, Task{h.ID(), "again"}, stall.Task)
+		require.Equal(t, Task{h.Task().ID, "again"}, stall.Task)
 		require.Empty(t, watch.see(false), "reported again")
 		free()
 	}
@@ -342,7 +342,7 @@ func TestStallOfANamelessFuture(t *testing.T) {
 		h = SpawnFuture(rt.Named("future"), PollFunc(func(*Context) (None, error) { blocksHere(release); return None{}, nil }))
 	})
 	free()
-	require.Equal(t, Task{h.ID(), "future"}, stall.Task)
+	require.Equal(t, Task{h.Task().ID, "future"}, stall.Task)
 	require.Contains(t, stall.Stack, "blocksHere")
 }
 
@@ -401,7 +401,7 @@ func TestStallStack(t *testing.T) {
 					h = Go(pinned(rt, 1).Named("stuck"), func(*Context) error { stuckIn(release); return nil })
 				})
 				free()
-				require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+				require.Equal(t, Task{h.Task().ID, "stuck"}, stall.Task)
 				require.Equal(t, 1, stall.Worker)
 				require.Contains(t, stall.Stack, "async.blocksHere\n")
 				require.Contains(t, stall.Where, "async.blocksHere (watchdogstall_test.go:")
@@ -448,7 +448,7 @@ func TestStallAfterLabels(t *testing.T) {
 				}
 			})
 			free()
-			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+			require.Equal(t, Task{h.Task().ID, "stuck"}, stall.Task)
 			require.Contains(t, stall.Stack, "async.blocksHere\n")
 			join(t, h)
 		}
@@ -701,7 +701,7 @@ func TestStallIsTheThreadsOwnTime(t *testing.T) {
 				if stalls := watch.seeLater(watch.every/2, look.late); len(stalls) > 0 {
 					require.Zero(t, found, "reported again")
 					require.Len(t, stalls, 1)
-					require.Equal(t, Task{h.ID(), "stuck"}, stalls[0].Task)
+					require.Equal(t, Task{h.Task().ID, "stuck"}, stalls[0].Task)
 					found = i + 1
 				}
 			}
@@ -774,7 +774,7 @@ func TestStallsAreCountedFirst(t *testing.T) {
 		require.Empty(t, watch.seeLater(watch.every/2, false), "seen for the first time")
 		found := watch.seeLater(watch.every, false)
 		require.Len(t, found, 1)
-		require.Equal(t, Task{h.ID(), "stuck"}, found[0].Task)
+		require.Equal(t, Task{h.Task().ID, "stuck"}, found[0].Task)
 		release()
 		join(t, h)
 		return found[0]
@@ -836,7 +836,7 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 			})
 			nextIn()
 			join(t, other)
-			require.Equal(t, Task{h.ID(), "stuck"}, stall.Task)
+			require.Equal(t, Task{h.Task().ID, "stuck"}, stall.Task)
 			require.NotContains(t, stall.Stack, "computesHere")
 			require.Equal(t, !before, strings.Contains(stall.Stack, "async.blocksHere\n"), stall.Stack)
 			require.Equal(t, !before, strings.Contains(stall.Where, "async.blocksHere (watchdogstall_test.go:"), stall.Where)
@@ -865,7 +865,7 @@ func TestStallWithoutItsStack(t *testing.T) {
 	found := watch.see(false)
 	require.Len(t, found, 2)
 	for i, s := range found {
-		require.Equal(t, Task{hs[i].ID(), fmt.Sprint(i)}, s.Task)
+		require.Equal(t, Task{hs[i].Task().ID, fmt.Sprint(i)}, s.Task)
 		require.Empty(t, s.Stack+s.Where)
 	}
 	require.EqualValues(t, 2, rt.Metrics().Stalls)
