@@ -3,6 +3,7 @@ package async
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -231,3 +232,97 @@ type waitFor struct {
 
 func (w *waitFor) Poll(cx *Context) (int, error) { w.t = cx.t; return w.h.Poll(cx) }
 func (w *waitFor) Cancel()                       { w.h.waiters.leave(w.t, nil) }
+
+// race is a future of a program's own: the first of two results.
+type race struct {
+	cx   *Context // of the last Poll
+	a, b Future[int]
+}
+
+func (r *race) Poll(cx *Context) (int, error) {
+	r.cx = cx
+	if v, err := r.a.Poll(cx); err != ErrPending {
+		Cancel(cx, r.b)
+		return v, err
+	}
+	v, err := r.b.Poll(cx)
+	if err != ErrPending {
+		Cancel(cx, r.a)
+	}
+	return v, err
+}
+
+func (r *race) Cancel() {
+	Cancel(r.cx, r.a)
+	Cancel(r.cx, r.b)
+}
+
+// Cancel does for a future of a program's own what Await does: the futures that it is made of
+// are given up once, and a shared one forgets the task.
+func TestCancelGivesUp(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for name, wait := range map[string]func(cx *Context, r *race) (int, error){
+		"Await":         func(cx *Context, r *race) (int, error) { return Await(cx, Future[int](r)) },
+		"Select":        func(cx *Context, r *race) (int, error) { c := OnFuture[int](r); Select(cx, c); return c.Result() },
+		"TimeoutFuture": func(cx *Context, r *race) (int, error) { return Await(cx, TimeoutFuture[int](r, time.Hour)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			// One of them wins.
+			won, lost := new(probe), new(probe)
+			h := Spawn(rt, func(cx *Context) (int, error) { return wait(cx, &race{a: lost, b: won}) })
+			eventually(t, func() bool { return waiting(h) })
+			won.resolve(nil)
+			v, err := join(t, h)
+			require.NoError(t, err)
+			require.Equal(t, 42, v)
+			require.EqualValues(t, 1, lost.cancels.Load())
+			require.Zero(t, won.cancels.Load())
+
+			// Both are given up with the future that is made of them.
+			var one Oneshot[int]
+			p := new(probe)
+			h = Spawn(rt, func(cx *Context) (int, error) { return wait(cx, &race{a: p, b: &one}) })
+			eventually(t, func() bool { return waiting(h) })
+			require.Equal(t, 1, one.recvs.count())
+			h.Cancel()
+			joinOrCancel(h)
+			require.EqualValues(t, 1, p.cancels.Load())
+			require.Zero(t, one.recvs.count(), "the Oneshot knows the task still")
+		})
+	}
+
+	// A handle is owned by the code that gives it up: the result is closed.
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		c := new(closeCounter)
+		h := Spawn(cx, func(cx *Context) (io.Closer, error) { Sleep(cx, time.Hour); return c, nil })
+		if _, err := h.Poll(cx); err != ErrPending {
+			return expect(false, "Poll: %v", err)
+		}
+		Cancel[io.Closer](cx, h)
+		for c.closes.Load() == 0 {
+			if err := Yield(cx); err != nil {
+				return err
+			}
+		}
+		_, err := h.TryJoin()
+		return expect(err == context.Canceled, "TryJoin: %v", err)
+	}))
+
+	// A future that was never polled, and one without a method Cancel.
+	p := new(probe)
+	Cancel[int](nil, p)
+	require.EqualValues(t, 1, p.cancels.Load())
+	Cancel(nil, ReadyFuture(1))
+}
+
+// A task that is a plain future, and is cancelled, leaves the shared future that it has polled.
+func TestCancelledTaskLeavesItsFuture(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var one Oneshot[int]
+	h := SpawnFuture[int](rt, &one)
+	eventually(t, func() bool { return one.recvs.count() == 1 })
+	h.Cancel()
+	_, err := join(t, h)
+	require.Equal(t, context.Canceled, err)
+	require.Zero(t, one.recvs.count())
+}
