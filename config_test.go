@@ -137,7 +137,7 @@ func TestConfigSpin(t *testing.T) {
 	require.NoError(t, err)
 	_, err = join(t, h)
 	require.NoError(t, err)
-	require.Zero(t, rt.Metrics().Waits)
+	require.Zero(t, rt.Metrics().Parks)
 
 	// It yields its P to a goroutine that it has woken, once, and goes on.
 	_, err = join(t, Go(rt, func(*Context) error { w.noteRunnable(); return nil }))

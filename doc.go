@@ -9,13 +9,39 @@
 // task's result, and a Group bounds the lifetime of several tasks; a Waker makes a
 // task be polled again. BlockOn, JoinHandle.JoinBlocking and NewWaker connect the pool to
 // goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
-// between all of them, and Select waits for several events at once. LockFuture,
-// SendFuture and similar methods return the futures of locks and channels; SleepFuture,
-// YieldFuture, SelectFuture and DialFuture return the futures of the functions of these names.
-// To turn a PollX method into a Future use PollFunc; for a blocking call (a function of
-// package os, a look-up) use SpawnBlocking. The methods named XBlocking, with a ctx, are for
-// goroutines outside the pool: a goroutine that has to wait is parked, which costs switches
-// of goroutines, and often of threads, on both sides; no goroutine or timer is started.
+// between all of them, and Select waits for several events at once.
+//
+// # Names
+//
+// Names are those of the standard library, with a cx first:
+//
+//   - X(cx) waits. XFuture() is the future of X(cx), for Select and hand-written futures.
+//   - PollX(cx) never waits, and returns ErrPending. PollFunc makes a Future of it.
+//   - TryX() does X now or never.
+//   - XBlocking(ctx) is X for a goroutine outside the pool, which it parks: that costs switches
+//     of goroutines, and often of threads, on both sides; no goroutine or timer is started.
+//   - BindX(cx, x) gives x the interface of the standard library.
+//   - IsX() reports what X(cx) waits for.
+//   - All(cx) yields elements and errors, for range.
+//   - Close returns nil the first time, and later an error that says "closed".
+//
+// For a blocking call (a function of package os, a C library) use SpawnBlocking.
+//
+// # Choices
+//
+//   - To wait for a task: h.Join(cx) leaves the task running if cx ends. Await(cx, h) owns the
+//     task, and cancels it then.
+//   - To limit one Read, or anything else that waits: cx.WithTimeout. SetReadDeadline is for a
+//     limit that stays, such as an idle time, and allocates nothing; TimeoutFuture is for futures.
+//   - To start a task: Go(cx, ...) on the same worker, under what cx is under (see Spawner); Go(g, ...)
+//     in a Group, which no task outlives; Go(cx.Runtime(), ...) for a task that goes on by itself;
+//     SpawnFuture for a state machine; Launch for many short tasks without a result.
+//   - To use a connection with code that knows package net: BindConn(cx, c) in a task,
+//     NetConn(rt, c) on goroutines.
+//   - To serve many connections: Serve, with a Handler that is called when data has come.
+//   - To give one worker data without locks: Local(cx), and g.Via(Local(cx)) in a Group.
+//
+// # Costs
 //
 // New starts one thread per worker, and one goroutine that detects polls that take too long (on Linux
 // it waits for a timerfd). The first task, or a burst of blocking calls, raises GOMAXPROCS by the
@@ -27,6 +53,8 @@
 // Plain futures, and connections between two calls of a Handler of Serve, are served by as few
 // workers as they need, and move between them. Straight-line code that has begun stays on its worker.
 //
+// # When not to use it
+//
 // Use plain goroutines instead where there are few of them, where they mostly
 // compute, or where they call code that blocks: a task that blocks (a
 // sync.Mutex that is held, a channel, a file) stops its worker and every task
@@ -37,6 +65,8 @@
 // runtime.LockOSThread of its own, and no other, before it awaits and before it ends,
 // however it ends, and must not await in a callback from C: the Go runtime ends the
 // program for it. Connections must be closed.
+//
+// # Reading the code
 //
 // To read the code, take the files in this order. Files whose names begin with the same
 // word are about the same subject.
@@ -76,6 +106,7 @@
 //   - file.go and the other file*.go: files; process*.go: commands.
 //   - source.go, poller.go: descriptors of the program.
 //   - socket.go and the other socket*.go: the parts that tcp.go, udp*.go and unix*.go share.
+//   - bind.go, incoming.go: the forms for the standard library, and the stream of a listener.
 //   - net.go, netdialer.go, netconnect.go, netresolver.go, netlistenconfig.go, netzone.go and
 //     nettrace.go: dialing and listening; serve.go: Serve.
 //

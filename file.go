@@ -57,6 +57,11 @@ import (
 // it has accepted, and this data will be written. The file position is after the data
 // that was returned or accepted. Every other operation happens completely or not at
 // all, and the caller cannot know which: it is not interrupted once it has begun.
+//
+// Errors are *fs.PathError, as those of os.File; it wraps os.ErrClosed after Close
+// and os.ErrDeadlineExceeded after a deadline. Not wrapped are io.EOF, cx.Err() if
+// cx is cancelled, and the errors of the runtime: ErrPending, ErrBusy and
+// ErrShutdown.
 type File struct {
 	name   string
 	polled bool
@@ -115,6 +120,7 @@ const (
 // will notice; if such a process makes it blocking, the next read or write makes it
 // non-blocking again. So FromFile is not for the standard streams: see Stdin. A file of the
 // disk is read in the pool only, since a read on the spot would wait for a read of such a process.
+// The error is an *fs.PathError; it wraps os.ErrClosed if f is closed.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)
 }
@@ -193,7 +199,7 @@ func pollableCopy(fd int) (int, error) {
 }
 
 // Pipe returns a connected pair of Files, as os.Pipe does; reads from r return
-// the data that is written to w.
+// the data that is written to w. The error is an *os.SyscallError.
 func Pipe() (r, w *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
@@ -372,8 +378,8 @@ func (f *File) leave(cx *Context, dir *direction) {
 }
 
 // SyscallConn returns the descriptor for use by package syscall and others.
-// Control works for every File. Read and Write work for files of the disk only:
-// they have no Context to wait with.
+// Control works for every File. Read and Write work for files of the disk only: they
+// have no Context to wait with, and fail with errors.ErrUnsupported for other files.
 func (f *File) SyscallConn() (syscall.RawConn, error) {
 	if !f.polled {
 		return f.os.SyscallConn()
@@ -395,7 +401,7 @@ func (r rawFile) Write(func(uintptr) bool) error { return errors.ErrUnsupported 
 
 // SetDeadline sets the time after which reads and writes fail with
 // os.ErrDeadlineExceeded; the zero time means never. Files of the disk have no
-// deadlines: the error is os.ErrNoDeadline.
+// deadlines: the error is os.ErrNoDeadline, not wrapped.
 func (f *File) SetDeadline(t time.Time) error { return f.setDeadline(t, &f.src.rd, &f.src.wr) }
 
 // SetReadDeadline is SetDeadline for reads.

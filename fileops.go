@@ -31,7 +31,8 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 }
 
 // ReadAt reads len(p) bytes at off, as os.File.ReadAt does. It neither uses nor
-// changes the file position, and any number of calls run at the same time.
+// changes the file position, and any number of calls run at the same time. At the end
+// of the file the error is io.EOF.
 func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		if err := cx.mustAwait(); err != nil {
@@ -74,7 +75,9 @@ func (f *File) readPart(cx *Context, p []byte, off int64) (int, error) {
 
 // WriteAt writes p at off, as os.File.WriteAt does, with the exception that a
 // cancelled call may write part of p after it has returned. It neither uses nor changes
-// the file position, and any number of calls run at the same time.
+// the file position, and any number of calls run at the same time. For a file that
+// is opened with os.O_APPEND the error is that of os.File.WriteAt, which is not an
+// *fs.PathError.
 func (f *File) WriteAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		part := p[n:min(len(p), n+bufferLarge)]
@@ -145,7 +148,8 @@ func (f *File) Chown(cx *Context, uid, gid int) error {
 }
 
 // ReadDir returns the next n entries of a directory, or all that are left if n
-// is not positive, as os.File.ReadDir does.
+// is not positive, as os.File.ReadDir does. With a positive n the error at the
+// end is io.EOF.
 func (f *File) ReadDir(cx *Context, n int) ([]fs.DirEntry, error) {
 	return withFile(cx, f, "readdir", false, func(o *os.File) ([]fs.DirEntry, error) { return o.ReadDir(n) })
 }
@@ -206,8 +210,8 @@ func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, e
 
 // Close closes the file, after all data has been written that was accepted. It
 // returns the error of a write that failed, also if a call has reported it
-// already, or of the closing. Calls that use the file return os.ErrClosed, and so does
-// a second Close.
+// already, or of the closing. Calls that use the file fail with os.ErrClosed in an
+// *fs.PathError, and so does a second Close.
 //
 // If cx is cancelled Close does not wait, and returns cx.Err() unless the closing
 // takes no waiting. The file is written and closed all the same; if that fails, the
@@ -243,7 +247,8 @@ func (f *File) toldByClose() {
 }
 
 // CloseFuture returns Close as a future. The first poll closes the file, or begins to: given up
-// after that, the closing goes on as after a Close whose cx is cancelled.
+// after that, the closing goes on as after a Close whose cx is cancelled. The error is that of
+// Close.
 func (f *File) CloseFuture() Future[None] {
 	var h *JoinHandle[None]
 	return PollFunc(func(cx *Context) (None, error) {

@@ -20,7 +20,7 @@ import (
 //
 // A Write to Stdout or Stderr whose reader has gone ends the program by
 // SIGPIPE, as with package os, unless the program asks for that signal; then
-// the error is syscall.EPIPE. A Write to a full pipe that is cancelled goes on
+// the error wraps syscall.EPIPE. A Write to a full pipe that is cancelled goes on
 // in the pool, and returns how much it has accepted.
 var (
 	Stdin  = stdFile(os.Stdin)

@@ -16,10 +16,12 @@ import (
 // nothing has happened. If cx is cancelled later, the call goes on and its result
 // is lost: files that it has opened are closed. The error is cx.Err() as it is.
 
-// Open opens the named file for reading, as os.Open does.
+// Open opens the named file for reading, as os.Open does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Open(cx *Context, name string) (*File, error) { return OpenFile(cx, name, os.O_RDONLY, 0) }
 
-// Create creates or truncates the named file, as os.Create does.
+// Create creates or truncates the named file, as os.Create does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Create(cx *Context, name string) (*File, error) {
 	return OpenFile(cx, name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o666)
 }
@@ -39,8 +41,8 @@ func Create(cx *Context, name string) (*File, error) {
 // waits; except that a file that is opened for reading, and that the system finds
 // without asking the disk, is opened on the spot, as File reads data that is in memory.
 // If cx is cancelled before the call has begun nothing happens; if later,
-// the call goes on, its result is dropped (a file that it has opened is closed),
-// and the error is cx.Err().
+// the call goes on, and its result is dropped (a file that it has opened is closed).
+// The error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
@@ -70,7 +72,8 @@ func OpenFile(cx *Context, name string, flag int, perm fs.FileMode) (*File, erro
 	return f, err
 }
 
-// CreateTemp creates a new temporary file, as os.CreateTemp does.
+// CreateTemp creates a new temporary file, as os.CreateTemp does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func CreateTemp(cx *Context, dir, pattern string) (*File, error) {
 	return openInPool(cx, func() (*os.File, error) { return os.CreateTemp(dir, pattern) })
 }
@@ -102,7 +105,8 @@ func (f *File) discard() {
 }
 
 // ReadFile returns the contents of the named file, as os.ReadFile does. A file of up
-// to 256 KiB that the system has in memory is read on the spot; see OpenFile.
+// to 256 KiB that the system has in memory is read on the spot; see OpenFile. The
+// error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func ReadFile(cx *Context, name string) ([]byte, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
@@ -130,7 +134,8 @@ func ReadFile(cx *Context, name string) ([]byte, error) {
 }
 
 // WriteFile writes data to the named file, as os.WriteFile does. It works on a
-// copy, so that data may change even if WriteFile was cancelled and goes on.
+// copy, so that data may change even if WriteFile was cancelled and goes on. The
+// error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func WriteFile(cx *Context, name string, data []byte, perm fs.FileMode) error {
 	data = append([]byte(nil), data...)
 	err := errInPool(cx, func() error {
@@ -147,7 +152,7 @@ func WriteFile(cx *Context, name string, data []byte, perm fs.FileMode) error {
 
 // ReadDir returns the entries of the named directory, as os.ReadDir does. An
 // entry's Info looks at the disk on the spot, and so keeps a worker waiting:
-// Lstat does not.
+// Lstat does not. The error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func ReadDir(cx *Context, name string) ([]fs.DirEntry, error) {
 	type some struct {
 		entries []fs.DirEntry
@@ -163,94 +168,112 @@ func ReadDir(cx *Context, name string) ([]fs.DirEntry, error) {
 	return s.entries, s.err
 }
 
-// Mkdir creates a directory, as os.Mkdir does.
+// Mkdir creates a directory, as os.Mkdir does. The error is an *fs.PathError, or
+// cx.Err() if cx is cancelled.
 func Mkdir(cx *Context, name string, perm fs.FileMode) error {
 	return errInPool(cx, func() error { return os.Mkdir(name, perm) })
 }
 
 // MkdirAll creates a directory and the directories above it, as os.MkdirAll does.
+// The error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func MkdirAll(cx *Context, path string, perm fs.FileMode) error {
 	return errInPool(cx, func() error { return os.MkdirAll(path, perm) })
 }
 
-// MkdirTemp creates a new temporary directory, as os.MkdirTemp does.
+// MkdirTemp creates a new temporary directory, as os.MkdirTemp does. The error is
+// an *fs.PathError, or cx.Err() if cx is cancelled.
 func MkdirTemp(cx *Context, dir, pattern string) (string, error) {
 	return inPool(cx, func() (string, error) { return os.MkdirTemp(dir, pattern) }, nil)
 }
 
-// Remove removes a file or an empty directory, as os.Remove does.
+// Remove removes a file or an empty directory, as os.Remove does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Remove(cx *Context, name string) error {
 	return errInPool(cx, func() error { return os.Remove(name) })
 }
 
-// RemoveAll removes path and everything below it, as os.RemoveAll does.
+// RemoveAll removes path and everything below it, as os.RemoveAll does. The error
+// is an *fs.PathError, or cx.Err() if cx is cancelled.
 func RemoveAll(cx *Context, path string) error {
 	return errInPool(cx, func() error { return os.RemoveAll(path) })
 }
 
-// Rename renames a file, as os.Rename does.
+// Rename renames a file, as os.Rename does. The error is an *os.LinkError, or
+// cx.Err() if cx is cancelled.
 func Rename(cx *Context, oldpath, newpath string) error {
 	return errInPool(cx, func() error { return os.Rename(oldpath, newpath) })
 }
 
-// Link creates a hard link, as os.Link does.
+// Link creates a hard link, as os.Link does. The error is an *os.LinkError, or
+// cx.Err() if cx is cancelled.
 func Link(cx *Context, oldname, newname string) error {
 	return errInPool(cx, func() error { return os.Link(oldname, newname) })
 }
 
-// Symlink creates a symbolic link, as os.Symlink does.
+// Symlink creates a symbolic link, as os.Symlink does. The error is an
+// *os.LinkError, or cx.Err() if cx is cancelled.
 func Symlink(cx *Context, oldname, newname string) error {
 	return errInPool(cx, func() error { return os.Symlink(oldname, newname) })
 }
 
-// Readlink returns where a symbolic link leads, as os.Readlink does.
+// Readlink returns where a symbolic link leads, as os.Readlink does. The error is
+// an *fs.PathError, or cx.Err() if cx is cancelled.
 func Readlink(cx *Context, name string) (string, error) {
 	return inPool(cx, func() (string, error) { return os.Readlink(name) }, nil)
 }
 
-// Stat describes a file, as os.Stat does.
+// Stat describes a file, as os.Stat does. The error is an *fs.PathError, or
+// cx.Err() if cx is cancelled.
 func Stat(cx *Context, name string) (fs.FileInfo, error) {
 	return inPool(cx, func() (fs.FileInfo, error) { return os.Stat(name) }, nil)
 }
 
-// Lstat is Stat for a symbolic link itself, as os.Lstat is.
+// Lstat is Stat for a symbolic link itself, as os.Lstat is. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Lstat(cx *Context, name string) (fs.FileInfo, error) {
 	return inPool(cx, func() (fs.FileInfo, error) { return os.Lstat(name) }, nil)
 }
 
-// Chmod changes the mode of a file, as os.Chmod does.
+// Chmod changes the mode of a file, as os.Chmod does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Chmod(cx *Context, name string, mode fs.FileMode) error {
 	return errInPool(cx, func() error { return os.Chmod(name, mode) })
 }
 
-// Chown changes the owner and the group of a file, as os.Chown does.
+// Chown changes the owner and the group of a file, as os.Chown does. The error is
+// an *fs.PathError, or cx.Err() if cx is cancelled.
 func Chown(cx *Context, name string, uid, gid int) error {
 	return errInPool(cx, func() error { return os.Chown(name, uid, gid) })
 }
 
-// Lchown is Chown for a symbolic link itself, as os.Lchown is.
+// Lchown is Chown for a symbolic link itself, as os.Lchown is. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Lchown(cx *Context, name string, uid, gid int) error {
 	return errInPool(cx, func() error { return os.Lchown(name, uid, gid) })
 }
 
 // Chtimes changes the times of access and of change of a file, as os.Chtimes
-// does.
+// does. The error is an *fs.PathError, or cx.Err() if cx is cancelled.
 func Chtimes(cx *Context, name string, atime, mtime time.Time) error {
 	return errInPool(cx, func() error { return os.Chtimes(name, atime, mtime) })
 }
 
-// Truncate changes the size of a file, as os.Truncate does.
+// Truncate changes the size of a file, as os.Truncate does. The error is an
+// *fs.PathError, or cx.Err() if cx is cancelled.
 func Truncate(cx *Context, name string, size int64) error {
 	return errInPool(cx, func() error { return os.Truncate(name, size) })
 }
 
-// CopyFS copies fsys into a directory, as os.CopyFS does.
+// CopyFS copies fsys into a directory, as os.CopyFS does. The error is that of
+// os.CopyFS: an *fs.PathError or an error of fsys; or cx.Err() if cx is cancelled.
 func CopyFS(cx *Context, dir string, fsys fs.FS) error {
 	return errInPool(cx, func() error { return os.CopyFS(dir, fsys) })
 }
 
 // EvalSymlinks returns path without symbolic links, as filepath.EvalSymlinks
-// does.
+// does. The error is that of filepath.EvalSymlinks: an *fs.PathError,
+// syscall.ENOTDIR if an element of path but the last is a file, or an error about
+// too many links; or cx.Err() if cx is cancelled.
 func EvalSymlinks(cx *Context, path string) (string, error) {
 	return inPool(cx, func() (string, error) { return filepath.EvalSymlinks(path) }, nil)
 }
@@ -258,7 +281,9 @@ func EvalSymlinks(cx *Context, path string) (string, error) {
 // CopyFile copies the contents of the file src to dst, which is created with the
 // permissions of src or truncated, and returns how many bytes it has copied. The
 // kernel does it where it can. If cx is cancelled the copying ends soon, and
-// leaves part of the file.
+// leaves part of the file. The error is an *fs.PathError, an *os.LinkError if dst
+// and src are the same file, or cx.Err() if cx is cancelled. If one of the two is a
+// FIFO it may also be a [*CopyError] around one of these.
 func CopyFile(cx *Context, dst, src string) (written int64, err error) {
 	var over atomic.Bool
 	defer over.Store(true)
@@ -317,8 +342,8 @@ func copyFile(dst, src string, over *atomic.Bool) (written int64, err error) {
 // WalkDir calls fn for root and everything below it, as filepath.WalkDir does.
 // Directories are read in the pool, one after the other; fn runs in the calling
 // task, and may wait; instead of the Info of an entry, which keeps the worker
-// waiting, it should use Lstat. If cx is cancelled, fn gets cx.Err() for the directory
-// that would be next.
+// waiting, it should use Lstat. fn gets an *fs.PathError for a directory that cannot be
+// read, and cx.Err() for the next directory if cx is cancelled. The error is that of fn.
 func WalkDir(cx *Context, root string, fn fs.WalkDirFunc) error {
 	info, err := Lstat(cx, root)
 	if err != nil {

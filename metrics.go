@@ -71,8 +71,8 @@ type Metrics struct {
 	Stolen   uint64 // tasks taken over from another worker
 	Received uint64 // tasks that came from other threads: spawned or woken there
 	Woken    uint64 // wakes of tasks that waited; further ones before the poll are not counted
-	Waits    uint64 // times that a worker went to wait in the kernel
-	Roused   uint64 // times that another thread woke a worker that was waiting there, which is a system call
+	Parks    uint64 // times that a worker went to wait in the kernel
+	Unparks  uint64 // times that another thread woke a worker that was waiting there, which is a system call
 	Stalls   uint64 // polls that were found to take longer than Config.Stall
 
 	Workers        int
@@ -130,8 +130,8 @@ func (m *Metrics) add(w *worker) {
 	m.Stolen += get(countStolen)
 	m.Received += get(countReceived)
 	m.Woken += get(countWoken) + w.wokenFromOutside.Load()
-	m.Waits += get(countWaits)
-	m.Roused += w.unparks.Load()
+	m.Parks += get(countWaits)
+	m.Unparks += w.unparks.Load()
 	m.Workers++
 	m.Queued += int(get(countQueued))
 	m.Timers += int(get(countTimers))

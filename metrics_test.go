@@ -47,7 +47,7 @@ func TestMetricsTasks(t *testing.T) {
 	m := counts(t, rt, func(m Metrics) bool {
 		polls := uint64(2*each + 2*2*each + 1) // one for each future, two for each task that yields
 		outside := uint64(2*each + 1)
-		return m.Ended == all && m.Polls >= polls && m.Received+m.Stolen >= outside && m.Received > 0 && m.Waits > 0
+		return m.Ended == all && m.Polls >= polls && m.Received+m.Stolen >= outside && m.Received > 0 && m.Parks > 0
 	})
 	require.EqualValues(t, all, m.Spawned)
 	require.Zero(t, m.Alive)
@@ -205,11 +205,11 @@ func TestMetricsWakes(t *testing.T) {
 	require.Zero(t, other.Metrics().Woken)
 
 	for i := range uint64(rounds) {
-		before := rt.WorkerMetrics(int(i % 2)).Roused
+		before := rt.WorkerMetrics(int(i % 2)).Unparks
 		eventually(t, func() bool { // a worker may wake by itself, for a moment
 			eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
 			runInTask(t, pinned(rt, int(i%2)), func(*Context) error { return nil })
-			return rt.WorkerMetrics(int(i%2)).Roused > before
+			return rt.WorkerMetrics(int(i%2)).Unparks > before
 		})
 	}
 }

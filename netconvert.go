@@ -14,7 +14,8 @@ import (
 // It has a descriptor of its own: f stays as it is, and both must be closed.
 // It fails with ENOTSOCK if f is no socket, and with EINVAL if it is a
 // listener. As usual, a TCP connection has TCP_NODELAY and keep-alive on from
-// then on. To go back, use File and net.FileConn.
+// then on. To go back, use File and net.FileConn. The error is a *net.OpError;
+// it wraps os.ErrClosed if f is closed.
 func FileConn(f *os.File) (Conn, error) {
 	c, err := fromFile[Conn](f)
 	if tcp, ok := c.(*TCPConn); ok {
@@ -26,24 +27,28 @@ func FileConn(f *os.File) (Conn, error) {
 // FileListener is FileConn for listeners, as net.FileListener. Connections
 // that arrive from then on have TCP_NODELAY and keep-alive on, as usual, also
 // those that are accepted through f. The two share whether they are non-blocking:
-// where f is made blocking, the next Accept makes both non-blocking again.
+// where f is made blocking, the next Accept makes both non-blocking again. The
+// error is that of FileConn.
 func FileListener(f *os.File) (Listener, error) { return fromFile[Listener](f) }
 
-// FilePacketConn is FileConn for sockets of messages, as net.FilePacketConn.
+// FilePacketConn is FileConn for sockets of messages, as net.FilePacketConn. The
+// error is that of FileConn.
 func FilePacketConn(f *os.File) (PacketConn, error) { return fromFile[PacketConn](f) }
 
 // FromConn takes a connection over from package net, or from another type that has
 // a SyscallConn. On success c has been closed, so that code that still uses it gets an
 // error, and the Conn that is returned goes on in its place, without c's deadlines. On
-// failure c is as it was. It fails with errors.ErrUnsupported if c has no descriptor; a
-// *tls.Conn has none.
+// failure c is as it was. The error is a *net.OpError; it wraps errors.ErrUnsupported if c
+// has no descriptor, as a *tls.Conn has none, and net.ErrClosed if c is closed.
 func FromConn(c net.Conn) (Conn, error) { return takeOver[Conn](c) }
 
 // FromListener is FromConn for listeners. The file of a unix-domain listener
-// stays, and is removed by the Close of the Listener that is returned.
+// stays, and is removed by the Close of the Listener that is returned. The error is
+// that of FromConn.
 func FromListener(l net.Listener) (Listener, error) { return takeOver[Listener](l) }
 
-// FromPacketConn is FromConn for sockets of messages.
+// FromPacketConn is FromConn for sockets of messages. The error is that of
+// FromConn.
 func FromPacketConn(c net.PacketConn) (PacketConn, error) { return takeOver[PacketConn](c) }
 
 // fdConn returns a connection of a socket's descriptor, which on success

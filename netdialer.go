@@ -47,7 +47,7 @@ type Dialer struct {
 	// Control, if not nil, is called after a socket was made and before it is
 	// connected, with the network (its family added: "tcp4") and the address.
 	// It runs on the caller's worker and must not block. An error that it
-	// returns fails the attempt.
+	// returns fails the attempt, and is wrapped in the error of the dial.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
@@ -60,6 +60,10 @@ const leastShare = 2 * time.Second
 
 // Dial connects to an address; see the function Dial for networks. The
 // deadline and the cancellation of cx end it; nothing is left open then.
+//
+// The error is a *net.OpError. It wraps a *net.DNSError if the look-up has failed, cx.Err()
+// if cx is cancelled, and context.DeadlineExceeded after Timeout or Deadline; its method
+// Timeout then reports true.
 //
 // If the context that the task is under (see [Spawner.Under]) has hooks of
 // net/http/httptrace, ConnectStart and ConnectDone are called for each attempt, as by
@@ -76,7 +80,8 @@ func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	return c, err
 }
 
-// DialFuture returns a future of the result of Dial.
+// DialFuture returns a future of the result of Dial. Its errors are those of Dial, but an
+// [Await] of it that is cancelled returns cx.Err(), not wrapped.
 func (d *Dialer) DialFuture(network, address string) Future[Conn] { return d.dialing(network, address) }
 
 func (d *Dialer) dialing(network, address string) *dialing {

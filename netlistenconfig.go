@@ -8,6 +8,9 @@ import (
 
 // ListenConfig is how to listen; the zero value is how Listen and ListenPacket
 // do. Its methods may be called by any number of tasks and goroutines.
+//
+// Errors are *net.OpError. It wraps a *net.DNSError if a name in the address is
+// not found, and cx.Err() if cx is cancelled while a name is looked up.
 type ListenConfig struct {
 	// Control, if not nil, is called after the socket was made and before it is
 	// bound, with the network (its family added: "tcp4") and the address. It runs

@@ -16,6 +16,10 @@ import (
 // zero value is like DefaultResolver. It must not be copied after its first
 // use; any number of tasks and goroutines may use it at once.
 //
+// Errors are those of net.Resolver: *net.DNSError, which wraps cx.Err() if cx is cancelled;
+// a net.UnknownNetworkError of LookupIP and LookupNetIP, and a *net.AddrError of LookupPort
+// for a number that is not a port, or for an unknown network.
+//
 // If Go's own resolver is used (see package net), a look-up that was cancelled
 // no longer waits for its server. A look-up of the C library goes on to its end,
 // and Runtime.Shutdown waits for it.
@@ -187,47 +191,57 @@ func (r *Resolver) LookupSRV(cx *Context, service, proto, name string) (cname st
 	return f.cname, f.addrs, err
 }
 
-// LookupHost is DefaultResolver.LookupHost.
+// LookupHost is DefaultResolver.LookupHost. The error is a *net.DNSError; it wraps
+// cx.Err() if cx is cancelled.
 func LookupHost(cx *Context, host string) (addrs []string, err error) {
 	return DefaultResolver.LookupHost(cx, host)
 }
 
-// LookupIP returns the addresses of a host.
+// LookupIP returns the addresses of a host. The error is a *net.DNSError; it wraps
+// cx.Err() if cx is cancelled.
 func LookupIP(cx *Context, host string) ([]net.IP, error) {
 	return DefaultResolver.LookupIP(cx, "ip", host)
 }
 
-// LookupPort is DefaultResolver.LookupPort.
+// LookupPort is DefaultResolver.LookupPort. The error is a *net.DNSError, which wraps
+// cx.Err() if cx is cancelled, or a *net.AddrError for a number that is not a port, or for
+// an unknown network.
 func LookupPort(cx *Context, network, service string) (port int, err error) {
 	return DefaultResolver.LookupPort(cx, network, service)
 }
 
-// LookupAddr is DefaultResolver.LookupAddr.
+// LookupAddr is DefaultResolver.LookupAddr. The error is a *net.DNSError; it wraps
+// cx.Err() if cx is cancelled.
 func LookupAddr(cx *Context, addr string) (names []string, err error) {
 	return DefaultResolver.LookupAddr(cx, addr)
 }
 
-// LookupCNAME is DefaultResolver.LookupCNAME.
+// LookupCNAME is DefaultResolver.LookupCNAME. The error is a *net.DNSError; it wraps
+// cx.Err() if cx is cancelled.
 func LookupCNAME(cx *Context, host string) (cname string, err error) {
 	return DefaultResolver.LookupCNAME(cx, host)
 }
 
-// LookupMX is DefaultResolver.LookupMX.
+// LookupMX is DefaultResolver.LookupMX. The error is a *net.DNSError; it wraps cx.Err()
+// if cx is cancelled.
 func LookupMX(cx *Context, name string) ([]*net.MX, error) {
 	return DefaultResolver.LookupMX(cx, name)
 }
 
-// LookupNS is DefaultResolver.LookupNS.
+// LookupNS is DefaultResolver.LookupNS. The error is a *net.DNSError; it wraps cx.Err()
+// if cx is cancelled.
 func LookupNS(cx *Context, name string) ([]*net.NS, error) {
 	return DefaultResolver.LookupNS(cx, name)
 }
 
-// LookupTXT is DefaultResolver.LookupTXT.
+// LookupTXT is DefaultResolver.LookupTXT. The error is a *net.DNSError; it wraps cx.Err()
+// if cx is cancelled.
 func LookupTXT(cx *Context, name string) ([]string, error) {
 	return DefaultResolver.LookupTXT(cx, name)
 }
 
-// LookupSRV is DefaultResolver.LookupSRV.
+// LookupSRV is DefaultResolver.LookupSRV. The error is a *net.DNSError; it wraps cx.Err()
+// if cx is cancelled.
 func LookupSRV(cx *Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
 	return DefaultResolver.LookupSRV(cx, service, proto, name)
 }

@@ -19,6 +19,8 @@ import (
 // Wait wait for each other. Events may be spurious: an event that was fetched before
 // a Modify, or of a descriptor that has been closed, may still come. The system
 // call then returns EAGAIN.
+//
+// Errors are *os.SyscallError, and os.ErrClosed after Close, which is not wrapped.
 type Poller struct {
 	r        reactor
 	waiting  chan None   // capacity 1: full while a Wait waits
@@ -43,7 +45,8 @@ type PollEvent struct {
 	Ready Readiness
 }
 
-// NewPoller opens a Poller. It needs three descriptors, and must be closed.
+// NewPoller opens a Poller. It needs three descriptors, and must be closed. The
+// error is an *os.SyscallError.
 func NewPoller() (*Poller, error) {
 	p := &Poller{waiting: newChan[None](1), fds: map[int]*polled{}}
 	if err := p.r.open(nil); err != nil {
@@ -55,10 +58,9 @@ func NewPoller() (*Poller, error) {
 // Add has Wait report when fd is ready for the directions in want, with key. If it is
 // ready already, Wait reports it. A want of nothing is for later: see Modify.
 //
-// fd should be non-blocking. Delete it before it is closed. Add fails with
-// ErrNotPollable, also wrapped, for a descriptor that cannot be waited for; on
-// some systems with EEXIST for a descriptor that has been added; with os.ErrClosed after
-// Close.
+// fd should be non-blocking. Delete it before it is closed. The error wraps
+// ErrNotPollable for a descriptor that cannot be waited for, and on some systems EEXIST
+// for a descriptor that has been added.
 func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
 }

@@ -36,6 +36,11 @@ import (
 // stream (a bufio.Writer, an io.MultiWriter) is called on a goroutine of os/exec, and panics
 // there, which ends the program: use StdoutPipe or a [NetConn] instead.
 //
+// Errors are those of os/exec: an *exec.ExitError of a program that has failed, an *exec.Error
+// of a name that is not found in PATH, an *fs.PathError of a program or a directory that is not
+// there. If cx is cancelled the error is cx.Err(), not wrapped, and no *exec.ExitError. A call
+// that comes too early, too late or twice has an error that has a text only.
+//
 // A process is not bound to the runtime: Shutdown leaves it running.
 type Cmd struct {
 	*exec.Cmd
@@ -77,11 +82,11 @@ func Command(name string, arg ...string) *Cmd {
 	return c
 }
 
-// Start starts the program and does not wait for it. The errors are those of
-// exec.Command and exec.Cmd.Start. If cx is cancelled the program is not started, or
-// killed as by Wait. The starting may go on then for a while: the fields of c must not be
-// read. If Stdin is a File of the disk, Start waits for the end of a read of it that is
-// under way in the pool of blocking calls.
+// Start starts the program and does not wait for it. The errors are those of exec.Command
+// and exec.Cmd.Start: an *exec.Error or an *fs.PathError. If cx is cancelled the error is
+// cx.Err(), and the program is not started, or killed as by Wait. The starting may go on
+// then for a while: the fields of c must not be read. If Stdin is a File of the disk, Start
+// waits for the end of a read of it that is under way in the pool of blocking calls.
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
@@ -303,7 +308,8 @@ func (c *Cmd) collected(b *bytes.Buffer) []byte {
 
 // StdinPipe returns a pipe whose data the program reads as its standard
 // input. It must be closed for the program to see the end; Wait closes it, too.
-// A pipe of a Cmd that is never started must be closed by the caller.
+// A pipe of a Cmd that is never started must be closed by the caller. The error of
+// a pipe that cannot be made is an *os.SyscallError.
 func (c *Cmd) StdinPipe() (*File, error) {
 	if c.Stdin != nil {
 		return nil, errors.New("exec: Stdin already set")

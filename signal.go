@@ -14,6 +14,9 @@ import (
 // SignalStream is the Stream of the signals that the program receives; see
 // Signals. Any number of tasks may use it at once: each signal goes to one of
 // them.
+//
+// Errors are not wrapped: io.EOF at the end, cx.Err() if cx is cancelled, and
+// ErrClosed of a second Close.
 type SignalStream struct {
 	in      chan os.Signal
 	all     bool // no signal was named

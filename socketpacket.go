@@ -13,6 +13,9 @@ import (
 //
 // A message is sent whole or not at all, and a read takes one message: the bytes that p
 // has no room for are lost. Cancelling either loses nothing.
+//
+// Errors of the types of this package are *net.OpError; it wraps net.ErrClosed after
+// Close, os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
 type PacketConn interface {
 	Conn
 

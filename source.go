@@ -18,9 +18,10 @@ import (
 // Any number of tasks and goroutines may use a Source at once, and like a
 // TCPConn it is served by the worker of the task that first has to wait for it,
 // and by no worker as long as only goroutines wait for it.
-// Its errors are those of the calls, cx.Err(), os.ErrClosed after Close,
-// os.ErrDeadlineExceeded after a deadline, and ErrShutdown for waits once the
-// workers end. It must be closed or detached.
+// Its errors are not wrapped: those that the functions of ReadWith, WriteWith and
+// Control return, cx.Err() if cx is cancelled, os.ErrClosed after Close or Detach,
+// ErrPending of polls, and ErrShutdown for waits once the workers end. A failure of
+// the system is an *os.SyscallError. It must be closed or detached.
 type Source struct{ src pollFD }
 
 // NewSource returns a Source of fd, which belongs to it until Detach: Close
@@ -29,8 +30,8 @@ type Source struct{ src pollFD }
 // flag such as MSG_DONTWAIT where it has such a flag. fd must not be given to two Sources, nor
 // to anything else that waits for it edge-triggered in the same runtime.
 //
-// It fails with ErrNotPollable, also wrapped, if fd is of a kind that cannot be
-// waited for; fd is then left alone.
+// The error wraps ErrNotPollable if fd is of a kind that cannot be waited for; fd is
+// then left alone. Other errors are *os.SyscallError.
 func NewSource(fd int) (*Source, error) {
 	if err := checkPollable(fd); err != nil {
 		return nil, err

@@ -27,6 +27,10 @@ import (
 //
 // A connection must be closed: as long as it is open the runtime refers to it,
 // and the garbage collector does not close it.
+//
+// Errors are *net.OpError; it wraps net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled. Not
+// wrapped are io.EOF, the end, and ErrPending.
 type TCPConn struct{ streamConn }
 
 var _ Conn = (*TCPConn)(nil)
@@ -127,13 +131,17 @@ func (b *boundTCPConn) SyscallConn() (syscall.RawConn, error) { return b.rawConn
 // Cancelling an Accept loses nothing. If the process or the system has no
 // descriptors left, Accept waits and tries again, ever more slowly, up to once
 // a second; connections wait in the backlog meanwhile.
+//
+// Errors are *net.OpError; it wraps net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
+// ErrPending is not wrapped.
 type TCPListener struct{ listener }
 
 var _ Listener = (*TCPListener)(nil)
 
 // ListenTCP announces on laddr, as net.ListenTCP does. A nil laddr, or an address
 // without an IP, is the wildcard address, of both families for "tcp"; port 0
-// is a port that the system chooses.
+// is a port that the system chooses. The error is a *net.OpError.
 func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	return new(socketSetup).listenTCP(network, laddr)
 }
@@ -186,6 +194,7 @@ func (l *TCPListener) asConn(a accepted, err error) (Conn, error) {
 
 // DialTCP connects to raddr, from laddr if it is not nil, as net.DialTCP does.
 // The deadline and the cancellation of cx end it; nothing is left open then.
+// The error is a *net.OpError; it wraps cx.Err() if cx is cancelled.
 func DialTCP(cx *Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
 	n, err := networkOf(network, "tcp")
 	if err == nil && raddr == nil {

@@ -14,6 +14,10 @@ import (
 //
 // It is served by the worker of the task that first has to wait for it, and by no worker
 // as long as only goroutines wait for it. It must be closed.
+//
+// Errors are *net.OpError; it wraps net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
+// ErrPending is not wrapped.
 type UDPConn struct{ packetConn }
 
 var _ PacketConn = (*UDPConn)(nil)
@@ -21,7 +25,8 @@ var _ PacketConn = (*UDPConn)(nil)
 // ListenUDP opens a socket on laddr, as net.ListenUDP does. A nil laddr, or
 // an address without an IP, is the wildcard address, of both families for "udp"; port
 // 0 is a port that the system chooses. For an address of a multicast group, which
-// is then still to be joined, the port may be shared with other sockets.
+// is then still to be joined, the port may be shared with other sockets. The error
+// is a *net.OpError.
 func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	return new(socketSetup).listenUDP(network, laddr)
 }
@@ -51,7 +56,8 @@ func (s *socketSetup) listenUDP(name string, laddr *net.UDPAddr) (*UDPConn, erro
 }
 
 // DialUDP opens a socket that sends to raddr and receives from it alone, from
-// laddr if that is not nil, as net.DialUDP does. It does not wait.
+// laddr if that is not nil, as net.DialUDP does. It does not wait. The error is
+// a *net.OpError.
 func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	n, err := networkOf(network, "udp")
 	if err == nil && raddr == nil {

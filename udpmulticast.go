@@ -208,7 +208,7 @@ func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 // ListenMulticastUDP opens a socket that receives the messages that are sent to a group, on
 // the interface ifi, or an interface that the system chooses if ifi is nil, as
 // net.ListenMulticastUDP does. Other sockets may receive them, too. Messages that the socket
-// itself sends to the group do not come back to this host.
+// itself sends to the group do not come back to this host. The error is a *net.OpError.
 func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) (*UDPConn, error) {
 	if group == nil || len(group.IP) == 0 {
 		return nil, wrapOp("listen", unnamed(network), nil, addrOrNil(group), errMissingAddress)

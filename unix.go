@@ -17,6 +17,10 @@ import (
 // Cancelling a Read loses nothing. Cancelling a Write may leave part of the
 // data written, but never part of a packet: it returns how much. A connection
 // must be closed.
+//
+// Errors are *net.OpError; it wraps net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled. Not
+// wrapped are io.EOF, the end, and ErrPending.
 type UnixConn struct{ streamConn }
 
 var _ Conn = (*UnixConn)(nil)
@@ -24,7 +28,8 @@ var _ Conn = (*UnixConn)(nil)
 // DialUnix connects to raddr, from laddr if it is not nil, as net.DialUnix
 // does: networks "unix" and "unixpacket". On Linux a name that begins with @
 // is abstract: it stands in no directory. If the listener's backlog is full it
-// fails at once.
+// fails at once. The error is a *net.OpError; it wraps cx.Err() if cx is
+// cancelled.
 func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixConn, error) {
 	a, err := unixConnect("unix", network, laddr, raddr)
 	if err != nil {
@@ -49,7 +54,7 @@ func unixConnect(proto, name string, laddr, raddr *net.UnixAddr) (*connectFuture
 func unixNamed(a *net.UnixAddr) bool { return a != nil && a.Name != "" }
 
 // SocketPair returns the two ends of a new connection of the network "unix".
-// Their addresses have no names.
+// Their addresses have no names. The error is a *net.OpError.
 func SocketPair() (a, b *UnixConn, err error) {
 	a, b = new(UnixConn), new(UnixConn)
 	if err := socketPair("unix", &a.conn, &b.conn); err != nil {
@@ -118,7 +123,7 @@ func (b *boundUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn
 
 // UnixListener is a listener of a unix-domain socket. See Listener for the common
 // rules of its methods, and TCPListener for the behaviour when there are
-// no descriptors left.
+// no descriptors left. Errors are those of a TCPListener.
 type UnixListener struct {
 	listener
 	keep   atomic.Bool // the file, when the listener is closed
@@ -130,7 +135,8 @@ var _ Listener = (*UnixListener)(nil)
 // ListenUnix announces on laddr, as net.ListenUnix does: networks "unix" and
 // "unixpacket". The file of that name must not be there yet; Close removes it.
 // On Linux a name that begins with @ is abstract: it stands in no directory,
-// and an empty name lets the system choose an abstract name.
+// and an empty name lets the system choose an abstract name. The error is a
+// *net.OpError.
 func ListenUnix(network string, laddr *net.UnixAddr) (*UnixListener, error) {
 	return new(socketSetup).listenUnix(network, laddr)
 }

@@ -16,6 +16,10 @@ import (
 //
 // Messages arrive, and in order, and a sender waits while the receiver's queue
 // is full. It must be closed.
+//
+// Errors are *net.OpError; it wraps net.ErrClosed after Close,
+// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
+// ErrPending is not wrapped.
 type UnixDatagram struct {
 	packetConn
 	full pollRetry
@@ -38,7 +42,8 @@ const (
 
 // ListenUnixgram opens a socket that other sockets can send to at laddr, as
 // net.ListenUnixgram does. As there, Close leaves the file. On Linux a name
-// that begins with @ is abstract: it stands in no directory.
+// that begins with @ is abstract: it stands in no directory. The error is a
+// *net.OpError.
 func ListenUnixgram(network string, laddr *net.UnixAddr) (*UnixDatagram, error) {
 	return new(socketSetup).listenUnixgram(network, laddr)
 }
@@ -60,7 +65,7 @@ func (s *socketSetup) bindUnixgram(op, name string, laddr *net.UnixAddr) (*UnixD
 // DialUnixgram opens a socket that sends to raddr and receives from it alone. The
 // peer can answer only if the socket has an address of its own, laddr. If raddr is nil
 // or has no name, the socket has no peer, and is a socket of laddr as ListenUnixgram
-// opens it. It does not wait.
+// opens it. It does not wait. The error is a *net.OpError.
 func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, error) {
 	if unixNamed(laddr) && !unixNamed(raddr) {
 		return new(socketSetup).bindUnixgram("dial", network, laddr)
@@ -76,7 +81,7 @@ func DialUnixgram(network string, laddr, raddr *net.UnixAddr) (*UnixDatagram, er
 }
 
 // DatagramPair returns two sockets that are each other's peers. Their
-// addresses have no names.
+// addresses have no names. The error is a *net.OpError.
 func DatagramPair() (a, b *UnixDatagram, err error) {
 	a, b = newUnixDatagram(), newUnixDatagram()
 	if err := socketPair("unixgram", &a.conn, &b.conn); err != nil {

@@ -130,7 +130,8 @@ func closeFDs(fds []int) {
 
 // ReadMsgUnix waits for data and its ancillary data: descriptors, for example,
 // which are the caller's to close. oobn says how much of oob is used, flags are
-// those of recvmsg(2). Cancelling it loses nothing.
+// those of recvmsg(2). Cancelling it loses nothing. The end is io.EOF; package net, and
+// the result of [BindConn], return it in a *net.OpError.
 func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	return c.readMsgUnix(cx, p, oob)
 }
@@ -150,7 +151,8 @@ func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) 
 // SendFiles sends p, and with its first byte files to the process at the other
 // end, which gets descriptors of its own: those of this process can be closed
 // afterwards. p must not be empty. n says how much of p was sent; if it is more
-// than nothing, the files were sent, too.
+// than nothing, the files were sent, too. If one of the files is closed, the error
+// wraps os.ErrClosed.
 func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.wrap("write", cx.refused(syscall.EINVAL))
@@ -164,7 +166,7 @@ func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, e
 
 // ReceiveFiles waits for data, reads it into p and returns the files that came
 // with it, which are the caller's to close. If there are more files than limit, all
-// are closed and the error is EMSGSIZE; n bytes were read all the same.
+// are closed and the error wraps EMSGSIZE; n bytes were read all the same.
 // Cancelling it loses nothing.
 func (c *UnixConn) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
 	return c.receiveFiles(cx, p, limit)

@@ -145,7 +145,7 @@ func (w *watch) state() state {
 	for i := range s.Metrics.Workers {
 		m := w.rt.WorkerMetrics(i)
 		s.Workers = append(s.Workers, worker{
-			m.Polls, m.Stolen, m.Received, m.Waits,
+			m.Polls, m.Stolen, m.Received, m.Parks,
 			m.Queued, m.Timers, m.Sources, m.Coroutines, m.CoroutinesFree,
 		})
 	}
@@ -160,7 +160,7 @@ func (w *watch) state() state {
 			s.Before, s.BeforeAt = sm.m, at
 		}
 		m := &sm.m
-		s.History = append(s.History, point{at, m.Alive, m.Spawned, m.Polls, m.Waits, m.Stalls, m.Timers})
+		s.History = append(s.History, point{at, m.Alive, m.Spawned, m.Polls, m.Parks, m.Stalls, m.Timers})
 	}
 	return s
 }
