@@ -41,6 +41,9 @@ func (b boundWriter) Write(p []byte) (int, error) { return b.w.Write(b.cx, p) }
 // net.UnixConn.WriteTo see NetConn. A c of another type is used by its own methods alone: a
 // type that embeds one of these is read by its own Read. If it is a PacketConn, the result is
 // a net.PacketConn; if it has a method CloseWrite() error, the result has it, too.
+//
+// The errors are those of c, and of the twin in package net where that wraps an error once
+// more: ReadFrom and WriteTo of a *net.TCPConn, ReadMsgUnix at the end of a *net.UnixConn.
 func BindConn(cx *Context, c Conn) net.Conn {
 	switch c := c.(type) {
 	case *TCPConn:
@@ -103,7 +106,7 @@ func (b *boundPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 
 // BindFile returns f with the interfaces that os.File has in the standard library, for all
 // code that knows them: archive/zip, io.Copy, http.ServeContent. Its calls wait through cx,
-// and it may be used where cx may be used. Closing it closes f.
+// and it may be used where cx may be used. Closing it closes f. The errors are those of f.
 func BindFile(cx *Context, f *File) interface {
 	fs.ReadDirFile
 	io.ReadWriteSeeker

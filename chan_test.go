@@ -1055,7 +1055,7 @@ func chanExactlyOnce(t *testing.T, capacity int) {
 				if i, err := Select(cx, on, OnFuture(NeverFuture[None]())); i != 0 {
 					return 0, err
 				}
-				return on.Value()
+				return on.Result()
 			}
 		}
 		recv := func(cx *Context) error {

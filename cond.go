@@ -49,10 +49,10 @@ func (c *Cond) Wait(cx *Context) error {
 	return err
 }
 
-// waitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
+// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
 // only if ctx ends, with ctx.Err(), and c.L is locked then too. It panics in
 // tasks.
-func (c *Cond) waitBlocking(ctx context.Context) error {
+func (c *Cond) WaitBlocking(ctx context.Context) error {
 	mustNotBlock("Cond.WaitBlocking", "c.Wait(cx)")
 	c.mustBeLocked()
 	if err := ctx.Err(); err != nil {

@@ -11,8 +11,8 @@ import (
 
 func TestAffinityUnsupported(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
-	_, err := New(Config{Affinity: [][]int{{0}}})
+	_, err := New(Config{Tuning: Tuning{Affinity: [][]int{{0}}}})
 	require.ErrorIs(t, err, errors.ErrUnsupported)
-	rt := newTestRuntime(t, Config{Affinity: [][]int{nil}})
+	rt := newTestRuntime(t, Config{Tuning: Tuning{Affinity: [][]int{nil}}})
 	require.Len(t, rt.workers, 1)
 }

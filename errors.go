@@ -13,9 +13,9 @@ import (
 var (
 	// ErrPending is returned by Poll and by every method named PollX when the
 	// result is not there yet and the waker of the Context has been kept for
-	// the moment at which it may be. It is for code that polls; code that
-	// awaits never sees it.
-	ErrPending = errors.New("async: pending (a Poll method was called by code that does not poll again)")
+	// the moment at which it may be; and by TryJoin and TrySelect. It is for code
+	// that polls: code that awaits never sees it.
+	ErrPending = errors.New("async: pending: there is no result yet")
 )
 
 // How a task may end without having returned.

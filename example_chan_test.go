@@ -248,7 +248,7 @@ func ExampleSelect() {
 		for {
 			switch i, err := async.Select(cx, job, stop, idle); i {
 			case 0:
-				fmt.Println(job.Value())
+				fmt.Println(job.Result())
 				idle.Reset(time.Millisecond)
 			case 1:
 				return nil
@@ -274,11 +274,11 @@ func ExampleTrySelect() {
 		i, _ := async.TrySelect(cx, send)
 		fmt.Println(i, send.Err())
 		fmt.Println(async.TrySelect(cx, recv))
-		fmt.Println(recv.Value())
+		fmt.Println(recv.Result())
 		return nil
 	})
 	// Output:
-	// -1 async: pending (a Poll method was called by code that does not poll again)
+	// -1 async: pending: there is no result yet
 	// 0 <nil>
 	// 0 <nil>
 	// 7 <nil>
@@ -336,7 +336,7 @@ func ExampleOnNext() {
 		next := async.OnNext(s)
 		i, _ := async.Select(cx, next, async.After(time.Hour))
 		fmt.Println(i)
-		fmt.Println(next.Value())
+		fmt.Println(next.Result())
 		return nil
 	})
 	// Output:

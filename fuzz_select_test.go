@@ -162,7 +162,7 @@ func (m *selectModel) happens(t *testing.T, s *modelSelect, i int) {
 	require.True(t, m.can(is), "a case that could not happen")
 	switch c := s.cases[i].(type) {
 	case *RecvCase[int]:
-		m.received(t, is.c)(c.Value())
+		m.received(t, is.c)(c.Result())
 	case *SendCase[int]:
 		m.sent(t, is.c, is.send, c.Err())
 	case *FutureCase[int]:

@@ -95,7 +95,8 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // works as io.Copy does with two os.Files, off the worker. A type that merely embeds one
 // of these types is read and written by its own methods.
 //
-// If cx is cancelled, or a read or a write fails, Copy returns that error. If Copy
+// If cx is cancelled, or a read or a write fails, Copy returns that error: a *net.OpError of
+// a connection, an *fs.PathError of a File, cx.Err() from a File as it is. If Copy
 // had read data that it could not write, the error is a [*CopyError] that wraps that
 // error and holds this data. If there was no such data the error is
 // returned as it is. A copy from a file of the disk that is cancelled ends

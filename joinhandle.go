@@ -19,7 +19,7 @@ import (
 // a caller has collected it or another task or goroutine waits for the task (by h.Join, h.JoinBlocking,
 // OnJoin, a JoinSet, or the channel of h.Done). The worker of the task closes it, or, if the task has
 // ended, the caller that gives up; Close must not block, and its error is dropped. A panic in
-// Close goes to Config.Unhandled. Poll, Await, Wait and TryJoin return context.Canceled
+// Close goes to Config.Unhandled. Poll, Join, JoinBlocking and TryJoin return context.Canceled
 // then. h.Join, h.JoinBlocking, OnJoin and JoinSet do not own the handle, and h.Cancel closes nothing.
 //
 // A handle that is dropped leaves its task alone. If such a task fails, the

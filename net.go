@@ -12,12 +12,18 @@ import (
 )
 
 // A Conn is a net.Conn whose calls wait through a Context. Any number of tasks and
-// goroutines may use it at once.
+// goroutines may use it at once. The errors of the connections of this package are *net.OpError:
+// they wrap net.ErrClosed after Close, os.ErrDeadlineExceeded after a deadline, and cx.Err() if
+// cx is cancelled. The end is io.EOF, as it is.
+//
+// To limit one Read or Write use [Context.WithTimeout]; to limit all of them, SetDeadline.
 //
 // A type of your own may implement Conn by embedding one and overriding some methods: to
 // count, to limit, to encrypt. All functions of this package that take a Conn then use these
 // methods. The types of this package have more methods than Conn, which such a type should
-// not promote unless it means to: so embed the interface, and not a *TCPConn.
+// not promote unless it means to: so embed the interface, and not a *TCPConn. One of them is
+// worth a method of the type: a connection that has PollReadable(cx *Context) error, as
+// TCPConn has, needs no stack while it waits in [Serve].
 type Conn interface {
 	Reader
 	Writer
@@ -52,7 +58,8 @@ type PollConn interface {
 // goroutines may accept at once. Like Conn it may be implemented by embedding a Listener and
 // overriding Accept.
 type Listener interface {
-	// Accept waits for the next connection. Cancelling it loses no connection.
+	// Accept waits for the next connection. Cancelling it loses no connection. The
+	// errors of the listeners of this package are *net.OpError, as those of a Conn.
 	Accept(cx *Context) (Conn, error)
 
 	// Close closes the listener. Accepts return net.ErrClosed.
@@ -63,25 +70,27 @@ type Listener interface {
 
 // Listen announces on a local address, as net.Listen does: networks "tcp",
 // "tcp4", "tcp6", "unix" and "unixpacket". Names in the address are resolved
-// by Go's resolver, off the worker.
+// by Go's resolver, off the worker. The error is a *net.OpError; it wraps cx.Err() if cx is
+// cancelled while a name is looked up.
 func Listen(cx *Context, network, address string) (Listener, error) {
 	return new(ListenConfig).Listen(cx, network, address)
 }
 
 // ListenPacket opens a socket for messages on a local address, as
-// net.ListenPacket does: networks "udp", "udp4", "udp6" and "unixgram".
+// net.ListenPacket does: networks "udp", "udp4", "udp6" and "unixgram". Its errors are those
+// of Listen.
 func ListenPacket(cx *Context, network, address string) (PacketConn, error) {
 	return new(ListenConfig).ListenPacket(cx, network, address)
 }
 
 // Dial connects to an address, as net.Dial does: networks "tcp", "tcp4", "tcp6",
 // "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". An empty host, or a host
-// that is 0.0.0.0 or ::, is this host. It is the Dial of the zero Dialer.
+// that is 0.0.0.0 or ::, is this host. It is the Dial of the zero Dialer, and has its errors.
 func Dial(cx *Context, network, address string) (Conn, error) {
 	return new(Dialer).Dial(cx, network, address)
 }
 
-// DialFuture returns a future of the result of Dial.
+// DialFuture returns Dial as a future. An Await of it that is cancelled returns cx.Err() as it is.
 func DialFuture(network, address string) Future[Conn] {
 	return new(Dialer).DialFuture(network, address)
 }

@@ -111,9 +111,9 @@ func (n *Notify) Wait(cx *Context) error {
 // was one.
 func (n *Notify) TryWait() bool { return n.state.take() }
 
-// waitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
+// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
 // only if ctx ends, with ctx.Err(). It panics in tasks.
-func (n *Notify) waitBlocking(ctx context.Context) error {
+func (n *Notify) WaitBlocking(ctx context.Context) error {
 	mustNotBlock("Notify.WaitBlocking", "n.Wait(cx)")
 	if err := ctx.Err(); err != nil {
 		return err

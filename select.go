@@ -8,7 +8,7 @@ import (
 // A Case is one of the events that Select waits for. OnRecv, OnSend, OnFuture, OnJoin,
 // OnNext and After make one, which keeps the result of the event. It belongs to one task,
 // may be used in one Select after the other, which then need no allocation, and must not be
-// copied.
+// copied. A case of OnFuture is for one Select.
 type Case interface {
 	// try is poll, but a case of a channel takes no place in its queue yet: most Selects
 	// that find something at once do so in their first look. A case that can only be polled
@@ -30,7 +30,7 @@ type Case interface {
 //	jobs, quit, late := async.OnRecv(ch), async.OnRecv(stop), async.After(time.Second)
 //	switch i, err := async.Select(cx, jobs, quit, late); i {
 //	case 0:
-//		job, err := jobs.Value()
+//		job, err := jobs.Result()
 //		...
 //
 // If several cases can happen, one of them is taken at random. The other cases are given
@@ -196,9 +196,9 @@ type RecvCase[T any] struct {
 	err error
 }
 
-// Value returns the message of the last Select in which the case happened, or
+// Result returns the message of the last Select in which the case happened, or
 // ErrClosed.
-func (r *RecvCase[T]) Value() (T, error) { return r.v, r.err }
+func (r *RecvCase[T]) Result() (T, error) { return r.v, r.err }
 
 func (r *RecvCase[T]) try(cx *Context) bool {
 	if r.f.c == nil {
@@ -267,8 +267,8 @@ func (s *SendCase[T]) poll(cx *Context) bool {
 
 func (s *SendCase[T]) giveUp() { s.f.Cancel() }
 
-// OnFuture is the case that f is ready. If it does not happen f is given up (see [Cancel]),
-// and the case cannot happen anymore. Neither can it once it has happened.
+// OnFuture is the case that f is ready. If it does not happen f is given up (see [Cancel]).
+// So the case is for one Select: make a new one for the next. To use it again panics.
 func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 
 // A FutureCase is made by OnFuture.
@@ -290,9 +290,12 @@ func (f *FutureCase[T]) try(cx *Context) (done bool) {
 }
 
 func (f *FutureCase[T]) poll(cx *Context) bool {
-	if f.tried || f.f == nil {
+	if f.tried {
 		f.tried = false
 		return false
+	}
+	if f.f == nil {
+		panic("async: a case of OnFuture was used in a second Select, where it could never happen; make a new case for each Select")
 	}
 	f.t = cx.t
 	v, err := f.f.Poll(cx)
@@ -368,8 +371,8 @@ type NextCase[T any] struct {
 	err   error
 }
 
-// Value returns the result of the stream in the last Select in which the case happened.
-func (n *NextCase[T]) Value() (T, error) { return n.v, n.err }
+// Result returns the result of the stream in the last Select in which the case happened.
+func (n *NextCase[T]) Result() (T, error) { return n.v, n.err }
 
 func (n *NextCase[T]) try(cx *Context) (done bool) {
 	done = n.poll(cx)

@@ -29,7 +29,7 @@ func TestSelect(t *testing.T) {
 		i, err := Select(cx, r, s)
 		require.NoError(t, err)
 		require.Equal(t, 0, i)
-		v, err := r.Value()
+		v, err := r.Result()
 		require.NoError(t, err)
 		require.Equal(t, 1, v)
 
@@ -64,7 +64,7 @@ func TestSelect(t *testing.T) {
 		out.Close()
 		i, _ = Select(cx, r)
 		require.Equal(t, 0, i)
-		_, err = r.Value()
+		_, err = r.Result()
 		require.Equal(t, ErrClosed, err)
 		Select(cx, s)
 		require.Equal(t, ErrClosed, s.Err())
@@ -149,7 +149,7 @@ func selectsGiveUp(t *testing.T, h1, h2 *mockTask) func(c *Chan[int], i int) (gi
 		return func() { giveUp(nil, f1) }, func() { require.NoError(t, c.TrySend(i)) }, func() {
 			require.True(t, h2.woken())
 			got(t, 0, h2, f2)
-			v, err := r.Value()
+			v, err := r.Result()
 			require.NoError(t, err)
 			require.Equal(t, i, v)
 			requireNoLostWakes(t, other)
@@ -237,7 +237,7 @@ func TestSelectClosed(t *testing.T) {
 		fill(t, jobs, 1)
 		q, j := OnRecv(quit), OnRecv(jobs)
 		require.Zero(t, trySelect(cx, q))
-		_, err := q.Value()
+		_, err := q.Result()
 		require.Equal(t, ErrClosed, err)
 		i, err := SelectInOrder(cx, q, j)
 		require.NoError(t, err)
@@ -286,7 +286,9 @@ func TestSelectFutures(t *testing.T) {
 		require.Equal(t, 1, v)
 		require.Equal(t, 1, lost.cancels)
 		require.Zero(t, won.cancels)
-		require.Equal(t, -1, trySelect(cx, f, g), "neither can happen again")
+		for _, spent := range []Case{f, g} {
+			require.Contains(t, misuse(func() { trySelect(cx, spent) }), "was used in a second Select")
+		}
 		require.Equal(t, 1, lost.cancels)
 
 		failing := OnFuture(FailedFuture[int](io.ErrUnexpectedEOF))
@@ -302,7 +304,7 @@ func TestSelectFutures(t *testing.T) {
 		i, err = SelectInOrder(cx, j, n)
 		require.NoError(t, err)
 		require.Equal(t, 1, i)
-		v, err = n.Value()
+		v, err = n.Result()
 		require.NoError(t, err)
 		require.Equal(t, 1, v)
 		drainChan(t, elements, 2)
@@ -314,7 +316,7 @@ func TestSelectFutures(t *testing.T) {
 		require.Equal(t, 3, v)
 		elements.Close()
 		Select(cx, n)
-		_, err = n.Value()
+		_, err = n.Result()
 		require.Equal(t, io.EOF, err)
 	})
 }
@@ -551,7 +553,7 @@ func TestSelectPlainFuture(t *testing.T) {
 	i, err := join(t, h)
 	require.NoError(t, err)
 	require.Zero(t, i)
-	v, err := r.Value()
+	v, err := r.Result()
 	require.NoError(t, err)
 	require.Equal(t, 5, v)
 }

@@ -23,7 +23,8 @@ import (
 // All calls for a connection have the same cx, that of the connection's task,
 // and each call begins after the previous call has returned. The calls may happen on
 // different workers. Before each call the read deadline is cleared, if
-// Server.IdleTimeout is set.
+// Server.IdleTimeout is set. If it is not set, a read deadline that the Handler leaves behind
+// holds between calls, too: when it passes, the connection is closed.
 //
 // All this is for connections that have the method PollReadable, like TCPConn and
 // UnixConn. For other connections the Handler is called again at once, and waits for data
@@ -35,8 +36,10 @@ import (
 // has the handle: it goes to Failed and, at once, to Config.Unhandled.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
 
-// Serve accepts connections and calls h for each, whenever data has come.
-// It is Server.Serve of a Server with nothing but that Handler.
+// Serve accepts connections and calls h for each, whenever data has come. It is the form for
+// many connections, and for those that are idle most of the time: between two calls of h a
+// connection has no stack, and takes some 400 bytes. It is [Server.Serve] of a Server with
+// nothing but that Handler.
 func Serve(cx *Context, ln Listener, h Handler) error {
 	s := Server{Handler: h}
 	return s.Serve(cx, ln)
@@ -67,11 +70,12 @@ type Server struct {
 	// IdleTimeout is how long a connection may wait between two calls of the
 	// Handler, and before the first, until it is closed; 0 means for ever. It
 	// is set as the connection's read deadline, which is cleared before the
-	// next call. It is for connections that have PollReadable; see Handler.
+	// next call. Neither the Handler nor Failed is called for a connection that it closes.
+	// It is for connections that have PollReadable; see Handler.
 	IdleTimeout time.Duration
 
 	// Grace is how long handlers may go on after the cx of Serve was
-	// cancelled, before they are cancelled too; 0 means not at all.
+	// cancelled, before they are cancelled too; 0 cancels them at once.
 	Grace time.Duration
 
 	// Failed is called with each error that a Handler returns, with a *PanicError

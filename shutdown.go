@@ -132,7 +132,8 @@ func (rt *Runtime) awaitEnd(ctx context.Context) error {
 }
 
 // IsDraining reports whether the code of cx should finish what it does and begin nothing new:
-// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end.
+// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end. A task that
+// a Handler spawns is told of the runtime alone.
 func IsDraining(cx *Context) bool {
 	cx.here()
 	if own := drainStateOf(cx.t); own != nil && own.begun.Load() {

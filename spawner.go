@@ -3,8 +3,8 @@ package async
 import "context"
 
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
-// *Context of a task, which starts them on its own worker; or a *Group; or one of
-// these with properties that its tasks get, see Named, Under and Local.
+// *Context of a task, which starts them on its own worker, from which another worker may take
+// them before they begin; or a *Group; or one of these with properties that its tasks get, see Named, Under and Local.
 //
 // A *Context passes on what a context.Context would pass on. A task that is spawned with a
 // derived Context (WithTimeout, WithCancel and the like) is under it: its own Context has the

@@ -396,7 +396,7 @@ func TestDerivedContextsReachTheirTasks(t *testing.T) {
 			receive(t, stop)(why)
 			_, err := join(t, h)
 			require.NoError(t, err)
-			require.True(t, waiting(parent), "the task goes on")
+			eventually(t, func() bool { return waiting(parent) }, "the task goes on")
 			parent.Cancel()
 			_, err = join(t, parent)
 			require.Equal(t, context.Canceled, err)

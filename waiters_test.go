@@ -368,7 +368,7 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 		"RW Lock":   rw.LockBlocking(over),
 		"ULock":     rw.ULockBlocking(over),
 		"Acquire":   s.AcquireBlocking(over, 1),
-		"Notify":    n.waitBlocking(over),
+		"Notify":    n.WaitBlocking(over),
 		"WaitGroup": wg.WaitBlocking(over),
 		"Barrier":   second(b.WaitBlocking(over)),
 		"Once":      second(o.DoBlocking(over, func(context.Context) (int, error) { return 1, nil })),
@@ -377,7 +377,7 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 	}
 	require.True(t, m.TryLock() && rw.TryLock() && s.TryAcquire(1) && n.TryWait())
 
-	require.Equal(t, context.Canceled, c.waitBlocking(over))
+	require.Equal(t, context.Canceled, c.WaitBlocking(over))
 	require.False(t, m.TryLock(), "it is locked still")
 	rw.DowngradeToU()
 	rw.TryRLock()
@@ -423,13 +423,13 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 		{"ULock", rw.turn.list.count, rw.ULockBlocking},
 		{"Upgrade", draining, up.UpgradeBlocking},
 		{"Acquire", s.list.count, func(ctx context.Context) error { return s.AcquireBlocking(ctx, 2) }},
-		{"Notify", n.list.count, n.waitBlocking},
+		{"Notify", n.list.count, n.WaitBlocking},
 		{"WaitGroup", wg.list.count, wg.WaitBlocking},
 		{"Barrier", b.list.count, func(ctx context.Context) error { return second(b.WaitBlocking(ctx)) }},
-		{"Cond", c.list.count, c.waitBlocking},
+		{"Cond", c.list.count, c.WaitBlocking},
 		{"Once", o.mu.list.count, func(ctx context.Context) error { return second(o.DoBlocking(ctx, nil)) }},
 		{"Broadcast", sub.b.topic.count, func(ctx context.Context) error { return second(sub.RecvBlocking(ctx)) }},
-		{"Watch", w.topic.count, func(ctx context.Context) error { return second(watcher.changedBlocking(ctx)) }},
+		{"Watch", w.topic.count, func(ctx context.Context) error { return second(watcher.ChangedBlocking(ctx)) }},
 		{"Send", senders, func(ctx context.Context) error { return ch.SendBlocking(ctx, 1) }},
 		{"Reserve", senders, func(ctx context.Context) error { return second(ch.reserveBlocking(ctx)) }},
 		{"Recv", receivers, func(ctx context.Context) error { return second(ch.RecvBlocking(ctx)) }},
@@ -480,7 +480,7 @@ func TestCondBlockingLocksAgain(t *testing.T) {
 	c.L.TryLock()
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
-	go func() { over <- c.waitBlocking(ctx) }()
+	go func() { over <- c.WaitBlocking(ctx) }()
 	eventually(t, func() bool { return c.list.count() == 1 && c.L.TryLock() })
 	cancel()
 	eventually(t, func() bool { return c.list.count() == 0 && c.L.list.count() == 1 })
@@ -535,10 +535,10 @@ func TestWaitersBlocking(t *testing.T) {
 		{"RLock", &read.readers, func() error { return read.RLockBlocking(ctx) }, func(*Context) { read.Unlock() }},
 		{"Upgrade", nil, func() error { return up.UpgradeBlocking(ctx) }, func(*Context) { up.RUnlock() }},
 		{"Acquire", &s.list, func() error { return s.AcquireBlocking(ctx, 2) }, func(*Context) { s.Release(2) }},
-		{"Notify", &n.list, func() error { return n.waitBlocking(ctx) }, func(*Context) { n.NotifyOne() }},
+		{"Notify", &n.list, func() error { return n.WaitBlocking(ctx) }, func(*Context) { n.NotifyOne() }},
 		{"WaitGroup", &wg.list, func() error { return wg.WaitBlocking(ctx) }, func(*Context) { wg.Done() }},
 		{"Barrier", &b.list, func() error { return second(b.WaitBlocking(ctx)) }, func(cx *Context) { b.Wait(cx) }},
-		{"Cond", &c.list, func() error { return c.waitBlocking(ctx) }, func(*Context) { c.Signal() }},
+		{"Cond", &c.list, func() error { return c.WaitBlocking(ctx) }, func(*Context) { c.Signal() }},
 		{"Once", nil, func() error {
 			v, err := o.DoBlocking(ctx, nil)
 			return expect(v == 7 && err == nil, "%d, %v", v, err)
@@ -599,7 +599,7 @@ func TestMisuseOfWaiters(t *testing.T) {
 		{func() { NewSemaphore(-1) }, "NewSemaphore"},
 		{func() { NewBarrier(0) }, "NewBarrier"},
 		{wg.Done, "async: negative WaitGroup counter"},
-		{func() { c.waitBlocking(t.Context()) }, "Mutex is not locked"},
+		{func() { c.WaitBlocking(t.Context()) }, "Mutex is not locked"},
 		{func() { c.WaitFuture() }, "Mutex is not locked"},
 	} {
 		requireMisuse(t, misuse(x.fn), x.text)
@@ -660,11 +660,11 @@ func TestMisuseOfWaiters(t *testing.T) {
 		"RWMutex.ULockBlocking":     func() { rw.ULockBlocking(ctx) },
 		"RWMutex.UpgradeBlocking":   func() { rw.UpgradeBlocking(ctx) },
 		"Semaphore.AcquireBlocking": func() { s.AcquireBlocking(ctx, 1) },
-		"Cond.WaitBlocking":         func() { c.waitBlocking(ctx) },
+		"Cond.WaitBlocking":         func() { c.WaitBlocking(ctx) },
 		"Barrier.WaitBlocking":      func() { b.WaitBlocking(ctx) },
 		"WaitGroup.WaitBlocking":    func() { wg.WaitBlocking(ctx) },
 		"Once.DoBlocking":           func() { o.DoBlocking(ctx, nil) },
-		"Notify.WaitBlocking":       func() { n.waitBlocking(ctx) },
+		"Notify.WaitBlocking":       func() { n.WaitBlocking(ctx) },
 	} {
 		_, err := join(t, Go(rt, func(cx *Context) error { block(); return nil }))
 		requireTaskMisuse(t, err, name, wouldBlock)

@@ -164,9 +164,9 @@ func (r *Watcher[T]) abandoned(*task, *worker) { r.leave(&r.w) }
 // waiter is woken for it.
 func (r *Watcher[T]) leave(w *waiter) { r.giveUp(w, pubsubLatest) }
 
-// changedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
+// ChangedBlocking is Changed for a goroutine outside the pool, which it parks; ctx
 // cancels it. It panics in tasks.
-func (r *Watcher[T]) changedBlocking(ctx context.Context) (v T, err error) {
+func (r *Watcher[T]) ChangedBlocking(ctx context.Context) (v T, err error) {
 	mustNotBlock("Watcher.ChangedBlocking", "w.Changed(cx)")
 	if err := ctx.Err(); err != nil {
 		return v, err

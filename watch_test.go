@@ -98,10 +98,10 @@ func TestWatchCancel(t *testing.T) {
 	require.Zero(t, w.topic.count())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.changedBlocking(ctx)
+	_, err = r.ChangedBlocking(ctx)
 	require.Equal(t, context.Canceled, err)
 	_, err = join(t, Go(rt, func(cx *Context) error {
-		require.Panics(t, func() { r.changedBlocking(cx) })
+		require.Panics(t, func() { r.ChangedBlocking(cx) })
 		return nil
 	}))
 	require.NoError(t, err)
@@ -133,7 +133,7 @@ func TestWatchTasks(t *testing.T) {
 	go func() {
 		seen := 0
 		for {
-			v, err := r.changedBlocking(context.Background())
+			v, err := r.ChangedBlocking(context.Background())
 			if err != nil {
 				break
 			}

@@ -181,7 +181,7 @@ var wrappedEchoes = map[string]func(t *testing.T, rt *Runtime, ln Listener) erro
 		if i, err := Select(cx, OnRecv(never), next); i != 1 || err != nil {
 			return errors.Join(err, expect(false, "case %d", i))
 		}
-		c, err := next.Value()
+		c, err := next.Result()
 		if err != nil {
 			return err
 		}
