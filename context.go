@@ -146,9 +146,13 @@ func (cx *Context) heirs() *scopeHeirs {
 		return h
 	}
 	h := new(scopeHeirs)
-	if sc.shield != nil {
+	switch {
+	case sc.value != nil: // such a Context has no end of its own
+		h.group.ctx, h.group.endless = context.WithValue(context.Background(), sc.value.key, sc.value.val), true
+		h.group.outer = sc.parent.cancelGroup()
+	case sc.shield != nil:
 		h.group.ctx, h.group.endless = cx.values(), true
-	} else {
+	default:
 		h.group.ctx = cx
 	}
 	sc.heirs.CompareAndSwap(nil, h)
@@ -431,8 +435,8 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 // worker.
 func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
 
-// Value returns the value for key of the contexts that cx's task is under; see
-// Spawner. Use a TaskLocal for a value that belongs to a task of this package.
+// Value returns the value for key of WithValue, or else of the contexts that cx's task is
+// under; see Spawner. A value that code of this package alone needs can be a [TaskLocal].
 // For runtime/pprof a Context has the labels of its task, so that pprof.Do with it
 // leaves them in force.
 func (cx *Context) Value(key any) any {
@@ -445,7 +449,22 @@ func (cx *Context) Value(key any) any {
 			return v
 		}
 	}
+	for sc := cx.sc.Load(); sc != nil && sc.parent != nil; sc = sc.parent.sc.Load() {
+		if v := sc.value; v != nil && v.key == key {
+			return v.val
+		}
+	}
 	return cx.t.valueOrLabels(key, cx.t.cancelGroup().value(key))
+}
+
+// WithValue returns a Context of the same task in which key has the value val, as
+// context.WithValue does; like that it panics if key is nil or cannot be compared. Tasks that
+// are spawned with it have the value, too; otherwise they are as if spawned with cx.
+func (cx *Context) WithValue(key, val any) *Context {
+	_ = context.WithValue(context.Background(), key, val) // panics as it should
+	child, sc := cx.derive(time.Time{}, nil)
+	sc.value = &scopeValue{key, val}
+	return child
 }
 
 // AfterFunc arranges for f to be called in its own goroutine once cx is

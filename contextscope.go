@@ -33,7 +33,11 @@ type cancelScope struct {
 	unwatch func() bool // takes this scope off its parent's list
 
 	heirs atomic.Pointer[scopeHeirs] // of a derived Context with which a task was spawned
+	value *scopeValue                // of WithValue; never changes
 }
+
+// scopeValue is the value that WithValue adds.
+type scopeValue struct{ key, val any }
 
 // How a scope ended.
 const (

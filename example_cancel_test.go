@@ -157,3 +157,18 @@ func ExampleContext_WithoutCancel() {
 	// cleaned up: <nil>
 	// context canceled
 }
+
+// A value reaches the tasks that are spawned with its Context, at any depth.
+func ExampleContext_WithValue() {
+	type requestID struct{}
+	async.Run(func(cx *async.Context) error {
+		cx = cx.WithValue(requestID{}, 7)
+		h := async.Go(cx, func(cx *async.Context) error {
+			fmt.Println("request", cx.Value(requestID{}))
+			return nil
+		})
+		_, err := h.Join(cx)
+		return err
+	})
+	// Output: request 7
+}

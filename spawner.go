@@ -8,7 +8,8 @@ import "context"
 //
 // A *Context passes on what a context.Context would pass on. A task that is spawned with a
 // derived Context (WithTimeout, WithCancel and the like) is under it: its own Context has the
-// deadline and the values of the derived one, and ends with it. A task's own Context passes on
+// deadline and the values of the derived one, and ends with it; WithValue adds a value and no
+// end. A task's own Context passes on
 // the contexts that the task is under. It does not pass on that the task was cancelled by its
 // handle, or has ended: a task that must not outlive another belongs in a Group. To pass on the
 // values alone, spawn with cx.WithoutCancel(); to pass on nothing, with cx.Runtime().
@@ -91,11 +92,11 @@ func (partOf) cancelGroup() *cancelGroup   { return nil }
 // valuesOf returns a Spawner like cx whose tasks inherit the values of the contexts that cx
 // is under, and not their ends.
 func valuesOf(cx *Context) Spawner {
-	own := &cx.t.cx
-	if own.cancelGroup() == nil {
+	own, values := &cx.t.cx, cx.values()
+	if values == context.Background() {
 		return own
 	}
-	return &spawnOptions{base: own, group: &cancelGroup{ctx: own.values(), endless: true}}
+	return &spawnOptions{base: own, group: &cancelGroup{ctx: values, endless: true}}
 }
 
 // callerSpawner is implemented by a Spawner that is used by code with different Contexts. caller returns the Context

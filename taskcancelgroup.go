@@ -293,6 +293,11 @@ func (c *cancelGroup) value(key any) any {
 // values returns a context that has the values of cx and never ends. Unlike cx, it
 // may be used on any goroutine and after the task has ended.
 func (cx *Context) values() context.Context {
+	for sc := cx.sc.Load(); sc != nil && sc.parent != nil; sc = sc.parent.sc.Load() {
+		if sc.value != nil {
+			return context.WithValue(sc.parent.values(), sc.value.key, sc.value.val)
+		}
+	}
 	if c := cx.t.cancelGroup(); c != nil {
 		return cancelGroupValues{context.Background(), c}
 	}

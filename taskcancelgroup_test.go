@@ -459,3 +459,53 @@ func TestDerivedContextLeavesNothingBehind(t *testing.T) {
 			expect(len(derived.sc.Load().after) == 0, "%d functions wait for the end", len(derived.sc.Load().after)))
 	}))
 }
+
+// The values of WithValue reach the tasks that are spawned with it, and theirs; the Context
+// adds no end of its own.
+func TestWithValueReachesTasks(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	const a, b, c = underKey("a"), underKey("b"), underKey("c")
+	values := func(cx *Context) string { return fmt.Sprint(cx.Value(a), " ", cx.Value(b), " ", cx.Value(c)) }
+	ctx := context.WithValue(context.WithValue(t.Context(), a, "outer"), c, "outer")
+	began := make(chan *JoinHandle[None], 8)
+	sleeps := func(want string) func(cx *Context) error {
+		return func(cx *Context) error {
+			return errors.Join(expect(values(cx) == want, "%s, and not %s", values(cx), want), Sleep(cx, time.Hour))
+		}
+	}
+	parent := Go(rt.Under(ctx), func(cx *Context) error {
+		valued := cx.WithValue(a, 1).WithValue(b, 2)
+		timed, cancel := valued.WithTimeout(time.Hour)
+		defer cancel()
+		began <- Go(valued, sleeps("1 2 outer"))
+		began <- Go(valued.WithValue(b, 3).Named("x"), sleeps("1 3 outer"))
+		began <- Go(timed.WithoutCancel(), sleeps("1 2 outer"))
+		began <- Go(valued, func(cx *Context) error {
+			_, err := Go(cx, sleeps("1 2 outer")).Join(cx)
+			return err
+		})
+		began <- Go(timed.WithValue(c, 4), sleeps("1 2 4"))
+		if v, err := Await(timed, SpawnBlocking(timed, func() (any, error) { return timed.Value(a), nil })); v != 1 || err != nil {
+			return expect(false, "SpawnBlocking: %v, %v", v, err)
+		}
+		deadline, ok := timed.WithValue(c, 4).Deadline()
+		outer, _ := timed.Deadline()
+		return errors.Join(expect(values(timed) == "1 2 outer", "%s", values(timed)), expect(ok && deadline.Equal(outer), "no deadline"),
+			expect(values(cx) == "outer <nil> outer", "%s", values(cx)),
+			expect(strings.Contains(misuse(func() { cx.WithValue(nil, 1) }), "nil key"), "a nil key"))
+	})
+	_, err := join(t, parent)
+	require.NoError(t, err)
+	for i := range 5 {
+		h := receive(t, began)
+		if i == 4 { // it was spawned with a Context that has ended with its task
+			_, err := join(t, h)
+			require.ErrorIs(t, err, context.Canceled)
+			continue
+		}
+		eventually(t, func() bool { return waiting(h) })
+		h.Cancel()
+		_, err := join(t, h)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+}
