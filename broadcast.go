@@ -62,7 +62,7 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 func (b *Broadcast[T]) Close() error { return b.topic.end() }
 
 // Subscribe returns a subscription that gets the messages sent from now on. It must be
-// closed when it is no longer needed: until then Send and Subscribers count it. It keeps no
+// closed when it is no longer needed: until then Send counts it. It keeps no
 // messages alive, and no sender waits for it.
 func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.mustBeMade()
@@ -87,7 +87,7 @@ func (b *Broadcast[T]) subscribers() int {
 
 // A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv may be
 // called by several tasks and goroutines at the same time: each message then goes to one of
-// these callers, and wakes one of them. One task at a time may use PollRecv and PollNext; a
+// these callers, and wakes one of them. One task at a time may use PollNext; a
 // message that has woken it waits until it polls again. A Subscription must not be copied.
 type Subscription[T any] struct {
 	b *Broadcast[T]
@@ -148,7 +148,7 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	return v, ErrPending
 }
 
-// PollNext is PollRecv, but the end is io.EOF: it makes a Subscription a Stream.
+// PollNext is Recv for code that polls, but the end is io.EOF: so a Subscription is a Stream.
 func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	v, err := s.pollRecv(cx)
 	if err == ErrClosed {

@@ -15,7 +15,7 @@ import (
 //
 // Capacity 0 makes a rendezvous: Send returns once a Recv has the message, or waits for it
 // and is bound to return it. Sender and receiver also meet if neither is bound, because
-// each may yet do something else (Select, the futures, PollRecv and PollSend, TrySend).
+// each may yet do something else (Select, the futures, PollNext, TrySend).
 // Then the sender may be done while the receiver turns to something else; the message waits
 // for the next receiver.
 //
@@ -24,7 +24,7 @@ import (
 // also while others wait and have been woken for it. This happens at most 64 times in a
 // row; after that the waiters are next. A waiter that has been woken 4 times and found
 // nothing has the next message, or room, kept for it, however long it takes to come. Tasks
-// that poll with PollRecv and PollSend have no place in that queue: all of them are woken
+// that poll with PollNext have no place in that queue: all of them are woken
 // when there is something to try for. ForceSend is not counted: it passes over the senders
 // that wait in Send, however often it is called.
 //
@@ -751,7 +751,7 @@ func (c *Chan[T]) Cap() int {
 }
 
 // waitingCounts returns how many callers wait to send and how many wait to receive; tasks that
-// poll with PollSend and PollRecv are not counted.
+// poll with PollNext are not counted.
 func (c *Chan[T]) waitingCounts() (senders, receivers int) {
 	c.lock()
 	defer c.unlock()

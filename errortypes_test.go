@@ -1259,6 +1259,15 @@ func (tab *errorTable) processRows() {
 		errorRow{op: "Cmd.Start", state: "started", typ: textError, run: again, std: stdAgain},
 		errorRow{op: "Cmd.Wait", state: "not started", typ: textError, run: func(cx *Context) error { return Command("true").Wait(cx) },
 			std: func() error { return exec.Command("true").Wait() }},
+		errorRow{op: "Cmd.PollWait", state: "not started", typ: textError, run: func(cx *Context) error { return Command("true").PollWait(cx) }},
+		errorRow{op: "Cmd.PollWait", state: "failed", typ: exitError, run: func(cx *Context) error {
+			c := Command("false")
+			if err := c.Start(cx); err != nil {
+				return err
+			}
+			_, err := Await(cx, PollFunc(func(cx *Context) (None, error) { return None{}, c.PollWait(cx) }))
+			return err
+		}},
 		errorRow{op: "Cmd.Wait", state: "failed", typ: exitError, run: func(cx *Context) error {
 			c := Command("false")
 			if err := c.Start(cx); err != nil {

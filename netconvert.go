@@ -51,18 +51,6 @@ func FromListener(l net.Listener) (Listener, error) { return takeOver[Listener](
 // FromConn.
 func FromPacketConn(c net.PacketConn) (PacketConn, error) { return takeOver[PacketConn](c) }
 
-// fdConn returns a connection of a socket's descriptor, which on success
-// belongs to it, is non-blocking and not inherited by children. On failure fd
-// is as it was. It fails with ENOTSOCK if fd is no socket, and with EINVAL if
-// it is a listener.
-func fdConn(fd int) (Conn, error) { return fromFD[Conn](fd) }
-
-// fdListener is FDConn for listeners; see FileListener.
-func fdListener(fd int) (Listener, error) { return fromFD[Listener](fd) }
-
-// fdPacketConn is FDConn for sockets of messages.
-func fdPacketConn(fd int) (PacketConn, error) { return fromFD[PacketConn](fd) }
-
 // fileAddr is the address in an error about a file, descriptor or value that has no address.
 type fileAddr string
 
@@ -81,6 +69,8 @@ func fromFile[S any](f *os.File) (s S, err error) {
 	return s, nil
 }
 
+// fromFD returns a connection or listener of a socket's descriptor, which on success belongs to it, is non-blocking and
+// not inherited by children. On failure fd is as it was: ENOTSOCK if it is no socket, EINVAL if it is of another kind.
 func fromFD[S any](fd int) (s S, err error) {
 	if s, err = socketOf[S](fd); err != nil {
 		return s, fileError(fmt.Sprintf("fd %d", fd), err)

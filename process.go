@@ -194,9 +194,9 @@ func (c *Cmd) reap() {
 	c.kill() // so that its context is released
 }
 
-// pollWait is Wait without waiting: it returns ErrPending while the process
+// PollWait is Wait without waiting: it returns ErrPending while the process
 // runs. Giving up on it leaves the process alone.
-func (c *Cmd) pollWait(cx *Context) error {
+func (c *Cmd) PollWait(cx *Context) error {
 	for {
 		c.mu.Lock()
 		ended, err, running := c.ended, c.err, c.running
@@ -231,7 +231,7 @@ func (c *Cmd) pollWait(cx *Context) error {
 // Wait returns cx.Err() at once. If that must not be, Await a future of
 // PollWait.
 func (c *Cmd) Wait(cx *Context) error {
-	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.pollWait(cx) })
+	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
 	if err == errAbandoned {
 		c.exited.leave(cx.t, cx.here())
 		c.mu.Lock()

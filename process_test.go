@@ -455,7 +455,7 @@ func TestCommandCancelled(t *testing.T) {
 		require.NoError(t, c.Start(cx))
 		short, cancel := cx.WithTimeout(time.Millisecond)
 		defer cancel()
-		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.pollWait(cx) }))
+		_, err = Await(short, PollFunc(func(cx *Context) (None, error) { return None{}, c.PollWait(cx) }))
 		require.Equal(t, context.DeadlineExceeded, err)
 		require.NoError(t, syscall.Kill(c.Process.Pid, 0))
 		return nil

@@ -78,7 +78,7 @@ func (w *Watch[T]) Watch() *Watcher[T] {
 // A Watcher is one view of a Watch: it knows which changes have been seen through it.
 // Several tasks and goroutines may call its methods at the same time, and each change is
 // then seen by one of these callers, and wakes one of them; but one task at a time may use
-// PollChanged and PollNext, and a change that has woken it waits until it polls again. A
+// PollNext, and a change that has woken it waits until it polls again. A
 // Watcher must not be copied.
 type Watcher[T any] struct {
 	watch *Watch[T]
@@ -147,7 +147,7 @@ func (r *Watcher[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	return r.watch.v, nil
 }
 
-// PollNext is PollChanged, but the end is io.EOF: it makes a Watcher a Stream of
+// PollNext is Changed for code that polls, but the end is io.EOF: so a Watcher is a Stream of
 // the values that it sees.
 func (r *Watcher[T]) PollNext(cx *Context) (T, error) {
 	v, err := r.pollChanged(cx)
