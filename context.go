@@ -111,8 +111,17 @@ func (cx *Context) spawner() (*Runtime, *worker) {
 
 // attributes implements Spawner: new tasks inherit some of the task-locals, and the contexts
 // that cx is under.
-func (cx *Context) attributes() (d *taskAttributes) {
-	if own := cx.t.attributes.Load(); own != nil {
+func (cx *Context) attributes() *taskAttributes {
+	own := cx.t.attributes.Load()
+	if own == nil && cx.sc.Load() == nil { // most tasks
+		return nil
+	}
+	return cx.inherited(own)
+}
+
+// inherited returns what tasks inherit from a task with the attributes own, or from cx.
+func (cx *Context) inherited(own *taskAttributes) (d *taskAttributes) {
+	if own != nil {
 		d = own.child
 	}
 	if h := cx.heirs(); h != nil {
