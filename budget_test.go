@@ -23,11 +23,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The promise of Config.Budget: a loop over operations lets other tasks run, also if
+// The promise of Config.Tuning.Budget: a loop over operations lets other tasks run, also if
 // none of them has to wait. The tests call all methods of one value of each type by
 // reflection, in a state in which they are ready at once, and functions by a table.
 
-// testBudget is the Config.Budget of these tests. Twice as many messages find room
+// testBudget is the Config.Tuning.Budget of these tests. Twice as many messages find room
 // in the queue of a unix-domain socket.
 const testBudget = 5
 

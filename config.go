@@ -99,7 +99,7 @@ type Config struct {
 	// when the stack has been taken, so the poll may have ended by then.
 	Stalled func(Stall)
 
-	// Tuning is what almost no program sets; zero is right for all others.
+	// Tuning is what almost no program sets; zero is right for all other programs.
 	Tuning Tuning
 }
 
@@ -171,10 +171,10 @@ func (cfg Config) withDefaults() (Config, error) {
 		}
 	}
 	if len(cfg.Tuning.Affinity) > 0 && cfg.SharedProcs {
-		return fail("Affinity is set, and with SharedProcs workers have no threads of their own")
+		return fail("Tuning.Affinity is set, and with SharedProcs workers have no threads of their own")
 	}
 	if n := len(cfg.Tuning.Affinity); n > 0 && n != cfg.Workers {
-		return fail("Affinity is for %d workers, and there are %d", n, cfg.Workers)
+		return fail("Tuning.Affinity is for %d workers, and there are %d", n, cfg.Workers)
 	}
 	if cfg.Tuning.Budget == 0 {
 		cfg.Tuning.Budget = operationsPerPoll
@@ -191,9 +191,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	case b.Limit < 0 || b.Queue < 0 || b.Idle < 0:
 		return fail("Blocking is %+v; nothing in it can be negative", *b)
 	case cfg.Tuning.Budget < 0:
-		return fail("Budget is %d; it must not be negative", cfg.Tuning.Budget)
+		return fail("Tuning.Budget is %d; it must not be negative", cfg.Tuning.Budget)
 	case cfg.Tuning.Spin < 0:
-		return fail("Spin is %v; it must not be negative", cfg.Tuning.Spin)
+		return fail("Tuning.Spin is %v; it must not be negative", cfg.Tuning.Spin)
 	case cfg.Grace < 0:
 		return fail("Grace is %v; it must not be negative", cfg.Grace)
 	case cfg.Stall > 0 && cfg.Stall < time.Millisecond:

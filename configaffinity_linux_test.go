@@ -46,9 +46,9 @@ func TestAffinityNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for _, cpu := range []int{-1, 1 << 20} {
 		_, err := New(Config{Tuning: Tuning{Affinity: [][]int{nil, {cpu}}}})
-		require.ErrorContains(t, err, "async: Config.Affinity names processor")
+		require.ErrorContains(t, err, "async: Config.Tuning.Affinity names processor")
 	}
 	_, err := New(Config{Tuning: Tuning{Affinity: [][]int{{}, nil}}})
 	require.ErrorIs(t, err, syscall.EINVAL, "none at all")
-	require.ErrorContains(t, err, "async: Config.Affinity []")
+	require.ErrorContains(t, err, "async: Config.Tuning.Affinity []")
 }

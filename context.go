@@ -124,7 +124,7 @@ func (cx *Context) inherited(own *taskAttributes) (d *taskAttributes) {
 	if own != nil {
 		d = own.child
 	}
-	if h := cx.heirs(); h != nil {
+	if h := cx.spawnGroup(); h != nil {
 		d = h.made.of(d, func(d *taskAttributes) { d.group = &h.group })
 	}
 	return d
@@ -133,39 +133,41 @@ func (cx *Context) inherited(own *taskAttributes) (d *taskAttributes) {
 // cancelGroup implements Spawner: tasks are not cancelled with the task that spawns them, but
 // with a derived Context, and with the contexts that the task is under.
 func (cx *Context) cancelGroup() *cancelGroup {
-	if h := cx.heirs(); h != nil {
+	if h := cx.spawnGroup(); h != nil {
 		return &h.group
 	}
 	return cx.t.cancelGroup().inherited()
 }
 
-// scopeHeirs is the tasks that are spawned with a derived Context.
-type scopeHeirs struct {
+// spawnGroup is the tasks that are spawned with a derived Context.
+type spawnGroup struct {
 	group cancelGroup
 	made  attributesCache
 }
 
-// heirs returns the tasks that are spawned with cx; nil if cx is its task's own Context.
-func (cx *Context) heirs() *scopeHeirs {
+// spawnGroup returns the tasks that are spawned with cx; nil if cx is its task's own Context.
+func (cx *Context) spawnGroup() *spawnGroup {
 	sc := cx.sc.Load()
 	if sc == nil || sc.parent == nil {
 		return nil
 	}
-	if h := sc.heirs.Load(); h != nil {
+	if h := sc.spawned.Load(); h != nil {
 		return h
 	}
-	h := new(scopeHeirs)
+	h := new(spawnGroup)
 	switch {
 	case sc.value != nil: // such a Context has no end of its own
 		h.group.ctx, h.group.endless = context.WithValue(context.Background(), sc.value.key, sc.value.val), true
 		h.group.outer = sc.parent.cancelGroup()
 	case sc.shield != nil:
-		h.group.ctx, h.group.endless = cx.values(), true
+		if h.group.ctx, h.group.endless = cx.values(), true; h.group.ctx == context.Background() {
+			return nil // and the task is under no context
+		}
 	default:
 		h.group.ctx = cx
 	}
-	sc.heirs.CompareAndSwap(nil, h)
-	return sc.heirs.Load()
+	sc.spawned.CompareAndSwap(nil, h)
+	return sc.spawned.Load()
 }
 
 // Under implements Spawner. cx.Under(cx) is for tasks that must not outlive cx's task: they
@@ -442,7 +444,7 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 // Done returns a channel that is closed when cx is cancelled or its task has
 // ended. It is for goroutines: a task that waits for a channel blocks its
 // worker.
-func (cx *Context) Done() <-chan struct{} { return cx.scope().doneChan() }
+func (cx *Context) Done() <-chan struct{} { return cx.endScope().doneChan() }
 
 // Value returns the value for key of WithValue, or else of the contexts that cx's task is
 // under; see Spawner. A value that code of this package alone needs can be a [TaskLocal].
@@ -480,7 +482,7 @@ func (cx *Context) WithValue(key, val any) *Context {
 // cancelled or its task has ended. The stop function is that of
 // context.AfterFunc, and the context package uses this method, so that
 // contexts derived from cx by it cost no goroutine.
-func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.scope().callAfter(f, false) }
+func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.endScope().callAfter(f, false) }
 
 // WithCancel returns a Context of the same task that can be cancelled by
 // itself: awaits with it then return context.Canceled, and awaits with cx go
@@ -580,6 +582,16 @@ func (cx *Context) scope() *cancelScope {
 	sc := cx.sc.Load()
 	if cx.t.state.cancelled() || cx.t.state.done() {
 		cx.t.endScope(nil)
+	}
+	return sc
+}
+
+// endScope returns the scope that ends when cx does: that of WithValue has no end of its own,
+// and no function that would take it off its parent's list.
+func (cx *Context) endScope() *cancelScope {
+	sc := cx.scope()
+	for sc.value != nil {
+		sc = sc.parent.scope()
 	}
 	return sc
 }

@@ -32,8 +32,8 @@ type cancelScope struct {
 	after   map[*afterFunc]struct{}
 	unwatch func() bool // takes this scope off its parent's list
 
-	heirs atomic.Pointer[scopeHeirs] // of a derived Context with which a task was spawned
-	value *scopeValue                // of WithValue; never changes
+	spawned atomic.Pointer[spawnGroup] // of a derived Context with which a task was spawned
+	value   *scopeValue                // of WithValue; never changes
 }
 
 // scopeValue is the value that WithValue adds.
@@ -206,7 +206,7 @@ func (sc *cancelScope) watch() {
 	if sc.parent == nil || sc.shield != nil {
 		return
 	}
-	outer := sc.parent.scope()
+	outer := sc.parent.endScope()
 	sc.mu.Lock()
 	watched := sc.unwatch != nil || sc.status.Load() != scopeOpen
 	if !watched {

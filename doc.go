@@ -21,7 +21,7 @@
 //   - XBlocking(ctx) is X for a goroutine outside the pool, which it parks: that costs switches
 //     of goroutines, and often of threads, on both sides; no goroutine or timer is started.
 //   - BindX(cx, x) gives x the interface of the standard library.
-//   - IsX() reports what X(cx) waits for.
+//   - IsX() reports whether something is so.
 //   - All(cx) yields elements and errors, for range.
 //   - Close returns nil the first time, and later an error that says "closed".
 //
@@ -116,4 +116,4 @@
 // docs/design.md gives the reasons.
 package async
 
-import _ "example.com/async/internal/runs_on_linux_macos_and_bsd" // the last words of a build for another system
+import _ "example.com/async/internal/runs_on_linux_macos_and_bsd" // makes a build for another system fail with this path in its message

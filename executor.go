@@ -74,7 +74,7 @@ type worker struct {
 	stopped         bool
 	sharedFirst     bool  // which of the two run-next slots is served first
 	budget          int   // operations left to the current poll
-	pollBudget      int   // see Config.Budget
+	pollBudget      int   // see Config.Tuning.Budget
 	observed        bool  // see Config.observed
 	hasVisible      bool  // visible is not nil
 	roundPolls      int   // polls in this round

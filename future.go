@@ -188,10 +188,10 @@ func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, erro
 func ReadyFuture[T any](v T) Future[T] { return readyFuture[T]{v: v} }
 
 // FailedFuture returns a future that fails with err at once. A nil err, or
-// ErrPending, is a mistake of the caller's: Failed panics.
+// ErrPending, is a mistake of the caller's: FailedFuture panics.
 func FailedFuture[T any](err error) Future[T] {
 	if err == nil || err == ErrPending {
-		panic("async: Failed needs an error that can be a result; got nil or ErrPending")
+		panic("async: FailedFuture needs an error that can be a result; got nil or ErrPending")
 	}
 	return readyFuture[T]{err: err}
 }

@@ -1125,6 +1125,21 @@ func TestGroupVia(t *testing.T) {
 		})
 	}))
 
+	// A Spawner that never waits does not wait whatever it is made into.
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		return WithGroup(cx, func(cx *Context, g *Group) error {
+			g.SetLimit(1)
+			stays := Go(g, func(cx *Context) error { return Sleep(cx, time.Hour) })
+			defer stays.Cancel()
+			for _, s := range []Spawner{g.Try(), g.Try().Under(t.Context()), g.Try().Named("x").Under(t.Context()).Named("y")} {
+				if _, err := Go(s, Yield).TryJoin(); err != ErrBusy {
+					return expect(false, "%v", err)
+				}
+			}
+			return nil
+		})
+	}))
+
 	// The failure of such a task is the group's, and the group's end is its end.
 	err := runTask(rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {

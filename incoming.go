@@ -1,22 +1,32 @@
 package async
 
-import "iter"
+import (
+	"io"
+	"iter"
+)
 
 // Incoming returns the stream of the connections that ln accepts. To serve each in a task of
 // its own, range over its method All, or use [Serve]:
 //
 //	for conn, err := range async.Incoming(ln).All(cx) { ... }
-func Incoming(ln Listener) *IncomingStream { return &IncomingStream{ln: ln} }
+func Incoming(ln Listener) *IncomingStream {
+	in := &IncomingStream{ln: ln}
+	in.poller() // which panics for nil
+	return in
+}
 
 // An IncomingStream is the Stream of a listener's connections. It has no end: once the
 // listener is closed, it fails with net.ErrClosed. It is for one task or goroutine at a time;
-// several may each have one of the same listener.
+// several may each have one of the same listener. If it is given up in Select while its
+// listener accepts, the connection is the next element: go on with the stream, or Close it.
 type IncomingStream struct {
 	ln Listener
 
 	// accepting is an Accept of a listener of another package, which cannot be polled. It is
 	// cancelled when the stream is abandoned, and kept: it may have accepted a connection.
 	accepting *JoinHandle[Conn]
+	t         *task // has polled it and waits
+	closed    bool
 }
 
 var _ Stream[Conn] = (*IncomingStream)(nil)
@@ -30,7 +40,7 @@ type listenerPoller interface {
 func (in *IncomingStream) poller() listenerPoller {
 	switch ln := in.ln.(type) {
 	case nil:
-		panic("async: an IncomingStream that was not made by Incoming was used")
+		panic("async: an IncomingStream that was not made by Incoming of a listener was used")
 	case *TCPListener:
 		return ln
 	case *UnixListener:
@@ -39,10 +49,14 @@ func (in *IncomingStream) poller() listenerPoller {
 	return nil
 }
 
-// PollNext returns the next connection; ErrPending if there is none. For a listener that is not
-// of this package, it starts a task that accepts.
+// PollNext returns the next connection; ErrPending if there is none, and io.EOF after Close. For
+// a listener that is not of this package, it starts a task that accepts.
 func (in *IncomingStream) PollNext(cx *Context) (Conn, error) {
-	if ln := in.poller(); ln != nil {
+	ln := in.poller()
+	switch {
+	case in.closed:
+		return nil, cx.refused(io.EOF)
+	case ln != nil:
 		return ln.PollAccept(cx)
 	}
 	for {
@@ -53,9 +67,10 @@ func (in *IncomingStream) PollNext(cx *Context) (Conn, error) {
 		}
 		c, err := h.Poll(cx)
 		if err == ErrPending {
+			in.t = cx.t
 			return nil, err
 		}
-		in.accepting = nil
+		in.accepting, in.t = nil, nil
 		if err == nil || !h.state.cancelled() || cx.ended() {
 			return c, err
 		}
@@ -68,15 +83,29 @@ func (in *IncomingStream) All(cx *Context) iter.Seq2[Conn, error] {
 	return func(yield func(Conn, error) bool) {
 		for {
 			c, err := in.next(cx)
-			if !yield(c, err) || err != nil {
+			if err == io.EOF || !yield(c, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
+// Close ends the stream, and closes a connection that was accepted for it. The listener stays
+// open. A second Close returns ErrClosed.
+func (in *IncomingStream) Close() error {
+	first := !in.closed
+	in.closed = true
+	if h := in.accepting; h != nil {
+		t := in.t
+		in.accepting, in.t = nil, nil
+		giveUp(t, h)
+	}
+	return closedNow(first)
+}
+
 func (in *IncomingStream) next(cx *Context) (Conn, error) {
-	if in.accepting == nil {
+	in.poller() // which panics for the zero value
+	if in.accepting == nil && !in.closed {
 		return in.ln.Accept(cx)
 	}
 	c, err := await(cx, in.PollNext)
@@ -92,6 +121,7 @@ func (in *IncomingStream) abandoned(t *task, from *worker) {
 	if ln := in.poller(); ln != nil {
 		ln.abandoned(t, from)
 	} else if h := in.accepting; h != nil {
+		in.t = nil
 		h.waiters.leave(t, from)
 		h.Cancel()
 	}

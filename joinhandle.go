@@ -69,9 +69,9 @@ func (h *JoinHandle[T]) TryJoin() (v T, err error) {
 
 // JoinBlocking waits for the task's result on a goroutine outside the pool; see Poll.
 // If ctx ends first it returns ctx.Err() and the task goes on. It panics in
-// tasks, whose worker it would block: they Await.
+// tasks, whose worker it would block: tasks call Join.
 func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
-	mustNotBlock("JoinHandle.Wait", "h.Await(cx)")
+	mustNotBlock("JoinHandle.JoinBlocking", "h.Join(cx)")
 	if h.state.done() {
 		return h.result()
 	}

@@ -297,9 +297,9 @@ func TestMisuseBlockingInATask(t *testing.T) {
 	h := SpawnFuture(rt, ReadyFuture(1))
 	join(t, h)
 	for name, block := range map[string]func(){
-		"BlockOn":          func() { BlockOn(rt, func(*Context) (int, error) { return 1, nil }) },
-		"JoinHandle.Wait":  func() { h.JoinBlocking(context.Background()) },
-		"Runtime.Shutdown": func() { rt.Shutdown(context.Background()) },
+		"BlockOn":                 func() { BlockOn(rt, func(*Context) (int, error) { return 1, nil }) },
+		"JoinHandle.JoinBlocking": func() { h.JoinBlocking(context.Background()) },
+		"Runtime.Shutdown":        func() { rt.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, rt := range []*Runtime{rt, other} {
@@ -314,8 +314,8 @@ func TestMisuseBlockingInATask(t *testing.T) {
 }
 
 func TestMisuseFailed(t *testing.T) {
-	requireMisuse(t, misuse(func() { FailedFuture[int](nil) }), "Failed needs an error")
-	requireMisuse(t, misuse(func() { FailedFuture[int](ErrPending) }), "Failed needs an error")
+	requireMisuse(t, misuse(func() { FailedFuture[int](nil) }), "FailedFuture needs an error")
+	requireMisuse(t, misuse(func() { FailedFuture[int](ErrPending) }), "FailedFuture needs an error")
 }
 
 func TestConfigIsChecked(t *testing.T) {

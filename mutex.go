@@ -20,6 +20,10 @@ import (
 // that locks to see whether something has changed, in a loop, must Yield in it. A
 // Cond is better.
 //
+// Lock fails if cx is cancelled, and then the mutex is not locked: check its error, and in code
+// that cleans up lock with cx.WithoutCancel(). A section that awaits nothing can use a
+// sync.Mutex, which a task may hold between two awaits.
+//
 // As with sync.Mutex, code that panics or is cancelled while it holds the mutex
 // leaves it locked, unless it has deferred Unlock.
 type Mutex struct {

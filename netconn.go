@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 )
 
@@ -30,6 +31,9 @@ import (
 // Only the runtime of s counts: no worker waits for connections that goroutines read. If
 // a task waits for c, too, its worker waits from then on, for both, and a goroutine is
 // woken at the price of another switch of threads.
+//
+// A call on a connection of another package is a BlockOn of the connection's own method, which
+// costs more, and for which Shutdown waits as for other functions of BlockOn.
 //
 // Each Write goes out as a whole only among the Writes of one such net.Conn: two
 // net.Conns of the same c know nothing of each other.
@@ -246,6 +250,9 @@ func (l *netListener) Accept() (net.Conn, error) {
 	rt := l.side.lock(acceptOfNetListener, insteadOfNetListener).t.w.rt
 	defer l.side.mu.Unlock()
 	c, err := BlockOn(rt, l.Listener.Accept)
+	if err == ErrShutdown {
+		err = &net.OpError{Op: "accept", Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +323,12 @@ const (
 func (s *netSide) call(what string, f func(cx *Context) (int, error)) (int, error) {
 	rt := s.lock(what, insteadOfNetConn).t.w.rt
 	defer s.mu.Unlock()
-	return BlockOn(rt, f)
+	n, err := BlockOn(rt, f)
+	if err == ErrShutdown { // BlockOn has not called f
+		op, _, _ := strings.Cut(strings.ToLower(what), " ")
+		err = &net.OpError{Op: op, Err: err}
+	}
+	return n, err
 }
 
 func (s *netSide) read(c PollReader, p []byte) (int, error) {

@@ -95,8 +95,7 @@ func (o *Oneshot[T]) TryRecv() (v T, err error) {
 }
 
 // Poll is Recv for code that polls. o knows cx's task from then on until there is
-// an end, or an Await or Select of o has given it up; RecvFuture can be told to
-// forget it.
+// an end, or an Await or Select of o, or [Cancel], has given it up.
 func (o *Oneshot[T]) Poll(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending

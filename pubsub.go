@@ -53,7 +53,7 @@ func (p *pubsubTopic) close(chosen *chosenTasks) (first bool) {
 	return first
 }
 
-// end is the method Close of what the messages belong to.
+// end implements Close of Broadcast and Watch.
 func (p *pubsubTopic) end() error {
 	var chosen chosenTasks
 	p.mu.Lock()

@@ -31,6 +31,6 @@ const (
 	// Modify if it is ready then: the receiver of the event must go on until EAGAIN.
 	EdgeTriggered
 
-	// OneShot reports it once, and then nothing until Modify asks again.
+	// OnceTriggered reports it once, and then nothing until Modify asks again.
 	OnceTriggered
 )

@@ -102,11 +102,11 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 	if random {
 		order.shuffle(len(cases))
 	}
+	i := -1
+	defer func() { giveUpAll(cases, i) }() // also if a future has panicked, or Shutdown unwinds the code
 	if !cx.proceed(t) {
 		return -1, cx.Err()
 	}
-	i := -1
-	defer func() { giveUpAll(cases, i) }() // also if a future has panicked, or Shutdown unwinds the code
 	for i = order.try(cx, cases); i < 0; {
 		if i = order.poll(cx, cases); i >= 0 {
 			break

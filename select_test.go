@@ -581,3 +581,21 @@ func TestSelectAllocs(t *testing.T) {
 	c.Close()
 	join(t, echo)
 }
+
+// A Select whose cx has been cancelled gives its futures up like one that is cancelled later.
+func TestSelectWithACancelledContextGivesUp(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	p := new(probe)
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		gone, cancel := cx.WithCancel()
+		cancel()
+		h := Go(cx, func(cx *Context) error { return Sleep(cx, time.Hour) })
+		i, err := Select(gone, OnFuture[int](p), OnFuture(h))
+		if i != -1 || err != context.Canceled {
+			return expect(false, "%d, %v", i, err)
+		}
+		_, err = h.Join(cx)
+		return expect(err == context.Canceled, "the task: %v", err)
+	}))
+	require.EqualValues(t, 1, p.cancels.Load())
+}

@@ -93,7 +93,8 @@ var ErrServerClosed = errors.New("async: server closed")
 // Serve accepts connections of ln and serves them until it is asked to end, or accepting
 // fails. It is asked to end by cancelling cx, by closing ln, and by [Runtime.Shutdown]: then
 // its error wraps ErrServerClosed. Any other error is that of ln.Accept. It leaves ln open,
-// and panics if there is no Handler.
+// and panics if there is no Handler. While MaxConns connections are open, it notices that a
+// listener of another package has been closed only when one of them ends.
 //
 // Before it returns, it drains: connections that wait for data are closed; connections whose
 // Handler runs are closed when that returns. A Handler that may run for long, or wait, finds
@@ -111,9 +112,10 @@ func (s *Server) Serve(cx *Context, ln Listener) error {
 	}
 	defer in.endConns() // also if this task is unwound
 	err := in.accept(cx, ln)
+	asked := errors.Is(err, net.ErrClosed) || errors.Is(err, ErrShutdown) || cx.ended()
 	in.endConns()
 	in.awaitEnd(cx)
-	if errors.Is(err, net.ErrClosed) || errors.Is(err, ErrShutdown) || cx.ended() {
+	if asked {
 		err = fmt.Errorf("%w: %w", ErrServerClosed, err)
 	}
 	return err
@@ -134,7 +136,7 @@ type serveRun struct {
 
 func (in *serveRun) accept(cx *Context, ln Listener) error {
 	for {
-		if _, err := Await(cx, &roomToServe{in: in}); err != nil {
+		if _, err := Await(cx, &roomToServe{in: in, ln: listenerOf(ln)}); err != nil {
 			return err
 		}
 		c, err := ln.Accept(cx)
@@ -148,8 +150,17 @@ func (in *serveRun) accept(cx *Context, ln Listener) error {
 // roomToServe is the future of one more connection.
 type roomToServe struct {
 	in    *serveRun
+	ln    *listener // whose Close ends the wait; nil for one of another package
 	drain Future[None]
 	t     *task
+}
+
+// listenerOf returns the part of ln that this package has made; nil if there is none.
+func listenerOf(ln Listener) *listener {
+	if of, ok := ln.(interface{ own() *listener }); ok {
+		return of.own()
+	}
+	return nil
 }
 
 func (r *roomToServe) Poll(cx *Context) (None, error) {
@@ -166,7 +177,15 @@ func (r *roomToServe) Poll(cx *Context) (None, error) {
 	}
 	r.t = cx.waker(waitsTask)
 	for r.in.full() {
-		if r.in.ends.join(r.t) && r.in.full() {
+		if r.ln != nil && r.ln.src.checkOpen() != nil {
+			r.Cancel()
+			return None{}, r.ln.wrap("accept", net.ErrClosed)
+		}
+		waits := r.in.ends.join(r.t)
+		if r.ln != nil {
+			waits = r.ln.closed.join(r.t) && waits && r.ln.src.checkOpen() == nil
+		}
+		if waits && r.in.full() {
 			return None{}, ErrPending
 		}
 	}
@@ -178,6 +197,9 @@ func (r *roomToServe) Poll(cx *Context) (None, error) {
 func (r *roomToServe) Cancel() {
 	if r.t != nil {
 		r.in.ends.leave(r.t, nil)
+		if r.ln != nil {
+			r.ln.closed.leave(r.t, nil)
+		}
 	}
 	if r.drain != nil {
 		giveUp(r.t, r.drain)

@@ -873,9 +873,6 @@ func TestServeReturnsErrServerClosed(t *testing.T) {
 		"Shutdown":    {func(rt *Runtime, _ *TCPListener, _ *JoinHandle[None], _ func()) { rt.Shutdown(t.Context()) }, ErrShutdown},
 	} {
 		for _, full := range []bool{false, true} {
-			if full && name == "closed" {
-				continue // no Accept waits, so that none sees it
-			}
 			t.Run(strings.ReplaceAll(fmt.Sprint(name, ", full ", full), " ", "_"), func(t *testing.T) {
 				rt := newTestRuntime(t, Config{Workers: 2})
 				ln := tcpListen(t)
@@ -900,16 +897,68 @@ func TestServeReturnsErrServerClosed(t *testing.T) {
 			})
 		}
 	}
+	// A listener that fails, also if Serve is asked to end while it drains.
 	rt := newTestRuntime(t, Config{Workers: 1})
-	ln := &failingListener{tcpListen(t)}
-	_, err := joinOrCancel(startServe(rt, &Server{Handler: echoOnce}, ln))
+	ln := &failingListener{Listener: tcpListen(t), fails: make(chan struct{})}
+	began := make(chan struct{})
+	server := startServe(rt, &Server{Grace: time.Hour, SpeaksFirst: true, Handler: func(cx *Context, c Conn) (bool, error) {
+		close(began)
+		_, err := c.Read(cx, make([]byte, 1))
+		return false, err
+	}}, ln)
+	c := dials(t, ln.Listener.(*TCPListener), 1)[0]
+	receive(t, began)
+	close(ln.fails)
+	eventually(t, func() bool { return ln.failed.Load() && waiting(server) })
+	server.Cancel()
+	_, err := c.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = joinOrCancel(server)
 	require.Equal(t, io.ErrNoProgress, err)
 }
 
-// failingListener is a listener whose Accept fails.
-type failingListener struct{ Listener }
+// The close of a listener ends Serve while MaxConns handlers wait for that end.
+func TestServeFullAndClosed(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for name, wrap := range map[string]func(ln *TCPListener) Listener{
+		"TCP":     func(ln *TCPListener) Listener { return ln },
+		"wrapped": func(ln *TCPListener) Listener { return &wrappingListener{ln, func(c Conn) Conn { return c }} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln := tcpListen(t)
+			began := make(chan struct{})
+			server := startServe(rt, &Server{MaxConns: 1, SpeaksFirst: true, Handler: func(cx *Context, _ Conn) (bool, error) {
+				close(began)
+				return false, Draining(cx)
+			}}, wrap(ln))
+			dials(t, ln, 1)
+			receive(t, began)
+			eventually(t, func() bool { return waiting(server) })
+			require.NoError(t, ln.Close())
+			_, err := joinOrCancel(server)
+			require.ErrorIs(t, err, ErrServerClosed)
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	}
+}
 
-func (*failingListener) Accept(*Context) (Conn, error) { return nil, io.ErrNoProgress }
+// failingListener is a listener whose second Accept fails, once fails is closed.
+type failingListener struct {
+	Listener
+	fails  chan struct{}
+	failed atomic.Bool
+	once   bool
+}
+
+func (l *failingListener) Accept(cx *Context) (Conn, error) {
+	if !l.once {
+		l.once = true
+		return l.Listener.Accept(cx)
+	}
+	RecvFrom(cx, l.fails)
+	l.failed.Store(true)
+	return nil, io.ErrNoProgress
+}
 
 // A Handler that waits for something else finds out that its Server drains, in each of the
 // ways in which it may look; one of another Server does not.

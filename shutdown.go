@@ -14,7 +14,7 @@ import (
 //
 //  1. Listeners accept no more, and nothing is started from outside: [Listener.Accept],
 //     BlockOn and tasks that are spawned outside the pool, with rt or in BlockOn,
-//     fail with ErrShutdown. Draining is ready. Tasks go on, and may spawn others.
+//     fail with ErrShutdown. [Draining] returns. Tasks go on, and may spawn others.
 //  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that
 //     has ended already this stage is left out.
 //  3. Tasks that still live are cancelled, as by JoinHandle.Cancel, as are the
@@ -132,8 +132,8 @@ func (rt *Runtime) awaitEnd(ctx context.Context) error {
 }
 
 // IsDraining reports whether the code of cx should finish what it does and begin nothing new:
-// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end. A task that
-// a Handler spawns is told of the runtime alone.
+// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end. In a
+// task that a Handler spawns it reports only Runtime.Shutdown.
 func IsDraining(cx *Context) bool {
 	cx.here()
 	if own := drainStateOf(cx.t); own != nil && own.begun.Load() {

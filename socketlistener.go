@@ -18,7 +18,11 @@ type listener struct {
 
 	fixed   bool // accepted connections have the listener's address
 	starved pollRetry
+	closed  wakerSlot // fired by Close
 }
+
+// own returns the listener, also of a type that embeds one.
+func (l *listener) own() *listener { return l }
 
 // How long Accept waits before it asks the system again that has no descriptors.
 const (
@@ -106,6 +110,7 @@ func (l *listener) give(a accepted, c *conn) {
 func (l *listener) Close() error {
 	err := l.src.close()
 	l.starved.stop()
+	l.closed.fire(nil)
 	return l.wrap("close", err)
 }
 

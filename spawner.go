@@ -8,11 +8,13 @@ import "context"
 //
 // A *Context passes on what a context.Context would pass on. A task that is spawned with a
 // derived Context (WithTimeout, WithCancel and the like) is under it: its own Context has the
-// deadline and the values of the derived one, and ends with it; WithValue adds a value and no
-// end. A task's own Context passes on
+// deadline and the values of the derived one, and ends with it: when it is cancelled, at its
+// deadline, and when its own task ends or is cancelled. WithValue adds a value, and no deadline or
+// cancellation. A task's own Context passes on
 // the contexts that the task is under. It does not pass on that the task was cancelled by its
-// handle, or has ended: a task that must not outlive another belongs in a Group. To pass on the
-// values alone, spawn with cx.WithoutCancel(); to pass on nothing, with cx.Runtime().
+// handle, or has ended: a task that must not outlive another belongs in a Group. (Tasks that a
+// Group's tasks spawn with their own cx are not tasks of the Group, but are cancelled when
+// WithGroup returns.) To pass on the values alone, spawn with cx.WithoutCancel(); to pass on nothing, with cx.Runtime().
 type Spawner interface {
 	// Named returns a Spawner of the same place whose tasks have a name.
 	Named(name string) Spawner
@@ -114,7 +116,7 @@ func waitingContext(s Spawner) *Context {
 	case callerSpawner:
 		return s.caller()
 	case *spawnOptions:
-		if s.neverWaits {
+		if s.waitsNever() {
 			return nil
 		}
 		if cx := waitingContext(s.base); cx != nil {
@@ -123,4 +125,10 @@ func waitingContext(s Spawner) *Context {
 		return s.group.caller()
 	}
 	return nil
+}
+
+// waitsNever reports whether s, or a Spawner that it is made of, never waits.
+func (a *spawnOptions) waitsNever() bool {
+	base, ok := a.base.(*spawnOptions)
+	return a.neverWaits || ok && base.waitsNever()
 }

@@ -24,21 +24,25 @@ type cancelGroup struct {
 	watching  bool        // the AfterFunc is registered with ctx, or is being registered
 	unwatch   func() bool // removes the AfterFunc
 
-	heirs *cancelGroup // of the members of a Group; see inherited
+	children *cancelGroup // of the tasks that members of a Group spawn; see inherited
 }
 
 // inherited returns the group of the tasks that a member spawns with its own Context: they are
 // under the same contexts, and not tasks of the Group.
 func (c *cancelGroup) inherited() *cancelGroup {
-	if c == nil || c.membership == nil && c.outer.inherited() == c.outer {
+	if c == nil {
+		return nil
+	}
+	outer := c.outer.inherited() // not under the lock of c
+	if c.membership == nil && outer == c.outer {
 		return c
 	}
 	c.admission.mu.Lock()
 	defer c.admission.mu.Unlock()
-	if c.heirs == nil {
-		c.heirs = &cancelGroup{ctx: c.ctx, endless: c.endless, outer: c.outer.inherited()}
+	if c.children == nil {
+		c.children = &cancelGroup{ctx: c.ctx, endless: c.endless, outer: outer}
 	}
-	return c.heirs
+	return c.children
 }
 
 // groupMembership is implemented by Group.
@@ -118,7 +122,7 @@ func (t *task) applyOptions(s Spawner) error {
 	return nil
 }
 
-// newCallAdmission waits with the caller's cx for the place of t, which is new. The end of a
+// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of a
 // context that t is under ends the wait, too. If it returns an error t must not begin.
 func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 	inner, cancel := cx.WithCancel()
@@ -192,7 +196,7 @@ func (c *cancelGroup) watchContext() {
 // afterContext has f called once ctx has ended.
 func (c *cancelGroup) afterContext(f func()) (stop func() bool) {
 	if cx, ours := c.ctx.(*Context); ours {
-		return cx.scope().callAfter(f, true)
+		return cx.endScope().callAfter(f, true)
 	}
 	return context.AfterFunc(c.ctx, f)
 }
@@ -298,10 +302,14 @@ func (cx *Context) values() context.Context {
 			return context.WithValue(sc.parent.values(), sc.value.key, sc.value.val)
 		}
 	}
-	if c := cx.t.cancelGroup(); c != nil {
-		return cancelGroupValues{context.Background(), c}
+	c := cx.t.cancelGroup()
+	switch {
+	case c == nil:
+		return context.Background()
+	case c.endless && c.outer == nil:
+		return c.ctx // so that a task that spawns itself anew makes no chain
 	}
-	return context.Background()
+	return cancelGroupValues{context.Background(), c}
 }
 
 // cancelGroupValues is the values of the contexts of a task's cancel group.

@@ -454,7 +454,7 @@ func TestDerivedContextLeavesNothingBehind(t *testing.T) {
 				return err
 			}
 		}
-		g := &derived.sc.Load().heirs.Load().group
+		g := &derived.sc.Load().spawned.Load().group
 		return errors.Join(expect(len(g.members) == 0 && !g.watching, "%d members, watching %v", len(g.members), g.watching),
 			expect(len(derived.sc.Load().after) == 0, "%d functions wait for the end", len(derived.sc.Load().after)))
 	}))
@@ -507,5 +507,52 @@ func TestWithValueReachesTasks(t *testing.T) {
 		h.Cancel()
 		_, err := join(t, h)
 		require.ErrorIs(t, err, context.Canceled)
+	}
+}
+
+// A Context of WithValue has no end of its own: code that watches it watches the Context from
+// which it was made, and leaves nothing there.
+func TestWithValueLeavesNothingBehind(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	require.NoError(t, runTask(rt, func(cx *Context) error {
+		derived, cancelDerived := cx.WithCancel()
+		for i := range 10 {
+			_, cancel := context.WithCancel(derived.WithValue(underKey("n"), i))
+			cancel()
+		}
+		left := len(derived.sc.Load().after)
+		watched, cancel := context.WithCancel(derived.WithValue(underKey("n"), 0).WithValue(underKey("m"), 1))
+		defer cancel()
+		cancelDerived()
+		<-watched.Done() // the goroutine that ends it is not this one
+		return errors.Join(expect(left == 0, "%d functions wait for the end", left), expect(watched.Err() == context.Canceled, "%v", watched.Err()))
+	}))
+}
+
+// A task that spawns itself anew keeps nothing of the tasks before it.
+func TestRespawnMakesNoChain(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for name, s := range map[string]Spawner{"no values": rt, "values": rt.Under(context.WithValue(context.Background(), underKey("a"), 1))} {
+		depth := make(chan int, 1)
+		var again func(n int) func(cx *Context) error
+		again = func(n int) func(cx *Context) error {
+			return func(cx *Context) error {
+				if n > 0 {
+					Go(cx.WithoutCancel(), again(n-1))
+					return nil
+				}
+				d := 0
+				for c := cx.t.cancelGroup(); c != nil; c = c.outer {
+					for v, ok := c.ctx.(cancelGroupValues); ok && v.group != nil; v, ok = v.group.ctx.(cancelGroupValues) {
+						d++
+					}
+					d++
+				}
+				depth <- d
+				return nil
+			}
+		}
+		Go(s, again(100))
+		require.LessOrEqual(t, receive(t, depth), 3, name)
 	}
 }

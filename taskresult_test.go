@@ -241,7 +241,7 @@ func TestResultOfOthersIsKept(t *testing.T) {
 			"JoinHandle.Await": func(h *JoinHandle[io.Closer]) (io.Closer, error) {
 				return BlockOn(rt, func(cx *Context) (io.Closer, error) { return h.Join(cx) })
 			},
-			"JoinHandle.Wait": func(h *JoinHandle[io.Closer]) (io.Closer, error) { return h.JoinBlocking(t.Context()) },
+			"JoinHandle.JoinBlocking": func(h *JoinHandle[io.Closer]) (io.Closer, error) { return h.JoinBlocking(t.Context()) },
 			"JoinHandle.Done": func(h *JoinHandle[io.Closer]) (io.Closer, error) {
 				<-h.Done()
 				v, err := h.TryJoin()

@@ -383,7 +383,7 @@ func Sleep(cx *Context, d time.Duration) error {
 	return cx.Err()
 }
 
-// timeoutFuture is the future of Timeout.
+// timeoutFuture is the future of TimeoutFuture.
 type timeoutFuture[T any] struct {
 	f     Future[T]
 	d     time.Duration

@@ -324,7 +324,7 @@ func (w *worker) relabel() {
 const labelSets = 128
 
 // labelsOf returns the labels of t: the label of its worker, without which the stacks of
-// its stalls would not be found, and its name, if Config.Labels is set.
+// its stalls would not be found, and its name, if Config.Tuning.Labels is set.
 func (w *worker) labelsOf(t *task) context.Context {
 	if !w.rt.cfg.Tuning.Labels || t.name() == "" {
 		return w.labels

@@ -329,3 +329,43 @@ func TestIncomingOfAWrapperGivenUp(t *testing.T) {
 	}))
 	eventually(t, func() bool { return len(rt.Tasks()) == 0 })
 }
+
+// Close of the stream closes a connection that was accepted when the stream was given up.
+func TestIncomingCloses(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	for name, wrap := range map[string]func(c Conn) Conn{"wrapped": func(c Conn) Conn { return otherConn{c} }} {
+		accepted := make(chan Conn, 1)
+		ln := &wrappingListener{tcpListen(t), func(c Conn) Conn { accepted <- c; return wrap(c) }}
+		in := Incoming(ln)
+		require.NoError(t, runTask(rt, func(cx *Context) error {
+			if i := trySelect(cx, OnNext(in)); i != -1 {
+				return expect(false, "case %d", i)
+			}
+			c, err := Dial(cx, "tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for len(accepted) == 0 { // unless giving up was faster
+				if _, err := in.PollNext(cx); err != ErrPending {
+					return expect(false, "PollNext: %v", err)
+				}
+				if err := Yield(cx); err != nil {
+					return err
+				}
+			}
+			if err := in.Close(); err != nil {
+				return err
+			}
+			_, end := c.Read(cx, make([]byte, 1))
+			_, after := Await(cx, PollFunc(in.PollNext))
+			n := 0
+			for range in.All(cx) {
+				n++
+			}
+			return errors.Join(expect(end == io.EOF, "the client reads %v", end), expect(after == io.EOF && n == 0, "after Close: %v, %d", after, n),
+				expect(in.Close() == ErrClosed, "a second Close"))
+		}), name)
+	}
+	require.Contains(t, misuse(func() { Incoming(nil) }), "an IncomingStream that was not made by Incoming")
+}

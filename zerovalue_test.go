@@ -114,6 +114,7 @@ func TestZeroValuesThatMustBeMade(t *testing.T) {
 		"Group.SetLimit":       func(cx *Context) { new(Group).SetLimit(1) },
 		"Group.KeepGoing":      func(cx *Context) { new(Group).KeepGoing() },
 		"Group.Via":            func(cx *Context) { new(Group).Via(cx) },
+		"IncomingStream.All":   func(cx *Context) { new(IncomingStream).All(cx)(func(Conn, error) bool { return false }) },
 	} {
 		_, err := join(t, Go(rt, func(cx *Context) error {
 			text := misuse(func() { use(cx) })

@@ -7,6 +7,7 @@ import (
 	"go/types"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -60,6 +61,8 @@ type rewriter struct {
 	changes map[string]change
 	pos     *token.File
 	done    map[*ast.Ident]bool
+	prefix  string // with which this file writes names of the library
+	imports bool   // it imports the library
 }
 
 // rewriteFile returns nil if nothing in the file has changed its name.
@@ -70,12 +73,27 @@ func rewriteFile(p *source, syntax *ast.File, changes map[string]change) (*file,
 		return nil, err
 	}
 	r := &rewriter{file: &file{name: pos.Name(), source: text}, p: p, changes: changes, pos: pos, done: map[*ast.Ident]bool{}}
+	r.prefix = "async."
+	for _, i := range syntax.Imports {
+		if i.Path.Value == strconv.Quote(library) {
+			r.imports = true
+			switch {
+			case i.Name == nil:
+			case i.Name.Name == ".":
+				r.prefix = ""
+			default:
+				r.prefix = i.Name.Name + "."
+			}
+		}
+	}
 	statements := map[ast.Expr]bool{} // calls whose results are not used
 	ast.Inspect(syntax, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.ExprStmt:
 			statements[n.X] = true
 		case *ast.DeferStmt:
+			statements[n.Call] = true
+		case *ast.GoStmt:
 			statements[n.Call] = true
 		case *ast.CallExpr:
 			r.call(n, statements[n])
@@ -175,8 +193,15 @@ func (r *rewriter) call(call *ast.CallExpr, unused bool) {
 		if !unused {
 			r.note(sel.Sel, old, c.note)
 		}
+	case c.function && c.name == "BindFile" && r.promoted(sel):
+		// BindFile takes the *File that is embedded here.
+		r.done[sel.Sel] = true
+		r.note(sel.Sel, old, "is the function BindFile now; pass the embedded *File")
 	case c.function:
 		r.done[sel.Sel] = true
+		if !r.imports {
+			r.note(sel.Sel, old, "is the function "+c.name+" now; import "+library)
+		}
 		r.replace(call, func() string {
 			var args []string
 			for _, a := range call.Args {
@@ -191,17 +216,12 @@ func (r *rewriter) call(call *ast.CallExpr, unused bool) {
 }
 
 // qualified returns a name of the library as this file writes it.
-func (r *rewriter) qualified(name string) string {
-	for id, o := range r.p.info.Uses {
-		if imported, ok := o.(*types.PkgName); ok && imported.Imported().Path() == library && r.inFile(id) {
-			return imported.Name() + "." + name
-		}
-	}
-	return "async." + name // the file has the types of the library without naming it
-}
+func (r *rewriter) qualified(name string) string { return r.prefix + name }
 
-func (r *rewriter) inFile(n ast.Node) bool {
-	return n.Pos() >= token.Pos(r.pos.Base()) && n.Pos() <= token.Pos(r.pos.Base()+r.pos.Size())
+// promoted reports whether sel is a method of an embedded field.
+func (r *rewriter) promoted(sel *ast.SelectorExpr) bool {
+	s := r.p.info.Selections[sel]
+	return s != nil && len(s.Index()) > 1
 }
 
 // literal moves the fields of a literal into the struct to which they belong now.

@@ -74,6 +74,7 @@ func load(dir, tags string, patterns []string) ([]*source, error) {
 func check(l *listed, byPath map[string]*listed) (*source, error) {
 	p := &source{fset: token.NewFileSet(), info: &types.Info{
 		Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{},
+		Selections: map[*ast.SelectorExpr]*types.Selection{},
 	}}
 	for _, name := range l.GoFiles {
 		if !filepath.IsAbs(name) {

@@ -106,6 +106,7 @@ func program(cx *lib.Context, rt *lib.Runtime, c inner, ch *lib.Chan[int]) {
 	_, _ = lib.NewSleep(1), rt.Draining()
 	ch.Close()
 	defer ch.Close()
+	go ch.Close()
 	if ch.Close() {
 		NewSleep()
 	}
@@ -129,6 +130,7 @@ func program(cx *lib.Context, rt *lib.Runtime, c inner, ch *lib.Chan[int]) {
 	_, _ = lib.SleepFuture(1), lib.DrainingFuture()
 	ch.Close()
 	defer ch.Close()
+	go ch.Close()
 	if ch.Close() {
 		NewSleep()
 	}
@@ -138,6 +140,44 @@ func program(cx *lib.Context, rt *lib.Runtime, c inner, ch *lib.Chan[int]) {
 
 func NewSleep() {}
 `
+
+// What a file of the program without the import, with a dot import, or with a wrapper of a File
+// becomes.
+func TestRewriteSpecialFiles(t *testing.T) {
+	const old = oldLibrary + `
+type File struct{}
+
+func (f *File) WithContext(cx *Context) any { return nil }
+`
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod":       "module program\n\ngo 1.25\n\nrequire example.com/async v0.0.0\n\nreplace example.com/async => ./old\n",
+		"old/go.mod":   "module example.com/async\n\ngo 1.25\n",
+		"old/async.go": old,
+		"dot.go":       "package p\n\nimport . \"example.com/async\"\n\nvar cx *Context\n\nfunc conn() Conn { return nil }\n\nfunc dot() { conn().WithContext(cx) }\n",
+		"none.go":      "package p\n\nfunc none() { conn().WithContext(cx) }\n",
+		"embed.go":     "package p\n\nimport lib \"example.com/async\"\n\ntype log struct{ *lib.File }\n\nfunc embed(l log) { l.WithContext(cx) }\n",
+	} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	changes, err := parseTable(table)
+	require.NoError(t, err)
+	packages, err := load(dir, "", []string{"."})
+	require.NoError(t, err)
+	got := map[string]*file{}
+	for _, syntax := range packages[0].files {
+		f, err := rewriteFile(packages[0], syntax, changes)
+		require.NoError(t, err)
+		got[filepath.Base(f.name)] = f
+	}
+	require.Contains(t, string(got["dot.go"].rewritten()), "func dot() { BindConn(cx, conn()) }")
+	require.Contains(t, string(got["none.go"].rewritten()), "func none() { async.BindConn(cx, conn()) }")
+	require.Contains(t, got["none.go"].notes[0], "import example.com/async")
+	require.Contains(t, string(got["embed.go"].rewritten()), "l.WithContext(cx)")
+	require.Contains(t, got["embed.go"].notes[0], "pass the embedded *File")
+}
 
 // A program is rewritten by its types: only names of the library change, and what it must
 // change by hand is said.
@@ -163,7 +203,7 @@ func TestRewrite(t *testing.T) {
 	require.Equal(t, newProgram, string(f.rewritten()))
 	require.Len(t, f.notes, 2, f.notes)
 	require.Contains(t, f.notes[0], "line 10: JoinHandle.TryAwait: is TryJoin() (T, error)")
-	require.Contains(t, f.notes[1], "line 14: Chan.Close: returns an error")
+	require.Contains(t, f.notes[1], "line 15: Chan.Close: returns an error")
 
 	require.NoError(t, run(dir, "", true, []string{"./..."}))
 	written, err := os.ReadFile(filepath.Join(dir, "main.go"))

@@ -14,11 +14,11 @@ func SetAffinity(cpus []int) error {
 			set.Set(cpu)
 		}
 		if cpu < 0 || !set.IsSet(cpu) {
-			return fmt.Errorf("async: Config.Affinity names processor %d, which there cannot be", cpu)
+			return fmt.Errorf("async: Config.Tuning.Affinity names processor %d, which there cannot be", cpu)
 		}
 	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("async: Config.Affinity %v: sched_setaffinity: %w", cpus, err)
+		return fmt.Errorf("async: Config.Tuning.Affinity %v: sched_setaffinity: %w", cpus, err)
 	}
 	return nil
 }

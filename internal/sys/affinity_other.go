@@ -9,5 +9,5 @@ import (
 
 // SetAffinity fails: this system has no such call.
 func SetAffinity([]int) error {
-	return fmt.Errorf("async: Config.Affinity: %w", errors.ErrUnsupported)
+	return fmt.Errorf("async: Config.Tuning.Affinity: %w", errors.ErrUnsupported)
 }
