@@ -151,7 +151,11 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 	if _, err := fmt.Fprintln(bound, question); err != nil {
 		return "", err
 	}
-	return bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+	answer, err := bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+	if err != nil {
+		a.conn.Close() // the answer may yet come, and would be taken for that of the next question
+	}
+	return answer, err
 }
 
 // For tests that look for leaked goroutines.
