@@ -1069,7 +1069,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		h := Go(rt, func(*Context) error { return context.Canceled })
 		eventually(t, h.state.done)
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(h.Task().ID), 1, "nobody cancelled this task")
+		require.Len(t, r.of(h.Task().ID), 1, "the task was not cancelled")
 	})
 	t.Run("a panic is a failure also if cancelled", func(t *testing.T) {
 		r := new(reports)
@@ -1114,7 +1114,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		p.resolve(failed)
 		receive(t, done)
 		require.NoError(t, rt.Shutdown(ended()))
-		require.Len(t, r.of(h.Task().ID), 1, "the failure is lost: nobody was given the error")
+		require.Len(t, r.of(h.Task().ID), 1, "the failure is lost: no caller was given the error")
 	})
 }
 

@@ -149,23 +149,11 @@ type File struct{}
 
 func (f *File) WithContext(cx *Context) any { return nil }
 `
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod":       "module program\n\ngo 1.25\n\nrequire example.com/async v0.0.0\n\nreplace example.com/async => ./old\n",
-		"old/go.mod":   "module example.com/async\n\ngo 1.25\n",
-		"old/async.go": old,
-		"dot.go":       "package p\n\nimport . \"example.com/async\"\n\nvar cx *Context\n\nfunc conn() Conn { return nil }\n\nfunc dot() { conn().WithContext(cx) }\n",
-		"none.go":      "package p\n\nfunc none() { conn().WithContext(cx) }\n",
-		"embed.go":     "package p\n\nimport lib \"example.com/async\"\n\ntype log struct{ *lib.File }\n\nfunc embed(l log) { l.WithContext(cx) }\n",
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-	}
-	changes, err := parseTable(table)
-	require.NoError(t, err)
-	packages, err := load(dir, "", []string{"."})
-	require.NoError(t, err)
+	changes, packages, _ := loadProgram(t, old, map[string]string{
+		"dot.go":   "package p\n\nimport . \"example.com/async\"\n\nvar cx *Context\n\nfunc conn() Conn { return nil }\n\nfunc dot() { conn().WithContext(cx) }\n",
+		"none.go":  "package p\n\nfunc none() { conn().WithContext(cx) }\n",
+		"embed.go": "package p\n\nimport lib \"example.com/async\"\n\ntype log struct{ *lib.File }\n\nfunc embed(l log) { l.WithContext(cx) }\n",
+	})
 	got := map[string]*file{}
 	for _, syntax := range packages[0].files {
 		f, err := rewriteFile(packages[0], syntax, changes)
@@ -182,21 +170,7 @@ func (f *File) WithContext(cx *Context) any { return nil }
 // A program is rewritten by its types: only names of the library change, and what it must
 // change by hand is said.
 func TestRewrite(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"go.mod":       "module program\n\ngo 1.25\n\nrequire example.com/async v0.0.0\n\nreplace example.com/async => ./old\n",
-		"main.go":      oldProgram,
-		"old/go.mod":   "module example.com/async\n\ngo 1.25\n",
-		"old/async.go": oldLibrary,
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
-	}
-	changes, err := parseTable(table)
-	require.NoError(t, err)
-	packages, err := load(dir, "", []string{"."})
-	require.NoError(t, err)
+	changes, packages, dir := loadProgram(t, oldLibrary, map[string]string{"main.go": oldProgram})
 	require.Len(t, packages, 1)
 	f, err := rewriteFile(packages[0], packages[0].files[0], changes)
 	require.NoError(t, err)
@@ -210,4 +184,22 @@ func TestRewrite(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, newProgram, string(written))
 	require.Error(t, run(filepath.Join(dir, "no", "such"), "", true, nil))
+}
+
+// loadProgram writes a program that uses a library with the old API, and loads it.
+func loadProgram(t *testing.T, library string, program map[string]string) (map[string]change, []*source, string) {
+	dir := t.TempDir()
+	program["go.mod"] = "module program\n\ngo 1.25\n\nrequire example.com/async v0.0.0\n\nreplace example.com/async => ./old\n"
+	program["old/go.mod"] = "module example.com/async\n\ngo 1.25\n"
+	program["old/async.go"] = library
+	for name, text := range program {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	changes, err := parseTable(table)
+	require.NoError(t, err)
+	packages, err := load(dir, "", []string{"."})
+	require.NoError(t, err)
+	return changes, packages, dir
 }
