@@ -6,6 +6,7 @@ package async
 //
 // With the build tag lockorder each Lock is checked against this list; see lockOf.
 var lockOrder = []string{
+	"defaultState",  // held while the default runtime is started
 	"netSide",       // held while a goroutine reads, writes or accepts: all that waiting for a descriptor takes
 	"exitWatch",     // waiting for the descriptor of a process
 	"File",          // the queue of the pool, the ledger of unwritten files, the terminal input, the waiters for the position

@@ -197,11 +197,13 @@ func SetDefaultConfig(cfg Config) error {
 	return nil
 }
 
-// defaultRuntime is the state of Default.
-var defaultRuntime struct {
+var defaultRuntime defaultState
+
+// defaultState is the state of Default.
+type defaultState struct {
 	rt atomic.Pointer[Runtime]
 
-	mu      sync.Mutex // guards the fields below
+	mu      lockOf[defaultState] // guards the fields below
 	cfg     Config
 	started bool
 	err     error
