@@ -15,8 +15,8 @@ func Incoming(ln Listener) *IncomingStream {
 	return in
 }
 
-// An IncomingStream is the Stream of a listener's connections. It has no end: once the
-// listener is closed, it fails with net.ErrClosed. It is for one task or goroutine at a time;
+// An IncomingStream is the Stream of a listener's connections. It ends with Close
+// alone: once the listener is closed, it fails with net.ErrClosed. It is for one task or goroutine at a time;
 // several may each have one of the same listener. If it is given up in Select while its
 // listener accepts, the connection is the next element: go on with the stream, or Close it.
 type IncomingStream struct {

@@ -4,17 +4,22 @@ import "context"
 
 // A Spawner is where tasks are started: a *Runtime, from anywhere, or the
 // *Context of a task, which starts them on its own worker, from which another worker may take
-// them before they begin; or a *Group; or one of these with properties that its tasks get, see Named, Under and Local.
+// them before they begin; or a *Group; or one of these with properties that its tasks get, see
+// Named, Under and Local.
 //
 // A *Context passes on what a context.Context would pass on. A task that is spawned with a
-// derived Context (WithTimeout, WithCancel and the like) is under it: its own Context has the
-// deadline and the values of the derived one, and ends with it: when it is cancelled, at its
-// deadline, and when its own task ends or is cancelled. WithValue adds a value, and no deadline or
-// cancellation. A task's own Context passes on
-// the contexts that the task is under. It does not pass on that the task was cancelled by its
-// handle, or has ended: a task that must not outlive another belongs in a Group. (Tasks that a
-// Group's tasks spawn with their own cx are not tasks of the Group, but are cancelled when
-// WithGroup returns.) To pass on the values alone, spawn with cx.WithoutCancel(); to pass on nothing, with cx.Runtime().
+// derived Context (WithTimeout, WithCancel and the like) has its deadline and its values. It is
+// cancelled when the derived Context ends: by its function, at its deadline, or because the task
+// that made it has ended or was cancelled. WithValue adds a value, and no deadline or
+// cancellation.
+//
+// A task's own Context passes on the contexts that the task is under. It does not pass on that
+// the task was cancelled by its handle, or has ended: a task that must not outlive another
+// belongs in a Group. Tasks that a Group's tasks spawn with their own cx are not tasks of the
+// Group, but are cancelled when WithGroup returns.
+//
+// To pass on the values alone, spawn with cx.WithoutCancel(); to pass on nothing, with
+// cx.Runtime().
 type Spawner interface {
 	// Named returns a Spawner of the same place whose tasks have a name.
 	Named(name string) Spawner
