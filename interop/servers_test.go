@@ -82,14 +82,14 @@ func TestRedisInTasks(t *testing.T) {
 	}
 	seen := map[int]bool{}
 	for _, h := range handles {
-		n, err := h.Wait(ctx)
+		n, err := h.JoinBlocking(ctx)
 		require.NoError(t, err)
 		seen[n] = true
 	}
 	require.Len(t, seen, tasks)
 	got, err := async.Spawn(rt, func(cx *async.Context) (string, error) {
 		return fetch(cx, client, "count")
-	}).Wait(ctx)
+	}).JoinBlocking(ctx)
 	require.NoError(t, err)
 	require.Equal(t, fmt.Sprint(tasks), got)
 
@@ -101,7 +101,7 @@ func TestRedisInTasks(t *testing.T) {
 		return err
 	})
 	waits.Cancel()
-	_, err = waits.Wait(ctx)
+	_, err = waits.JoinBlocking(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
