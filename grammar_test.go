@@ -5,9 +5,7 @@ import (
 	"go/importer"
 	"go/token"
 	"go/types"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +47,7 @@ type grammar struct {
 func TestGrammar(t *testing.T) {
 	fset := token.NewFileSet()
 	files, deps := parsePackage(t, fset), exportData(t)
-	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(deps[path]) })}
+	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", deps)}
 	pkg, err := conf.Check("async", fset, files, nil)
 	require.NoError(t, err)
 	g := &grammar{t: t, pkg: pkg, all: map[string]grammarEntity{}}

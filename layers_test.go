@@ -83,17 +83,21 @@ func parsePackage(t *testing.T, fset *token.FileSet) (files []*ast.File) {
 	return files
 }
 
-// exportData returns the file with the types of each package that this package imports.
-func exportData(t *testing.T) map[string]string {
+// exportData returns the types of each package that this package imports, for an importer.
+func exportData(t *testing.T) importer.Lookup {
+	return exportDataOf(t, strings.Fields(goList(t, "-f", `{{join .Imports " "}}`, ".")))
+}
+
+// exportDataOf is exportData for packages, and all that they import.
+func exportDataOf(t *testing.T, packages []string) importer.Lookup {
 	data := map[string]string{}
-	args := []string{"-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}
-	args = append(args, strings.Fields(goList(t, "-f", `{{join .Imports " "}}`, "."))...)
+	args := append([]string{"-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, packages...)
 	for line := range strings.Lines(goList(t, args...)) {
 		if f := strings.Fields(line); len(f) == 2 {
 			data[f[0]] = f[1]
 		}
 	}
-	return data
+	return func(path string) (io.ReadCloser, error) { return os.Open(data[path]) }
 }
 
 func goList(t *testing.T, args ...string) string {
@@ -110,10 +114,8 @@ type upwardUse struct{ from, to, name, at string }
 
 func (u upwardUse) arrow() string { return u.from + " -> " + u.to }
 
-func usesUpwards(t *testing.T, fset *token.FileSet, files []*ast.File, deps map[string]string) (uses []upwardUse) {
-	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
-		return os.Open(deps[path])
-	})}
+func usesUpwards(t *testing.T, fset *token.FileSet, files []*ast.File, deps importer.Lookup) (uses []upwardUse) {
+	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", deps)}
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
 	pkg, err := conf.Check("async", fset, files, info)
 	require.NoError(t, err)
