@@ -1,119 +1,171 @@
-// Package async runs many tasks on few threads: async-std's idea for Go, in the
-// standard library's shape, with waiting that does not cost a goroutine.
-//
-// A Runtime is a fixed pool of workers, each a goroutine locked to its thread,
-// with its own queue, timers and epoll or kqueue. A task is either
-// straight-line code (Go, Spawn), which runs in a coroutine and awaits, or a
-// plain Future (SpawnFuture), which is polled. Both reach their worker through
-// a Context, the first argument of every function that waits. A JoinHandle is a
-// task's result, and a Group bounds the lifetime of several tasks; a Waker makes a
-// task be polled again. BlockOn, JoinHandle.JoinBlocking and NewWaker connect the pool to
-// goroutines and to other loops. Chan, Oneshot, Broadcast and Watch carry messages
-// between all of them, and Select waits for several events at once.
-//
-// # Names
-//
-// Names are those of the standard library, with a cx first:
-//
-//   - X(cx) waits. XFuture() is the future of X(cx), for Select and hand-written futures.
-//   - PollX(cx) never waits, and returns ErrPending. PollFunc makes a Future of it.
-//   - TryX() does X now or never.
-//   - XBlocking(ctx) is X for a goroutine outside the pool, which it parks: that costs switches
-//     of goroutines, and often of threads, on both sides; no goroutine or timer is started.
-//   - BindX(cx, x) gives x the interface of the standard library.
-//   - IsX() reports whether something is so.
-//   - All(cx) yields elements and errors, for range.
-//   - Close returns nil the first time, and later an error that says "closed".
-//
-// For a blocking call (a function of package os, a C library) use SpawnBlocking.
-//
-// # Choices
-//
-//   - To wait for a task: h.Join(cx) leaves the task running if cx ends. Await(cx, h) owns the
-//     task, and cancels it then.
-//   - To limit one Read, or anything else that waits: cx.WithTimeout. SetReadDeadline is for a
-//     limit that stays, such as an idle time, and allocates nothing; TimeoutFuture is for futures.
-//   - To start a task: Go(cx, ...) on the same worker, under what cx is under (see Spawner); Go(g, ...)
-//     in a Group, which no task outlives; Go(cx.Runtime(), ...) for a task that goes on by itself;
-//     SpawnFuture for a state machine; Launch for many short tasks without a result.
-//   - To use a connection with code that knows package net: BindConn(cx, c) in a task,
-//     NetConn(rt, c) on goroutines.
-//   - To serve many connections: Serve, with a Handler that is called when data has come.
-//   - To give one worker data without locks: Local(cx), and g.Via(Local(cx)) in a Group.
-//
-// # Costs
-//
-// New starts one thread per worker, and one goroutine that detects polls that take too long (on Linux
-// it waits for a timerfd). The first task, or a burst of blocking calls, raises GOMAXPROCS by the
-// number of workers, so that the goroutines of the program keep their processors
-// while workers wait in the kernel. A goroutine waits for the descriptors that
-// goroutines use. Blocking calls have a pool of goroutines of their own.
-// Shutdown ends all of these threads and goroutines, and lowers GOMAXPROCS again.
-//
-// Plain futures, and connections between two calls of a Handler of Serve, are served by as few
-// workers as they need, and move between them. Straight-line code that has begun stays on its worker.
+// Package async is async-std for Go: it runs many tasks on a few threads, which wait in epoll or
+// kqueue themselves, so that a task that waits costs no turn of Go's scheduler. It has the shape of
+// the standard library ([net], [io], [os], [sync], [context]), with a [*Context], named cx, as the
+// first argument of every function that waits.
 //
 // # When not to use it
 //
-// Use plain goroutines instead where there are few of them, where they mostly
-// compute, or where they call code that blocks: a task that blocks (a
-// sync.Mutex that is held, a channel, a file) stops its worker and every task
-// that has begun there. Tasks pay off with many connections, small messages,
-// and where CPU per event, memory per idle connection or tail latency matter.
+// Use goroutines where there are few of them, where they mostly compute, or where they call code
+// that blocks. A task that blocks in a [sync.Mutex], a Go channel or a system call stops its worker,
+// and every task that has begun there waits. Tasks pay off with many connections and small messages,
+// where CPU time per event, memory per idle connection or tail latency matter.
 //
-// Caveats: a Context belongs to its task, on its goroutine. A task must undo each
-// runtime.LockOSThread of its own, and no other, before it awaits and before it ends,
-// however it ends, and must not await in a callback from C: the Go runtime ends the
-// program for it. Connections must be closed.
+// # Tasks
 //
-// # Reading the code
+// A [Runtime] is a fixed pool of workers, each with a thread of its own. [Run] runs a function on the
+// default runtime, and [New] makes another one. A task is straight-line code in a coroutine ([Spawn],
+// [Go]) or a [Future] without a stack, which is polled ([SpawnFuture]). A [JoinHandle] is the result
+// of a task. A [Group] ends when all of its tasks have ended, and its first failure cancels the others.
 //
-// To read the code, take the files in this order. Files whose names begin with the same
-// word are about the same subject.
+//	h := async.Spawn(cx, func(cx *async.Context) (int, error) { return 6 * 7, nil })
+//	n, err := h.Join(cx)
+//	fmt.Println(n, err)
+//	return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
+//		async.Go(g, func(cx *async.Context) error { return async.Sleep(cx, time.Millisecond) })
+//		return nil // WithGroup waits for the tasks of g
+//	})
 //
-// The core:
+// The first argument says where a task begins: Go(cx, ...) starts it on the worker of cx, with the
+// values and deadlines of cx; Go(g, ...) in a [Group]; Go(rt, ...) on any worker, with nothing of the
+// caller's. [Local] binds a task to this worker, so that such tasks share data without locks.
 //
-//   - future.go, futureyield.go: polling and awaiting.
-//   - task.go, taskident.go, joinhandle.go, taskresult.go: the states and the result of a
-//     task; taskattributes.go, taskcancelgroup.go, taskfailure.go, taskinfo.go, errors.go.
-//   - context.go, contextscope.go: the Context, and how it is cancelled.
-//   - spawn.go, spawner.go, spawnlaunch.go, spawnworkers.go: starting tasks.
-//   - executor.go: the turns of a worker; executorqueue.go, executorsteal.go; executoractive.go
-//     decides how many workers are needed. coroutine.go, coroutinefree.go: straight-line code.
-//   - goroutine.go, goroutineidentity.go, goroutinepark.go, blockon.go, bubble.go: goroutines.
-//   - idle.go, idlespin.go, idlewatch.go: how a worker waits.
-//   - waker.go, wakerslot.go, wakerfanout.go, waitlist.go, admission.go: where tasks wait.
-//   - timer.go: the timers of a worker.
-//   - reactor.go, reactor_linux.go, reactor_bsd.go, reactorshared.go: epoll and kqueue.
-//   - pollfd.go, pollfdowner.go, pollfddeadline.go, pollfdwait.go, pollfdretry.go: a descriptor,
-//     the reactor that owns it, and waiting for it.
-//   - blocking.go, blockingpool.go, blockingawait.go: blocking calls.
-//   - runtime.go, runtimeprocs.go, config.go, metrics.go, shutdown.go: a runtime from New to
-//     Shutdown.
-//   - watchdog.go, watchdogstall.go, watchdogtimer_linux.go, watchdogtimer_other.go: workers that
-//     are stuck in a poll.
+// # Waiting and cancellation
 //
-// The primitives:
+// A function that waits suspends its task, and the worker runs other tasks. If cx is cancelled or its
+// deadline passes, the function returns cx.Err(), and the page docs/cancellation.md of the repository
+// says for each operation what is lost then (nearly always nothing). [Context.WithTimeout]
+// limits everything that waits with the new Context.
 //
-//   - mutex.go, rwmutex.go, semaphore.go, cond.go, barrier.go, once.go, notify.go, waitgroup.go.
-//   - chan.go, chanfuture.go, chanpermit.go, oneshot.go; pubsub.go, broadcast.go, watch.go;
-//     gochan.go.
-//   - select.go, group.go, joinset.go; signal.go.
+//	limited, cancel := cx.WithTimeout(time.Millisecond)
+//	defer cancel()
+//	if _, err := never.Recv(limited); errors.Is(err, context.DeadlineExceeded) {
+//		fmt.Println("too late, and no message is lost")
+//	}
 //
-// Files and sockets:
+// The form of a name says how it waits:
 //
-//   - io.go and iosplice*.go: Copy and the interfaces of streams.
-//   - file.go and the other file*.go: files; process*.go: commands.
-//   - source.go, poller.go: descriptors of the program.
-//   - socket.go and the other socket*.go: the parts that tcp.go, udp*.go and unix*.go share.
-//   - bind.go, incoming.go: the forms for the standard library, and the stream of a listener.
-//   - net.go, netdialer.go, netconnect.go, netresolver.go, netlistenconfig.go, netzone.go and
-//     nettrace.go: dialing and listening; serve.go: Serve.
+//   - X(cx) waits, as straight-line code does. All(cx) yields elements and errors, for range.
+//   - XFuture() returns the future of X(cx), for [Select] and for futures of your own.
+//   - PollX(cx) never waits: it returns [ErrPending], and the task is polled again when X may be possible.
+//   - TryX() does X at once or not at all.
+//   - XBlocking(ctx) is X for a goroutine outside the pool, which it parks.
+//   - BindX(cx, x) returns x with the interface of the standard library, which waits with cx.
+//   - IsX() reports whether something is so. OnX() is a case of [Select].
 //
-// The drop-in forms of package net: netconn.go, netpacket.go and netconvert.go.
+// # Connections
 //
-// ringbuffer.go, linkedlist.go, lockorder*.go and race*.go are tools for all of these.
-// docs/design.md gives the reasons.
+// [Listen] and [Dial] return connections whose methods are those of package net with a cx.
+// [Serve] calls a [Handler] whenever data has arrived, and an idle connection keeps neither a stack nor
+// a buffer. [Incoming] is the loop that accepts, for programs that start a task for each connection.
+//
+//	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
+//		buf := make([]byte, 512)
+//		n, err := c.Read(cx, buf) // the Handler is called when data has arrived
+//		if err == nil {
+//			_, err = c.Write(cx, buf[:n])
+//		}
+//		return err == nil, err
+//	})
+//
+// Every connection must be closed: the collector does not do it.
+//
+// # Other people's code
+//
+// Code that knows only [net.Conn] runs unchanged. Inside one task it gets the connection from
+// [BindConn] (bufio, crypto/tls, fasthttp); on goroutines of its own from [NetConn],
+// [Runtime.ListenNet] or [Runtime.DialNet] (net/http, gRPC, database drivers). Code with a descriptor
+// of its own uses a [Source] in a task, or a [Poller] in a loop. docs/libraries.md has a table.
+//
+//	lines := bufio.NewScanner(async.BindConn(cx, conn)) // in a task
+//	for lines.Scan() {
+//		fmt.Println(lines.Text())
+//	}
+//	return lines.Err()
+//
+// # Files and processes
+//
+// Files have the functions of package os with a cx: data in memory is read at once, and a pool of
+// goroutines does the rest. [Command] is that of os/exec. [SpawnBlocking] runs a function
+// that blocks, such as a call of a C library, in the same pool.
+//
+//	if err := async.WriteFile(cx, name, []byte("b\na\n"), 0o600); err != nil {
+//		return err
+//	}
+//	sorted, err := async.Command("sort", name).Output(cx)
+//	fmt.Print(string(sorted))
+//
+// # Locks and channels
+//
+// [Chan], [Oneshot], [Broadcast] and [Watch] carry messages between tasks, and between tasks and
+// goroutines. [Mutex], [RWMutex], [Semaphore], [Cond], [Barrier], [Once], [WaitGroup] and [Notify]
+// suspend a task where those of package sync block a thread. [Select] waits for several events.
+//
+//	switch i, err := async.Select(cx, job, stop, async.After(time.Minute)); {
+//	case err != nil:
+//		return err // cx has ended
+//	case i == 0:
+//		n, err := job.Result()
+//		fmt.Println("job", n, err)
+//	}
+//
+// # Goroutines outside
+//
+// A goroutine may use the XBlocking methods, [JoinHandle.JoinBlocking] among them, and [BlockOn],
+// which gives it a cx to wait with. A loop that polls futures itself uses [NewContext] and [NewWaker].
+//
+//	text, err := results.RecvBlocking(context.Background())
+//	fmt.Println(text, err)
+//	n, err := async.BlockOn(rt, func(cx *async.Context) (int, error) {
+//		return 1, async.Sleep(cx, time.Millisecond) // on this goroutine
+//	})
+//
+// # Shutdown and observing
+//
+// [Runtime.Shutdown] stops accepting, waits for the tasks until its ctx ends, and cancels the rest.
+// [Runtime.Tasks] lists tasks and the events that they wait for, [Runtime.Metrics] counts,
+// [Config.Stalled] reports polls that keep a worker too long, and [Config.Unhandled] failures that no
+// code has joined.
+//
+//	for _, task := range rt.Tasks() {
+//		fmt.Println(task.Name, task.State, task.Waits)
+//	}
+//	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+//	defer cancel()
+//	err := rt.Shutdown(ctx) // cancels the tasks that still run after a millisecond
+//
+// # What code in a task must not do
+//
+// Most mistakes panic at once, with a message that begins with "async:" and says what to do instead:
+//
+//   - Use a Context on another goroutine: "a Context was used on a goroutine that is not its own".
+//   - Keep a Context and use it later: "a Context was used after its task had ended". A future gets
+//     "a Context was used outside the Poll that it was passed to".
+//   - Wait in a plain future: "a plain future cannot wait".
+//   - Return [ErrPending] from a future without keeping a [Waker]: "nothing would ever wake this task".
+//   - Call [BlockOn], an XBlocking method or a connection of [NetConn]: "was called in a task and would
+//     block its worker".
+//   - Block in a sync.Mutex, a Go channel or a system call, or compute for more than 10 milliseconds
+//     without [Yield]: there is no panic. [Config.Stalled] reports it, by default as a line on
+//     standard error: "has kept worker 0 for 12ms or more without awaiting".
+//
+// One mistake ends the program, since the Go runtime does ("coro: OS thread locking must match"): a
+// task that has called [runtime.LockOSThread] awaits or ends before it has called
+// [runtime.UnlockOSThread] as often, or a callback from C awaits.
+//
+// # Threads
+//
+// [New] starts one thread per worker and one goroutine, the watchdog, which finds polls that take too
+// long. The first task raises GOMAXPROCS by the number of workers, so that goroutines keep their
+// processors while workers wait in the kernel; Shutdown lowers it again. [Config.SharedProcs] turns
+// this off. One more goroutine waits for the descriptors that goroutines use. Straight-line code that
+// has begun stays on its worker. Plain futures and idle connections of [Serve] move
+// between workers, and as few workers as possible serve them.
+//
+// # Read on
+//
+// In the repository, docs/cancellation.md says what cancelling each operation loses, docs/libraries.md
+// how to use other libraries, and docs/design.md how the package works, why, and in which order to
+// read its files. The programs in examples/ are complete servers and tools.
 package async
 
 import _ "example.com/async/internal/runs_on_linux_macos_and_bsd" // makes a build for another system fail with this path in its message

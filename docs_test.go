@@ -2,8 +2,10 @@ package async
 
 import (
 	"go/ast"
+	"go/doc/comment"
 	"go/parser"
 	"go/token"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -153,5 +155,54 @@ func TestDocsMentionOwnMethods(t *testing.T) {
 				assert.Empty(t, d.missing(typ, method, doc), "the doc comment of %s.%s mentions methods that %s lacks", typ, method, typ)
 			}
 		}
+	}
+}
+
+// packageDoc returns the package comment.
+func packageDoc(t *testing.T) string {
+	parsed, err := parser.ParseFile(token.NewFileSet(), "doc.go", nil, parser.ParseComments)
+	require.NoError(t, err)
+	return parsed.Doc.Text()
+}
+
+// The snippets of the package comment are parts of examples that run.
+func TestPackageSnippets(t *testing.T) {
+	source, err := os.ReadFile("example_doc_test.go")
+	require.NoError(t, err)
+	examples, snippets := withoutIndent(string(source)), 0
+	for _, block := range new(comment.Parser).Parse(packageDoc(t)).Content {
+		if code, ok := block.(*comment.Code); ok {
+			snippets++
+			require.Contains(t, examples, withoutIndent(code.Text))
+		}
+	}
+	require.Equal(t, 8, snippets)
+}
+
+func withoutIndent(code string) string {
+	return regexp.MustCompile(`(?m)^\s+`).ReplaceAllString(code, "")
+}
+
+// The package comment quotes messages of the library.
+func TestPackageMessages(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	var library strings.Builder
+	for _, file := range files {
+		if file != "doc.go" && !strings.HasSuffix(file, "_test.go") {
+			source, err := os.ReadFile(file)
+			require.NoError(t, err)
+			library.Write(source)
+		}
+	}
+	_, list, found := strings.Cut(packageDoc(t), "# What code in a task must not do\n")
+	require.True(t, found)
+	list, _, found = strings.Cut(list, "One mistake ends the program")
+	require.True(t, found)
+	quoted := regexp.MustCompile(`"([^"]+)"`).FindAllStringSubmatch(strings.ReplaceAll(list, "\n    ", " "), -1)
+	require.Len(t, quoted, 8)
+	for _, m := range quoted[1:] { // the first is the prefix of all
+		text := regexp.MustCompile(`worker 0 for 12ms`).ReplaceAllString(strings.Join(strings.Fields(m[1]), " "), "worker %d for %v")
+		assert.Contains(t, library.String(), text)
 	}
 }

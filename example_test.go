@@ -6,13 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"regexp"
 	"strings"
-	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
 
 	"example.com/async"
 )
@@ -56,17 +52,6 @@ func Example() {
 		fmt.Println(err)
 	}
 	// Output: hello
-}
-
-// The README shows the program above, and no other code that could age.
-func TestReadmeProgram(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_test.go")
-	require.NoError(t, err)
-	shown := regexp.MustCompile("(?s)```go\nfunc main\\(\\) (.*?)\n```").FindSubmatch(readme)
-	require.NotNil(t, shown)
-	require.Contains(t, string(source), "func Example() "+string(shown[1]))
 }
 
 // newRuntime is for the examples that end their own runtime.
