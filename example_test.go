@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-
 	"example.com/async"
 )
 
