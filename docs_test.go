@@ -206,3 +206,41 @@ func TestPackageMessages(t *testing.T) {
 		assert.Contains(t, library.String(), text)
 	}
 }
+
+// Links in the pages lead to files, and to headings, that exist.
+func TestPageLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	require.NoError(t, err)
+	links := 0
+	for _, page := range append(pages, "README.md", "CHANGELOG.md", "bench/README.md") {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(string(text), -1) {
+			to, anchor := filepath.Join(filepath.Dir(page), m[1]), strings.TrimPrefix(m[2], "#")
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if m[1] == "" {
+				to = page
+			}
+			links++
+			linked, err := os.Stat(to)
+			if !assert.NoError(t, err, page) || anchor == "" || linked.IsDir() {
+				continue
+			}
+			text, err := os.ReadFile(to)
+			require.NoError(t, err)
+			assert.Contains(t, anchors(string(text)), anchor, "a link in %s", page)
+		}
+	}
+	require.Greater(t, links, 30)
+}
+
+// anchors returns the names by which links lead to the headings of a page.
+func anchors(page string) (all []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
+}
