@@ -29,7 +29,7 @@ func TestQuotes(t *testing.T) {
 	doc, err := os.ReadFile("../docs/libraries.md")
 	require.NoError(t, err)
 	var code []string
-	for _, file := range []string{"libraries.go", "inotify_linux.go"} {
+	for _, file := range []string{"libraries.go", "inotify_linux.go", "recipes.go", "recipes_test.go"} {
 		src, err := os.ReadFile(file)
 		require.NoError(t, err)
 		code = append(code, unindented(string(src)))
