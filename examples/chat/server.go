@@ -17,9 +17,9 @@ const (
 	maxName = 32
 	maxLine = 4096
 
-	// backlog is how many messages may wait for a client that reads slowly. Further messages
-	// are dropped, and the client gets a line with their number. So a slow reader delays no
-	// other client, and the memory for a client is bounded.
+	// backlog is how many messages may wait for a client that reads slowly. Further messages are
+	// dropped, and the client gets a line with their number. So a slow reader delays no other
+	// client, and the memory for a client is bounded.
 	backlog = 64
 )
 
@@ -162,8 +162,8 @@ func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error
 			_, err = fmt.Fprintln(c, "*", err)
 			return gone(err)
 		}
-		// The broker must receive this event however the reading ends, also if cx is
-		// cancelled: the broker then closes p.out, which ends the writer.
+		// The broker must receive this event however the reading ends, also if cx is cancelled: the
+		// broker then closes p.out, which ends the writer.
 		defer func() { events.Send(cx.WithoutCancel(), event{from: p}) }()
 		async.Go(g.Named("writer"), func(cx *async.Context) error { return write(async.BindConn(cx, conn), p.out.All(cx)) })
 		for lines.Scan() {
@@ -203,8 +203,8 @@ func write(w io.Writer, lines iter.Seq2[string, error]) error {
 	return nil
 }
 
-// gone returns nil if err only means that a client has left or that the server ends. It returns
-// any other error unchanged.
+// gone returns nil if err only means that a client has left or that the server ends. It returns any
+// other error unchanged.
 func gone(err error) error {
 	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, async.ErrClosed) {
 		return nil

@@ -79,8 +79,8 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 			stop := async.Go(cx, func(cx *async.Context) error { return p.show(cx, bar) })
 			defer stop.Cancel()
 		}
-		// begun has the tasks whose sums have not been printed yet, in the order of files.
-		// There are at most atOnce, so a large tree needs no more handles than a small tree.
+		// begun has the tasks whose sums have not been printed yet, in the order of files. There
+		// are at most atOnce, so a large tree needs no more handles than a small tree.
 		atOnce = max(atOnce, 1)
 		var begun []*async.JoinHandle[string]
 		next := func() error { // prints the sum of the first file

@@ -37,8 +37,8 @@ func (p plan) check() error {
 // figures holds the measurements of one server in one round.
 type figures map[string]float64
 
-// The names of the figures. CPU is the CPU time of the server for one request. A name that ends in a
-// space is a figure of the fixed rate, which the table prints without the space.
+// The names of the figures. CPU is the CPU time of the server for one request. A name that ends in
+// a space is a figure of the fixed rate, which the table prints without the space.
 const (
 	closedRate  = "requests/s"
 	closedCPU   = "CPU µs"
@@ -163,8 +163,8 @@ func measure(name string, p plan) (figures, error) {
 	}, err
 }
 
-// outcome has the figures of a server under one load: rate in requests per second, the other figures
-// in microseconds.
+// outcome has the figures of a server under one load: rate in requests per second, the other
+// figures in microseconds.
 type outcome struct{ rate, cpu, p50, p99, late float64 }
 
 // underLoad starts a server, puts it under load and stops it.
@@ -208,8 +208,8 @@ func underLoad(name string, l load) (o outcome, err error) {
 	return o, nil
 }
 
-// whileIdle returns how many bytes of memory an idle connection takes. It opens n connections, sends
-// one request on each, and divides the growth of the memory by n.
+// whileIdle returns how many bytes of memory an idle connection takes. It opens n connections,
+// sends one request on each, and divides the growth of the memory by n.
 func whileIdle(name string, n int) (bytes float64, err error) {
 	p, err := startServer(name)
 	if err != nil {

@@ -49,8 +49,8 @@ func TestEveryServerWhileIdle(t *testing.T) {
 	}
 }
 
-// The latency of a request counts from the time at which the request was due, also if the request was
-// sent late because the previous answer was late.
+// The latency of a request counts from the time at which the request was due, also if the request
+// was sent late because the previous answer was late.
 func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()

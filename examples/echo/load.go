@@ -15,8 +15,8 @@ import (
 )
 
 // load describes the requests of the client connections. Each connection sends a request, waits for
-// the echo, and sends the next request: at once (a closed loop), or when that request is due (a fixed
-// rate).
+// the echo, and sends the next request: at once (a closed loop), or when that request is due (a
+// fixed rate).
 type load struct {
 	conns, size int
 	rate        int // requests per second, of all connections together; 0: a closed loop
@@ -79,8 +79,8 @@ func (l load) run(conns []net.Conn, d time.Duration) (all samples, err error) {
 const patience = 10 * time.Second
 
 // client sends requests on a connection, at least one, and checks every echo. A latency counts from
-// the moment when the request was due, also if the previous request was late: otherwise a server that
-// stalls would delay the requests that measure the stall.
+// the moment when the request was due, also if the previous request was late: otherwise a server
+// that stalls would delay the requests that measure the stall.
 func (l load) client(c net.Conn, index int, begin, end time.Time) (s samples, err error) {
 	if err := c.SetDeadline(time.Now().Add(max(time.Until(end), 0) + patience)); err != nil {
 		return s, err

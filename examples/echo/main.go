@@ -10,9 +10,9 @@
 // requests, at a fixed rate, and with idle connections. It prints medians, and ends by itself in
 // less than a minute.
 //
-// What to look at: server.go has all four servers. straight is the code to begin with. future is the
-// same server as a hand-written state machine, serveIdle keeps no stack and no buffer for an idle
-// connection, and serveNet is the server with goroutines.
+// What to look at: server.go has all four servers. straight is the code to begin with. future is
+// the same server as a hand-written state machine, serveIdle keeps no stack and no buffer for an
+// idle connection, and serveNet is the server with goroutines.
 package main
 
 import (

@@ -81,8 +81,8 @@ func (p *process) usage(collect bool) (u usage, err error) {
 	return u, err
 }
 
-// stop closes the standard input of the server, which ends the server, and waits for the process. It
-// kills the process if that takes longer than patience.
+// stop closes the standard input of the server, which ends the server, and waits for the process.
+// It kills the process if that takes longer than patience.
 func (p *process) stop() {
 	p.in.Close()
 	late := time.AfterFunc(patience, p.kill)

@@ -20,8 +20,8 @@ type session struct {
 	out   replies
 }
 
-// serve answers commands until the client leaves. It writes the answers only when no further command
-// has arrived, so that a pipeline of commands costs few system calls.
+// serve answers commands until the client leaves. It writes the answers only when no further
+// command has arrived, so that a pipeline of commands costs few system calls.
 func (s *session) serve(conn net.Conn) error {
 	in := newRequests(conn)
 	s.out.w = bufio.NewWriterSize(conn, 16<<10)
@@ -51,7 +51,8 @@ func (s *session) farewell(err error) error {
 	return errors.Join(gone(err), gone(s.out.w.Flush()))
 }
 
-// gone returns nil if err only means that the client has left. It returns any other error unchanged.
+// gone returns nil if err only means that the client has left. It returns any other error
+// unchanged.
 func gone(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return nil
@@ -341,7 +342,8 @@ func (s *session) expire(args [][]byte, unit time.Duration) {
 	})
 }
 
-// left answers TTL and PTTL: -1 for a key that does not expire, and -2 for a key that does not exist.
+// left answers TTL and PTTL: -1 for a key that does not expire, and -2 for a key that does not
+// exist.
 func (s *session) left(key []byte, unit time.Duration) {
 	s.integer(key, func(sh *shard) (int64, error) {
 		switch v := sh.get(key); {

@@ -1,7 +1,7 @@
 package main
 
-// list is a sequence that grows and shrinks at both ends in constant time on average. It is two stacks
-// whose bottoms meet in the middle of the sequence.
+// list is a sequence that grows and shrinks at both ends in constant time on average. It is two
+// stacks whose bottoms meet in the middle of the sequence.
 type list struct {
 	front, back []string // the first item of the list is the last of front
 }
@@ -41,9 +41,9 @@ func take(stack *[]string) string {
 	return s
 }
 
-// split moves the lower half of a stack, rounded up, to a new stack in reverse order. It does not move
-// the whole stack: a list of which the first and the last item are removed in turns would then be
-// moved by each removal.
+// split moves the lower half of a stack, rounded up, to a new stack in reverse order. It does not
+// move the whole stack: a list of which the first and the last item are removed in turns would then
+// be moved by each removal.
 func split(from []string) (to, rest []string) {
 	n := (len(from) + 1) / 2
 	for i := n - 1; i >= 0; i-- {

@@ -4,8 +4,8 @@
 //	go run ./examples/kv -listen 127.0.0.1:6379
 //	redis-cli set greeting hello
 //
-// The server keeps strings, counters and lists in memory, with expiry. On an interrupt it accepts no
-// further clients, gives its clients a second to leave, cancels the others, and ends.
+// The server keeps strings, counters and lists in memory, with expiry. On an interrupt it accepts
+// no further clients, gives its clients a second to leave, cancels the others, and ends.
 //
 // What to look at:
 //

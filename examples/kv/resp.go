@@ -77,8 +77,8 @@ func (q *requests) bulk() error {
 		return protocolError("invalid bulk length")
 	}
 	begin := len(q.data)
-	// The buffer grows with the data that arrives, not by the length that the client has
-	// announced: a client cannot make the server allocate memory without sending data.
+	// The buffer grows with the data that arrives, not by the length that the client has announced:
+	// a client cannot make the server allocate memory without sending data.
 	for left := n + len("\r\n"); left > 0; {
 		step := min(left, 64<<10)
 		at := len(q.data)

@@ -128,7 +128,8 @@ func (sh *shard) change(key []byte, s string) {
 	sh.values[string(key)] = &value{str: s}
 }
 
-// push adds items at the front or the back of the list of a key, and returns the length of the list.
+// push adds items at the front or the back of the list of a key, and returns the length of the
+// list.
 func (sh *shard) push(key []byte, items [][]byte, front bool) (int, error) {
 	l, err := sh.list(key)
 	if err != nil {
@@ -165,8 +166,8 @@ func (sh *shard) pop(key []byte, front bool) (item string, ok bool, err error) {
 	return item, true, nil
 }
 
-// sweepEvery is the time between two sweeps, which remove expired keys. A key that a client asks for
-// after it has expired is removed by get.
+// sweepEvery is the time between two sweeps, which remove expired keys. A key that a client asks
+// for after it has expired is removed by get.
 const sweepEvery = time.Second
 
 // expireForever removes expired keys periodically, until the runtime drains. It yields after each

@@ -72,8 +72,8 @@ func echo(cx *async.Context, ln async.Listener) error {
 	}
 }
 
-// ask is a client of the echo server. Each client has a random pause between its requests, from 20 to
-// 800 ms.
+// ask is a client of the echo server. Each client has a random pause between its requests, from 20
+// to 800 ms.
 func ask(cx *async.Context, addr string) error {
 	c, err := async.Dial(cx, "tcp", addr)
 	if err != nil {
@@ -136,8 +136,8 @@ func consume(cx *async.Context, jobs *async.Chan[int]) error {
 	}
 }
 
-// backUp makes more blocking calls at once than the pool may run at once, every few seconds: the page
-// shows a queue.
+// backUp makes more blocking calls at once than the pool may run at once, every few seconds: the
+// page shows a queue.
 func backUp(cx *async.Context) error {
 	for {
 		var calls []*async.JoinHandle[async.None]
@@ -173,8 +173,8 @@ func compute(d time.Duration) {
 	}
 }
 
-// nest returns the code of a task that spawns a child and waits for it. The child does the same, down
-// to depth 0.
+// nest returns the code of a task that spawns a child and waits for it. The child does the same,
+// down to depth 0.
 func nest(depth int) func(cx *async.Context) error {
 	return func(cx *async.Context) error {
 		for {

@@ -1,4 +1,5 @@
-// Command observe shows the tasks, workers and metrics of a runtime on a page that refreshes itself.
+// Command observe shows the tasks, workers and metrics of a runtime on a page that refreshes
+// itself.
 //
 //	go run ./examples/observe -listen 127.0.0.1:8080
 //

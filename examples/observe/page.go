@@ -39,8 +39,8 @@ const (
 	samplesKept = 180
 )
 
-// published is the watch whose metrics expvar shows. An expvar can be published only once per process,
-// and a test makes several watches.
+// published is the watch whose metrics expvar shows. An expvar can be published only once per
+// process, and a test makes several watches.
 var published atomic.Pointer[watch]
 
 func init() {
@@ -102,8 +102,8 @@ func (w *watch) handler() http.Handler {
 	return mux
 }
 
-// state is the JSON of /state. Durations are in nanoseconds, and points in time in milliseconds since
-// 1970.
+// state is the JSON of /state. Durations are in nanoseconds, and points in time in milliseconds
+// since 1970.
 type state struct {
 	Now, Begun int64
 	Metrics    async.Metrics

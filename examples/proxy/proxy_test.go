@@ -80,8 +80,8 @@ func TestForwardsBothWays(t *testing.T) {
 }
 
 func TestNobodyToForwardTo(t *testing.T) {
-	// A socket that is bound to the port, so that no other program gets the port, and that does
-	// not listen.
+	// A socket that is bound to the port, so that no other program gets the port, and that does not
+	// listen.
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer syscall.Close(fd)
