@@ -115,8 +115,8 @@ func newPostgresPool(ctx context.Context, rt *async.Runtime, url string) (*pgxpo
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// dialWith returns a dial function for a library. The function dials with the options of dialer, for
-// example the time-out and the local address.
+// dialWith returns a dial function for a library. The function dials with the options of dialer,
+// for example the time-out and the local address.
 func dialWith(rt *async.Runtime, dialer *async.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := async.BlockOn(rt.Under(ctx), func(cx *async.Context) (async.Conn, error) {
