@@ -164,7 +164,8 @@ func idleDial(b *testing.B, addr *net.TCPAddr) int {
 // goMemory returns the bytes of the heap and the stacks that are in use.
 func goMemory() int64 {
 	runtime.GC()
-	runtime.GC() // a second collection frees the objects that the first has moved to the victim caches of pools
+	// A second collection frees the objects that the first has moved to the victim caches of pools.
+	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse + m.StackInuse)

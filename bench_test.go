@@ -621,7 +621,8 @@ func BenchmarkCancelHandles(b *testing.B) {
 }
 
 func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[None]) {
-	rt, err := New(Config{Workers: 2, Stall: -1}) // a collection of so many stacks would be reported as a stall
+	// A collection of so many stacks would be reported as a stall.
+	rt, err := New(Config{Workers: 2, Stall: -1})
 	if err != nil {
 		b.Fatal(err)
 	}

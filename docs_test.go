@@ -15,9 +15,9 @@ import (
 
 // docTypes has the declarations of this package, to check its doc comments.
 type docTypes struct {
-	methods  map[string]map[string]string // doc comments by type and name, of methods and fields; functions have the type ""
+	methods  map[string]map[string]string // doc comments by type and name; functions have the type ""
 	embedded map[string][]string
-	names    map[string]bool // names of types, values and fields, which a comment may mention without a type
+	names    map[string]bool // types, values and fields: a comment may mention them alone
 }
 
 func parseDocs(t *testing.T) *docTypes {

@@ -31,7 +31,7 @@ type errorRow struct {
 	op    string // the name of the function, or "Type.Method"
 	state string
 	run   func(cx *Context) error
-	typ   error        // a value of the type that the error has; nil if the error is the field is, not wrapped
+	typ   error        // a value of the type of the error; nil if the error is the field is itself
 	is    error        // the error is this error or wraps this error; nil if any error will do
 	std   func() error // the same operation of the standard library; nil if it has none
 	stdIs error        // the field is for std, if it differs; errAny if any error will do
@@ -378,7 +378,8 @@ func (tab *errorTable) fileRows() {
 		require.NoError(t, err)
 		return f
 	}
-	cancelled := cat(rest, boundRest) // without polls, and without Close, which closes the file all the same
+	// Without polls, and without Close, which closes the file all the same.
+	cancelled := cat(rest, boundRest)
 	for i := range cancelled {
 		if name := cancelled[i].name; !strings.Contains(name, "Close") && !strings.Contains(name, "Poll") {
 			cancelled[i].when = atCancel

@@ -34,7 +34,8 @@ func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 			recv := reflect.New(typ.Elem())
 			out := make(chan []reflect.Value, 1)
 			call := func(cx *Context) {
-				ctx, cancel := cx.WithTimeout(50 * time.Millisecond) // SignalStream.Next waits for a signal that never arrives
+				// SignalStream.Next waits for a signal that never arrives.
+				ctx, cancel := cx.WithTimeout(50 * time.Millisecond)
 				defer cancel()
 				out <- m.Func.Call(argumentsOf(m.Type, recv, ctx))
 			}

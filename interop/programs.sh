@@ -14,7 +14,8 @@ cd "$(dirname "$0")"
 wants curl curl
 wants openssl openssl
 wants h2load nghttp2-client
-[[ $(nc -h 2>&1) = *$'\t-N\t'* ]] || need+=(netcat-openbsd) # other versions of nc cannot close the writing side after the input
+# Other versions of nc cannot close the writing side after the input.
+[[ $(nc -h 2>&1) = *$'\t-N\t'* ]] || need+=(netcat-openbsd)
 wants redis-cli redis-tools
 wants redis-benchmark redis-tools
 install

@@ -28,7 +28,8 @@ chmod 755 "$dir"
 "${as_postgres[@]}" "$pgbin/initdb" -D "$dir/pg" -U interop -A trust --no-sync >"$dir/initdb.log"
 "${as_postgres[@]}" "$pgbin/postgres" -D "$dir/pg" -p "$pg_port" -h 127.0.0.1 -k '' -c fsync=off >"$dir/pg.log" 2>&1 &
 pg_pid=$!
-trap 'kill -QUIT $pg_pid 2>/dev/null || true; finish' EXIT # QUIT ends PostgreSQL at once, even if clients are connected
+# QUIT ends PostgreSQL at once, even if clients are connected.
+trap 'kill -QUIT $pg_pid 2>/dev/null || true; finish' EXIT
 await_port "$redis_port"
 await_port "$pg_port"
 

@@ -34,7 +34,7 @@ type event struct {
 type peer struct {
 	name string
 	out  *async.Chan[string] // lines to the client; the broker sends, the writer receives
-	lost int                 // dropped messages that the client has not been told about; only the broker uses it
+	lost int                 // dropped messages that are not yet reported to the client; only the broker uses it
 }
 
 // serve accepts clients until the runtime is shut down or cx ends.

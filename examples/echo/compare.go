@@ -230,7 +230,8 @@ func whileIdle(name string, n int) (bytes float64, err error) {
 		u, err := p.usage(true)
 		return u.memory, closeConns, err
 	}
-	before, closeOne, err := memory(1) // the first connection allocates everything that does not depend on n
+	// The first connection allocates everything that does not depend on n.
+	before, closeOne, err := memory(1)
 	defer closeOne()
 	if err != nil {
 		return 0, err

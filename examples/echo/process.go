@@ -27,7 +27,8 @@ func startServer(name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, kill := context.WithTimeout(context.Background(), 2*time.Minute) // so that no server outlives the comparison for long
+	// The time limit ends a server that outlives the comparison.
+	ctx, kill := context.WithTimeout(context.Background(), 2*time.Minute)
 	p := &process{kill: kill}
 	p.cmd = exec.CommandContext(ctx, self, "-listen", "127.0.0.1:0", "-server", name, "-report")
 	p.cmd.Stderr = os.Stderr

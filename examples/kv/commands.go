@@ -211,7 +211,8 @@ func (s *session) getAll(keys [][]byte) {
 	for _, key := range keys {
 		s.store.locked(key, func(sh *shard) {
 			str, ok, err := sh.str(key)
-			s.maybe(str, ok && err == nil, nil) // as in Redis, a value that is not a string counts as missing
+			// As in Redis, a value that is not a string counts as missing.
+			s.maybe(str, ok && err == nil, nil)
 		})
 	}
 }

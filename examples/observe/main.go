@@ -70,7 +70,8 @@ func run(ctx context.Context, addr string, ready func(net.Addr)) error {
 		err = serve(ctx, ln, w.handler())
 	}
 	cancel()
-	return errors.Join(err, rt.Shutdown(ctx)) // ctx has ended, so Shutdown cancels the load at once; the load never ends by itself
+	// The load never ends by itself. ctx has ended, so Shutdown cancels the load at once.
+	return errors.Join(err, rt.Shutdown(ctx))
 }
 
 // serve serves h until ctx ends.

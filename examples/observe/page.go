@@ -110,7 +110,7 @@ type state struct {
 	Before     async.Metrics // the metrics at the time BeforeAt; see recently
 	BeforeAt   int64
 	Workers    []worker
-	Bounds     []time.Duration // the upper ends of the buckets of the histograms; of the last bucket, the lower end
+	Bounds     []time.Duration // the upper ends of the histogram buckets; the lower end of the last
 	History    []point
 	Tasks      []async.TaskInfo
 	Stalls     []stall

@@ -37,7 +37,8 @@ func (o options) h2load(s server, p *process, d time.Duration) (l load, err erro
 	var times []float64
 	began := 0.0
 	for line := range bytes.Lines(log) {
-		columns := strings.Split(strings.TrimSpace(string(line)), "\t") // the time of its beginning, the status, the duration
+		// The columns are the time at which the request began, its status, and its duration.
+		columns := strings.Split(strings.TrimSpace(string(line)), "\t")
 		if len(columns) < 3 {
 			return l, fmt.Errorf("h2load wrote a line that says %q", line)
 		}

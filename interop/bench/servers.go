@@ -230,7 +230,7 @@ const (
 // usage is the CPU time and the memory of a server process.
 type usage struct {
 	cpu            time.Duration
-	heap, resident int64 // heap is the bytes of the heap and stacks of Go, resident the bytes of the process
+	heap, resident int64 // bytes of the heap and stacks of Go; bytes of the process
 }
 
 func (u usage) String() string { return fmt.Sprint(int64(u.cpu), u.heap, u.resident) }

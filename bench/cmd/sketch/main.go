@@ -112,7 +112,7 @@ func deal(ln int, loops []*loop) error {
 type loop struct {
 	ep      int
 	wait    wait
-	rests   map[int32][]byte // by connection: data that the socket did not accept; a connection with a rest is not read
+	rests   map[int32][]byte // data that a socket did not accept; such a connection is not read
 	events  [256]syscall.EpollEvent
 	scratch [program.BufferSize]byte
 }

@@ -117,7 +117,8 @@ func (p *Perf) Stop() (map[string]float64, error) {
 	if err := p.stop(p); err != nil {
 		return nil, errors.Join(fmt.Errorf("stopping perf: %w", err), p.perf.Stop())
 	}
-	stopped := p.perf.Stop() // perf returns a failure if it was interrupted, after it has written its results
+	// An interrupted perf returns a failure, although it has written its results.
+	stopped := p.perf.Stop()
 	p.cpu += p.perf.CPU()
 	metrics, err := p.finish(p)
 	if err != nil {

@@ -60,7 +60,7 @@ func MachineBusy() (busy, stolen time.Duration, err error) {
 		if err != nil {
 			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
 		}
-		spent[i] = time.Duration(ticks) * 10 * time.Millisecond // there are 100 ticks per second on every architecture
+		spent[i] = time.Duration(ticks) * 10 * time.Millisecond // 100 ticks per second on every architecture
 	}
 	return spent[0] + spent[1] + spent[2] + spent[5] + spent[6], spent[7], nil
 }
