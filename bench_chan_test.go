@@ -314,7 +314,7 @@ func (p *oneshotPonger) Poll(cx *Context) (None, error) {
 }
 
 // BenchmarkSelect measures a Select that finds a message at once, and a Select that waits for the
-// message of another task. Each Select has a second channel on which no message comes.
+// message of another task. Each Select has a second channel on which no message arrives.
 func BenchmarkSelect(b *testing.B) {
 	b.Run("ready/goroutine", func(b *testing.B) {
 		c, never := make(chan int, 1), make(chan int)

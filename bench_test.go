@@ -18,8 +18,8 @@ import (
 )
 
 // The workloads of the announcement, each with goroutines, with plain futures and with
-// straight-line tasks. One operation is the whole workload. The sizes are those of the Rust peers'
-// harness.
+// straight-line tasks. One operation is the whole workload. The sizes are the sizes in the harness
+// of the Rust peers.
 const (
 	chainLength = 1000
 	pingPairs   = 1000

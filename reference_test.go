@@ -61,7 +61,7 @@ type reference struct {
 //  2. Every exported type and function has an Example with the output that it checks. The example
 //     of a type also serves its NewX, and the example of an OnX its case of Select.
 //  3. The doc comment of an operation that returns an error names an error or its type.
-//  4. The doc comment of an operation that waits says what cancelling it does.
+//  4. The doc comment of an operation that waits states the effect of cancelling it.
 //  5. The doc comment of a type with methods says whether they may be called concurrently.
 //  6. Links in doc comments lead to names that exist, and a doc comment that mentions another
 //     exported name of more than one word links it.

@@ -119,8 +119,8 @@ func TestCloseWakes(t *testing.T) {
 	})
 }
 
-// No code that these tests run is a fork: crypto/tls and net/http are those of the standard
-// library, and go.mod replaces no module except package async.
+// No code that these tests run is a fork: crypto/tls and net/http belong to the standard library,
+// and go.mod replaces no module except package async.
 func TestNothingIsForked(t *testing.T) {
 	mod, err := os.ReadFile("go.mod")
 	require.NoError(t, err)

@@ -109,7 +109,7 @@ var stdPackages = []string{"log/syslog", "net/http", "net/rpc", "net/smtp"}
 // measure time, and fail on a busy machine on package net, too.
 //
 // For each of the two runs the modules are copied, and replace the dependencies in a copy of
-// go.mod, so that their versions and checksums are those of this module. The Go files of the second
+// go.mod, so that they have the versions and checksums of this module. The Go files of the second
 // copy are rewritten, see rewriter. A suite that imports net/http imports the rewritten copy of
 // net/http instead: servers, clients and httptest are then on package async, too.
 func TestSuites(t *testing.T) {

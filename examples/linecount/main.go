@@ -48,7 +48,7 @@ func main() {
 	}
 }
 
-// counter collects what was counted.
+// counter collects the results of all files.
 type counter struct {
 	mu     sync.Mutex // no code awaits while it holds mu, so this need not be an async.Mutex
 	byExt  map[string]tally

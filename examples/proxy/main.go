@@ -10,7 +10,7 @@
 // What to look at:
 //
 //   - proxy.forward limits a dial with cx.WithTimeout, and runs both directions in a Group: if one
-//     direction fails, the other is cancelled.
+//     direction fails, the Group cancels both.
 //   - pump copies with Copy, and passes the end of the data on with CloseWrite.
 //   - proxy.run ends in two stages with Runtime.Shutdown.
 package main

@@ -2,10 +2,10 @@
 // and listeners, with the same names, on the connections of package async. TestSuites replaces
 // package net by asyncnet in the code of other projects.
 //
-// Addresses, errors and interfaces remain those of package net. Where package net has a pointer to
+// Addresses, errors and interfaces are the types of package net. Where package net has a pointer to
 // a struct, for example *net.TCPConn, this package has an interface with the methods of that type,
 // so that a type assertion fails if a connection of package async lacks one of them. Raw sockets,
-// the networks "ip", are those of package net.
+// the networks "ip", are connections of package net.
 package asyncnet
 
 import (

@@ -36,7 +36,7 @@ type server struct {
 
 func (s server) name() string { return s.protocol + "/" + s.on }
 
-// servers has the servers of each comparison. The server on package net comes first.
+// servers has the servers of each comparison. The server on package net is the first.
 var servers = []server{
 	{"fasthttp", "net", true, true, onNet(serveFast, false)},
 	{"fasthttp", "tasks", true, true, inTasks(fast, false)},
