@@ -26,9 +26,8 @@ func chanShapes() (all []chanShape) {
 // share is how many of n messages party i of k sends or receives.
 func share(n, i, k int) int { return (n + i) / k }
 
-// BenchmarkChan measures messages through a channel, ns each: Go's channel with
-// goroutines, and Chan with plain futures and straight-line tasks, within one worker
-// and across two.
+// BenchmarkChan measures messages through a channel, ns each: Go's channel with goroutines, and
+// Chan with plain futures and straight-line tasks, within one worker and across two.
 func BenchmarkChan(b *testing.B) {
 	for _, s := range chanShapes() {
 		b.Run(s.String(), func(b *testing.B) {
@@ -87,8 +86,8 @@ func benchGoChan(b *testing.B, s chanShape) {
 	wg.Wait()
 }
 
-// benchChan makes its tasks send b.N messages. The tasks are spawned outside of the
-// workers, which spreads them over the workers.
+// benchChan makes its tasks send b.N messages. The tasks are spawned outside of the workers, which
+// spreads them over the workers.
 func benchChan(b *testing.B, s chanShape, workers int,
 	send func(Spawner, *Chan[int], int), recv func(Spawner, *Chan[int], int, func())) {
 	rt := benchRuntimeOf(b, workers)
@@ -137,8 +136,8 @@ func (r *benchReceiver) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// BenchmarkChanWaiters measures a message that wakes one of n receivers, and the next
-// wait of this receiver.
+// BenchmarkChanWaiters measures a message that wakes one of n receivers, and the next wait of this
+// receiver.
 func BenchmarkChanWaiters(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10000} {
 		b.Run(fmt.Sprintf("waiters=%d/goroutines", n), func(b *testing.B) {
@@ -172,7 +171,7 @@ func BenchmarkChanWaiters(b *testing.B) {
 				})
 			})
 		})
-		// The channel alone, without tasks.
+		// The channel alone, without tasks: the benchmark polls the futures itself.
 		b.Run(fmt.Sprintf("waiters=%d/hand", n), func(b *testing.B) {
 			c := NewChan[int](1)
 			h := newMockTask()
@@ -234,8 +233,8 @@ func nilIfClosed(err error) error {
 	return err
 }
 
-// BenchmarkPingPongOneshot is the ping_pong of the announcement, with Oneshots:
-// 1,000 pairs of tasks, each with a value there and a value back.
+// BenchmarkPingPongOneshot is the ping_pong of the announcement, with Oneshots: 1,000 pairs of
+// tasks, each with a value there and a value back.
 func BenchmarkPingPongOneshot(b *testing.B) {
 	b.Run("goroutines", func(b *testing.B) {
 		over := make(chan struct{})
@@ -314,9 +313,8 @@ func (p *oneshotPonger) Poll(cx *Context) (None, error) {
 	return None{}, p.pong.Send(None{})
 }
 
-// BenchmarkSelect measures a Select that finds a message at once, and a Select that
-// waits for the message of another task. Each Select has a second channel on which no
-// message comes.
+// BenchmarkSelect measures a Select that finds a message at once, and a Select that waits for the
+// message of another task. Each Select has a second channel on which no message arrives.
 func BenchmarkSelect(b *testing.B) {
 	b.Run("ready/goroutine", func(b *testing.B) {
 		c, never := make(chan int, 1), make(chan int)
@@ -380,8 +378,8 @@ func benchStraight(b *testing.B, f func(cx *Context)) {
 	Go(rt, func(cx *Context) error { f(cx); return nil }).JoinBlocking(b.Context())
 }
 
-// BenchmarkRecvFrom measures one value out of a Go channel that a goroutine fills: at
-// once, with a goroutine for each wait, and through FromGoChan.
+// BenchmarkRecvFrom measures one value out of a Go channel that a goroutine fills: at once, with a
+// goroutine for each wait, and through FromGoChan.
 func BenchmarkRecvFrom(b *testing.B) {
 	feed := func(capacity int) (<-chan int, context.CancelFunc) {
 		ch := make(chan int, capacity)

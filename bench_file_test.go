@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Files and copies beside goroutines that do the same with package os and net.
-// "threads" is how many threads the process had at most, beyond the number at the
-// beginning.
+// These benchmarks compare files and copies with goroutines that do the same work through packages
+// os and net. The metric "threads" is the largest number of threads of the process during the
+// benchmark, less the number at the beginning.
 
 // watchThreads reports the threads that the benchmark needs.
 func watchThreads(b *testing.B) {
@@ -69,8 +69,8 @@ func plantFiles(b *testing.B) (names []string) {
 	return names
 }
 
-// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once: files that are in the
-// page cache, and, if the system can drop files from it, files that are not.
+// BenchmarkSmallFiles reads 10,000 files of 1 KiB, 64 at once: files that are in the page cache,
+// and, if the system can drop files from it, files that are not.
 func BenchmarkSmallFiles(b *testing.B) {
 	names := plantFiles(b)
 	benchSmallFiles(b, names, func(*testing.B) {})
@@ -197,8 +197,7 @@ func BenchmarkLargeFile(b *testing.B) {
 	}
 }
 
-// BenchmarkSmallReads reads 4 MiB in pieces of 64 bytes, BenchmarkSmallWrites
-// writes them.
+// BenchmarkSmallReads reads 4 MiB in pieces of 64 bytes. BenchmarkSmallWrites writes as much.
 func BenchmarkSmallReads(b *testing.B)  { benchSmall(b, false) }
 func BenchmarkSmallWrites(b *testing.B) { benchSmall(b, true) }
 
@@ -261,10 +260,10 @@ func benchSmall(b *testing.B, write bool) {
 	}
 }
 
-// BenchmarkProxy passes 64 MiB from one connection to another.
+// BenchmarkProxy copies 64 MiB from one connection to another.
 func BenchmarkProxy(b *testing.B) {
 	const size = 64 << 20
-	// The ends are goroutines in all cases.
+	// Goroutines send and receive the data in all cases.
 	ends := func(b *testing.B, ln net.Listener) (in, out net.Conn, accept func() net.Conn) {
 		var err error
 		in, err = net.Dial("tcp", ln.Addr().String())

@@ -51,11 +51,13 @@ func BenchmarkGroup(b *testing.B) {
 	}
 }
 
-// BenchmarkCancelMany cancels a group whose tasks sleep: ns/task is the same for any number of tasks.
+// BenchmarkCancelMany cancels a group whose tasks sleep: ns/task is the same for any number of
+// tasks.
 func BenchmarkCancelMany(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("tasks=%d", n), func(b *testing.B) {
-			rt, err := New(Config{Workers: 2, Stall: -1}) // so many tasks spawned in one poll are a stall
+			// A poll that spawns so many tasks would be reported as a stall.
+			rt, err := New(Config{Workers: 2, Stall: -1})
 			if err != nil {
 				b.Fatal(err)
 			}

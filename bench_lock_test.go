@@ -7,17 +7,20 @@ import (
 	"testing"
 )
 
-// The mutex workloads of the announcement, and others that it leaves out. One operation
-// is the whole workload, unless a benchmark says otherwise.
+// The mutex workloads of the announcement, and further ones. One operation is the whole workload,
+// unless the comment of a benchmark says otherwise.
 const (
 	contentionTasks = 10
 	contentionTimes = 1000
 	lonelyTimes     = 10000
 )
 
-// benchTasks measures work by n straight-line tasks, started in three ways: by a
-// future that is spawned for each operation, so that the threads that are woken for
-// that are counted, too; by a task that waits for them; and on the workers in turn.
+// benchTasks measures work that n straight-line tasks do. The tasks are started in three ways:
+//
+//   - by a future that is spawned for each operation, so that the time contains the wakes of
+//     threads that the spawning causes;
+//   - by a task that waits for the tasks;
+//   - on the workers in turn.
 func benchTasks(b *testing.B, n int, work func(cx *Context)) {
 	b.Run("straight", func(b *testing.B) {
 		benchOn(b, func(cx *Context, done func()) {
@@ -66,8 +69,8 @@ func benchGoroutines(b *testing.B, n int, work func()) {
 	}
 }
 
-// locker is a plain future that locks and unlocks, with one future for all locks,
-// or with a new future for each lock.
+// locker is a plain future that locks and unlocks, with one future for all locks, or with a new
+// future for each lock.
 type locker struct {
 	m     *Mutex
 	left  int
@@ -93,14 +96,14 @@ func (l *locker) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// keptMutex and keptAsyncMutex keep the mutexes of BenchmarkMutexCreate, so that the
-// compiler cannot leave them out.
+// keptMutex and keptAsyncMutex hold the mutexes of BenchmarkMutexCreate, so that the compiler
+// cannot optimize the mutexes away.
 var (
 	keptMutex      *sync.Mutex
 	keptAsyncMutex *Mutex
 )
 
-// BenchmarkMutexCreate makes mutexes and does not use them.
+// BenchmarkMutexCreate allocates mutexes and does not lock them.
 func BenchmarkMutexCreate(b *testing.B) {
 	b.Run("sync", func(b *testing.B) {
 		b.ReportAllocs()
@@ -150,8 +153,8 @@ func benchMutex(b *testing.B, tasks, times int) {
 func BenchmarkMutexContention(b *testing.B)   { benchMutex(b, contentionTasks, contentionTimes) }
 func BenchmarkMutexNoContention(b *testing.B) { benchMutex(b, 1, lonelyTimes) }
 
-// BenchmarkMutexFastPath measures one lock and unlock in a loop without contention:
-// the cost of the fast path alone.
+// BenchmarkMutexFastPath measures one lock and unlock in a loop without contention: the cost of the
+// fast path alone.
 func BenchmarkMutexFastPath(b *testing.B) {
 	b.Run("sync", func(b *testing.B) {
 		var m sync.Mutex
@@ -200,8 +203,8 @@ func BenchmarkMutexHeld(b *testing.B) {
 	benchTasks(b, contentionTasks, work)
 }
 
-// BenchmarkWakeOne has n waiters. One operation wakes the first waiter, which then
-// waits again, behind the other waiters. The cost must not depend on n.
+// BenchmarkWakeOne has n waiters. One operation wakes the first waiter, which then waits again,
+// behind the other waiters. The cost must not depend on n.
 func BenchmarkWakeOne(b *testing.B) {
 	for _, n := range []int{1, 10, 100, 1000, 10000} {
 		run := func(name string, future func() Future[None], pass func()) {
@@ -219,7 +222,7 @@ func BenchmarkWakeOne(b *testing.B) {
 						b.Fatal("the waiters are not woken in FIFO order")
 					}
 				}
-				for _, w := range all { // the next run has the same lock
+				for _, w := range all { // the next run uses the same lock
 					giveUp(nil, w.f)
 				}
 			})
@@ -298,8 +301,8 @@ func BenchmarkRWMutexReadMostly(b *testing.B) {
 	benchTasks(b, contentionTasks, work)
 }
 
-// BenchmarkSemaphore makes ten tasks share three permits; goroutines use a channel
-// of that capacity.
+// BenchmarkSemaphore makes ten tasks share three permits; goroutines use a channel of that
+// capacity.
 func BenchmarkSemaphore(b *testing.B) {
 	b.Run("goroutines-chan", func(b *testing.B) {
 		c := make(chan None, 3)

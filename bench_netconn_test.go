@@ -14,13 +14,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkNetConn measures request and answer over goroutine-per-connection
-// servers: on package net, and on NetConn, in a program without tasks ("alone") and in a
-// program whose workers have some work now and then. The clients are on package net. The
-// benchmark shows whether goroutines must wait for the Ps that workers keep. So it
-// runs with as many Ps as workers and no more ("shared"), with one more, and
-// with the Ps that a runtime brings ("own"); beside a second runtime with its own Ps ("two"); and beside a server of
-// net/http that answers a request every millisecond ("http", compared with "net-http").
+// BenchmarkNetConn measures a request and its answer on servers with a goroutine for each
+// connection: on package net, and on NetConn. The clients are on package net.
+//
+// The benchmark shows whether goroutines have to wait for Ps that workers keep. The program has as
+// many Ps as workers, or one P more, before the runtime adds its Ps. The cases are:
+//
+//   - "net": package net, in a program without a runtime;
+//   - "alone": NetConn, in a program without tasks; in all further cases the workers have some
+//     work;
+//   - "shared": with Config.SharedProcs, so that the runtime adds no Ps;
+//   - "own": with the Ps that the runtime adds;
+//   - "two": the same beside a second runtime, which adds Ps of its own;
+//   - "http": the same beside a server of net/http that answers a request every millisecond.
+//     Compare it with "net-http", which is "net" beside this server.
 func BenchmarkNetConn(b *testing.B) {
 	const workers = 2
 	for _, conns := range []int{1, 16, 256} {
@@ -28,7 +35,7 @@ func BenchmarkNetConn(b *testing.B) {
 			bench := func(name string, listen func(b *testing.B) net.Listener) {
 				b.Run(fmt.Sprintf("conns=%d/procs=%d/%s", conns, procs, name), func(b *testing.B) {
 					before := runtime.GOMAXPROCS(procs)
-					b.Cleanup(func() { runtime.GOMAXPROCS(before) }) // after the runtime's
+					b.Cleanup(func() { runtime.GOMAXPROCS(before) }) // runs after the cleanups of the runtime
 					benchNetEcho(b, listen(b), conns)
 				})
 			}
@@ -63,7 +70,7 @@ func BenchmarkNetConn(b *testing.B) {
 	}
 }
 
-// answerOverHTTP makes a server of net/http answer a request every millisecond.
+// answerOverHTTP starts a server of net/http, and a client that makes a request every millisecond.
 func answerOverHTTP(b *testing.B) {
 	ask := requestOverHTTP(b)
 	stop := make(chan None)
@@ -83,8 +90,8 @@ func answerOverHTTP(b *testing.B) {
 	b.Cleanup(func() { close(stop); asks.Wait() })
 }
 
-// benchNetEcho runs conns clients, each in a closed loop of requests and answers.
-// Together they make b.N requests.
+// benchNetEcho runs conns clients, each in a closed loop of requests and answers. Together they
+// make b.N requests.
 func benchNetEcho(b *testing.B, ln net.Listener, conns int) {
 	var served sync.WaitGroup
 	served.Go(func() {

@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// idleRequest asks for idleAnswer.
+// idleRequest is a request, and idleAnswer its answer.
 const (
 	idleRequest = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	idleAnswer  = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 )
 
-// idleReaders are the buffers of the Handler of Serve, which gives them back after each call.
+// idleReaders is the pool of buffers for the Handler of Serve, which returns its buffer after each
+// call.
 var idleReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4096) }}
 
 // answerIdle reads requests from r and answers them on c, until r holds no further input.
@@ -105,10 +106,10 @@ var idleServers = []struct {
 	}},
 }
 
-// BenchmarkIdleConnections measures the memory that 10,000 keep-alive connections,
-// or as many as the limit of descriptors allows, cost the server while they are idle,
-// after a request each: Go's heap and stacks, not the kernel's memory. The
-// clients are plain descriptors.
+// BenchmarkIdleConnections measures the memory that idle keep-alive connections cost the server:
+// the heap and the stacks of Go, without the memory of the kernel. There are 10,000 connections, or
+// as many as the limit of descriptors allows. Each connection has made one request. The clients are
+// plain descriptors.
 func BenchmarkIdleConnections(b *testing.B) {
 	for _, s := range idleServers {
 		b.Run(s.name, func(b *testing.B) {
@@ -134,7 +135,7 @@ func BenchmarkIdleConnections(b *testing.B) {
 				}
 				var p [512]byte
 				for _, fd := range fds {
-					if n, err := unix.Read(fd, p[:]); n <= 0 { // a short answer comes in one piece
+					if n, err := unix.Read(fd, p[:]); n <= 0 { // a short answer arrives in one read
 						b.Fatal(n, err)
 					}
 				}
@@ -163,7 +164,8 @@ func idleDial(b *testing.B, addr *net.TCPAddr) int {
 // goMemory returns the bytes of the heap and the stacks that are in use.
 func goMemory() int64 {
 	runtime.GC()
-	runtime.GC() // once more, for the objects that the first collection has found in pools
+	// A second collection frees the objects that the first has moved to the victim caches of pools.
+	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse + m.StackInuse)

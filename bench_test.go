@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// The workloads of the announcement, each with goroutines, with plain futures
-// and with straight-line tasks. One operation is the whole workload. The sizes
-// are those of the Rust peers' harness.
+// The workloads of the announcement, each with goroutines, with plain futures and with
+// straight-line tasks. One operation is the whole workload. The sizes are the sizes in the harness
+// of the Rust peers.
 const (
 	chainLength = 1000
 	pingPairs   = 1000
@@ -43,7 +43,8 @@ func benchRuntimeWith(b *testing.B, cfg Config) *Runtime {
 	return rt
 }
 
-// run measures work, which calls done when a workload is over, on a worker.
+// benchOn measures work on a worker of a new runtime. work starts one workload, and calls done when
+// the workload has ended.
 func benchOn(b *testing.B, work func(cx *Context, done func())) {
 	rt := benchRuntime(b)
 	over := make(chan struct{})
@@ -205,7 +206,7 @@ func BenchmarkYieldMany(b *testing.B) {
 	})
 }
 
-// yielder yields again and again: a loop over YieldFuture as a state machine.
+// yielder is a loop over YieldFuture, written as a state machine.
 type yielder struct {
 	left int
 	now  yieldOnce
@@ -224,7 +225,7 @@ func (y *yielder) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// oneshot carries one wake, as much as the workload needs of a channel.
+// oneshot is a channel for one message without data: the workload needs only the wake.
 type oneshot struct{ slot wakerSlot }
 
 func (o *oneshot) send(cx *Context) { o.slot.fire(cx.here()) }
@@ -316,12 +317,23 @@ func (p *ponger) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// What the neighbours pay: a goroutine that sleeps 100 microseconds, a collection of an empty heap and of one
-// of a gibibyte, and a request to a server of net/http. They are in a program without a runtime, without one but with
-// connections of package net that are served like those below, beside a runtime whose
-// tasks have ended, beside one whose workers are awoken by a socket every few milliseconds and so spend all their
-// time in waits that keep the P, and beside one whose workers do nothing but receive data. All but
-// the last are measured with Config.SharedProcs, too.
+// BenchmarkNeighbours measures how much a runtime slows down the rest of the program. The rest of
+// the program is:
+//
+//   - a goroutine that sleeps for 100 microseconds;
+//   - a garbage collection of an empty heap, and of a heap of one gibibyte;
+//   - a request to a server of net/http.
+//
+// Each is measured in these programs:
+//
+//   - "without": no runtime;
+//   - "served-by-net": no runtime; connections of package net have the load of "served";
+//   - "idle": a runtime whose tasks have ended;
+//   - "served": a runtime whose workers a socket wakes every 4 milliseconds, so that the workers
+//     spend all their time in waits that keep the P;
+//   - the others: a runtime whose workers receive data all the time.
+//
+// "idle" and "served" are also measured with Config.SharedProcs.
 func BenchmarkNeighbours(b *testing.B) {
 	for _, work := range []struct {
 		name string
@@ -373,7 +385,8 @@ func BenchmarkNeighbours(b *testing.B) {
 	}
 }
 
-// collectMuch returns a collection of a gibibyte in objects of 64 bytes, each with a pointer.
+// collectMuch returns a function that collects a heap of one gibibyte: objects of 64 bytes, each
+// with a pointer.
 func collectMuch(b *testing.B) func() {
 	type object struct {
 		next *object
@@ -387,7 +400,7 @@ func collectMuch(b *testing.B) func() {
 	return runtime.GC
 }
 
-// requestOverHTTP returns a request to a server of net/http in this process.
+// requestOverHTTP returns a function that makes a request to a server of net/http in this process.
 func requestOverHTTP(b *testing.B) func() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	b.Cleanup(server.Close)
@@ -401,8 +414,8 @@ func requestOverHTTP(b *testing.B) func() {
 	}
 }
 
-// receiveMuch makes each worker of rt receive continuously, with a buffer of size bytes, from a peer that
-// always has data to send.
+// receiveMuch makes each worker of rt receive continuously, with a buffer of size bytes, from a
+// peer that always has data to send.
 func receiveMuch(b *testing.B, rt *Runtime, size int) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -437,8 +450,8 @@ func receiveMuch(b *testing.B, rt *Runtime, size int) {
 	}
 }
 
-// serveSlowly gives each worker of rt a connection on which something comes every 4 ms. Without
-// rt, two goroutines have one each.
+// serveSlowly gives each worker of rt a connection on which data arrives every 4 ms. If rt is nil,
+// two goroutines get such a connection each.
 func serveSlowly(b *testing.B, rt *Runtime) {
 	var served atomic.Int32
 	conns := int32(2)
@@ -511,7 +524,8 @@ func acceptInGoroutines(b *testing.B, served *atomic.Int32) net.Addr {
 	})
 }
 
-// acceptEach returns the address of a listener of package net. handle is called for each connection, in a goroutine.
+// acceptEach returns the address of a listener of package net. handle is called for each
+// connection, in a goroutine.
 func acceptEach(b *testing.B, handle func(c net.Conn)) net.Addr {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -533,9 +547,8 @@ func acceptEach(b *testing.B, handle func(c net.Conn)) net.Addr {
 	return ln.Addr()
 }
 
-// BenchmarkBlocking hands calls to a pool and waits for their results, one at a
-// time and many at once: SpawnBlocking, and goroutines that take functions out
-// of a channel.
+// BenchmarkBlocking passes calls to a pool and waits for their results, one at a time and many at
+// once. The pools are SpawnBlocking, and goroutines that receive functions from a channel.
 func BenchmarkBlocking(b *testing.B) {
 	for _, flight := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("async/in-flight=%d", flight), func(b *testing.B) {
@@ -560,7 +573,8 @@ func BenchmarkBlocking(b *testing.B) {
 			}
 		})
 		b.Run(fmt.Sprintf("goroutines/in-flight=%d", flight), func(b *testing.B) { handCalls(b, flight) })
-		// Whoever is locked to its thread, as a worker is, has both threads woken.
+		// A caller that is locked to its thread, as a worker is, costs two wakes of threads per
+		// call.
 		b.Run(fmt.Sprintf("locked-goroutine/in-flight=%d", flight), func(b *testing.B) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
@@ -569,7 +583,7 @@ func BenchmarkBlocking(b *testing.B) {
 	}
 }
 
-// handCalls has goroutines call functions that come through a channel.
+// handCalls makes goroutines call functions that they receive from a channel.
 func handCalls(b *testing.B, flight int) {
 	calls := make(chan func())
 	defer close(calls)
@@ -592,10 +606,9 @@ func handCalls(b *testing.B, flight int) {
 	}
 }
 
-// BenchmarkCancelHandles cancels many tasks that wait, one after the other, and
-// waits until all have ended. The time for one must not grow with their number;
-// what it does with 100,000 stacks is the collector's, which scans them: with
-// GOGC=off it is gone.
+// BenchmarkCancelHandles cancels many waiting tasks, one after the other, and waits until all have
+// ended. The time per task must not grow with the number of tasks. With 100,000 stacks it does
+// grow, because the garbage collector scans the stacks: with GOGC=off the growth disappears.
 func BenchmarkCancelHandles(b *testing.B) {
 	future := func(cx *Context) *JoinHandle[None] { return SpawnFuture(cx, SleepFuture(time.Hour)) }
 	straight := func(cx *Context) *JoinHandle[None] {
@@ -608,7 +621,8 @@ func BenchmarkCancelHandles(b *testing.B) {
 }
 
 func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[None]) {
-	rt, err := New(Config{Workers: 2, Stall: -1}) // so many stacks make collections look like stalls
+	// A collection of so many stacks would be reported as a stall.
+	rt, err := New(Config{Workers: 2, Stall: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -640,8 +654,9 @@ func cancelHandles(b *testing.B, tasks int, spawn func(cx *Context) *JoinHandle[
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(tasks), "ns/task")
 }
 
-// A goroutine starts a task and waits for it: the wake of a worker and the wake of a goroutine. Workers without a
-// descriptor wait in a call that the scheduler knows of.
+// BenchmarkRoundTrip starts a task from a goroutine and waits for the task: one wake of a worker
+// and one wake of a goroutine. It also measures workers that have a descriptor. A worker without a
+// descriptor parks in a call that the Go scheduler is aware of.
 func BenchmarkRoundTrip(b *testing.B) {
 	b.Run("goroutine", func(b *testing.B) {
 		for range b.N {
@@ -691,10 +706,11 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-// BenchmarkRamp opens connections at a low load, when few workers serve, and then sends as much as the server can
-// answer, with 50 microseconds of work for each request. It reports the shares of the time for which the
-// busiest and the idlest worker were awake in half a second, one second after that, and requests/s. The clients share
-// the processors.
+// BenchmarkRamp opens connections at a low load, at which few workers are active, and then sends as
+// many requests as the server can answer, with 50 microseconds of work for each request. One second
+// after the load has risen, it measures for half a second: the share of this time for which the
+// busiest and the idlest worker were awake, and the requests per second. The clients share the
+// processors.
 func BenchmarkRamp(b *testing.B) {
 	const conns, clients = 2000, 8
 	work := func() {

@@ -11,10 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkUDPEcho makes a server echo packets of 64 bytes. The client, the same
-// for all servers, keeps a window of packets on their way and sends and receives in
-// batches, so that most of the work is the server's. An operation is one
-// packet, there and back.
+// BenchmarkUDPEcho makes a server echo packets of 64 bytes. One operation is one packet and its
+// echo. All servers have the same client, which keeps a window of packets in flight, and sends and
+// receives in batches, so that most of the work is done by the server.
 func BenchmarkUDPEcho(b *testing.B) {
 	for _, window := range []int{1, 64} {
 		for _, s := range []struct {
@@ -75,7 +74,7 @@ func benchUDPServer(way string) func(b *testing.B, rt *Runtime) (string, func())
 	}
 }
 
-// benchUDPClient runs in a runtime of its own.
+// benchUDPClient runs the client in a runtime of its own.
 func benchUDPClient(b *testing.B, addr string, window int) {
 	rt, err := New(Config{Workers: 1, Stalled: func(Stall) {}})
 	require.NoError(b, err)

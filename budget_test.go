@@ -23,15 +23,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The promise of Config.Tuning.Budget: a loop over operations lets other tasks run, also if
-// none of them has to wait. The tests call all methods of one value of each type by
-// reflection, in a state in which they are ready at once, and functions by a table.
+// These tests check Config.Tuning.Budget: a loop over operations lets other tasks run, even if no
+// operation has to wait. The tests call all methods of one value of each type by reflection, in a
+// state in which the methods are ready at once. Functions are called by a table.
 
-// testBudget is the Config.Tuning.Budget of these tests. Twice as many messages find room
-// in the queue of a unix-domain socket.
+// testBudget is the Config.Tuning.Budget of these tests. The queue of a unix-domain socket has room
+// for twice as many messages.
 const testBudget = 5
 
-// unbudgeted are the operations and futures that take nothing off the budget, and why.
+// unbudgeted has the operations and futures that are not charged to the budget, each with the
+// reason.
 var unbudgeted = map[string]string{
 	"Cond.WaitFuture":         "it always waits",
 	"FailedFuture":            "a value",
@@ -53,8 +54,8 @@ var unbudgeted = map[string]string{
 	"Semaphore.AcquireFuture": "see Mutex.Lock",
 }
 
-// readyValues makes, for each type, a value whose operations are ready at once. A
-// colon and the state may stand behind the name of the type.
+// readyValues makes, for each type, a value whose operations are ready at once. The key is the name
+// of the type, and may end in a colon and the state of the value.
 var readyValues = map[string]func(e *budgetEnv) any{
 	"Barrier": func(*budgetEnv) any { return NewBarrier(1) },
 	"Chan":    func(*budgetEnv) any { return closedChan() },
@@ -112,8 +113,7 @@ var readyValues = map[string]func(e *budgetEnv) any{
 	"Watcher":   func(*budgetEnv) any { w := NewWatch(0); w.Close(); return w.Watch() },
 }
 
-// pooledValues is readyValues for types whose operations may be run by the pool of blocking
-// calls.
+// pooledValues is readyValues for types whose operations may be run by the pool of blocking calls.
 var pooledValues = map[string]func(e *budgetEnv) any{
 	"File: a pipe":      func(e *budgetEnv) any { return e.pipe() },
 	"File: on the disk": func(e *budgetEnv) any { return e.file() },
@@ -126,9 +126,9 @@ var readyBefore = map[string]func(v any){
 	"Notify.WaitFuture": func(v any) { v.(*Notify).NotifyOne() },
 }
 
-// readyCalls prepares calls of functions that are ready at once, by the name of the
-// function, behind which a colon and the case may stand. Some entries are for methods in a
-// state that readyValues does not have.
+// readyCalls prepares calls of functions that are ready at once. The key is the name of the
+// function, and may end in a colon and the case. Some entries are for methods in a state that
+// readyValues does not have.
 var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"Await":                   calls(func(cx *Context) { Await(cx, ReadyFuture(1)) }),
 	"Await: a failure":        calls(func(cx *Context) { Await(cx, FailedFuture[int](io.EOF)) }),
@@ -140,7 +140,7 @@ var readyCalls = map[string]func(e *budgetEnv) func(cx *Context){
 	"Chan.Reserve: room":      withChan(func(c *Chan[int], cx *Context) { must(c.Reserve(cx)).Release() }),
 	"Chan.Send: a message":    withChan(func(c *Chan[int], cx *Context) { c.TryRecv(); c.Send(cx, 1) }),
 	"Cmd.Wait: too early":     calls(func(cx *Context) { Command("true").Wait(cx) }),
-	"Cond.Wait": func(e *budgetEnv) func(*Context) { // it always waits, unless cx is cancelled
+	"Cond.Wait": func(e *budgetEnv) func(*Context) { // it always waits unless cx is cancelled
 		c := NewCond(new(Mutex))
 		c.L.TryLock()
 		return cancelled(func(cx *Context) { c.Wait(cx) })(e)
@@ -287,7 +287,7 @@ var readyFutures = map[string]func() any{
 	},
 	"WaitGroupDoneFuture": func() any {
 		f := WaitGroupDoneFuture(new(sync.WaitGroup)).(*groupDone)
-		f.o = new(Oneshot[None]) // without its goroutine, which may take a moment
+		f.o = new(Oneshot[None]) // without its goroutine, which may not run at once
 		f.o.Send(None{})
 		return f
 	},
@@ -301,16 +301,17 @@ func asDraining(cx *Context, f func()) {
 	f()
 }
 
-// A loop over any operation lets another task of the same worker have its turn, within
-// as many operations as the budget allows. Operations that are ready at once do not let
-// it run before that.
+// A loop over any operation lets another task of the same worker run after at most as many
+// operations as the budget allows. If the operations are ready at once, the other task does not run
+// earlier.
 func TestEveryOperationIsCharged(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		for _, name := range slices.Sorted(maps.Keys(readyValues)) {
 			e.eachOperation(name, readyValues[name], func(op string, call func(*Context)) { e.checkTurn(op, true, call) })
 		}
 		for _, name := range slices.Sorted(maps.Keys(readyCalls)) {
-			e.checkTurn(name, !strings.HasPrefix(name, "WaitGroupDone"), readyCalls[name](e)) // which needs a goroutine
+			// The first call of WaitGroupDone may wait for its goroutine.
+			e.checkTurn(name, !strings.HasPrefix(name, "WaitGroupDone"), readyCalls[name](e))
 		}
 		for _, name := range slices.Sorted(maps.Keys(pooledValues)) {
 			e.eachOperation(name, pooledValues[name], func(op string, call func(*Context)) { e.checkTurn(op, false, call) })
@@ -321,8 +322,8 @@ func TestEveryOperationIsCharged(t *testing.T) {
 	})
 }
 
-// A future that polls futures that are ready at once gets ErrPending when no budget is left,
-// so that it yields.
+// A future that polls futures that are ready at once gets ErrPending when the budget is spent. So
+// it yields.
 func TestEveryPollIsCharged(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		for _, name := range slices.Sorted(maps.Keys(readyValues)) {
@@ -372,8 +373,8 @@ var pendingPolls = map[string]func(e *budgetEnv) func(cx *Context) error{
 	"Watcher":      pendingFuture(func(*budgetEnv) any { return NewWatch(0).Watch().changedFuture() }),
 }
 
-// A future may poll more futures than it has operations left, as long as they are pending:
-// all get its waker, and it does not have to yield.
+// Pending polls are not charged: a future may poll more pending futures than its budget has
+// operations. All of them get its waker, and the future does not have to yield.
 func TestPendingPollsAreFree(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		for _, name := range slices.Sorted(maps.Keys(pendingPolls)) {
@@ -382,7 +383,7 @@ func TestPendingPollsAreFree(t *testing.T) {
 	})
 }
 
-// Select over more cases than the budget has operations is woken by each of them.
+// A Select over more cases than the budget has operations is woken by each case.
 func TestSelectOfManyFutures(t *testing.T) {
 	inBudgetTask(t, func(e *budgetEnv) {
 		cases := []Case{After(patience)}
@@ -399,8 +400,8 @@ func TestSelectOfManyFutures(t *testing.T) {
 	})
 }
 
-// Every exported operation with a Context, and every exported future, is in one of the
-// tables above.
+// Every exported operation with a Context, and every exported future, is in one of the tables
+// above.
 func TestEveryOperationIsInTheTables(t *testing.T) {
 	covered := map[string]bool{}
 	inBudgetTask(t, func(e *budgetEnv) {
@@ -448,7 +449,7 @@ func TestCopyOfMemoryYields(t *testing.T) {
 	})
 }
 
-// returnsFuture reports whether the only result is a future of this package's.
+// returnsFuture reports whether the only result is a future of this package.
 func returnsFuture(fn *ast.FuncType) bool {
 	if fn.Results == nil || len(fn.Results.List) != 1 {
 		return false
@@ -480,8 +481,8 @@ func inBudgetTask(t *testing.T, fn func(e *budgetEnv)) {
 	})
 }
 
-// checkTurn calls an operation until another task has had a turn. ready says that
-// the first call must not have waited.
+// checkTurn calls an operation until another task has run. If ready is set, the first call must not
+// have waited.
 func (e *budgetEnv) checkTurn(name string, ready bool, op func(cx *Context)) {
 	var turns, over atomic.Int32
 	other := Go(e.cx, func(cx *Context) error {
@@ -509,7 +510,7 @@ func (e *budgetEnv) checkTurn(name string, ready bool, op func(cx *Context)) {
 	other.Join(e.cx)
 }
 
-// checkPoll polls in a plain future until no budget is left.
+// checkPoll polls in a plain future until the budget is spent.
 func (e *budgetEnv) checkPoll(name string, op func(cx *Context) error) {
 	n := 0
 	_, err := Await(e.cx, SpawnFuture(e.cx, PollFunc(func(cx *Context) (None, error) {
@@ -527,8 +528,8 @@ func (e *budgetEnv) checkPoll(name string, op func(cx *Context) error) {
 	}
 }
 
-// checkPending calls many pending polls in one poll of a plain future. The future must not
-// be made to yield.
+// checkPending calls many pending polls in one poll of a plain future. The future must not be made
+// to yield.
 func (e *budgetEnv) checkPending(name string, make func(e *budgetEnv) func(cx *Context) error) {
 	var polls []func(cx *Context) error
 	for range 3 * testBudget {
@@ -560,8 +561,8 @@ func pendingFuture(make func(e *budgetEnv) any) func(e *budgetEnv) func(cx *Cont
 	}
 }
 
-// eachOperation calls f for each method of a type that takes a Context first and may
-// wait. name is that of readyValues.
+// eachOperation calls f for each method of a type that takes a Context first and may wait. name is
+// a key of readyValues.
 func (e *budgetEnv) eachOperation(name string, make func(*budgetEnv) any, f func(op string, call func(cx *Context))) {
 	e.eachMethod(name, make, func(op string, method string, v any, m reflect.Value) {
 		if !takesContextFirst(m.Type()) || strings.HasPrefix(method, "Poll") {
@@ -595,8 +596,8 @@ func (e *budgetEnv) eachPoll(name string, make func(*budgetEnv) any, f func(op s
 	})
 }
 
-// eachMethod calls f for each exported method of the value that make makes, with a new
-// value each time. op is the name for the tables.
+// eachMethod calls f for each exported method of the value that make makes, each time with a new
+// value. op is the key of the tables.
 func (e *budgetEnv) eachMethod(name string, make func(*budgetEnv) any, f func(op, method string, v any, m reflect.Value)) {
 	of, state, _ := strings.Cut(name, ":")
 	for i := range reflect.TypeOf(make(e)).NumMethod() {
@@ -633,7 +634,7 @@ func (e *budgetEnv) arguments(v any, cx *Context, fn reflect.Type) (args []refle
 		case *Context:
 			args[i] = reflect.ValueOf(cx)
 		case string:
-			args[i] = reflect.ValueOf("..") // no data comes of it
+			args[i] = reflect.ValueOf("..") // every look-up of this name fails without the network
 		case int, int64:
 			args[i] = reflect.ValueOf(1).Convert(fn.In(i))
 		case []byte:
@@ -824,8 +825,8 @@ func (e *budgetEnv) listener() *TCPListener {
 	return ln
 }
 
-// tcp and unix return a connection whose peer has ended its stream, and still takes
-// data that is written.
+// tcp and unix return a connection whose peer has ended its stream, and still takes data that is
+// written.
 func (e *budgetEnv) tcp() *TCPConn {
 	ln := must(ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
 	defer ln.Close()

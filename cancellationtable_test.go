@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// doNotWait are the exported functions and methods that take a Context first and
-// wait for nothing, so that there is nothing to cancel.
+// doNotWait has the exported functions and methods that take a Context first and never wait, so
+// that there is nothing to cancel.
 var doNotWait = map[string]bool{
 	"BindConn":      true,
 	"BindFile":      true,
@@ -29,9 +29,9 @@ var doNotWait = map[string]bool{
 	"TrySelect":     true,
 }
 
-// The table in docs/cancellation.md names tests that exist, and all operations of
-// this package that wait: each exported function and method that has a cx for its first
-// argument, unless its name begins with Poll.
+// The tables in docs/cancellation.md name only tests that exist, and name all operations of this
+// package that wait. An operation that waits is an exported function or method whose first argument
+// is a cx and whose name does not begin with Poll.
 func TestCancellationTable(t *testing.T) {
 	named, tests := cancellationTable(t)
 	operations, have := declared(t)
@@ -73,15 +73,15 @@ func cancellationTable(t *testing.T) (operations map[string]bool, tests []string
 	return operations, tests
 }
 
-// declared returns the operations of this package that are exported and take a
-// Context first, and its tests. A type has the methods of the types that it embeds.
+// declared returns the exported operations of this package that take a Context first, and the tests
+// of the package. A type has the methods of the types that it embeds.
 func declared(t *testing.T) (operations []string, tests map[string]bool) {
 	return declaredAs(t, func(fn *ast.FuncDecl) bool {
 		return !strings.HasPrefix(fn.Name.Name, "Poll") && takesContext(fn.Type)
 	})
 }
 
-// declaredAs is declared for the exported functions and methods for which is reports
+// declaredAs is declared for the exported functions and methods for which the function is returns
 // true.
 func declaredAs(t *testing.T, is func(fn *ast.FuncDecl) bool) (operations []string, tests map[string]bool) {
 	files, err := filepath.Glob("*.go")
@@ -128,7 +128,7 @@ func declaredAs(t *testing.T, is func(fn *ast.FuncDecl) bool) (operations []stri
 	return operations, tests
 }
 
-// embeds notes the types that a type embeds, if spec declares a type.
+// embeds adds the types that a type embeds to embedded, if spec declares a type.
 func embeds(spec ast.Spec, embedded map[string][]string) {
 	declared, ok := spec.(*ast.TypeSpec)
 	if !ok {
@@ -158,8 +158,8 @@ func takesContext(fn *ast.FuncType) bool {
 	return ok && id.Name == "Context"
 }
 
-// typeName returns the name of a type of this package that is written as x, be
-// it a pointer or generic.
+// typeName returns the name of the type of this package that x denotes. x may be a pointer or an
+// instance of a generic type.
 func typeName(x ast.Expr) string {
 	for {
 		switch y := x.(type) {

@@ -17,9 +17,9 @@ import (
 
 // docTypes has the declarations of this package, to check its doc comments.
 type docTypes struct {
-	methods  map[string]map[string]string // by type and name: the doc comment; fields too; "" is for functions
+	methods  map[string]map[string]string // doc comments by type and name; functions have the type ""
 	embedded map[string][]string
-	names    map[string]bool // of types, values and fields: a comment may mention them without a type
+	names    map[string]bool // types, values and fields: a comment may mention them alone
 }
 
 func parseDocs(t *testing.T) *docTypes {
@@ -92,8 +92,8 @@ func (d *docTypes) addMembers(spec *ast.TypeSpec) {
 	}
 }
 
-// of returns the methods of a type and of the types that it embeds: the outermost
-// method of each name, as in a call.
+// of returns the methods of a type and of the types that it embeds: the outermost method of each
+// name, as in a call.
 func (d *docTypes) of(typ string) map[string]string {
 	all := map[string]string{}
 	for inner := []string{typ}; len(inner) > 0; inner = append(inner[1:], d.embedded[inner[0]]...) {
@@ -109,9 +109,9 @@ func (d *docTypes) of(typ string) map[string]string {
 // mentioned is a name in a doc comment, with its qualifier.
 var mentioned = regexp.MustCompile(`\b(?:(\w+(?:\.\w+)*)\.)?([A-Z]\w*)\b`)
 
-// missing returns the methods that a doc comment mentions and that the type lacks. A
-// method of another type must be qualified by the name of that type. A name that is
-// qualified by a variable, or by another package, is not checked.
+// missing returns the methods that a doc comment mentions and that the type does not have. A method
+// of another type must be qualified by the name of that type. A name that is qualified by a
+// variable or by another package is not checked.
 func (d *docTypes) missing(typ, method, doc string) (all []string) {
 	for _, m := range mentioned.FindAllStringSubmatch(doc, -1) {
 		of, word := m[1], m[2]
@@ -139,8 +139,8 @@ func (d *docTypes) isMethod(word string) bool {
 	return false
 }
 
-// The doc comment of an exported method, which may be promoted from an embedded type,
-// mentions no method that the type lacks.
+// The doc comment of an exported method, which may be promoted from an embedded type, mentions no
+// method that the type lacks.
 func TestDocsMentionOwnMethods(t *testing.T) {
 	d := parseDocs(t)
 	require.True(t, d.has("UDPConn", "SetReadBuffer"), "promoted from an embedded type")

@@ -26,15 +26,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errorRow is an operation in a state, and the error that it returns then.
+// errorRow is an operation in a state, and the error that the operation returns in this state.
 type errorRow struct {
 	op    string // the name of the function, or "Type.Method"
 	state string
 	run   func(cx *Context) error
-	typ   error        // a value of the type that the error has; nil: the error is "is" itself, not wrapped
-	is    error        // the error is this error or wraps it; nil: any
-	std   func() error // the same with the standard library; nil: it has no twin
-	stdIs error        // "is" for std, if it differs; errAny: any
+	typ   error        // a value of the type of the error; nil if the error is the field is itself
+	is    error        // the error is this error or wraps this error; nil if any error will do
+	std   func() error // the same operation of the standard library; nil if it has none
+	stdIs error        // the field is for std, if it differs; errAny if any error will do
 }
 
 // Types of errors, for errorRow.typ.
@@ -47,7 +47,7 @@ var (
 	exitError  = (*exec.ExitError)(nil)
 	execError  = (*exec.Error)(nil)
 	copyError  = (*CopyError)(nil)
-	textError  = errors.New("") // an error that has a text only
+	textError  = errors.New("") // an error with nothing but a text
 	wrapError  = fmt.Errorf("%w", io.EOF)
 
 	errAny = errors.New("any error")
@@ -68,8 +68,8 @@ func (tab *errorTable) path(name string) string {
 	return filepath.Join(tab.dir, fmt.Sprint(name, len(tab.rows)))
 }
 
-// Every exported operation of files, sockets, resolvers, processes and the like returns the
-// type of error that its comment names, which is that of its twin in the standard library.
+// Every exported operation of files, sockets, resolvers, processes and so on returns the type of
+// error that its comment names. Its twin in the standard library returns the same type.
 func TestErrorTypes(t *testing.T) {
 	tab := &errorTable{T: t, rt: newTestRuntime(t, Config{Workers: 1}), dir: netDir(t)}
 	tab.fileRows()
@@ -119,14 +119,14 @@ func (row *errorRow) check(t *testing.T, name string, err, is error) {
 	}
 }
 
-// errorFiles are the files whose exported functions must have rows, and errorTypes the types
-// whose methods must have rows, if they return an error.
+// errorFiles are the files whose exported functions must have rows if they return an error.
+// errorTypes are the types whose methods must have rows if they return an error.
 var (
 	errorFiles = []string{"file*.go", "net.go", "netdialer.go", "netresolver.go", "netlistenconfig.go", "netconvert.go",
 		"tcp.go", "udp*.go", "unix*.go", "socket*.go", "source.go", "poller.go", "process*.go", "signal.go", "io.go"}
 	errorTypes = []string{"File", "TCPConn", "TCPListener", "UDPConn", "UnixConn", "UnixListener", "UnixDatagram", "Dialer",
 		"ListenConfig", "Resolver", "Cmd", "Source", "Poller", "SignalStream"}
-	// These return a result that returns the errors.
+	// These functions return a value whose methods return the errors.
 	errorResults = []string{"DialFuture", "Dialer.DialFuture", "File.CloseFuture", "SignalStream.All"}
 )
 
@@ -197,39 +197,40 @@ func lateCx(run func(cx *Context) error) func(cx *Context) error {
 	}
 }
 
-// cancelled adds the rows of an operation whose Context has ended.
+// cancelled adds rows for an operation whose Context has ended: one cancelled, one past its
+// deadline.
 func (tab *errorTable) cancelled(op string, run func(cx *Context) error, typ error) {
 	tab.add(errorRow{op: op, state: "cancelled", run: cancelledCx(run), typ: typ, is: context.Canceled},
 		errorRow{op: op, state: "cx timed out", run: lateCx(run), typ: typ, is: context.DeadlineExceeded})
 }
 
-// errorWhen says what ends an operation.
+// errorWhen tells which events end an operation.
 type errorWhen int
 
 const (
 	atClose    errorWhen = iota // Close
-	atDeadline                  // Close and a deadline: a poll
-	atCancel                    // Close, a deadline, and the end of the Context
+	atDeadline                  // Close and a deadline, as for a poll
+	atCancel                    // Close, a deadline and the end of the Context
 )
 
-// errorOp is an operation on an Own, and on its twin Std.
+// errorOp is an operation on an Own, and the same operation on its twin Std.
 type errorOp[Own, Std any] struct {
 	name string
 	when errorWhen
 	own  func(cx *Context, v Own) error
-	std  func(v Std) error // nil: there is no twin
-	is   error             // the stdIs of the closed twin
+	std  func(v Std) error // nil if there is no twin
+	is   error             // the field stdIs of the row for the closed twin
 }
 
-// errorValue is a value, and the functions that end its operations.
+// errorValue has a value, and the functions that end operations on the value.
 type errorValue[V any] struct {
 	v      V
 	close  func(cx *Context)
-	expire func() error // sets a deadline that has passed; nil: the value has none
+	expire func() error // sets a deadline that has passed; nil if the value has no deadlines
 }
 
-// addOps adds rows for operations on a value in each of its states. The errors have type typ,
-// and type cancelled if cx has ended.
+// addOps adds rows for operations on a value in each of its states. The errors have type typ, and
+// type cancelled if cx has ended.
 func addOps[Own, Std any](tab *errorTable, of string, own errorValue[Own], std errorValue[Std], typ, cancelled, closed error, ops []errorOp[Own, Std]) {
 	type state struct {
 		name   string
@@ -273,7 +274,7 @@ func addOps[Own, Std any](tab *errorTable, of string, own errorValue[Own], std e
 	}
 }
 
-// stdFile is what os.File and the result of BindFile have in common.
+// stdFile has the methods that os.File and the result of BindFile share.
 type stdFileMethods interface {
 	fs.ReadDirFile
 	io.ReadWriteSeeker
@@ -289,7 +290,7 @@ func (tab *errorTable) fileRows() {
 	p := make([]byte, 8)
 	past := func() time.Time { return time.Now().Add(-time.Second) }
 
-	// Each operation, and its twin where the names of package os have the same meaning.
+	// Each operation, and its twin if package os has one of the same meaning.
 	both := func(name string, when errorWhen, is error, own func(cx *Context, f *File) error, std func(f *os.File) error) errorOp[*File, *os.File] {
 		return errorOp[*File, *os.File]{name, when, own, std, is}
 	}
@@ -377,7 +378,8 @@ func (tab *errorTable) fileRows() {
 		require.NoError(t, err)
 		return f
 	}
-	cancelled := cat(rest, boundRest) // but for polls, and for Close, which closes
+	// Without polls, and without Close, which closes the file all the same.
+	cancelled := cat(rest, boundRest)
 	for i := range cancelled {
 		if name := cancelled[i].name; !strings.Contains(name, "Close") && !strings.Contains(name, "Poll") {
 			cancelled[i].when = atCancel
@@ -588,7 +590,7 @@ func (tab *errorTable) fileSystemRows() {
 	}
 }
 
-// These methods are those of package net, of its connections and of the results of BindConn.
+// Methods that connections of package net share with the results of BindConn.
 type (
 	stdConnMethods interface {
 		net.Conn
@@ -668,7 +670,7 @@ func connOps[Own interface {
 	}
 }
 
-// streamOps are the operations that streams have beside connOps.
+// streamOps are the operations of streams that connOps does not have.
 func streamOps[Own interface {
 	PollReadable(cx *Context) error
 	Readable(cx *Context) error
@@ -891,7 +893,7 @@ func (tab *errorTable) connRows() {
 	))
 }
 
-// rawOps adds rows for the SyscallConn of a connection. Other rows come after them, which close c.
+// rawOps adds rows for the SyscallConn of a connection. The rows that close c must be added later.
 func rawOps(tab *errorTable, c interface {
 	Conn
 	SyscallConn() (syscall.RawConn, error)
@@ -949,7 +951,8 @@ func (tab *errorTable) ends(of string) {
 	tab.add(errorRow{op: of + ".Write", state: "CloseWrite", typ: opError, is: syscall.EPIPE, run: func(cx *Context) error { return second(b.Write(cx, p)) }})
 }
 
-// refusing returns an address of TCP at which no socket listens, and which no other has.
+// refusing returns an address of TCP at which no socket listens, and which no other program can
+// get.
 func (tab *errorTable) refusing() *net.TCPAddr {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	require.NoError(tab, err)
@@ -1073,7 +1076,7 @@ func (tab *errorTable) listenRows() {
 				return second(new(net.ListenConfig).ListenPacket(context.Background(), "udp", udpAt.String()))
 			}},
 	)
-	for op, run := range map[string]func(cx *Context) error{ // of a name that has to be looked up
+	for op, run := range map[string]func(cx *Context) error{ // with a name that has to be looked up
 		"Listen":                    func(cx *Context) error { return second(Listen(cx, "tcp", "localhost:0")) },
 		"ListenPacket":              func(cx *Context) error { return second(ListenPacket(cx, "udp", "localhost:0")) },
 		"ListenConfig.Listen":       func(cx *Context) error { return second(lc.Listen(cx, "tcp", "localhost:0")) },
@@ -1194,7 +1197,7 @@ func (tab *errorTable) resolverRows() {
 		op := "Resolver." + f.op
 		tab.add(errorRow{op: op, state: "not found", typ: dnsError, run: f.own, std: func() error { return f.std(ctx) }})
 		tab.cancelled(op, f.own, dnsError)
-		// Of package net, whether the error of the context or another failure comes is a matter of chance.
+		// Package net returns the error of the context or another failure, by chance.
 		tab.add(errorRow{op: op, state: "cancelled, the twin", typ: dnsError, is: context.Canceled, run: cancelledCx(f.own), std: func() error { return f.std(ended()) }, stdIs: errAny})
 	}
 	for op, run := range map[string]func(cx *Context) error{
@@ -1477,7 +1480,7 @@ func (tab *errorTable) copyRows() {
 	}
 }
 
-// limitRows adds rows for operations that fail only if there are no descriptors left.
+// limitRows adds rows for operations that fail only when the process has no descriptors left.
 func (tab *errorTable) limitRows() {
 	r, w, err := Pipe()
 	require.NoError(tab, err)
@@ -1488,7 +1491,7 @@ func (tab *errorTable) limitRows() {
 			return err
 		}
 		none := before
-		none.Cur = 1 // not 0, with which a duplicate of a descriptor is an invalid argument
+		none.Cur = 1 // not 0: with 0 the duplication of a descriptor fails as an invalid argument
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 			return err
 		}

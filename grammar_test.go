@@ -13,9 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The grammar of the exported names. docs/design.md, "Names", has it in words.
+// These tests check the grammar of the exported names. docs/design.md, "Names", states the grammar
+// in words.
 
-// notTheForm are names that look like a form of another name and are not; each with its reason.
+// notTheForm has the names that look like a form of another name and are not, each with the reason.
 var notTheForm = map[string]string{
 	"SpawnFuture":      "spawns a future",
 	"LaunchFuture":     "launches a future",
@@ -70,8 +71,8 @@ func TestGrammar(t *testing.T) {
 	g.checkInterfaces()
 }
 
-// collect finds the exported functions, the methods of exported types, promoted ones included,
-// and those of interfaces.
+// collect finds the exported functions, the methods of exported types with promoted methods
+// included, and the methods of exported interfaces.
 func (g *grammar) collect() {
 	scope := g.pkg.Scope()
 	for _, name := range scope.Names() {
@@ -110,7 +111,8 @@ func (g *grammar) sibling(e grammarEntity, name string) (grammarEntity, bool) {
 
 func (g *grammar) isContext(v *types.Var) bool { return v.Type().String() == cxType }
 
-// parameters returns the types of the parameters, without the first if that is of the type lead.
+// parameters returns the types of the parameters, without the first if the first is of the type
+// lead.
 func parameters(sig *types.Signature, lead string) (list []string) {
 	for i := range sig.Params().Len() {
 		if p := sig.Params().At(i).Type().String(); i > 0 || p != lead {
@@ -142,7 +144,7 @@ func (g *grammar) takesContext(sig *types.Signature) bool {
 	return sig.Params().Len() > 0 && g.isContext(sig.Params().At(0))
 }
 
-// violation says which rule the name of e breaks.
+// violation returns which rule the name of e breaks, or an empty text.
 func (g *grammar) violation(e grammarEntity) string {
 	sig := e.sig
 	for i := range sig.Params().Len() {
@@ -253,8 +255,8 @@ func (g *grammar) futureForm(e grammarEntity, rest string) string {
 	return ""
 }
 
-// futureResult returns the type of the result of the future that sig returns; empty if it
-// returns none.
+// futureResult returns the type of the result of the future that sig returns. The result is empty
+// if sig returns no future.
 func (g *grammar) futureResult(sig *types.Signature) string {
 	if sig.Results().Len() != 1 {
 		return ""
@@ -268,7 +270,7 @@ func (g *grammar) futureResult(sig *types.Signature) string {
 	return types.Unalias(t).String()
 }
 
-// checkCapitals finds names that differ in capitals alone.
+// checkCapitals finds names that differ only in capitals.
 func (g *grammar) checkCapitals() {
 	seen := map[string]string{}
 	for _, name := range g.pkg.Scope().Names() {
@@ -282,8 +284,9 @@ func (g *grammar) checkCapitals() {
 	}
 }
 
-// checkInterfaces finds interfaces that a type of another package cannot implement by wrapping,
-// among those that are made for that, and methods that a wrapper would have to override in pairs.
+// checkInterfaces checks the interfaces that types of other packages may implement by wrapping. It
+// finds interfaces that such a type cannot implement, and methods that a wrapper would have to
+// override in pairs.
 func (g *grammar) checkInterfaces() {
 	for _, name := range []string{"Conn", "Listener", "PacketConn"} {
 		i := g.pkg.Scope().Lookup(name).Type().Underlying().(*types.Interface)

@@ -17,17 +17,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience bounds every wait of the tests. Only a test that fails waits so
-// long, so it is long: build machines are often overloaded.
+// patience bounds every wait of the tests. It is long because the machines that run the tests are
+// often overloaded. Only a test that fails waits for the whole time.
 const patience = 20 * time.Second
 
-// testRuntimes is how many runtimes of newTestRuntime run. Runtimes that run beside
-// each other share the counts that were taken before the first of them.
+// testRuntimes is the number of runtimes of newTestRuntime that run. Runtimes that run at the same
+// time share the counts that were taken before the first of them.
 var testRuntimes, goroutinesBefore, fdsBefore int
 
-// newTestRuntime starts a runtime that must leave nothing behind: when the
-// test ends it is shut down, and the numbers of goroutines and descriptors are
-// compared with the numbers before. Tests that use it cannot run in parallel.
+// newTestRuntime starts a runtime, and shuts it down when the test ends. The test fails if the
+// runtime leaves goroutines or descriptors behind: their numbers are compared with the numbers
+// before. Tests that use newTestRuntime cannot run in parallel.
 func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	t.Helper()
 	warmUp()
@@ -38,7 +38,7 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 		cfg.Grace = patience
 	}
 	if cfg.Stalled == nil {
-		cfg.Stalled = func(Stall) {} // the machine may well be overloaded
+		cfg.Stalled = func(Stall) {} // an overloaded machine would cause reports
 	}
 	if forceShared && len(cfg.Tuning.Affinity) == 0 {
 		cfg.SharedProcs = true
@@ -50,7 +50,7 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	testRuntimes++
 	t.Cleanup(func() {
 		select {
-		case <-rt.ended: // the test has looked at the result
+		case <-rt.ended: // the test has checked the result of Shutdown
 		default:
 			if err := rt.Shutdown(ended()); err != nil {
 				t.Errorf("Shutdown: %v", err)
@@ -72,8 +72,8 @@ func newTestRuntime(t testing.TB, cfg Config) *Runtime {
 	return rt
 }
 
-// warmUp makes net, os/signal and this package start the goroutines and descriptors that they
-// keep until the process ends.
+// warmUp makes packages net and os/signal and this package start the goroutines and open the
+// descriptors that stay until the process ends.
 var warmUp = sync.OnceFunc(func() {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1)
@@ -84,8 +84,7 @@ var warmUp = sync.OnceFunc(func() {
 	beginStarter()
 })
 
-// openFds counts the descriptors of the process, including the descriptor that it
-// needs for that.
+// openFds counts the descriptors of the process, including the descriptor that openFds itself uses.
 func openFds(t testing.TB) int {
 	t.Helper()
 	d, err := os.Open("/dev/fd")
@@ -100,8 +99,8 @@ func openFds(t testing.TB) int {
 	return len(names)
 }
 
-// within polls cond until it holds, for at most d. The first polls follow each
-// other closely, since most conditions are about to hold.
+// within polls cond until cond holds, for at most d. The first polls have no pause between them,
+// since most conditions hold soon.
 func within(d time.Duration, cond func() bool) bool {
 	for begun, n := time.Now(), 0; !cond(); n++ {
 		if time.Since(begun) > d {
@@ -116,8 +115,8 @@ func within(d time.Duration, cond func() bool) bool {
 	return true
 }
 
-// eventually fails the test if cond does not come to hold. It must be called
-// on the test's goroutine.
+// eventually fails the test if cond does not hold within patience. It must be called on the
+// goroutine of the test.
 func eventually(t testing.TB, cond func() bool, what ...any) {
 	t.Helper()
 	if !within(patience, cond) {
@@ -125,14 +124,14 @@ func eventually(t testing.TB, cond func() bool, what ...any) {
 	}
 }
 
-// newPollCx returns a Context with which a test polls futures itself, and counts its wakes.
+// newPollCx returns a Context with which a test polls futures itself, and a counter of the wakes.
 func newPollCx(t testing.TB, rt *Runtime) (cx *Context, wakes *atomic.Int32) {
 	t.Helper()
 	wakes = new(atomic.Int32)
 	return NewContext(rt, NewWaker(func() { wakes.Add(1) })), wakes
 }
 
-// join waits for a task that must end.
+// join waits for a task, and fails the test if the task does not end.
 func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
 	t.Helper()
 	v, err := joinOrCancel(h)
@@ -142,8 +141,8 @@ func join[T any](t testing.TB, h *JoinHandle[T]) (T, error) {
 	return v, err
 }
 
-// joinOrCancel waits for a task, but not for ever. The task is cancelled if it
-// hangs, so that the rest of the test can clean up.
+// joinOrCancel waits for a task, for at most patience. Then it cancels the task, so that the rest
+// of the test can clean up, and returns an error.
 func joinOrCancel[T any](h *JoinHandle[T]) (T, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -191,7 +190,7 @@ func directionWaits(dir *direction) bool {
 	return t != nil && t != slotFired
 }
 
-// tcpListen opens a listener on the loopback that the test need not close.
+// tcpListen opens a listener on the loopback interface. The test need not close it.
 func tcpListen(t testing.TB) *TCPListener {
 	t.Helper()
 	ln, err := ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -200,7 +199,7 @@ func tcpListen(t testing.TB) *TCPListener {
 	return ln
 }
 
-// tcpPair returns the ends of a connection; the test need not close them.
+// tcpPair returns the two ends of a connection. The test need not close them.
 func tcpPair(t testing.TB, rt *Runtime) (a, b *TCPConn) {
 	t.Helper()
 	ln := tcpListen(t)
@@ -241,7 +240,7 @@ func tcpExpectEOF(cx *Context, c Conn) error {
 	return nil
 }
 
-// receive takes one value from a channel that must have a value.
+// receive receives one value from a channel, and fails the test if no value arrives.
 func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
@@ -265,8 +264,8 @@ func waiting[T any](h *JoinHandle[T]) bool { return h.info(nil).State == "waitin
 // waiters returns how many tasks and goroutines wait for the end of the task of h.
 func waiters[T any](h *JoinHandle[T]) int { return h.waiters.count() }
 
-// probe is a future for one poller: it is pending until resolve gives it its result,
-// and counts its polls and cancellations.
+// probe is a future for one poller. It is pending until resolve is called, and counts its polls and
+// cancellations.
 type probe struct {
 	mu      sync.Mutex
 	waker   Waker
@@ -334,7 +333,8 @@ func runInTask(t testing.TB, s Spawner, fn func(cx *Context) error) {
 	require.NoError(t, err)
 }
 
-// expect is require for code in tasks, which must not end by Goexit.
+// expect returns an error if ok is false. It replaces require in tasks, which must not end by
+// Goexit.
 func expect(ok bool, format string, args ...any) error {
 	if ok {
 		return nil
@@ -342,7 +342,8 @@ func expect(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-// everywhere runs a test with the Context of a task and with that of a goroutine.
+// everywhere runs a test with the Context of a task, and with the Context of a goroutine in
+// BlockOn.
 func everywhere(t *testing.T, fn func(cx *Context) error) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	t.Run("task", func(t *testing.T) { runInTask(t, rt, fn) })
@@ -359,8 +360,7 @@ func ended() context.Context {
 	return ctx
 }
 
-// pinned returns a Spawner whose tasks start on worker i and are not taken over
-// by other workers.
+// pinned returns a Spawner whose tasks start on worker i and are not stolen by other workers.
 func pinned(rt *Runtime, i int) Spawner { return rt.Workers()[i] }
 
 // occupy starts n blocking calls that run until release is called.
@@ -390,7 +390,7 @@ func parkedWorkers(rt *Runtime) (n int) {
 	return n
 }
 
-// trySelect is TrySelect for callers that know its error from the index.
+// trySelect is TrySelect without the error. It panics if the error does not agree with the index.
 func trySelect(cx *Context, cases ...Case) int {
 	i, err := TrySelect(cx, cases...)
 	if (i < 0) != (err == ErrPending) || i >= 0 && err != nil {

@@ -20,19 +20,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// layers are the files of the package, by prefix of their names, from the lowest layer to the highest. A file uses files of
-// its own layer and of lower ones. The longest prefix counts.
+// layers has the files of the package, by prefix of their names, from the lowest layer to the
+// highest. A file uses files of its own layer and of lower layers. The longest prefix that matches
+// counts.
 var layers = [][]string{
 	{"lockorder", "race", "ringbuffer", "linkedlist", "goroutine.", "doc."},
 
-	// The core: tasks, executor, timers, readiness. Its files use each other.
+	// The core: tasks, executor, timers, readiness. The files of the core use each other.
 	{
 		"admission", "blocking", "blockon", "bubble", "config", "context", "coroutine", "errors", "executor", "future", "goroutine",
 		"idle", "joinhandle", "metrics", "pollfd", "reactor", "readiness", "runtime", "shutdown", "spawn", "task", "timer",
 		"waitlist", "waker", "watchdog",
 	},
 
-	// Types that tasks wait for and that are made of tasks and wait lists alone.
+	// Types that tasks wait for, and that need only tasks and wait lists.
 	{
 		"barrier", "broadcast", "chan", "cond", "gochan", "group", "joinset", "mutex", "pubsub", "notify", "once",
 		"oneshot", "rwmutex", "select", "semaphore", "waitgroup", "watch.",
@@ -41,7 +42,7 @@ var layers = [][]string{
 	// System calls that wait for readiness, and the exported types that wait for it.
 	{"pollfdwait", "pollfdretry", "poller", "source"},
 
-	// Files and sockets. Copy knows both.
+	// Files and sockets. They are one layer because Copy uses both.
 	{"bind", "file", "incoming", "io", "net", "socket", "tcp", "udp", "unix"},
 
 	// The files that use files and sockets.
@@ -51,7 +52,7 @@ var layers = [][]string{
 // upwards lists the uses of higher layers that are allowed, as "file -> file", each with a reason.
 var upwards = map[string]string{}
 
-// A file uses only files of its own layer and of lower ones: see layers.
+// A file uses only files of its own layer and of lower layers: see layers.
 func TestLayers(t *testing.T) {
 	fset := token.NewFileSet()
 	files := parsePackage(t, fset)
@@ -88,7 +89,7 @@ func exportData(t *testing.T) importer.Lookup {
 	return exportDataOf(t, strings.Fields(goList(t, "-f", `{{join .Imports " "}}`, ".")))
 }
 
-// exportDataOf is exportData for packages, and all that they import.
+// exportDataOf is exportData for the given packages and all packages that these import.
 func exportDataOf(t *testing.T, packages []string) importer.Lookup {
 	data := map[string]string{}
 	args := append([]string{"-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, packages...)
@@ -109,7 +110,7 @@ func goList(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// upwardUse is the use of a name of a file of a higher layer.
+// upwardUse is a use of a name that a file of a higher layer declares.
 type upwardUse struct{ from, to, name, at string }
 
 func (u upwardUse) arrow() string { return u.from + " -> " + u.to }

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// needNoExample are exported types and functions without an example of their own, each with the reason.
+// needNoExample has the exported types and functions without an Example, each with the reason.
 var needNoExample = map[string]string{
 	"Seeker":          "the signature of io.Seeker and a cx",
 	"Closer":          "the signature of io.Closer",
@@ -61,7 +61,7 @@ type reference struct {
 //  2. Every exported type and function has an Example with the output that it checks. The example
 //     of a type also serves its NewX, and the example of an OnX its case of Select.
 //  3. The doc comment of an operation that returns an error names an error or its type.
-//  4. The doc comment of an operation that waits says what cancelling it does.
+//  4. The doc comment of an operation that waits states the effect of cancelling it.
 //  5. The doc comment of a type with methods says whether they may be called concurrently.
 //  6. Links in doc comments lead to names that exist, and a doc comment that mentions another
 //     exported name of more than one word links it.
@@ -153,7 +153,7 @@ func (r *reference) addType(typ *doc.Type) {
 	for _, field := range members.List {
 		text := field.Doc.Text() + field.Comment.Text()
 		if text != "" {
-			group = text // the first field of a group has the comment of all
+			group = text // the comment of the first field of a group is the comment of the whole group
 		}
 		for _, name := range field.Names {
 			m := &referenceEntry{key: typ.Name + "." + name.Name, doc: group, pos: name.Pos()}
@@ -187,7 +187,8 @@ func (r *reference) lack(e *referenceEntry, format string, args ...any) {
 	}
 }
 
-// checkDoc: a function, method or type begins with its name; fields and values need a comment only.
+// checkDoc checks rule 1. The comment of a function, method or type must begin with its name.
+// Fields and values need a comment only.
 func (r *reference) checkDoc(e *referenceEntry) {
 	name := e.key[strings.LastIndexByte(e.key, '.')+1:]
 	switch {
@@ -229,7 +230,8 @@ func (r *reference) checkErrors(e *referenceEntry) {
 
 var saysCancelling = regexp.MustCompile(`(?i)\bcancel|\bgiv(es?|en|ing) up\b|\babandon|\bcx\.Err\(\)|\bcx ends\b`)
 
-// checkCancelling is about functions that take a cx and wait, and about those that return a Future.
+// checkCancelling checks rule 4 for functions that take a cx and wait, and for functions that
+// return a Future.
 func (r *reference) checkCancelling(e *referenceEntry) {
 	name := e.key[strings.LastIndexByte(e.key, '.')+1:]
 	if e.typ == nil || doNotWait[e.key] || strings.HasPrefix(name, "Poll") {
@@ -243,8 +245,8 @@ func (r *reference) checkCancelling(e *referenceEntry) {
 	}
 }
 
-// says reports whether the doc comment matches, or links to a comment that does. A link to another
-// package counts, too: the operation is a twin.
+// says reports whether the doc comment matches, or links to a comment that matches. A link to
+// another package counts, too: the operation is then a twin of an operation there.
 func (r *reference) says(e *referenceEntry, what *regexp.Regexp, seen map[string]bool) bool {
 	if seen[e.key] {
 		return false

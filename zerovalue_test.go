@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The zero value of a type with a descriptor has no descriptor and is as good as closed: every
-// method returns, and leaves descriptor 0, the standard input, alone.
+// The zero value of a type with a descriptor has no descriptor, and behaves like a closed value:
+// every method returns, and no method uses descriptor 0, the standard input.
 func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 	var before, after unix.Stat_t
 	require.NoError(t, unix.Fstat(0, &before))
@@ -29,12 +29,13 @@ func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 		for i := range typ.NumMethod() {
 			m := typ.Method(i)
 			if m.Name == "WriteBuffers" || m.Name == "PollWriteBuffers" || m.Name == "ReadBuffers" || m.Name == "PollReadBuffers" {
-				continue // these look at the buffers first: a pointer that is nil here
+				continue // these methods dereference the pointer to the buffers, which is nil here
 			}
 			recv := reflect.New(typ.Elem())
 			out := make(chan []reflect.Value, 1)
 			call := func(cx *Context) {
-				ctx, cancel := cx.WithTimeout(50 * time.Millisecond) // for signals, that never come
+				// SignalStream.Next waits for a signal that never arrives.
+				ctx, cancel := cx.WithTimeout(50 * time.Millisecond)
 				defer cancel()
 				out <- m.Func.Call(argumentsOf(m.Type, recv, ctx))
 			}
@@ -55,7 +56,7 @@ func TestZeroValuesHaveNoDescriptor(t *testing.T) {
 	require.Equal(t, fmt.Sprint(before.Dev, before.Ino), fmt.Sprint(after.Dev, after.Ino))
 }
 
-// argumentsOf returns arguments for a call of a method: zeros, but for the contexts, memory
+// argumentsOf returns arguments for a call of a method: zero values, except for contexts, memory
 // and functions.
 func argumentsOf(method reflect.Type, recv reflect.Value, cx *Context) []reflect.Value {
 	args := []reflect.Value{recv}
@@ -93,8 +94,8 @@ type nopReadWriter struct{}
 func (*nopReadWriter) Read([]byte) (int, error)    { return 0, io.EOF }
 func (*nopReadWriter) Write(p []byte) (int, error) { return len(p), nil }
 
-// The zero value of a type that a function must make panics with a text that names the function.
-// Otherwise it would hang, or fail with a nil pointer.
+// The zero value of a type that only a function can make panics with a text that names the
+// function. Without such a panic its methods would hang, or fail with a nil pointer.
 func TestZeroValuesThatMustBeMade(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, use := range map[string]func(cx *Context){
@@ -126,9 +127,9 @@ func TestZeroValuesThatMustBeMade(t *testing.T) {
 	require.Contains(t, misuse(func() { new(Barrier).WaitBlocking(t.Context()) }), "that was not made by")
 }
 
-// zeroValues are the zero values of the types that a program may declare, but for those of
-// TestZeroValuesHaveNoDescriptor. Handles, cases of Select, futures, Contexts, Runtimes and
-// the like come from functions alone.
+// zeroValues returns the zero values of the types that a program may declare, except the types of
+// TestZeroValuesHaveNoDescriptor. Only functions make handles, cases of Select, futures, Contexts,
+// Runtimes and so on.
 func zeroValues() []any {
 	return []any{
 		new(Barrier), new(Broadcast[int]), new(Chan[int]), new(Cond), new(CopyError), new(Dialer), new(Group), new(Histogram),
@@ -139,8 +140,8 @@ func zeroValues() []any {
 	}
 }
 
-// A method of a zero value works, or panics with a text of this package: it does not hang
-// beyond its Context, and does not fail with a nil pointer.
+// A method of a zero value works, or panics with a text of this package. It returns at the latest
+// when its Context ends, and does not fail with a nil pointer.
 func TestZeroValues(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for _, zero := range zeroValues() {

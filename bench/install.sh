@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Installs from Debian what the full run needs beside Go: a C compiler, perf, and
-# the crates of tokio, async-std and smol. Cargo and rustc are installed if there
-# are none.
+# Installs from Debian the programs that the full run needs in addition to Go: a C compiler, perf,
+# and the crates of tokio, async-std and smol. Installs cargo and rustc if there is no cargo.
 set -euo pipefail
 packages=(
 	librust-tokio-dev librust-async-std-dev librust-smol-dev librust-async-channel-dev

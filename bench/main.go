@@ -1,10 +1,10 @@
-// Command bench measures the library beside goroutines, package net and rivals.
+// Command bench measures the library, goroutines, package net and rivals.
 //
 //	bench [run] [flags]       measure, print tables, keep the raw rows
 //	bench list                print the rows and the subjects
 //
-// It is run in the directory of its module. It builds a program for each kind of server, and runs
-// each in a process of its own. See README.md.
+// Run it in the directory of its module. It builds a program for each kind of server, and runs each
+// program in a process of its own. See README.md.
 package main
 
 import (
@@ -20,13 +20,14 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// The kernel kills a child when the thread that started it ends; the main thread ends with the process.
-// Only in init is it sure that main will run on the main thread.
+// The goroutine that starts children is locked to the main thread, because the kernel kills a child
+// when the thread that started the child ends. The main thread ends with the process. Only a lock
+// in init makes sure that main runs on the main thread.
 func init() { runtime.LockOSThread() }
 
 func main() {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // under nohup a run goes on
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores SIGHUP, and the run must go on
 		signals = append(signals, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals...)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A quiet keeps other work from the machine while a sample is taken, if that work is started with
+// A quiet keeps other work from running while a sample is taken, if the other work is started with
 // flock(1) on the same file. Without a file it does nothing.
 type quiet struct{ file *os.File }
 
@@ -30,7 +30,8 @@ func (q quiet) begin() error {
 	}
 }
 
-// end lets the other work run. It gives it the time to take the lock, which begin would take back at once.
+// end lets the other work run. It waits until the other work can have taken the lock: otherwise
+// begin would take the lock again at once.
 func (q quiet) end() {
 	if q.file == nil {
 		return

@@ -23,7 +23,7 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// options are the flags of the command run.
+// options has the flags of the command run.
 type options struct {
 	rounds, workers int
 	seconds         float64
@@ -70,8 +70,8 @@ func parseOptions(args []string) (o options, err error) {
 	return o, nil
 }
 
-// plan returns the rows that the options choose. Each has only the subjects that they choose, and
-// baselines.
+// plan returns the rows that the options choose. Each row has only the subjects that the options
+// choose, and all baselines of the row.
 func (o options) plan() []suite.Row {
 	var rows []suite.Row
 	for _, r := range suite.Rows {
@@ -132,7 +132,7 @@ func run(ctx context.Context, args []string) error {
 	if readErr != nil {
 		return errors.Join(err, readErr)
 	}
-	// An interrupted run prints what it has measured so far.
+	// An interrupted run prints the samples that it has taken.
 	if len(all.Samples) > 0 {
 		err = errors.Join(err, report.New(all).Print(os.Stdout, o.verbose))
 	}
@@ -145,12 +145,12 @@ func run(ctx context.Context, args []string) error {
 	return err
 }
 
-// prepare builds the programs of the rows, and returns the rows and subjects that can be
-// measured here. Those that cannot are left out, with a reason: a rival whose program
-// cannot be built, and the rows that need perf where it does not work.
+// prepare builds the programs of the rows, and returns the rows and subjects that can be measured
+// on this machine. It leaves out, with a reason, rivals whose program cannot be built, and rows
+// that need perf if perf does not work.
 func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.Row, map[string]string, error) {
 	leftOut := make(map[string]string)
-	// The error, which may name directories, is not for the raw rows.
+	// The error may name directories, so it is not written to the raw rows.
 	leave := func(names []string, why string, err error) {
 		fmt.Fprintf(os.Stderr, "left out: %s, %s: %v\n", strings.Join(names, ", "), why, err)
 		for _, name := range names {
@@ -185,7 +185,7 @@ func prepare(ctx context.Context, b *measure.Bench, rows []suite.Row) ([]suite.R
 	return rows, leftOut, nil
 }
 
-// formsOf returns the names of the rows' subjects that are forms of a program.
+// formsOf returns the names of the subjects in the rows that are forms of a program.
 func formsOf(p *suite.Program, rows []suite.Row) []string {
 	var names []string
 	for _, s := range suite.Subjects {
@@ -198,7 +198,7 @@ func formsOf(p *suite.Program, rows []suite.Row) []string {
 
 func needsPerf(r suite.Row) bool { return r.Kind == suite.Profile || r.Kind == suite.Counts }
 
-// programs returns the programs of the rows' subjects.
+// programs returns the programs of the subjects in the rows.
 func programs(rows []suite.Row) []*suite.Program {
 	var all []*suite.Program
 	for _, r := range rows {
@@ -212,9 +212,9 @@ func programs(rows []suite.Row) []*suite.Program {
 }
 
 // measureAll takes every sample, round by round, and returns how many failed. In each round the
-// subjects of a row are measured one after the other, so that a spell of the machine that is slow for
-// minutes meets all of them. Their order is drawn anew for each round, so that no subject always
-// follows the same one.
+// subjects of a row are measured one after the other: if the machine is slow for minutes, it is
+// slow for all of them. The order is drawn anew for each round, so that no subject always follows
+// the same subject.
 func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.Row, w *raw.Writer) (failures int, err error) {
 	quiet, err := newQuiet(o.lock)
 	if err != nil {
@@ -228,7 +228,7 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 	fmt.Fprintf(os.Stderr, "the measurements will take about %v\n", left.Round(time.Second))
 	done, begin := time.Duration(0), time.Now()
 	for round := range o.rounds {
-		random := rand.New(rand.NewPCG(1, uint64(round))) // the same orders in each run
+		random := rand.New(rand.NewPCG(1, uint64(round))) // the seed makes the orders the same in each run
 		for _, r := range rows {
 			if round >= r.RoundsOf(o.rounds) {
 				continue
@@ -263,7 +263,8 @@ func measureAll(ctx context.Context, b *measure.Bench, o options, rows []suite.R
 	return failures, nil
 }
 
-// progress rewrites one line of a terminal. Elsewhere it writes a line after the last subject of a row.
+// progress rewrites one line if the output is a terminal. Otherwise it writes a line after the last
+// subject of a row.
 func progress(line string, last bool) {
 	switch info, err := os.Stderr.Stat(); {
 	case err == nil && info.Mode()&os.ModeCharDevice != 0:
@@ -273,8 +274,8 @@ func progress(line string, last bool) {
 	}
 }
 
-// raiseFileLimit allows this process and its children as many descriptors as the idle
-// connections need.
+// raiseFileLimit allows this process and its children as many descriptors as the idle connections
+// need.
 func raiseFileLimit() error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

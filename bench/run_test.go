@@ -23,7 +23,7 @@ func TestTheSmallTableNeedsOnlyGo(t *testing.T) {
 	}
 }
 
-// A program that cannot be built leaves out several subjects, which are named.
+// If a program cannot be built, all of its subjects are left out, and the message names them.
 func TestSubjectsOfAProgramAreNamed(t *testing.T) {
 	rows := slices.DeleteFunc(slices.Clone(suite.Rows), func(r suite.Row) bool { return r.Name != "work/mpmc_4x1" })
 	if got := formsOf(suite.SubjectNamed("tokio").Program, rows); !slices.Equal(got, []string{"tokio", "tokio-mpsc", "async-std", "smol"}) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# HTTP servers on package async beside the same on package net, under wrk, or
-# h2load, which are installed from Debian if they are missing.
+# Compares HTTP servers on package async with the same servers on package net, under the load of wrk
+# or h2load. Installs wrk and h2load from Debian if they are missing.
 #
 #   ./bench.sh [flags of ./bench]
 set -euo pipefail

@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// census is what a test may leave behind.
+// census has the goroutines and the descriptors of the process, which a test must not leave behind.
 type census struct {
 	stacks [][]byte
 	fds    []string
 }
 
-// lasting are goroutines that libraries start once and never end.
+// lasting has functions of goroutines that libraries start once and never end.
 var lasting = [][]byte{
 	[]byte("fasthttp.updateServerDate"),
 }
 
-// settled opens, once, what the Go runtime keeps open from its first use on.
+// settled opens, once, the descriptors that the Go runtime keeps open from their first use on.
 var settled = sync.OnceFunc(func() {
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close()
@@ -41,7 +41,7 @@ func takeCensus() (c census, err error) {
 	}
 	entries, err := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
-		// The descriptor of the directory itself is gone by now.
+		// The descriptor of the directory itself is closed by now, and has no link.
 		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
 			c.fds = append(c.fds, e.Name()+" is "+to)
 		}
@@ -58,8 +58,9 @@ func lasts(stack []byte) bool {
 	return false
 }
 
-// leavesNothing fails the test if, some time after the Cleanup functions that
-// come before this call's, there are more goroutines or descriptors than now.
+// leavesNothing fails the test if the test leaves goroutines or descriptors behind. The check runs
+// after the Cleanup functions that are registered after this call, and waits some time for the
+// goroutines to end.
 func leavesNothing(t testing.TB) {
 	t.Helper()
 	before, err := takeCensus()
@@ -82,7 +83,7 @@ func leavesNothing(t testing.TB) {
 	})
 }
 
-// The census sees what it is there to see.
+// The census finds a goroutine and a descriptor that are left behind.
 func TestCensus(t *testing.T) {
 	before, err := takeCensus()
 	if err != nil {
@@ -98,7 +99,8 @@ func TestCensus(t *testing.T) {
 		close(accepted)
 	}()
 	after, err := takeCensus()
-	// Others of before may have ended meanwhile: so it is these two that are looked for.
+	// Goroutines and descriptors of before may have ended in the meantime, so the test does not
+	// compare numbers but looks for these two.
 	isNew := func(fd string) bool { return !slices.Contains(before.fds, fd) }
 	isOurs := func(stack []byte) bool { return bytes.Contains(stack, []byte(".TestCensus in goroutine")) }
 	if err != nil || slices.ContainsFunc(before.stacks, isOurs) ||

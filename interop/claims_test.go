@@ -14,12 +14,12 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-// What other epoll libraries cannot do, or only by a fork. That Accept never
-// returns neither a connection nor an error is TestListener's to show.
+// These tests check behaviour that other epoll libraries do not have, or have only by a fork of the
+// standard library. TestListener checks that Accept always returns a connection or an error.
 
 const patience = 20 * time.Second
 
-// ends returns what a call returned that somebody else has to end.
+// ends returns the result of a call that must end, and fails the test if the call goes on.
 func ends(t *testing.T, what string, result <-chan error) error {
 	t.Helper()
 	select {
@@ -39,7 +39,7 @@ func requireTimeout(t *testing.T, err error) {
 	require.True(t, ne.Timeout())
 }
 
-// requireEcho sends something each way.
+// requireEcho sends a byte in each direction.
 func requireEcho(t *testing.T, a, b net.Conn) {
 	t.Helper()
 	for _, c := range [][2]net.Conn{{a, b}, {b, a}} {
@@ -54,7 +54,8 @@ func requireEcho(t *testing.T, a, b net.Conn) {
 	}
 }
 
-// begun returns the result of a call that has begun on a goroutine.
+// begun starts a call on a goroutine, and returns a channel for its result. The goroutine has begun
+// when begun returns.
 func begun(call func() error) <-chan error {
 	began, result := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -65,8 +66,8 @@ func begun(call func() error) <-chan error {
 	return result
 }
 
-// A read deadline ends a Read that waits, and does not close the connection:
-// not one in the future, and not one in the past.
+// A read deadline ends a Read that waits, and does not close the connection. This holds for a
+// deadline in the future and for a deadline in the past.
 func TestReadDeadlineWakesAndDoesNotClose(t *testing.T) {
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
 		a, b, stop, err := makePipe()
@@ -82,14 +83,14 @@ func TestReadDeadlineWakesAndDoesNotClose(t *testing.T) {
 	})
 }
 
-// The same for writes.
+// A write deadline ends a Write that waits, and does not close the connection.
 func TestWriteDeadlineWakesAndDoesNotClose(t *testing.T) {
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
 		a, b, stop, err := makePipe()
 		require.NoError(t, err)
 		defer stop()
 		written := 0
-		write := begun(func() error { // more than the system holds: it waits
+		write := begun(func() error { // more than the buffers of the system hold, so that Write waits
 			n, err := a.Write(make([]byte, 64<<20))
 			written = n
 			return err
@@ -97,7 +98,7 @@ func TestWriteDeadlineWakesAndDoesNotClose(t *testing.T) {
 		require.NoError(t, a.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
 		requireTimeout(t, ends(t, "Write", write))
 		require.NoError(t, a.SetWriteDeadline(time.Time{}))
-		n, err := io.CopyN(io.Discard, b, int64(written)) // n of the Write is how much arrives
+		n, err := io.CopyN(io.Discard, b, int64(written)) // exactly the n bytes that Write has reported arrive
 		require.NoError(t, err)
 		require.EqualValues(t, written, n)
 		requireEcho(t, a, b)
@@ -118,8 +119,8 @@ func TestCloseWakes(t *testing.T) {
 	})
 }
 
-// Nothing that these tests run is a fork: crypto/tls and net/http are the
-// standard library's, and no module stands in for another.
+// No code that these tests run is a fork: crypto/tls and net/http belong to the standard library,
+// and go.mod replaces no module except package async.
 func TestNothingIsForked(t *testing.T) {
 	mod, err := os.ReadFile("go.mod")
 	require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-// newRuntime starts a runtime that the test need not shut down, and sees to it
-// that nothing else of the test is left.
+// newRuntime starts a runtime that is shut down when the test ends. The test fails if it leaves
+// goroutines or descriptors behind.
 func newRuntime(t testing.TB) *async.Runtime {
 	t.Helper()
 	leavesNothing(t)
@@ -30,7 +30,7 @@ func newRuntime(t testing.TB) *async.Runtime {
 	return rt
 }
 
-// networks are those on which the tests run, with the address to listen on.
+// networks has the networks on which the tests run, with the addresses to listen on.
 var networks = []struct {
 	name string
 	addr func(t testing.TB) string
@@ -39,7 +39,7 @@ var networks = []struct {
 	{"unix", func(t testing.TB) string { return filepath.Join(t.TempDir(), "socket") }},
 }
 
-// forms are the ways in which code that knows net.Conn can use a connection.
+// forms has the ways in which code that uses net.Conn can use a connection.
 var forms = []struct {
 	name string
 	wrap func(rt *async.Runtime, c async.Conn) net.Conn
@@ -50,11 +50,10 @@ var forms = []struct {
 	{"bound-in-BlockOn", func(rt *async.Runtime, c async.Conn) net.Conn { return blockOnConn{c, rt} }},
 }
 
-// otherConn is a connection of somebody else's, of which only the interface is known.
+// otherConn hides the type of a connection, like a Conn of another package.
 type otherConn struct{ async.Conn }
 
-// taskConn does each call on the bound form of the connection, in a task of its
-// own.
+// taskConn makes each call on the bound form of the connection, in a task of its own.
 type taskConn struct {
 	async.Conn
 	rt *async.Runtime
@@ -68,14 +67,14 @@ func (c taskConn) Write(p []byte) (int, error) {
 	return c.do(func(bound net.Conn) (int, error) { return bound.Write(p) })
 }
 
-// do returns n also beside an error, which the result of a task does too.
+// do makes a call in a task. It returns n also if there is an error: the result of a task has both.
 func (c taskConn) do(call func(net.Conn) (int, error)) (int, error) {
 	return async.Spawn(c.rt, func(cx *async.Context) (int, error) {
 		return call(async.BindConn(cx, c.Conn))
 	}).JoinBlocking(context.Background())
 }
 
-// blockOnConn does each call on the bound form, on the caller's goroutine.
+// blockOnConn makes each call on the bound form, with BlockOn on the goroutine of the caller.
 type blockOnConn struct {
 	async.Conn
 	rt *async.Runtime
@@ -89,7 +88,7 @@ func (c blockOnConn) Write(p []byte) (int, error) {
 	return async.BlockOn(c.rt, func(cx *async.Context) (int, error) { return async.BindConn(cx, c.Conn).Write(p) })
 }
 
-// pair returns the ends of a connection.
+// pair returns the two ends of a connection.
 func pair(rt *async.Runtime, network, addr string) (a, b async.Conn, err error) {
 	_, err = async.Go(rt, func(cx *async.Context) error {
 		ln, err := async.Listen(cx, network, addr)
@@ -106,7 +105,7 @@ func pair(rt *async.Runtime, network, addr string) (a, b async.Conn, err error) 
 	return a, b, err
 }
 
-// each runs test on every form of the connections of every network, and of those of
+// each runs test on every form of the connections of every network, and of the connections of
 // SocketPair.
 func each(t *testing.T, test func(t *testing.T, makePipe nettest.MakePipe)) {
 	pairs := map[string]func(*async.Runtime) (a, b async.Conn, err error){
@@ -137,8 +136,8 @@ func TestConn(t *testing.T) {
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) { nettest.TestConn(t, makePipe) })
 }
 
-// Accept returns a connection or an error. This is TestLocalListener-like: a
-// listener behaves as one of package net.
+// A listener behaves like a listener of package net: for example, Accept always returns a
+// connection or an error.
 func TestListener(t *testing.T) {
 	for _, network := range networks {
 		t.Run(network.name, func(t *testing.T) {

@@ -50,7 +50,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s", r.Proto, body)
 }
 
-// TestHTTP runs net/http's client and server, both on our connections.
+// TestHTTP runs the client and the server of net/http, both on connections of package async.
 func TestHTTP(t *testing.T) {
 	for _, kind := range []struct {
 		name, proto string
@@ -96,9 +96,9 @@ func TestHTTP(t *testing.T) {
 				}
 				return err
 			}
-			// net/http's client now and then dials a second one for HTTP/2, on
-			// package net too, and keeps none whose writer took a while to say that
-			// it was done.
+			// The number of connections is only bounded. The client of net/http sometimes dials a
+			// second connection for HTTP/2, and does not keep a connection whose writer is slow to
+			// report that it has finished. Both also happen on package net.
 			for i := 0; i < 20 || int(ln.n.Load()) > 1+i/20; i++ {
 				require.Less(t, i, 1000, "the connection is kept")
 				require.NoError(t, ask(fmt.Sprint("request ", i)))
@@ -122,8 +122,8 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// A request that is given up ends at once on both sides. For that net/http's
-// server reads in the background, and ends that Read by a deadline.
+// A request that is cancelled ends at once on both sides. To notice the end, the server of net/http
+// reads in the background. It ends this Read by a deadline.
 func TestHTTPGivenUp(t *testing.T) {
 	rt := newRuntime(t)
 	asked, givenUp := make(chan struct{}), make(chan struct{})
@@ -141,7 +141,7 @@ func TestHTTPGivenUp(t *testing.T) {
 	client := newHTTPClient(rt)
 	defer client.CloseIdleConnections()
 	url := "http://" + ln.Addr().String()
-	res, err := client.Get(url + "/quick") // so that the next one comes on a connection in use
+	res, err := client.Get(url + "/quick") // the next request uses the same connection
 	require.NoError(t, err)
 	res.Body.Close()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -199,7 +199,7 @@ func TestWebSocket(t *testing.T) {
 	require.NoError(t, c.Close(websocket.StatusNormalClosure, ""))
 }
 
-// tlsConfigs returns those of a server and of a client that trusts it.
+// tlsConfigs returns the configurations of a server, and of a client that trusts the server.
 func tlsConfigs() (server, client *tls.Config) {
 	s := httptest.NewUnstartedServer(nil) // for its certificate
 	s.StartTLS()
@@ -209,7 +209,7 @@ func tlsConfigs() (server, client *tls.Config) {
 	return &tls.Config{Certificates: s.TLS.Certificates}, client
 }
 
-// TestTLS runs crypto/tls as it is, both sides, on every form.
+// TestTLS runs client and server of crypto/tls on every form of the connections.
 func TestTLS(t *testing.T) {
 	serverConfig, clientConfig := tlsConfigs()
 	each(t, func(t *testing.T, makePipe nettest.MakePipe) {
@@ -232,7 +232,7 @@ func TestTLS(t *testing.T) {
 		_, err = io.ReadFull(c, sent)
 		require.NoError(t, err)
 
-		// A deadline in a Read leaves TLS's reading side usable.
+		// After a deadline in a Read, the reading side of the TLS connection can still be used.
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Millisecond)))
 		_, err = c.Read(sent)
 		var ne net.Error

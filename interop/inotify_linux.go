@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitChange waits until something in a directory changes.
+// awaitChange waits until a file in a directory is created or changed.
 func awaitChange(cx *async.Context, directory string) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

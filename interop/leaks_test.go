@@ -11,9 +11,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// While a runtime runs, goleak finds nothing if it is given the names that
-// docs/libraries.md lists, and finds a goroutine if one of the names is missing. After
-// Shutdown it needs no names.
+// While a runtime runs, goleak finds no goroutine if it gets the names that docs/libraries.md
+// lists, and finds a goroutine if one of the names is missing. After Shutdown it finds none without
+// the names.
 func TestLeakCheckers(t *testing.T) {
 	earlier := goleak.IgnoreCurrent() // goroutines of libraries that other tests have used
 	rt, err := async.New(async.Config{
@@ -22,7 +22,7 @@ func TestLeakCheckers(t *testing.T) {
 	})
 	require.NoError(t, err)
 
-	// A user of each kind of goroutine.
+	// Start goroutines of each kind.
 	ln, err := rt.ListenNet("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	accepted := begun(func() error { _, err := ln.Accept(); return err })
@@ -41,7 +41,7 @@ func TestLeakCheckers(t *testing.T) {
 
 	find := func(names []goleak.Option) error { return goleak.Find(append(names, earlier)...) }
 	names := runtimeGoroutines()
-	// The goroutine that accepts is one of this test.
+	// The goroutine that accepts belongs to this test.
 	ours := goleak.IgnoreAnyFunction("example.com/async/interop.begun.func1")
 	require.NoError(t, find(append(slices.Clone(names), ours)))
 	for i := range names {

@@ -1,15 +1,15 @@
-# What servers.sh and programs.sh have in common. dir is a directory for as long
-# as the script runs; what start has started ends with it.
+# Functions that bench.sh, servers.sh and programs.sh share. dir is a temporary directory. When the
+# script ends, the directory is removed and the programs that start has started are killed.
 
 export DEBIAN_FRONTEND=noninteractive
 
 need=()
-wants() { # a command and the Debian package that has it
+wants() { # arguments: a command, and the Debian package that contains it
 	command -v "$1" >/dev/null || need+=("$2")
 }
-install() { # what is missing
+install() { # installs the packages whose commands are missing
 	[ ${#need[@]} -gt 0 ] || return 0
-	# Nothing is to be started by the installation.
+	# The installation must not start services.
 	export RUNLEVEL=1
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends "${need[@]}"
@@ -46,8 +46,7 @@ await_port() {
 	fail "nothing listens on port $1"
 }
 
-# start starts a program whose first line ends with its address, and sets pid
-# and addr.
+# start starts a program whose first line of output ends with its address. It sets pid and addr.
 start() {
 	local line
 	: >"$dir/out"
@@ -65,7 +64,8 @@ start() {
 	fail "$1 has not begun: $(cat "$dir/err")"
 }
 
-# interrupt ends the program that was started last, which must agree.
+# interrupt sends SIGINT to the program that was started last, and fails unless the program ends
+# with status 0.
 interrupt() {
 	kill -INT "$pid"
 	wait "$pid" || fail "status $? after an interrupt: $(cat "$dir/err")"

@@ -1,5 +1,5 @@
-// Package interop runs other people's code on the connections of package async.
-// docs/libraries.md quotes the functions of this file; the tests use them.
+// Package interop runs the code of other projects on the connections of package async.
+// docs/libraries.md quotes the functions of this file, and the tests call them.
 package interop
 
 import (
@@ -22,9 +22,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// In a task: these do all their work in the call.
+// Libraries that fit inside a task: they do all their work during the call.
 
-// lines answers each line with what reply makes of it.
+// lines answers each line with the result of reply.
 func lines(cx *async.Context, c async.Conn, reply func(line string) string) error {
 	bound := async.BindConn(cx, c)
 	in, out := bufio.NewScanner(bound), bufio.NewWriter(bound)
@@ -37,7 +37,7 @@ func lines(cx *async.Context, c async.Conn, reply func(line string) string) erro
 	return in.Err()
 }
 
-// dialTLS connects by TLS. The connection is for this task.
+// dialTLS connects by TLS. The connection may be used only in the task of cx.
 func dialTLS(cx *async.Context, address string, config *tls.Config) (*tls.Conn, error) {
 	c, err := async.Dial(cx, "tcp", address)
 	if err != nil {
@@ -51,14 +51,15 @@ func dialTLS(cx *async.Context, address string, config *tls.Config) (*tls.Conn, 
 	return secured, nil
 }
 
-// serveFasthttp serves each connection in a task, until it ends.
+// serveFasthttp serves each connection in a task of its own. One call of the handler serves the
+// connection until the connection ends.
 func serveFasthttp(cx *async.Context, ln async.Listener, server *fasthttp.Server) error {
 	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
 		return false, server.ServeConn(async.BindConn(cx, c))
 	})
 }
 
-// increment asks Redis, over a connection of its own.
+// increment increments a key of a Redis server over a connection that it dials and closes.
 func increment(cx *async.Context, address, key string) (int, error) {
 	c, err := async.Dial(cx, "tcp", address)
 	if err != nil {
@@ -69,7 +70,7 @@ func increment(cx *async.Context, address, key string) (int, error) {
 	return redis.Int(client.Do("INCR", key)) // but DoContext starts a goroutine
 }
 
-// On goroutines: these start their own.
+// Libraries that start goroutines.
 
 // serveHTTP serves until the listener is closed.
 func serveHTTP(rt *async.Runtime, address string, handler http.Handler) error {
@@ -114,8 +115,8 @@ func newPostgresPool(ctx context.Context, rt *async.Runtime, url string) (*pgxpo
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// dialWith dials for a library as dialer says, with its time-outs, addresses and
-// so on.
+// dialWith returns a dial function for a library. The function dials with the options of dialer,
+// for example the time-out and the local address.
 func dialWith(rt *async.Runtime, dialer *async.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := async.BlockOn(rt.Under(ctx), func(cx *async.Context) (async.Conn, error) {
@@ -128,20 +129,20 @@ func dialWith(rt *async.Runtime, dialer *async.Dialer) func(ctx context.Context,
 	}
 }
 
-// fetch uses, in a task, a client that is for goroutines.
+// fetch calls a client for goroutines from a task.
 func fetch(cx *async.Context, client *goredis.Client, key string) (string, error) {
 	return async.Await(cx, async.SpawnBlocking(cx, func() (string, error) {
-		return client.Get(cx, key).Result() // a Context is a context.Context anywhere
+		return client.Get(cx, key).Result() // a Context is a context.Context on any goroutine
 	}))
 }
 
-// account is a connection that tasks share.
+// An account is a connection that tasks share.
 type account struct {
 	mu   async.Mutex // held over awaits, so not a sync.Mutex
 	conn async.Conn
 }
 
-// ask sends a line and returns the answer. One task at a time does so.
+// ask sends a line and returns the answer. The mutex lets one task at a time ask.
 func (a *account) ask(cx *async.Context, question string) (string, error) {
 	if err := a.mu.Lock(cx); err != nil {
 		return "", err
@@ -151,16 +152,16 @@ func (a *account) ask(cx *async.Context, question string) (string, error) {
 	if _, err := fmt.Fprintln(bound, question); err != nil {
 		return "", err
 	}
-	answer, err := bufio.NewReader(bound).ReadString('\n') // nothing comes after the answer
+	answer, err := bufio.NewReader(bound).ReadString('\n') // the peer sends nothing after the answer
 	if err != nil {
-		a.conn.Close() // the answer may yet come, and would be taken for that of the next question
+		a.conn.Close() // a late answer would be read as the answer to the next question
 	}
 	return answer, err
 }
 
 // For tests that look for leaked goroutines.
 
-// runtimeGoroutines returns options by which goleak ignores the goroutines of a runtime.
+// runtimeGoroutines returns the options with which goleak ignores the goroutines of a runtime.
 func runtimeGoroutines() (options []goleak.Option) {
 	for _, function := range []string{
 		"(*worker).run",           // a worker

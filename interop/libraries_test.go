@@ -23,13 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestQuotes holds docs/libraries.md to what is compiled: each program in it
-// stands in this package, letter by letter but for the indentation.
+// TestQuotes checks that each program in docs/libraries.md is compiled: the same text, apart from
+// the indentation, must be in a file of this package.
 func TestQuotes(t *testing.T) {
 	doc, err := os.ReadFile("../docs/libraries.md")
 	require.NoError(t, err)
 	var code []string
-	for _, file := range []string{"libraries.go", "inotify_linux.go"} {
+	for _, file := range []string{"libraries.go", "inotify_linux.go", "recipes.go", "recipes_test.go"} {
 		src, err := os.ReadFile(file)
 		require.NoError(t, err)
 		code = append(code, unindented(string(src)))
@@ -45,7 +45,7 @@ func TestQuotes(t *testing.T) {
 		"a program without a fence escapes this test")
 }
 
-// unindented returns lines without the white space before them.
+// unindented returns the lines of s without their indentation.
 func unindented(s string) string { return regexp.MustCompile(`(?m)^[ \t]+`).ReplaceAllString(s, "") }
 
 // inTask runs fn in a task and fails the test if it takes too long.
@@ -56,7 +56,7 @@ func inTask[T any](t *testing.T, rt *async.Runtime, fn func(cx *async.Context) (
 	return async.Spawn(rt, fn).JoinBlocking(ctx)
 }
 
-// answering serves lines in upper case, in tasks, until the runtime ends.
+// answering answers lines in upper case, in tasks, until the runtime ends.
 func answering(t *testing.T, rt *async.Runtime) (address string) {
 	t.Helper()
 	addrs := make(chan string, 1)
@@ -156,7 +156,7 @@ func TestServeHTTP(t *testing.T) {
 	defer client.CloseIdleConnections()
 	var served <-chan error
 	var res *http.Response
-	for res == nil { // until nobody else gets the port meanwhile
+	for res == nil { // again if another program gets the port between Close and ListenNet
 		std, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		address := std.Addr().String()
@@ -213,7 +213,7 @@ func TestAwaitChange(t *testing.T) {
 		_, err := changed.JoinBlocking(context.Background())
 		return err
 	})
-	for i := 0; ; i++ { // the watch may not be there yet
+	for i := 0; ; i++ { // again: the watch may not have been added yet
 		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), bytes.Repeat([]byte("x"), 10), 0o600))
 		select {
 		case err := <-ended:
@@ -225,14 +225,15 @@ func TestAwaitChange(t *testing.T) {
 	}
 }
 
-// locksWhatIsHeld tells a stack apart from that of the task that holds mu.
+// locksWhatIsHeld has a name of its own in the stack, which distinguishes the task that calls it
+// from the task that holds mu.
 //
 //go:noinline
 func locksWhatIsHeld(mu *sync.Mutex) { mu.Lock() }
 
-// What the page says of a sync.Mutex that is held over an await: the task that
-// holds it cannot go on, since the next one has blocked the worker, and the
-// stall detector shows that one.
+// A sync.Mutex that is held across an await deadlocks, as docs/libraries.md says: the task that
+// holds the mutex cannot go on, because the next task has blocked the worker. The stall detector
+// reports the next task.
 func TestSyncMutexOverAwait(t *testing.T) {
 	stalls := make(chan string, 1000)
 	rt, err := async.New(async.Config{Workers: 1, Stalled: func(s async.Stall) { stalls <- s.Stack }})
@@ -268,7 +269,7 @@ func TestSyncMutexOverAwait(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	require.Equal(t, before, resumed.Load(), "the holder has gone on")
 
-	mu.Unlock() // as only a goroutine can now
+	mu.Unlock() // only a goroutine outside the pool can still do this
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = next.JoinBlocking(ctx)

@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// TestFasthttp serves each connection with fasthttp inside a task: it starts no
-// goroutine of its own there, so the bound form is the one.
+// TestFasthttp serves each connection with fasthttp inside a task. fasthttp starts no goroutine
+// there, so it gets the bound form.
 func TestFasthttp(t *testing.T) {
 	rt := newRuntime(t)
 	s := &fasthttp.Server{
@@ -42,7 +42,7 @@ func TestFasthttp(t *testing.T) {
 		Dial: func(addr string) (net.Conn, error) {
 			return rt.DialNet(context.Background(), "tcp", addr)
 		},
-		MaxIdleConnDuration: 50 * time.Millisecond, // so long does a goroutine of its own stay
+		MaxIdleConnDuration: 50 * time.Millisecond, // a goroutine of the client stays for this time
 	}
 	defer client.CloseIdleConnections()
 	std := newHTTPClient(rt)
@@ -66,7 +66,7 @@ func TestFasthttp(t *testing.T) {
 	}
 }
 
-// TestGRPC runs grpc-go, which starts goroutines of its own, on both sides.
+// TestGRPC runs client and server of grpc-go, which start goroutines.
 func TestGRPC(t *testing.T) {
 	rt := newRuntime(t)
 	ln := listen(t, rt)

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Programs that everybody knows against programs that run on package async:
-# the standard library's own examples, with nothing changed but the listener,
-# under curl, h2load and openssl s_client; this repository's examples under nc,
-# curl, redis-cli and redis-benchmark, or beside sha256sum and wc. Installs what is missing from Debian.
+# Tests programs that run on package async with well-known programs:
+#
+#   - the example programs of the standard library, of which only the listener is changed, with
+#     curl, h2load and openssl s_client;
+#   - the examples of this repository with nc, curl, redis-cli and redis-benchmark;
+#   - the output of checksum and linecount, which must be the output of sha256sum and wc.
+#
+# Installs missing programs from Debian.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./lib.sh
@@ -10,17 +14,18 @@ cd "$(dirname "$0")"
 wants curl curl
 wants openssl openssl
 wants h2load nghttp2-client
-[[ $(nc -h 2>&1) = *$'\t-N\t'* ]] || need+=(netcat-openbsd) # not every nc can say that it has sent all
+# Other versions of nc cannot close the writing side after the input.
+[[ $(nc -h 2>&1) = *$'\t-N\t'* ]] || need+=(netcat-openbsd)
 wants redis-cli redis-tools
 wants redis-benchmark redis-tools
 install
 
 get() { curl -sS --max-time 20 "$@"; }
 
-# program makes a program of the examples in files of the standard library's
-# tests. Its argument says which of them it runs. The files are rewritten on the
-# way to the compiler: their package is main, and they listen by stdlisten.
-program() { # name, files
+# program builds a program from examples in test files of the standard library. The argument of the
+# program is the name of the example to run. The files are rewritten: their package is main, and
+# they listen with the functions of stdlisten.
+program() { # arguments: the name of the program, files
 	local name=$1 sources=$dir/$1.src file to
 	shift
 	mkdir "$sources"
@@ -61,7 +66,7 @@ go build -o "$dir" ./cmd/httpserver ./cmd/tlsecho
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost \
 	-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
 trusting=(--cacert "$dir/cert.pem")
-cd "$dir" # where the examples expect cert.pem
+cd "$dir" # the examples read cert.pem from the working directory
 
 echo "net/http's examples"
 start ./stdhttp ExampleListenAndServe
@@ -119,11 +124,11 @@ echo "examples/echo"
 for server in straight future serve; do
 	start ./echo -listen 127.0.0.1:0 -server $server
 	head -c 1000000 /dev/urandom >sent
-	# nc shuts its side down after the file, and ends with the connection.
+	# nc closes its writing side after the file, and ends when the server closes the connection.
 	timeout 60 nc -N "${addr%:*}" "${addr##*:}" <sent >came
 	cmp sent came
-	# curl sends a request and gets it back: an answer without a header, as HTTP/0.9 has it.
-	# Neither side ends that connection, so curl gives up.
+	# curl receives its own request: an answer without a header, as in HTTP/0.9. Neither side closes
+	# the connection, so curl ends by its time-out.
 	check "$(curl -s --http0.9 --max-time 1 "http://$addr/hello" || true)" 'GET /hello HTTP/1.1'
 done
 
@@ -144,7 +149,7 @@ interrupt
 
 echo "examples/chat"
 start ./chat -listen 127.0.0.1:0
-hears() { # name, text
+hears() { # arguments: a name, and a text that the client of this name must receive
 	for _ in $(seq 200); do
 		! grep -qF "$2" "$1.hears" || return 0
 		sleep 0.1

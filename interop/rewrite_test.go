@@ -20,8 +20,8 @@ const (
 	asyncnetPath = "example.com/async/interop/asyncnet"
 )
 
-// replaced are, by package, the functions and types that make connections, and their
-// names in package asyncnet.
+// replaced has, by package, the functions and types that make connections, and their names in
+// package asyncnet.
 var replaced = map[string]map[string]string{
 	netPath: {
 		"Dial": "Dial", "DialTCP": "DialTCP", "DialTimeout": "DialTimeout", "DialUDP": "DialUDP", "Dialer": "Dialer",
@@ -34,34 +34,34 @@ var replaced = map[string]map[string]string{
 	},
 }
 
-// pipe is replaced only if rewriter.pipes is set: many tests rely on a net.Pipe without a
+// pipe is replaced only if rewriter.pipes is set: many tests rely on a net.Pipe, which has no
 // buffer.
 const pipe = "Pipe"
 
-// replacedPointers are types of package net. In the place of a pointer to one of them
-// asyncnet has an interface of the same name.
+// replacedPointers has types of package net. A pointer to such a type is replaced by an interface
+// of the same name in asyncnet.
 var replacedPointers = []string{"TCPConn", "TCPListener", "UDPConn", "UnixConn", "UnixListener"}
 
-// used is a type of each package. A declaration with it keeps the import in use.
+// used has a type of each package. A declaration with this type keeps the import in use after all
+// other uses have been replaced.
 var used = map[string]string{netPath: "Addr", tlsPath: "Config"}
 
 // A rewriter rewrites Go files.
 type rewriter struct {
 	connections bool                     // replace the connections of package net
-	pipes       bool                     // and those of net.Pipe
-	renamed     func(path string) string // returns the path to import in the place of path
+	pipes       bool                     // replace the connections of net.Pipe
+	renamed     func(path string) string // returns the path to import instead of path
 }
 
 // rewritten returns a file of Go source with the connections of package async:
 //
 //   - net.Dial becomes asyncnet.Dial, and so on for the names in replaced;
 //   - *net.TCPConn becomes asyncnet.TCPConn, and so on for the names in replacedPointers;
-//   - asyncnet is imported in the line of the package clause, so that lines keep their
-//     numbers;
+//   - asyncnet is imported in the line of the package clause, so that lines keep their numbers;
 //   - an imported path becomes the result of renamed.
 //
-// Nothing else is changed. A name that the file declares, for example a variable net, is
-// not taken for the package.
+// Nothing else is changed. A name that the file declares, for example a variable net, is not taken
+// for the package.
 func (r rewriter) rewritten(src []byte) ([]byte, error) {
 	set := token.NewFileSet()
 	file, err := parser.ParseFile(set, "", src, parser.ParseComments)
@@ -140,7 +140,7 @@ func (r rewriter) rewritten(src []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// The rewriter replaces connections, types and imports, and nothing else.
+// The rewriter replaces connections, types and imports. It changes nothing else.
 func TestRewriter(t *testing.T) {
 	const src = `// Comment.
 package p

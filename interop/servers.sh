@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests of this module with real servers: installs Redis and PostgreSQL
-# from Debian if they are missing, starts them on 127.0.0.1 with their data in a
-# temporary directory, tells the tests their addresses, and stops them.
+# Runs the tests of this module with real servers. Installs Redis and PostgreSQL from Debian if they
+# are missing, starts them on 127.0.0.1 with their data in a temporary directory, passes their
+# addresses to the tests, and stops them.
 #
 #   ./servers.sh [arguments of go test]
 set -euo pipefail
@@ -28,11 +28,12 @@ chmod 755 "$dir"
 "${as_postgres[@]}" "$pgbin/initdb" -D "$dir/pg" -U interop -A trust --no-sync >"$dir/initdb.log"
 "${as_postgres[@]}" "$pgbin/postgres" -D "$dir/pg" -p "$pg_port" -h 127.0.0.1 -k '' -c fsync=off >"$dir/pg.log" 2>&1 &
 pg_pid=$!
-trap 'kill -QUIT $pg_pid 2>/dev/null || true; finish' EXIT # at once, whoever is connected
+# QUIT ends PostgreSQL at once, even if clients are connected.
+trap 'kill -QUIT $pg_pid 2>/dev/null || true; finish' EXIT
 await_port "$redis_port"
 await_port "$pg_port"
 
 export INTEROP_REDIS=127.0.0.1:$redis_port
 export INTEROP_POSTGRES="postgres://interop@127.0.0.1:$pg_port/postgres?sslmode=disable"
 go vet -tags servers .
-go test -race -count=1 -tags servers -skip '^TestSuites$' "$@" . # make libraries runs those
+go test -race -count=1 -tags servers -skip '^TestSuites$' "$@" . # make libraries runs TestSuites

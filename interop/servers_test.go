@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// address returns where servers.sh has started a server.
+// address returns the address of a server that servers.sh has started.
 func address(t *testing.T, variable string) string {
 	t.Helper()
 	addr := os.Getenv(variable)
@@ -56,7 +56,7 @@ func TestRedis(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", m.Payload)
 
-	// A command that blocks longer than its deadline ends with the deadline.
+	// A command that blocks for longer than its deadline ends at the deadline.
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	_, err = client.BLPop(short, 0, "nothing").Result()
@@ -64,7 +64,8 @@ func TestRedis(t *testing.T) {
 	require.NoError(t, client.Ping(ctx).Err())
 }
 
-// In tasks: a client that starts no goroutine, and one that is for goroutines.
+// Two clients in tasks: redigo, which starts no goroutine, and go-redis, which needs the form for
+// goroutines.
 func TestRedisInTasks(t *testing.T) {
 	rt := newRuntime(t)
 	addr := address(t, "INTEROP_REDIS")
@@ -93,7 +94,7 @@ func TestRedisInTasks(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fmt.Sprint(tasks), got)
 
-	// The client hears of the task's cancellation.
+	// Cancelling the task cancels the call of the client.
 	waits := async.Go(rt, func(cx *async.Context) error {
 		_, err := async.Await(cx, async.SpawnBlocking(cx, func() ([]string, error) {
 			return client.BLPop(cx, 0, "nothing").Result()

@@ -2,7 +2,8 @@
 
 package interop
 
-// TestSuites runs the tests of these packages. The imports keep their modules in go.mod.
+// TestSuites runs the tests of these packages. The imports keep the modules of the packages in
+// go.mod.
 import (
 	_ "github.com/coder/websocket"
 	_ "github.com/emersion/go-smtp"

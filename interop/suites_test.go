@@ -26,20 +26,20 @@ type suite struct {
 	packages []string // below the module
 	short    bool     // the tests run with -short
 
-	// leftOut are tests that do not run, each with the reason. leftOutFiles are files
-	// that are missing from the copy for package async, each with the reason.
+	// leftOut has tests that do not run, and leftOutFiles has files that are not in the copy for
+	// package async. Each has a reason.
 	leftOut, leftOutFiles map[string]string
 
-	// pipes replaces net.Pipe, too, by a pair of connected sockets.
+	// pipes also replaces net.Pipe, by a pair of connected sockets.
 	pipes bool
 
-	// tests and opened are lower bounds. The suite fails below them, so that it cannot
-	// pass without testing anything.
+	// tests and opened are lower bounds. The suite fails below these bounds, so that it cannot pass
+	// without testing anything.
 	tests  int // tests, without subtests, that pass on package async
 	opened int // connections dialled, listeners and packet sockets opened on package async
 
-	// differs are tests that pass on package net and may fail on package async, each with
-	// the reason. A test with subtests is not listed, but the subtests that may fail.
+	// differs has tests that pass on package net and may fail on package async, each with the
+	// reason. If subtests may fail, differs has the subtests and not their test.
 	differs map[string]string
 }
 
@@ -96,23 +96,22 @@ const (
 	ownPath   = "it wants net/http's own import path in a log message"
 )
 
-// stdModule is a module that is made of packages of the standard library: of stdPackages,
-// and of what is below them. The substitutes in testdata/std take the place of packages
-// that only the standard library may import.
+// stdModule is a module that is made of packages of the standard library: stdPackages, and the
+// packages below them. The substitutes in testdata/std replace packages that only the standard
+// library may import.
 const stdModule = "example.com/std"
 
 var stdPackages = []string{"log/syslog", "net/http", "net/rpc", "net/smtp"}
 
-// TestSuites runs the tests of other projects on package net, and once more on the
-// connections of package async. Each test that passes on package net must pass on package
-// async. A test that fails there runs again, up to three times and without the others:
-// many of these tests measure time, and fail on package net as well on a busy machine.
+// TestSuites runs the tests of other projects twice: on package net, and on the connections of
+// package async. Each test that passes on package net must pass on package async. A test that fails
+// on package async is repeated up to three times, without the other tests: many of these tests
+// measure time, and fail on a busy machine on package net, too.
 //
-// For each of the two runs the modules are copied, and replace the dependencies in a copy
-// of go.mod, so that their versions and checksums are those of this module. The Go files
-// of the second copy are rewritten, see rewriter. A suite that imports net/http imports
-// the rewritten copy of net/http instead: servers, clients and httptest are then on
-// package async, too.
+// For each of the two runs the modules are copied, and replace the dependencies in a copy of
+// go.mod, so that they have the versions and checksums of this module. The Go files of the second
+// copy are rewritten, see rewriter. A suite that imports net/http imports the rewritten copy of
+// net/http instead: servers, clients and httptest are then on package async, too.
 func TestSuites(t *testing.T) {
 	doc, err := os.ReadFile("../docs/libraries.md")
 	require.NoError(t, err)
@@ -124,7 +123,7 @@ func TestSuites(t *testing.T) {
 					require.Contains(t, string(doc), name, "docs/libraries.md")
 				}
 			}
-			results := make(chan suiteRun, 1) // both runs at once: they sleep much of the time
+			results := make(chan suiteRun, 1) // both runs at the same time: the tests sleep most of the time
 			go func() { results <- std.run(t, s.args(), s.paths()...) }()
 			run := ours.run(t, s.args(), s.paths()...)
 			s.compare(t, <-results, run, ours)
@@ -157,8 +156,8 @@ func anyOf(tests []string) string {
 	return "^(" + strings.Join(slices.Compact(tests), "|") + ")$"
 }
 
-// compare fails the test if s passes on package net and not on package async. copies are
-// those for package async.
+// compare fails the test if s passes on package net and not on package async. copies are the copies
+// for package async.
 func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 	passed, both := 0, 0
 	for test := range ours.passed {
@@ -166,7 +165,7 @@ func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 			passed++
 		}
 	}
-	failed := map[string][]suiteTest{} // those that pass on package net, by package
+	failed := map[string][]suiteTest{} // failed tests that pass on package net, by package
 	for test := range std.passed {
 		switch {
 		case ours.passed[test]:
@@ -191,7 +190,7 @@ func (s *suite) compare(t *testing.T, std, ours suiteRun, copies suiteCopies) {
 				top = append(top, test.top())
 			}
 			args := s.args()
-			if !tests[0].isPackage() { // a package is the only element: see innermost
+			if !tests[0].isPackage() { // if there is a package, it is the only element: see innermost
 				args = append(args, "-run", anyOf(top))
 			}
 			last = copies.run(t, args, pkg)
@@ -222,14 +221,14 @@ func (t suiteTest) String() string  { return strings.TrimSuffix(t.pkg+"."+t.name
 func (t suiteTest) isPackage() bool { return t.name == "" }
 func (t suiteTest) isSub() bool     { return strings.Contains(t.name, "/") }
 
-// top returns the name of the test in which t is a subtest.
+// top returns the name of the test that has the subtest t, or the name of t.
 func (t suiteTest) top() string {
 	top, _, _ := strings.Cut(t.name, "/")
 	return top
 }
 
-// innermost returns the tests without those of which a subtest is among them, and without
-// packages of which a test is among them. They are sorted.
+// innermost returns tests, sorted, without the tests that have a subtest in tests, and without the
+// packages that have a test in tests.
 func innermost(tests []suiteTest) []suiteTest {
 	outer := map[suiteTest]bool{}
 	for _, test := range tests {
@@ -251,11 +250,11 @@ func innermost(tests []suiteTest) []suiteTest {
 type suiteRun struct {
 	passed, failed map[suiteTest]bool
 	output         map[suiteTest]string
-	opened         map[string]int // by the called function and the network, see asyncnet.LogVariable
+	opened         map[string]int // numbers by function and network; see asyncnet.LogVariable
 }
 
-// about returns the output of those tests, of one package, that failed, and of the package
-// if some did not end.
+// about returns the output of the failed tests among tests, which are of one package. If a test did
+// not end, it also returns the output of the package.
 func (r *suiteRun) about(tests []suiteTest) string {
 	var b strings.Builder
 	var missing []suiteTest
@@ -361,11 +360,11 @@ func (c suiteCopies) copyTree(t *testing.T, s suite, to, from string) {
 	}
 }
 
-// renamed returns the path to import in the place of path.
+// renamed returns the path to import instead of path.
 func (c suiteCopies) renamed(s suite, path string) string {
 	inStd := s.module == stdModule
 	switch {
-	case !c.async && !inStd, path == "net/http/httptrace": // package net knows the original only
+	case !c.async && !inStd, path == "net/http/httptrace": // package net uses only the original
 		return path
 	case inStd && path == "internal/synctest":
 		return "testing/synctest"
@@ -380,8 +379,8 @@ func (c suiteCopies) renamed(s suite, path string) string {
 	return path
 }
 
-// run runs go test. With -trimpath the build does not depend on the path of the copies, and
-// the next run finds it in the build cache.
+// run runs go test. With -trimpath the build does not depend on the path of the copies, so the next
+// run finds the build in the build cache.
 func (c suiteCopies) run(t *testing.T, args []string, packages ...string) suiteRun {
 	r := suiteRun{map[suiteTest]bool{}, map[suiteTest]bool{}, map[suiteTest]string{}, map[string]int{}}
 	log, err := os.CreateTemp(c.dir, "log")

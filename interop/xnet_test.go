@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// oobCapablePacketConn is what quic-go asks of a socket before it uses ECN and GSO, and
-// before it reads batches of packets.
+// oobCapablePacketConn is the interface that quic-go requires of a socket before it uses ECN and
+// GSO, and before it reads batches of packets.
 type oobCapablePacketConn interface {
 	net.PacketConn
 	SyscallConn() (syscall.RawConn, error)
@@ -25,8 +25,8 @@ type oobCapablePacketConn interface {
 	WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error)
 }
 
-// formRunners call fn with the forms of connections, where those may be used. Package
-// net's own is there to show what is expected.
+// formRunners call fn with each form of a connection, in the place where this form may be used. The
+// connections of package net show the expected behaviour.
 var formRunners = []struct {
 	name string
 	run  func(rt *async.Runtime, c async.Conn, fn func(c net.Conn) error) error
@@ -53,16 +53,16 @@ var formRunners = []struct {
 	}},
 }
 
-// batcher is what ipv4.PacketConn and ipv6.PacketConn have in common. Their messages are
-// of one type.
+// batcher has the methods that ipv4.PacketConn and ipv6.PacketConn share. Both have the same type
+// of messages.
 type batcher interface {
 	ReadBatch(ms []ipv4.Message, flags int) (int, error)
 	WriteBatch(ms []ipv4.Message, flags int) (int, error)
 	SetReadDeadline(time.Time) error
 }
 
-// The packages of golang.org/x/net set options, and send and receive batches with
-// control messages, over both forms.
+// The packages of golang.org/x/net set options, and send and receive batches with control messages,
+// on both forms.
 func TestXNetPacketConn(t *testing.T) {
 	for _, family := range []struct {
 		network, address string
@@ -149,7 +149,7 @@ func TestXNetPacketConn(t *testing.T) {
 						return errors.Join(errors.New("ReadMsgUDP did not return what WriteMsgUDP had sent"), err)
 					}
 
-					// A batch that is waited for ends with the deadline.
+					// A wait for a batch ends at the deadline.
 					if err := p.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 						return err
 					}
@@ -165,7 +165,7 @@ func TestXNetPacketConn(t *testing.T) {
 	}
 }
 
-// NewConn takes TCP connections, too.
+// ipv4.NewConn and ipv6.NewConn accept TCP connections of both forms.
 func TestXNetConn(t *testing.T) {
 	for _, form := range formRunners {
 		t.Run(form.name, func(t *testing.T) {

@@ -17,7 +17,7 @@ const library = "example.com/async"
 // edit replaces the text between two offsets.
 type edit struct {
 	from, to int
-	text     func() string // may render parts of what it replaces
+	text     func() string // the new text; may call render for parts of the replaced text
 }
 
 // file is a file with the edits that it needs.
@@ -31,8 +31,8 @@ type file struct {
 // rewritten returns the file after all edits.
 func (f *file) rewritten() []byte { return []byte(f.render(0, len(f.source))) }
 
-// render returns the text between two offsets after the edits there. Of edits that are nested
-// only the outermost is done here; it renders the others.
+// render returns the text between two offsets after the edits there. If edits are nested, render
+// applies only the outermost edit, and the text function of this edit renders the inner edits.
 func (f *file) render(from, to int) string {
 	var b strings.Builder
 	for at := from; at < to; {
@@ -61,11 +61,12 @@ type rewriter struct {
 	changes map[string]change
 	pos     *token.File
 	done    map[*ast.Ident]bool
-	prefix  string // with which this file writes names of the library
-	imports bool   // it imports the library
+	prefix  string // the prefix of names of the library in this file, for example "async."
+	imports bool   // the file imports the library
 }
 
-// rewriteFile returns nil if nothing in the file has changed its name.
+// rewriteFile returns the file with the edits that it needs, or nil if it needs neither edits nor
+// notes.
 func rewriteFile(p *source, syntax *ast.File, changes map[string]change) (*file, error) {
 	pos := p.fset.File(syntax.Pos())
 	text, err := os.ReadFile(pos.Name())
@@ -128,7 +129,8 @@ func (r *rewriter) replace(n ast.Node, text func() string) {
 	r.edits = append(r.edits, edit{r.offset(n.Pos()), r.offset(n.End()), text})
 }
 
-// changeOf returns what became of the object that id names, if it is one of the library's.
+// changeOf returns the change of the object that id denotes, and the old name of the object. ok is
+// false if the object does not belong to the library or has not changed.
 func (r *rewriter) changeOf(id *ast.Ident) (c change, old string, ok bool) {
 	o := r.p.info.Uses[id]
 	if o == nil || o.Pkg() == nil || o.Pkg().Path() != library {
@@ -159,12 +161,12 @@ func typeName(t types.Type) string {
 	return ""
 }
 
-// note says what is left to do by hand at id.
+// note adds a note about a change that must be made by hand at id.
 func (r *rewriter) note(id *ast.Ident, old, text string) {
 	r.notes = append(r.notes, fmt.Sprintf("line %d: %s: %s", r.pos.Line(id.Pos()), old, text))
 }
 
-// identifier renames, unless another edit has done it.
+// identifier renames id, unless another edit has renamed it.
 func (r *rewriter) identifier(id *ast.Ident) {
 	c, old, ok := r.changeOf(id)
 	if !ok || r.done[id] {
@@ -180,7 +182,7 @@ func (r *rewriter) identifier(id *ast.Ident) {
 	}
 }
 
-// call makes a call of a function of the call of a method, where it has become one.
+// call turns the call of a method into the call of a function, if the method has become a function.
 func (r *rewriter) call(call *ast.CallExpr, unused bool) {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok {
@@ -194,7 +196,7 @@ func (r *rewriter) call(call *ast.CallExpr, unused bool) {
 			r.note(sel.Sel, old, c.note)
 		}
 	case c.function && c.name == "BindFile" && r.promoted(sel):
-		// BindFile takes the *File that is embedded here.
+		// BindFile takes a *File, and this receiver only embeds one.
 		r.done[sel.Sel] = true
 		r.note(sel.Sel, old, "is the function BindFile now; pass the embedded *File")
 	case c.function:
@@ -215,7 +217,7 @@ func (r *rewriter) call(call *ast.CallExpr, unused bool) {
 	}
 }
 
-// qualified returns a name of the library as this file writes it.
+// qualified returns a name of the library with the prefix of this file.
 func (r *rewriter) qualified(name string) string { return r.prefix + name }
 
 // promoted reports whether sel is a method of an embedded field.
@@ -224,7 +226,8 @@ func (r *rewriter) promoted(sel *ast.SelectorExpr) bool {
 	return s != nil && len(s.Index()) > 1
 }
 
-// literal moves the fields of a literal into the struct to which they belong now.
+// literal renames the fields of a composite literal, and moves fields into the struct that now has
+// them.
 func (r *rewriter) literal(lit *ast.CompositeLit) {
 	of := typeName(r.p.info.Types[lit].Type)
 	var moved []*ast.KeyValueExpr
@@ -269,7 +272,7 @@ func (r *rewriter) dropComma(n ast.Node) {
 	}
 }
 
-// field moves the use of a field, or renames it.
+// field renames the use of a field, and adds the name of the struct into which the field has moved.
 func (r *rewriter) field(sel *ast.SelectorExpr) {
 	v, ok := r.p.info.Uses[sel.Sel].(*types.Var)
 	if !ok || !v.IsField() || v.Pkg() == nil || v.Pkg().Path() != library {

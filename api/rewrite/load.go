@@ -25,7 +25,7 @@ type source struct {
 	info  *types.Info
 }
 
-// listed is what "go list -json" says about a package.
+// listed is the description of a package by "go list -json".
 type listed struct {
 	Dir, ImportPath, Export, ForTest string
 	GoFiles, TestGoFiles             []string
@@ -69,8 +69,8 @@ func load(dir, tags string, patterns []string) ([]*source, error) {
 	return packages, nil
 }
 
-// check parses and type-checks one package. Type errors are ignored: names of which the type
-// is not known are left alone.
+// check parses and type-checks one package. Type errors are ignored: a name whose type is not known
+// is not changed.
 func check(l *listed, byPath map[string]*listed) (*source, error) {
 	p := &source{fset: token.NewFileSet(), info: &types.Info{
 		Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}, Types: map[ast.Expr]types.TypeAndValue{},

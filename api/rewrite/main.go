@@ -1,11 +1,12 @@
-// Command rewrite changes a program from the API of version 0.4 to that of version 0.5. It
-// needs the types of the old API: run it in the program's module while go.mod still names the
-// old version, and update go.mod afterwards.
+// Command rewrite changes a program from the API of version 0.4 to the API of version 0.5. It needs
+// the types of the old API: run it in the module of the program while go.mod still names the old
+// version, and update go.mod afterwards.
 //
 //	go run example.com/async/api/rewrite@latest -w ./...
 //
-// Without -w it only says what it would do. The table of all changes is api/renames.txt; what
-// a program has to change by hand is printed, with its place.
+// Without -w it prints the number of changes of each file, and changes nothing. The table of all
+// changes is renames.txt in this directory. Changes that the program needs and that must be made by
+// hand are printed with their line.
 package main
 
 import (
@@ -53,7 +54,7 @@ func run(dir, tags string, write bool, patterns []string) error {
 				return err
 			}
 			if f != nil {
-				files[f.name] = f // the same in the package and in its tests
+				files[f.name] = f // a file that is in two packages needs the same edits in both
 			}
 		}
 	}
@@ -72,14 +73,14 @@ func run(dir, tags string, write bool, patterns []string) error {
 	return nil
 }
 
-// change is what became of a name.
+// change describes how a name has changed.
 type change struct {
-	name     string // the new name; empty if the name has gone
+	name     string // the new name; empty if the name was removed
 	function bool   // a method has become a function, which takes the receiver after the other arguments
-	dropped  bool   // the same, without the receiver
-	inside   string // a field has moved into the struct that is this field
-	note     string // what is to be done by hand
-	used     bool   // only where the result is used
+	dropped  bool   // the method has become a function without the receiver
+	inside   string // a field has moved into the struct in the field of this name
+	note     string // the change to make by hand
+	used     bool   // the note applies only where the result is used
 }
 
 // parseTable parses lines of the form "old new [note]"; see renames.txt.

@@ -36,14 +36,14 @@ func TestTableMatchesTheLibrary(t *testing.T) {
 	for old, c := range changes {
 		of, _, member := strings.Cut(old, ".")
 		switch {
-		case !token.IsExported(of): // the methods of an embedded type
+		case !token.IsExported(of): // methods that exported types get from an embedded type
 		case !has(of) && member:
 			t.Errorf("%s: there is no %s", old, of)
 		case c.name == "" && c.note == "":
 			t.Errorf("%s: the table does not say what to do", old)
 		case c.used, strings.Contains(c.note, "takes no argument"), strings.Contains(c.note, "yields"), strings.Contains(c.note, "returns (int"):
 			require.True(t, has(old), "%s does not exist", old)
-		case has(old) && old != "Incoming": // a function has that name now
+		case has(old) && old != "Incoming": // a function now has the name Incoming
 			t.Errorf("%s exists", old)
 		}
 		switch {
@@ -63,7 +63,7 @@ func TestParseTableRefusesHalfALine(t *testing.T) {
 	require.ErrorContains(t, err, "no second word")
 }
 
-// oldLibrary is as much of the old API as the program below uses.
+// oldLibrary is the part of the old API that the program below uses.
 const oldLibrary = `package async
 
 type Context struct{}
@@ -141,8 +141,8 @@ func program(cx *lib.Context, rt *lib.Runtime, c inner, ch *lib.Chan[int]) {
 func NewSleep() {}
 `
 
-// What a file of the program without the import, with a dot import, or with a wrapper of a File
-// becomes.
+// Files that do not import the library, that import it with a dot, or that wrap a File are
+// rewritten.
 func TestRewriteSpecialFiles(t *testing.T) {
 	const old = oldLibrary + `
 type File struct{}
@@ -167,8 +167,8 @@ func (f *File) WithContext(cx *Context) any { return nil }
 	require.Contains(t, got["embed.go"].notes[0], "pass the embedded *File")
 }
 
-// A program is rewritten by its types: only names of the library change, and what it must
-// change by hand is said.
+// A program is rewritten by its types: only names of the library change. A change that must be made
+// by hand is reported.
 func TestRewrite(t *testing.T) {
 	changes, packages, dir := loadProgram(t, oldLibrary, map[string]string{"main.go": oldProgram})
 	require.Len(t, packages, 1)

@@ -1,11 +1,11 @@
-// floor is an echo server on 127.0.0.1: epoll, edge-triggered, read and write in place. Its
-// command line is that of the Go programs:
+// floor is an echo server on 127.0.0.1: epoll, edge-triggered, and each event is read and written
+// by the thread that received it. Its command line is the command line of the Go programs:
 //
 //	floor echo -workers=N -busy=0 epoll
 //
-// Each worker is a thread with an epoll descriptor of its own. A further thread accepts and gives
-// the connections to them in turn: with a listener for each worker (SO_REUSEPORT), the kernel would
-// spread them by a hash, and few connections unevenly.
+// Each worker is a thread with an epoll descriptor of its own. One more thread accepts connections
+// and passes them to the workers in turn. A listener for each worker (SO_REUSEPORT) was refused:
+// the kernel would spread connections by a hash, which is uneven for few connections.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,8 +22,7 @@
 
 enum { BUFFER = 4096, MAX_FD = 1 << 20, MAX_WORKERS = 1024 };
 
-// What a socket did not take, by descriptor. While there is any, the connection is not
-// read.
+// Data that a socket did not accept, by descriptor. A connection with such data is not read.
 static struct rest {
 	char *data;
 	uint32_t off, len;
@@ -80,9 +79,9 @@ static void serve_event(int fd, uint32_t events, char *buf) {
 			memcpy(r->data, buf + written, r->len);
 			return;
 		}
-		// A short read has emptied the socket, and later input raises a new edge. After a
-		// hang-up there is no later edge, and a connection that was held back may have
-		// missed one: both are read to the end.
+		// A short read has emptied the socket, and later input causes a new event. There are two
+		// exceptions, in which the loop reads until EAGAIN: after a hang-up there is no later
+		// event, and a connection that had a rest may have ignored an event.
 		if (n < BUFFER && (events & EPOLLIN) && !(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 			return;
 	}
@@ -105,7 +104,7 @@ static struct {
 	int listener, workers, epolls[MAX_WORKERS];
 } shared;
 
-// deal accepts connections and gives them to the workers in turn.
+// deal accepts connections, and passes them to the workers in turn.
 static _Noreturn void *deal(void *unused) {
 	(void)unused;
 	for (unsigned i = 0;; i++) {
@@ -159,7 +158,8 @@ int main(int argc, char **argv) {
 	start(deal, 0);
 	printf("127.0.0.1:%d\n", port);
 	fflush(stdout);
-	// The main thread follows standard input, and the process ends with it.
+	// The main thread answers the lines of standard input. The process ends when standard input
+	// ends.
 	char line[64];
 	while (fgets(line, sizeof line, stdin)) {
 		if (!strcmp(line, "collect\n")) {

@@ -16,9 +16,9 @@ import (
 	"example.com/async"
 )
 
-func init() { patience = 20 * time.Second } // machines that build are often overloaded
+func init() { patience = 20 * time.Second } // the machines that run the tests are often overloaded
 
-// start runs a server for the time of the test.
+// start runs a server until the test ends, and returns its address.
 func start(t *testing.T) string {
 	ctx, stop := context.WithCancel(context.Background())
 	ready, over := make(chan string, 1), make(chan error, 1)
@@ -67,7 +67,7 @@ func TestConversation(t *testing.T) {
 	addr := start(t)
 	ann := enter(t, addr, "ann")
 	ann.say("nobody: hello?")
-	ann.hears("* there is no nobody") // so she is in
+	ann.hears("* there is no nobody") // the answer shows that the broker has admitted ann
 	bob := enter(t, addr, "bob")
 	ann.hears("* bob has come")
 	eve := enter(t, addr, "eve")
@@ -98,7 +98,8 @@ func TestNames(t *testing.T) {
 	enter(t, addr, "ann").hears("* that name is taken")
 }
 
-// A client that does not read holds up nobody, and is told what it has missed.
+// A client that does not read delays no other client. It gets a line with the number of messages
+// that were dropped.
 func TestSlowReader(t *testing.T) {
 	slow := &peer{name: "slow", out: async.NewChan[string](backlog)}
 	for i := range backlog + 10 {

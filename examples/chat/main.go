@@ -1,11 +1,20 @@
 // Command chat is a chat server, and a client for the terminal.
 //
-//	chat -listen 127.0.0.1:7000            serve
-//	chat -connect 127.0.0.1:7000           talk: the first line is your name
+//	go run ./examples/chat -listen 127.0.0.1:7000     serve, until interrupted
+//	go run ./examples/chat -connect 127.0.0.1:7000    talk; the first line is the name of the user
 //
-// A client sends its name, and then a line for each message: "bob: hello" goes to
-// bob, "bob, eve: hello" to both, and a line without a colon to everybody. nc
-// will do as a client.
+// A client sends its name, and then a line for each message. The line "bob: hello" goes to bob,
+// "bob, eve: hello" goes to both, and a line without a colon goes to all other clients. nc also
+// works as a client.
+//
+// What to look at:
+//
+//   - broker (server.go) is the only task that uses the table of clients, so the table needs no
+//     lock. Other tasks send events to the broker through a Chan.
+//   - client (server.go) reads in one task and writes in another. A Group ends both together.
+//   - peer.tell (server.go) never waits: a client that reads slowly loses messages, and delays no
+//     other client.
+//   - talk (client.go) copies in both directions between the terminal and the connection.
 package main
 
 import (
@@ -48,11 +57,11 @@ func main() {
 	}
 }
 
-// patience is how long tasks may take to end once fn has, and then once they have
-// been cancelled.
+// patience limits the two stages of the shutdown: how long tasks may take to end after fn has
+// returned, and how long they may take to end after they have been cancelled.
 var patience = time.Second
 
-// run runs fn in a runtime of its own until it returns or ctx ends.
+// run runs fn in a runtime of its own. It shuts down the runtime when fn returns or ctx ends.
 func run(ctx context.Context, name string, fn func(cx *async.Context) error) error {
 	rt, err := async.New(async.Config{Tuning: async.Tuning{Name: name}, Grace: patience})
 	if err != nil {

@@ -17,27 +17,27 @@ const (
 	maxName = 32
 	maxLine = 4096
 
-	// backlog is how many messages may wait for a client that reads slowly.
-	// Those that come after it are dropped, and the client is told: a slow
-	// reader must not hold up the others, nor fill the memory.
+	// backlog is how many messages may wait for a client that reads slowly. Further messages are
+	// dropped, and the client gets a line with their number. So a slow reader delays no other
+	// client, and the memory for a client is bounded.
 	backlog = 64
 )
 
-// event is what the broker is told.
+// event is a message to the broker: a client joins, says a line, or leaves.
 type event struct {
 	from   *peer
-	joined *async.Chan[error] // not nil: the peer comes, and wants to know whether it may
-	line   string             // what it says; empty: it leaves
+	joined *async.Chan[error] // not nil: the peer joins, and receives here why it was refused, or nil
+	line   string             // the line of the peer; if it is empty, and joined is nil, the peer leaves
 }
 
 // peer is one client.
 type peer struct {
 	name string
-	out  *async.Chan[string]
-	lost int // messages; the broker's
+	out  *async.Chan[string] // lines to the client; the broker sends, the writer receives
+	lost int                 // dropped messages that are not yet reported to the client; only the broker uses it
 }
 
-// serve accepts clients until the runtime is shut down.
+// serve accepts clients until the runtime is shut down or cx ends.
 func serve(cx *async.Context, addr string, ready func(net.Addr)) error {
 	ln, err := async.Listen(cx, "tcp", addr)
 	if err != nil {
@@ -63,8 +63,8 @@ func serve(cx *async.Context, addr string, ready func(net.Addr)) error {
 	}
 }
 
-// broker knows who is there and passes messages on. Only this task has the peers,
-// so they need no lock.
+// broker keeps the table of clients and delivers their messages. Only this task uses the table, so
+// the table needs no lock.
 func broker(cx *async.Context, events *async.Chan[event]) error {
 	peers := map[string]*peer{}
 	defer func() {
@@ -79,7 +79,7 @@ func broker(cx *async.Context, events *async.Chan[event]) error {
 		switch p := e.from; {
 		case e.joined != nil:
 			err := admit(peers, p)
-			e.joined.TrySend(err) // there is room for one
+			e.joined.TrySend(err) // cannot fail: the channel has room for one message
 			if err == nil {
 				tell(peers, p, "* "+p.name+" has come")
 			}
@@ -94,6 +94,7 @@ func broker(cx *async.Context, events *async.Chan[event]) error {
 	return nil
 }
 
+// admit adds p to the table, or returns why its name is refused.
 func admit(peers map[string]*peer, p *peer) error {
 	if p.name == "" || len(p.name) > maxName || strings.ContainsAny(p.name, ":, \t") {
 		return fmt.Errorf("a name has 1 to %d letters, and no colon, comma or space", maxName)
@@ -105,7 +106,7 @@ func admit(peers map[string]*peer, p *peer) error {
 	return nil
 }
 
-// deliver sends a line to those whom it names, or to all.
+// deliver sends a line to the clients that the line names, or to all other clients.
 func deliver(peers map[string]*peer, from *peer, line string) {
 	names, text, private := strings.Cut(line, ":")
 	if !private {
@@ -122,7 +123,7 @@ func deliver(peers map[string]*peer, from *peer, line string) {
 	}
 }
 
-// tell tells all but one.
+// tell sends a line to all clients except one.
 func tell(peers map[string]*peer, but *peer, line string) {
 	for _, p := range peers {
 		if p != but {
@@ -131,7 +132,7 @@ func tell(peers map[string]*peer, but *peer, line string) {
 	}
 }
 
-// tell never waits; see backlog.
+// tell sends a line to the client, or drops the line if backlog messages wait. It never waits.
 func (p *peer) tell(line string) {
 	if p.lost > 0 {
 		if p.out.TrySend(fmt.Sprintf("* %d messages were lost; you read too slowly", p.lost)) != nil {
@@ -145,8 +146,9 @@ func (p *peer) tell(line string) {
 	}
 }
 
-// client serves one connection: it reads in this task and writes in another. If
-// one of them ends, so does the other.
+// client serves one connection: it reads in this task, and a second task writes. If one of the
+// tasks fails, the Group cancels the other task. If the reading ends, the broker closes the channel
+// of the writer, and the writer ends when it has written the waiting lines.
 func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error {
 	return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
 		c := async.BindConn(cx, conn)
@@ -160,7 +162,8 @@ func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error
 			_, err = fmt.Fprintln(c, "*", err)
 			return gone(err)
 		}
-		// The broker must hear of the end, however it comes, and then ends the writer.
+		// The broker must receive this event however the reading ends, also if cx is cancelled: the
+		// broker then closes p.out, which ends the writer.
 		defer func() { events.Send(cx.WithoutCancel(), event{from: p}) }()
 		async.Go(g.Named("writer"), func(cx *async.Context) error { return write(async.BindConn(cx, conn), p.out.All(cx)) })
 		for lines.Scan() {
@@ -174,7 +177,7 @@ func client(cx *async.Context, conn async.Conn, events *async.Chan[event]) error
 	})
 }
 
-// join asks the broker to let p in.
+// join asks the broker to admit p, and returns nil if the broker has.
 func (p *peer) join(cx *async.Context, events *async.Chan[event]) error {
 	answer := async.NewChan[error](1)
 	if err := events.Send(cx, event{from: p, joined: answer}); err != nil {
@@ -187,7 +190,7 @@ func (p *peer) join(cx *async.Context, events *async.Chan[event]) error {
 	return refused
 }
 
-// write writes lines until there are no more.
+// write writes lines until the sequence ends or the peer has left.
 func write(w io.Writer, lines iter.Seq2[string, error]) error {
 	for line, err := range lines {
 		if err != nil {
@@ -200,8 +203,8 @@ func write(w io.Writer, lines iter.Seq2[string, error]) error {
 	return nil
 }
 
-// gone returns nil for what only says that a client has left, or that the server
-// ends.
+// gone returns nil if err only means that a client has left or that the server ends. It returns any
+// other error unchanged.
 func gone(err error) error {
 	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, async.ErrClosed) {
 		return nil

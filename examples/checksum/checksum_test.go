@@ -39,8 +39,8 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-// A folder that cannot be read, here because its path is too long, is counted, and
-// the others are not left out.
+// A folder that cannot be read is counted, and other folders are still read. Here the path of the
+// folder is too long.
 func TestUnreadableFolder(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "z"), nil, 0o600))
@@ -73,7 +73,7 @@ func TestMissingFolder(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// Cancelling ends it soon, and leaves no task behind.
+// A checksum whose Context has ended returns an error, and leaves no task behind.
 func TestCancel(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 20 {

@@ -1,9 +1,15 @@
-// Command checksum prints the SHA-256 of every file in a tree, as sha256sum does.
+// Command checksum prints the SHA-256 of every file in a tree, in the format of sha256sum.
 //
-//	checksum [-n 16] [folder]
+//	go run ./examples/checksum [-n 16] [folder]
 //
-// Many files are read at once, but no more than -n; the sums come in the order of
-// the names, and a bar on the terminal shows how far it is.
+// It reads at most -n files at once, prints the sums in the order of the names, and draws a
+// progress bar if standard error is a terminal.
+//
+// What to look at:
+//
+//   - checksum starts tasks with results (Spawn), joins them in order, and so bounds how many run.
+//   - sum passes a file to io.Copy of the standard library (BindFile).
+//   - progress.show is periodic work in a task: a loop with Sleep, ended by JoinHandle.Cancel.
 package main
 
 import (
@@ -56,9 +62,9 @@ type file struct {
 	size int64
 }
 
-// checksum writes the sums of all regular files below root to out, and a bar to
-// bar unless that is nil. It returns how many files and folders could not be read,
-// which are named on standard error.
+// checksum writes the sums of all regular files below root to out, and a progress bar to bar unless
+// bar is nil. It returns how many files and folders could not be read, and prints their errors to
+// standard error.
 func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (failed int, err error) {
 	files, failed, err := list(cx, root)
 	if err != nil {
@@ -73,11 +79,11 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 			stop := async.Go(cx, func(cx *async.Context) error { return p.show(cx, bar) })
 			defer stop.Cancel()
 		}
-		// What has been started and not printed yet: at most as many as may be
-		// read at once, so a large tree needs no more memory than a small one.
+		// begun has the tasks whose sums have not been printed yet, in the order of files. There
+		// are at most atOnce, so a large tree needs no more handles than a small tree.
 		atOnce = max(atOnce, 1)
 		var begun []*async.JoinHandle[string]
-		next := func() error {
+		next := func() error { // prints the sum of the first file
 			sum, err := begun[0].Join(cx)
 			path := files[0].path
 			begun, files = begun[1:], files[1:]
@@ -92,7 +98,7 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 			_, err = fmt.Fprintf(out, "%s  %s\n", sum, path)
 			return err
 		}
-		g.KeepGoing() // one that cannot be read does not stop the others
+		g.KeepGoing() // a file that cannot be read does not cancel the other tasks
 		for _, f := range files {
 			if len(begun) == atOnce {
 				if err := next(); err != nil {
@@ -115,13 +121,13 @@ func checksum(cx *async.Context, root string, atOnce int, out, bar io.Writer) (f
 	return failed, err
 }
 
-// list returns the regular files below root, in lexical order, and how much could
-// not be looked at. It fails only if nothing can be, or if cx is cancelled.
+// list returns the regular files below root, in lexical order, and how many files and folders could
+// not be examined. It fails only if root itself cannot be examined, or if cx is cancelled.
 func list(cx *async.Context, root string) (files []file, failed int, err error) {
 	err = async.WalkDir(cx, root, func(path string, d fs.DirEntry, err error) error {
 		var info fs.FileInfo
 		if err == nil && d.Type().IsRegular() {
-			info, err = async.Lstat(cx, path) // d.Info would keep the worker waiting
+			info, err = async.Lstat(cx, path) // d.Info would block the worker
 		}
 		switch {
 		case cx.Err() != nil:
@@ -154,19 +160,19 @@ func sum(cx *async.Context, path string, p *progress) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// progress is how far it is.
+// progress counts the files and bytes that have been read, and the total.
 type progress struct {
 	files, bytes         int64
 	doneFiles, doneBytes atomic.Int64
 }
 
-// Write counts what has been read.
+// Write implements io.Writer. It counts the bytes that were read.
 func (p *progress) Write(b []byte) (int, error) {
 	p.doneBytes.Add(int64(len(b)))
 	return len(b), nil
 }
 
-// show draws the bar again and again until it is cancelled.
+// show draws the bar every 100 ms until cx ends.
 func (p *progress) show(cx *async.Context, w io.Writer) error {
 	for {
 		p.draw(w)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// plan is what is compared.
+// plan has the loads of a comparison, and how often each server is measured.
 type plan struct {
 	closed, partial load
 	idle            int // connections
@@ -37,7 +37,8 @@ func (p plan) check() error {
 // figures holds the measurements of one server in one round.
 type figures map[string]float64
 
-// The figures. CPU is the server's, for a request.
+// The names of the figures. CPU is the CPU time of the server for one request. A name that ends in
+// a space is a figure of the fixed rate, which the table prints without the space.
 const (
 	closedRate  = "requests/s"
 	closedCPU   = "CPU µs"
@@ -68,7 +69,7 @@ func compare(p plan) error {
 	rounds := make([][]figures, len(servers))
 	for round := range p.rounds {
 		for i := range servers {
-			i = (i + round) % len(servers) // each is the first in turn
+			i = (i + round) % len(servers) // another server is the first in each round
 			progress("round %d of %d: %s", round+1, p.rounds, servers[i].name)
 			f, err := measure(servers[i].name, p)
 			if err != nil {
@@ -123,8 +124,7 @@ func median(rounds []figures, figure string) float64 {
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
-// reading says in a sentence what the rounds show of straight-line tasks and of Serve, beside
-// package net.
+// reading returns a sentence that compares straight-line tasks and Serve with package net.
 func reading(p plan, rounds [][]figures) string {
 	of := func(server, figure string) string {
 		ours, net := rounds[indexOf(server)], rounds[indexOf("net")]
@@ -145,7 +145,7 @@ func reading(p plan, rounds [][]figures) string {
 		of("straight", partialCPU), of("straight", closedCPU), of("straight", closedRate), of("straight", idleBytes), of("serve", idleBytes))
 }
 
-// measure takes all figures of a server.
+// measure measures all figures of a server.
 func measure(name string, p plan) (figures, error) {
 	closed, err := underLoad(name, p.closed)
 	if err != nil {
@@ -163,7 +163,8 @@ func measure(name string, p plan) (figures, error) {
 	}, err
 }
 
-// outcome is how a server did under a load: requests per second, and microseconds.
+// outcome has the figures of a server under one load: rate in requests per second, the other
+// figures in microseconds.
 type outcome struct{ rate, cpu, p50, p99, late float64 }
 
 // underLoad starts a server, puts it under load and stops it.
@@ -207,8 +208,8 @@ func underLoad(name string, l load) (o outcome, err error) {
 	return o, nil
 }
 
-// whileIdle returns how many bytes of memory an idle connection takes: one of n, each of which
-// was used once.
+// whileIdle returns how many bytes of memory an idle connection takes. It opens n connections,
+// sends one request on each, and divides the growth of the memory by n.
 func whileIdle(name string, n int) (bytes float64, err error) {
 	p, err := startServer(name)
 	if err != nil {
@@ -229,7 +230,8 @@ func whileIdle(name string, n int) (bytes float64, err error) {
 		u, err := p.usage(true)
 		return u.memory, closeConns, err
 	}
-	before, closeOne, err := memory(1) // which brings all that does not depend on n
+	// The first connection allocates everything that does not depend on n.
+	before, closeOne, err := memory(1)
 	defer closeOne()
 	if err != nil {
 		return 0, err

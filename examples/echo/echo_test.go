@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// The comparison starts this program again, which in a test is the test.
+// The comparison starts its own executable again as a server. In a test the executable is the test,
+// so TestMain calls main for a server.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "-listen" {
 		main()
@@ -48,7 +49,8 @@ func TestEveryServerWhileIdle(t *testing.T) {
 	}
 }
 
-// A request that is late because of the one before counts from when it was due.
+// The latency of a request counts from the time at which the request was due, also if the request
+// was sent late because the previous answer was late.
 func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load is what the client connections do for a time: each sends a request, waits for the
-// echo, and sends the next one, at once (a closed loop) or when it is due.
+// load describes the requests of the client connections. Each connection sends a request, waits for
+// the echo, and sends the next request: at once (a closed loop), or when that request is due (a
+// fixed rate).
 type load struct {
 	conns, size int
 	rate        int // requests per second, of all connections together; 0: a closed loop
@@ -36,16 +37,16 @@ func (l load) check() error {
 	return nil
 }
 
-// samples are latencies, and how late the client sent the requests.
+// samples has the latency of each request, and how late the client sent each request.
 type samples struct{ latency, late []time.Duration }
 
-// quantile returns that of durations which are sorted, in microseconds.
+// quantile returns the quantile q of sorted durations, in microseconds.
 func quantile(sorted []time.Duration, q float64) float64 {
 	i := int(math.Ceil(q*float64(len(sorted)))) - 1
 	return float64(sorted[max(i, 0)]) / float64(time.Microsecond)
 }
 
-// run loads every connection and returns all samples, sorted.
+// run sends requests on every connection for the time d, and returns all samples, sorted.
 func (l load) run(conns []net.Conn, d time.Duration) (all samples, err error) {
 	var (
 		wg    sync.WaitGroup
@@ -77,8 +78,9 @@ func (l load) run(conns []net.Conn, d time.Duration) (all samples, err error) {
 // patience is how long an echo may take.
 const patience = 10 * time.Second
 
-// client sends requests on a connection, at least one, and checks every echo. A latency
-// counts from the moment when the request was due, also if the one before it was late.
+// client sends requests on a connection, at least one, and checks every echo. A latency counts from
+// the moment when the request was due, also if the previous request was late: otherwise a server
+// that stalls would delay the requests that measure the stall.
 func (l load) client(c net.Conn, index int, begin, end time.Time) (s samples, err error) {
 	if err := c.SetDeadline(time.Now().Add(max(time.Until(end), 0) + patience)); err != nil {
 		return s, err
@@ -89,13 +91,13 @@ func (l load) client(c net.Conn, index int, begin, end time.Time) (s samples, er
 		every = time.Second * time.Duration(l.conns) / time.Duration(l.rate)
 		due = begin.Add(every * time.Duration(index) / time.Duration(l.conns)) // the connections take turns
 	}
-	last := begin // when the answer before came
+	last := begin // the time of the previous answer
 	for len(s.latency) == 0 || due.Before(end) {
 		pauseUntil(due)
 		for i := range out {
 			out[i] = byte(index + len(s.latency) + i)
 		}
-		if l.rate > 0 && last.Before(due) { // else it is the server that is late
+		if l.rate > 0 && last.Before(due) { // otherwise the server delayed the request
 			s.late = append(s.late, time.Since(due))
 		}
 		if _, err := c.Write(out); err != nil {
@@ -117,12 +119,12 @@ func (l load) client(c net.Conn, index int, begin, end time.Time) (s samples, er
 	return s, nil
 }
 
-// pauseUntil sleeps on the thread: time.Sleep is late by half a millisecond in a program that
-// is idle otherwise.
+// pauseUntil blocks the thread until t. It does not use time.Sleep, which is late by half a
+// millisecond in a program that is otherwise idle.
 func pauseUntil(t time.Time) {
 	for d := time.Until(t); d > 0; d = time.Until(t) {
 		tv := unix.NsecToTimeval(d.Nanoseconds())
-		unix.Select(0, nil, nil, nil, &tv) // a signal ends it early
+		unix.Select(0, nil, nil, nil, &tv) // a signal may end it early: hence the loop
 	}
 }
 

@@ -27,7 +27,8 @@ func startServer(name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, kill := context.WithTimeout(context.Background(), 2*time.Minute) // whatever happens
+	// The time limit ends a server that outlives the comparison.
+	ctx, kill := context.WithTimeout(context.Background(), 2*time.Minute)
 	p := &process{kill: kill}
 	p.cmd = exec.CommandContext(ctx, self, "-listen", "127.0.0.1:0", "-server", name, "-report")
 	p.cmd.Stderr = os.Stderr
@@ -58,13 +59,13 @@ func (p *process) line() (string, error) {
 	return s[:len(s)-1], nil
 }
 
-// usage is what a server has used.
+// usage is the CPU time and the memory of a server.
 type usage struct {
 	cpu    time.Duration
-	memory int64 // of the Go runtime, in bytes: what it has from the system after collections
+	memory int64 // bytes that the Go runtime has from the system after garbage collections
 }
 
-// usage asks the server what it has used. Its memory is 0 without collect.
+// usage asks the server for its usage. The memory is 0 if collect is false.
 func (p *process) usage(collect bool) (u usage, err error) {
 	question := "now"
 	if collect {
@@ -81,7 +82,8 @@ func (p *process) usage(collect bool) (u usage, err error) {
 	return u, err
 }
 
-// stop ends the server, which ends itself when its standard input ends.
+// stop closes the standard input of the server, which ends the server, and waits for the process.
+// It kills the process if that takes longer than patience.
 func (p *process) stop() {
 	p.in.Close()
 	late := time.AfterFunc(patience, p.kill)
@@ -90,13 +92,13 @@ func (p *process) stop() {
 	p.kill()
 }
 
-// answerUsage answers the questions of usage in the server, and ends the server with its
-// standard input.
+// answerUsage runs in the server. It answers the questions of usage, and ends the server when the
+// standard input ends.
 func answerUsage() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		if in.Text() == "collect" {
-			for range 3 { // a sync.Pool keeps what it has for two collections
+			for range 3 { // a sync.Pool keeps its values for two collections
 				debug.FreeOSMemory()
 			}
 		}

@@ -10,11 +10,11 @@ import (
 	"example.com/async"
 )
 
-// bufferSize is what every server reads into, for each connection.
+// bufferSize is the size of the read buffer of every server.
 const bufferSize = 4096
 
-// servers are the ways to serve echo that are compared. Each announces its
-// address and serves until it fails.
+// servers are the servers that are compared. Each calls ready with its address, and serves until it
+// fails.
 var servers = []struct {
 	name, what string
 	serve      func(addr string, ready func(net.Addr)) error
@@ -30,9 +30,9 @@ func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(strin
 	return func(addr string, ready func(net.Addr)) error {
 		rt, err := async.New(async.Config{
 			Workers: runtime.NumCPU(),
-			// A peer that hangs up is no news for an echo server.
+			// The errors of connections: a peer that leaves is no error here.
 			Unhandled: func(async.Task, error) {},
-			// The comparison shows long polls as latency.
+			// No reports of stalls: the comparison shows long polls as latency.
 			Stalled: func(async.Stall) {},
 		})
 		if err != nil {
@@ -52,7 +52,7 @@ func serveAsync(run func(cx *async.Context, ln async.Listener) error) func(strin
 	}
 }
 
-// accepting calls handle for each connection.
+// accepting returns a server that calls handle for each connection.
 func accepting(handle func(cx *async.Context, c async.Conn)) func(*async.Context, async.Listener) error {
 	return func(cx *async.Context, ln async.Listener) error {
 		for {
@@ -65,7 +65,8 @@ func accepting(handle func(cx *async.Context, c async.Conn)) func(*async.Context
 	}
 }
 
-// serveIdle serves each request with a buffer that other connections use meanwhile.
+// serveIdle calls the Handler for each request. The buffer comes from a pool, so that an idle
+// connection has no buffer.
 func serveIdle(cx *async.Context, ln async.Listener) error {
 	buffers := sync.Pool{New: func() any { return new([bufferSize]byte) }}
 	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
@@ -80,7 +81,7 @@ func serveIdle(cx *async.Context, ln async.Listener) error {
 	})
 }
 
-// straight serves a connection with code that reads like any other.
+// straight serves a connection with straight-line code: a loop of Read and Write.
 func straight(cx *async.Context, c async.Conn) {
 	async.Go(cx, func(cx *async.Context) error {
 		defer c.Close()
@@ -97,17 +98,19 @@ func straight(cx *async.Context, c async.Conn) {
 	})
 }
 
-// future serves a connection with a state machine.
+// future serves a connection with a state machine, which needs no stack.
 func future(cx *async.Context, c async.Conn) {
 	async.SpawnFuture(cx, &echo{c: c.(async.PollConn), buf: make([]byte, bufferSize)})
 }
 
-// echo is the state machine: while rest is not empty it writes, else it reads.
+// echo is the state machine. It writes if rest is not empty. Otherwise it reads.
 type echo struct {
 	c         async.PollConn
 	buf, rest []byte
 }
 
+// Poll implements Future. It goes on until a call returns ErrPending or fails. A call that returns
+// ErrPending has arranged for another Poll.
 func (e *echo) Poll(cx *async.Context) (async.None, error) {
 	for {
 		if len(e.rest) == 0 {
@@ -125,6 +128,7 @@ func (e *echo) Poll(cx *async.Context) (async.None, error) {
 	}
 }
 
+// end closes the connection, unless err is ErrPending.
 func (e *echo) end(err error) (async.None, error) {
 	if err != async.ErrPending {
 		e.c.Close()
@@ -132,10 +136,10 @@ func (e *echo) end(err error) (async.None, error) {
 	return async.None{}, err
 }
 
-// Cancel is called if the task is cancelled.
+// Cancel is called if the task is cancelled: the future will not be polled again.
 func (e *echo) Cancel() { e.c.Close() }
 
-// serveNet is what most Go programs do.
+// serveNet is the server with package net and a goroutine for each connection.
 func serveNet(addr string, ready func(net.Addr)) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -172,7 +176,7 @@ func serverNamed(name string) (func(string, func(net.Addr)) error, error) {
 	return nil, fmt.Errorf("there is no server %q", name)
 }
 
-// indexOf returns where the named server stands among servers, or -1.
+// indexOf returns the index of the named server in servers, or -1.
 func indexOf(name string) int {
 	for i, s := range servers {
 		if s.name == name {

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// session is one client.
+// session serves one client.
 type session struct {
 	store *store
 	out   replies
 }
 
-// serve answers commands until the client leaves. Answers are held back while
-// more commands have arrived, so that a pipeline costs few system calls.
+// serve answers commands until the client leaves. It writes the answers only when no further
+// command has arrived, so that a pipeline of commands costs few system calls.
 func (s *session) serve(conn net.Conn) error {
 	in := newRequests(conn)
 	s.out.w = bufio.NewWriterSize(conn, 16<<10)
@@ -41,7 +41,8 @@ func (s *session) serve(conn net.Conn) error {
 	}
 }
 
-// farewell is the end of a client that cannot be read from.
+// farewell ends the session after a read has failed: it writes the answers that are left, and the
+// error if the client has sent something that is not a command.
 func (s *session) farewell(err error) error {
 	if bad := protocolError(""); errors.As(err, &bad) {
 		s.out.fail(bad)
@@ -50,7 +51,8 @@ func (s *session) farewell(err error) error {
 	return errors.Join(gone(err), gone(s.out.w.Flush()))
 }
 
-// gone returns nil for what only says that the client has left.
+// gone returns nil if err only means that the client has left. It returns any other error
+// unchanged.
 func gone(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return nil
@@ -58,13 +60,13 @@ func gone(err error) error {
 	return err
 }
 
-// command is one thing that a client may ask for.
+// command is a command of the protocol.
 type command struct {
 	min, max int // how many arguments
 	do       func(s *session, args [][]byte)
 }
 
-// many is the max of commands that take any number.
+// many is the max of a command that takes any number of arguments.
 const many = math.MaxInt
 
 var commands = map[string]command{
@@ -99,7 +101,7 @@ var commands = map[string]command{
 	"CONFIG":   {1, many, func(s *session, _ [][]byte) { s.out.array(0) }}, // redis-benchmark asks for settings
 }
 
-// run answers one command. It reports false if that is the client's last.
+// run answers one command. It reports false if the command ends the session.
 func (s *session) run(args [][]byte) bool {
 	name := strings.ToUpper(string(args[0]))
 	if name == "QUIT" {
@@ -192,7 +194,7 @@ func (s *session) get(args [][]byte) {
 	s.maybe(str, ok, err)
 }
 
-// maybe answers a string, or that there is none.
+// maybe answers with the error, with str, or with null if ok is false.
 func (s *session) maybe(str string, ok bool, err error) {
 	switch {
 	case err != nil:
@@ -209,7 +211,8 @@ func (s *session) getAll(keys [][]byte) {
 	for _, key := range keys {
 		s.store.locked(key, func(sh *shard) {
 			str, ok, err := sh.str(key)
-			s.maybe(str, ok && err == nil, nil) // what is no string is none
+			// As in Redis, a value that is not a string counts as missing.
+			s.maybe(str, ok && err == nil, nil)
 		})
 	}
 }
@@ -340,7 +343,8 @@ func (s *session) expire(args [][]byte, unit time.Duration) {
 	})
 }
 
-// left is TTL: -1 for a key that does not expire, -2 for none.
+// left answers TTL and PTTL: -1 for a key that does not expire, and -2 for a key that does not
+// exist.
 func (s *session) left(key []byte, unit time.Duration) {
 	s.integer(key, func(sh *shard) (int64, error) {
 		switch v := sh.get(key); {
@@ -354,7 +358,7 @@ func (s *session) left(key []byte, unit time.Duration) {
 	})
 }
 
-// integer answers what f returns, which is called with the shard of key.
+// integer calls f with the locked shard of key, and answers with the result of f.
 func (s *session) integer(key []byte, f func(sh *shard) (int64, error)) {
 	var n int64
 	var err error
@@ -366,7 +370,7 @@ func (s *session) integer(key []byte, f func(sh *shard) (int64, error)) {
 	s.out.integer(n)
 }
 
-// duration reads a number of units, within a century.
+// duration parses a number of units. It refuses more than a century, so that no time overflows.
 func duration(digits []byte, unit time.Duration) (time.Duration, error) {
 	n, err := strconv.ParseInt(string(bytes.TrimSpace(digits)), 10, 64)
 	if limit := int64(100 * 365 * 24 * time.Hour / unit); err != nil || n > limit || n < -limit {

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func init() { patience = 20 * time.Second } // machines that build are often overloaded
+func init() { patience = 20 * time.Second } // the machines that run the tests are often overloaded
 
-// start runs a server for the time of the test and returns its address.
+// start runs a server until the test ends, and returns its address.
 func start(t *testing.T) string {
 	ctx, stop := context.WithCancel(context.Background())
 	addr, over := make(chan string, 1), make(chan error, 1)
@@ -35,8 +35,7 @@ func start(t *testing.T) string {
 	}
 }
 
-// ask sends what a client sends, says that this is all, and returns all that
-// the server answers.
+// ask sends text to the server, closes the writing side, and returns all answers of the server.
 func ask(t *testing.T, addr, sends string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -111,7 +110,7 @@ func TestCommands(t *testing.T) {
 		{"QUIT", "+OK"},
 	} {
 		want, answer := strings.ReplaceAll(c.answer, "|", "\r\n")+"\r\n", ask(t, addr, c.sends+"\r\n")
-		if strings.HasPrefix(c.sends, "TTL") && c.answer == ":100" { // as many seconds less as have passed
+		if strings.HasPrefix(c.sends, "TTL") && c.answer == ":100" { // less the seconds that have passed
 			left := 0
 			_, err := fmt.Sscanf(answer, ":%d\r\n", &left)
 			require.NoError(t, err, answer)
@@ -163,7 +162,7 @@ func TestManyClients(t *testing.T) {
 	require.Equal(t, "$4\r\n4000\r\n", ask(t, addr, "GET n\r\n"))
 }
 
-// The list does what a slice does.
+// The list behaves like a slice under random operations.
 func TestList(t *testing.T) {
 	rng := rand.New(rand.NewSource(1))
 	var l list

@@ -1,9 +1,9 @@
 package main
 
-// list is a sequence that grows and shrinks at both ends in constant time: two
-// stacks, back to back.
+// list is a sequence that grows and shrinks at both ends in constant time on average. It is two
+// stacks whose bottoms meet in the middle of the sequence.
 type list struct {
-	front, back []string // the first item is the last of front
+	front, back []string // the first item of the list is the last of front
 }
 
 func (l *list) len() int { return len(l.front) + len(l.back) }
@@ -32,7 +32,7 @@ func (l *list) popBack() string {
 	return take(&l.back)
 }
 
-// take takes the top off a stack.
+// take removes the top of a stack and returns it.
 func take(stack *[]string) string {
 	last := len(*stack) - 1
 	s := (*stack)[last]
@@ -41,8 +41,9 @@ func take(stack *[]string) string {
 	return s
 }
 
-// split moves the lower half of a stack, rounded up, to a new one, upside
-// down. Half, so that items are not moved to and fro by turns.
+// split moves the lower half of a stack, rounded up, to a new stack in reverse order. It does not
+// move the whole stack: a list of which the first and the last item are removed in turns would then
+// be moved by each removal.
 func split(from []string) (to, rest []string) {
 	n := (len(from) + 1) / 2
 	for i := n - 1; i >= 0; i-- {
@@ -51,8 +52,7 @@ func split(from []string) (to, rest []string) {
 	return to, append([]string(nil), from[n:]...)
 }
 
-// between returns the items from the first to the last, negative ones being
-// counted from the end.
+// between returns the items from index first to index last. A negative index counts from the end.
 func (l *list) between(first, last int64) (items []string) {
 	n := int64(l.len())
 	if first < 0 {

@@ -1,11 +1,19 @@
-// Command kv is a small key-value server that speaks the Redis protocol:
-// redis-cli and redis-benchmark can talk to it.
+// Command kv is a small key-value server that speaks the Redis protocol. redis-cli and
+// redis-benchmark work with it.
 //
-//	kv -listen 127.0.0.1:6379
+//	go run ./examples/kv -listen 127.0.0.1:6379
+//	redis-cli set greeting hello
 //
-// It keeps strings, counters and lists in memory, with expiry. Each connection
-// is a straight-line task that reads through the standard library's bufio. On
-// an interrupt it finishes what it has begun, and ends.
+// The server keeps strings, counters and lists in memory, with expiry. On an interrupt it accepts
+// no further clients, gives its clients a second to leave, cancels the others, and ends.
+//
+// What to look at:
+//
+//   - session.serve (commands.go) is a straight-line task that reads and writes through bufio of
+//     the standard library (BindConn).
+//   - store (store.go) is data that tasks of all workers share under a sync.Mutex.
+//   - store.expireForever (store.go) is periodic work that ends when the runtime drains.
+//   - run (this file) ends the server in two stages with Runtime.Shutdown.
 package main
 
 import (
@@ -33,8 +41,8 @@ func main() {
 	}
 }
 
-// patience is how long clients may take to end once the server has been told to,
-// and then once they have been cancelled.
+// patience limits the two stages of the shutdown: how long clients may take to end after ctx has
+// ended, and how long they may take to end after they have been cancelled.
 var patience = time.Second
 
 // run serves until ctx ends.
@@ -53,7 +61,7 @@ func run(ctx context.Context, addr string, ready func(net.Addr)) error {
 	return errors.Join(err, rt.Shutdown(late))
 }
 
-// serve accepts until the runtime is shut down.
+// serve accepts clients until the runtime is shut down or cx ends.
 func serve(cx *async.Context, addr string, ready func(net.Addr)) error {
 	ln, err := async.Listen(cx, "tcp", addr)
 	if err != nil {

@@ -9,41 +9,41 @@ import (
 	"strconv"
 )
 
-// What a client may send: more is an error, and the end of its connection.
+// Limits of a request. A larger request is an error that ends the connection.
 const (
 	maxArgs   = 1 << 16
 	maxBulk   = 16 << 20 // bytes in one argument
 	maxInline = 16 << 10 // bytes in a line
 )
 
-// protocolError is what a client hears before it is cut off.
+// protocolError is an error that is sent to the client before its connection is closed.
 type protocolError string
 
 func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 
-// requests reads the commands of one client. The arguments of a command are
-// good until the next is read.
+// requests reads the commands of one client. The arguments of a command are valid until the next
+// command is read.
 type requests struct {
 	r    *bufio.Reader
 	args [][]byte
-	ends []int // of each argument in data
+	ends []int // the end of each argument in data
 	data []byte
 }
 
 func newRequests(r io.Reader) *requests { return &requests{r: bufio.NewReaderSize(r, maxInline)} }
 
-// next returns a command and its arguments; none for an empty line.
+// next returns the next command: its name and its arguments. For an empty line the result is empty.
 func (q *requests) next() ([][]byte, error) {
 	q.data, q.ends = q.data[:0], q.ends[:0]
 	if cap(q.data) > maxInline {
-		q.data = nil // a large argument is kept no longer than its command
+		q.data = nil // frees a large buffer after its command
 	}
 	line, err := q.line()
 	if err != nil {
 		return nil, err
 	}
 	if len(line) == 0 || line[0] != '*' {
-		return bytes.Fields(line), nil // the form for people with telnet
+		return bytes.Fields(line), nil // the inline form, as typed in telnet
 	}
 	n, err := number(line[1:], maxArgs)
 	if err != nil {
@@ -77,7 +77,8 @@ func (q *requests) bulk() error {
 		return protocolError("invalid bulk length")
 	}
 	begin := len(q.data)
-	// Room is made as data comes, not as it is announced.
+	// The buffer grows with the data that arrives, not by the length that the client has announced:
+	// a client cannot make the server allocate memory without sending data.
 	for left := n + len("\r\n"); left > 0; {
 		step := min(left, 64<<10)
 		at := len(q.data)
@@ -95,7 +96,7 @@ func (q *requests) bulk() error {
 	return nil
 }
 
-// line returns a line without its end, good until the next read.
+// line returns a line without its end. The line is valid until the next read.
 func (q *requests) line() ([]byte, error) {
 	line, err := q.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -110,10 +111,10 @@ func (q *requests) line() ([]byte, error) {
 	return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
 }
 
-// waiting reports whether more of what the client has sent has arrived.
+// waiting reports whether further input of the client has been read ahead.
 func (q *requests) waiting() bool { return q.r.Buffered() > 0 }
 
-// noEOF is for the middle of a command.
+// noEOF turns io.EOF in the middle of a command into io.ErrUnexpectedEOF.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -121,7 +122,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// number reads a length.
+// number parses a length of at most limit.
 func number(digits []byte, limit int) (int, error) {
 	n, err := strconv.Atoi(string(digits))
 	if err != nil || n < 0 || n > limit {

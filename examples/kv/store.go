@@ -10,12 +10,12 @@ import (
 	"example.com/async"
 )
 
-// codedError is an error whose text begins with a code of its own.
+// codedError is an error whose text begins with its code. Other errors get the code ERR.
 type codedError string
 
 func (e codedError) Error() string { return string(e) }
 
-// What a command may answer.
+// Errors that commands answer.
 const errWrongType = codedError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 var (
@@ -25,10 +25,10 @@ var (
 	errTooLong    = errors.New("string exceeds maximum allowed size")
 )
 
-// store is the data, in shards, so that workers rarely meet.
+// store is the data, divided into shards so that workers rarely lock the same mutex.
 //
-// A shard has a sync.Mutex: nothing awaits while it holds one, and it is held
-// for less time than it would take to suspend a task.
+// The mutex of a shard is a sync.Mutex and not an async.Mutex: no code awaits while it holds the
+// mutex, and a critical section is shorter than the time that it takes to suspend a task.
 type store struct {
 	seed   maphash.Seed
 	shards [64]shard
@@ -37,14 +37,14 @@ type store struct {
 type shard struct {
 	mu     sync.Mutex
 	values map[string]*value
-	_      [40]byte // shards do not share a cache line
+	_      [40]byte // padding, so that shards do not share a cache line
 }
 
-// value is what a key has: a list, or a string if that is nil.
+// value is the value of a key: list, or str if list is nil.
 type value struct {
 	str  string
 	list *list
-	ends time.Time // zero: never
+	ends time.Time // the time of expiry; zero if the key does not expire
 }
 
 func newStore() *store {
@@ -55,7 +55,7 @@ func newStore() *store {
 	return s
 }
 
-// locked calls f with the shard of key.
+// locked calls f with the shard of key, whose mutex is held during the call. f must not await.
 func (s *store) locked(key []byte, f func(sh *shard)) {
 	sh := &s.shards[maphash.Bytes(s.seed, key)%uint64(len(s.shards))]
 	sh.mu.Lock()
@@ -63,7 +63,7 @@ func (s *store) locked(key []byte, f func(sh *shard)) {
 	f(sh)
 }
 
-// get returns the value of a key, or nil.
+// get returns the value of a key, or nil. It removes a value that has expired.
 func (sh *shard) get(key []byte) *value {
 	v := sh.values[string(key)]
 	if v != nil && v.ended(time.Now()) {
@@ -87,7 +87,7 @@ func (sh *shard) str(key []byte) (s string, ok bool, err error) {
 	}
 }
 
-// list returns the list of a key, nil if there is none.
+// list returns the list of a key, or nil if the key does not exist.
 func (sh *shard) list(key []byte) (*list, error) {
 	switch v := sh.get(key); {
 	case v == nil:
@@ -99,7 +99,7 @@ func (sh *shard) list(key []byte) (*list, error) {
 	}
 }
 
-// add adds n to the number that a key has.
+// add adds n to the number of a key. A key that does not exist counts as 0.
 func (sh *shard) add(key []byte, n int64) (int64, error) {
 	s, ok, err := sh.str(key)
 	if err != nil {
@@ -119,7 +119,7 @@ func (sh *shard) add(key []byte, n int64) (int64, error) {
 	return sum, nil
 }
 
-// change sets the string of a key and leaves its expiry.
+// change sets the string of a key and keeps the expiry of the key.
 func (sh *shard) change(key []byte, s string) {
 	if v := sh.values[string(key)]; v != nil {
 		v.str = s
@@ -128,7 +128,8 @@ func (sh *shard) change(key []byte, s string) {
 	sh.values[string(key)] = &value{str: s}
 }
 
-// push appends to the list of a key, or prepends, and returns its length.
+// push adds items at the front or the back of the list of a key, and returns the length of the
+// list.
 func (sh *shard) push(key []byte, items [][]byte, front bool) (int, error) {
 	l, err := sh.list(key)
 	if err != nil {
@@ -148,7 +149,7 @@ func (sh *shard) push(key []byte, items [][]byte, front bool) (int, error) {
 	return l.len(), nil
 }
 
-// pop takes the first or the last item off the list of a key.
+// pop removes the first or the last item of the list of a key, and returns the item.
 func (sh *shard) pop(key []byte, front bool) (item string, ok bool, err error) {
 	l, err := sh.list(key)
 	if l == nil {
@@ -160,17 +161,17 @@ func (sh *shard) pop(key []byte, front bool) (item string, ok bool, err error) {
 		item = l.popBack()
 	}
 	if l.len() == 0 {
-		delete(sh.values, string(key)) // an empty list is none
+		delete(sh.values, string(key)) // as in Redis, there are no empty lists
 	}
 	return item, true, nil
 }
 
-// sweepEvery is how often keys are removed that have expired and that nobody
-// has asked for since.
+// sweepEvery is the time between two sweeps, which remove expired keys. A key that a client asks
+// for after it has expired is removed by get.
 const sweepEvery = time.Second
 
-// expireForever is a task. It looks at one shard at a time, and ends when the
-// runtime drains.
+// expireForever removes expired keys periodically, until the runtime drains. It yields after each
+// shard, so that it never keeps its worker for a whole sweep.
 func (s *store) expireForever(cx *async.Context) error {
 	for {
 		_, err := async.Await(cx, async.TimeoutFuture(async.DrainingFuture(), sweepEvery))

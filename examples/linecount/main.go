@@ -1,9 +1,12 @@
 // Command linecount counts the lines of all files below some folders.
 //
-//	linecount [-ext .go] [folder ...]
+//	go run ./examples/linecount [-ext .go] [-n 32] [folder ...]
 //
-// It walks the folders in one task, reads many files at once in others, and prints
-// the sums by file extension.
+// It walks the folders in one task, reads at most -n files at once in other tasks, and prints the
+// sums by file extension.
+//
+// What to look at: counter.count uses a Group with a limit. Go waits in the walking task while the
+// group is full, so the walk never runs ahead of the reads.
 package main
 
 import (
@@ -45,9 +48,9 @@ func main() {
 	}
 }
 
-// counter collects what was counted.
+// counter collects the results of all files.
 type counter struct {
-	mu     sync.Mutex // held for a moment, and never over an await
+	mu     sync.Mutex // no code awaits while it holds mu, so this need not be an async.Mutex
 	byExt  map[string]tally
 	failed []error
 }
@@ -58,8 +61,8 @@ func (t tally) plus(o tally) tally {
 	return tally{t.files + o.files, t.lines + o.lines, t.bytes + o.bytes}
 }
 
-// count counts all regular files below roots. What cannot be read is noted, and
-// the rest is counted.
+// count counts all regular files below roots. It notes the error of a file or folder that cannot be
+// read, and goes on with the next.
 func (c *counter) count(cx *async.Context, roots []string, ext string, atOnce int) error {
 	return async.WithGroup(cx, func(cx *async.Context, g *async.Group) error {
 		g.SetLimit(max(atOnce, 1))
@@ -69,7 +72,7 @@ func (c *counter) count(cx *async.Context, roots []string, ext string, atOnce in
 				case err != nil:
 					c.note(path, tally{}, err)
 				case d.Type().IsRegular() && (ext == "" || filepath.Ext(path) == ext):
-					async.Go(g, func(cx *async.Context) error { // waits while too many are read
+					async.Go(g, func(cx *async.Context) error { // Go waits while atOnce files are being read
 						t, err := countFile(cx, path)
 						c.note(path, t, err)
 						return cx.Err()
@@ -85,6 +88,7 @@ func (c *counter) count(cx *async.Context, roots []string, ext string, atOnce in
 	})
 }
 
+// note adds the tally of one file, or its error.
 func (c *counter) note(path string, t tally, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +103,7 @@ func (c *counter) note(path string, t tally, err error) {
 	c.byExt[ext] = c.byExt[ext].plus(t)
 }
 
-// countFile counts the lines of one file. The last one need not end in a newline.
+// countFile counts the lines of one file. The last line need not end in a newline.
 func countFile(cx *async.Context, path string) (t tally, err error) {
 	f, err := async.Open(cx, path)
 	if err != nil {
@@ -127,8 +131,7 @@ func countFile(cx *async.Context, path string) (t tally, err error) {
 	}
 }
 
-// print prints a line for each extension, those with most lines first, and one
-// for all.
+// print prints a line for each extension, ordered by the number of lines, and a line with the sums.
 func (c *counter) print(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "extension\tfiles\tlines\tbytes\t\n")

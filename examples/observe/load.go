@@ -9,7 +9,7 @@ import (
 	"example.com/async"
 )
 
-// How much there is to look at.
+// How many tasks of each kind the load has.
 const (
 	clients  = 48
 	sleepers = 200
@@ -17,7 +17,7 @@ const (
 	takers   = 6
 )
 
-// startLoad starts a bit of everything, and waits until it is cancelled.
+// startLoad starts tasks of all kinds, and waits until it is cancelled.
 func startLoad(cx *async.Context) error {
 	ln, err := async.Listen(cx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +47,7 @@ func startLoad(cx *async.Context) error {
 	return err
 }
 
-// about returns a time around d, so that not all happens at once.
+// about returns a random time between d/2 and 3d/2, so that the tasks do not wake at the same time.
 func about(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
 // echo serves connections, each in a task with a name.
@@ -72,7 +72,8 @@ func echo(cx *async.Context, ln async.Listener) error {
 	}
 }
 
-// ask is a client of the echo server: some ask often, some seldom.
+// ask is a client of the echo server. Each client has a random pause between its requests, from 20
+// to 800 ms.
 func ask(cx *async.Context, addr string) error {
 	c, err := async.Dial(cx, "tcp", addr)
 	if err != nil {
@@ -119,7 +120,7 @@ func produce(cx *async.Context, jobs *async.Chan[int]) error {
 	}
 }
 
-// consume takes jobs. Each is a task: a little work, and a little waiting.
+// consume receives jobs. It runs each job in a task, which computes a little and sleeps a little.
 func consume(cx *async.Context, jobs *async.Chan[int]) error {
 	for {
 		if _, err := jobs.Recv(cx); err != nil {
@@ -135,13 +136,14 @@ func consume(cx *async.Context, jobs *async.Chan[int]) error {
 	}
 }
 
-// backUp makes more blocking calls at once than may run, every few seconds.
+// backUp makes more blocking calls at once than the pool may run at once, every few seconds: the
+// page shows a queue.
 func backUp(cx *async.Context) error {
 	for {
 		var calls []*async.JoinHandle[async.None]
 		for i := range 7 {
 			calls = append(calls, async.SpawnBlocking(cx.Named(fmt.Sprint("write volume ", i+1)), func() (async.None, error) {
-				time.Sleep(about(1200 * time.Millisecond)) // for a slow disk
+				time.Sleep(about(1200 * time.Millisecond)) // stands for a slow disk
 				return async.None{}, nil
 			}))
 		}
@@ -156,7 +158,7 @@ func backUp(cx *async.Context) error {
 	}
 }
 
-// hog computes for too long, now and then: a stall.
+// hog computes for 60 ms every eight seconds or so: the page shows a stall.
 func hog(cx *async.Context) error {
 	for {
 		if err := async.Sleep(cx, about(8*time.Second)); err != nil {
@@ -171,7 +173,8 @@ func compute(d time.Duration) {
 	}
 }
 
-// nest makes a task that waits for a child of its own, which does the same.
+// nest returns the code of a task that spawns a child and waits for it. The child does the same,
+// down to depth 0.
 func nest(depth int) func(cx *async.Context) error {
 	return func(cx *async.Context) error {
 		for {
@@ -186,7 +189,7 @@ func nest(depth int) func(cx *async.Context) error {
 	}
 }
 
-// bridge is a goroutine that awaits, as existing code would.
+// bridge awaits on a goroutine, as existing code does: with BlockOn.
 func bridge(ctx context.Context, rt *async.Runtime) {
 	async.BlockOn(rt.Named("bridge"), func(cx *async.Context) (async.None, error) {
 		for ctx.Err() == nil {

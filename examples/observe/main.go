@@ -1,16 +1,16 @@
-// Command observe shows what a runtime does, on a page that refreshes itself.
+// Command observe shows the tasks, workers and metrics of a runtime on a page that refreshes
+// itself.
 //
-//	observe -listen 127.0.0.1:8080
+//	go run ./examples/observe -listen 127.0.0.1:8080
 //
-// The runtime serves a little load of its own: an echo server and its clients,
-// producers and consumers, sleepers, blocking calls, and now and then a task
-// that computes for too long. The page shows its metrics, histograms, workers
-// and tasks; /state is the same as JSON, and /debug/vars has the metrics as an
-// expvar.
+// Then open http://127.0.0.1:8080/ in a browser. The runtime has a load of its own: an echo server
+// and its clients, producers and consumers, sleepers, blocking calls, and sometimes a task that
+// computes for too long. The page shows metrics, histograms, workers, stalls and tasks. /state has
+// the same as JSON, and /debug/vars has the metrics as an expvar.
 //
-// What a server of your own needs of this is page.go and page.html. The page is
-// served by package net/http on goroutines, beside the runtime: so it answers
-// also when all workers are stuck.
+// What to look at: page.go and page.html can be copied into another server; page.go calls
+// Runtime.Metrics, Runtime.WorkerMetrics and Runtime.Tasks. Package net/http serves the page on
+// goroutines, not in the runtime, so the page answers even when all workers are stuck.
 package main
 
 import (
@@ -40,8 +40,8 @@ func main() {
 	}
 }
 
-// patience is how long requests may take, and tasks to end once they are
-// cancelled.
+// patience limits how long a request may take, and how long tasks may take to end after they have
+// been cancelled.
 const patience = 10 * time.Second
 
 // run serves until ctx ends.
@@ -70,7 +70,8 @@ func run(ctx context.Context, addr string, ready func(net.Addr)) error {
 		err = serve(ctx, ln, w.handler())
 	}
 	cancel()
-	return errors.Join(err, rt.Shutdown(ctx)) // which has ended: the load would go on for ever
+	// The load never ends by itself. ctx has ended, so Shutdown cancels the load at once.
+	return errors.Join(err, rt.Shutdown(ctx))
 }
 
 // serve serves h until ctx ends.

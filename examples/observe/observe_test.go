@@ -73,8 +73,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// The load brings forth tasks of each kind, and all that the page has a place
-// for.
+// The load has tasks of each kind, and data for each part of the page.
 func TestState(t *testing.T) {
 	url := start(t)
 	var s state
@@ -111,7 +110,7 @@ func TestExpvar(t *testing.T) {
 	}
 }
 
-// A stall is kept for the page, the latest first, and not too many.
+// The log keeps the latest stalls, the latest first, and at most stallsKept.
 func TestStallLog(t *testing.T) {
 	l := new(stallLog)
 	if all := l.all(); all == nil || len(all) > 0 {
@@ -126,7 +125,7 @@ func TestStallLog(t *testing.T) {
 	}
 }
 
-// What is told of the past has a bound.
+// The number of samples is bounded.
 func TestSamplesAreBounded(t *testing.T) {
 	rt, err := async.New(async.Config{Workers: 1})
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 //go:embed page.html
 var page []byte
 
-// watch keeps what the page shows beside the present: the last minute and a half
-// of some figures, and the last stalls.
+// watch keeps the past that the page shows: the metrics of the last minute and a half, and the last
+// stalls.
 type watch struct {
 	rt     *async.Runtime
 	begun  time.Time
@@ -39,7 +39,8 @@ const (
 	samplesKept = 180
 )
 
-// published is the watch whose metrics expvar shows: a process has one page.
+// published is the watch whose metrics expvar shows. An expvar can be published only once per
+// process, and a test makes several watches.
 var published atomic.Pointer[watch]
 
 func init() {
@@ -82,7 +83,7 @@ func (w *watch) take(now time.Time) {
 	}
 }
 
-// policy keeps the page from loading anything from elsewhere.
+// policy keeps the page from loading anything from another server.
 const policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 
 func (w *watch) handler() http.Handler {
@@ -101,39 +102,38 @@ func (w *watch) handler() http.Handler {
 	return mux
 }
 
-// state is what /state says. Times are in nanoseconds, moments in milliseconds
+// state is the JSON of /state. Durations are in nanoseconds, and points in time in milliseconds
 // since 1970.
 type state struct {
 	Now, Begun int64
 	Metrics    async.Metrics
-	Before     async.Metrics // as they were at BeforeAt, some seconds ago
+	Before     async.Metrics // the metrics at the time BeforeAt; see recently
 	BeforeAt   int64
 	Workers    []worker
-	Bounds     []time.Duration // the upper ends of the histograms' buckets; the last one's lower end
+	Bounds     []time.Duration // the upper ends of the histogram buckets; the lower end of the last
 	History    []point
 	Tasks      []async.TaskInfo
 	Stalls     []stall
 }
 
-// worker is the figures of one worker, without the histograms.
+// worker has the figures of one worker, without the histograms.
 type worker struct {
 	Polls, Stolen, Received, Waits                      uint64
 	Queued, Timers, Sources, Coroutines, CoroutinesFree int
 }
 
-// point is a sample, as much of it as the curves need.
+// point is the part of a sample that the curves need.
 type point struct {
 	At                                   int64
 	Alive, Spawned, Polls, Waits, Stalls uint64
 	Timers                               int
 }
 
-// recently is how far back Before lies: what the histograms show of the recent
-// past.
+// recently is how far Before lies in the past. The histograms show the difference to the present.
 const recently = 15 * time.Second
 
 func (w *watch) state() state {
-	tasks := w.rt.Tasks() // first, since it takes a while
+	tasks := w.rt.Tasks() // first: it takes long, and now must be the time of the metrics
 	now := time.Now()
 	s := state{
 		Now:     now.UnixMilli(),
@@ -165,7 +165,7 @@ func (w *watch) state() state {
 	return s
 }
 
-// stall is one that was reported.
+// stall is a reported stall.
 type stall struct {
 	At     int64
 	Task   async.Task

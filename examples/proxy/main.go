@@ -1,11 +1,18 @@
 // Command proxy forwards TCP connections to another address.
 //
-//	proxy -listen 127.0.0.1:8080 -to 127.0.0.1:80
+//	go run ./examples/proxy -listen 127.0.0.1:8080 -to 127.0.0.1:80
 //
-// Each connection is two straight-line tasks, one for each direction. On Linux
-// the kernel moves the data from socket to socket, and the program never sees
-// it. On an interrupt the proxy accepts no more, gives what is under way some
-// time, and ends.
+// Each connection is served by two straight-line tasks, one for each direction. On Linux the kernel
+// moves the data from socket to socket, and the data is never copied into the program. On an
+// interrupt the proxy accepts no further connections, gives the open connections the time -grace,
+// and ends.
+//
+// What to look at:
+//
+//   - proxy.forward limits a dial with cx.WithTimeout, and runs both directions in a Group: if one
+//     direction fails, the Group cancels both.
+//   - pump copies with Copy, and passes the end of the data on with CloseWrite.
+//   - proxy.run ends in two stages with Runtime.Shutdown.
 package main
 
 import (
@@ -62,14 +69,15 @@ func (p *proxy) run(ctx context.Context, addr string, grace time.Duration, ready
 	return errors.Join(err, rt.Shutdown(late))
 }
 
-// report is told of connections that failed.
+// report prints the error of a connection that failed. It is Config.Unhandled: no code joins the
+// tasks of the connections.
 func report(t async.Task, err error) {
-	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) { // a peer may leave when it likes
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) { // a peer that leaves is no error
 		fmt.Fprintf(os.Stderr, "proxy: %v: %v\n", t, err)
 	}
 }
 
-// serve accepts until the runtime is shut down.
+// serve accepts connections until the runtime is shut down or cx ends.
 func (p *proxy) serve(cx *async.Context, addr string, ready func(net.Addr)) error {
 	ln, err := async.Listen(cx, "tcp", addr)
 	if err != nil {
@@ -92,7 +100,7 @@ func (p *proxy) serve(cx *async.Context, addr string, ready func(net.Addr)) erro
 	}
 }
 
-// forward serves one client.
+// forward serves one client: it dials the server, and copies in both directions.
 func (p *proxy) forward(cx *async.Context, client async.Conn) error {
 	p.conns.Add(1)
 	soon, cancel := cx.WithTimeout(p.dial)
@@ -108,7 +116,7 @@ func (p *proxy) forward(cx *async.Context, client async.Conn) error {
 	})
 }
 
-// pump copies until the end of src, and passes that on.
+// pump copies from src to dst until src ends, and then closes the writing side of dst.
 func pump(cx *async.Context, dst, src async.Conn, count *atomic.Int64) error {
 	n, err := async.Copy(cx, dst, src)
 	count.Add(n)
@@ -117,7 +125,7 @@ func pump(cx *async.Context, dst, src async.Conn, count *atomic.Int64) error {
 	}
 	err = dst.(interface{ CloseWrite() error }).CloseWrite()
 	if errors.Is(err, syscall.ENOTCONN) {
-		err = nil // the other side has closed it altogether
+		err = nil // the connection has already been closed by the peer
 	}
 	return err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// start runs a proxy to an address for the time of the test.
+// start runs a proxy to an address until the test ends.
 func start(t *testing.T, to string) (p *proxy, addr string) {
 	p = &proxy{to: to, dial: 10 * time.Second}
 	ctx, stop := context.WithCancel(context.Background())
@@ -28,7 +28,8 @@ func start(t *testing.T, to string) (p *proxy, addr string) {
 	return p, <-ready
 }
 
-// serveEcho is an echo server that closes its side once the client has.
+// serveEcho runs an echo server, which closes a connection when the client has closed its writing
+// side.
 func serveEcho(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -66,7 +67,7 @@ func TestForwardsBothWays(t *testing.T) {
 				c.Write(data)
 				c.(*net.TCPConn).CloseWrite()
 			}()
-			got, err := io.ReadAll(c) // ends only if the proxy passes both ends on
+			got, err := io.ReadAll(c) // returns only if the proxy passes the end on in both directions
 			if err != nil || !bytes.Equal(data, got) {
 				t.Errorf("%d bytes came back, %v", len(got), err)
 			}
@@ -79,7 +80,8 @@ func TestForwardsBothWays(t *testing.T) {
 }
 
 func TestNobodyToForwardTo(t *testing.T) {
-	// A socket that has the port, so that nobody else gets it, and does not listen.
+	// A socket that is bound to the port, so that no other program gets the port, and that does not
+	// listen.
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	require.NoError(t, err)
 	defer syscall.Close(fd)

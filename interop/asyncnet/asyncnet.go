@@ -1,11 +1,11 @@
-// Package asyncnet has the functions and types of package net and crypto/tls that make
-// connections and listeners, under the same names, on the connections of package async.
-// TestSuites puts it in the place of package net in the code of other projects.
+// Package asyncnet has the functions and types of packages net and crypto/tls that make connections
+// and listeners, with the same names, on the connections of package async. TestSuites replaces
+// package net by asyncnet in the code of other projects.
 //
-// Addresses, errors and interfaces remain those of package net. Where package net has a
-// pointer to a struct, for example *net.TCPConn, this package has an interface with the
-// methods of that type, so that a type assertion fails if a connection of package async
-// lacks one of them. Raw sockets, the networks "ip", are those of package net.
+// Addresses, errors and interfaces are the types of package net. Where package net has a pointer to
+// a struct, for example *net.TCPConn, this package has an interface with the methods of that type,
+// so that a type assertion fails if a connection of package async lacks one of them. Raw sockets,
+// the networks "ip", are connections of package net.
 package asyncnet
 
 import (
@@ -25,15 +25,15 @@ import (
 	"example.com/async"
 )
 
-// LogVariable is the environment variable that names a log file. Each call that dials a
-// connection or opens a listener or a packet socket appends a line: "dial", "listen",
-// "file" or "pipe", a space, and the network.
+// LogVariable is the environment variable that names a log file. Each call that dials a connection
+// or opens a listener or a packet socket appends a line: "dial", "listen", "file" or "pipe", a
+// space, and the network.
 const LogVariable = "ASYNCNET_LOG"
 
 var logFile = sync.OnceValues(func() (*os.File, error) {
 	name := os.Getenv(LogVariable)
 	if name == "" {
-		return nil, nil // for example a process that a test has started with its own environment
+		return nil, nil // for example in a process that a test has started with an environment of its own
 	}
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 })
@@ -45,7 +45,7 @@ func note(call, network string) {
 		_, err = fmt.Fprintln(f, call, network)
 	}
 	if err != nil {
-		panic(err) // the count would be too low
+		panic(err) // a missing line would make the count too low
 	}
 }
 
@@ -125,19 +125,20 @@ var (
 	_ UnixListener = (*net.UnixListener)(nil)
 )
 
-// The default runtime is started here, not by the first call: that may come from a bubble
-// of testing/synctest, to which the goroutines of the runtime would then belong.
+// runtime is started here and not by the first call, which a goroutine of a bubble of
+// testing/synctest may make. The runtime would work, but New in a bubble costs a garbage collection
+// and leaves a goroutine behind.
 var runtime = async.Default()
 
 // isRaw reports whether network is one of raw IP, which package async does not have.
 func isRaw(network string) bool { return strings.HasPrefix(network, "ip") }
 
-// block runs fn under ctx, on the caller's goroutine.
+// block runs fn with BlockOn on the goroutine of the caller, and cancels fn when ctx ends.
 func block[T any](ctx context.Context, fn func(cx *async.Context) (T, error)) (T, error) {
 	return async.BlockOn(runtime.Under(ctx), fn)
 }
 
-// as returns the form of c for goroutines. It fails if that lacks a method of T.
+// as returns the form of c for goroutines. It fails if this form lacks a method of T.
 func as[T net.Conn](c async.Conn, err error) (form T, _ error) {
 	if err != nil {
 		return form, err
@@ -150,7 +151,7 @@ func as[T net.Conn](c async.Conn, err error) (form T, _ error) {
 	return form, nil
 }
 
-// asListener is the same as as, for listeners.
+// asListener is the function as for listeners.
 func asListener[T net.Listener](ln async.Listener, err error) (form T, _ error) {
 	if err != nil {
 		return form, err
@@ -213,7 +214,7 @@ func (lc *ListenConfig) async() *async.ListenConfig {
 	return &async.ListenConfig{Control: lc.Control, KeepAlive: lc.KeepAlive}
 }
 
-// Listen is that of net.ListenConfig.
+// Listen is net.ListenConfig.Listen.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	note("listen", network)
 	ln, err := block(ctx, func(cx *async.Context) (async.Listener, error) {
@@ -222,7 +223,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	return asListener[net.Listener](ln, err)
 }
 
-// ListenPacket is that of net.ListenConfig.
+// ListenPacket is net.ListenConfig.ListenPacket.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if isRaw(network) {
 		return (&net.ListenConfig{Control: lc.Control}).ListenPacket(ctx, network, address)
@@ -276,12 +277,12 @@ type Dialer struct {
 	ControlContext  func(ctx context.Context, network, address string, c syscall.RawConn) error
 }
 
-// Dial is that of net.Dialer.
+// Dial is net.Dialer.Dial.
 func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialContext is that of net.Dialer. A Dialer without options is Runtime.DialNet.
+// DialContext is net.Dialer.DialContext. A Dialer without options calls Runtime.DialNet.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if isRaw(network) {
 		return new(net.Dialer).DialContext(ctx, network, address)
@@ -326,7 +327,7 @@ func FileListener(f *os.File) (net.Listener, error) {
 	return asListener[net.Listener](ln, err)
 }
 
-// FilePacketConn is net.FilePacketConn. A raw socket is package net's.
+// FilePacketConn is net.FilePacketConn. For a raw socket the result is a connection of package net.
 func FilePacketConn(f *os.File) (net.PacketConn, error) {
 	note("file", "packet")
 	c, err := async.FilePacketConn(f)
@@ -336,8 +337,8 @@ func FilePacketConn(f *os.File) (net.PacketConn, error) {
 	return async.NetConn(runtime, c).(net.PacketConn), nil
 }
 
-// Pipe is net.Pipe, for suites that hardly use other connections. It returns a pair of
-// connected unix-domain sockets, which have buffers, unlike a net.Pipe.
+// Pipe replaces net.Pipe in suites that use few other connections. It returns a pair of connected
+// unix-domain sockets. Unlike the ends of a net.Pipe, the sockets have buffers.
 func Pipe() (net.Conn, net.Conn) {
 	note("pipe", "unix")
 	a, b, err := async.SocketPair()
@@ -382,12 +383,12 @@ type TLSDialer struct {
 	Config    *tls.Config
 }
 
-// Dial is that of tls.Dialer.
+// Dial is tls.Dialer.Dial.
 func (d *TLSDialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialContext is that of tls.Dialer.
+// DialContext is tls.Dialer.DialContext.
 func (d *TLSDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := d.NetDialer
 	if dialer == nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// compareIdle measures what keep-alive connections cost that have had a request
-// each and wait for the next.
+// compareIdle measures the cost of keep-alive connections. Each connection has had one request, and
+// waits for the next.
 func compareIdle(o options) error {
 	chosen := slices.DeleteFunc(slices.Clone(servers), func(s server) bool {
 		return !s.idle || !o.only.MatchString(s.name())
@@ -47,14 +47,15 @@ func compareIdle(o options) error {
 	return t.Flush()
 }
 
-// measureIdle returns what n connections add to what a server uses.
+// measureIdle returns how much n connections add to the usage of a server.
 func measureIdle(s server, n int) (u usage, err error) {
 	p, err := start(s)
 	if err != nil {
 		return u, err
 	}
 	defer p.stop()
-	// What the first connections set up is not theirs.
+	// The first connections allocate memory that does not depend on the number of connections. So
+	// it is not counted.
 	warm, err := openIdle(p.addr, 100)
 	closeAll(warm)
 	if err != nil {
@@ -70,7 +71,7 @@ func measureIdle(s server, n int) (u usage, err error) {
 	if err != nil {
 		return u, err
 	}
-	time.Sleep(500 * time.Millisecond) // until all have gone back to waiting
+	time.Sleep(500 * time.Millisecond) // all connections wait for the next request then
 	after, err := p.used(askMemory)
 	return usage{heap: after.heap - before.heap, resident: after.resident - before.resident}, err
 }
@@ -83,8 +84,7 @@ func closeAll(conns []net.Conn) {
 	}
 }
 
-// openIdle opens n connections and has one request answered on each, 50 at
-// a time.
+// openIdle opens n connections, 50 at a time, and makes one request on each.
 func openIdle(addr string, n int) ([]net.Conn, error) {
 	conns, errs := make([]net.Conn, n), make([]error, 50)
 	var wg sync.WaitGroup
@@ -99,7 +99,7 @@ func openIdle(addr string, n int) ([]net.Conn, error) {
 	return conns, errors.Join(errs...)
 }
 
-// ask connects and has one request answered.
+// ask opens a connection and makes one request.
 func ask(addr string) (net.Conn, error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {

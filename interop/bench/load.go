@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// report makes wrk print what is needed in one line: requests, microseconds
-// that the run took, latencies in microseconds, and what failed.
+// report is a script that makes wrk print one line: the number of requests, the duration of the run
+// in microseconds, latencies in microseconds, and the number of failures.
 const report = `
 done = function(summary, latency)
 	local e = summary.errors
@@ -22,14 +22,14 @@ done = function(summary, latency)
 end
 `
 
-// figures is what one run of one server gave.
+// figures is the result of one run of one server.
 type figures struct {
 	rate           float64 // requests per second
 	cpu            float64 // microseconds of the server's CPU time per request
 	p50, p99, p999 float64 // latency in microseconds
 }
 
-// load is what a generator tells of one run; times are in microseconds.
+// load is the report of a load generator about one run. Times are in microseconds.
 type load struct {
 	requests, took, p50, p99, p999, failed float64
 }
@@ -110,7 +110,7 @@ func measure(s server, o options) (f figures, err error) {
 	}, nil
 }
 
-// load puts the server under load for a while.
+// load puts the server under load for the time d.
 func (o options) load(s server, p *process, d time.Duration) (load, error) {
 	if o.rate > 0 {
 		return o.h2load(s, p, d)
@@ -118,7 +118,7 @@ func (o options) load(s server, p *process, d time.Duration) (load, error) {
 	return o.wrk(s, p, d)
 }
 
-// wrk runs it with one thread, which leaves the server the other processors.
+// wrk runs wrk with one thread, which leaves the other processors to the server.
 func (o options) wrk(s server, p *process, d time.Duration) (l load, err error) {
 	script, err := os.CreateTemp("", "wrk-*.lua")
 	if err != nil {
@@ -140,7 +140,7 @@ func (o options) wrk(s server, p *process, d time.Duration) (l load, err error) 
 	return l, nil
 }
 
-// url is where the process serves.
+// url returns the URL of the process.
 func (s server) url(p *process) string {
 	scheme := "http"
 	if strings.HasSuffix(s.protocol, "-tls") {
@@ -149,7 +149,7 @@ func (s server) url(p *process) string {
 	return scheme + "://" + p.addr + "/"
 }
 
-// run runs a program and returns what it prints.
+// run runs a program and returns its output.
 func run(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -158,8 +158,8 @@ func run(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// printLoad prints medians, and beside those that are not on package net the
-// median of the rounds' ratios to it.
+// printLoad prints medians. For a server that is not on package net it also prints the median of
+// the ratios to the server on package net, round by round.
 func printLoad(chosen []server, runs [][]figures) {
 	fmt.Printf("\nmedians; in brackets the median of the rounds' ratios to the same on net, and how many of the rounds were below 1\n")
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -1,11 +1,11 @@
-// Command bench compares HTTP servers on the connections of package async with
-// the same on package net: fasthttp and net/http, in the clear and over
-// crypto/tls, under wrk, or with -rate under h2load; and what they need for idle
-// connections. bench.sh installs both and runs it.
+// Command bench compares HTTP servers on the connections of package async with the same servers on
+// package net: fasthttp and net/http, with and without crypto/tls. The load comes from wrk, or with
+// -rate from h2load. It also compares the memory of idle connections. bench.sh installs wrk and
+// h2load and runs this command.
 //
-// Each server runs in a process of its own; the servers of a comparison take
-// turns, round by round. CPU time is the server process's, per request.
-// Everything is on this machine's loopback interface, and ends by itself.
+// Each server runs in a process of its own. The servers of a comparison are measured in turns,
+// round by round. CPU time is the time of the server process per request. All connections use the
+// loopback interface of this machine. The command ends by itself.
 package main
 
 import (

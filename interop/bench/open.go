@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// handshakes is for how long, in microseconds, answers are late since others shake hands.
+// handshakes is the time in microseconds, from the first request, in which answers are late because
+// other connections are still in their TLS handshakes. Latencies of this time are not counted.
 const handshakes = 200_000
 
-// h2load sends HTTP/1.1 requests at a rate that does not depend on the answers, as long
-// as each connection has had its last one: latencies are those of equal load. It
-// writes a line for each request.
+// h2load sends HTTP/1.1 requests at a fixed rate, so that the latencies of all servers are measured
+// under the same load. The rate does not depend on the answers, unless a connection still waits for
+// its previous answer. h2load writes a line for each request.
 func (o options) h2load(s server, p *process, d time.Duration) (l load, err error) {
 	dir, err := os.MkdirTemp("", "h2load-")
 	if err != nil {
@@ -36,7 +37,8 @@ func (o options) h2load(s server, p *process, d time.Duration) (l load, err erro
 	var times []float64
 	began := 0.0
 	for line := range bytes.Lines(log) {
-		columns := strings.Split(strings.TrimSpace(string(line)), "\t") // when it began, the status, how long it took
+		// The columns are the time at which the request began, its status, and its duration.
+		columns := strings.Split(strings.TrimSpace(string(line)), "\t")
 		if len(columns) < 3 {
 			return l, fmt.Errorf("h2load wrote a line that says %q", line)
 		}

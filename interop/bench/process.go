@@ -43,7 +43,7 @@ func start(s server) (p *process, err error) {
 	return p, nil
 }
 
-// used asks the server what it has used.
+// used asks the server for its usage. what is askCPU or askMemory.
 func (p *process) used(what string) (u usage, err error) {
 	if _, err = fmt.Fprintln(p.in, what); err == nil {
 		_, err = fmt.Fscan(p.out, &u.cpu, &u.heap, &u.resident)

@@ -27,16 +27,16 @@ import (
 
 // server is one way to answer HTTP requests.
 type server struct {
-	protocol string // what is compared with each other: library and security
-	on       string // what it runs on; net is what the others are compared with
-	load     bool   // whether it is compared under load
-	idle     bool   // whether it is compared with idle connections
+	protocol string // library and security; servers of the same protocol are compared
+	on       string // what the server runs on; the server on net is the base of the comparison
+	load     bool   // the server is compared under load
+	idle     bool   // the server is compared with idle connections
 	run      func(ready func(net.Addr)) error
 }
 
 func (s server) name() string { return s.protocol + "/" + s.on }
 
-// In each comparison the one on package net comes first.
+// servers has the servers of each comparison. The server on package net is the first.
 var servers = []server{
 	{"fasthttp", "net", true, true, onNet(serveFast, false)},
 	{"fasthttp", "tasks", true, true, inTasks(fast, false)},
@@ -73,13 +73,13 @@ func serveFast(ln net.Listener) error { return fast.Serve(ln) }
 func serveStd(ln net.Listener) error {
 	s := &http.Server{
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, hello) }),
-		ErrorLog: log.New(io.Discard, "", 0), // wrk hangs up in the middle of handshakes
+		ErrorLog: log.New(io.Discard, "", 0), // wrk closes connections in the middle of handshakes
 	}
 	return s.Serve(ln)
 }
 
-// newRuntime returns a runtime as it is by default, but which keeps to itself
-// that a machine under load makes polls long.
+// newRuntime returns a runtime with the default Config, except that it does not report stalls: on a
+// machine under load many polls take long.
 func newRuntime() (*async.Runtime, error) {
 	return async.New(async.Config{Stalled: func(async.Stall) {}})
 }
@@ -91,7 +91,7 @@ func onNet(serve func(net.Listener) error, secure bool) func(func(net.Addr)) err
 	return onListener(serve, secure, func() (net.Listener, error) { return net.Listen("tcp", address) })
 }
 
-// onRuntime runs it on the connections that a runtime has for goroutines.
+// onRuntime runs a server on the connections of a runtime for goroutines.
 func onRuntime(serve func(net.Listener) error, secure bool) func(func(net.Addr)) error {
 	return onListener(serve, secure, func() (net.Listener, error) {
 		rt, err := newRuntime()
@@ -157,8 +157,8 @@ func serveTasks(ready func(net.Addr), h async.Handler) error {
 	return err
 }
 
-// parked answers whatever ends with an empty line, and keeps nothing between
-// requests. It is the floor for idle connections, not an HTTP server.
+// parked answers every request that ends with an empty line, and keeps nothing between requests. It
+// is not an HTTP server. It shows the least memory that an idle connection can take.
 func parked(ready func(net.Addr)) error {
 	readers := sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(hello), hello)
@@ -184,7 +184,8 @@ func parked(ready func(net.Addr)) error {
 	})
 }
 
-// newConfig returns a TLS configuration with a certificate that nobody checks.
+// newConfig returns a TLS configuration with a self-signed certificate, which the clients do not
+// check.
 func newConfig() (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -201,9 +202,9 @@ func newConfig() (*tls.Config, error) {
 	}, nil
 }
 
-// beServer serves until standard input ends. Its first line of output is its
-// address; each line of input is answered by what it has used: CPU time, or
-// memory after what is garbage was collected.
+// beServer serves until standard input ends. The first line of output is the address. Each line of
+// input is a question, which beServer answers with its usage: the CPU time, or also the memory
+// after a garbage collection.
 func beServer(name string) error {
 	for _, s := range servers {
 		if s.name() == name {
@@ -220,16 +221,16 @@ func beServer(name string) error {
 	return fmt.Errorf("there is no server %q", name)
 }
 
-// What a server process is asked.
+// The questions to a server process.
 const (
 	askCPU    = "cpu"
 	askMemory = "memory"
 )
 
-// usage is what it has used.
+// usage is the CPU time and the memory of a server process.
 type usage struct {
 	cpu            time.Duration
-	heap, resident int64 // bytes of Go's heap and stacks; of the process
+	heap, resident int64 // bytes of the heap and stacks of Go; bytes of the process
 }
 
 func (u usage) String() string { return fmt.Sprint(int64(u.cpu), u.heap, u.resident) }
@@ -243,7 +244,7 @@ func used(memory bool) (u usage) {
 		return u
 	}
 	runtime.GC()
-	runtime.GC() // what pools keep goes with the second
+	runtime.GC() // the second collection frees the values in pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	u.heap = int64(m.HeapInuse + m.StackInuse)

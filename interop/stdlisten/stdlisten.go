@@ -1,7 +1,6 @@
-// Package stdlisten is what programs.sh puts in the place of net/http's
-// listening functions in the standard library's example programs: the same, on
-// the connections of package async. The port is one that the system chooses;
-// the address is printed on standard output.
+// Package stdlisten has the listening functions of net/http on the connections of package async.
+// programs.sh replaces the functions of net/http by these in the example programs of the standard
+// library. The system chooses the port. The address is printed on standard output.
 package stdlisten
 
 import (
@@ -22,8 +21,7 @@ func ListenAndServeTLS(_, certFile, keyFile string, h http.Handler) error {
 	return ServeTLS(&http.Server{Handler: h}, certFile, keyFile)
 }
 
-// Serve is the method ListenAndServe of what srv points to, a server or a
-// pointer to one.
+// Serve replaces the method ListenAndServe. srv points to a server or to a pointer to a server.
 func Serve[S http.Server | *http.Server](srv *S) error {
 	ln, err := listen()
 	if err != nil {
@@ -32,7 +30,7 @@ func Serve[S http.Server | *http.Server](srv *S) error {
 	return server(srv).Serve(ln)
 }
 
-// ServeTLS is the method ListenAndServeTLS.
+// ServeTLS replaces the method ListenAndServeTLS. srv is as for Serve.
 func ServeTLS[S http.Server | *http.Server](srv *S, certFile, keyFile string) error {
 	ln, err := listen()
 	if err != nil {

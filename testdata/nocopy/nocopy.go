@@ -1,4 +1,5 @@
-// Package nocopy copies what must not be copied; go vet must say so for each line.
+// Package nocopy copies values of types that must not be copied. go vet must report each copy: see make
+// copies.
 package nocopy
 
 import "example.com/async"

@@ -45,7 +45,7 @@ func accepting(handle func(cx *async.Context, c async.Conn)) func(*async.Context
 	}
 }
 
-// straightEcho serves a connection with code that reads like any other.
+// straightEcho serves a connection with straight-line code: a loop of Read and Write.
 func straightEcho(cx *async.Context, c async.Conn) {
 	async.Go(cx, func(cx *async.Context) error {
 		defer c.Close()
@@ -67,7 +67,7 @@ func futureEcho(cx *async.Context, c async.Conn) {
 	async.SpawnFuture(cx, &echo{c: c.(async.PollConn), buf: make([]byte, program.BufferSize)})
 }
 
-// An echo writes while rest is not empty, and reads otherwise.
+// An echo writes if rest is not empty. Otherwise it reads.
 type echo struct {
 	c         async.PollConn
 	buf, rest []byte
@@ -97,10 +97,10 @@ func (e *echo) end(err error) (async.None, error) {
 	return async.None{}, err
 }
 
-// Cancel is called if the task is cancelled.
+// Cancel is called if the task is cancelled: the future will not be polled again.
 func (e *echo) Cancel() { e.c.Close() }
 
-// serveEcho has no stack and no buffer for a connection that waits.
+// serveEcho serves connections with Serve: a connection that waits has no stack and no buffer.
 func serveEcho(cx *async.Context, ln async.Listener) error {
 	buffers := sync.Pool{New: func() any { return new([program.BufferSize]byte) }}
 	return async.Serve(cx, ln, func(cx *async.Context, c async.Conn) (keep bool, err error) {
@@ -115,8 +115,8 @@ func serveEcho(cx *async.Context, ln async.Listener) error {
 	})
 }
 
-// serveNetConn runs the code of the server on package net on the connections that
-// a runtime has for goroutines.
+// serveNetConn runs the code of the server on package net, on the connections of a runtime for
+// goroutines.
 func (m mode) serveNetConn(o program.Options, ready func(net.Addr)) error {
 	rt, err := m.newRuntime(o, hungUp)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"example.com/async/bench/internal/work"
 )
 
-// futureWorkloads are the workloads with plain futures. The future of a task is a struct that holds
-// the state which straight-line code has on its stack.
+// futureWorkloads has the workloads with plain futures. The future of a task is a struct with the
+// state that straight-line code has on its stack.
 func futureWorkloads(rt *async.Runtime) work.Workloads {
 	all := work.Workloads{
 		"chained_spawn":       byFuture(rt, 1, chainedSpawnFuture),
@@ -32,8 +32,8 @@ func futureWorkloads(rt *async.Runtime) work.Workloads {
 	return all
 }
 
-// byFuture measures a workload that is started by a future. Each call spawns this future from outside
-// the runtime.
+// byFuture measures a workload that is started by a future. Each call spawns this future from
+// outside the runtime.
 func byFuture(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
 	return work.Timed(operations, func(done func()) {
 		async.LaunchFuture(rt, async.PollFunc(func(cx *async.Context) (async.None, error) {
@@ -68,7 +68,7 @@ func pingPongFuture(cx *async.Context, done func()) {
 	}
 }
 
-// A pinger is the first task of a pair; it holds what both share.
+// A pinger is the first task of a pair. It has the state that both tasks share.
 type pinger struct {
 	done       func()
 	sent       bool
@@ -121,7 +121,7 @@ func yieldManyFuture(cx *async.Context, done func()) {
 	}
 }
 
-// A yielder yields a number of times: a loop over YieldFuture as a state machine.
+// A yielder yields a number of times: it is a loop over YieldFuture, written as a state machine.
 type yielder struct {
 	left int
 	now  async.Future[async.None]
@@ -153,8 +153,8 @@ func lockingFuture(tasks, times int) func(cx *async.Context, done func()) {
 	}
 }
 
-// A locker locks and unlocks a number of times. A future of a lock can be polled
-// again once the mutex was unlocked.
+// A locker locks and unlocks a number of times. The future of a lock can be polled again after the
+// mutex has been unlocked.
 type locker struct {
 	lock async.Future[async.None]
 	m    *async.Mutex
@@ -235,7 +235,8 @@ func sleepersFuture(how func(i int) time.Duration) func(cx *async.Context, done 
 	}
 }
 
-// A sleeper begins its sleep in its first poll, as the other forms do: SleepFuture counts from the call.
+// A sleeper begins its sleep in its first poll, as the other forms do: SleepFuture counts from the
+// call.
 type sleeper struct {
 	d     time.Duration
 	sleep async.Future[async.None]
@@ -268,7 +269,7 @@ func idleFuture(rt *async.Runtime) func(*work.Meter) error {
 	})
 }
 
-// An idler waits for ever.
+// An idler is never ready.
 type idler struct {
 	begun *atomic.Int64
 	never async.Future[async.None]

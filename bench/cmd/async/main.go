@@ -1,5 +1,4 @@
-// Command async is the library, in its four forms for connections and its two forms
-// for tasks.
+// Command async runs the library: its four forms for connections, and its two forms for tasks.
 package main
 
 import (
@@ -25,11 +24,11 @@ func main() {
 	p.Main()
 }
 
-// A mode is what differs between the runtimes that are measured.
+// A mode has the options in which the measured runtimes differ.
 type mode struct{ sharedProcs bool }
 
-// newRuntime returns a runtime as it is by default but for the mode, with that many workers. It is
-// silent about polls that take long, which a loaded machine causes.
+// newRuntime returns a runtime with the default Config, except for the mode and the number of
+// workers. It does not report stalls, which a loaded machine causes.
 func (m mode) newRuntime(o program.Options, unhandled func(async.Task, error)) (*async.Runtime, error) {
 	return async.New(async.Config{
 		Workers:     o.Workers,
@@ -39,7 +38,7 @@ func (m mode) newRuntime(o program.Options, unhandled func(async.Task, error)) (
 	})
 }
 
-// hungUp ignores the failure of an echo task: its peer has hung up.
+// hungUp ignores the failure of an echo task: the peer has closed the connection.
 func hungUp(async.Task, error) {}
 
 func (m mode) withRuntime(workloads func(rt *async.Runtime) work.Workloads) func(program.Options) (work.Workloads, error) {

@@ -12,7 +12,7 @@ import (
 	"example.com/async/bench/internal/work"
 )
 
-// straightWorkloads are the workloads with tasks of straight-line code.
+// straightWorkloads has the workloads with tasks of straight-line code.
 func straightWorkloads(rt *async.Runtime) work.Workloads {
 	all := work.Workloads{
 		"chained_spawn":       byTask(rt, 1, chainedSpawn),
@@ -35,8 +35,8 @@ func straightWorkloads(rt *async.Runtime) work.Workloads {
 	return all
 }
 
-// byTask measures a workload that is started by a task. Each call spawns this task from outside
-// the runtime.
+// byTask measures a workload that is started by a task. Each call spawns this task from outside the
+// runtime.
 func byTask(rt *async.Runtime, operations int, start func(cx *async.Context, done func())) func(*work.Meter) error {
 	return work.Timed(operations, func(done func()) {
 		async.Launch(rt, func(cx *async.Context) error {
@@ -103,8 +103,8 @@ func yieldMany(cx *async.Context, done func()) {
 	}
 }
 
-// made is where mutexCreate makes its mutexes: in memory, so that the compiler
-// cannot leave the making out.
+// made has the mutexes that mutexCreate makes. They are in memory so that the compiler cannot
+// optimize them away.
 var made [1024]async.Mutex
 
 func mutexCreate(m *work.Meter) error {
@@ -139,8 +139,8 @@ func lockTimes(cx *async.Context, m *async.Mutex, times int) error {
 	return nil
 }
 
-// channel sends work.Messages messages. The tasks are spawned from outside, which
-// spreads them over the workers.
+// channel sends work.Messages messages. The tasks are spawned from outside of the workers, so that
+// they are spread over the workers.
 func channel(rt *async.Runtime, senders, receivers int) func(done func()) {
 	return func(done func()) {
 		c := async.NewChan[int](work.ChanCapacity)
@@ -189,7 +189,7 @@ func sleepers(how func(i int) time.Duration) func(cx *async.Context, done func()
 	}
 }
 
-// cost has a task start n tasks, each of which yields once.
+// cost returns a workload in which a task starts n tasks, each of which yields once.
 func cost(n int) func(cx *async.Context, done func()) {
 	return func(cx *async.Context, done func()) {
 		count := work.Countdown(n, done)
@@ -214,8 +214,9 @@ func idle(rt *async.Runtime) func(*work.Meter) error {
 	})
 }
 
-// idling measures the memory of tasks that wait for ever. It keeps their handles, because a task to
-// which nothing refers is garbage; the reading contains 8 bytes per task for that.
+// idling measures the memory of tasks that wait and are never woken. It keeps their handles,
+// because a task without a reference is garbage. The result contains 8 bytes per task for the
+// handle.
 func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64) *async.JoinHandle[async.None]) func(*work.Meter) error {
 	return func(m *work.Meter) error {
 		var handles []*async.JoinHandle[async.None]
@@ -232,8 +233,9 @@ func idling(rt *async.Runtime, spawn func(cx *async.Context, begun *atomic.Int64
 	}
 }
 
-// insideWorkloads are the workloads of the mutex, started and awaited by a task. They save the
-// wake-ups of a thread at the beginning and at the end of each call, which all other forms contain.
+// insideWorkloads has the workloads of the mutex, started and awaited by a task. They do not
+// contain the wake of a thread at the beginning and at the end of each call, which all other forms
+// contain.
 func insideWorkloads(rt *async.Runtime) work.Workloads {
 	return work.Workloads{
 		"mutex_contention":    insideLocking(rt, work.ContentionTasks, work.ContentionTimes),

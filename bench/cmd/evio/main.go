@@ -42,8 +42,8 @@ func serve(o program.Options, ready func(net.Addr)) error {
 	return errors.Join(failed, err)
 }
 
-// noDelayOnListeners sets TCP_NODELAY on the listeners of this process, from which
-// connections inherit it. evio neither sets it nor tells its descriptors.
+// noDelayOnListeners sets TCP_NODELAY on the listeners of this process. Connections inherit the
+// option. evio neither sets the option nor returns its descriptors.
 func noDelayOnListeners() error {
 	const dir = "/proc/self/fd"
 	entries, err := os.ReadDir(dir)

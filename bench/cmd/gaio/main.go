@@ -35,7 +35,7 @@ func serve(o program.Options, ready func(net.Addr)) error {
 	return <-failed
 }
 
-// accept gives connections to the watchers in turn.
+// accept passes connections to the watchers in turn.
 func accept(ln net.Listener, watchers []*gaio.Watcher) error {
 	for i := 0; ; i++ {
 		c, err := ln.Accept()
@@ -48,7 +48,7 @@ func accept(ln net.Listener, watchers []*gaio.Watcher) error {
 	}
 }
 
-// echo writes what a read has brought, and reads when a write is complete.
+// echo writes the data of each read, and reads again when the write is complete.
 func echo(w *gaio.Watcher) error {
 	for {
 		results, err := w.WaitIO()

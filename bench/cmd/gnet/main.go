@@ -17,7 +17,7 @@ func main() {
 	}}.Main()
 }
 
-// serve returns a server whose loops are locked to threads or not.
+// serve returns a server. locked says whether its loops are locked to threads.
 func serve(locked bool) program.EchoServer {
 	return func(o program.Options, ready func(net.Addr)) error {
 		if o.Busy > 0 {
@@ -25,7 +25,7 @@ func serve(locked bool) program.EchoServer {
 		}
 		err := run(o, ready, locked)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			err = run(o, ready, locked) // another process has taken the port meanwhile
+			err = run(o, ready, locked) // again: another process has taken the port
 		}
 		return err
 	}
@@ -41,7 +41,8 @@ func run(o program.Options, ready func(net.Addr), locked bool) error {
 		gnet.WithTCPNoDelay(gnet.TCPNoDelay), gnet.WithLogger(silence{}))
 }
 
-// freeAddr returns an address whose port is free now: gnet does not tell which one it has been given.
+// freeAddr returns an address whose port is free now. It is needed because gnet does not return the
+// port that the system has chosen.
 func freeAddr() (net.Addr, error) {
 	ln, err := net.Listen("tcp", program.Address)
 	if err != nil {
@@ -62,7 +63,7 @@ func (s *server) OnBoot(gnet.Engine) gnet.Action {
 	return gnet.None
 }
 
-// OnTraffic answers with what has come, which Next returns without a copy.
+// OnTraffic echoes the data that has arrived. Next returns this data without a copy.
 func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 	in, err := c.Next(-1)
 	if err != nil {
@@ -74,8 +75,8 @@ func (s *server) OnTraffic(c gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// silence is a logger: gnet otherwise logs to the standard output, which belongs to the
-// benchmark.
+// silence is a logger that drops all lines. Without it gnet logs to standard output, which the
+// benchmark reads.
 type silence struct{}
 
 func (silence) Debugf(string, ...any) {}

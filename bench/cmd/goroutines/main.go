@@ -1,5 +1,5 @@
-// Command goroutines is the baseline: package net, and goroutines with the
-// channels and locks of Go.
+// Command goroutines is the baseline: package net, and goroutines with the channels and locks of
+// Go.
 package main
 
 import (

@@ -78,8 +78,8 @@ func yieldMany(done func()) {
 	}
 }
 
-// made is where mutexCreate makes its mutexes: in memory, so that the compiler
-// cannot leave the making out.
+// made has the mutexes that mutexCreate makes. They are in memory so that the compiler cannot
+// optimize them away.
 var made [1024]sync.Mutex
 
 func mutexCreate(m *work.Meter) error {
@@ -143,7 +143,7 @@ func sleepers(how func(i int) time.Duration) func(done func()) {
 	}
 }
 
-// cost has a goroutine start n goroutines, each of which yields once.
+// cost returns a workload in which a goroutine starts n goroutines, each of which yields once.
 func cost(n int) func(done func()) {
 	return func(done func()) {
 		count := work.Countdown(n, done)
@@ -164,7 +164,7 @@ func idle(m *work.Meter) error {
 			for range n {
 				go func() {
 					begun.Add(1)
-					select {} // waiting on a channel would cost a sudog
+					select {} // a wait on a channel would also allocate a sudog
 				}()
 			}
 		}()

@@ -12,33 +12,33 @@ import (
 	"example.com/async/bench/internal/rawio"
 )
 
-// The load is one of two.
+// There are two kinds of load.
 //
-// In the closed loop each connection has one request in flight: the next is sent when the answer has
-// come. The rate is what the server reaches, and a slow server is asked less often.
+// In the closed loop each connection has one request in flight. The next request is sent when the
+// answer has arrived. The rate depends on the server: a slow server gets fewer requests.
 //
-// In the open loop the requests of all connections have a timetable, one every gap, on the
-// connections in turn, whether or not earlier ones have been answered. A latency is
-// counted from the time at which the request should have been sent. So a server that stops for 100 ms makes
-// every request late that falls due in these 100 ms, as it would with independent clients.
-// A generator that waited with the server would see one late request (coordinated
-// omission).
+// In the open loop requests are due at fixed times: one request every gap, on the connections in
+// turn, whether or not earlier requests have been answered. The latency of a request is counted
+// from the time at which the request is due. If a server stops for 100 ms, every request that is
+// due in these 100 ms is late, as with independent clients. A generator that waits for the server
+// would measure only one late request; this error is called coordinated omission.
 //
-// Two more quantities tell the server's part of a latency from that of the generator. The lag is how
-// late the generator itself turned to a request, even if it could not send it then. The service time
-// of a request is counted from the time at which it was sent.
+// Two more quantities separate the part of the server in a latency from the part of the generator.
+// The lag of a request is the time from the moment at which the request is due until the generator
+// handles it, even if the generator cannot send the request at that moment. The service time of a
+// request is counted from the time at which the request was sent.
 
 const (
-	// maxAhead is how many requests may be in flight on a connection in the open
-	// loop. Further ones are sent later, and count from their time in the timetable.
+	// maxAhead is how many requests may be in flight on a connection in the open loop. Further
+	// requests are sent later. Their latency is still counted from the time at which they are due.
 	maxAhead = 64
 
-	// grace is how long the load waits for answers after its end.
+	// grace is how long the load waits for answers after the end of a phase.
 	grace = 2 * time.Second
 )
 
-// A load drives its connections from one thread, and allocates nothing while it runs.
-// Times are nanoseconds since epoch.
+// A load drives its connections from one thread, and allocates nothing while it runs. Times are
+// nanoseconds since epoch.
 type load struct {
 	epoll  int
 	conns  []conn
@@ -52,37 +52,37 @@ type load struct {
 	start    int64
 	end      int64
 	next     uint64 // open loop: number of the next request, over all connections
-	nextTime int64  // open loop: when it is due
+	nextTime int64  // open loop: the time at which request number next is due
 
 	flying int // requests that are due and not answered
 	result
 }
 
-// A conn is one connection. Its requests have numbers, which go on from phase to phase.
+// A conn is one connection. Its requests are numbered through all phases.
 type conn struct {
 	fd       int
 	dead     bool
 	due      uint64          // requests that may be sent
-	sent     uint64          // requests that were sent whole
-	answered uint64          // requests that were answered whole
+	sent     uint64          // requests that were sent completely
+	answered uint64          // requests that were answered completely
 	first    uint64          // number of the first request of the phase
-	outDone  int             // bytes of request number sent that were sent
-	inDone   int             // bytes of answer number answered that have come
-	sentAt   [maxAhead]int64 // when request k was sent, at k % maxAhead
+	outDone  int             // bytes of the next request, number sent, that were sent
+	inDone   int             // bytes of the next answer, number answered, that have arrived
+	sentAt   [maxAhead]int64 // the time at which request k was sent, at index k % maxAhead
 }
 
-// A result is what one phase gave.
+// A result is the result of one phase.
 type result struct {
 	done    uint64 // requests answered before the end
 	late    uint64 // requests answered after the end
-	errors  uint64 // requests that were lost or answered wrongly, and connections that broke
+	errors  uint64 // requests that were lost or got a wrong answer, and connections that failed
 	latency hist.Histogram
 	service hist.Histogram // open loop
 	lag     hist.Histogram // open loop
 }
 
-// newLoad opens the connections and has request 0 answered on each: what a server does at the first
-// use of a connection is no part of the load. A rate of 0 is the closed loop.
+// newLoad opens the connections, and exchanges request 0 on each: the work of a server at the first
+// use of a connection is not part of the load. A rate of 0 is the closed loop.
 func newLoad(to netip.AddrPort, conns, size int, rate float64) (*load, error) {
 	l := &load{conns: make([]conn, conns), out: pattern(size), want: pattern(size), epoch: time.Now()}
 	if rate > 0 {
@@ -119,7 +119,7 @@ func (l *load) close() {
 
 func (l *load) now() int64 { return int64(time.Since(l.epoch)) }
 
-// phase runs the load for a time and then waits for what is in flight.
+// phase runs the load for a time, and then waits for the answers to the requests in flight.
 func (l *load) phase(d time.Duration) error {
 	if err := lowTimerSlack(); err != nil {
 		return err
@@ -168,7 +168,7 @@ func (l *load) phase(d time.Duration) error {
 	}
 }
 
-// follow sends the requests whose time in the timetable has come, and returns the time.
+// follow sends the requests that are due in the open loop, and returns the time.
 func (l *load) follow() int64 {
 	now := l.now()
 	for l.gap > 0 && now >= l.nextTime && l.nextTime < l.end {
@@ -193,7 +193,7 @@ func (l *load) order(i int) {
 	l.send(i)
 }
 
-// intended is when request number k of connection i is due.
+// intended returns the time at which request number k of connection i is due.
 func (l *load) intended(i int, c *conn, k uint64) int64 {
 	if l.gap == 0 {
 		return c.sentAt[k%maxAhead]
@@ -201,8 +201,7 @@ func (l *load) intended(i int, c *conn, k uint64) int64 {
 	return l.start + int64(float64(uint64(i)+(k-c.first)*uint64(len(l.conns)))*l.gap)
 }
 
-// send writes the requests that are due on connection i, as far as the socket takes
-// them.
+// send writes the requests that are due on connection i, until the socket is not writable.
 func (l *load) send(i int) {
 	c := &l.conns[i]
 	for !c.dead && c.sent < c.due && c.sent-c.answered < maxAhead {
@@ -225,7 +224,7 @@ func (l *load) send(i int) {
 	}
 }
 
-// receive reads what has come on connection i and compares it with what was sent.
+// receive reads the data that has arrived on connection i, and compares it with the requests.
 func (l *load) receive(i int) {
 	c := &l.conns[i]
 	for {
@@ -238,18 +237,18 @@ func (l *load) receive(i int) {
 			return
 		}
 		if n < len(l.buf) {
-			return // a short read has emptied the socket; later input raises a new edge
+			return // a short read has emptied the socket; later input causes a new event
 		}
 	}
 }
 
-// accept counts the answers that p completes, and reports whether all of p is what
-// was sent on the connection.
+// accept counts the answers that p completes, and reports whether p has the bytes that were sent on
+// the connection.
 func (l *load) accept(i int, c *conn, p []byte) bool {
 	now := l.now()
 	for len(p) > 0 {
 		if c.answered == c.sent && c.inDone >= c.outDone {
-			return false // more than was sent
+			return false // more bytes than were sent
 		}
 		stamp(l.want, i, c.answered)
 		n := min(len(l.want)-c.inDone, len(p))
@@ -284,15 +283,16 @@ func (l *load) finish(i int, c *conn, now int64) {
 	}
 }
 
-// abandon counts a connection that broke as one error, and each request in flight on it
-// as another.
+// abandon counts a failed connection as one error, and each request in flight on the connection as
+// one more error.
 func (l *load) abandon(c *conn) {
 	c.dead = true
 	l.errors += 1 + c.due - c.answered
 	l.flying -= int(c.due - c.answered)
 }
 
-// giveUp counts the requests that were never answered, with the time they have waited.
+// giveUp counts the requests that were not answered as errors, and adds the time for which they
+// have waited to the latencies.
 func (l *load) giveUp() {
 	now := l.now()
 	for i := range l.conns {
@@ -309,8 +309,8 @@ func (l *load) giveUp() {
 	l.flying = 0
 }
 
-// metrics are the figures of the last phase; times are microseconds. A quantile that the number of
-// requests does not determine is not among them.
+// metrics returns the figures of the last phase. Times are in microseconds. A quantile for which
+// there are too few requests is left out.
 func (l *load) metrics(measured time.Duration) map[string]float64 {
 	m := map[string]float64{
 		"requests":   float64(l.done + l.late),
@@ -333,8 +333,8 @@ func (l *load) metrics(measured time.Duration) map[string]float64 {
 	return m
 }
 
-// stamp makes request number k of connection i unlike all others, so that an echo of
-// another one is noticed.
+// stamp makes request number k of connection i differ from all other requests, so that the echo of
+// another request is noticed.
 func stamp(p []byte, i int, k uint64) {
 	binary.LittleEndian.PutUint64(p, (k<<20|uint64(i))*0x9e3779b97f4a7c15)
 }
@@ -347,8 +347,8 @@ func pattern(n int) []byte {
 	return p
 }
 
-// wait waits for events. The system call is raw, as those of package rawio are: the scheduler of Go
-// would otherwise take the processor away from the goroutine.
+// wait waits for events. The system call is raw, like the system calls of package rawio: otherwise
+// the scheduler of Go would take the P away from the goroutine.
 func (l *load) wait(ns int64) (int, error) {
 	const epollPwait2 = 441 // the same number on every architecture
 	ts := syscall.NsecToTimespec(ns)
@@ -363,8 +363,8 @@ func (l *load) wait(ns int64) (int, error) {
 	return int(n), nil
 }
 
-// lowTimerSlack makes waits of this thread end when they should, and not up to
-// 50 microseconds later.
+// lowTimerSlack makes waits of this thread end on time. By default they end up to 50 microseconds
+// late.
 func lowTimerSlack() error {
 	const prSetTimerslack = 29
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetTimerslack, 1, 0); errno != 0 {

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// The load sits in raw system calls, which keep a collection waiting. Its program
-// switches the collector off, and so do its tests, whose servers allocate in the same process.
+// The load waits in raw system calls, and a garbage collection has to wait for the end of such a
+// call. Therefore the program turns the collector off. The tests turn it off, too: their servers
+// allocate in the same process.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(-1)
 	os.Exit(m.Run())
@@ -54,7 +55,8 @@ func against(t *testing.T, conns, size int, rate float64, d time.Duration, handl
 	return l
 }
 
-// echo echoes what change makes of each piece; a nil piece hangs up.
+// echo echoes the result of change for each piece of data. If the result is nil, it closes the
+// connection.
 func echo(change func(total int, p []byte) []byte) func(net.Conn) {
 	return func(c net.Conn) {
 		buf := make([]byte, 4096)
@@ -128,9 +130,10 @@ func TestFaultsAreErrors(t *testing.T) {
 	}
 }
 
-// A server stops one of two connections for 100 ms. At 1,000 requests per second that
-// is 50 of 500 requests, which wait 0 to 100 ms. A load with coordinated omission would see
-// one slow request, and a 95th percentile of less than a millisecond.
+// A server stops one of two connections for 100 ms. At 1,000 requests per second, 50 of 500
+// requests are due in this time on this connection, and wait for 0 to 100 ms. A load with
+// coordinated omission would measure one slow request, and a 95th percentile of less than a
+// millisecond.
 func TestEveryRequestOfAPauseIsLate(t *testing.T) {
 	var paused atomic.Bool
 	l := against(t, 2, 64, 1000, 500*time.Millisecond, echo(func(total int, p []byte) []byte {
@@ -145,8 +148,8 @@ func TestEveryRequestOfAPauseIsLate(t *testing.T) {
 	}
 }
 
-// What a server never answers is lost, and its latency is at least the time that was
-// waited.
+// A request that a server never answers is lost. Its latency is at least the time for which the
+// load has waited.
 func TestSilenceIsLoss(t *testing.T) {
 	l := against(t, 2, 64, 100, 300*time.Millisecond, echo(func(total int, p []byte) []byte {
 		if total >= 64*10 {
@@ -159,7 +162,7 @@ func TestSilenceIsLoss(t *testing.T) {
 	}
 }
 
-// The load itself is held up for 50 ms: the lag tells it, and the latencies contain it.
+// The load itself is delayed for 50 ms. The lag shows this delay, and the latencies contain it.
 func TestLagIsThatOfTheLoad(t *testing.T) {
 	l, err := newLoad(serveWith(t, echo(unchanged)), 2, 64, 1000)
 	if err != nil {
@@ -186,8 +189,9 @@ func TestLagIsThatOfTheLoad(t *testing.T) {
 	}
 }
 
-// A server stops for 200 ms, in which 400 requests fall due, more than may be in flight. The load
-// keeps its timetable: the service times and latencies tell the pause, the lag does not.
+// A server stops for 200 ms. In this time 400 requests are due, more than may be in flight. The
+// load still handles each request at the time at which it is due: the service times and the
+// latencies show the pause, and the lag does not.
 func TestLagDoesNotContainTheDelayOfTheServer(t *testing.T) {
 	paused := false
 	l := against(t, 1, 64, 2000, 300*time.Millisecond, echo(func(total int, p []byte) []byte {
@@ -205,7 +209,7 @@ func TestLagDoesNotContainTheDelayOfTheServer(t *testing.T) {
 	}
 }
 
-// What a server does at the first use of a connection is over before the load begins.
+// The work of a server at the first use of a connection has ended before the load begins.
 func TestEachConnectionIsUsedOnceBeforeTheLoad(t *testing.T) {
 	var bytes atomic.Int64
 	l, err := newLoad(serveWith(t, echo(func(_ int, p []byte) []byte { bytes.Add(int64(len(p))); return p })), 250, 64, 0)

@@ -1,11 +1,14 @@
-// Command load puts an echo server on 127.0.0.1 under load, from one thread, and
-// checks every byte that comes back.
+// Command load puts an echo server on 127.0.0.1 under load, from one thread, and checks every byte
+// of the answers. These are its steps:
 //
-// It opens the connections, exchanges one request on each, runs the load for a while unmeasured, prints "ready", waits for a line
-// on standard input, runs the load again and prints the result as one line of JSON.
-// With -idle it instead opens that many connections, exchanges one request on each, prints
-// "ready", waits for a line, exchanges another request on each and prints "{}".
-// It ends with its standard input.
+//  1. It opens the connections, and exchanges one request on each.
+//  2. It runs the load for the time -warm, unmeasured.
+//  3. It prints "ready", and waits for a line on standard input.
+//  4. It runs the load for the time -seconds, and prints the result as one line of JSON.
+//  5. It keeps the connections open until standard input ends.
+//
+// With -idle it opens that many connections instead. Step 2 is left out, and step 4 exchanges
+// another request on each connection and prints "{}".
 package main
 
 import (
@@ -57,8 +60,8 @@ func run() error {
 	if !to.Addr().IsLoopback() || !to.Addr().Is4() {
 		return fmt.Errorf("-addr %s: only 127.0.0.1 is loaded", to)
 	}
-	// One thread runs the load. A collection, or a second processor that takes the
-	// goroutine over, would show as latency of the server.
+	// One thread runs the load. A garbage collection, or a second P that takes over the goroutine,
+	// would be measured as latency of the server.
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
 
@@ -103,7 +106,7 @@ func runIdle(to netip.AddrPort, n, size int, in *bufio.Reader) error {
 		return err
 	}
 	defer idle.close()
-	time.Sleep(300 * time.Millisecond) // until the server has gone back to waiting
+	time.Sleep(300 * time.Millisecond) // the server has parked by then
 	if err := signal(in); err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func runIdle(to netip.AddrPort, n, size int, in *bufio.Reader) error {
 	return untilEnd(in)
 }
 
-// signal tells the parent process that all is ready and waits until it answers.
+// signal prints "ready" for the parent process, and waits for its answer.
 func signal(in *bufio.Reader) error {
 	fmt.Println("ready")
 	if _, err := in.ReadString('\n'); err != nil {
@@ -123,7 +126,8 @@ func signal(in *bufio.Reader) error {
 	return nil
 }
 
-// untilEnd keeps the connections open until the parent process has read what it wants.
+// untilEnd keeps the connections open until the parent process has taken its measurements and
+// closes standard input.
 func untilEnd(in *bufio.Reader) error {
 	_, err := io.Copy(io.Discard, in)
 	return err

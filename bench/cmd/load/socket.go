@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// dial opens connection number i. Every 4,096 connections have a loopback address of
-// their own: the kernel searches long for a free port where most of them are taken.
+// dial opens connection number i. Every 4,096 connections get another loopback address: if most
+// ports of an address are in use, the kernel takes long to find a free port.
 func dial(to netip.AddrPort, i int) (fd int, err error) {
 	fd, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -34,21 +34,21 @@ func dial(to netip.AddrPort, i int) (fd int, err error) {
 	return fd, nil
 }
 
-// drop closes with a reset, which leaves no port in TIME_WAIT. Errors do not
-// matter: the connection is of no use any more.
+// drop closes a connection with a reset, which leaves no port in TIME_WAIT. Errors are ignored: the
+// connection is no longer needed.
 func drop(fd int) {
 	syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 	syscall.Close(fd)
 }
 
-// idleConns are connections of which each has exchanged a request and waits.
+// idleConns has connections that have each exchanged a request and are idle.
 type idleConns struct {
 	fds  []int
 	size int
 }
 
-// openIdle opens n connections and exchanges a request on each, in batches for which
-// no listen backlog is too short.
+// openIdle opens n connections and exchanges a request on each. It opens them in batches that are
+// smaller than any listen backlog.
 func openIdle(to netip.AddrPort, n, size int) (*idleConns, error) {
 	const batch = 100
 	idle := &idleConns{size: size}
@@ -74,7 +74,7 @@ func openIdle(to netip.AddrPort, n, size int) (*idleConns, error) {
 	return idle, nil
 }
 
-// exchange has request number k answered on every connection.
+// exchange sends request number k on every connection and receives the answers.
 func (idle *idleConns) exchange(k uint64) error {
 	const batch = 100
 	for first := 0; first < len(idle.fds); first += batch {

@@ -40,7 +40,7 @@ func serve(o program.Options, mode uint32, ready func(net.Addr)) error {
 			c.CloseWithError(err)
 		}
 	})
-	// Write copies what the socket does not take at once.
+	// Write copies the data that the socket does not accept at once, so data may be used again.
 	engine.OnData(func(c *nbio.Conn, data []byte) {
 		if _, err := c.Write(data); err != nil {
 			c.CloseWithError(err)

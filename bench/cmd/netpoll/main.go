@@ -22,8 +22,9 @@ func main() {
 
 func inline(_ context.Context, handle func()) { handle() }
 
-// serve returns a server whose handlers run where runner runs them; nil is netpoll's own pool of
-// goroutines. It has as many pollers as workers, or as many as is the default.
+// serve returns a server whose handlers are started by runner. A nil runner is the pool of
+// goroutines of netpoll. If pollers is set, the server has as many pollers as workers. Otherwise it
+// has the default number.
 func serve(runner func(context.Context, func()), pollers bool) program.EchoServer {
 	return func(o program.Options, ready func(net.Addr)) error {
 		if o.Busy > 0 {
@@ -49,7 +50,7 @@ func serve(runner func(context.Context, func()), pollers bool) program.EchoServe
 	}
 }
 
-// echo answers what has come, through the zero-copy reader and writer.
+// echo echoes the data that has arrived, with the zero-copy reader and writer.
 func echo(_ context.Context, c netpoll.Connection) error {
 	r, w := c.Reader(), c.Writer()
 	in, err := r.Next(min(r.Len(), program.BufferSize))

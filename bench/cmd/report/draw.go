@@ -86,8 +86,8 @@ func logarithmic(axis *plot.Axis) {
 	axis.Tick.Marker = plainTicks{logTicks{}}
 }
 
-// logTicks marks 1, 2 and 5 times each power of ten. Over more than three powers of ten it
-// labels only these.
+// logTicks marks 1, 2 and 5 times each power of ten. On an axis of more than three powers of ten it
+// labels only the powers of ten.
 type logTicks struct{}
 
 func (logTicks) Ticks(low, high float64) []plot.Tick {
@@ -100,7 +100,7 @@ func (logTicks) Ticks(low, high float64) []plot.Tick {
 			}
 			tick := plot.Tick{Value: v}
 			if !wide || v == power {
-				tick.Label = "labelled" // plainTicks writes the number
+				tick.Label = "labelled" // plainTicks replaces the label by the number
 			}
 			ticks = append(ticks, tick)
 		}
@@ -108,7 +108,7 @@ func (logTicks) Ticks(low, high float64) []plot.Tick {
 	return ticks
 }
 
-// plainTicks writes the numbers of other ticks without an exponent.
+// plainTicks writes the labels of another Ticker as numbers without an exponent.
 type plainTicks struct{ plot.Ticker }
 
 func (t plainTicks) Ticks(low, high float64) []plot.Tick {
@@ -121,7 +121,7 @@ func (t plainTicks) Ticks(low, high float64) []plot.Tick {
 	return ticks
 }
 
-// measured are points with error bars.
+// measured has points with error bars.
 type measured struct {
 	plotter.XYs
 	plotter.YErrors
@@ -136,7 +136,7 @@ func points(s report.Series) measured {
 	return m
 }
 
-// The colors of the library's forms and of the other subjects, by their order in a plot.
+// The colors of the forms of the library and of the other subjects, by their order in a plot.
 var (
 	oursColors = []color.Color{
 		color.RGBA{0xd6, 0x27, 0x28, 0xff}, color.RGBA{0x1f, 0x77, 0xb4, 0xff}, color.RGBA{0x2c, 0xa0, 0x2c, 0xff}, color.RGBA{0x94, 0x67, 0xbd, 0xff},
@@ -148,8 +148,8 @@ var (
 	}
 )
 
-// style returns how series i of p is drawn: thick if it is a form of the library, dashed
-// if it is a loop without a library.
+// style returns the style of the line of series i of p. A form of the library has a thick line, and
+// a loop without a library has a dashed line.
 func style(p report.Plot, i int) draw.LineStyle {
 	s := p.Series[i]
 	same := func(t report.Series) bool { return t.Ours == s.Ours }
@@ -163,8 +163,8 @@ func style(p report.Plot, i int) draw.LineStyle {
 	return draw.LineStyle{Color: otherColors[n%len(otherColors)], Width: vg.Points(1.2)}
 }
 
-// drawLegend draws beside the plot, where it covers no line. Its entries are in the order of the
-// last points, from the top.
+// drawLegend draws the legend beside the plot, where it covers no line. The entries are in the
+// order of the last points of the lines, from the top.
 func drawLegend(p report.Plot, c draw.Canvas) {
 	order := make([]int, len(p.Series))
 	for i := range order {

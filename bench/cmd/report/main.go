@@ -2,7 +2,7 @@
 //
 //	report [-o DIR] RAW...
 //
-// It is a program of its own, so that measuring needs no charting library.
+// It is a program of its own, so that the program that measures needs no library for plots.
 package main
 
 import (

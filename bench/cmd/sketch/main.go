@@ -1,7 +1,7 @@
-// Command sketch is an echo server without a library around it: epoll,
-// edge-triggered, a callback for each descriptor that is ready, and no goroutine
-// for each connection. It shows what an event loop in Go can reach at best. It has
-// none of a library's features, such as timers or buffers that outlive a callback.
+// Command sketch is an echo server without a library: epoll, edge-triggered, with a callback for
+// each ready descriptor and no goroutine per connection. It is the lower bound for the cost of an
+// event loop in Go. It has no features of a library, for example timers or buffers that outlive a
+// callback.
 package main
 
 import (
@@ -23,21 +23,21 @@ func main() {
 	}}.Main()
 }
 
-// A wait is how a loop waits for events.
+// A wait describes how a loop waits for events.
 type wait struct {
 	locked  bool // each loop is locked to its thread
 	procs   int  // GOMAXPROCS for each loop
-	millis  int  // how long the first, raw, system call waits
-	gosched bool // whether other goroutines run before the loop waits in earnest
+	millis  int  // how many milliseconds the first system call, which is raw, waits
+	gosched bool // other goroutines run before the loop makes a system call that waits without a limit
 }
 
 var (
-	// lockedWait is the shape of the library: a raw wait of 10 ms, which keeps the
-	// processor that the scheduler gave to the loop; so each loop brings one more.
+	// lockedWait is the wait of the library: a raw wait of 10 ms, which keeps the P of the loop. So
+	// each loop adds one P to GOMAXPROCS.
 	lockedWait = wait{locked: true, procs: 2, millis: 10}
 
-	// unlockedWait looks first, then lets other goroutines run, then waits in a way
-	// that the scheduler knows of.
+	// unlockedWait polls without waiting, then lets other goroutines run, and then waits in a
+	// system call that the scheduler is aware of.
 	unlockedWait = wait{procs: 1, gosched: true}
 )
 
@@ -68,8 +68,8 @@ func serve(w wait) program.EchoServer {
 	}
 }
 
-// listen opens a blocking listener. The goroutine that accepts on it keeps one
-// thread, which sleeps while no connection comes.
+// listen opens a blocking listener. The goroutine that accepts keeps one thread, which is blocked
+// while no connection arrives.
 func listen() (int, net.Addr, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -89,7 +89,7 @@ func listen() (int, net.Addr, error) {
 	return fd, &net.TCPAddr{IP: in.Addr[:], Port: in.Port}, nil
 }
 
-// deal accepts connections and gives them to the loops in turn.
+// deal accepts connections, and passes them to the loops in turn.
 func deal(ln int, loops []*loop) error {
 	for i := 0; ; i++ {
 		fd, _, err := syscall.Accept4(ln, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
@@ -112,7 +112,7 @@ func deal(ln int, loops []*loop) error {
 type loop struct {
 	ep      int
 	wait    wait
-	rests   map[int32][]byte // by connection: what the socket did not take; it is not read meanwhile
+	rests   map[int32][]byte // data that a socket did not accept; such a connection is not read
 	events  [256]syscall.EpollEvent
 	scratch [program.BufferSize]byte
 }
@@ -142,7 +142,7 @@ func (l *loop) run() error {
 	}
 }
 
-// next waits for events, and may return without any.
+// next waits for events. It may return without an event.
 func (l *loop) next() (int, error) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])),
 		uintptr(len(l.events)), uintptr(l.wait.millis), 0, 0)
@@ -164,7 +164,7 @@ func (l *loop) next() (int, error) {
 	return m, err
 }
 
-// serve serves one event and reports whether the connection lives on.
+// serve handles one event, and reports whether the connection stays open.
 func (l *loop) serve(ev syscall.EpollEvent) bool {
 	if rest := l.rests[ev.Fd]; rest != nil {
 		n, errno := rawio.Write(int(ev.Fd), rest)
@@ -196,9 +196,9 @@ func (l *loop) serve(ev syscall.EpollEvent) bool {
 			l.rests[ev.Fd] = append([]byte(nil), l.scratch[m:n]...)
 			return true
 		}
-		// A short read has emptied the socket, and later input raises a new edge. After a
-		// hang-up there is no later edge, and a connection that was held back may have
-		// missed one: both are read to the end.
+		// A short read has emptied the socket, and later input causes a new event. There are two
+		// exceptions, in which the loop reads until EAGAIN: after a hang-up there is no later
+		// event, and a connection that had a rest may have ignored an event.
 		if n < len(l.scratch) && !hungUp && ev.Events&syscall.EPOLLIN != 0 {
 			return true
 		}

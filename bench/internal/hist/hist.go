@@ -11,15 +11,15 @@ const (
 	buckets   = (64 - precision + 1) << precision
 )
 
-// A Histogram counts durations in nanoseconds: exactly below 256 ns, and within
-// 0.8 % above. Adding allocates nothing. The zero Histogram is empty and ready for use.
+// A Histogram counts durations in nanoseconds. It is exact below 256 ns, and exact to 0.8 % from
+// there on. Add allocates nothing. The zero Histogram is empty and ready for use.
 type Histogram struct {
 	count  uint64
 	max    int64
 	counts [buckets]uint64
 }
 
-// Add counts one duration; a negative one counts as 0.
+// Add counts one duration. A negative duration counts as 0.
 func (h *Histogram) Add(ns int64) {
 	ns = max(ns, 0)
 	h.max = max(h.max, ns)
@@ -33,14 +33,14 @@ func (h *Histogram) Count() uint64 { return h.count }
 // Max returns the largest duration in nanoseconds.
 func (h *Histogram) Max() int64 { return h.max }
 
-// Quantile returns the q-quantile in nanoseconds, for 0 <= q <= 1, and 0 if h is empty: the smallest
-// duration that at least a share of q does not exceed (nearest rank). It is rounded up to the top of
-// its bucket, but never past the largest duration.
+// Quantile returns the q-quantile in nanoseconds, for 0 <= q <= 1. It is the smallest duration such
+// that at least the share q of all durations is not larger (nearest rank). It is rounded up to the
+// top of its bucket, but is never larger than the largest duration. If h is empty, it is 0.
 func (h *Histogram) Quantile(q float64) int64 {
 	if h.count == 0 {
 		return 0
 	}
-	// The subtraction keeps rounding from making, for example, 0.07*100 a little more than 7.
+	// The subtraction corrects rounding errors: for example, 0.07*100 is slightly more than 7.
 	rank := max(1, uint64(math.Ceil(q*float64(h.count)-1e-6)))
 	var seen uint64
 	for i, n := range h.counts {
@@ -51,11 +51,12 @@ func (h *Histogram) Quantile(q float64) int64 {
 	return h.max
 }
 
-// Determines reports whether enough durations lie above the q-quantile for it to mean something: 10.
+// Determines reports whether at least 10 durations are above the q-quantile. With fewer durations
+// the quantile is mostly chance.
 func (h *Histogram) Determines(q float64) bool { return float64(h.count)*(1-q) >= 10-1e-6 }
 
-// bucketOf returns the bucket of v. The lowest two groups of buckets are one wide;
-// each further group covers one power of two in 1<<precision equal steps.
+// bucketOf returns the bucket of v. In the lowest two groups a bucket has a width of 1. Each
+// further group divides one power of two into 1<<precision equal buckets.
 func bucketOf(v uint64) int {
 	if v < 2<<precision {
 		return int(v)

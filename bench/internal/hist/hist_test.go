@@ -19,7 +19,7 @@ func TestBucketsTileTheRange(t *testing.T) {
 	}
 }
 
-// The naive model is a sorted slice.
+// Quantiles agree with a naive model, which is a sorted slice.
 func TestQuantilesAgainstSort(t *testing.T) {
 	var h Histogram
 	var all []int64

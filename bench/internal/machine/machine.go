@@ -1,4 +1,4 @@
-// Package machine describes where a run took place.
+// Package machine describes the machine of a run.
 package machine
 
 import (
@@ -42,7 +42,7 @@ func valueOf(text, key string) string {
 	return "unknown"
 }
 
-// Versions returns the versions of what was used to build the programs.
+// Versions returns the versions of the compilers and libraries with which the programs were built.
 func Versions(ctx context.Context, programs []*suite.Program) map[string]string {
 	v := map[string]string{"Go": strings.TrimPrefix(runtime.Version(), "go")}
 	ask := func(name, program string, args ...string) {
@@ -68,7 +68,7 @@ func Versions(ctx context.Context, programs []*suite.Program) map[string]string 
 	return v
 }
 
-// lockedVersions adds the versions of the crates that the Rust program was built with.
+// lockedVersions adds the versions of the crates of the Rust program to v.
 func lockedVersions(v map[string]string) {
 	lock, err := os.ReadFile("rust/Cargo.lock")
 	if err != nil {

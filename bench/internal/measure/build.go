@@ -12,18 +12,18 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// A Bench has the programs that it has built in a directory of its own.
+// A Bench builds the programs in a temporary directory, and takes the samples.
 type Bench struct {
 	Seconds float64
 	Workers int
 
 	dir   string
 	load  string            // path of the load generator
-	paths map[string]string // of the programs, by name
+	paths map[string]string // paths of the programs, by name
 }
 
-// New makes a Bench and builds the load generator. The working directory must be that
-// of the module.
+// New makes a Bench and builds the load generator. The working directory must be the directory of
+// the module.
 func New(ctx context.Context, seconds float64, workers int) (*Bench, error) {
 	dir, err := os.MkdirTemp("", "async-bench-")
 	if err != nil {
@@ -39,10 +39,10 @@ func New(ctx context.Context, seconds float64, workers int) (*Bench, error) {
 // Close removes the programs.
 func (b *Bench) Close() error { return os.RemoveAll(b.dir) }
 
-// Dir is where files that are of no use later may be put.
+// Dir returns a directory for temporary files, which Close removes.
 func (b *Bench) Dir() string { return b.dir }
 
-// Build builds a program, unless that was done before.
+// Build builds a program, unless the program has already been built.
 func (b *Bench) Build(ctx context.Context, p *suite.Program) error {
 	if b.paths[p.Name] != "" {
 		return nil
@@ -70,7 +70,8 @@ func (b *Bench) buildC(ctx context.Context, name string) (string, error) {
 	return path, err
 }
 
-// buildRust builds in a directory that stays, because a build takes minutes.
+// buildRust builds a Rust program in a directory that is not removed, because a build takes
+// minutes.
 func (b *Bench) buildRust(ctx context.Context, name string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -81,8 +82,8 @@ func (b *Bench) buildRust(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Cargo looks for .cargo/config.toml, which names the sources, from its working
-	// directory upwards.
+	// Cargo looks for .cargo/config.toml in its working directory and the directories above. This
+	// file names the source of the crates.
 	_, _, err = proc.Run(ctx, "sh", []string{"-c", `cd "$(dirname "$1")" && exec cargo build --release --offline --quiet --target-dir "$2"`, "sh", manifest, target})
 	if err != nil {
 		return "", fmt.Errorf("%w (install.sh installs what is missing)", err)
@@ -90,7 +91,7 @@ func (b *Bench) buildRust(ctx context.Context, name string) (string, error) {
 	return filepath.Join(target, "release", name), nil
 }
 
-// arguments returns the command line of a subject: what it is to do, its flags, its form.
+// arguments returns the command line of a subject: the word echo or work, the flags and the form.
 func (b *Bench) arguments(s *suite.Subject, what string, flags ...string) []string {
 	workers := b.Workers
 	if s.Workers > 0 {

@@ -15,8 +15,8 @@ import (
 	"example.com/async/bench/internal/usage"
 )
 
-// patience is how long one sample may take beyond the time that is measured; workloads of
-// a million tasks need much of it.
+// patience is how long one sample may take in addition to the measured time. Workloads of a million
+// tasks need most of this time.
 const patience = 90 * time.Second
 
 // Take takes one sample of a subject, whose program must have been built.
@@ -28,7 +28,7 @@ func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[st
 	if err != nil {
 		return nil, err
 	}
-	// Besides its metrics, each returns the CPU time of all processes that it has started.
+	// Each function returns its metrics, and the CPU time of all processes that it has started.
 	take := map[suite.Kind]func(context.Context, suite.Row, *suite.Subject) (map[string]float64, time.Duration, error){
 		suite.Work: b.takeWork, suite.Echo: b.takeEcho, suite.Idle: b.takeIdle, suite.Profile: b.takePerf, suite.Counts: b.takePerf,
 	}[r.Kind]
@@ -40,16 +40,17 @@ func (b *Bench) Take(ctx context.Context, r suite.Row, s *suite.Subject) (map[st
 	if err != nil {
 		return nil, err
 	}
-	// The CPU time that other processes used during the sample, in percent of one processor. The time of
-	// the machine is counted in steps of 10 ms per processor, so the difference may be negative.
+	// The CPU time of other processes during the sample, in percent of one processor. The system
+	// counts the time of the machine in steps of 10 ms per processor, so the difference may be
+	// negative.
 	wall := time.Since(begin)
 	metrics["other_cpu_pct"] = 100 * (busyAfter - busy - mine).Seconds() / wall.Seconds()
 	metrics["stolen_pct"] = 100 * (stolenAfter - stolen).Seconds() / wall.Seconds()
 	return metrics, nil
 }
 
-// seconds is how long a measurement of the row lasts: as long as the run says, or until the row has
-// the requests that it needs.
+// seconds returns how long a measurement of the row lasts: the time of the run, or longer if the
+// row needs more time for its number of requests.
 func (b *Bench) seconds(r suite.Row) float64 {
 	if r.Rate == 0 {
 		return b.Seconds
@@ -57,7 +58,7 @@ func (b *Bench) seconds(r suite.Row) float64 {
 	return max(b.Seconds, float64(r.Requests)/r.Rate)
 }
 
-// Expected returns about how long taking a sample of the row lasts.
+// Expected returns an estimate of the time that a sample of the row takes.
 func (b *Bench) Expected(r suite.Row) time.Duration {
 	seconds := b.seconds(r) + b.Seconds/4
 	switch r.Kind {
@@ -89,11 +90,11 @@ func parseMetrics(line string) (map[string]float64, error) {
 	return metrics, nil
 }
 
-// A pair is a server and the load generator that is connected to it.
+// A pair is a server and the load generator that is connected to the server.
 type pair struct {
 	server, load *proc.Process
 	addr         netip.AddrPort
-	cpu          time.Duration // of the processes that have ended
+	cpu          time.Duration // CPU time of the processes that have ended
 }
 
 // serve starts a server.
@@ -112,8 +113,7 @@ func (b *Bench) serve(ctx context.Context, s *suite.Subject, busy int) (*pair, e
 // connect starts the load generator of p with some flags, and waits until it is ready.
 func (b *Bench) connect(ctx context.Context, p *pair, flags ...string) (err error) {
 	flags = append(flags, "-addr="+p.addr.String(), "-size="+strconv.Itoa(suite.RequestBytes))
-	// Preemption signals would interrupt the generator, which needs none: one goroutine
-	// runs in it.
+	// Preemption signals would only disturb the generator, in which one goroutine runs.
 	if p.load, err = proc.Start(ctx, b.load, flags, "GODEBUG=asyncpreemptoff=1"); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (p *pair) stop() error {
 	return err
 }
 
-// loadFlags are the flags of the generator for a row.
+// loadFlags returns the flags of the generator for a row.
 func (b *Bench) loadFlags(r suite.Row) []string {
 	return []string{
 		fmt.Sprintf("-conns=%d", r.Conns), fmt.Sprintf("-rate=%g", r.Rate),
@@ -171,7 +171,7 @@ func (b *Bench) takeEcho(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 	})
 }
 
-// withServer starts a server, has it measured, and stops it.
+// withServer starts a server, calls measure, and stops the server.
 func (b *Bench) withServer(ctx context.Context, r suite.Row, s *suite.Subject, measure func(p *pair) (map[string]float64, error)) (map[string]float64, time.Duration, error) {
 	p, err := b.serve(ctx, s, r.Busy)
 	if err != nil {
@@ -208,7 +208,8 @@ func measureEcho(p *pair) (map[string]float64, error) {
 	return metrics, nil
 }
 
-// answered returns how many requests were answered, and an error if one was not, or wrongly.
+// answered returns how many requests were answered. It returns an error if a request was not
+// answered or got a wrong answer.
 func answered(metrics map[string]float64) (float64, error) {
 	if metrics["errors"] > 0 || metrics["requests"] == 0 {
 		return 0, fmt.Errorf("%.0f requests were answered, and there were %.0f errors", metrics["requests"], metrics["errors"])
@@ -216,8 +217,9 @@ func answered(metrics map[string]float64) (float64, error) {
 	return metrics["requests"], nil
 }
 
-// takeIdle measures the memory that idle connections add to a server that has served a few before.
-// More than a few would leave memory behind that the idle connections use again.
+// takeIdle measures the memory that idle connections add to a server. The server has served a few
+// connections before. After more connections the idle connections would use memory that the server
+// already has.
 func (b *Bench) takeIdle(ctx context.Context, r suite.Row, s *suite.Subject) (map[string]float64, time.Duration, error) {
 	return b.withServer(ctx, r, s, func(p *pair) (map[string]float64, error) {
 		if err := b.useIdle(ctx, p, 10); err != nil {
@@ -226,7 +228,7 @@ func (b *Bench) takeIdle(ctx context.Context, r suite.Row, s *suite.Subject) (ma
 		if err := p.disconnect(); err != nil {
 			return nil, err
 		}
-		time.Sleep(200 * time.Millisecond) // until the server has closed them
+		time.Sleep(200 * time.Millisecond) // the server has closed the connections by then
 		before, err := collected(p.server)
 		if err != nil {
 			return nil, err
@@ -258,12 +260,12 @@ func (b *Bench) useIdle(ctx context.Context, p *pair, n int) error {
 	if _, err := p.measure(); err != nil {
 		return err
 	}
-	time.Sleep(200 * time.Millisecond) // until the last connections have gone back to waiting
+	time.Sleep(200 * time.Millisecond) // all connections wait for input by then
 	return nil
 }
 
-// collected returns the resident memory of a server after it has returned to the system
-// what it does not use.
+// collected returns the resident memory of a server after the server has returned unused memory to
+// the system.
 func collected(server *proc.Process) (int64, error) {
 	if err := server.Tell("collect"); err != nil {
 		return 0, err

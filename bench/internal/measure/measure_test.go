@@ -8,7 +8,7 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// The programs are built in the directory of the module.
+// TestMain changes to the directory of the module, because New builds the programs there.
 func TestMain(m *testing.M) {
 	if err := os.Chdir("../.."); err != nil {
 		panic(err)
@@ -16,10 +16,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Every kind of row gives its metrics, for the library and its baselines. These programs
-// need nothing but Go.
+// Each kind of row has all its metrics, for the library and its baselines. The programs of these
+// subjects need only Go.
 func TestTake(t *testing.T) {
-	// The kernel kills a child when the thread that started it ends.
+	// The kernel kills a child when the thread that started the child ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	b, err := New(t.Context(), 0.1, 2)
@@ -30,7 +30,7 @@ func TestTake(t *testing.T) {
 	small := suite.Row{Name: "idle/300", Kind: suite.Idle, Conns: 300, Subjects: []string{"net", "serve"}, Metrics: []suite.Metric{{Key: "rss_bytes"}}}
 	for _, r := range append(rowsNamed(t, "work/chained_spawn", "work/mutex_contention", "work/mpmc_4x4", "echo/closed/64", "echo/5000/8", "beside/1"), small) {
 		if r.Busy > 0 {
-			r.Rate = 5_000 // the requests that the row needs take four seconds at its own rate
+			r.Rate = 5_000 // at the rate of the row its requests would take four seconds
 		}
 		for _, name := range r.Subjects {
 			s := suite.SubjectNamed(name)
@@ -46,7 +46,7 @@ func TestTake(t *testing.T) {
 				continue
 			}
 			for _, m := range r.Metrics {
-				undetermined := m.Key == "p999_us" // by so few requests
+				undetermined := m.Key == "p999_us" // so few requests do not determine this quantile
 				if v, ok := metrics[m.Key]; (!ok || v <= 0) && !undetermined {
 					t.Errorf("%s of %s: %s is %v", r.Name, name, m.Key, v)
 				}

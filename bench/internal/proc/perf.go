@@ -18,17 +18,17 @@ type Perf struct {
 	stop   func(p *Perf) error
 	finish func(p *Perf) (map[string]float64, error)
 	ctx    context.Context
-	cpu    time.Duration // of perf itself
+	cpu    time.Duration // CPU time of perf itself
 }
 
-// samplesPerSecond is how often the profile looks at a processor that runs the process.
-// It is no divisor of a second, so that it does not keep step with timers.
+// samplesPerSecond is how often the profile samples a processor that runs the process. It is not a
+// round number, so that the samples are not in step with timers.
 const samplesPerSecond = 4999
 
 // SamplePeriod is the CPU time in nanoseconds between two samples of a profile.
 const SamplePeriod = 1e9 / samplesPerSecond
 
-// counted are the events that Counts counts, and the names of their metrics.
+// counted has the events that Counts counts, and the names of their metrics.
 var counted = []struct{ event, metric string }{
 	{"raw_syscalls:sys_enter", "syscalls"},
 	{"syscalls:sys_enter_futex", "futex"},
@@ -53,9 +53,9 @@ func HavePerf(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Profile attaches a profiler to the process, which samples it from Begin to Stop. Stop returns the
-// metrics "profile_user_ns", "profile_kernel_ns" and their sum "profile_ns": samples taken in each
-// mode, times [SamplePeriod].
+// Profile attaches a profiler to the process. The profiler samples the process from [Perf.Begin] to
+// [Perf.Stop]. Stop returns the metrics "profile_user_ns", "profile_kernel_ns" and their sum
+// "profile_ns": the number of samples in each mode, times [SamplePeriod].
 func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 	file := filepath.Join(dir, "perf.data")
 	// An interrupted perf record sometimes leaves no samples in its file.
@@ -64,11 +64,12 @@ func Profile(ctx context.Context, pid int, dir string) (*Perf, error) {
 		"-F", strconv.Itoa(samplesPerSecond), "-o", file, "-p", strconv.Itoa(pid))
 }
 
-// Counts attaches counters of system calls and the like to the process, which count from Begin to
-// Stop. Stop returns the metrics "syscalls", "futex", "switches" and "migrations".
+// Counts attaches counters to the process, for example of system calls. The counters count from
+// [Perf.Begin] to [Perf.Stop]. Stop returns the metrics "syscalls", "futex", "switches" and
+// "migrations".
 func Counts(ctx context.Context, pid int) (*Perf, error) {
 	args := append([]string{"stat", "-x,"}, countedEvents()...)
-	// perf stat has no command to stop, and writes its results when it is interrupted.
+	// perf stat has no command to stop. It writes its results when it is interrupted.
 	stop := func(p *Perf) error { return p.perf.Interrupt() }
 	return attach(ctx, &Perf{stop: stop, finish: (*Perf).finishCounts}, append(args, "-p", strconv.Itoa(pid))...)
 }
@@ -81,8 +82,8 @@ func countedEvents() []string {
 	return []string{"-e", strings.Join(events, ",")}
 }
 
-// attach starts perf with its events disabled. It takes commands from its standard input and
-// acknowledges them on its standard output.
+// attach starts perf with its events disabled. perf reads commands from its standard input, and
+// acknowledges each command on its standard output.
 func attach(ctx context.Context, p *Perf, args ...string) (*Perf, error) {
 	var err error
 	p.ctx = ctx
@@ -90,23 +91,25 @@ func attach(ctx context.Context, p *Perf, args ...string) (*Perf, error) {
 	return p, err
 }
 
-// command gives perf a command and returns when perf has obeyed.
+// command sends a command to perf, and returns when perf has acknowledged the command.
 func (p *Perf) command(word string) error {
 	if err := p.perf.Tell(word); err != nil {
 		return err
 	}
 	line, err := p.perf.Line()
-	// The acknowledgement ends with a zero byte, which comes before the next one.
+	// An acknowledgement is followed by a zero byte, which is read at the beginning of the next
+	// line.
 	if err == nil && strings.Trim(line, "\x00") != "ack" {
 		err = fmt.Errorf("perf answered %q to %q", line, word)
 	}
 	return err
 }
 
-// Begin begins the watching, once perf has attached to all threads of the process.
+// Begin starts sampling or counting. It returns when perf has attached to all threads of the
+// process.
 func (p *Perf) Begin() error { return p.command("enable") }
 
-// Stop ends the watching and returns what was seen.
+// Stop ends sampling or counting, and returns the metrics.
 func (p *Perf) Stop() (map[string]float64, error) {
 	if err := p.command("disable"); err != nil {
 		return nil, errors.Join(err, p.perf.Stop())
@@ -114,7 +117,8 @@ func (p *Perf) Stop() (map[string]float64, error) {
 	if err := p.stop(p); err != nil {
 		return nil, errors.Join(fmt.Errorf("stopping perf: %w", err), p.perf.Stop())
 	}
-	stopped := p.perf.Stop() // an interrupted perf fails, but writes its results first
+	// An interrupted perf returns a failure, although it has written its results.
+	stopped := p.perf.Stop()
 	p.cpu += p.perf.CPU()
 	metrics, err := p.finish(p)
 	if err != nil {
@@ -123,7 +127,7 @@ func (p *Perf) Stop() (map[string]float64, error) {
 	return metrics, nil
 }
 
-// CPU returns the CPU time that perf has used, once it was stopped.
+// CPU returns the CPU time that perf has used. It may be called after Stop.
 func (p *Perf) CPU() time.Duration { return p.cpu }
 
 // Kernel addresses have the highest bit set, on every 64-bit architecture of Linux.

@@ -1,5 +1,5 @@
-// Package proc runs the measured programs as processes and reads what the system
-// knows of them.
+// Package proc runs the measured programs as processes, and reads their profiles, counters and CPU
+// times.
 package proc
 
 import (
@@ -19,23 +19,24 @@ import (
 	"time"
 )
 
-// A Process is a program that answers lines on its standard input with lines on its
-// standard output, and ends with its standard input. It is killed when its context ends, together
-// with the processes that it has started. The kernel kills it, without these, when the thread that
-// started it ends: Start must be called on a goroutine that is locked to the main thread.
+// A Process is a program that answers lines on its standard input with lines on its standard
+// output, and ends when its standard input ends.
+//
+// When its context ends, the process is killed together with the processes that it has started.
+// When the thread that started it ends, the kernel kills the process alone: so [Start] must be
+// called on a goroutine that is locked to the main thread.
 type Process struct {
-	name   string // for errors; without directories, which differ from machine to machine
+	name   string // for errors; without directories, which differ between machines
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    *bufio.Reader
 	errors tail
 }
 
-// stopTime is how long a process may take to end after its standard input has.
+// stopTime is how long a process may take to end after its standard input has ended.
 const stopTime = 10 * time.Second
 
-// Start runs a program. Settings of the environment are appended to that of this
-// process.
+// Start starts a program. The program gets the environment of this process and the settings.
 func Start(ctx context.Context, program string, args []string, settings ...string) (*Process, error) {
 	p := &Process{name: strings.Join(append([]string{filepath.Base(program)}, args...), " ")}
 	p.cmd = exec.CommandContext(ctx, program, args...)
@@ -62,7 +63,7 @@ func Start(ctx context.Context, program string, args []string, settings ...strin
 // PID returns the number of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Line reads one line of the process's output, without its end.
+// Line reads one line of the output of the process, and returns it without the newline.
 func (p *Process) Line() (string, error) {
 	s, err := p.out.ReadString('\n')
 	if err != nil {
@@ -92,24 +93,24 @@ func (p *Process) Address() (netip.AddrPort, error) {
 	return addr, nil
 }
 
-// Stop ends the standard input of the process, waits until the process has ended, and kills it
-// if that takes too long.
+// Stop closes the standard input of the process, and waits until the process has ended. If this
+// takes longer than stopTime, it kills the process.
 func (p *Process) Stop() error {
 	p.in.Close()
 	kill := time.AfterFunc(stopTime, func() { p.cmd.Cancel() })
 	defer kill.Stop()
-	io.Copy(io.Discard, p.out) // Wait must not close the pipe while there is output
+	io.Copy(io.Discard, p.out) // Wait closes the pipe, so all output must have been read before
 	if err := p.cmd.Wait(); err != nil {
 		return fmt.Errorf("%s: %w%s", p.name, err, p.errors.String())
 	}
 	return nil
 }
 
-// Interrupt sends SIGINT, which makes perf write its results.
+// Interrupt sends SIGINT to the process. It makes perf write its results.
 func (p *Process) Interrupt() error { return p.cmd.Process.Signal(os.Interrupt) }
 
-// ErrorOutput returns the end of what the process has written to its standard error. After Stop
-// nothing is added to it.
+// ErrorOutput returns the last part of the standard error of the process. It is complete after
+// [Process.Stop].
 func (p *Process) ErrorOutput() string { return p.errors.all() }
 
 // CPU returns the CPU time of a process that has been stopped.
@@ -128,8 +129,8 @@ func Run(ctx context.Context, program string, args []string, settings ...string)
 	return out.String(), p, errors.Join(err, p.Stop())
 }
 
-// A tail keeps the last bytes that are written to it. A goroutine of package exec writes to it while
-// others read.
+// A tail keeps the last bytes that are written to it. It has a lock because a goroutine of package
+// exec writes while other goroutines read.
 type tail struct {
 	mu   sync.Mutex
 	last []byte
@@ -153,7 +154,7 @@ func (t *tail) all() string {
 	return string(t.last)
 }
 
-// String returns what an error message says of the output.
+// String returns the output for an error message.
 func (t *tail) String() string {
 	all := strings.TrimSpace(t.all())
 	if all == "" {

@@ -37,8 +37,9 @@ func TestTheEndOfTheContextKills(t *testing.T) {
 	}
 }
 
-// The processes that a process has started are killed with it: the compilers that cargo runs take
-// minutes. A child that lived on would keep the standard output open, and Stop would wait for it.
+// The processes that a process has started are killed together with the process: for example, the
+// compilers that cargo runs take minutes. A child that stays alive would keep the standard output
+// open, and Stop would wait for the child.
 func TestTheEndOfTheContextKillsChildren(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	p, err := Start(ctx, "sh", []string{"-c", "sleep 60 & echo started; wait"})
@@ -55,7 +56,8 @@ func TestTheEndOfTheContextKillsChildren(t *testing.T) {
 	}
 }
 
-// An error may be made of what a process has said while it goes on saying things.
+// An error with the standard error of a process may be made while the process writes more to
+// standard error.
 func TestAProcessMaySpeakWhileItsErrorsAreRead(t *testing.T) {
 	p, err := Start(t.Context(), "sh", []string{"-c", "for i in 1 2 3 4 5 6 7 8 9; do echo $i >&2; done; exec >&-; cat"})
 	if err != nil {
@@ -67,7 +69,7 @@ func TestAProcessMaySpeakWhileItsErrorsAreRead(t *testing.T) {
 	p.Stop()
 }
 
-// What a process does before and after is not counted.
+// The counters do not count events before Begin and after Stop.
 func TestCountsAreThoseOfTheMeasurement(t *testing.T) {
 	if err := HavePerf(t.Context(), t.TempDir()); err != nil {
 		t.Skip(err)

@@ -1,12 +1,12 @@
-// Package program is the command line that all measured Go programs share. The
-// programs in C and Rust have the same one:
+// Package program is the command line of all measured Go programs. The programs in C and Rust have
+// the same command line:
 //
 //	PROGRAM echo [-workers=N] [-busy=N] FORM
 //	PROGRAM work [-workers=N] [-seconds=S] FORM WORKLOAD
 //
-// An echo server prints its address in one line, and serves until its standard input
-// ends. A line "collect" on its standard input makes it collect garbage and answer
-// "collected". A workload prints its metrics as one line of JSON.
+// An echo server prints its address in one line, and serves until its standard input ends. If it
+// reads the line "collect" from its standard input, it collects garbage and prints "collected". A
+// workload prints its metrics as one line of JSON.
 package program
 
 import (
@@ -24,29 +24,28 @@ import (
 	"example.com/async/bench/internal/work"
 )
 
-// BufferSize is what every server reads into.
+// BufferSize is the size of the read buffer of every server, in bytes.
 const BufferSize = 4096
 
-// Options are what the command line says.
+// Options has the flags of the command line.
 type Options struct {
 	Workers int // threads, loops or processors that the program may use
 	Busy    int // echo: CPU-bound tasks beside the connections
 }
 
-// An EchoServer serves until it fails. It listens on Address, and calls ready when
-// it does.
+// An EchoServer listens on [Address], calls ready with its address, and serves until it fails.
 type EchoServer func(o Options, ready func(net.Addr)) error
 
-// Address is where every server listens.
+// Address is the address on which every server listens: the system chooses the port.
 const Address = "127.0.0.1:0"
 
-// A Program is what one binary offers, by form.
+// A Program has the echo servers and the workloads of one binary, by form.
 type Program struct {
 	Echo map[string]EchoServer
 	Work map[string]func(o Options) (work.Workloads, error)
 }
 
-// Main runs the command line and ends the process.
+// Main runs the command of the command line, and ends the process.
 func (p Program) Main() {
 	if err := p.run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, filepath.Base(os.Args[0])+":", err)
@@ -91,7 +90,7 @@ func (p Program) echo(o Options, form string) error {
 	return serve(o, func(a net.Addr) { fmt.Println(a) })
 }
 
-// obey follows standard input, and ends the process with it.
+// obey answers the lines of standard input, and ends the process when standard input ends.
 func obey() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
@@ -123,8 +122,7 @@ func (p Program) work(o Options, d time.Duration, form, name string) error {
 	return json.NewEncoder(os.Stdout).Encode(m.Metrics)
 }
 
-// EchoConns serves ln with one goroutine for each connection: what most Go
-// programs do.
+// EchoConns serves ln with one goroutine for each connection, like most Go programs.
 func EchoConns(ln net.Listener) error {
 	for {
 		c, err := ln.Accept()

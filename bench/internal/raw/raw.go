@@ -1,5 +1,5 @@
-// Package raw reads and writes the rows that a run leaves: one JSON object a line.
-// The report is made from them alone.
+// Package raw reads and writes the rows of a run, one JSON object per line. The report is made from
+// these rows alone.
 package raw
 
 import (
@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 )
 
-// A Run describes the run that the samples after it belong to.
+// A Run describes a run. The samples after it belong to this run.
 type Run struct {
 	Started  string            `json:"started"`
 	Command  string            `json:"command"`
@@ -22,7 +22,7 @@ type Run struct {
 	Workers  int               `json:"workers"`
 	Machine  map[string]string `json:"machine"`
 	Versions map[string]string `json:"versions"`
-	LeftOut  map[string]string `json:"left_out,omitempty"` // reasons, by the name of a subject or row
+	LeftOut  map[string]string `json:"left_out,omitempty"` // reasons, by the name of the subject or row
 }
 
 // A Sample is one reading of one subject in one row.
@@ -40,12 +40,12 @@ type line struct {
 	Sample *Sample `json:"sample,omitempty"`
 }
 
-// A Writer appends lines to a file. It buffers nothing, so that an interrupted run loses no sample.
+// A Writer appends lines to a file. It does not buffer, so that an interrupted run loses no sample.
 type Writer struct{ file *os.File }
 
-// Create makes a file, and its directory, and writes the description of a run. If more is set, the
-// file may exist: the run is appended to earlier ones, which must have the same Seconds and Workers.
-// Otherwise it must not exist.
+// Create makes a file and its directory, and writes the description of a run. The file must not
+// exist, unless more is set. If more is set and the file exists, the run is appended to the earlier
+// runs, which must have the same Seconds and Workers.
 func Create(name string, more bool, run Run) (*Writer, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
 	if !more {
@@ -84,7 +84,7 @@ func (w *Writer) write(l line) error {
 // Close closes the file.
 func (w *Writer) Close() error { return w.file.Close() }
 
-// Rows are the contents of one or several files.
+// Rows has the contents of one or several files.
 type Rows struct {
 	Runs    []Run
 	Samples []Sample // their rounds are numbered through all runs
@@ -119,8 +119,8 @@ func (rows Rows) Rounds() int {
 	return n
 }
 
-// add adds a run, whose samples can be compared with those of the others only if the measurements
-// last as long and have as many workers.
+// add adds a run. It fails if the run has other Seconds or Workers than the earlier runs, because
+// samples of such runs cannot be compared.
 func (rows *Rows) add(r Run) error {
 	if len(rows.Runs) > 0 && (r.Seconds != rows.Runs[0].Seconds || r.Workers != rows.Runs[0].Workers) {
 		return fmt.Errorf("runs of %g s with %d workers and of %g s with %d workers do not belong together", rows.Runs[0].Seconds, rows.Runs[0].Workers, r.Seconds, r.Workers)
@@ -132,7 +132,7 @@ func (rows *Rows) add(r Run) error {
 func (rows *Rows) read(r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(nil, 1<<20)
-	first := 0 // number of the run's first round among those of all runs
+	first := 0 // number of the first round of the run, in the numbering through all runs
 	for n := 1; in.Scan(); n++ {
 		var l line
 		if err := json.Unmarshal(in.Bytes(), &l); err != nil {

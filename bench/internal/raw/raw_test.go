@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Two runs in one file: the rounds of the second follow those of the first, so that
-// samples are paired with those of their own run.
+// If one file has two runs, the numbers of the rounds of the second run follow the numbers of the
+// first. So samples are only paired with samples of the same run.
 func TestRoundsAreNumberedThroughAllRuns(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "new", "raw.jsonl")
 	for run := range 2 {

@@ -1,4 +1,5 @@
-// Package rawio reads and writes without a word to the scheduler of Go.
+// Package rawio reads and writes with raw system calls, of which the scheduler of Go is not
+// notified.
 package rawio
 
 import (
@@ -6,10 +7,10 @@ import (
 	"unsafe"
 )
 
-// Read reads into p, which must not be empty, from a descriptor that does not block.
+// Read reads from a non-blocking descriptor into p, which must not be empty.
 func Read(fd int, p []byte) (int, syscall.Errno) { return transfer(syscall.SYS_READ, fd, p) }
 
-// Write writes p, which must not be empty, to a descriptor that does not block.
+// Write writes p, which must not be empty, to a non-blocking descriptor.
 func Write(fd int, p []byte) (int, syscall.Errno) { return transfer(syscall.SYS_WRITE, fd, p) }
 
 func transfer(call uintptr, fd int, p []byte) (int, syscall.Errno) {

@@ -13,7 +13,7 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// Markdown returns the report.
+// Markdown returns the report as Markdown.
 func (res Results) Markdown() []byte {
 	var b bytes.Buffer
 	fmt.Fprint(&b, `# Results
@@ -79,8 +79,8 @@ func (res Results) writePlots(b *bytes.Buffer) {
 	}
 }
 
-// writeSummary has a line for each row: the best rival, and each form of the library
-// against it.
+// writeSummary writes a line for each row: the best rival, and the comparison of each form of the
+// library with this rival.
 func (res Results) writeSummary(b *bytes.Buffer) {
 	b.WriteString("## All rows: the library against the best rival\n\n")
 	for _, section := range suite.Sections {
@@ -149,14 +149,13 @@ func (res Results) writeSection(b *bytes.Buffer, section string) {
 	}
 }
 
-// command returns the command that measures a row as it was measured.
+// command returns the command that measures a row again with the same options.
 func (res Results) command(r suite.Row) string {
-	run := res.runs[0] // the others have the same seconds and workers
+	run := res.runs[0] // all runs have the same Seconds and Workers
 	return fmt.Sprintf("go run . -rows '^%s$' -rounds %d -seconds %g -workers %d", r.Name, raw.Rows{Runs: res.runs}.Rounds(), run.Seconds, run.Workers)
 }
 
-// writeTable writes a table whose first line is its heading. Numbers are aligned to the
-// right.
+// writeTable writes a table. The first line is the heading. Numbers are aligned to the right.
 func writeTable(b *bytes.Buffer, lines [][]string) {
 	for i, line := range lines {
 		b.WriteString("| " + strings.Join(line, " | ") + " |\n")
@@ -178,8 +177,8 @@ func (res Results) writeSubjects(b *bytes.Buffer) {
 	writeTable(b, lines)
 }
 
-// disturbed is from when on other processes are said to have disturbed a sample, in
-// percent of one processor.
+// disturbed is the least CPU time of other processes, in percent of one processor, with which a
+// sample is reported as disturbed.
 const disturbed = 15
 
 func (res Results) writeDisturbances(b *bytes.Buffer) {

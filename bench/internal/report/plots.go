@@ -15,23 +15,23 @@ type Plot struct {
 	X, Y   string // titles of the axes
 	LogX   bool
 	LogY   bool
-	Names  []string // if not nil, X counts these: 0 is the first of them
+	Names  []string // if not nil, the labels of the values 0, 1, 2 and so on of X
 	Series []Series
 }
 
 // A Series is one line.
 type Series struct {
 	Name   string
-	Ours   bool // drawn whole and thick; others are drawn thin
+	Ours   bool // drawn thick and not dashed; other series are drawn thin
 	Floor  bool // drawn dashed
 	Points []Point
 }
 
-// A Point has its value, and the smallest and the largest that were measured.
+// A Point has a value Y, which is a median, and the smallest and the largest measured value.
 type Point struct{ X, Y, Min, Max float64 }
 
-// plotted are the subjects that plots show, besides the best rival of each row; more lines would be
-// hard to tell apart.
+// plotted has the subjects that each plot shows in addition to the best rival of each row. More
+// lines would be hard to distinguish.
 var plotted = []string{
 	"net", "net-gosched", "goroutines", "straight", "future", "serve", "netconn",
 	"netpoll-inline", "gnet", "tokio", "async-std", "smol", "c", "sketch-locked",
@@ -54,12 +54,12 @@ func (res Results) Plots() []Plot {
 	return slices.DeleteFunc(all, func(p Plot) bool { return len(p.Series) == 0 })
 }
 
-// linePlot fills a plot with a point for each row that at places on the x axis.
+// linePlot adds a point to p for each row for which the function at returns a place on the x axis.
 func (res Results) linePlot(p Plot, m suite.Metric, at func(suite.Row) (float64, bool)) Plot {
 	return res.fill(p, m, func(r suite.Row, _ string) (float64, bool) { return at(r) })
 }
 
-// besidePlot has the numbers of CPU-bound tasks at equal distances.
+// besidePlot returns a plot over the number of CPU-bound tasks. The numbers have equal distances.
 func (res Results) besidePlot(m suite.Metric) Plot {
 	p := Plot{
 		File: "latency-beside", Title: "An event beside CPU-bound tasks of the same runtime, which run in slices of 100 µs",
@@ -77,8 +77,8 @@ func (res Results) besidePlot(m suite.Metric) Plot {
 	})
 }
 
-// loadPlot places each row at the rate that was reached, which in the closed loop is each
-// server's own.
+// loadPlot returns a plot over the rate that was reached. In the closed loop each server has a rate
+// of its own.
 func (res Results) loadPlot(file, title, y string, m suite.Metric) Plot {
 	p := Plot{File: file, Title: title, X: "requests per second; the last point is the closed loop", Y: y, LogX: true, LogY: true}
 	return res.fill(p, m, func(r suite.Row, subject string) (float64, bool) {

@@ -1,5 +1,4 @@
-// Package report makes tables and plots from raw rows. It prints nothing that is not in
-// them.
+// Package report makes tables and plots from raw rows. All figures come from these rows.
 package report
 
 import (
@@ -14,12 +13,12 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// Results are the samples by row and subject.
+// Results has the samples by row and subject.
 type Results struct {
-	files    []string // that the samples were read from
+	files    []string // the files from which the samples were read
 	runs     []raw.Run
 	samples  map[key][]raw.Sample
-	failed   map[key]int // measurements that failed
+	failed   map[key]int // the number of measurements that failed
 	failures []raw.Sample
 }
 
@@ -36,7 +35,7 @@ func Load(files ...string) (Results, error) {
 	return res, nil
 }
 
-// New sorts raw rows.
+// New returns the results of raw rows.
 func New(rows raw.Rows) Results {
 	res := Results{runs: rows.Runs, samples: make(map[key][]raw.Sample), failed: make(map[key]int)}
 	for _, s := range rows.Samples {
@@ -51,7 +50,7 @@ func New(rows raw.Rows) Results {
 	return res
 }
 
-// series returns what was measured of one metric.
+// series returns the measurements of one metric.
 func (res Results) series(row, subject string, m suite.Metric) stats.Series {
 	series := stats.Series{}
 	for _, s := range res.samples[key{row, subject}] {
@@ -62,8 +61,8 @@ func (res Results) series(row, subject string, m suite.Metric) stats.Series {
 	return series
 }
 
-// measured returns the row with only the subjects that were measured, or failed to be, in the order of
-// suite.Subjects.
+// measured returns the row with only the subjects for which a measurement succeeded or failed, in
+// the order of suite.Subjects.
 func (res Results) measured(r suite.Row) suite.Row {
 	var names []string
 	for _, s := range suite.Subjects {
@@ -75,7 +74,7 @@ func (res Results) measured(r suite.Row) suite.Row {
 	return r
 }
 
-// rows returns the rows of which something was measured.
+// rows returns the rows that have at least one measurement.
 func (res Results) rows() []suite.Row {
 	var rows []suite.Row
 	for _, r := range suite.Rows {
@@ -86,11 +85,12 @@ func (res Results) rows() []suite.Row {
 	return rows
 }
 
-// leastSamples of a profile, in all rounds together, determine a figure within about 7 %.
+// leastSamples is the least number of samples of a profile, in all rounds together, for a
+// comparison. With this number a figure has an error of about 7 %.
 const leastSamples = 200
 
-// ratio compares two subjects in the sense in which less is better. The second result is false if
-// they cannot be compared.
+// ratio returns the ratio of a subject to base. A smaller ratio is better, also for metrics of
+// which more is better. The second result is false if the subjects cannot be compared.
 func (res Results) ratio(r suite.Row, m suite.Metric, subject, base string) (stats.Ratio, bool) {
 	if suite.SubjectNamed(subject).Group == suite.Aside {
 		return stats.Ratio{}, false
@@ -135,12 +135,12 @@ func (res Results) bestRival(r suite.Row, m suite.Metric) string {
 	return best
 }
 
-// lost reports whether a ratio says that a subject is behind: by its median, and in more
-// than half of the rounds.
+// lost reports whether a ratio shows that a subject has lost: the median is above 1, and so is the
+// ratio of more than half of the rounds.
 func lost(r stats.Ratio) bool { return r.Median > 1 && 2*r.Held > r.Rounds }
 
-// verdict compares a form of the library with the best rival, and is "" for others:
-// "LOST to NAME: 1.20 (9/10)" or "NAME: 0.80 (10/10)".
+// verdict compares a form of the library with the best rival: for example "LOST to NAME: 1.20
+// (9/10)" or "NAME: 0.80 (10/10)". For other subjects it returns "".
 func (res Results) verdict(r suite.Row, m suite.Metric, subject string) string {
 	if suite.SubjectNamed(subject).Group != suite.Ours {
 		return ""
@@ -159,7 +159,8 @@ func (res Results) verdict(r suite.Row, m suite.Metric, subject string) string {
 	return fmt.Sprintf("%s: %s", best, ratioText(ratio))
 }
 
-// ratioText shows a ratio and in how many rounds it lay on its side of 1.
+// ratioText returns a ratio as text, with the number of rounds in which the ratio was on the same
+// side of 1.
 func ratioText(r stats.Ratio) string {
 	digits := 2
 	if r.Median < 0.1 {
@@ -172,7 +173,7 @@ func ratioText(r stats.Ratio) string {
 	return fmt.Sprintf("%s (%d/%d)", median, r.Held, r.Rounds)
 }
 
-// median returns the median of a metric as text, "-" if it was not measured.
+// median returns the median of a metric as text, or "-" if the metric was not measured.
 func (res Results) median(row, subject string, m suite.Metric) string {
 	values := res.series(row, subject, m).Values()
 	if len(values) == 0 {
@@ -181,8 +182,8 @@ func (res Results) median(row, subject string, m suite.Metric) string {
 	return number(stats.Median(values))
 }
 
-// figure returns the median of a metric as text, and how far the rounds lie apart: a median hides that
-// a subject has two modes.
+// figure returns the median of a metric as text, with the smallest and the largest value: a median
+// alone does not show that a subject has two modes.
 func (res Results) figure(row, subject string, m suite.Metric) string {
 	median, values := res.median(row, subject, m), res.series(row, subject, m).Values()
 	if len(values) < 2 {
@@ -195,7 +196,8 @@ func (res Results) figure(row, subject string, m suite.Metric) string {
 	return median + " (" + low + " to " + high + ")"
 }
 
-// number shows three significant digits, or all digits before the decimal point.
+// number returns x with three significant digits, or with all digits before the decimal point if
+// there are more.
 func number(x float64) string {
 	switch a := math.Abs(x); {
 	case a >= 1000:
@@ -209,7 +211,7 @@ func number(x float64) string {
 	}
 }
 
-// thousands separates groups of three digits by commas.
+// thousands returns n with commas between groups of three digits.
 func thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	sign := ""

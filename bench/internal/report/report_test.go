@@ -8,8 +8,8 @@ import (
 	"example.com/async/bench/internal/raw"
 )
 
-// rows returns two rounds of one workload and one server, in which straight-line code
-// has lost to tokio and won against package net.
+// rows returns two rounds of one workload and one server. Straight-line code has lost to tokio, and
+// has won against package net.
 func rows() raw.Rows {
 	rows := raw.Rows{Runs: []raw.Run{{
 		Command: "go run . -rounds 2", Rounds: 2, Seconds: 1, Workers: 2,
@@ -47,20 +47,21 @@ func TestMarkdown(t *testing.T) {
 	contains(t, text,
 		"`go run . -rounds 2`",
 		"left out: smol (its program could not be built)",
-		// 300/400 and 500/800 to goroutines; 300/100 and 500/125 to tokio.
+		// The ratios to goroutines are 300/400 and 500/800, and the ratios to tokio 300/100 and
+		// 500/125.
 		"| straight | 400 (300 to 500) | 0.69 (2/2) | **LOST** to tokio: 3.50 (2/2) | 800 (600 to 1,000) |",
 		"| goroutines | 600 (400 to 800) |  |  | 1,200 (800 to 1,600) |",
 		"| straight | 12.0 (8.00 to 16.0) | 0.80 (2/2) | net: 0.80 (2/2) |",
 		"| gnet (failed 1 of 1) | - |",
 		"`go run . -rows '^echo/closed/64$' -rounds 2 -seconds 1 -workers 2`",
 		"**LOST** to net: 1.38 (2/2)",  // p99: 1500/1000 and 2500/2000
-		"**LOST** straight 1.38 (2/2)", // the same in the table of all rows
+		"**LOST** straight 1.38 (2/2)", // the same ratio in the table of all rows
 		"gnet failed in round 1: hung up",
 		"more than 15 % in 4 of 10",
 	)
 }
 
-// Where more is better, the ratio is turned round, so that less is always better.
+// If more is better, the ratio is inverted, so that a smaller ratio is always better.
 func TestRatiosOfRatesAreTurnedRound(t *testing.T) {
 	text := string(New(rows()).Markdown())
 	contains(t, text, "| 45,000 (30,000 to 60,000) | 0.83 (2/2) |")
@@ -87,8 +88,8 @@ func TestPrint(t *testing.T) {
 	contains(t, b.String(), "work/chained_spawn", "600", "400  0.69 (2/2)", "LOST to tokio: 3.50 (2/2)", "gnet failed in round 1: hung up")
 }
 
-// A form of the library that does less than the rivals, and a profile of few samples, are shown and
-// not compared.
+// A form of the library that does less work than the rivals is shown and not compared. So is a
+// profile of few samples.
 func TestWhatCannotBeComparedHasNoRatio(t *testing.T) {
 	rows := raw.Rows{Runs: []raw.Run{{Rounds: 1}}}
 	add := func(row, subject string, metrics map[string]float64) {
@@ -104,7 +105,7 @@ func TestWhatCannotBeComparedHasNoRatio(t *testing.T) {
 	contains(t, string(New(rows).Markdown()), "| inside | 2.00 |  |  |", "| straight | 20.0 | 2.00 (1/1) | **LOST** to net: 2.00 (1/1) | 20.0 |  |  | 20.0 |  |  | 199 |")
 }
 
-// A rival that needs nothing has won.
+// A rival whose figure is 0 has won.
 func TestARatioToZeroIsALoss(t *testing.T) {
 	rows := raw.Rows{Runs: []raw.Run{{Rounds: 1}}}
 	for subject, futex := range map[string]float64{"net": 0, "straight": 0.5} {
@@ -136,7 +137,8 @@ func TestPlots(t *testing.T) {
 	}
 }
 
-// The best rival of a row is in its plot, also if it is none of the subjects that always are.
+// The plot of a row has the best rival, also if this rival is not one of the subjects that are in
+// every plot.
 func TestPlotsHaveTheBestRival(t *testing.T) {
 	rows := rows()
 	for row, rate := range map[string]float64{"echo/500/64": 500, "echo/closed/64": 90_000} {

@@ -10,8 +10,8 @@ import (
 	"example.com/async/bench/internal/suite"
 )
 
-// Print writes a table with one line for each row and one column for each form of the
-// library, and what failed; if all is set, also a table for each row.
+// Print writes a table with one line for each row and one column for each form of the library, and
+// the failures. If all is set, it also writes a table for each row.
 func (res Results) Print(w io.Writer, all bool) error {
 	if all {
 		for _, r := range res.rows() {
@@ -35,7 +35,7 @@ func failureText(f raw.Sample) string {
 	return fmt.Sprintf("%s of %s failed in round %d: %s", f.Row, f.Subject, f.Round+1, oneLine(f.Error))
 }
 
-// headline returns the metrics of a row that the matrix shows.
+// headline returns the metrics of a row that the first table of Print shows.
 func headline(r suite.Row) []suite.Metric {
 	if r.Kind != suite.Echo || r.Busy > 0 {
 		return r.Metrics[:1]
@@ -103,8 +103,8 @@ func (res Results) printRow(w io.Writer, r suite.Row) error {
 	return t.Flush()
 }
 
-// table returns the table of a row, with its heading. A cell that says which rival a form of the
-// library has lost to contains the word LOST.
+// table returns the table of a row, with the heading. If a form of the library has lost to a rival,
+// its cell has the word LOST.
 func (res Results) table(r suite.Row) [][]string {
 	heading := []string{"subject"}
 	for i, m := range r.Metrics {
@@ -127,7 +127,8 @@ func (res Results) table(r suite.Row) [][]string {
 	return lines
 }
 
-// failedText says how many measurements of a subject failed, if any did.
+// failedText returns a text with the number of failed measurements of a subject, or "" if there are
+// none.
 func (res Results) failedText(row, subject string) string {
 	k := key{row, subject}
 	if res.failed[k] == 0 {
@@ -139,7 +140,7 @@ func (res Results) failedText(row, subject string) string {
 // compared reports whether subjects are compared by metric i of a row.
 func compared(i int, m suite.Metric) bool { return i == 0 || m.Ratio }
 
-// toBaseline returns the ratio to the baseline as text, "" for the baseline itself.
+// toBaseline returns the ratio to the baseline as text. For the baseline itself it returns "".
 func (res Results) toBaseline(r suite.Row, m suite.Metric, subject string) string {
 	ratio, ok := res.ratio(r, m, subject, r.Baseline)
 	if !ok || subject == r.Baseline {

@@ -1,5 +1,5 @@
-// Package stats holds the few statistics that the report prints: medians, and
-// the ratios of measurements that were made in the same round.
+// Package stats has the statistics of the report: medians, and ratios of measurements of the same
+// round.
 package stats
 
 import (
@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// Median returns the middle value of xs, or the mean of the two middle values.
-// It panics if xs is empty.
+// Median returns the middle value of xs, or the mean of the two middle values. It panics if xs is
+// empty.
 func Median(xs []float64) float64 {
 	xs = slices.Sorted(slices.Values(xs))
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
-// Series is the measurements of one quantity by round.
+// Series has the measurements of one quantity, by round.
 type Series map[int]float64
 
 // Values returns the measurements in no particular order.
@@ -29,14 +29,14 @@ func (s Series) Values() []float64 {
 // Ratio compares two series round by round.
 type Ratio struct {
 	Median float64 // median of the quotients of the rounds that both series have
-	Held   int     // rounds whose quotient lies on the same side of 1 as Median
-	Rounds int     // rounds that both series have
+	Held   int     // number of rounds whose quotient is on the same side of 1 as Median
+	Rounds int     // number of rounds that both series have
 }
 
-// Paired divides each measurement of s by that of base in the same round.
-// Slow spells of the machine that last longer than a round of the row then cancel out.
-// Where base is not positive, the quotient is infinite if s is positive, and 1 if it is not either.
-// The second result is false if no round has both.
+// Paired divides each measurement of s by the measurement of base in the same round. If the machine
+// is slow for longer than a round of the row, the quotient does not change. If the measurement of
+// base is not positive, the quotient is infinite if the measurement of s is positive, and 1
+// otherwise. The second result is false if no round has measurements of both.
 func Paired(s, base Series) (Ratio, bool) {
 	var quotients []float64
 	for round, x := range s {

@@ -29,8 +29,8 @@ func TestMedianLeavesItsArgumentAlone(t *testing.T) {
 	}
 }
 
-// A machine that becomes three times slower in round 1 changes the medians of both
-// series, and no ratio.
+// If the machine is three times slower in round 1, the medians of both series change, and the ratio
+// does not.
 func TestPairedCancelsSlowRounds(t *testing.T) {
 	base := Series{0: 10, 1: 30, 2: 10}
 	mine := Series{0: 5, 1: 15, 2: 6}
@@ -54,7 +54,7 @@ func TestPairedCountsTheRoundsThatHold(t *testing.T) {
 	}
 }
 
-// A rival that needs nothing has won the round.
+// A rival whose measurement is 0 has won the round.
 func TestPairedCountsRoundsInWhichTheBaseIsZero(t *testing.T) {
 	got, ok := Paired(Series{0: 1, 1: 2, 2: 3}, Series{0: 0, 1: 0, 2: 6})
 	if !ok || !math.IsInf(got.Median, 1) || got.Held != 2 || got.Rounds != 3 {

@@ -7,27 +7,27 @@ import (
 	"example.com/async/bench/internal/work"
 )
 
-// A Kind is how a row is measured.
+// A Kind tells how a row is measured.
 type Kind int
 
 const (
 	Work    Kind = iota // a workload in a process of its own
 	Echo                // an echo server under load
 	Idle                // an echo server with idle connections
-	Profile             // as Echo, under perf record
-	Counts              // as Echo, under perf stat
+	Profile             // like Echo, with perf record
+	Counts              // like Echo, with perf stat
 )
 
-// A Metric is one figure of a row. Smaller is better for all but rates.
+// A Metric is one figure of a row. A smaller value is better, unless More is set.
 type Metric struct {
-	Key   string  // in the raw rows
-	Title string  // in tables, with the unit
-	Scale float64 // what a raw value is multiplied by to be shown
-	More  bool    // larger is better
-	Ratio bool    // subjects are compared by it, as they always are by the first metric
+	Key   string  // key in the raw rows
+	Title string  // title in tables, with the unit
+	Scale float64 // factor from the raw value to the value in tables
+	More  bool    // a larger value is better
+	Ratio bool    // subjects are compared by this metric; they are always compared by the first metric
 
-	// Samples, if not empty, is the key of the number of samples that the figure is made of. Figures
-	// of too few samples are not compared.
+	// Samples, if not empty, is the key of the number of samples from which the figure is computed.
+	// Figures from too few samples are not compared.
 	Samples string
 }
 
@@ -37,20 +37,20 @@ type Row struct {
 	Section  string
 	Title    string
 	Kind     Kind
-	Baseline string   // subject that ratios are taken to
-	Subjects []string // all that are measured, the baseline included
-	Metrics  []Metric // the first is what the row is about
-	Quick    bool     // part of the small table
-	Rounds   int      // at most that many; 0 means all
+	Baseline string   // the subject to which all others have a ratio
+	Subjects []string // all subjects, the baseline included
+	Metrics  []Metric // the first metric is the subject of the row
+	Quick    bool     // the row is part of the small table
+	Rounds   int      // the largest number of rounds; 0 means all rounds of the run
 
 	Workload string  // Work
 	Rate     float64 // Echo: requests per second; 0 is the closed loop
-	Requests int     // Echo: open loop: a measurement lasts until it has sent so many, at least
+	Requests int     // Echo, open loop: a measurement sends at least so many requests
 	Conns    int     // Echo: connections; Idle: idle connections
 	Busy     int     // Echo: CPU-bound tasks in the server
 }
 
-// Sections in the order of the report.
+// The sections of the report, in order.
 const (
 	TaskSection    = "Tasks"
 	SyncSection    = "Mutex and channels"
@@ -62,31 +62,34 @@ const (
 	ProfileSection = "Where the time goes: echo under perf"
 )
 
-// Sections lists them.
+// Sections has all sections, in the order of the report.
 var Sections = []string{TaskSection, SyncSection, SleepSection, CostSection, EchoSection, IdleSection, BesideSection, ProfileSection}
 
-// leastRequests determine a 99th percentile by ten latencies above it, in each round.
+// leastRequests is the least number of requests in a round: ten latencies are then above the 99th
+// percentile.
 const leastRequests = 1_000
 
 const (
-	// shapeRounds is enough for the rows that show how a figure changes with the number of connections
-	// or tasks. The rows on which verdicts rest are measured in every round.
+	// shapeRounds is the number of rounds for the rows that show how a figure changes with the
+	// number of connections or tasks. The rows from which verdicts are drawn are measured in every
+	// round.
 	shapeRounds = 3
 
-	// profileRounds is less than the number of all rounds because a profile takes several seconds.
+	// profileRounds is the number of rounds for profiles. It is small because a profile takes
+	// several seconds.
 	profileRounds = 5
 
-	// countRounds is enough for counts and memory, which hardly differ from run to run.
+	// countRounds is the number of rounds for counts and memory, which hardly differ between runs.
 	countRounds = 3
 )
 
-// RequestBytes is the size of a request and its echo.
+// RequestBytes is the size of a request and of its echo.
 const RequestBytes = 64
 
 var (
 	rates = []float64{500, 5_000, 20_000, 0}
 	conns = []int{1, 8, 64, 1_000}
-	// The largest number leaves room in a limit of 20,000 descriptors.
+	// With the largest number the process stays below a limit of 20,000 descriptors.
 	idleConns = []int{1_000, 5_000, 10_000, 19_500}
 	busyTasks = []int{0, 1, 2, 4, 16, 64}
 	rust      = []string{"tokio", "async-std", "smol"}
@@ -101,7 +104,7 @@ var (
 	forEcho  = join([]string{"net"}, echoForms, goRivals, rust, floors)
 )
 
-// Rows are all of them.
+// Rows has all rows.
 var Rows = slices.Concat(taskRows(), syncRows(), sleepRows(), costRows(), echoRows(), idleRows(), besideRows(), perfRows())
 
 func join[T any](lists ...[]T) []T { return slices.Concat(lists...) }
@@ -115,7 +118,7 @@ var (
 
 type unit struct {
 	name  string
-	scale float64 // units in a nanosecond
+	scale float64 // units per nanosecond
 }
 
 func (u unit) metrics() []Metric {
@@ -126,7 +129,7 @@ func (u unit) metrics() []Metric {
 	}
 }
 
-// workRow returns a row of a workload.
+// workRow returns the row of a workload.
 func workRow(section, workload, title string, u unit, subjects []string) Row {
 	return Row{
 		Name: "work/" + workload, Section: section, Title: title, Kind: Work,
@@ -198,14 +201,16 @@ var echoMetrics = []Metric{
 	{Key: "requests", Title: "requests", Scale: 1},
 }
 
-// generatorMetrics tell in the open loop which part of a latency is the generator's.
+// generatorMetrics has the metrics that show, in the open loop, which part of a latency the
+// generator causes.
 var generatorMetrics = []Metric{
 	{Key: "service_p50_us", Title: "service p50 µs", Scale: 1},
 	{Key: "lag_p50_us", Title: "lag p50 µs", Scale: 1},
 	{Key: "lag_p99_us", Title: "lag p99 µs", Scale: 1},
 }
 
-// openLoopMetrics compares no rates, which are given.
+// openLoopMetrics returns the metrics of the open loop. The rate is not among the compared metrics,
+// because it is given.
 func openLoopMetrics() []Metric {
 	metrics := slices.DeleteFunc(slices.Clone(echoMetrics), func(m Metric) bool { return m.Key == "requests_s" })
 	return append(metrics, generatorMetrics...)
@@ -252,8 +257,8 @@ func echoRows() []Row {
 	return append(rows, lowRateRow())
 }
 
-// lowRateRow shows what a server costs that has almost nothing to do. Too few requests are sent for a 99th
-// percentile.
+// lowRateRow returns the row that shows the cost of a server with a very low load. It has too few
+// requests for a 99th percentile.
 func lowRateRow() Row {
 	const rate, conns = 50, 64
 	return Row{
@@ -308,7 +313,8 @@ func besideRows() []Row {
 	return rows
 }
 
-// profiledRequests give about a hundred samples of a server that uses 10 µs of CPU time per request.
+// profiledRequests is the number of requests under a profile. A server that uses 10 µs of CPU time
+// per request then has about a hundred samples.
 const profiledRequests = 2_500
 
 func perfRows() []Row {
@@ -338,7 +344,7 @@ func perfRows() []Row {
 	return rows
 }
 
-// RowNamed returns a row.
+// RowNamed returns the row of the given name.
 func RowNamed(name string) (Row, bool) {
 	i := slices.IndexFunc(Rows, func(r Row) bool { return r.Name == name })
 	if i < 0 {
@@ -347,7 +353,8 @@ func RowNamed(name string) (Row, bool) {
 	return Rows[i], true
 }
 
-// RoundsOf returns in how many of that many rounds the row is measured.
+// RoundsOf returns in how many rounds the row is measured if the run has the given number of
+// rounds.
 func (r Row) RoundsOf(rounds int) int {
 	if r.Rounds > 0 {
 		return min(r.Rounds, rounds)

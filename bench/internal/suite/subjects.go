@@ -1,21 +1,21 @@
-// Package suite says what is measured: the subjects, with their configuration, and
-// the rows, with the subjects that each compares.
+// Package suite lists the subjects with their configuration, and the rows with the subjects that
+// each row compares.
 package suite
 
 import "slices"
 
-// A Group says what part a subject plays in a comparison.
+// A Group is the role of a subject in a comparison.
 type Group int
 
 const (
 	Ours     Group = iota // a form of the library
-	Baseline              // every other subject has a ratio to it
+	Baseline              // every other subject has a ratio to the baseline
 	Rival                 // another library
 	Floor                 // a loop without a library
-	Aside                 // a form of the library that does less work than the rivals: it has no ratios
+	Aside                 // a form of the library that does less work than the rivals, and so has no ratios
 )
 
-// A Language is what the program of a subject is built with.
+// A Language is the programming language of a program.
 type Language int
 
 const (
@@ -29,7 +29,7 @@ type Program struct {
 	Name     string
 	Language Language
 	Module   string // Go: the module whose version the report prints
-	Required bool   // without it there is nothing to compare
+	Required bool   // a run without this program has nothing to compare
 }
 
 var (
@@ -45,18 +45,18 @@ var (
 	evio         = &Program{Name: "evio", Module: "github.com/tidwall/evio"}
 )
 
-// A Subject is one thing that is measured.
+// A Subject is one measured server or set of workloads: a form of a program.
 type Subject struct {
 	Name    string
 	Group   Group
 	Program *Program
 	Form    string
-	Workers int    // 0 means as many as the run has
-	What    string // what it is
-	Config  string // why it is configured as it is
+	Workers int    // the number of workers; 0 means the number of the run
+	What    string // a description
+	Config  string // the reason for the configuration
 }
 
-// Subjects are all of them, in the order in which tables show them.
+// Subjects has all subjects, in the order of the tables.
 var Subjects = []*Subject{
 	{Name: "net", Group: Baseline, Program: goroutines, Form: "net",
 		What:   "package net, a goroutine and a buffer of 4 KiB for each connection",
@@ -160,7 +160,7 @@ var Subjects = []*Subject{
 		Config: "A look, then Gosched, then a wait that the scheduler knows of; GOMAXPROCS is the number of loops."},
 }
 
-// SubjectNamed returns a subject, or nil.
+// SubjectNamed returns the subject of the given name, or nil.
 func SubjectNamed(name string) *Subject {
 	i := slices.IndexFunc(Subjects, func(s *Subject) bool { return s.Name == name })
 	if i < 0 {

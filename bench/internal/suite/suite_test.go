@@ -27,7 +27,8 @@ func TestRowsAreWhole(t *testing.T) {
 	}
 }
 
-// A mistuned rival is a defect: each configuration is argued.
+// Each subject has a reason for its configuration: a rival with a bad configuration would be a
+// defect.
 func TestEverySubjectIsArgued(t *testing.T) {
 	seen := map[string]bool{}
 	for _, s := range Subjects {

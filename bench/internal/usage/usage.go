@@ -1,4 +1,4 @@
-// Package usage reads from the system what processes have used.
+// Package usage reads the CPU time and the memory of processes from the system.
 package usage
 
 import (
@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPU returns the CPU time of a process, from the kernel's own accounting: that of all its threads,
-// ended ones included, in user and in kernel mode.
+// CPU returns the CPU time of a process from the accounting of the kernel: the time of all its
+// threads, ended threads included, in user and in kernel mode.
 func CPU(pid int) (time.Duration, error) {
-	// The clock that counts the CPU time of a process, as clock_getcpuclockid of the C library has it.
+	// The number of the clock for the CPU time of a process, as clock_getcpuclockid of the C
+	// library computes it.
 	const scheduled = 2
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &ts); err != nil {
@@ -23,8 +24,8 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// Resident returns the resident memory of a process in bytes. Memory of the kernel, such
-// as that of sockets, is not part of it.
+// Resident returns the resident memory of a process in bytes. It does not contain memory of the
+// kernel, for example the buffers of sockets.
 func Resident(pid int) (int64, error) {
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
@@ -41,8 +42,8 @@ func Resident(pid int) (int64, error) {
 	return pages * int64(os.Getpagesize()), nil
 }
 
-// MachineBusy returns the CPU time that all processes of the machine have used, and the time that the
-// hypervisor has taken from it, in steps of 10 ms per processor.
+// MachineBusy returns the CPU time that all processes of the machine have used, and the time that
+// the hypervisor has taken from the machine. Both are counted in steps of 10 ms per processor.
 func MachineBusy() (busy, stolen time.Duration, err error) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -59,7 +60,7 @@ func MachineBusy() (busy, stolen time.Duration, err error) {
 		if err != nil {
 			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
 		}
-		spent[i] = time.Duration(ticks) * 10 * time.Millisecond // 100 ticks in a second on every architecture
+		spent[i] = time.Duration(ticks) * 10 * time.Millisecond // 100 ticks per second on every architecture
 	}
 	return spent[0] + spent[1] + spent[2] + spent[5] + spent[6], spent[7], nil
 }

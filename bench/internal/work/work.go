@@ -1,6 +1,6 @@
-// Package work times the workloads that run in a process of their own. It holds
-// what all Go programs share: the sizes, and how a reading is taken. The Rust
-// program under rust/ has the same sizes and takes its readings in the same way.
+// Package work measures the workloads that run in a process of their own. All Go programs share the
+// sizes and the measuring of this package. The Rust program under rust/ has the same sizes and
+// measures in the same way.
 package work
 
 import (
@@ -15,10 +15,10 @@ import (
 	"example.com/async/bench/internal/usage"
 )
 
-// Sizes of the workloads; those of the announcement are the announcement's own.
+// Sizes of the workloads. The workloads of the announcement have the sizes of the announcement.
 const (
-	ChainLength     = 1_000 // chained_spawn: tasks, each spawned by the one before
-	PingPairs       = 1_000 // ping_pong: pairs of tasks, a message there and one back
+	ChainLength     = 1_000 // chained_spawn: tasks, each spawned by the previous task
+	PingPairs       = 1_000 // ping_pong: pairs of tasks, one message in each direction
 	SpawnCount      = 10_000
 	YieldTasks      = 200
 	YieldTimes      = 1_000
@@ -32,10 +32,10 @@ const (
 	IdleTasks       = 100_000
 )
 
-// Workloads are the workloads that one form of a program has, by name.
+// Workloads has the workloads of one form of a program, by name.
 type Workloads map[string]func(m *Meter) error
 
-// CostSizes are the numbers of tasks of the workloads cost_N.
+// CostSizes has the numbers of tasks of the workloads cost_N.
 var CostSizes = []int{100, 1_000, 10_000, 100_000, 1_000_000}
 
 // CostName returns the name of the workload that spawns n tasks.
@@ -44,7 +44,7 @@ func CostName(n int) string { return "cost_" + strconv.Itoa(n) }
 // SleepTime returns how long sleeper i sleeps in the workload sleep_1_to_100ms.
 func SleepTime(i int) time.Duration { return time.Duration(1+i%100) * time.Millisecond }
 
-// A Meter takes one reading of one workload.
+// A Meter takes one measurement of one workload.
 type Meter struct {
 	// Duration is how long the workload is repeated.
 	Duration time.Duration
@@ -53,10 +53,10 @@ type Meter struct {
 	Metrics map[string]float64
 }
 
-// Time calls once again and again, for a quarter of m.Duration unmeasured and then for m.Duration, but
-// at least 10 times where a call takes less than 100 ms, and 3 times where it takes longer. It records
-// the median of the calls and the mean CPU time of the process, both divided by the number of
-// operations in one call.
+// Time calls once repeatedly: for a quarter of m.Duration unmeasured, and then measured for
+// m.Duration. It measures at least 10 calls if a call takes less than 100 ms, and at least 3 calls
+// if a call takes longer. It records the median time of the calls and the mean CPU time of the
+// process, both divided by the number of operations in one call.
 func (m *Meter) Time(operations int, once func()) error {
 	for begin := time.Now(); ; {
 		once()
@@ -88,17 +88,17 @@ func (m *Meter) Time(operations int, once func()) error {
 	return nil
 }
 
-// more reports whether another call is measured after that many, which have taken that long. Ten calls
-// of less than 100 ms are over within a second.
+// more reports whether another call is measured after the given number of calls, which have taken
+// the time spent. Ten calls of less than 100 ms take less than a second.
 func (m *Meter) more(calls int, spent time.Duration) bool {
 	return calls < 3 || calls < 10 && spent < time.Second || calls < 200_000 && spent < m.Duration
 }
 
-// Timed returns a workload that calls start, which must have done called once it is over. One call of
-// start is that many operations.
+// Timed returns a workload that calls start. start starts the given number of operations, and
+// arranges that done is called when they have ended.
 func Timed(operations int, start func(done func())) func(*Meter) error {
 	return func(m *Meter) error {
-		over := make(chan struct{}, 1) // done does not wait for this goroutine
+		over := make(chan struct{}, 1) // capacity 1, so that done does not wait for this goroutine
 		done := func() { over <- struct{}{} }
 		return m.Time(operations, func() {
 			start(done)
@@ -107,11 +107,11 @@ func Timed(operations int, start func(done func())) func(*Meter) error {
 	}
 }
 
-// Idle records the resident memory of one task that waits. spawn starts n tasks, each of
-// which adds 1 to begun and then waits for ever.
+// Idle records the resident memory of one waiting task. spawn starts n tasks. Each task adds 1 to
+// begun, and then waits and is never woken.
 //
-// The reading is taken after a collection, so that it holds what the tasks keep and not
-// the garbage of their making; the reading before the collection is recorded beside it.
+// The memory is read after a garbage collection, so that it contains the memory that the tasks
+// keep, and not the garbage from their start. The memory before the collection is recorded, too.
 func (m *Meter) Idle(spawn func(n int, begun *atomic.Int64)) error {
 	var begun atomic.Int64
 	start := func(n int) {
@@ -120,9 +120,9 @@ func (m *Meter) Idle(spawn func(n int, begun *atomic.Int64)) error {
 		for begun.Load() < want {
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond) // until the last tasks have gone to wait
+		time.Sleep(20 * time.Millisecond) // the last tasks wait by then
 	}
-	start(1_000) // threads, queues and tables are made, and are not counted
+	start(1_000) // allocates threads, queues and tables, which are not counted
 	Collect()
 	before, err := usage.Resident(os.Getpid())
 	if err != nil {
@@ -145,15 +145,15 @@ func (m *Meter) Idle(spawn func(n int, begun *atomic.Int64)) error {
 	return nil
 }
 
-// Collect returns to the system what the program no longer uses. Objects in pools
-// survive one collection.
+// Collect returns unused memory of the program to the system. It collects more than once, because
+// objects in pools survive one collection.
 func Collect() {
 	runtime.GC()
 	runtime.GC()
 	debug.FreeOSMemory()
 }
 
-// Countdown returns a function that calls done when it is called the n-th time.
+// Countdown returns a function that calls done when the function is called for the n-th time.
 func Countdown(n int, done func()) func() {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -164,8 +164,8 @@ func Countdown(n int, done func()) func() {
 	}
 }
 
-// CountReceived returns a function that each of several receivers calls once, with the number of
-// messages it has received. The last call calls done. It panics if messages were lost.
+// CountReceived returns a function that each receiver calls once, with the number of messages that
+// it has received. The last call calls done. It panics if messages were lost.
 func CountReceived(receivers int, done func()) func(n int) {
 	var got atomic.Int64
 	count := Countdown(receivers, func() {
@@ -180,8 +180,8 @@ func CountReceived(receivers int, done func()) func(n int) {
 	}
 }
 
-// Burn computes for about 100 microseconds: one slice of a CPU-bound task, after which
-// the task lets others run.
+// Burn computes for about 100 microseconds: one slice of a CPU-bound task, after which the task
+// yields.
 func Burn() {
 	for end := time.Now().Add(100 * time.Microsecond); time.Now().Before(end); {
 	}

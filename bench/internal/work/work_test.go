@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The duration is measured, but never fewer than 10 short or 3 long calls.
+// Calls are measured for the duration, and at least 10 short or 3 long calls are measured.
 func TestHowOftenACallIsMeasured(t *testing.T) {
 	m := Meter{Duration: 300 * time.Millisecond}
 	for _, test := range []struct {

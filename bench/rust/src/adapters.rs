@@ -1,8 +1,8 @@
-//! One module for each runtime, all with the same names, so that the workloads are
-//! written once and compiled against each of them. `sleep` and `yield_now` are the
-//! runtimes' own, not wrapped in an `async fn`, which would make the tasks larger.
+//! One module for each runtime. All modules have the same names, so that the workloads are
+//! written once and compiled for each runtime. `sleep` and `yield_now` are the functions of the
+//! runtimes. They are not wrapped in an `async fn`, which would make the tasks larger.
 
-/// Serves one connection; `$s` is a stream with the methods of the runtime's own traits.
+/// Serves one connection. `$s` is a stream with the methods of the traits of the runtime.
 macro_rules! echo_loop {
     ($s:ident) => {{
         let mut buf = vec![0u8; 4096];
@@ -71,7 +71,7 @@ pub mod async_std_rt {
     pub use futures::channel::oneshot::channel as oneshot;
 
     pub fn start(workers: usize) {
-        // Read once, when the executor starts.
+        // The runtime reads the variable once, when the executor starts.
         std::env::set_var("ASYNC_STD_THREAD_COUNT", workers.to_string());
         block_on(async {});
     }
@@ -102,7 +102,7 @@ pub mod smol_rt {
     pub use smol::{block_on, spawn};
 
     pub fn start(workers: usize) {
-        // Read once, at the first spawn.
+        // The runtime reads the variable once, at the first spawn.
         std::env::set_var("SMOL_THREADS", workers.to_string());
         block_on(spawn(async {}));
     }

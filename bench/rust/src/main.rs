@@ -1,6 +1,5 @@
 //! The workloads and echo servers of the benchmark on tokio, async-std and smol.
-//! The command line, the sizes and the way in which a reading is taken are those
-//! of the Go programs:
+//! The command line, the sizes and the way of measuring are the same as in the Go programs:
 //!
 //!     peers echo [-workers=N] [-busy=N] RUNTIME
 //!     peers work [-workers=N] [-seconds=S] RUNTIME WORKLOAD
@@ -65,7 +64,7 @@ fn main() {
         }
         ["work", runtime, workload] => {
             on!(runtime, start(workers));
-            // tokio's own channel is a subject by itself.
+            // The channel of tokio is a subject of its own.
             let workload = if runtime == "tokio-mpsc" { &format!("tokio_{workload}") } else { workload };
             let mut meter = Meter::new(Duration::from_secs_f64(seconds));
             if !on!(runtime, work(workload, &mut meter)) {
@@ -73,7 +72,7 @@ fn main() {
                 exit(1)
             }
             println!("{}", meter.json());
-            exit(0) // without waiting for tasks that wait for ever
+            exit(0) // does not wait for tasks that are never woken
         }
         _ => usage(),
     }

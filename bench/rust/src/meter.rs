@@ -1,10 +1,10 @@
-//! How a reading is taken, and what a server does on command.
+//! The measuring of workloads, and the commands of a server.
 
 use std::io::BufRead;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-/// Takes one reading of one workload.
+/// Takes one measurement of one workload.
 pub struct Meter {
     duration: Duration,
     metrics: Vec<(&'static str, f64)>,
@@ -15,10 +15,10 @@ impl Meter {
         Meter { duration, metrics: Vec::new() }
     }
 
-    /// Calls `once` again and again, for a quarter of the duration unmeasured and then for the
-    /// duration, but at least 10 times where a call takes less than 100 ms, and 3 times where
-    /// it takes longer. Records the median of the calls and the mean CPU time of the process,
-    /// both divided by the number of operations in one call.
+    /// Calls `once` repeatedly: for a quarter of the duration unmeasured, and then measured for
+    /// the duration. Measures at least 10 calls if a call takes less than 100 ms, and at least 3
+    /// calls if a call takes longer. Records the median time of the calls and the mean CPU time
+    /// of the process, both divided by the number of operations in one call.
     pub fn time(&mut self, operations: usize, mut once: impl FnMut()) {
         let begin = Instant::now();
         loop {
@@ -48,9 +48,9 @@ impl Meter {
         ];
     }
 
-    /// Records the resident memory of one of `tasks` tasks that wait, which `start` starts.
+    /// Records the resident memory of one waiting task. `start` starts `tasks` such tasks.
     pub fn idle(&mut self, tasks: usize, start: impl Fn(usize)) {
-        start(1_000); // threads, queues and tables are made, and are not counted
+        start(1_000); // allocates threads, queues and tables, which are not counted
         trim();
         let before = resident_bytes();
         start(tasks);
@@ -69,7 +69,8 @@ impl Meter {
     }
 }
 
-/// Follows standard input in a thread of its own, and ends the process with it.
+/// Answers the lines of standard input in a thread of its own. Ends the process when standard
+/// input ends.
 pub fn obey() {
     std::thread::spawn(|| {
         for line in std::io::stdin().lock().lines() {
@@ -88,7 +89,7 @@ pub fn burn() {
     while begin.elapsed() < Duration::from_micros(100) {}
 }
 
-/// Returns to the system what the allocator keeps.
+/// Returns the unused memory of the allocator to the system.
 fn trim() {
     unsafe { libc::malloc_trim(0) };
 }

@@ -1,5 +1,5 @@
-//! The workloads. `workloads!(name, adapter)` makes a module with them, bound to one
-//! runtime. The sizes are those of the Go package work.
+//! The workloads. `workloads!(name, adapter)` makes a module with the workloads for one runtime.
+//! The sizes are the sizes of the Go package work.
 
 pub const CHAIN_LENGTH: usize = 1_000;
 pub const PING_PAIRS: usize = 1_000;
@@ -48,7 +48,7 @@ macro_rules! workloads {
                 })
             }
 
-            /// Measures a workload, and reports whether there is one of that name.
+            /// Measures a workload. Reports whether there is a workload of that name.
             pub fn work(name: &str, m: &mut Meter) -> bool {
                 match name {
                     "chained_spawn" => m.time(1, chained_spawn),
@@ -73,15 +73,15 @@ macro_rules! workloads {
                 true
             }
 
-            /// Starts something from the main thread, which is no worker, and waits until it
-            /// says that it is done.
+            /// Calls `start` on the main thread, which is not a worker, and waits until the
+            /// operations that it starts have ended.
             fn until_done(start: impl FnOnce(SyncSender<()>)) {
                 let (done, wait) = sync_channel(1);
                 rt::block_on(async { start(done) });
                 wait.recv().expect("a workload says that it is done");
             }
 
-            /// A function that says that all is done when it is called the n-th time.
+            /// Returns a function that reports the end when it is called for the n-th time.
             fn countdown(n: usize, done: SyncSender<()>) -> impl Fn() + Clone + Send {
                 let left = Arc::new(AtomicUsize::new(n));
                 move || {
@@ -176,8 +176,7 @@ macro_rules! workloads {
                 })
             }
 
-            /// The tasks are spawned from the main thread, and the channel is closed by its
-            /// last sender.
+            /// The tasks are spawned from the main thread. The last sender closes the channel.
             fn channel(senders: usize, receivers: usize) {
                 let all = Arc::new(AtomicUsize::new(0));
                 let got = all.clone();
@@ -207,7 +206,7 @@ macro_rules! workloads {
                 assert_eq!(all.load(Ordering::Acquire), MESSAGES, "messages were lost");
             }
 
-            /// As `channel`, with tokio's own channel, which has one receiver.
+            /// Like `channel`, with the channel of tokio, which has one receiver.
             fn tokio_mpsc(senders: usize) {
                 until_done(|done| {
                     let (tx, mut rx) = tokio::sync::mpsc::channel::<usize>(CHAN_CAPACITY);

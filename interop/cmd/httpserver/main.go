@@ -1,6 +1,6 @@
-// Command httpserver is the example of package net/http's documentation with
-// nothing changed but the listener: it prints its address, and serves
-// HTTP/1.1, h2c, and, with a certificate, HTTPS with HTTP/2.
+// Command httpserver is the example of the documentation of package net/http. Only the listener is
+// changed. The command prints its address, and serves HTTP/1.1 and h2c. With a certificate it
+// serves HTTPS with HTTP/2.
 package main
 
 import (

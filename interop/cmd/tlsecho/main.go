@@ -1,5 +1,5 @@
-// Command tlsecho echoes over TLS: crypto/tls as it is, on the bound form of
-// the connections, in tasks.
+// Command tlsecho echoes over TLS: in tasks, with crypto/tls of the standard library on the bound
+// form of the connections.
 package main
 
 import (

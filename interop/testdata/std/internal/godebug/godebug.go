@@ -1,5 +1,5 @@
-// Package godebug stands in for the standard library's, which only that may import: a
-// setting is what the environment variable GODEBUG says at the moment.
+// Package godebug replaces internal/godebug, which only the standard library may import. The value
+// of a setting is read from the environment variable GODEBUG each time.
 package godebug
 
 import (
@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Setting is one setting.
+// Setting is a setting in GODEBUG.
 type Setting struct{ name string }
 
-// New returns the setting of that name.
+// New returns the setting of the given name.
 func New(name string) *Setting { return &Setting{strings.TrimPrefix(name, "#")} }
 
-// Name returns its name.
+// Name returns the name of the setting.
 func (s *Setting) Name() string { return s.name }
 
-// Value returns its value, "" if it is not set.
+// Value returns the value of the setting, or "" if it is not set.
 func (s *Setting) Value() (value string) {
 	for pair := range strings.SplitSeq(os.Getenv("GODEBUG"), ",") {
 		if name, v, _ := strings.Cut(pair, "="); name == s.name {
@@ -26,5 +26,5 @@ func (s *Setting) Value() (value string) {
 	return value
 }
 
-// IncNonDefault would count.
+// IncNonDefault does nothing. The original counts uses.
 func (s *Setting) IncNonDefault() {}

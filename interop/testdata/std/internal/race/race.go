@@ -1,5 +1,5 @@
-// Package race stands in for the standard library's, which only that may import.
+// Package race replaces internal/race, which only the standard library may import.
 package race
 
-// Enabled tells whether the race detector is there: it is not, for these tests.
+// Enabled is false: these tests run as without the race detector.
 const Enabled = false

@@ -1,4 +1,4 @@
-// Package testenv stands in for the standard library's, which only that may import.
+// Package testenv replaces internal/testenv, which only the standard library may import.
 package testenv
 
 import (
@@ -7,22 +7,22 @@ import (
 	"testing"
 )
 
-// Builder returns the name of a builder of the Go project's: this is none.
+// Builder returns "": the tests do not run on a builder of the Go project.
 func Builder() string { return "" }
 
-// SkipFlaky skips a test that is known to fail now and then.
+// SkipFlaky skips a test that is known to fail sometimes.
 func SkipFlaky(t testing.TB, issue int) {
 	t.Helper()
 	t.Skipf("flaky: issue %d of the Go project", issue)
 }
 
-// MustHaveExec would skip the test if there were no processes.
+// MustHaveExec does nothing: the tests can start processes.
 func MustHaveExec(testing.TB) {}
 
-// MustHaveSource would skip the test if there were no sources of the Go project.
+// MustHaveSource does nothing: the sources of the Go project are present.
 func MustHaveSource(testing.TB) {}
 
-// MustHaveGoRun would skip the test if there were no go command.
+// MustHaveGoRun does nothing: the go command is present.
 func MustHaveGoRun(testing.TB) {}
 
 // GoToolPath returns the path of the go command.
@@ -38,12 +38,12 @@ func GoToolPath(t testing.TB) string {
 // GoTool is GoToolPath.
 func GoTool() (string, error) { return exec.LookPath("go") }
 
-// Command returns the command.
+// Command returns a command that is killed when the test ends.
 func Command(t testing.TB, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(t.Context(), name, args...)
 }
 
-// CommandContext returns the command, which ends with ctx.
+// CommandContext returns a command that is killed when ctx ends.
 func CommandContext(_ testing.TB, ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...)
 }
