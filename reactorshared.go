@@ -18,9 +18,9 @@ import (
 //     exited, stores the reactor and starts the goroutine. So after close no goroutine is started.
 //  2. The goroutine (run) serves the reactor while closed is not set: from Go's netpoller where the
 //     platform can do that, or else in a wait of the poller.
-//  3. close sets closed under mu, and then writes to the pipe of the reactor, if there is one. A
-//     reactor that acquire stores later cannot exist, by step 1. So the goroutine sees closed, or
-//     the pipe ends the wait in which it does not see it.
+//  3. close sets closed under mu, and then writes to the pipe of the reactor, if there is one.
+//     Later acquire stores no reactor, by step 1. So the goroutine sees closed before it waits, or
+//     the byte in the pipe ends its wait.
 //  4. The goroutine closes the reactor, and only then notifies the waiters of its descriptors. A
 //     waiter joins its slot and then reads reactor.closed (pollFD.wait). So it is notified, or sees
 //     that the reactor is closed, and returns ErrShutdown.
@@ -31,7 +31,7 @@ type sharedReactor struct {
 	closed  atomic.Bool             // written under mu
 
 	mu     lockOf[sharedReactor]
-	exited chan None // closed when the goroutine has ended; nil if there was none
+	exited chan None // closed when the goroutine has ended; nil if it was never started
 }
 
 // acquire returns the reactor. It opens the reactor and starts its goroutine if that was not done
