@@ -12,7 +12,7 @@ import (
 // that make no sense, so no such value causes a panic later.
 type Config struct {
 	// Workers is the number of threads that run tasks, from 1 to 4,096. 0 means the length of
-	// Tuning.Affinity if that is set, or else [runtime.GOMAXPROCS], less the number that runtimes
+	// [Tuning.Affinity] if that is set, or else [runtime.GOMAXPROCS], less the number that runtimes
 	// of this package have added to it. GOMAXPROCS follows the processor limit of a container, so
 	// set Workers only to leave processors to other code, or to measure.
 	Workers int
@@ -33,7 +33,7 @@ type Config struct {
 	//     raised GOMAXPROCS it takes longer. A collection of a gibibyte takes up to twice as long
 	//     as without SharedProcs if the workers are woken often, because the collector does not get
 	//     the processors of workers that wait.
-	//   - Tuning.Affinity cannot be set. There is no clock of a worker's thread for Stall.
+	//   - [Tuning.Affinity] cannot be set. There is no clock of a worker's thread for Stall.
 	//   - If GOMAXPROCS is below Workers, for example because of a container's limit, all workers
 	//     make progress in turns of Go's scheduler. The additional workers do not make the program
 	//     faster.

@@ -144,7 +144,7 @@ func (rt *Runtime) Metrics() (m Metrics) {
 //
 // Spawned and Ended say little about one worker: a task that is spawned outside the pool counts for
 // no worker, and a task may end on another worker than the worker that spawned it. So Alive is 0.
-// The figures of blocking calls, of stalls and of BlockOn belong to the runtime and are 0 here.
+// The figures of blocking calls, of stalls and of [BlockOn] belong to the runtime and are 0 here.
 func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
 	if worker >= 0 && worker < len(rt.workers) {
 		m.add(rt.workers[worker])

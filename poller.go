@@ -63,7 +63,7 @@ func NewPoller() (*Poller, error) {
 // [Poller.Modify] sets one. mode says how often Wait reports fd; see [PollMode].
 //
 // fd should be non-blocking. Call [Poller.Delete] before you close fd. The error wraps
-// [ErrNotPollable] if descriptors of this kind cannot be waited for. Do not add fd twice: on some
+// [ErrNotPollable] if descriptors of this kind cannot be waited for. Add fd once only: on some
 // systems the error is EEXIST then. After Close the error is [os.ErrClosed].
 func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
