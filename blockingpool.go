@@ -77,8 +77,8 @@ func (l *callList) remove(c *callNode) {
 //
 // A goroutine of the pool is on its way (it was started or woken, and does not run yet), runs a
 // call, spins, or is idle. At most cfg.Limit goroutines exist, and at most one of them is on its
-// way, and at most one spins. A call may be queued if fewer than cfg.Queue calls wait beyond those
-// that a goroutine can take at once (hasRoom).
+// way, and at most one spins. A call may be queued if fewer than cfg.Queue calls wait, not counting
+// the calls that a goroutine can take at once (hasRoom).
 //
 // Who wakes whom:
 //
@@ -104,7 +104,8 @@ func (l *callList) remove(c *callNode) {
 // lock.
 //
 // The lock is the lock of admission, the list of the tasks that wait for room in the queue. It
-// guards all fields below except posted. It is held for a few assignments only, since workers take it.
+// guards all fields below except posted. It is held for a few assignments only, since workers take
+// it.
 type callPool struct {
 	rt  *Runtime
 	cfg BlockingConfig
@@ -206,6 +207,8 @@ func (p *callPool) wakeOne() {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		p.waking = true
+		// This does not block: the channel of an idle goroutine is empty, and only this code sends,
+		// under the lock.
 		c.wake <- struct{}{}
 	case p.goroutines < p.cfg.Limit:
 		p.goroutines++
@@ -298,6 +301,7 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	default:
 		p.becomeIdle(c)
 	}
+	// A call that was taken off the queue, or has ended, makes room for tasks that wait.
 	p.admission.admit(p.hasRoom, &chosen)
 	p.admission.mu.Unlock()
 	chosen.wake()

@@ -50,9 +50,11 @@ type Config struct {
 	SharedProcs bool
 
 	// Grace limits two waits; 0 means 1 second. [Runtime.Shutdown] waits for Grace until tasks that
-	// it has cancelled end. A pause of the whole process uses up at most a tenth of this time.
-	// [Run] waits for writes and closings of files, and gives up when none of them has made
-	// progress for Grace. Set it longer if cancelled tasks need longer to clean up.
+	// it has cancelled end. It waits that long again while it ends the workers, and for a report to
+	// Unhandled. While it waits for tasks and workers, a pause of the whole process uses up at most
+	// a tenth of Grace. [Run] waits for writes and closings of files, and gives up when none of
+	// them has made progress for Grace. Set Grace longer if cancelled tasks need longer to clean
+	// up.
 	Grace time.Duration
 
 	// Blocking limits the pool of [SpawnBlocking]. The zero value means the defaults of
@@ -106,7 +108,8 @@ type Config struct {
 	// ended by then.
 	Stalled func(Stall)
 
-	// Tuning has settings that almost no program needs. The zero value is right for other programs.
+	// Tuning has settings that almost no program needs. The zero value is right for all other
+	// programs.
 	Tuning Tuning
 }
 

@@ -105,8 +105,8 @@ type Metrics struct {
 	CoroutinesFree int // coroutines that are kept for the next tasks
 	BlockOns       int // goroutines in [BlockOn]; always 0 for one worker
 
-	// The pool of blocking calls. It runs the calls of [SpawnBlocking], and calls of this package for
-	// files and names. All four numbers are 0 for one worker.
+	// The pool of blocking calls. It runs the calls of [SpawnBlocking], and calls of this package
+	// for files and names. All four numbers are 0 for one worker.
 	Blocking           int // calls that run
 	BlockingQueued     int // calls that wait for a goroutine of the pool
 	BlockingGoroutines int // goroutines of the pool, the idle goroutines included
@@ -155,7 +155,7 @@ func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
 // add adds the published counts of w to m.
 func (m *Metrics) add(w *worker) {
 	get := func(c counter) uint64 { return w.published[c].Load() }
-	// Ended is read before Spawned. Read the other way round, a task that is spawned and ends
+	// Ended is read before Spawned. In the reverse order a task that is spawned and ends
 	// between the two reads would count as ended and not as spawned.
 	m.Ended += get(countEnded)
 	m.Spawned += get(countSpawned)

@@ -161,8 +161,8 @@ func TestMetricsQueuedIsAll(t *testing.T) {
 	})
 }
 
-// Each wake of a task that waited is counted, from every thread, and no other wake. Each unpark of a
-// worker is counted, too.
+// Each wake of a task that waited is counted, from every thread, and no other wake. Each unpark of
+// a worker is counted, too.
 func TestMetricsWakes(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -288,7 +288,7 @@ func TestMetricsStolen(t *testing.T) {
 	free()
 }
 
-// The figures of the workers add up to those of the runtime.
+// The figures of the workers add up to the figures of the runtime.
 func TestWorkerMetrics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	for i := range rt.workers {
@@ -331,8 +331,8 @@ func TestMetricsAllocateNothing(t *testing.T) {
 	require.NotZero(t, q+1+time.Duration(m.Workers))
 }
 
-// A poll of five milliseconds is found among the polls. A wake after which the task is not polled for
-// five milliseconds is found among the wakes.
+// A poll of five milliseconds is found among the polls. A wake after which the task is not polled
+// for five milliseconds is found among the wakes.
 func TestMetricsHistograms(t *testing.T) {
 	const long = 5 * time.Millisecond
 	rt := newTestRuntime(t, Config{Workers: 1})

@@ -266,8 +266,8 @@ func TestMisusePollerInATask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A Wait also returns at its timeout while another Wait waits. With a timeout of 0 it can be called in a
-// task.
+// A Wait also returns at its timeout while another Wait waits. With a timeout of 0 it can be called
+// in a task.
 func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := newTestPoller(t)
@@ -293,8 +293,8 @@ func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	require.ErrorIs(t, soon(t, queued).err, os.ErrClosed)
 }
 
-// Descriptors are added and deleted while a loop waits. Each descriptor that stays is served, and no
-// event is reported for a descriptor that was deleted before the Wait.
+// Descriptors are added and deleted while a loop waits. Each descriptor that stays is served, and
+// no event is reported for a descriptor that was deleted before the Wait.
 func TestPollerChangesDuringWait(t *testing.T) {
 	p := newTestPoller(t)
 	const pairs, rounds = 8, 200

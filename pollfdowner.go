@@ -15,7 +15,7 @@ import "net"
 //	               fdRegistered  owner        table entry  poller
 //	unregistered   clear         nil          none         none
 //	moving         set           nil          (changes)    (changes)
-//	owned          set           r            s            that of r
+//	owned          set           r            s            with r
 //	owner closed   set           r, closed    s            none: it was closed with r
 //	closed         (fdClosed)    (not used)   none         none
 //

@@ -137,8 +137,8 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 	}
 }
 
-// The code before a Write happens before the code after the Read that gets its data. This holds if an
-// end is of package net, too. The race detector reports a race if it does not see that.
+// The code before a Write happens before the code after the Read that gets its data. This holds if
+// an end is of package net, too. The race detector reports a race if it does not see that.
 func TestWriteHappensBeforeRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for _, form := range []string{"goroutines", "task"} {

@@ -481,8 +481,8 @@ func FuzzSourceState(f *testing.F) {
 	})
 }
 
-// Several goroutines use and close a pollFD at once. Its descriptor is closed once, when no goroutine
-// uses it any more.
+// Several goroutines use and close a pollFD at once. Its descriptor is closed once, when no
+// goroutine uses it.
 func TestSourceStateStress(t *testing.T) {
 	for range 500 {
 		var s fdState
@@ -650,8 +650,8 @@ func TestSourceAttempt(t *testing.T) {
 }
 
 // Two tasks read one descriptor. The first task consumes the event, leaves data behind and does not
-// read again soon. The second task waits, because only an event makes a read succeed. It must be woken
-// when a read can succeed without a further event.
+// read again soon. The second task waits, because only an event makes a read succeed. It must be
+// woken when a read can succeed without a further event.
 func TestSourceEventForTwo(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -678,8 +678,8 @@ func TestSourceEventForTwo(t *testing.T) {
 	}
 }
 
-// The kernel has returned EAGAIN to the second task. Before the task records it, data arrives, and the
-// first task reads a part of the data.
+// The kernel has returned EAGAIN to the second task. Before the task records it, data arrives, and
+// the first task reads a part of the data.
 func TestSourceEventBetweenReadAndNote(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -715,8 +715,8 @@ func unread(t testing.TB, fd int) int {
 	return max(n, 0)
 }
 
-// Two tasks find that a descriptor is not registered, and registering it fails. Neither task may wait
-// for events that will not occur.
+// Two tasks find that a descriptor is not registered, and registering it fails. Neither task may
+// wait for events that will not occur.
 func TestSourceRegisterFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	f, err := os.Create(filepath.Join(t.TempDir(), "regular"))

@@ -182,8 +182,8 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 	require.Equal(t, 1, rt.shared.registered())
 }
 
-// A connection ends, in several ways, while it moves back and forth. All its waiters get the error, and
-// no poller keeps it.
+// A connection ends, in several ways, while it moves back and forth. All its waiters get the error,
+// and no poller keeps it.
 func TestSourceMovesAndEnds(t *testing.T) {
 	const conns = 8
 	ends := map[string]struct {
@@ -311,8 +311,8 @@ func TestSourceMoveFails(t *testing.T) {
 	require.Equal(t, net.ErrClosed, s.move(shared, from, fdMoved))
 }
 
-// An event from a reactor that does not own the descriptor is ignored: it is late, or it belongs to a
-// descriptor that had the same number before.
+// An event from a reactor that does not own the descriptor is ignored: it is late, or it belongs to
+// a descriptor that had the same number before.
 func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	shared, err := rt.shared.acquire()

@@ -208,9 +208,11 @@ func (q *timerQueue) due(now int64) *timer {
 // from any worker or goroutine, one at a time. On a worker the alarm is a timer of this worker.
 // Outside the pool it is a timer of Go's.
 type alarm struct {
-	timer *timer    // the timer that was set last on a worker; nil before that
-	own   timer     // the first timer; it is replaced if it must be set while another worker still has it in its queue
-	std   *stdTimer // the timer of Go's; nil if it is not set
+	timer *timer // the timer that was set last on a worker; nil before that
+	// The first timer. Another timer takes its place if the alarm must be set while another worker
+	// still has this one in its queue.
+	own timer
+	std *stdTimer // the timer of Go's; nil if it is not set
 }
 
 // stdTimer is the timer of an alarm that was set outside the pool.

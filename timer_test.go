@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// workerCall is a task that runs a function on a certain worker. It looks like straight-line code that
-// has begun there, so no other worker steals it.
+// workerCall is a task that runs a function on a certain worker. It looks like straight-line code
+// that has begun there, so no other worker steals it.
 type workerCall struct {
 	task
 	fn   func(w *worker)
@@ -192,8 +192,8 @@ func (b *bell) expire(w *worker) {
 	b.n.Add(1)
 }
 
-// On the thread of its worker an alarm can be set, set earlier, set later and stopped. It fires at most
-// once for each time that was set, and not earlier. The test sets the worker's time.
+// On the thread of its worker an alarm can be set, set earlier, set later and stopped. It fires at
+// most once for each time that was set, and not earlier. The test sets the worker's time.
 func TestAlarmOnItsWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w := rt.workers[0]
@@ -251,8 +251,8 @@ func TestAlarmOrder(t *testing.T) {
 	require.Zero(t, armedTimers(rt))
 }
 
-// An alarm of one worker is set and stopped on another worker, and on a goroutine outside the pool. The
-// timer of the first worker is dropped, and never fires there.
+// An alarm of one worker is set and stopped on another worker, and on a goroutine outside the pool.
+// The timer of the first worker is dropped, and never fires there.
 func TestAlarmFromElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	owner, other := rt.workers[0], rt.workers[1]
@@ -280,7 +280,8 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		var b bell
 		set(&a, owner, far, &b)
 		a.stop(nil)
-		// The caller must not drop the timer, which would unpark the worker: the worker removes it itself.
+		// The test runs no function on the worker here, since that would unpark it: stop alone must
+		// unpark it.
 		eventually(t, func() bool { return a.own.state.Load() == timerIdle })
 		require.True(t, gone(owner)())
 		set(&a, owner, far, &b) // the same timer again
@@ -325,8 +326,8 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		a.stop(nil)
 		require.Nil(t, a.std)
 	})
-	// Another thread has dropped the timer. Before the owner has taken it out, it sets the alarm once
-	// more. Both timers are due then, and one of them has no effect.
+	// Another thread has dropped the timer. Before the owner takes the timer out, the owner sets the
+	// alarm once more. Both timers are due then, and one of them has no effect.
 	t.Run("SetAgainBeforeItIsDropped", func(t *testing.T) {
 		var a alarm
 		var b bell
@@ -353,8 +354,8 @@ func TestAlarmFromElsewhere(t *testing.T) {
 	})
 }
 
-// An alarm is stopped on a goroutine at the moment at which it fires. It fires at most once, and can be
-// set again at once.
+// An alarm is stopped on a goroutine at the moment at which it fires. It fires at most once, and
+// can be set again at once.
 func TestAlarmStopAgainstFire(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	rounds := 1_000
@@ -525,8 +526,8 @@ func (m moving) Poll(cx *Context) (None, error) {
 
 func (m moving) Cancel() { giveUp(nil, m.Future) }
 
-// One task begins a sleep, and another task on another worker awaits its end. The first task does other
-// work meanwhile.
+// One task begins a sleep, and another task on another worker awaits its end. The first task does
+// other work meanwhile.
 func TestSleepMovesToAnotherTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {

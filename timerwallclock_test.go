@@ -33,9 +33,9 @@ func withWall(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// A deadline that was parsed, or read from a database, has no monotonic reading. It is as far away as
-// the wall clock says when the deadline is set. The time that this clock showed when the program began
-// does not matter.
+// A deadline that was parsed, or read from a database, has no monotonic reading. It is as far away
+// as the wall clock says when the deadline is set. The time that this clock showed when the program
+// began does not matter.
 func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	if !inChild(t) {
 		for _, step := range []string{"0s", "1h", "-1h"} {
