@@ -23,8 +23,8 @@ func (p *callPool) count() (running, queued, idle, callers int) {
 // The promises of the pool:
 //
 //  1. each call runs exactly once, or, if it is cancelled in time, not at all;
-//  2. never more calls than the limit run at once, and callers that can wait do
-//     so while the queue is full.
+//  2. at most as many calls as the limit run at once, and callers that can wait do so while the
+//     queue is full.
 func TestBlockingExactlyOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 3, Queue: 4}})
 	const tasks, each = 20, 50
@@ -104,7 +104,7 @@ func TestBlockingQueueFull(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Room that was given to a waiter that then no longer wants it goes to the next waiter.
+// A waiter that was given room and then gives up passes the room to the next waiter.
 func TestBlockingPassesRoomToTheNext(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Unhandled: r.add})
@@ -133,7 +133,7 @@ func TestBlockingPassesRoomToTheNext(t *testing.T) {
 	require.Zero(t, r.count(), "a call that did not begin since its spawner was cancelled has not failed")
 }
 
-// The room of a call that is cancelled in the queue goes to a task that waits for room.
+// If a call is cancelled in the queue, its room goes to a task that waits for room.
 func TestBlockingCancelMakesRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -154,8 +154,8 @@ func TestBlockingCancelMakesRoom(t *testing.T) {
 	require.Equal(t, 2, v)
 }
 
-// A call that is cancelled takes no room from the moment on at which it is taken out
-// of the queue, although the goroutine that cancels it has not ended it yet.
+// A cancelled call occupies no room once it is removed from the queue, even if the goroutine that
+// cancels it has not ended it yet.
 func TestBlockingCancelledTakesNoRoom(t *testing.T) {
 	ending, goOn := make(chan None), make(chan None)
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}, Tuning: Tuning{Hooks: Hooks{TaskEnd: func(t Task) {
@@ -218,7 +218,7 @@ func TestBlockingGoroutinesEnd(t *testing.T) {
 }
 
 // While the runtime drains, a goroutine in BlockOn can start neither calls nor other
-// tasks. Its own operations go on, also if they need the pool.
+// tasks. Its own operations continue, also if they need the pool.
 func TestBlockingDuringDrain(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	began, results := make(chan struct{}), make(chan error, 1)
@@ -240,8 +240,8 @@ func TestBlockingDuringDrain(t *testing.T) {
 	require.NoError(t, receive(t, results))
 }
 
-// A task that waits for room when Shutdown cancels the queued calls gets no room,
-// although there would be some.
+// A task that waits for room when Shutdown cancels the queued calls gets no room, although there is
+// room then.
 func TestBlockingWaitsForRoomDuringShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -269,8 +269,8 @@ func TestBlockingWaitsForRoomDuringShutdown(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// A runtime that was shut down is garbage, also if its goroutines would have been
-// kept for ever.
+// A runtime that was shut down is garbage, even if its pool would have kept idle goroutines without
+// a limit of time.
 func TestBlockingLeavesNothingBehind(t *testing.T) {
 	gone := func() weak.Pointer[Runtime] {
 		rt, err := New(Config{Workers: 1, Blocking: BlockingConfig{Idle: math.MaxInt64}})
@@ -328,9 +328,8 @@ func TestBlockingShutdownWaits(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// A goroutine whose calls come one soon after the other waits for the next without
-// going to sleep: the caller of the next call wakes no goroutine. The test calls the
-// methods of the pool itself.
+// A goroutine whose calls arrive soon after each other spins for the next call: the caller of the
+// next call wakes no goroutine. The test calls the methods of the pool itself.
 func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	ownProcsOnly(t)
 	pool := func(cfg Config) (*callPool, *poolGoroutine) {
@@ -371,7 +370,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	require.False(t, c.spins || p.posted.Load())
 	require.Len(t, other.wake, 1, "who comes wakes the next")
 	<-other.wake
-	other.since = time.Now().Add(time.Hour) // it was not idle for long, however slow the machine is
+	other.since = time.Now().Add(time.Hour) // it was not idle for long, even on a slow machine
 	p.arrived(other)
 	require.Same(t, second, p.next(nil, other))
 	require.Nil(t, run(p, second, other))
@@ -411,7 +410,7 @@ func TestBlockingSpinsForTheNextCall(t *testing.T) {
 	p.endIdle(1)
 }
 
-// Calls of several tasks, with pauses: each runs once, whichever goroutine spins.
+// Calls of several tasks, with pauses. Each call runs once, whether a goroutine spins or not.
 func TestBlockingSpinRunsEachCallOnce(t *testing.T) {
 	const tasks, calls = 4, 300
 	rt := newTestRuntime(t, Config{Workers: 2})

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Code that does not notice its cancellation, and that Shutdown unwinds in the end,
-// leaves no descriptor open.
+// Code that does not end when it is cancelled, and that Shutdown unwinds in the end, leaves no
+// descriptor open.
 func TestUnwoundLeavesNothingOpen(t *testing.T) {
 	full := tcpFullBacklog(t)
 	addr, err := net.ResolveTCPAddr("tcp", full)
@@ -69,7 +69,7 @@ func TestUnwoundLeavesNothingOpen(t *testing.T) {
 		running, _, _, _ := rt.calls.count()
 		return openFds(t) >= before+4 && all[2].info(nil).Waits == "write" && running == 1 && waiting(all[3])
 	})
-	writer.Cancel() // it notices that at an unknown time
+	writer.Cancel() // it notices the cancellation at an unknown time
 	join(t, writer)
 	var se *ShutdownError
 	require.ErrorAs(t, rt.Shutdown(ended()), &se)

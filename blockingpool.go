@@ -8,38 +8,39 @@ import (
 	"time"
 )
 
-// callNode is the entry of a call in its pool.
+// callNode is the entry of a call in its pool. All fields except t and outside are guarded by the
+// lock of the pool.
 type callNode struct {
 	t       *task
-	outside bool // the call is refused once the runtime drains
-	at      links[callNode]
-	in      *callList // the queue, the calls that run, or the calls that run alone; nil for none
-	g       uintptr   // the goroutine that runs it
+	outside bool            // the call is refused once the runtime drains
+	at      links[callNode] // its neighbours in the list in
+	in      *callList       // the queue, running or alone of the pool; nil if it is in no list
+	g       uintptr         // the goroutine that runs it
 }
 
 // pooledCall is implemented by all calls.
 type pooledCall interface{ poolNode() *callNode }
 
-// internalCall is a call of the package's own. It has no handle and is run in any
-// case: if the pool does not run it anymore, another goroutine does.
+// internalCall is a call of this package, for example a write of a File. It has no handle, and it
+// runs in any case: if the pool no longer runs it, another goroutine does (abort, runAlone).
 type internalCall struct {
 	task
 	node      callNode
 	run       func()
-	writesFor any // the object for which the call writes, such as a File; nil if no code asks for it
+	writesFor any // the object for which the call writes, such as a File; nil if Shutdown need not find it
 }
 
 func (c *internalCall) poolNode() *callNode { return &c.node }
 
 func (c *internalCall) poll(*worker) bool { c.run(); return true }
 
+// abort is called when the call is removed from the queue, or arrives too late.
 func (c *internalCall) abort(*worker, error) { c.w.rt.calls.runAlone(&c.node, c.run) }
 
-// runInPool has the pool run run. It returns ErrBusy, and does nothing, if there is no
-// room for it.
+// runInPool runs run in the pool. If the pool has no room, it does nothing and returns ErrBusy.
 func (rt *Runtime) runInPool(run func()) error { return rt.runInPoolFor(nil, run) }
 
-// runInPoolFor is runInPool for a call that writes for owner.
+// runInPoolFor is runInPool for a call that writes for owner; see unfinishedWriters.
 func (rt *Runtime) runInPoolFor(owner any, run func()) error {
 	c := &internalCall{run: run, writesFor: owner}
 	c.kind, c.body, c.cx.t, c.node.t = kindBlocking, c, &c.task, &c.task
@@ -56,7 +57,7 @@ func (rt *Runtime) runInPoolFor(owner any, run func()) error {
 // links implements linkedElement.
 func (c *callNode) links() *links[callNode] { return &c.at }
 
-// callList is a list of calls that know in which list they are.
+// callList is a list of calls. Each call in it has the list in callNode.in.
 type callList struct {
 	linkedList[callNode, *callNode]
 }
@@ -71,40 +72,65 @@ func (l *callList) remove(c *callNode) {
 	l.linkedList.remove(c)
 }
 
-// callPool is the goroutines that run blocking calls, and the queue before
-// them. A call wakes at most one goroutine, and none while a goroutine that was woken
-// has not arrived yet; when this goroutine takes a call and sees more calls, it wakes the
-// next. So few goroutines run short calls one after the other, and calls that block get
-// a goroutine each. The goroutine that became idle last is woken first, so that
-// goroutines that are not needed end.
+// callPool is the goroutines that run blocking calls, and the queue of the calls that wait for
+// them.
 //
-// The lock is that of admission, the list of the tasks that wait for room in the queue.
-// It is held for a few assignments only, since workers take it.
+// A goroutine of the pool is on its way (it was started or woken, and does not run yet), runs a
+// call, spins, or is idle. At most cfg.Limit goroutines exist, and at most one of them is on its
+// way, and at most one spins. A call may be queued if fewer than cfg.Queue calls wait, not counting
+// the calls that a goroutine can take at once (hasRoom).
+//
+// Who wakes whom:
+//
+//  1. A caller queues its call and calls wakeOne. Both happen under the lock.
+//  2. wakeOne does the first of these that applies. If a goroutine is on its way, or the queue is
+//     empty, it does nothing. If a goroutine spins, it posts to it. If a goroutine is idle, it
+//     wakes the goroutine that became idle last, so that goroutines that are not needed stay idle
+//     and end. If there are fewer goroutines than cfg.Limit, it starts one. Otherwise all
+//     goroutines run calls.
+//  3. A goroutine that arrives is no longer on its way (arrived). It takes the first call off the
+//     queue, and calls wakeOne for the calls that are left (next).
+//  4. A goroutine whose call has ended also takes the next call (next). If there is none, it spins,
+//     if this has paid before, and then becomes idle.
+//  5. A goroutine that a call ends, by runtime.Goexit, calls wakeOne (goroutineEnded), since it may
+//     have been the goroutine that would take the next call.
+//
+// So a call wakes at most one goroutine. Few goroutines run short calls one after the other, and
+// calls that block get a goroutine each.
+//
+// No call is left behind. While calls are queued, a goroutine is on its way or spins, and will take
+// a call and then do step 3; or cfg.Limit goroutines run calls, and each of them takes a call when
+// its own has ended. A goroutine spins or becomes idle only if it finds the queue empty, under the
+// lock.
+//
+// The lock is the lock of admission, the list of the tasks that wait for room in the queue. It
+// guards all fields below except posted. It is held for a few assignments only, since workers take
+// it.
 type callPool struct {
 	rt  *Runtime
 	cfg BlockingConfig
 
-	admission  admission // of the queue
-	queue      callList
-	running    callList
-	alone      callList         // calls that are run in any case, and were taken out of the queue or came too late
-	idle       []*poolGoroutine // the goroutine that became idle last is the last
+	admission  admission        // the tasks that wait for room in the queue
+	queue      callList         // the calls that wait for a goroutine
+	running    callList         // the calls that goroutines of the pool run
+	alone      callList         // internal calls that run on goroutines of their own; see runAlone
+	idle       []*poolGoroutine // in the order in which they became idle
 	goroutines int              // how many there are, the idle goroutines included
-	waking     bool             // a goroutine was woken or started, and has not arrived yet
-	spinning   bool             // a goroutine looks at posted before it becomes idle
-	spin       adaptiveSpin     // hits: a caller makes its next call soon after its last call has ended
-	posted     atomic.Bool
-	sweeping   bool // the timer will end goroutines that are idle for too long
-	sweeper    *time.Timer
-	closed     bool // no goroutine waits for further calls
+	waking     bool             // a goroutine is on its way
+	spinning   bool             // a goroutine spins: it looks at posted before it becomes idle
+	spin       adaptiveSpin     // a hit is a call that arrives soon after the goroutine ran out of calls
+	posted     atomic.Bool      // there is a call for the goroutine that spins; read without the lock
+	sweeping   bool             // sweeper is set
+	sweeper    *time.Timer      // ends goroutines that have been idle for cfg.Idle
+	closed     bool             // goroutines end instead of becoming idle
 
-	spawned, ended int64 // see taskCount
+	spawned, ended int64 // the calls of all time; see taskCount
 }
 
 // poolGoroutine is a goroutine of the pool.
 type poolGoroutine struct {
-	g     uintptr
-	wake  chan struct{} // capacity 1, closed to end it
+	g     uintptr       // its identity; see getg
+	wake  chan struct{} // has room for one value, which wakes it; closed to end it
 	since time.Time     // when it became idle
 	spins bool          // it is the goroutine that spins
 }
@@ -113,8 +139,8 @@ func newCallPool(rt *Runtime) *callPool {
 	return &callPool{rt: rt, cfg: rt.cfg.Blocking, spin: adaptiveSpin{spinSettings: workerSpinSettings}}
 }
 
-// submit queues c. If there is no room it returns ErrBusy, and if it is too late
-// ErrShutdown, and leaves c alone.
+// submit queues c. If there is no room, it returns ErrBusy, and if it is too late, ErrShutdown. A
+// caller never overtakes tasks that wait for room.
 func (p *callPool) submit(c *callNode) error {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -124,25 +150,27 @@ func (p *callPool) submit(c *callNode) error {
 	return p.push(c)
 }
 
-// tooLate reports whether it is too late for c.
+// tooLate reports whether c must be refused because the runtime ends.
 func (p *callPool) tooLate(c *callNode) bool {
 	return p.rt.closing.Load() || c.outside && p.rt.draining.Load()
 }
 
-// callAdmission is the future of a call's place in the queue. Once it is ready, err says
-// why the call has not got the place.
+// callAdmission is the future of a place in the queue. When it is ready, err is nil if the call has
+// the place, or else the reason why not.
 type callAdmission struct {
 	admissionFuture
 	err error
 }
 
+// newCallAdmission returns the future of a place for c. Its admit runs under the lock, at the
+// moment at which the room is taken.
 func (p *callPool) newCallAdmission(c *callNode) *callAdmission {
 	e := new(callAdmission)
 	e.admissionFuture = admissionFuture{admission: &p.admission, reason: waitsCall, hasRoom: p.hasRoom, admit: func() { e.err = p.push(c) }}
 	return e
 }
 
-// admitNext gives the room that a call has not taken to the next waiters.
+// admitNext gives room that a call did not take to the next waiters.
 func (p *callPool) admitNext() {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
@@ -151,10 +179,10 @@ func (p *callPool) admitNext() {
 	chosen.wake()
 }
 
-// hasRoom reports whether one more call may be queued. A call that a goroutine is
-// about to take does not count as queued.
+// hasRoom reports whether one more call may be queued. A queued call that a goroutine can take at
+// once does not count: there are Limit-running.n of them at most.
 func (p *callPool) hasRoom() bool {
-	// Written so that a Queue without bounds, math.MaxInt, does not overflow.
+	// The sum is arranged so that it does not overflow for an unlimited Queue, math.MaxInt.
 	return p.queue.n+p.admission.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
@@ -169,8 +197,7 @@ func (p *callPool) push(c *callNode) error {
 	return nil
 }
 
-// wakeOne posts to the spinning goroutine, wakes an idle one or starts a new one for the
-// queue, unless a goroutine is on its way or there can be no more.
+// wakeOne is step 2 at callPool.
 func (p *callPool) wakeOne() {
 	switch n := len(p.idle); {
 	case p.waking || p.queue.n == 0:
@@ -180,6 +207,8 @@ func (p *callPool) wakeOne() {
 		c := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		p.waking = true
+		// This does not block: the channel of an idle goroutine is empty, and only this code sends,
+		// under the lock.
 		c.wake <- struct{}{}
 	case p.goroutines < p.cfg.Limit:
 		p.goroutines++
@@ -188,13 +217,14 @@ func (p *callPool) wakeOne() {
 	}
 }
 
-// run is a goroutine of the pool. If a call ends it, by Goexit, goroutineEnded starts another goroutine if the queue
-// needs one.
+// run is a goroutine of the pool.
 func (p *callPool) run() {
-	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
+	// The goroutine does not keep the labels of the task that has started it.
+	pprof.SetGoroutineLabels(context.Background())
 	c := &poolGoroutine{g: getg(), wake: make(chan struct{}, 1)}
 	var now *callNode
 	defer func() {
+		// The call has ended this goroutine by runtime.Goexit.
 		if now != nil {
 			p.goroutineEnded(now)
 		}
@@ -213,7 +243,8 @@ func (p *callPool) run() {
 	}
 }
 
-// arrived notes that c, which was woken or started, is running.
+// arrived notes that c, which was woken or started, runs. It also tells spin how long c was idle. A
+// new goroutine, whose since is the zero time, counts as idle for long.
 func (p *callPool) arrived(c *poolGoroutine) {
 	p.admission.mu.Lock()
 	p.waking = false
@@ -221,22 +252,23 @@ func (p *callPool) arrived(c *poolGoroutine) {
 	p.admission.mu.Unlock()
 }
 
-// spinForCall waits a moment for the next call, without going to sleep.
+// spinForCall spins until a call is posted, or until the spin is over.
 func (p *callPool) spinForCall() { p.spin.spinFor(nanos(), p.posted.Load) }
 
-// maySpin reports whether a goroutine may wait for the next call in this way:
-// it must not take the processor of another goroutine.
+// maySpin reports whether a goroutine may spin for the next call. It must not take the processor of
+// another goroutine, so it spins only while the runtime has raised GOMAXPROCS. A burst of calls
+// raises it.
 func (p *callPool) maySpin() bool {
 	if !p.spin.pays() || p.spinning || p.closed {
 		return false
 	}
 	if !p.rt.ownProcs.asked.Load() {
-		go p.rt.bringProcs() // it may wait
+		go p.rt.bringProcs() // it may wait for a collection, and the lock is held here
 	}
 	return p.rt.ownProcs.raised.Load()
 }
 
-// spun ends the spin of c; call says whether c has found a call.
+// spun ends the spin of c. call says whether there is a call for c.
 func (p *callPool) spun(c *poolGoroutine, call bool) {
 	c.spins, p.spinning = false, false
 	p.posted.Store(false)
@@ -247,8 +279,8 @@ func (p *callPool) spun(c *poolGoroutine, call bool) {
 	}
 }
 
-// next accounts for the call that c has run and returns the next call. If there
-// is none it returns nil, and c spins or is idle.
+// next accounts for ran, the call that c has run (or nil), and returns the next call. If there is
+// none, it returns nil, and c spins or is idle from then on.
 func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
@@ -269,13 +301,14 @@ func (p *callPool) next(ran *callNode, c *poolGoroutine) (next *callNode) {
 	default:
 		p.becomeIdle(c)
 	}
+	// A call that was taken off the queue, or has ended, makes room for tasks that wait.
 	p.admission.admit(p.hasRoom, &chosen)
 	p.admission.mu.Unlock()
 	chosen.wake()
 	return next
 }
 
-// becomeIdle makes c idle.
+// becomeIdle makes c idle, or lets it end if the pool is closed.
 func (p *callPool) becomeIdle(c *poolGoroutine) {
 	if p.closed {
 		p.goroutines--
@@ -287,7 +320,7 @@ func (p *callPool) becomeIdle(c *poolGoroutine) {
 	p.sweepLater(p.cfg.Idle)
 }
 
-// goroutineEnded accounts for a call that has ended its goroutine.
+// goroutineEnded accounts for the call ran, which has ended its goroutine.
 func (p *callPool) goroutineEnded(ran *callNode) {
 	var chosen chosenTasks
 	p.admission.mu.Lock()
@@ -299,6 +332,7 @@ func (p *callPool) goroutineEnded(ran *callNode) {
 	chosen.wake()
 }
 
+// ranCall accounts for the end of ran; nil is no call.
 func (p *callPool) ranCall(ran *callNode) {
 	if ran != nil {
 		p.running.remove(ran)
@@ -306,6 +340,7 @@ func (p *callPool) ranCall(ran *callNode) {
 	}
 }
 
+// countEnd counts the end of a call. While the runtime drains, Shutdown waits for such changes.
 func (p *callPool) countEnd() {
 	p.ended++
 	if p.rt.draining.Load() {
@@ -313,7 +348,7 @@ func (p *callPool) countEnd() {
 	}
 }
 
-// sweepLater sets the timer that ends goroutines that are idle for too long.
+// sweepLater sets the timer for goroutines that are idle for too long, unless it is set.
 func (p *callPool) sweepLater(d time.Duration) {
 	if !p.sweeping {
 		p.sweeping = true
@@ -321,6 +356,8 @@ func (p *callPool) sweepLater(d time.Duration) {
 	}
 }
 
+// sweep ends the goroutines that have been idle for cfg.Idle. They are first in idle. It sets the
+// timer again for the next goroutine.
 func (p *callPool) sweep() {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -344,7 +381,7 @@ func (p *callPool) endIdle(n int) {
 	p.goroutines -= n
 }
 
-// cancel ends t if it is still queued.
+// cancel ends t if t is still queued. A call that runs is not changed.
 func (p *callPool) cancel(t *task) {
 	c := t.body.(pooledCall).poolNode()
 	var chosen chosenTasks
@@ -356,6 +393,7 @@ func (p *callPool) cancel(t *task) {
 	}
 	p.admission.mu.Unlock()
 	chosen.wake()
+	// The end is counted after abort, so that Shutdown waits until the result is there.
 	if queued {
 		t.body.abort(nil, t.cx.Err())
 		p.admission.mu.Lock()
@@ -364,15 +402,16 @@ func (p *callPool) cancel(t *task) {
 	}
 }
 
-// runAlone runs a call that the pool does not run on a goroutine of its own. The call
-// counts like the others, so that Shutdown waits for it.
+// runAlone runs an internal call, which the pool no longer runs, on a goroutine of its own. The
+// call counts like the others, so Shutdown waits for it.
 func (p *callPool) runAlone(c *callNode, run func()) {
 	p.admission.mu.Lock()
 	p.spawned++
 	p.alone.push(c)
 	p.admission.mu.Unlock()
 	goOutsideBubble(func() {
-		pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
+		// The goroutine does not keep the labels of the task that has started it.
+		pprof.SetGoroutineLabels(context.Background())
 		run()
 		p.admission.mu.Lock()
 		p.alone.remove(c)
@@ -381,7 +420,7 @@ func (p *callPool) runAlone(c *callNode, run func()) {
 	})
 }
 
-// unfinishedWriters returns the owners of the internal calls that have not ended.
+// unfinishedWriters returns the objects for which internal calls write that have not ended.
 func (p *callPool) unfinishedWriters() (all []any) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -395,8 +434,8 @@ func (p *callPool) unfinishedWriters() (all []any) {
 	return all
 }
 
-// cancelQueued cancels all calls that do not run. It is called when no more calls
-// are accepted.
+// cancelQueued cancels all calls that are queued. The runtime accepts no more calls when it is
+// called.
 func (p *callPool) cancelQueued() {
 	p.admission.mu.Lock()
 	var all []*task
@@ -416,11 +455,11 @@ func (p *callPool) close() {
 	p.closed = true
 	p.endIdle(len(p.idle))
 	if p.sweeping {
-		p.sweeper.Stop() // it would keep the runtime until it fires
+		p.sweeper.Stop() // the timer would keep the runtime in memory until it fires
 	}
 }
 
-// runsCaller reports whether the calling goroutine runs a call.
+// runsCaller reports whether the calling goroutine runs a call of the pool.
 func (p *callPool) runsCaller() bool {
 	g := getg()
 	p.admission.mu.Lock()
@@ -433,7 +472,7 @@ func (p *callPool) runsCaller() bool {
 	return false
 }
 
-// infos describes the calls.
+// infos describes the calls that have not ended.
 func (p *callPool) infos() (infos []TaskInfo) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()

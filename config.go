@@ -7,156 +7,176 @@ import (
 	"time"
 )
 
-// Config says how a Runtime is made. The zero Config is a good one: each field says what
-// zero means. New fails for values that make no sense; nothing panics later because of them.
+// Config is the settings of a [Runtime], for [New] and [SetDefaultConfig]. The zero Config is right
+// for most programs: each field says what its zero value means. [New] returns an error for values
+// that make no sense, so no such value causes a panic later.
 type Config struct {
-	// Workers is how many threads run tasks; 0 means GOMAXPROCS, without the share
-	// that other runtimes have added to it. GOMAXPROCS respects the limits of a
-	// container. There can be at most 4,096.
+	// Workers is the number of threads that run tasks, from 1 to 4,096. 0 means the length of
+	// [Tuning.Affinity] if that is set, or else [runtime.GOMAXPROCS], less the number that runtimes
+	// of this package have added to it. GOMAXPROCS follows the processor limit of a container, so
+	// set Workers only to leave processors to other code, or to measure.
 	Workers int
 
-	// SharedProcs leaves GOMAXPROCS alone, and does not lock the workers to their threads: they
-	// are goroutines like others, which wait in system calls. Set it in a program that
-	// mainly does something else, or that collects often. docs/design.md, "What the neighbours pay",
-	// has figures for the choice.
+	// SharedProcs makes the workers ordinary goroutines: they are not locked to threads, they wait
+	// in system calls that Go's scheduler can see, and the runtime does not change GOMAXPROCS. The
+	// default is false. Set it in a program that mainly does something else, or that runs the
+	// garbage collector often. A task may do the same things in both modes. docs/design.md, "What
+	// the neighbours pay", has figures for the choice:
 	//
-	//   - Up to some thousand events per second it costs no more processor time per event than the default,
-	//     because it makes fewer futex calls. Above that it costs up to one and a half times as much.
-	//   - To start a task from a goroutine, and to wait for it there, wakes no other thread: it takes half of the time.
-	//     Messages between tasks of two workers take up to three times as long, because a worker does not
-	//     wait actively for the next message.
-	//   - A collection of a small heap costs as much as without the runtime, and not as much as
-	//     with the raised GOMAXPROCS. A collection of a gibibyte takes up to twice as long if the
-	//     workers are awoken often, because the collector does not get the processors of workers that wait.
-	//   - Affinity cannot be set, and there is no clock of the worker's thread for Stall.
-	//   - If GOMAXPROCS is below Workers, which a limit of the container's may cause, all workers
-	//     make progress in turns of Go's scheduler, but more of them are no help.
+	//   - Up to some thousand events per second SharedProcs costs no more processor time per event
+	//     than the default, because it makes fewer futex calls. Above that rate it costs up to 1.5
+	//     times as much.
+	//   - Starting a task from a goroutine, and waiting for it there, wakes no other thread and
+	//     takes half the time. Messages between tasks of two workers take up to three times as
+	//     long, because a worker does not spin for the next message.
+	//   - A garbage collection of a small heap takes as long as without the runtime. With the
+	//     raised GOMAXPROCS it takes longer. A collection of a gibibyte takes up to twice as long
+	//     as without SharedProcs if the workers are woken often, because the collector does not get
+	//     the processors of workers that wait.
+	//   - [Tuning.Affinity] cannot be set. There is no clock of a worker's thread for Stall.
+	//   - If GOMAXPROCS is below Workers, for example because of a container's limit, all workers
+	//     make progress in turns of Go's scheduler. The additional workers do not make the program
+	//     faster.
 	//
-	// A task may do the same things in both modes.
-	//
-	// By default the runtime raises GOMAXPROCS by the number of its workers, from its first
-	// task or burst of blocking calls to Shutdown, so that each worker brings the processor that it
-	// occupies while it waits for a moment in the kernel, and the goroutines of the program keep
-	// theirs. If the program sets GOMAXPROCS meanwhile, its value holds, also after Shutdown; a
-	// program that lowers it should set SharedProcs, or its goroutines may have to wait for a
-	// worker's P. Once the runtime has raised GOMAXPROCS, Go ceases, for the whole process and for
-	// good, to follow changes of a container's limit; runtime.SetDefaultGOMAXPROCS, called
-	// after Shutdown, makes Go follow them again.
+	// Without SharedProcs the runtime raises GOMAXPROCS by the number of its workers. Each worker
+	// then brings the processor that it occupies while it waits for a moment in the kernel, and the
+	// goroutines of the program keep theirs. GOMAXPROCS is raised from the first task, or the first
+	// burst of blocking calls, until [Runtime.Shutdown]. If the program sets GOMAXPROCS in this
+	// time, its value remains, also after Shutdown. A program that lowers GOMAXPROCS should set
+	// SharedProcs, or its goroutines may have to wait until a worker gives up its processor. Once
+	// the runtime has raised GOMAXPROCS, Go no longer follows changes of a container's limit, for
+	// the whole process. To make Go follow them again, call [runtime.SetDefaultGOMAXPROCS] after
+	// Shutdown.
 	SharedProcs bool
 
-	// Grace is how long Shutdown waits for tasks that it has cancelled, not
-	// counting pauses of the whole process, and how long Run waits for writes and
-	// closings of which none gets on; 0 means a second.
+	// Grace limits two waits; 0 means 1 second. [Runtime.Shutdown] waits for Grace until tasks that
+	// it has cancelled end. It waits that long again while it ends the workers, and for a report to
+	// Unhandled. While it waits for tasks and workers, a pause of the whole process uses up at most
+	// a tenth of Grace. [Run] waits for writes and closings of files, and gives up when none of
+	// them has made progress for Grace. Set Grace longer if cancelled tasks need longer to clean
+	// up.
 	Grace time.Duration
 
-	// Blocking bounds the pool of SpawnBlocking; zero means the defaults that it names.
+	// Blocking limits the pool of [SpawnBlocking]. The zero value means the defaults of
+	// [BlockingConfig].
 	Blocking BlockingConfig
 
-	// Unhandled is called when a task has failed and was never joined. A
-	// task that was cancelled and says so has not failed. err is a *PanicError if
-	// the task panicked.
+	// Unhandled is called when a task has failed and was never joined. err is a [*PanicError] if
+	// the task panicked. A task that was cancelled, and returns the error of that cancellation, has
+	// not failed. nil means a line on standard error, with the stack if the task panicked. [Crash]
+	// ends the program.
 	//
-	// It is called at the first garbage collection after the handle of the task has
-	// become unreachable, or else when Run returns or Shutdown ends the runtime. Go
-	// collects when the program has allocated enough, and at least every two minutes:
-	// the runtime starts no collection, so a program that does little learns of a failure
-	// late. If the error refers to the handle, for example through data of the task, the
-	// handle stays reachable until Run returns or Shutdown ends the runtime. The failure of a
-	// task that has no handle, such as that of a connection of Serve, is reported at once.
+	// The call happens at the first garbage collection after the handle of the task has become
+	// unreachable, or else when [Run] returns or [Runtime.Shutdown] ends the runtime. The runtime
+	// starts no collection itself. Go collects when the program has allocated enough memory, and at
+	// least every two minutes, so a program that allocates little reports failures late. If the
+	// error refers to the handle, for example through data of the task, the handle stays reachable
+	// until Run returns or Shutdown ends the runtime. The failure of a task that has no handle, for
+	// example of the task of a connection in [Serve], is reported at once.
 	//
-	// It is called on a goroutine outside the pool, and must not block for long. nil
-	// means a line on standard error, with the stack of a panic; Crash ends the
-	// program.
+	// Unhandled is called on a goroutine outside the pool, and must not block for long.
 	Unhandled func(t Task, err error)
 
-	// Stall is how long one poll may keep its worker before it is reported as a stall.
-	// 0 means 10 milliseconds; with a negative value nothing is reported. A stall is found
-	// after at most twice this time, and later if the goroutine of the watchdog gets no
-	// processor from Go's scheduler.
+	// Stall is the time that one poll may keep its worker before the poll is reported as a stall. 0
+	// means 10 milliseconds. A negative value means that no stall is reported. The least positive
+	// value is 1 millisecond. A stall is found after at most twice this time, and later if the
+	// goroutine of the watchdog gets no processor from Go's scheduler. Set Stall longer if polls
+	// that long are acceptable.
 	//
-	// Whatever Stall is, after a few milliseconds other workers take over the tasks that are
-	// queued on the stuck worker and may move: plain futures, and straight-line tasks that
-	// have not begun, unless they are bound to that worker.
+	// With every value of Stall, other workers take over tasks of the stuck worker after a few
+	// milliseconds. They take the tasks that are queued and may move: plain futures, and
+	// straight-line tasks that have not begun, unless they are bound to that worker (see [Local]).
 	//
-	// On Linux the time counts for which the worker's thread has computed or was
-	// blocked, for example by a system call or a sync.Mutex, and not the time for
-	// which it was ready to run while other threads had the processors. A thread
-	// that waits for another thread of the process that has no processor is not
-	// taken to be blocked: where processors are short, a poll that blocks is found
-	// later, or not at all if it is short. Other systems do not tell these apart, nor is it
-	// known with SharedProcs: then no time counts while the process gets its turns late.
+	// On Linux the runtime counts the time in which the worker's thread computed or was blocked,
+	// for example in a system call or a [sync.Mutex]. It does not count the time in which the
+	// thread was ready to run while other threads had the processors. A thread that waits for
+	// another thread of the process, which has no processor, does not count as blocked. So where
+	// processors are short, a poll that blocks is found later, or not at all if it is short. Other
+	// systems, and SharedProcs, do not offer this distinction: there no time counts while the
+	// goroutine of the watchdog gets its turns late.
 	Stall time.Duration
 
-	// Stalled is called once for each poll that is found to take longer than
-	// Stall, on a goroutine outside the pool. Metrics counts them, too. It must not
-	// block for long: other reports wait for it, 1,024 of them at most, and further
-	// stalls are only counted; Shutdown waits for it, too. nil means a line on
-	// standard error, for the stalls of which a stack is taken.
+	// Stalled is called once for each poll that took longer than Stall, on a goroutine outside the
+	// pool. [Metrics] counts the stalls, too. nil means a line on standard error for each stall
+	// whose stack was to be taken. Stalled must not block for long: other reports wait for it, at
+	// most 1,024 of them, and further stalls are only counted. [Runtime.Shutdown] waits for it,
+	// too.
 	//
-	// A stack needs a profile of all goroutines. So a stack is taken at most once
-	// a second, and less often where it takes long, so that it costs a twentieth of
-	// the time at most; the other reports have none. A report with a stack comes
-	// when the stack has been taken, so the poll may have ended by then.
+	// A stack needs a profile of all goroutines. So a stack is taken at most once a second, and
+	// less often if a profile takes long: profiles take at most a twentieth of the time. The other
+	// reports have no stack. A report with a stack is made after the profile, so the poll may have
+	// ended by then.
 	Stalled func(Stall)
 
-	// Tuning is what almost no program sets; zero is right for all other programs.
+	// Tuning has settings that almost no program needs. The zero value is right for all other
+	// programs.
 	Tuning Tuning
 }
 
-// Tuning is the part of a Config for measurements, for profiles and traces, and for machines
-// on which placement matters.
+// Tuning is the part of a [Config] for measurements, for profiles and traces, and for machines on
+// which the placement of threads matters.
 type Tuning struct {
-	// Name tells runtimes apart in profiles: the label "async.worker" of their
-	// goroutines is the Name, a number of the runtime and that of the worker, with
-	// slashes between. Empty leaves out the Name.
+	// Name distinguishes runtimes in profiles. The goroutines of a worker have the profiler label
+	// "async.worker". Its value is the Name, the number of the runtime and the number of the
+	// worker, with slashes between them. If Name is empty, the value has the two numbers only.
 	Name string
 
-	// Affinity is, for each worker, the processors that its thread may run on;
-	// nil is all. Only Linux has it. It cannot be set together with SharedProcs.
+	// Affinity[i] lists the processors on which the thread of worker i may run; nil means all. The
+	// length must be the number of workers. A nil Affinity places no worker. Only Linux supports
+	// it: on other systems [New] fails with an error that wraps [errors.ErrUnsupported]. It cannot
+	// be combined with SharedProcs.
 	Affinity [][]int
 
-	// Spin is for how long a worker that has nothing to do goes on asking the
-	// kernel before it waits there. It makes the next event a little earlier
-	// and costs a whole processor meanwhile. 0 means not at all.
+	// Spin is the time for which a worker without work polls the kernel before it waits there.
+	// Spinning delivers the next event a little earlier, and occupies a whole processor meanwhile.
+	// 0 means that a worker spins only where a spin of at most 40 microseconds has paid before.
 	Spin time.Duration
 
-	// Budget is how many operations with a Context a task may do in a row before it
-	// must let others run, also if none of them has to wait; 0 means 128. Reads,
-	// writes, sends, joins, dials and failures count alike. Three kinds do not count:
-	// to lock a free Mutex or RWMutex or to acquire from a Semaphore that has enough;
-	// operations that never wait, such as TrySelect; and polls that are pending.
+	// Budget is the number of operations with a [Context] that a task may do in a row before it
+	// must yield to other tasks, even if no operation has to wait. 0 means 128. A smaller Budget
+	// shares a worker more evenly, and a larger one switches tasks less often. Reads, writes,
+	// sends, joins, dials and failures count one each. Three kinds of operations do not count:
+	//
+	//   - locking a free [Mutex] or [RWMutex], and acquiring from a [Semaphore] that has enough
+	//     permits;
+	//   - operations that never wait, such as [TrySelect];
+	//   - polls that are pending.
 	Budget int
 
-	// Labels gives the code of tasks that have a name the profiler label
-	// "task", and regions of that name in execution traces.
+	// Labels marks the code of named tasks: it runs with the profiler label "task", and in a region
+	// of that name in execution traces. The default is false, because Labels makes every poll
+	// longer.
 	Labels bool
 
-	// Hooks are called at certain moments of a worker or a task; the zero Hooks are none.
+	// Hooks are called at certain moments of a worker or a task. The zero Hooks call nothing.
 	Hooks Hooks
 }
 
-// Hooks are functions that a runtime calls. They are called on the thread
-// where it happens, must be quick and must not await. The program crashes if a hook
-// panics or calls runtime.Goexit. A nil hook costs nothing. Calls of SpawnBlocking are
-// tasks, too, that are never polled; a function that BlockOn runs is not a task here.
+// Hooks are functions that a runtime calls at certain moments. A hook is called on the thread on
+// which the moment occurs, at the same time as hooks on other threads. It must return quickly and
+// must not await. The program crashes if a hook panics or calls [runtime.Goexit]. A nil hook costs
+// nothing.
+//
+// A call of [SpawnBlocking] is a task that is never polled. A function that [BlockOn] runs is not a
+// task for the hooks.
 type Hooks struct {
-	WorkerStart func(worker int) // first thing on the worker's thread
-	WorkerStop  func(worker int) // last thing on it
-	TaskStart   func(t Task)     // when it is spawned, wherever that is
-	TaskEnd     func(t Task)     // when it has its result
-	BeforePoll  func(t Task)
-	AfterPoll   func(t Task)
+	WorkerStart func(worker int) // called first on the worker's thread
+	WorkerStop  func(worker int) // called last on the worker's thread
+	TaskStart   func(t Task)     // when t is spawned, on the spawning thread
+	TaskEnd     func(t Task)     // when t has its result
+	BeforePoll  func(t Task)     // before each poll of t, on its worker
+	AfterPoll   func(t Task)     // after each poll of t, also if the poll panics
 }
 
-// maxWorkers leaves room for other threads: Go ends a process that has more than 10,000
-// threads, unless it has called debug.SetMaxThreads. Besides, task.listedAt counts to
-// 65,535 only.
+// maxWorkers is the largest number of workers. It leaves room for other threads: Go ends a process
+// that has more than 10,000 threads, unless the process has called [debug.SetMaxThreads]. It must
+// stay below 65,535, because task.listedAt holds the index of a worker plus one in 16 bits.
 const maxWorkers = 4096
 
 // defaultStall is the Stall of the zero Config.
 const defaultStall = 10 * time.Millisecond
 
-// withDefaults checks cfg and sets the fields that were left out.
+// withDefaults checks cfg and fills in the default of each field that is zero.
 func (cfg Config) withDefaults() (Config, error) {
 	fail := func(format string, args ...any) (Config, error) {
 		return cfg, fmt.Errorf("async: Config."+format, args...)
@@ -209,16 +229,17 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, nil
 }
 
-// withDefaults makes the hooks end the program if they do not return. Otherwise a panic would be
-// taken for a panic of the task, or would be lost and leave the end of a task incomplete.
+// withDefaults makes every hook end the program if the hook does not return. Without this the
+// runtime would treat the panic of a hook as a panic of the task, or would drop it and leave the
+// end of a task incomplete.
 func (h *Hooks) withDefaults() {
 	h.WorkerStart, h.WorkerStop = mustReturn("WorkerStart", h.WorkerStart), mustReturn("WorkerStop", h.WorkerStop)
 	h.TaskStart, h.TaskEnd = mustReturn("TaskStart", h.TaskStart), mustReturn("TaskEnd", h.TaskEnd)
 	h.BeforePoll, h.AfterPoll = mustReturn("BeforePoll", h.BeforePoll), mustReturn("AfterPoll", h.AfterPoll)
 }
 
-// mustReturn returns a function that calls hook, and crashes if hook does not return; nil if
-// there is no hook.
+// mustReturn returns a function that calls hook and ends the program if hook does not return. It
+// returns nil if hook is nil.
 func mustReturn[T any](name string, hook func(T)) func(T) {
 	if hook == nil {
 		return nil
@@ -235,8 +256,8 @@ func mustReturn[T any](name string, hook func(T)) func(T) {
 	}
 }
 
-// defaultWorkers returns the Workers of the default runtime that the environment asks for; 0 if
-// it asks for none.
+// defaultWorkers returns the number of workers that the environment variable ASYNC_THREADS, whose
+// value is threads, sets for the default runtime. It returns 0 if the variable is empty.
 func defaultWorkers(threads string) (int, error) {
 	if threads == "" {
 		return 0, nil
@@ -248,7 +269,8 @@ func defaultWorkers(threads string) (int, error) {
 	return n, nil
 }
 
-// observed reports whether polls need labels or call hooks.
+// observed reports whether each poll must set labels or call hooks. Without them a worker takes a
+// shorter path.
 func (cfg *Config) observed() bool {
 	return cfg.Tuning.Labels || cfg.Tuning.Hooks.BeforePoll != nil || cfg.Tuning.Hooks.AfterPoll != nil
 }

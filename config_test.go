@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The error of New names the mistake in a Config, and New starts nothing then.
+// The error of New names the mistake in a Config. New has started nothing then.
 func TestConfigNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1}) // counts the goroutines and descriptors that are left over
 	for want, cfg := range map[string]Config{
@@ -59,7 +59,7 @@ func TestConfigDefaults(t *testing.T) {
 	require.Equal(t, 3, cfg.Workers, "as many as Affinity is for")
 }
 
-// Values that say "none" or "as much as there can be" work.
+// Values that mean "none" or "no limit" work.
 func TestConfigExtremes(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"nothing in Affinity": {Workers: 1, Tuning: Tuning{Affinity: [][]int{}}},
@@ -80,8 +80,8 @@ func TestConfigExtremes(t *testing.T) {
 	}
 }
 
-// With fewer processors than workers, and none of its own, the runtime still
-// makes progress, and so does the rest of the program.
+// If a runtime has fewer processors than workers and brings none of its own, it still makes
+// progress, and so does the rest of the program.
 func TestConfigFewProcs(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const workers, rounds = 4, 20
@@ -117,7 +117,7 @@ func TestConfigFewProcs(t *testing.T) {
 	}
 }
 
-// A worker that spins asks instead of waiting, and stops when its time is over.
+// A worker that spins polls the kernel instead of waiting, and stops when its time is over.
 func TestConfigSpin(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Spin: time.Hour}})
 	w := rt.workers[0]
@@ -139,7 +139,7 @@ func TestConfigSpin(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, rt.Metrics().Parks)
 
-	// It yields its P to a goroutine that it has woken, once, and goes on.
+	// It yields its P once to a goroutine that it has woken, and then spins on.
 	_, err = join(t, Go(rt, func(*Context) error { w.noteRunnable(); return nil }))
 	require.NoError(t, err)
 	turn := w.turn.Load()
@@ -216,7 +216,7 @@ func (l *hookLog) all() []hookCall {
 	return slices.Clone(l.calls)
 }
 
-// of returns the calls for the task of that name.
+// of returns the calls for the task with this name.
 func (l *hookLog) of(name string) (calls []hookCall) {
 	for _, c := range l.all() {
 		if c.task.Name == name {
@@ -238,7 +238,7 @@ func hooksOf(calls []hookCall) (hooks []string) {
 //  1. the hooks of a worker are called on its thread, before and after all others;
 //  2. the hooks of a task are called once each: TaskStart on the thread that spawns
 //     it, TaskEnd on the thread where it ends;
-//  3. each poll is between two calls on its worker's thread, however it ends;
+//  3. each poll is between two calls on its worker's thread, also if it panics;
 //  4. no hooks are called for the runtime's own work.
 func TestHooksAreCalledInOrder(t *testing.T) {
 	const workers = 2
@@ -437,7 +437,7 @@ func TestLabels(t *testing.T) {
 	require.Contains(t, takeProfile(), fmt.Sprintf(`"async.worker":"%d/0"`, nameless.serial))
 }
 
-// However many names there are, a worker keeps a bounded number of label sets.
+// A worker keeps a bounded number of label sets, even if there are many names.
 func TestLabelsOfManyNames(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Tuning: Tuning{Labels: true}})
 	for i := range 3 * labelSets {
@@ -472,8 +472,8 @@ func TestLabelsInTraces(t *testing.T) {
 	require.NotContains(t, traced(Config{Workers: 1}), "region-")
 }
 
-// The default runtime can be given a Config until it is used. ASYNC_THREADS counts if that
-// Config says nothing of workers.
+// The Config of the default runtime can be set until the runtime is used. ASYNC_THREADS counts if
+// this Config does not set Workers.
 func TestSetDefaultConfig(t *testing.T) {
 	if inChild(t) {
 		fmt.Println("nonsense:", SetDefaultConfig(Config{Workers: -1}))

@@ -41,7 +41,7 @@ func TestAffinity(t *testing.T) {
 	require.Equal(t, all, allowedCPUs(t), "other threads of the program are bound too")
 }
 
-// A processor that is not there is an error of New, which leaves nothing.
+// A processor that does not exist is an error of New, which leaves nothing behind.
 func TestAffinityNonsense(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for _, cpu := range []int{-1, 1 << 20} {

@@ -7,7 +7,7 @@ import (
 	"example.com/async"
 )
 
-// Any descriptor, here a pipe, with the system calls that suit it.
+// A descriptor of any kind, here a pipe, with the system calls that suit it.
 func ExampleSource() {
 	var p [2]int
 	if err := syscall.Pipe(p[:]); err != nil {
@@ -33,5 +33,50 @@ func ExampleSource() {
 	fmt.Println(err)
 	// Output:
 	// through a pipe
+	// <nil>
+}
+
+// The program sends a signal to itself.
+func ExampleSignals() {
+	err := async.Run(func(cx *async.Context) error {
+		s := async.Signals(syscall.SIGUSR1, syscall.SIGUSR2)
+		defer s.Close()
+		if err := syscall.Kill(syscall.Getpid(), syscall.SIGUSR1); err != nil {
+			return err
+		}
+		sig, err := s.Next(cx)
+		fmt.Println(sig == syscall.SIGUSR1)
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// true
+	// <nil>
+}
+
+// A server that reads its configuration anew at each SIGHUP.
+func ExampleSignalStream() {
+	err := async.Run(func(cx *async.Context) error {
+		s := async.Signals(syscall.SIGHUP)
+		defer s.Close()
+		if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
+			return err
+		}
+		for sig, err := range s.All(cx) {
+			if err != nil {
+				return err
+			}
+			fmt.Println("reads its configuration:", sig == syscall.SIGHUP)
+			if err := s.Close(); err != nil { // ends the loop
+				return err
+			}
+		}
+		fmt.Println("ends")
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// reads its configuration: true
+	// ends
 	// <nil>
 }

@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// counter is one of a worker's counts. The worker counts in plain variables, and publishes them about every
-// millisecond, and before a wait that gives up its P.
+// counter is the index of one of a worker's counts. A worker counts in plain variables
+// (worker.counts), which only its own thread uses. publish copies them to worker.published, which
+// any thread may read. A busy worker publishes at most every publishEvery. Before a park it
+// publishes if the park gives up the P, or if the published counts are older than publishEvery.
 type counter int
 
 const (
@@ -22,16 +24,17 @@ const (
 	countCoroutines
 	countFree
 	countQueued
-	countPollTime                                // a histogram
+	countPollTime                                // a histogram of histogramLen counts
 	countWakeTime = countPollTime + histogramLen // another histogram
 	counterCount  = countWakeTime + histogramLen
 )
 
-// publishEvery is how old the published counts of a busy worker may be.
+// publishEvery is the time after which a busy worker publishes its counts again.
 const publishEvery = int64(time.Millisecond)
 
-// publish lets other threads see the counts. Since it is called now and then, it also sets
-// the profiler labels again.
+// publish lets other threads see the counts of w. Most counts do not change between two calls, so
+// it compares before it stores: an atomic store costs more than a comparison. publish is called
+// regularly, so it also sets the profiler labels again, and looks at the active set.
 func (w *worker) publish(now int64) {
 	w.publishedAt = now
 	w.relabel()
@@ -45,8 +48,8 @@ func (w *worker) publish(now int64) {
 	w.rt.active.look(w.rt, now)
 }
 
-// ready returns how many tasks wait for w to run them, without the tasks that it has
-// not received yet.
+// ready returns the number of tasks that are queued on w. Tasks in the inbox, which w has not
+// received yet, do not count.
 func (w *worker) ready() int {
 	n := w.local.n + w.queue.len()
 	if w.runNextLocal != nil {
@@ -58,42 +61,67 @@ func (w *worker) ready() int {
 	return n
 }
 
-// Metrics are the figures of a runtime, or of one worker, at one moment. A busy worker publishes
-// its counts about once a millisecond, between rounds of up to 61 polls: while it is stuck in a
-// poll it shows the counts from before. The counts of a worker that has just become idle are up
-// to 10 milliseconds old. The fields are read one after the other, so sums of them need not
-// match exactly.
+// Metrics are the figures of a runtime ([Runtime.Metrics]) or of one worker
+// ([Runtime.WorkerMetrics]) at one moment.
+//
+// A busy worker publishes its counts about once a millisecond, between rounds of up to 61 polls.
+// While a worker is stuck in a poll, its counts are from the time before this poll. The counts of a
+// worker that has just become idle are up to 10 milliseconds old. The fields are read one after the
+// other, so sums of fields need not match exactly.
 type Metrics struct {
-	Spawned  uint64 // tasks that were ever started, calls of SpawnBlocking and the internal tasks of Tasks included
-	Ended    uint64 // tasks of these that have their result
-	Alive    uint64 // tasks of these that have no result yet
-	Polls    uint64
-	Stolen   uint64 // tasks taken over from another worker
-	Received uint64 // tasks that came from other threads: spawned or woken there
-	Woken    uint64 // wakes of tasks that waited; further ones before the poll are not counted
-	Parks    uint64 // times that a worker went to wait in the kernel
-	Unparks  uint64 // times that another thread woke a worker that was waiting there, which is a system call
-	Stalls   uint64 // polls that were found to take longer than Config.Stall
+	// Spawned is the number of tasks that were ever started. Calls of [SpawnBlocking] and the
+	// internal tasks of [Runtime.Tasks] are tasks, too.
+	Spawned uint64
 
-	Workers        int
-	Queued         int // tasks that are ready to run, and that a worker has taken note of
-	Timers         int // timers that are set
-	Sources        int // connections, listeners and other descriptors in the pollers, also those of goroutines
-	Coroutines     int // made for straight-line tasks, the free coroutines included
-	CoroutinesFree int // kept for the next tasks
-	BlockOns       int // goroutines in BlockOn
+	Ended uint64 // tasks of Spawned that have their result
+	Alive uint64 // tasks of Spawned that have no result yet
+	Polls uint64 // polls of tasks
 
-	Blocking           int // calls of SpawnBlocking that run
-	BlockingQueued     int // calls that wait for a goroutine
-	BlockingGoroutines int // of the pool, the idle goroutines included
-	BlockingIdle       int // kept for the next calls
+	Stolen   uint64 // tasks that a worker took over from another worker
+	Received uint64 // tasks that arrived from other threads: spawned or woken there
 
-	PollTime Histogram // how long polls take; sampled: the first poll of a turn, at most one per worker in 50 microseconds
-	WakeTime Histogram // from a wake of a task to its next poll; sampled at most as often
+	// Woken is the number of wakes of tasks that waited. Further wakes of the same task before its
+	// next poll do not count.
+	Woken uint64
+
+	// Parks is how often workers parked. Unparks is how often another thread unparked a worker,
+	// which costs a system call or the wake of a goroutine.
+	Parks   uint64
+	Unparks uint64
+
+	// Stalls is the number of polls that were found to take longer than [Config.Stall]. It is
+	// always 0 for one worker.
+	Stalls uint64
+
+	Workers int // workers of the runtime; 1 for one worker
+	Queued  int // tasks that are ready to run and that a worker has received
+	Timers  int // timers that are set on workers
+
+	// Sources is the number of connections, listeners and other descriptors in the pollers. The
+	// number for the runtime includes the descriptors for which only goroutines wait.
+	Sources int
+
+	Coroutines     int // coroutines for straight-line tasks, the free coroutines included
+	CoroutinesFree int // coroutines that are kept for the next tasks
+	BlockOns       int // goroutines in [BlockOn]; always 0 for one worker
+
+	// The pool of blocking calls. It runs the calls of [SpawnBlocking], and calls of this package
+	// for files and names. All four numbers are 0 for one worker.
+	Blocking           int // calls that run
+	BlockingQueued     int // calls that wait for a goroutine of the pool
+	BlockingGoroutines int // goroutines of the pool, the idle goroutines included
+	BlockingIdle       int // goroutines of the pool that wait for the next call
+
+	// PollTime is how long polls take. It is a sample: the first poll of a turn, at most once per
+	// worker in 50 microseconds.
+	PollTime Histogram
+
+	// WakeTime is the time from a wake of a task to its next poll, sampled at most as often.
+	WakeTime Histogram
 }
 
-// Metrics returns the figures of the whole runtime. It costs microseconds and
-// no allocation, and disturbs no worker.
+// Metrics returns the figures of the whole runtime. It costs microseconds and no allocation, and
+// does not disturb the workers. It may be called from any goroutine, also after [Runtime.Shutdown].
 func (rt *Runtime) Metrics() (m Metrics) {
 	for i := range rt.workers {
 		m.add(rt.workers[i])
@@ -111,10 +139,12 @@ func (rt *Runtime) Metrics() (m Metrics) {
 	return m
 }
 
-// WorkerMetrics returns the figures of one worker, counted from 0; zeros if
-// there is no worker of that number. Tasks that were spawned outside, and tasks
-// that end on another worker than that of their spawn, make Spawned, Ended and
-// Alive mean nothing for a worker alone: Alive is 0.
+// WorkerMetrics returns the figures of one worker. The number of the worker counts from 0. If there
+// is no such worker, all figures are 0.
+//
+// Spawned and Ended say little about one worker: a task that is spawned outside the pool counts for
+// no worker, and a task may end on another worker than the worker that spawned it. So Alive is 0.
+// The figures of blocking calls, of stalls and of [BlockOn] belong to the runtime and are 0 here.
 func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
 	if worker >= 0 && worker < len(rt.workers) {
 		m.add(rt.workers[worker])
@@ -122,9 +152,12 @@ func (rt *Runtime) WorkerMetrics(worker int) (m Metrics) {
 	return m
 }
 
+// add adds the published counts of w to m.
 func (m *Metrics) add(w *worker) {
 	get := func(c counter) uint64 { return w.published[c].Load() }
-	m.Ended += get(countEnded) // before Spawned, so that no task counts as ended alone
+	// Ended is read before Spawned. In the reverse order a task that is spawned and ends
+	// between the two reads would count as ended and not as spawned.
+	m.Ended += get(countEnded)
 	m.Spawned += get(countSpawned)
 	m.Polls += get(countPolls)
 	m.Stolen += get(countStolen)
@@ -144,7 +177,7 @@ func (m *Metrics) add(w *worker) {
 	}
 }
 
-// add adds the calls of the pool, the ended calls included.
+// add adds the figures of the pool to m. Calls that have ended count in Spawned and Ended, too.
 func (p *callPool) add(m *Metrics) {
 	p.admission.mu.Lock()
 	defer p.admission.mu.Unlock()
@@ -156,28 +189,30 @@ func (p *callPool) add(m *Metrics) {
 	m.BlockingIdle = len(p.idle)
 }
 
-// histogramLen is how many buckets a Histogram has: the last but one ends at
-// four seconds.
+// histogramLen is the number of buckets of a Histogram. The last but one ends at 4.3 seconds.
 const histogramLen = 24
 
-// A Histogram counts durations by their size. The first bucket is for durations
-// below 1.024 microseconds, each further bucket ends at twice the former, and the
-// last has all longer durations.
+// A Histogram counts durations by their size, in buckets. The first bucket counts durations below
+// 1.024 microseconds. Each further bucket ends at twice the end of the bucket before it. The last
+// bucket counts all longer durations, from 4.3 seconds on. A Histogram is a plain value: its
+// methods may be called concurrently unless another goroutine changes it.
 type Histogram struct {
+	// Counts[i] is the number of durations in bucket i.
 	Counts [histogramLen]uint64
 }
 
-// histogramBucket returns the bucket of d, which is in nanoseconds.
+// histogramBucket returns the bucket of a duration of d nanoseconds.
 func histogramBucket(d int64) counter {
 	return counter(min(bits.Len64(uint64(max(d, 0))>>10), histogramLen-1))
 }
 
-// Bound returns the upper end of a bucket; for the last one, its lower end.
+// Bound returns the upper end of a bucket. For the last bucket, which has none, it returns the
+// lower end.
 func (h *Histogram) Bound(bucket int) time.Duration {
 	return 1024 << min(bucket, histogramLen-2)
 }
 
-// Count returns how many durations were counted.
+// Count returns the number of durations in all buckets.
 func (h *Histogram) Count() (n uint64) {
 	for _, c := range h.Counts {
 		n += c
@@ -185,9 +220,9 @@ func (h *Histogram) Count() (n uint64) {
 	return n
 }
 
-// Quantile returns the upper end of the bucket in which the quantile q lies,
-// 0.5 being the median and 1 the longest; for the last bucket, its lower end. It
-// returns 0 if nothing was counted.
+// Quantile returns the upper end of the bucket that contains the quantile q: 0.5 is the median, 1
+// is the longest duration. For the last bucket it returns the lower end. So the result is at most
+// twice the true quantile. It returns 0 if the Histogram is empty.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	total := h.Count()
 	if total == 0 {
@@ -203,20 +238,30 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.Bound(histogramLen - 1)
 }
 
-// wakeProbe times a wake now and then: the waker of a task notes the time, and the
-// worker that polls the task notes how long that took.
+// wakeProbe measures the time from a wake to the next poll, for one wake at a time. t says who may
+// write:
+//
+//  1. The worker stores probeWanted while t is nil (sample).
+//  2. The first thread that then wakes a task of this worker changes probeWanted to probeTaken by a
+//     compare-and-swap. This thread alone writes at, and then stores the task in t (woken). It does
+//     so before it queues the task.
+//  3. The worker finds the task in t when it polls this task (beginPoll). It reads at, counts the
+//     time, and stores nil in t.
+//
+// A thief stores nil in the probe of the worker from which it has taken tasks, because the task in
+// t may be one of these tasks and is then not polled here (see steal).
 type wakeProbe struct {
-	t  atomic.Pointer[task] // nil, a marker, or the task that was woken
-	at atomic.Int64         // written before t
+	t  atomic.Pointer[task] // nil, probeWanted, probeTaken, or the task that was woken
+	at atomic.Int64         // the time of the wake, in nanos; written before t
 }
 
-// Markers in a wakeProbe.
+// The markers in wakeProbe.t.
 var (
-	probeWanted = new(task) // the next wake is to be timed
-	probeTaken  = new(task) // a waker is about to write
+	probeWanted = new(task) // the next wake is to be measured
+	probeTaken  = new(task) // a thread is about to write at
 )
 
-// woken is called by the waker of t, before it queues t.
+// woken is called by the thread that wakes t, before it queues t.
 func (p *wakeProbe) woken(t *task) {
 	if p.t.Load() == probeWanted && p.t.CompareAndSwap(probeWanted, probeTaken) {
 		p.at.Store(nanos())
@@ -224,10 +269,10 @@ func (p *wakeProbe) woken(t *task) {
 	}
 }
 
-// sampleEvery is how often a turn is chosen whose first poll and next wake are timed.
+// sampleEvery is the least time between two turns whose first poll and next wake are measured.
 const sampleEvery = int64(50 * time.Microsecond)
 
-// sample decides whether the first poll and the next wake are timed in the turn that begins.
+// sample decides whether the turn that begins now is measured: its first poll and its next wake.
 func (w *worker) sample(now int64) {
 	if w.sampled = now-w.sampledAt >= sampleEvery; !w.sampled {
 		return
@@ -238,5 +283,5 @@ func (w *worker) sample(now int64) {
 	}
 }
 
-// polled notes how long a poll took.
+// polled counts the duration of a poll, in nanoseconds.
 func (w *worker) polled(took int64) { w.counts[countPollTime+histogramBucket(took)]++ }

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counts waits until the metrics of rt are as they should be, all at once: workers
-// publish their figures when they go to wait, one figure after the other.
+// counts waits until one reading of the metrics of rt satisfies want. Workers publish their figures
+// when they park, one figure after the other, so an earlier reading may mix old and new figures.
 func counts(t *testing.T, rt *Runtime, want func(m Metrics) bool) (m Metrics) {
 	t.Helper()
 	if !within(patience, func() bool { m = rt.Metrics(); return want(m) }) {
@@ -139,8 +139,8 @@ func TestMetricsQueued(t *testing.T) {
 	counts(t, rt, func(m Metrics) bool { return m.Queued == 0 })
 }
 
-// Queued counts all tasks that are ready to run: in the queues, in the run-next slots,
-// and tasks that had come from elsewhere when the worker looked.
+// Queued counts all tasks that are ready to run: in the queues, in the run-next slots, and tasks
+// from other threads that the worker has received.
 func TestMetricsQueuedIsAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	sleeper := func(cx *Context) error { return Sleep(cx, time.Hour) }
@@ -161,8 +161,8 @@ func TestMetricsQueuedIsAll(t *testing.T) {
 	})
 }
 
-// Each wake of a task that waited is counted, wherever it comes from, and no other wake;
-// and so is each time that a worker was woken.
+// Each wake of a task that waited is counted, from every thread, and no other wake. Each unpark of
+// a worker is counted, too.
 func TestMetricsWakes(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -206,7 +206,7 @@ func TestMetricsWakes(t *testing.T) {
 
 	for i := range uint64(rounds) {
 		before := rt.WorkerMetrics(int(i % 2)).Unparks
-		eventually(t, func() bool { // a worker may wake by itself, for a moment
+		eventually(t, func() bool { // a worker may unpark by itself, for a moment
 			eventually(t, func() bool { return rt.workers[0].asleep.Load() && rt.workers[1].asleep.Load() })
 			runInTask(t, pinned(rt, int(i%2)), func(*Context) error { return nil })
 			return rt.WorkerMetrics(int(i%2)).Unparks > before
@@ -242,8 +242,7 @@ func TestMetricsBlocking(t *testing.T) {
 	require.Zero(t, rt.Metrics().BlockingGoroutines)
 }
 
-// Each task that a worker takes over from another is counted, from whichever queue
-// or slot it takes the task.
+// Each task that a worker takes over from another worker is counted, from every queue and slot.
 func TestMetricsStolen(t *testing.T) {
 	const tasks = 20
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -289,7 +288,7 @@ func TestMetricsStolen(t *testing.T) {
 	free()
 }
 
-// The figures of the workers add up to those of the runtime.
+// The figures of the workers add up to the figures of the runtime.
 func TestWorkerMetrics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	for i := range rt.workers {
@@ -315,7 +314,7 @@ func TestWorkerMetrics(t *testing.T) {
 	require.Equal(t, Metrics{}, rt.WorkerMetrics(3))
 }
 
-// Metrics is for servers that ask often: no allocation.
+// Metrics is for servers that call it often, so it allocates nothing.
 func TestMetricsAllocateNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	release := occupy(t, rt, 2)
@@ -332,8 +331,8 @@ func TestMetricsAllocateNothing(t *testing.T) {
 	require.NotZero(t, q+1+time.Duration(m.Workers))
 }
 
-// A poll of five milliseconds is found among the polls, and a wake that is not answered
-// for so long is found among the wakes.
+// A poll of five milliseconds is found among the polls. A wake after which the task is not polled
+// for five milliseconds is found among the wakes.
 func TestMetricsHistograms(t *testing.T) {
 	const long = 5 * time.Millisecond
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -364,8 +363,8 @@ func TestMetricsHistograms(t *testing.T) {
 	})
 }
 
-// A task that was taken over while its wake was being timed does not keep its
-// former worker from timing other tasks.
+// A task that was stolen while its wake was being measured does not keep its former worker from
+// measuring other wakes.
 func TestMetricsSampleAfterASteal(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -387,7 +386,7 @@ func TestMetricsSampleAfterASteal(t *testing.T) {
 		}
 		before := sampled()
 		eventually(t, func() bool {
-			// The sleep is long enough not to be over before it begins, on a slow machine.
+			// The sleep is so long that even on a slow machine it is not over before it begins.
 			join(t, Go(pinned(rt, i), func(cx *Context) error { return Sleep(cx, time.Millisecond) }))
 			return sampled() > before
 		})

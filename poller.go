@@ -10,22 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Poller is epoll or kqueue in one form: for programs with a loop of their own
-// that need readiness and nothing else of this package. It starts no goroutine
-// and needs no Runtime.
+// A Poller reports which descriptors are ready, with epoll or kqueue. It is for programs with a
+// loop of their own that need readiness and nothing else of this package: it starts no goroutine
+// and needs no [Runtime]. Tasks use a [Source] instead. A Poller is made by [NewPoller] and must be
+// closed.
 //
-// Descriptors are added with a key of the caller's, and Wait reports that key. All
-// methods may be called from any goroutine, also while Wait waits; calls of
-// Wait wait for each other. Events may be spurious: an event that was fetched before
-// a Modify, or of a descriptor that has been closed, may still come. The system
-// call then returns EAGAIN.
+// The program adds descriptors with a key. [Poller.Wait] reports the key and the directions that
+// are ready. An event may be spurious: it may have been fetched before a [Poller.Modify], or belong
+// to a descriptor that has been closed. The system call then returns EAGAIN.
 //
-// Errors are *os.SyscallError, and os.ErrClosed after Close, which is not wrapped.
+// All methods may be called concurrently, from any goroutine, also while Wait waits. Of several
+// calls of Wait, one waits for events at a time and the others wait for it.
+//
+// Errors of the system are [*os.SyscallError]. After [Poller.Close] all methods return
+// [os.ErrClosed] itself, not wrapped.
 type Poller struct {
 	r        reactor
-	waiting  chan None   // capacity 1: full while a Wait waits
-	notified atomic.Bool // since the last Wait
-	closing  atomic.Bool
+	waiting  chan None   // capacity 1; full while a Wait waits
+	notified atomic.Bool // Notify was called since the last Wait
+	closing  atomic.Bool // Close was called
 
 	fds map[int]*polled // guarded by r.mu
 }
@@ -35,18 +38,18 @@ type polled struct {
 	key   any
 	want  Readiness
 	mode  PollMode
-	spent bool // one-shot, and reported; kqueue would report each direction once
+	spent bool // one-shot and reported; without this kqueue would report each direction once
 }
 
-// PollEvent says that a descriptor is ready.
+// PollEvent says that a descriptor is ready; see [Poller.Wait].
 type PollEvent struct {
-	FD    int
-	Key   any // that of Add or Modify
-	Ready Readiness
+	FD    int       // the descriptor that was added
+	Key   any       // the key of the last Add or Modify
+	Ready Readiness // the directions that are ready, and perhaps [HungUp]
 }
 
-// NewPoller opens a Poller. It needs three descriptors, and must be closed. The
-// error is an *os.SyscallError.
+// NewPoller returns a new [Poller]. It opens three descriptors, which [Poller.Close] closes. The
+// error is an [*os.SyscallError].
 func NewPoller() (*Poller, error) {
 	p := &Poller{waiting: newChan[None](1), fds: map[int]*polled{}}
 	if err := p.r.open(nil); err != nil {
@@ -55,23 +58,25 @@ func NewPoller() (*Poller, error) {
 	return p, nil
 }
 
-// Add has Wait report when fd is ready for the directions in want, with key. If it is
-// ready already, Wait reports it. A want of nothing is for later: see Modify.
+// Add makes [Poller.Wait] report fd, with key, when fd is ready for a direction in want. If fd is
+// ready already, Wait reports it. An empty want reports no direction, and at most [HungUp], until
+// [Poller.Modify] sets one. mode says how often Wait reports fd; see [PollMode].
 //
-// fd should be non-blocking. Delete it before it is closed. The error wraps
-// ErrNotPollable for a descriptor that cannot be waited for, and on some systems EEXIST
-// for a descriptor that has been added.
+// fd should be non-blocking. Call [Poller.Delete] before you close fd. The error wraps
+// [ErrNotPollable] if descriptors of this kind cannot be waited for. Add fd once only: on some
+// systems the error is EEXIST then. After Close the error is [os.ErrClosed].
 func (p *Poller) Add(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, false)
 }
 
-// Modify replaces the arguments that Add was given for fd, as if it were added anew: a
-// direction that is ready now is reported, also if it has been. It fails with ENOENT if fd has
-// not been added.
+// Modify replaces the arguments of [Poller.Add] for fd, as if fd were added anew: a direction that
+// is ready now is reported, even if it was reported before. It fails with ENOENT if fd was not
+// added, and with [os.ErrClosed] after Close.
 func (p *Poller) Modify(fd int, key any, want Readiness, mode PollMode) error {
 	return p.arm(fd, polled{key: key, want: want, mode: mode}, true)
 }
 
+// arm is Add, or Modify if again is set.
 func (p *Poller) arm(fd int, as polled, again bool) error {
 	as.want &= Readable | Writable
 	p.r.mu.Lock()
@@ -89,8 +94,8 @@ func (p *Poller) arm(fd int, as polled, again bool) error {
 	return nil
 }
 
-// Delete has Wait report nothing more of fd. It fails with ENOENT if fd has not
-// been added.
+// Delete ends the reports about fd. It fails with ENOENT if fd was not added, and with
+// [os.ErrClosed] after Close.
 func (p *Poller) Delete(fd int) error {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
@@ -104,15 +109,17 @@ func (p *Poller) Delete(fd int) error {
 	return p.r.poller.remove(fd)
 }
 
-// Wait waits until descriptors are ready, or Notify is called, or the timeout
-// has passed, for ever if it is negative. Time for which another Wait waits
-// counts too. It fills events and returns how many there are. Events that do not fit are
-// left for the next Wait. One descriptor may be in two events, one for each
-// direction.
+// Wait waits until a descriptor is ready, until [Poller.Notify] is called, or until the timeout has
+// passed. A negative timeout means no limit, and 0 means that Wait does not wait. The time in which
+// another Wait has its turn counts towards the timeout.
 //
-// It fails with os.ErrClosed once Close has been called. It panics if there is
-// no room for an event, and in a task, whose worker it would block, unless the
-// timeout is 0.
+// Wait fills events and returns their number, which is 0 after Notify or the timeout. Events that
+// do not fit are returned by the next Wait. A descriptor that is ready for both directions may fill
+// one event or two. After [Poller.Close], also if it is called while Wait waits, the error is
+// [os.ErrClosed].
+//
+// Wait panics if events is empty. It also panics in a task, whose worker it would block, unless the
+// timeout is 0: tasks use a [Source].
 func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err error) {
 	if len(events) == 0 {
 		panic("async: Poller.Wait needs room for an event")
@@ -143,8 +150,8 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	}
 }
 
-// beginUse makes the caller the only Wait that waits. It reports false if other calls have
-// waited for all of the timeout.
+// beginUse makes the caller the only Wait that waits. It reports false if other calls have waited
+// until the timeout.
 func (p *Poller) beginUse(timeout time.Duration) bool {
 	select {
 	case p.waiting <- None{}:
@@ -166,8 +173,10 @@ func (p *Poller) beginUse(timeout time.Duration) bool {
 	}
 }
 
+// endUse lets the next Wait wait.
 func (p *Poller) endUse() { <-p.waiting }
 
+// closedErr returns os.ErrClosed once Close was called.
 func (p *Poller) closedErr() error {
 	if p.closing.Load() {
 		return os.ErrClosed
@@ -175,14 +184,16 @@ func (p *Poller) closedErr() error {
 	return nil
 }
 
-// translate fills events with those of from that the caller wants. woken says that
-// Notify was called, and Close was not.
+// translate fills events with the events of from that the caller of Add wants. woken reports that
+// Notify was called and Close was not.
 func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken bool) {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	for _, e := range from {
 		if e.fd == p.r.wakeR {
-			// In this order: a Notify in between is answered by this Wait.
+			// In this order: a Notify between the two lines writes nothing, because notified is
+			// still set, and this Wait answers it. In the other order its byte could be read here,
+			// and notified would stay set: no later Notify would write.
 			p.r.emptyPipe()
 			p.notified.Store(false)
 			woken = true
@@ -201,8 +212,8 @@ func (p *Poller) translate(events []PollEvent, from []fdEvent) (n int, woken boo
 	return n, woken && !p.closing.Load()
 }
 
-// Notify ends the Wait that waits, or the next Wait if none waits. Several calls
-// before that have the effect of one call.
+// Notify ends the [Poller.Wait] that waits now, or the next Wait if none waits. Several calls
+// before that have the effect of one call. It fails only with [os.ErrClosed], after Close.
 func (p *Poller) Notify() error {
 	if err := p.closedErr(); err != nil {
 		return err
@@ -213,20 +224,22 @@ func (p *Poller) Notify() error {
 	return nil
 }
 
-// Close ends the Wait that waits and frees the resources that the Poller has of the system.
-// Descriptors that were added stay open.
+// Close closes the Poller. A [Poller.Wait] that waits returns [os.ErrClosed]. Close waits until
+// Wait has left the kernel. Descriptors that were added stay open. A second Close returns
+// [os.ErrClosed], as does a Close of the zero Poller.
 func (p *Poller) Close() error {
 	if p.waiting == nil || p.closing.Swap(true) {
 		return os.ErrClosed
 	}
 	p.r.wake()
-	p.beginUse(-1) // no Wait is in the kernel
+	p.beginUse(-1) // no Wait is in the kernel from here on
 	defer p.endUse()
 	p.r.close()
 	return nil
 }
 
-// pollable returns ErrNotPollable if err says that the system refuses fd, else err.
+// pollable returns an error that wraps ErrNotPollable if err says that the system refuses fd. It
+// returns err otherwise.
 func pollable(fd int, err error) error {
 	for _, refusal := range pollRefusals {
 		if errors.Is(err, refusal) {

@@ -153,7 +153,7 @@ func TestPollerTimeout(t *testing.T) {
 func TestPollerNotify(t *testing.T) {
 	p := newTestPoller(t)
 	events := make([]PollEvent, 1)
-	for range 3 { // several calls are one
+	for range 3 { // several calls have the effect of one
 		require.NoError(t, p.Notify())
 	}
 	n, err := p.Wait(events, patience)
@@ -165,7 +165,7 @@ func TestPollerNotify(t *testing.T) {
 	require.Zero(t, n)
 	require.GreaterOrEqual(t, time.Since(begun), time.Millisecond, "nothing is left of them")
 
-	// None is lost: each round's Wait ends by that round's Notify.
+	// No Notify is lost: the Wait of each round is ended by the Notify of this round.
 	next := make(chan struct{})
 	go func() {
 		for range next {
@@ -183,7 +183,7 @@ func TestPollerNotify(t *testing.T) {
 	require.Less(t, time.Since(begun), patience, "none has waited for the timeout")
 }
 
-// Events that do not fit come with the next Wait.
+// The next Wait returns the events that do not fit.
 func TestPollerFewEvents(t *testing.T) {
 	p := newTestPoller(t)
 	want := map[int]bool{}
@@ -266,8 +266,8 @@ func TestMisusePollerInATask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A Wait returns in time also while another Wait waits, and can then be used in a
-// task.
+// A Wait also returns at its timeout while another Wait waits. With a timeout of 0 it can be called
+// in a task.
 func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := newTestPoller(t)
@@ -293,8 +293,8 @@ func TestPollerTimeoutBesideAnotherWait(t *testing.T) {
 	require.ErrorIs(t, soon(t, queued).err, os.ErrClosed)
 }
 
-// Descriptors come and go while a loop waits. Each descriptor that stays is served, and
-// no event is reported of a descriptor that has been deleted before the Wait.
+// Descriptors are added and deleted while a loop waits. Each descriptor that stays is served, and
+// no event is reported for a descriptor that was deleted before the Wait.
 func TestPollerChangesDuringWait(t *testing.T) {
 	p := newTestPoller(t)
 	const pairs, rounds = 8, 200

@@ -8,86 +8,95 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollFD is a non-blocking descriptor and the waiters for it. It is registered with the
-// poller of the worker whose task waits first, so that the events of a connection come to
-// the worker of its task. There it stays until it is closed, moved to the shared reactor
-// for goroutines, or moved with its task (see activeSet). As long as only goroutines wait
-// for it, it is registered with the shared reactor. See pollfdowner.go.
+// pollFD is a non-blocking descriptor and the waiters for it.
 //
-// Any number of tasks and goroutines may use a pollFD at once. The descriptor
-// is closed when none of them is in a system call with it, so that no system call
-// can reach the descriptor that gets its number next.
+// It is registered with one reactor, its owner. The owner is the reactor of the worker whose task
+// waits first, so the events of a connection arrive at the worker of its task. A descriptor for
+// which only goroutines wait is registered with the shared reactor. It stays with its owner until
+// it is closed, is moved to the shared reactor for goroutines, or moves with its task (see
+// activeSet). The protocol is at the head of pollfdowner.go. How a task waits for readiness is at
+// the head of pollfdwait.go.
+//
+// Any number of tasks and goroutines may use a pollFD at the same time. Each system call with the
+// descriptor is a use, which state counts. The descriptor is closed when it has no use, so no
+// system call reaches a descriptor that was closed and has a new file behind the same number.
 type pollFD struct {
 	fd    int32
 	state fdState
 	owner atomic.Pointer[reactor] // where it is registered; nil before that, and while it moves
-	rd    direction
-	wr    direction
+	rd    direction               // reading
+	wr    direction               // writing
 }
 
 // direction is one direction of a descriptor: reading or writing.
 //
-// The result of a Read, Write, Accept and the like holds for all tasks that wait in
-// such calls: these tasks wait in order. System calls of the user's need not agree
-// about readiness, and neither do writes to different receivers: tasks that
-// wait for these are woken by each event.
+// Tasks that wait in Read, Write, Accept and similar calls wait in order: if one of them finds the
+// descriptor not ready, it is not ready for the others either. So an event wakes only the first.
+// This is not true of system calls of the user, and of writes to different receivers. Each event
+// wakes all tasks that wait for these.
 type direction struct {
-	waiters  wakerSlot                  // fired by the poller's events
-	deadline atomic.Pointer[ioDeadline] // nil: there never was a deadline
+	waiters  wakerSlot                  // fired by the events of the owner
+	deadline atomic.Pointer[ioDeadline] // nil if there never was a deadline
 }
 
-// fdState is a few facts about a pollFD, and, in the upper bits, the number of uses of
-// its descriptor that are under way. Each method is one transition.
+// fdState is the state of a pollFD in one word. The lower bits are the constants below. The upper
+// bits count the uses of the descriptor that are under way. Each method is one transition, and no
+// other code changes the word. open stores fdOpen; after that:
+//
+//	beginUse   adds a use and sets a bit, unless the pollFD is closed
+//	endUse     removes a use and clears a bit; tells the last user of a closed pollFD to close(2)
+//	close      sets fdClosed; tells the caller to close(2) if there is no use
+//	detach     sets fdClosed if there is no use
+//	claim      sets a bit, and reports whether this call changed it
 type fdState struct{ bits atomic.Uint32 }
 
 const (
-	// fdClosed is set once, by close or detach: no use begins afterwards. After
-	// close, the caller that ends the last use closes the descriptor; close itself
-	// does so if there is no use. After detach the descriptor belongs to the caller.
+	// fdClosed is set once, by close or detach. No use begins afterwards. After close, the caller
+	// that ends the last use closes the descriptor, or close itself if there is no use. After
+	// detach the descriptor belongs to the caller of detach.
 	fdClosed uint32 = 1 << iota
 
-	// fdRegistered is set by the caller that registers the descriptor with a poller,
-	// before it does so. Only dropOwner clears it: if that or a move fails, or to
-	// leave a closed reactor of another runtime.
+	// fdRegistered is set by the caller that registers the descriptor with a poller, before it does
+	// so. Only dropOwner clears it: when that registration or a move has failed, or when the owner
+	// is a closed reactor of another runtime.
 	fdRegistered
 
-	// fdNotReadable is set while a read is under way, and stays set if the kernel
-	// has returned EAGAIN, or if the read has proved that no data is left (see
-	// provesEmpty): there will be an event before there is more. It saves the system
-	// call that would only return EAGAIN. Every other read clears it. (Setting it
-	// afterwards instead would miss data that came between the system call and that.)
+	// fdNotReadable says that a read would return EAGAIN, and that there will be an event before a
+	// read can succeed. It saves the system call. A read sets it when it begins, and it stays set
+	// if the kernel returned EAGAIN, or if the read has proved that no data is left (see
+	// provesEmpty). Every other read clears it when it ends. See pollfdwait.go for the reason why
+	// it is not set after the system call.
 	fdNotReadable
 
-	// fdNotWritable is the same for writes, but only EAGAIN proves that there is no
-	// room: a write also stops short at memory that cannot be read.
+	// fdNotWritable is the same for writes. Only EAGAIN proves that there is no room: a write is
+	// also short if it reaches memory that cannot be read.
 	fdNotWritable
 
-	// fdHungUp is set when the poller has reported that no more data will
-	// come, or that there is urgent data, which cuts reads short. There may be
-	// no further event, so fdNotReadable means nothing from then on, and reads
-	// go on until the end.
+	// fdHungUp is set when the poller has reported that no more data will arrive, or that there is
+	// urgent data, which cuts reads short. Perhaps no further event follows. So fdNotReadable means
+	// nothing from then on, and reads ask the kernel until the end.
 	fdHungUp
 
-	// fdShared is set once other code may have the descriptor: it was duplicated,
-	// inherited, or passed to a function of the user's. That code may have made it
-	// blocking, or have given it a protocol of its own (kernel TLS). So calls that
-	// cannot be told not to wait check first (see keepNonblocking), and no read
-	// proves that no data is left.
+	// fdShared is set once other code may have the descriptor: it was duplicated, inherited, or
+	// passed to a function of the user. That code may have made it blocking, or have given it a
+	// protocol of its own (kernel TLS). So system calls that have no flag against blocking check
+	// first (see keepNonblocking), and no read proves that no data is left.
 	fdShared
 
-	// fdMoved is set before the owner changes other than by moveToActive, and stays set, also if that
-	// fails. The former owner may have fetched an event before, and report it late.
+	// fdMoved is set before the owner changes, except by moveToActive. It stays set, even if the
+	// move fails. The former owner may have fetched an event before the move and may report it
+	// after the move.
 	fdMoved
 
-	// fdOpen is set by open, and stays set: the zero pollFD counts as closed, and
+	// fdOpen is set by open, and stays set. The zero pollFD has no fdOpen and counts as closed:
 	// descriptor 0 does not belong to it.
 	fdOpen
 
-	// fdUse is one use.
+	// fdUse is one use. It must be the last constant, since the count occupies all bits from here.
 	fdUse
 )
 
-// open makes the zero pollFD that of fd.
+// open makes the zero pollFD a pollFD of fd. No other goroutine uses it yet.
 func (s *pollFD) open(fd int) {
 	s.fd = int32(fd)
 	s.state.bits.Store(fdOpen)
@@ -102,7 +111,7 @@ func newPollFD(fd int) *pollFD {
 // fdUsable reports whether a pollFD with these bits is open and was not closed.
 func fdUsable(bits uint32) bool { return bits&(fdOpen|fdClosed) == fdOpen }
 
-// beginUse begins a use, and sets mark. It reports false if the pollFD is closed.
+// beginUse begins a use and sets the bit mark. It reports false if the pollFD is closed.
 func (s *fdState) beginUse(mark uint32) bool {
 	for {
 		old := s.bits.Load()
@@ -115,8 +124,8 @@ func (s *fdState) beginUse(mark uint32) bool {
 	}
 }
 
-// endUse ends a use, and clears mark. It reports whether the descriptor is now
-// the caller's to close.
+// endUse ends a use and clears the bit mark. If last is true, the pollFD is closed and this was the
+// last use: the caller closes the descriptor.
 func (s *fdState) endUse(mark uint32) (last bool) {
 	for {
 		old := s.bits.Load()
@@ -127,16 +136,18 @@ func (s *fdState) endUse(mark uint32) (last bool) {
 	}
 }
 
-// close closes the pollFD for further uses. first is false if it was closed
-// before; last reports whether the descriptor is the caller's to close.
+// close makes every later beginUse fail. first is false if the pollFD was closed before. If last is
+// true, there is no use: the caller closes the descriptor. Otherwise the caller that ends the last
+// use does.
 func (s *fdState) close() (first, last bool) {
 	old := s.bits.Or(fdClosed)
 	first = fdUsable(old)
 	return first, first && old < fdUse
 }
 
-// detach closes the pollFD for further uses if there is none, so that the
-// descriptor is the caller's to keep. first is false if it was closed before.
+// detach makes every later beginUse fail if there is no use, and leaves the descriptor to the
+// caller. If there is a use, unused is false and nothing changes. first is false if the pollFD was
+// closed before.
 func (s *fdState) detach() (first, unused bool) {
 	for {
 		old := s.bits.Load()
@@ -149,40 +160,43 @@ func (s *fdState) detach() (first, unused bool) {
 	}
 }
 
+// has reports whether a bit is set.
 func (s *fdState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
 
-// claim sets a bit and reports whether this call changed it.
+// claim sets a bit. It reports whether this call changed the bit.
 func (s *fdState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 
-// endUse ends a use of the descriptor; see fdState.endUse.
+// endUse ends a use of the descriptor, and closes the descriptor if that is due. See
+// fdState.endUse.
 func (s *pollFD) endUse(mark uint32) {
 	if s.state.endUse(mark) {
 		s.release()
 	}
 }
 
-// notReady reports whether only an event can make an operation succeed.
+// notReady reports whether an operation on the direction of mark can succeed only after an event.
 func (s *pollFD) notReady(mark uint32) bool { return fdNotReady(s.state.bits.Load(), mark) }
 
+// fdNotReady is notReady for the given bits. A mark of 0 is never not ready.
 func fdNotReady(bits, mark uint32) bool {
 	return bits&mark != 0 && (mark == fdNotWritable || bits&(fdHungUp|fdShared) == 0)
 }
 
-// markShared notes that other code may have the descriptor from now on.
+// markShared sets fdShared. It reads first, since the bit is set already in most calls.
 func (s *pollFD) markShared() {
 	if !s.state.has(fdShared) {
 		s.state.claim(fdShared)
 	}
 }
 
-// notifyAll makes all waiters of both directions look again.
+// notifyAll wakes all waiters of both directions, so that they look again.
 func (s *pollFD) notifyAll() {
 	s.rd.waiters.notifyAll(nil)
 	s.wr.waiters.notifyAll(nil)
 }
 
-// wakeReady wakes the waiters of the directions that are ready. w is the worker that
-// runs the caller.
+// wakeReady wakes the waiters of the directions that are ready. w is the worker that runs the
+// caller, or nil.
 func (s *pollFD) wakeReady(r Readiness, w *worker) {
 	if r&(HungUp|urgent) != 0 && !s.state.has(fdHungUp) {
 		s.state.claim(fdHungUp)
@@ -195,8 +209,8 @@ func (s *pollFD) wakeReady(r Readiness, w *worker) {
 	}
 }
 
-// close makes every present and future operation fail with net.ErrClosed, and
-// closes the descriptor once no system call uses it.
+// close makes every present and future operation fail with net.ErrClosed. The descriptor is closed
+// as soon as no system call uses it. A second close returns net.ErrClosed.
 func (s *pollFD) close() error {
 	first, last := s.state.close()
 	if !first {
@@ -210,7 +224,9 @@ func (s *pollFD) close() error {
 	return nil
 }
 
-// detach is close, except that the descriptor stays open for the caller.
+// detach makes every present and future operation fail with net.ErrClosed, and leaves the
+// descriptor open for the caller. It fails with ErrSourceInUse if a system call uses the
+// descriptor.
 func (s *pollFD) detach() error {
 	switch first, unused := s.state.detach(); {
 	case !first:
@@ -224,15 +240,14 @@ func (s *pollFD) detach() error {
 	return nil
 }
 
-// release gives the descriptor back, once. The order matters: as soon as it is
-// closed, another descriptor may get the number.
+// release closes the descriptor. It is called once. unregister comes first: as soon as the
+// descriptor is closed, another file may get its number.
 func (s *pollFD) release() error {
 	s.unregister()
 	return os.NewSyscallError("close", unix.Close(int(s.fd)))
 }
 
-// checkOpen is an operation that has nothing to do: it fails only if the pollFD is
-// closed.
+// checkOpen returns net.ErrClosed if the pollFD is closed, and nil otherwise.
 func (s *pollFD) checkOpen() error {
 	if !fdUsable(s.state.bits.Load()) {
 		return net.ErrClosed
@@ -240,7 +255,8 @@ func (s *pollFD) checkOpen() error {
 	return nil
 }
 
-// deadlineError returns the error of an operation whose deadline has passed.
+// deadlineError returns the error of an operation whose deadline has passed. net.ErrClosed takes
+// precedence.
 func (s *pollFD) deadlineError() error {
 	if err := s.checkOpen(); err != nil {
 		return err
@@ -248,7 +264,7 @@ func (s *pollFD) deadlineError() error {
 	return os.ErrDeadlineExceeded
 }
 
-// control calls f with the descriptor, which stays open meanwhile.
+// control calls f with the descriptor, which stays open until f returns.
 func (s *pollFD) control(f func(fd int) error) error {
 	if !s.state.beginUse(0) {
 		return net.ErrClosed

@@ -5,19 +5,30 @@ import (
 	"time"
 )
 
-// ioDeadline is the deadline of one direction. The timer is set when a task waits, and
-// moved only if it would fire too late: a deadline that is put off before each
-// read costs nothing but the clock.
+// ioDeadline is the deadline of one direction. It is made by the first setDeadline and then stays.
+//
+// The timer is not set by setDeadline. A task sets it when it begins to wait (arm), and only if the
+// timer is not set or would fire too late. A timer that fires too early wakes the waiters, which
+// look at the deadline and set the timer again. So a program that extends a deadline before each
+// read pays for a look at the clock and a few atomic operations, and hardly ever for a timer.
+//
+// Setting a deadline while a task begins to wait:
+//
+//  1. setDeadline stores at, and then notifies the waiters.
+//  2. The waiter joins its slot, and then reads at (arm).
+//
+// So the waiter reads the new deadline, or is notified and looks again.
 type ioDeadline struct {
 	dir *direction
-	at  atomic.Int64 // 0: none
+	at  atomic.Int64 // in nanos; 0 if there is none
 
-	mu     lockOf[ioDeadline]
+	mu     lockOf[ioDeadline] // held while the timer is set, since several tasks may arm at the same time
 	alarm  alarm
-	closed bool
+	closed bool // the direction has ended, so the timer is no longer set
 }
 
-// setDeadline sets the time after which operations fail; zero is none.
+// setDeadline sets the time after which operations fail. The zero time means that there is no
+// deadline.
 func (dir *direction) setDeadline(t time.Time) {
 	l := dir.deadline.Load()
 	if l == nil {
@@ -29,10 +40,11 @@ func (dir *direction) setDeadline(t time.Time) {
 	}
 	at := int64(0)
 	if !t.IsZero() {
+		// 0 would mean that there is no deadline.
 		at = max(nanosAt(t), 1)
 	}
 	l.at.Store(at)
-	dir.waiters.notifyAll(nil) // the waiters must look at the new deadline
+	dir.waiters.notifyAll(nil) // step 1 at ioDeadline
 }
 
 // expired reports whether the deadline has passed.
@@ -45,7 +57,9 @@ func (dir *direction) expired(cx *Context) bool {
 	return at != 0 && cx.nanos() >= at
 }
 
-// arm sets the timer, so that the waiters are woken at the deadline.
+// arm makes sure that the timer fires at the deadline or earlier. The caller has joined the slot.
+// The timer is set on the caller's worker, or is a timer of Go's if there is no worker. If it was
+// set on another worker, it moves to the caller's worker.
 func (dir *direction) arm(cx *Context) {
 	l := dir.deadline.Load()
 	if l == nil {
@@ -63,10 +77,11 @@ func (dir *direction) arm(cx *Context) {
 	}
 }
 
-// expire implements expirer.
+// expire implements expirer. It wakes all waiters, which look at the deadline.
 func (l *ioDeadline) expire(w *worker) { l.dir.waiters.notifyAll(w) }
 
-// end wakes the waiters, for the last time.
+// end wakes the waiters and stops the timer. The pollFD is closed or detached: the waiters, and all
+// later ones, fail with net.ErrClosed.
 func (dir *direction) end() {
 	dir.waiters.fire(nil)
 	if l := dir.deadline.Load(); l != nil {

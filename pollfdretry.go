@@ -4,22 +4,27 @@ import (
 	"time"
 )
 
-// pollRetry wakes the waiters of a direction when there will be no event, because
-// the resource that they lack is not the socket's: ever more slowly, from the first
-// delay on up to the last.
+// pollRetry wakes the waiters of a direction from time to time when there will be no event: they
+// lack a resource that is not the socket's, for example memory of the system or a free descriptor.
+// The delay doubles with each failure, from first to last. It starts again at first when a try
+// succeeds.
+//
+// A waiter that fails joins its slot and calls later. When the timer fires, one waiter tries. If it
+// fails, it calls later again; if it succeeds, it calls succeeded, and passes the wake on as after
+// an event.
 type pollRetry struct {
 	dir         *direction
 	first, last time.Duration
 
 	mu    lockOf[pollRetry]
-	delay time.Duration // of the next try after a failure; 0: the last try did not fail
-	due   int64         // when the next try is; 0: it is not set
+	delay time.Duration // of the next try after a failure; 0 if the last try did not fail
+	due   int64         // the time of the next try, in nanos; 0 if it is not set
 	alarm alarm
 }
 
-// later sets the time of the next try, unless it is set: however often other tasks
-// fail meanwhile, it is not put off. But the timer moves to the worker of the caller, since
-// the worker that it was set on may be another runtime's, which has ended.
+// later sets the time of the next try, unless it is set. So failures of other tasks do not delay
+// the try. The timer moves to the worker of the caller in any case: it may have been set on a
+// worker of another runtime, which has ended.
 func (r *pollRetry) later(cx *Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -30,19 +35,21 @@ func (r *pollRetry) later(cx *Context) {
 	r.alarm.set(cx.here(), r.due, r)
 }
 
+// succeeded resets the delay.
 func (r *pollRetry) succeeded() {
 	r.mu.Lock()
 	r.delay = 0
 	r.mu.Unlock()
 }
 
+// stop stops the timer.
 func (r *pollRetry) stop() {
 	r.mu.Lock()
 	r.alarm.stop(nil)
 	r.mu.Unlock()
 }
 
-// expire implements expirer: one task that waits tries again.
+// expire implements expirer. One of the tasks that wait tries again.
 func (r *pollRetry) expire(w *worker) {
 	r.mu.Lock()
 	r.due = 0

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeBlocking makes the open file of c blocking, as another process with a descriptor of
-// it can.
+// makeBlocking makes the open file of c blocking, as another process that shares the file can.
 func makeBlocking(t *testing.T, c interface{ File() (*os.File, error) }) {
 	t.Helper()
 	f, err := c.File()
@@ -104,7 +103,7 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 		"a pipe that was inherited": {nil, func(cx *Context) error { _, err := r.Read(cx, buf); return err },
 			func(cx *Context) error { _, err := pw.Write([]byte("x")); return err }},
 	} {
-		for range 2 { // the second time without an event that was not consumed
+		for range 2 { // the second time there is no recorded event
 			if c.shared != nil {
 				makeBlocking(t, c.shared)
 			} else {
@@ -138,8 +137,8 @@ func TestSharedDescriptorMadeBlocking(t *testing.T) {
 	}
 }
 
-// The code before a Write happens before the code after the Read that gets its
-// data, whichever package either end is of. The race detector reports a race if it does not see that.
+// The code before a Write happens before the code after the Read that gets its data. This holds if
+// an end is of package net, too. The race detector reports a race if it does not see that.
 func TestWriteHappensBeforeRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for _, form := range []string{"goroutines", "task"} {

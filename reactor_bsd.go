@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller is kqueue. It has no way to wait without telling the Go scheduler:
-// some of these systems allow no system call but through their C library.
+// poller is kqueue. It ignores keepP: a wait of which the Go scheduler does not learn is not
+// possible, since some of these systems accept system calls from their C library only.
 type poller struct {
 	fd    int
-	ready [eventsPerWait]unix.Kevent_t
+	ready [eventsPerWait]unix.Kevent_t // for the caller of wait only
 }
 
 // pollRefusals are the errors of these systems for devices that cannot be waited for.
@@ -30,9 +30,11 @@ func (p *poller) open() (err error) {
 
 func (p *poller) add(fd int) error { return p.change(fd, unix.EV_ADD|unix.EV_CLEAR) }
 
+// remove deletes the filters of both directions. If one of them does not exist, because arm has
+// registered one direction only, it deletes each by itself.
 func (p *poller) remove(fd int) error {
 	err := p.change(fd, unix.EV_DELETE)
-	if errors.Is(err, unix.ENOENT) { // arm has registered one direction
+	if errors.Is(err, unix.ENOENT) {
 		err = nil
 		for _, filter := range kqueueFilters {
 			if one := p.changeOne(fd, filter, unix.EV_DELETE); !errors.Is(one, unix.ENOENT) {
@@ -43,8 +45,8 @@ func (p *poller) remove(fd int) error {
 	return err
 }
 
-// arm registers each direction by itself. A registration keeps its mode for
-// as long as it exists, so it is removed first.
+// arm registers each direction by itself. A registration keeps its mode until it is removed, so arm
+// removes an existing registration first.
 func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	if again {
 		if err := p.remove(fd); err != nil {
@@ -69,9 +71,10 @@ func (p *poller) arm(fd int, want Readiness, mode PollMode, again bool) error {
 	return nil
 }
 
-// kqueueFilters are kqueue's filters for the directions.
+// kqueueFilters maps each direction to its filter.
 var kqueueFilters = map[Readiness]int{Readable: unix.EVFILT_READ, Writable: unix.EVFILT_WRITE}
 
+// changeOne changes the filter of one direction.
 func (p *poller) changeOne(fd, filter, flags int) error {
 	var changes [1]unix.Kevent_t
 	unix.SetKevent(&changes[0], fd, filter, flags)
@@ -79,6 +82,7 @@ func (p *poller) changeOne(fd, filter, flags int) error {
 	return os.NewSyscallError("kevent", err)
 }
 
+// change changes the filters of both directions in one system call.
 func (p *poller) change(fd, flags int) error {
 	var changes [2]unix.Kevent_t
 	unix.SetKevent(&changes[0], fd, unix.EVFILT_READ, flags)
@@ -89,6 +93,7 @@ func (p *poller) change(fd, flags int) error {
 
 func (p *poller) close() error { return unix.Close(p.fd) }
 
+// wait limits the timeout to longestWait. It takes a signal (EINTR) to be a wait without events.
 func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error) {
 	var ts *unix.Timespec
 	if timeout >= 0 {
@@ -105,15 +110,18 @@ func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int,
 	return max(n, 0), os.NewSyscallError("kevent", err)
 }
 
-// joinNetpoller: Go's kqueue wants descriptors to be non-blocking, and a kqueue cannot be.
+// joinNetpoller reports false. Go's netpoller accepts non-blocking descriptors only on these
+// systems, and a kqueue cannot be made non-blocking.
 func (p *poller) joinNetpoller() (ok bool) { return false }
 
+// serveFromNetpoller is never called; see joinNetpoller.
 func (p *poller) serveFromNetpoller(func() (over bool)) {}
 
-// longestWait is a time that every kqueue accepts. To end a wait early is
-// harmless.
+// longestWait is a timeout that every kqueue accepts. A wait that ends early is harmless.
 const longestWait = 24 * time.Hour
 
+// fromKevent converts an event. At the end of the data both directions are ready, because calls do
+// not wait then.
 func fromKevent(k *unix.Kevent_t) fdEvent {
 	e := fdEvent{fd: int(k.Ident), ready: Writable}
 	if k.Filter == unix.EVFILT_READ {

@@ -11,12 +11,12 @@ import (
 // poller is epoll.
 type poller struct {
 	fd     int
-	file   *os.File // the same, once it is shared
-	coarse bool     // the kernel has no epoll_pwait2: waits are whole milliseconds
-	ready  [eventsPerWait]unix.EpollEvent
+	file   *os.File                       // the same descriptor, once joinNetpoller was called
+	coarse bool                           // the kernel has no epoll_pwait2, so timeouts are whole milliseconds
+	ready  [eventsPerWait]unix.EpollEvent // for the caller of wait only
 }
 
-// pollRefusals are the errors of the system for descriptors that cannot be waited for.
+// pollRefusals are the system's errors for descriptors that cannot be waited for.
 var pollRefusals = []error{unix.EPERM}
 
 func (p *poller) open() (err error) {
@@ -24,6 +24,8 @@ func (p *poller) open() (err error) {
 	return os.NewSyscallError("epoll_create1", err)
 }
 
+// add includes EPOLLPRI: urgent data cuts a read short, so such a read does not prove that no data
+// is left (see fdHungUp).
 func (p *poller) add(fd int) error {
 	return p.control(unix.EPOLL_CTL_ADD, fd, toEpoll(Readable|Writable, EdgeTriggered)|unix.EPOLLPRI)
 }
@@ -49,7 +51,9 @@ func toEpoll(want Readiness, mode PollMode) (bits uint32) {
 		bits |= unix.EPOLLOUT
 	}
 	switch {
-	case mode == EdgeTriggered, want == 0: // a hang-up is reported unasked, and should not be reported again and again
+	// A hang-up is reported even if it was not asked for. A registration for nothing is
+	// edge-triggered, so that the hang-up is reported once only.
+	case mode == EdgeTriggered, want == 0:
 		bits |= unix.EPOLLET
 	case mode == OnceTriggered:
 		bits |= unix.EPOLLONESHOT
@@ -68,6 +72,7 @@ func (p *poller) close() error {
 	return unix.Close(p.fd)
 }
 
+// wait takes a signal (EINTR) to be a wait without events.
 func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int, error) {
 	n, errno := p.kernelWait(p.ready[:min(len(events), len(p.ready))], timeout, keepP)
 	switch errno {
@@ -83,34 +88,41 @@ func (p *poller) wait(events []fdEvent, timeout time.Duration, keepP bool) (int,
 	return int(n), nil
 }
 
-// joinNetpoller registers p with Go's netpoller: an epoll can be watched by another epoll. It fails if the other epoll
-// has no room.
+// joinNetpoller registers p with Go's netpoller. An epoll can be watched by another epoll. It fails
+// if the outer epoll has no room.
 func (p *poller) joinNetpoller() (ok bool) {
 	if p.file == nil {
-		unix.SetNonblock(p.fd, true) // or os takes it for a file that blocks
+		// Package os would take a blocking descriptor for a file that cannot be polled.
+		unix.SetNonblock(p.fd, true)
 		p.file = os.NewFile(uintptr(p.fd), "epoll")
 	}
+	// A deadline can be set only if Go's netpoller has accepted the file.
 	return p.file.SetReadDeadline(time.Time{}) == nil
 }
 
+// serveFromNetpoller uses RawConn.Read, which calls its function again after each event of p.
 func (p *poller) serveFromNetpoller(look func() (over bool)) {
 	if conn, err := p.file.SyscallConn(); err == nil {
 		conn.Read(func(uintptr) bool { return look() })
 	}
 }
 
+// kernelWait is the system call of wait. It uses epoll_pwait2, whose timeout is in nanoseconds. If
+// that fails once, it uses epoll_pwait from then on, whose timeout is in milliseconds.
 func (p *poller) kernelWait(ready []unix.EpollEvent, timeout time.Duration, keepP bool) (n uintptr, errno unix.Errno) {
 	if timeout > 0 && !p.coarse {
 		n, errno = sys.EpollPwait2(p.fd, ready, timeout, keepP)
 		if errno == 0 || errno == unix.EINTR {
 			return n, errno
 		}
-		p.coarse = true // before Linux 5.11, or forbidden in a sandbox
+		// The kernel is older than Linux 5.11, or a sandbox forbids the call.
+		p.coarse = true
 	}
 	return sys.EpollPwait(p.fd, ready, milliseconds(timeout), keepP)
 }
 
-// milliseconds rounds up, so that no wait ends before its timer is due.
+// milliseconds converts a timeout. It rounds up, so that no wait ends before the timer for which it
+// waits is due.
 func milliseconds(d time.Duration) int {
 	if d < 0 {
 		return -1
@@ -119,6 +131,8 @@ func milliseconds(d time.Duration) int {
 	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 
+// fromEpoll converts the bits of an event. Urgent data makes a descriptor readable. A hang-up or an
+// error makes both directions ready, because calls do not wait then.
 func fromEpoll(bits uint32) (r Readiness) {
 	if bits&unix.EPOLLIN != 0 {
 		r |= Readable

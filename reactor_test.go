@@ -164,7 +164,7 @@ func TestPollerPeerHangsUp(t *testing.T) {
 	})
 }
 
-// Room that comes back in a full socket is an edge.
+// Room that appears in a full socket is an edge.
 func TestPollerWritableAgain(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		a, b := testSocketpair(t)
@@ -216,7 +216,7 @@ func TestPollerTimeouts(t *testing.T) {
 	})
 }
 
-// A wait for ever is ended by an event from elsewhere.
+// A wait without a timeout is ended by an event that another thread causes.
 func TestPollerWaitForEver(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		r, w := testPipe(t)
@@ -228,7 +228,7 @@ func TestPollerWaitForEver(t *testing.T) {
 			done.Go(func() {
 				events := make([]fdEvent, 1)
 				for n := 0; n == 0 && err == nil; {
-					// Never with keepP: on one processor no goroutine could write then.
+					// keepP is not set here: on one processor no goroutine could write then.
 					n, err = t.p.wait(events, -1, false)
 					waited = events[0].ready
 				}
@@ -247,8 +247,7 @@ func TestPollerWaitForEver(t *testing.T) {
 	})
 }
 
-// More descriptors are ready than one wait takes: each is reported once, over
-// several waits.
+// More descriptors are ready than one wait returns. Several waits report each of them once.
 func TestPollerManyEvents(t *testing.T) {
 	eachPoller(t, func(t pollerTest) {
 		const pipes = eventsPerWait + 40
@@ -259,7 +258,7 @@ func TestPollerManyEvents(t *testing.T) {
 			require.NoError(t, t.p.add(r))
 			want[r] = true
 		}
-		// The slice says how many are wanted, even if the poller could take more.
+		// The length of the slice limits the events, even if the poller could return more.
 		for _, room := range []int{1, 7, eventsPerWait, 2 * eventsPerWait} {
 			events := make([]fdEvent, room)
 			n, err := t.p.wait(events, patience, t.keepP)
@@ -320,8 +319,8 @@ func TestMilliseconds(t *testing.T) {
 	}
 }
 
-// The reactor's pipe: many goroutines wake it at once, a full pipe wakes like
-// one byte, and a wake after close is harmless.
+// The reactor's pipe: many goroutines write to it at once, a full pipe wakes the server as one byte
+// does, and a wake after close is harmless.
 func TestReactorWake(t *testing.T) {
 	var r reactor
 	fds := openFds(t)
@@ -387,7 +386,7 @@ func TestFdTable(t *testing.T) {
 
 	var setters sync.WaitGroup
 	sources := make([]pollFD, 4*fdsPerChunk)
-	for i := range 4 { // together they make the same pieces
+	for i := range 4 { // several goroutines allocate the same chunks
 		setters.Go(func() {
 			for fd := i; fd < len(sources); fd += 4 {
 				table.set(fd, &sources[fd])
@@ -482,8 +481,8 @@ func FuzzSourceState(f *testing.F) {
 	})
 }
 
-// Several goroutines use and close a pollFD at once: its descriptor is
-// given away once, when no goroutine uses it anymore.
+// Several goroutines use and close a pollFD at once. Its descriptor is closed once, when no
+// goroutine uses it.
 func TestSourceStateStress(t *testing.T) {
 	for range 500 {
 		var s fdState
@@ -528,7 +527,7 @@ func TestSourceStateStress(t *testing.T) {
 	}
 }
 
-// testOp is a read or write of a test that is counted.
+// testOp is a read or a write of a test, which counts its calls.
 type testOp struct {
 	n  int
 	fn func(fd int) (int, bool, error)
@@ -539,7 +538,7 @@ func (o *testOp) call(fd int) (int, bool, error) {
 	return o.fn(fd)
 }
 
-// reader reads like a TCPConn.
+// reader reads as a TCPConn does.
 func reader(p []byte) *testOp {
 	return &testOp{fn: func(fd int) (int, bool, error) {
 		n, err := unix.Read(fd, p)
@@ -550,8 +549,7 @@ func reader(p []byte) *testOp {
 	}}
 }
 
-// handDriven returns a pollFD whose events come from the test alone, and its
-// peer.
+// handDriven returns a pollFD and its peer. Only the test causes events of the pollFD.
 func handDriven(t *testing.T) (s *pollFD, peer int) {
 	a, b := testSocketpair(t)
 	s = newPollFD(int(a))
@@ -559,8 +557,7 @@ func handDriven(t *testing.T) (s *pollFD, peer int) {
 	return s, b
 }
 
-// The rules of attempt, step by step: the kernel is asked only if that can
-// help.
+// The rules of tryOp, step by step: it makes the system call only if that can succeed.
 func TestSourceAttempt(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -614,7 +611,7 @@ func TestSourceAttempt(t *testing.T) {
 	n, err := s.pollOp(cx, &s.wr, op.call)
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
-	_, err = s.pollOp(cx, &s.wr, op.call) // the event from above
+	_, err = s.pollOp(cx, &s.wr, op.call) // consumes the event from above
 	require.NoError(t, err)
 	require.Equal(t, 2, op.n)
 	_, err = s.pollOp(cx, &s.wr, op.call)
@@ -640,7 +637,7 @@ func TestSourceAttempt(t *testing.T) {
 		inside++
 		return 1, false, nil
 	}}
-	dup, err := unix.Dup(int(s.fd)) // the test's own cleanup must not close a descriptor that it doesn't own anymore
+	dup, err := unix.Dup(int(s.fd)) // the test's own cleanup must not close a descriptor that it no longer owns
 	require.NoError(t, err)
 	defer unix.Close(dup)
 	step("closed meanwhile", 1, nil, 1)
@@ -652,9 +649,9 @@ func TestSourceAttempt(t *testing.T) {
 	require.Equal(t, net.ErrClosed, s.control(func(int) error { return nil }))
 }
 
-// Two tasks read one descriptor. The first consumes the event for both, leaves
-// data behind and does not come back soon. The second, which waits because
-// only an event can help, must be woken when this is no longer so.
+// Two tasks read one descriptor. The first task consumes the event, leaves data behind and does not
+// read again soon. The second task waits, because only an event makes a read succeed. It must be
+// woken when a read can succeed without a further event.
 func TestSourceEventForTwo(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -670,7 +667,7 @@ func TestSourceEventForTwo(t *testing.T) {
 		// After the first task has consumed the event, and before its read.
 		_, err := s.pollOp(second, &s.rd, reader(make([]byte, 2)).call)
 		if err == nil {
-			return 2, false, nil // the second task has read: nothing can be lost
+			return 2, false, nil // the second task has read, so nothing can be lost
 		}
 		return read.fn(fd)
 	})
@@ -681,8 +678,8 @@ func TestSourceEventForTwo(t *testing.T) {
 	}
 }
 
-// The kernel has returned EAGAIN to the second task. Before the task notes that,
-// data comes, and the first task reads a part of it.
+// The kernel has returned EAGAIN to the second task. Before the task records it, data arrives, and
+// the first task reads a part of the data.
 func TestSourceEventBetweenReadAndNote(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := handDriven(t)
@@ -693,7 +690,7 @@ func TestSourceEventBetweenReadAndNote(t *testing.T) {
 		if calls++; calls > 1 {
 			return reader(make([]byte, 2)).fn(fd)
 		}
-		// This call finds nothing; the following happens before it is over.
+		// This call finds no data. The following happens before the call returns.
 		_, err := s.pollOp(first, &s.rd, reader(make([]byte, 2)).call)
 		require.Equal(t, ErrPending, err)
 		mustWrite(t, peer, "1234")
@@ -718,8 +715,8 @@ func unread(t testing.TB, fd int) int {
 	return max(n, 0)
 }
 
-// Two tasks find that a descriptor is not registered, and registering it fails: neither
-// may wait for events that never come.
+// Two tasks find that a descriptor is not registered, and registering it fails. Neither task may
+// wait for events that will not occur.
 func TestSourceRegisterFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	f, err := os.Create(filepath.Join(t.TempDir(), "regular"))
@@ -748,8 +745,8 @@ func TestSourceRegisterFails(t *testing.T) {
 	}
 }
 
-// A pollFD with a reactor: registered by its first wait, woken, unregistered
-// and closed, and the waiter is woken and gets net.ErrClosed.
+// A pollFD with a reactor: its first wait registers it, and an event wakes the waiter. Then it is
+// unregistered and closed, and the waiter is woken and gets net.ErrClosed.
 func TestSourceWithReactor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := testSocketpair(t)
@@ -783,8 +780,8 @@ func TestSourceWithReactor(t *testing.T) {
 	require.Zero(t, owner.registered.Load())
 }
 
-// A pollFD is closed while goroutines use it: none of them ever reaches another
-// descriptor that has got the same number since, and that descriptor is not closed.
+// A pollFD is closed while goroutines use it. Another file then gets the same descriptor number. No
+// goroutine reaches this file, and it is not closed.
 func TestSourceCloseInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	inode := func(fd int) uint64 {
@@ -908,7 +905,7 @@ func TestSourceDeadline(t *testing.T) {
 		require.Equal(t, net.ErrClosed, err)
 		eventually(t, func() bool { return armedTimers(rt) == 0 })
 	})
-	// A deadline that is too far away to count is no reason to look again.
+	// A deadline that is too far away for an int64 does not wake the waiter.
 	t.Run("FarAway", func(t *testing.T) {
 		s, _ := handDriven(t)
 		s.rd.setDeadline(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))

@@ -7,24 +7,35 @@ import (
 	"time"
 )
 
-// sharedReactor is the reactor for waiters that no worker runs: goroutines, and loops
-// that poll futures themselves. It is served by an ordinary goroutine, so that a
-// goroutine that it wakes runs where the Go scheduler would run it. A worker that wakes
-// a goroutine has to hand it to another thread, each time, since its own thread must run
-// nothing else.
+// sharedReactor is the reactor for waiters that no worker runs: goroutines, and loops that poll
+// futures themselves. An ordinary goroutine serves it, so a goroutine that it wakes runs where Go's
+// scheduler would run it. A worker cannot do that well. Its thread must run nothing but the worker,
+// so it would have to pass each goroutine that it wakes to another thread.
 //
-// It is opened when the first such waiter has to wait.
+// Its life, and how its end is safe:
+//
+//  1. acquire opens the reactor when the first waiter has to wait. Under mu it reads closed, makes
+//     exited, stores the reactor and starts the goroutine. So after close no goroutine is started.
+//  2. The goroutine (run) serves the reactor while closed is not set: from Go's netpoller where the
+//     platform can do that, or else in a wait of the poller.
+//  3. close sets closed under mu, and then writes to the pipe of the reactor, if there is one.
+//     Later acquire stores no reactor, by step 1. So the goroutine sees closed before it waits, or
+//     the byte in the pipe ends its wait.
+//  4. The goroutine closes the reactor, and only then notifies the waiters of its descriptors. A
+//     waiter joins its slot and then reads reactor.closed (pollFD.wait). So it is notified, or sees
+//     that the reactor is closed, and returns ErrShutdown.
+//  5. The goroutine closes exited, for which awaitEnd waits.
 type sharedReactor struct {
-	fds     *fdTable
-	reactor atomic.Pointer[reactor]
-	closed  atomic.Bool
+	fds     *fdTable                // of the runtime
+	reactor atomic.Pointer[reactor] // nil until a waiter has to wait; set once
+	closed  atomic.Bool             // written under mu
 
 	mu     lockOf[sharedReactor]
-	exited chan None // closed when its goroutine has ended; nil if there was none
+	exited chan None // closed when the goroutine has ended; nil if it was never started
 }
 
-// acquire returns the reactor, and opens it if it is not open yet. It fails with ErrShutdown
-// if l was closed before that.
+// acquire returns the reactor. It opens the reactor and starts its goroutine if that was not done
+// before. It fails with ErrShutdown if l was closed before the reactor was opened.
 func (l *sharedReactor) acquire() (*reactor, error) {
 	if r := l.reactor.Load(); r != nil {
 		return r, nil
@@ -48,18 +59,23 @@ func (l *sharedReactor) acquire() (*reactor, error) {
 	return r, nil
 }
 
-// run wakes the waiters, until l is closed.
+// run serves the reactor until l is closed. See the steps at sharedReactor.
 func (l *sharedReactor) run(r *reactor) {
-	pprof.SetGoroutineLabels(context.Background()) // not the labels of the first caller
+	// The goroutine does not keep the labels of the first waiter.
+	pprof.SetGoroutineLabels(context.Background())
 	g := getg()
 	identities.add(g, sharedReactorIdentity)
 	defer identities.remove(g)
 	look := func(timeout time.Duration) (all bool) {
 		events := r.wait(timeout, timeout == 0)
 		r.dispatch(nil, events)
-		return len(events) < len(r.events) // no signal ends a wait of no time
+		// Fewer events than there is room for are all events: a signal does not end a wait without
+		// timeout.
+		return len(events) < len(r.events)
 	}
 	if r.joinNetpoller() {
+		// Go's netpoller is edge-triggered: it reports the poller once, when it becomes ready. So
+		// each call looks until all events are taken.
 		r.serveFromNetpoller(func() (over bool) {
 			for !l.closed.Load() && !look(0) {
 			}
@@ -74,7 +90,7 @@ func (l *sharedReactor) run(r *reactor) {
 	close(l.exited)
 }
 
-// close ends the shared reactor, and has the waiters look again.
+// close ends the shared reactor. Its waiters look again and get ErrShutdown.
 func (l *sharedReactor) close() {
 	l.mu.Lock()
 	l.closed.Store(true)
@@ -84,7 +100,7 @@ func (l *sharedReactor) close() {
 	}
 }
 
-// awaitEnd waits until run has returned, or ctx has ended.
+// awaitEnd waits until the goroutine has ended, or until ctx ends.
 func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	l.mu.Lock()
 	quit := l.exited
@@ -98,7 +114,7 @@ func (l *sharedReactor) awaitEnd(ctx context.Context) {
 	}
 }
 
-// registered returns how many descriptors are registered with the shared reactor.
+// registered returns the number of descriptors that are registered with the shared reactor.
 func (l *sharedReactor) registered() int {
 	if r := l.reactor.Load(); r != nil {
 		return int(r.registered.Load())

@@ -35,7 +35,7 @@ func TestSharedReactorWaitsInNetpoller(t *testing.T) {
 		if alone {
 			r, l := &reactor{shared: true}, &rt.shared
 			require.NoError(t, r.open(l.fds))
-			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // package os takes it for a file that blocks
+			r.poller.file = os.NewFile(uintptr(r.poller.fd), "epoll") // package os treats it as a blocking file
 			l.exited = make(chan None)
 			l.reactor.Store(r)
 			go l.run(r)

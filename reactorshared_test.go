@@ -26,8 +26,8 @@ func registered(rt *Runtime) (n int) {
 	return n
 }
 
-// Descriptors that goroutines wait for are registered with the shared reactor,
-// whichever calls the goroutines use.
+// Descriptors for which goroutines wait are registered with the shared reactor, for all calls that
+// goroutines use.
 func TestSharedReactorServesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	require.Nil(t, rt.shared.reactor.Load(), "no goroutine needs it yet")
@@ -84,7 +84,7 @@ func TestSharedReactorServesGoroutines(t *testing.T) {
 }
 
 // A task that waits takes a connection over from the shared reactor. A goroutine that waits
-// for the connection is still woken. NetConn gives the connection back, though a task waits.
+// for the connection is still woken. NetConn gives the connection back, even while a task waits.
 func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
@@ -114,7 +114,7 @@ func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 
 	inTask = Spawn(rt, func(cx *Context) (int, error) { return a.Read(cx, make([]byte, 1)) })
 	eventually(t, func() bool { return waiting(inTask) })
-	eventually(t, func() bool { // an event that was fetched before may make the task look again
+	eventually(t, func() bool { // an event that was fetched earlier may make the task look again
 		NetConn(rt, a)
 		return a.src.owner.Load() == shared() && registered(rt) == 0
 	})
@@ -125,7 +125,7 @@ func TestTaskTakesOverFromSharedReactor(t *testing.T) {
 	require.Equal(t, 1, n)
 }
 
-// No event is lost while a connection moves to and fro between a worker and the shared reactor.
+// No event is lost while a connection moves back and forth between a worker and the shared reactor.
 func TestSourceMovesWhileInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b, err := SocketPair()
@@ -182,8 +182,8 @@ func TestSourceMovesWhileInUse(t *testing.T) {
 	require.Equal(t, 1, rt.shared.registered())
 }
 
-// However a connection ends while it moves to and fro, all its waiters get the error, and
-// no poller keeps it.
+// A connection ends, in several ways, while it moves back and forth. All its waiters get the error,
+// and no poller keeps it.
 func TestSourceMovesAndEnds(t *testing.T) {
 	const conns = 8
 	ends := map[string]struct {
@@ -225,7 +225,7 @@ func TestSourceMovesAndEnds(t *testing.T) {
 					movers.Go(func() {
 						for !over.Load() {
 							NetConn(rt, a)
-							a.src.notifyAll() // and the tasks take it back
+							a.src.notifyAll() // so that the tasks take it back
 							runtime.Gosched()
 						}
 					})
@@ -265,8 +265,8 @@ func TestSourceMovesAndEnds(t *testing.T) {
 	}
 }
 
-// A descriptor that cannot be registered with the new reactor stays with its owner. If that
-// is no longer possible either, it has no owner, and the waiter is woken and registers it.
+// A descriptor that cannot be registered with the new reactor stays with its owner. If the owner
+// cannot register it again either, it has no owner. Then the waiter is woken and registers it.
 func TestSourceMoveFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	shared, err := rt.shared.acquire()
@@ -311,8 +311,8 @@ func TestSourceMoveFails(t *testing.T) {
 	require.Equal(t, net.ErrClosed, s.move(shared, from, fdMoved))
 }
 
-// An event from a reactor that does not own the descriptor is ignored: it comes late, or it
-// is about a descriptor that had the same number before.
+// An event from a reactor that does not own the descriptor is ignored: it is late, or it belongs to
+// a descriptor that had the same number before.
 func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	shared, err := rt.shared.acquire()
@@ -339,8 +339,8 @@ func TestEventsOfFormerOwnersAreIgnored(t *testing.T) {
 	require.False(t, a.src.ownedAlwaysBy(shared))
 }
 
-// The goroutine of the shared reactor, which stays, does not have the labels of the first
-// caller. And a descriptor that was registered there is not counted once the runtime has ended.
+// The goroutine of the shared reactor, which stays, does not have the labels of the first caller. A
+// descriptor that was registered there no longer counts once the runtime has ended.
 func TestSharedReactorGoroutineHasNoLabels(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()
@@ -481,7 +481,7 @@ func TestNetFormsTakeOverFromTasks(t *testing.T) {
 	require.Zero(t, rt.shared.registered())
 }
 
-// The worker of a task that has taken a connection over also wakes goroutines.
+// The worker of a task that has taken over a connection also wakes goroutines that wait for it.
 func TestWorkerWakesGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -503,7 +503,7 @@ func TestWorkerWakesGoroutines(t *testing.T) {
 	}
 }
 
-// A goroutine that comes to the shared reactor while the runtime ends is not left waiting there.
+// A goroutine that begins to wait for the shared reactor while the runtime ends gets an error.
 func TestSharedReactorAtShutdown(t *testing.T) {
 	for range 50 {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -574,7 +574,7 @@ func mustWriteConn(t *testing.T, c *UnixConn) {
 	require.Equal(t, 1, n)
 }
 
-// A worker waits for goroutines as long as there are no descriptors for the shared reactor.
+// A worker serves goroutines while there are no descriptors left to open the shared reactor.
 func TestSharedReactorWithoutDescriptors(t *testing.T) {
 	if os.Getenv(faultsChild) == "" {
 		faultsStart(t, "alone").finish()

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// raise sends the program a signal, and returns once s has it.
+// raise sends the program a signal, and returns when s has stored it.
 func raise(t *testing.T, s *SignalStream, sig syscall.Signal) {
 	t.Helper()
 	before := s.count()
@@ -73,8 +73,8 @@ func TestSignalsEnd(t *testing.T) {
 	})
 }
 
-// Signals that os/signal has sent before Close are read before the end, whenever the
-// stream's goroutine gets to run.
+// Signals that os/signal has sent before Close are read before the end, even if the stream's
+// goroutine runs only later.
 func TestSignalsCloseKeeps(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s := &SignalStream{in: make(chan os.Signal, 1)}
@@ -142,14 +142,14 @@ func TestSignalsManyReaders(t *testing.T) {
 	require.Equal(t, 2*rounds, total)
 }
 
-// The signals that Go sends to its own threads are not among all signals, but can be asked for.
+// The signal that Go sends to its own threads is not among all signals, but a stream can name it.
 func TestSignalsLeaveOutGosOwn(t *testing.T) {
 	all, own := Signals(), Signals(syscall.SIGURG)
 	defer all.Close()
 	defer own.Close()
 	raise(t, own, syscall.SIGURG)
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	has := func(sig os.Signal) bool { // since the channel keeps the order, signals that came before are there, too
+	has := func(sig os.Signal) bool { // the channel keeps the order, so earlier signals have arrived, too
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		return slices.Contains(all.pending, sig)

@@ -79,7 +79,7 @@ func mustOpen(t *testing.T, name string) *os.File {
 	return f
 }
 
-// Netlink: ask the kernel for its network interfaces.
+// A netlink socket asks the kernel for the network interfaces.
 func TestSourceNetlink(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)

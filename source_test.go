@@ -79,8 +79,8 @@ func TestSourcePipe(t *testing.T) {
 	}
 }
 
-// Readiness is asked of the kernel, so it does not matter how much a read takes,
-// nor whether it goes through the Source.
+// Readable asks the kernel. So it does not matter how much a read takes, nor whether it is made
+// with the Source.
 func TestSourceReadableAsksTheKernel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	r, w := sourcePipe(t)
@@ -140,7 +140,7 @@ func TestSourceReadableAwaits(t *testing.T) {
 			}
 			r.ReadWith(cx, readSome(make([]byte, 8)))
 		}
-		return r.Readable(cx) // the end stays
+		return r.Readable(cx) // at the end the Source stays readable
 	}))
 }
 
@@ -184,8 +184,8 @@ func TestSourceErrors(t *testing.T) {
 	require.NoError(t, r.setWriteDeadline(time.Unix(1, 0)))
 	require.ErrorIs(t, runTask(rt, r.Writable), os.ErrDeadlineExceeded)
 
-	// The results of the call are returned, except EINTR. The call is made also if the
-	// Source has waited before, and knows of no data to read.
+	// The results of the call are returned, except EINTR. The call is also made if the Source has
+	// waited before and is known to be not readable.
 	calls := 0
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		n, err := r.ReadWith(cx, func(fd int) (int, error) {
@@ -291,7 +291,7 @@ func TestSourceOfOthers(t *testing.T) {
 	require.Equal(t, "two", text)
 }
 
-// EAGAIN may be wrapped.
+// The caller's function may wrap EAGAIN.
 func TestSourceWrappedErrors(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	r, w := sourcePipe(t)
@@ -340,8 +340,8 @@ func TestSourceDetach(t *testing.T) {
 	}))
 }
 
-// Close and Detach race with calls: each call works or fails with the error for a closed
-// Source, and the descriptor is given back once.
+// Close and Detach race with calls. Each call succeeds or fails with the error for a closed Source,
+// and the descriptor is closed or returned once.
 func TestSourceClosedInUse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 50 {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// workerCall is a task that runs a function on one certain worker: it is made
-// to look like straight-line code that has begun there, which no worker steals.
+// workerCall is a task that runs a function on a certain worker. It looks like straight-line code
+// that has begun there, so no other worker steals it.
 type workerCall struct {
 	task
 	fn   func(w *worker)
@@ -50,10 +50,9 @@ func armedTimers(rt *Runtime) (n int) {
 // The invariants are:
 //
 //  1. no timer fires before its time;
-//  2. each timer that is due fires, in the order of ticks, exactly once, unless
-//     it was removed;
-//  3. there is one node for each tick that has a timer, next is the end of
-//     the first tick, and no timer is left at the end.
+//  2. each timer that is due fires exactly once, in the order of ticks, unless it was removed;
+//  3. there is one node for each tick that has a timer, next is the end of the first tick, and no
+//     timer is left at the end.
 func FuzzTimerQueue(f *testing.F) {
 	const add, remove, advance = 0, 1, 2
 	f.Add([]byte{add, 0, 1, add, 0, 1, add, 0, 200, advance, 0, 0, advance, 0, 1, advance, 1, 0})
@@ -71,7 +70,7 @@ func FuzzTimerQueue(f *testing.F) {
 		q := newTimerQueue()
 		now := int64(1000)
 		model := map[*timer]int64{}
-		var order []*timer // to choose from
+		var order []*timer // the timers of the queue, from which an operation chooses one
 		forget := func(i int) *timer {
 			p := order[i]
 			order[i] = order[len(order)-1]
@@ -154,7 +153,7 @@ func TestTickAfter(t *testing.T) {
 	require.LessOrEqual(t, tickAfter(-1)*timerTick, int64(0), "a time in the past is due")
 }
 
-// Times and durations that are too far away to count are far away, not past.
+// Times and durations that are too far away for an int64 count as far away, and not as past.
 func TestTimesThatAreFarAway(t *testing.T) {
 	far := []time.Time{
 		time.Now().Add(math.MaxInt64),
@@ -193,9 +192,8 @@ func (b *bell) expire(w *worker) {
 	b.n.Add(1)
 }
 
-// On the thread of its worker an alarm can be set, set earlier, set later and
-// stopped; it fires at most once for each time it was set, and not before. The
-// test sets the worker's time.
+// On the thread of its worker an alarm can be set, set earlier, set later and stopped. It fires at
+// most once for each time that was set, and not earlier. The test sets the worker's time.
 func TestAlarmOnItsWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w := rt.workers[0]
@@ -253,9 +251,8 @@ func TestAlarmOrder(t *testing.T) {
 	require.Zero(t, armedTimers(rt))
 }
 
-// An alarm of one worker is set and stopped on another worker, and on a
-// goroutine that is of no worker: the first worker is asked to drop its timer,
-// and the timer never fires there.
+// An alarm of one worker is set and stopped on another worker, and on a goroutine outside the pool.
+// The timer of the first worker is dropped, and never fires there.
 func TestAlarmFromElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	owner, other := rt.workers[0], rt.workers[1]
@@ -283,10 +280,11 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		var b bell
 		set(&a, owner, far, &b)
 		a.stop(nil)
-		// Asking the worker would unpark it: it must remove the timer by itself.
+		// The test runs no function on the worker here, since that would unpark it: stop alone must
+		// unpark it.
 		eventually(t, func() bool { return a.own.state.Load() == timerIdle })
 		require.True(t, gone(owner)())
-		set(&a, owner, far, &b) // and used again
+		set(&a, owner, far, &b) // the same timer again
 		on(owner, func(w *worker) { w.fireTimers(far + timerTick) })
 		require.EqualValues(t, 1, b.n.Load())
 	})
@@ -328,8 +326,8 @@ func TestAlarmFromElsewhere(t *testing.T) {
 		a.stop(nil)
 		require.Nil(t, a.std)
 	})
-	// The owner has been asked to drop the timer, has not done it yet, and sets
-	// the alarm once more: both timers come due, one of them without effect.
+	// Another thread has dropped the timer. Before the owner takes the timer out, the owner sets the
+	// alarm once more. Both timers are due then, and one of them has no effect.
 	t.Run("SetAgainBeforeItIsDropped", func(t *testing.T) {
 		var a alarm
 		var b bell
@@ -356,8 +354,8 @@ func TestAlarmFromElsewhere(t *testing.T) {
 	})
 }
 
-// An alarm is stopped on a goroutine at the moment at which it fires: it fires at
-// most once, and can be used again at once.
+// An alarm is stopped on a goroutine at the moment at which it fires. It fires at most once, and
+// can be set again at once.
 func TestAlarmStopAgainstFire(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	rounds := 1_000
@@ -371,7 +369,7 @@ func TestAlarmStopAgainstFire(t *testing.T) {
 		before := b.n.Load()
 		on(w, func(w *worker) { a.set(w, nanos()+int64(i%3)*timerTick, &b) })
 		if i%5 == 0 {
-			// The expiry of the round before may come as late as this.
+			// The alarm of the round before may expire as late as this.
 			eventually(t, func() bool { return b.n.Load() > before })
 		}
 		a.stop(nil)
@@ -470,7 +468,7 @@ func TestSleepMany(t *testing.T) {
 	eventually(t, func() bool { return armedTimers(rt) == 0 })
 }
 
-// Sleepers that are cancelled leave no timer, whichever worker notices.
+// Sleeps that are cancelled leave no timer, on every worker that may notice the cancellation.
 func TestSleepCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const sleepers = 1_000
@@ -502,7 +500,7 @@ func TestSleepMovesWithItsTask(t *testing.T) {
 	for i := range int32(40) {
 		w := rt.workers[i%2]
 		before := polled[i%2].Load()
-		for polled[i%2].Load() == before { // a wake that comes while the task is polled does not move it
+		for polled[i%2].Load() == before { // a wake while the task is polled does not move it
 			on(w, func(w *worker) { h.wake(w) })
 		}
 		eventually(t, func() bool { return armedTimers(rt) == 1 })
@@ -528,8 +526,8 @@ func (m moving) Poll(cx *Context) (None, error) {
 
 func (m moving) Cancel() { giveUp(nil, m.Future) }
 
-// A sleep that one task has begun is awaited to its end by another task, on another
-// worker, while the first task goes on with other work.
+// One task begins a sleep, and another task on another worker awaits its end. The first task does
+// other work meanwhile.
 func TestSleepMovesToAnotherTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -606,7 +604,7 @@ func TestTimeout(t *testing.T) {
 	require.Equal(t, 9, v)
 	require.Zero(t, armedTimers(rt))
 
-	// The Timeout itself is given up.
+	// The TimeoutFuture itself is given up.
 	left := &givenUp{Future: NeverFuture[int]()}
 	h := SpawnFuture(rt, TimeoutFuture[int](left, time.Hour))
 	eventually(t, func() bool { return armedTimers(rt) == 1 })

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// clockStepEnv makes a child process run as if the wall clock had been stepped by this
-// much since the program began.
+// clockStepEnv is the environment variable that makes a child process run as if the wall clock had
+// been stepped by its value since the program began.
 const clockStepEnv = "ASYNC_TEST_CLOCK_STEP"
 
 // The step is made before other code has read the clock.
@@ -33,9 +33,9 @@ func withWall(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// A deadline that was parsed, or comes from a database, has no monotonic reading. It is
-// as far away as the wall clock says when it is set, independent of the time that this
-// clock showed when the program began.
+// A deadline that was parsed, or read from a database, has no monotonic reading. It is as far away
+// as the wall clock says when the deadline is set. The time that this clock showed when the program
+// began does not matter.
 func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	if !inChild(t) {
 		for _, step := range []string{"0s", "1h", "-1h"} {
@@ -157,7 +157,7 @@ func TestDeadlineWithoutMonotonicReading(t *testing.T) {
 	require.NoError(t, ofRuntime(func(cx *Context) error { return errors.Join(r.Close(cx), w.Close(cx)) }))
 }
 
-// timeoutOf makes context.DeadlineExceeded of each error that a passed deadline causes.
+// timeoutOf returns context.DeadlineExceeded for each error that a passed deadline causes.
 func timeoutOf(err error) error {
 	var late interface{ Timeout() bool }
 	if errors.As(err, &late) && late.Timeout() {
