@@ -22,8 +22,8 @@ import (
 // All methods may be called concurrently, from any goroutine, also while Wait waits. Of several
 // calls of Wait, one waits for events at a time and the others wait for it.
 //
-// Errors of the system are [*os.SyscallError]. After [Poller.Close] all methods return
-// [os.ErrClosed] itself, not wrapped.
+// Errors of the system are [*os.SyscallError]. After [Poller.Close], and of the zero Poller, all
+// methods return [os.ErrClosed] itself, not wrapped.
 type Poller struct {
 	r        reactor
 	waiting  chan None   // capacity 1; full while a Wait waits
@@ -81,7 +81,7 @@ func (p *Poller) arm(fd int, as polled, again bool) error {
 	as.want &= Readable | Writable
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	if p.r.closed.Load() {
+	if p.waiting == nil || p.r.closed.Load() {
 		return os.ErrClosed
 	}
 	if _, known := p.fds[fd]; again && !known {
@@ -99,7 +99,7 @@ func (p *Poller) arm(fd int, as polled, again bool) error {
 func (p *Poller) Delete(fd int) error {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	if p.r.closed.Load() {
+	if p.waiting == nil || p.r.closed.Load() {
 		return os.ErrClosed
 	}
 	if _, known := p.fds[fd]; !known {
@@ -126,6 +126,9 @@ func (p *Poller) Wait(events []PollEvent, timeout time.Duration) (n int, err err
 	}
 	if timeout != 0 {
 		mustNotBlock("Poller.Wait", "a Source")
+	}
+	if err := p.closedErr(); err != nil {
+		return 0, err
 	}
 	until, left := nanosAfter(timeout), timeout
 	if !p.beginUse(timeout) {
@@ -176,9 +179,9 @@ func (p *Poller) beginUse(timeout time.Duration) bool {
 // endUse lets the next Wait wait.
 func (p *Poller) endUse() { <-p.waiting }
 
-// closedErr returns os.ErrClosed once Close was called.
+// closedErr returns os.ErrClosed once Close was called, and for the zero Poller.
 func (p *Poller) closedErr() error {
-	if p.closing.Load() {
+	if p.waiting == nil || p.closing.Load() {
 		return os.ErrClosed
 	}
 	return nil
@@ -226,7 +229,7 @@ func (p *Poller) Notify() error {
 
 // Close closes the Poller. A [Poller.Wait] that waits returns [os.ErrClosed]. Close waits until
 // Wait has left the kernel. Descriptors that were added stay open. A second Close returns
-// [os.ErrClosed], as does a Close of the zero Poller.
+// [os.ErrClosed].
 func (p *Poller) Close() error {
 	if p.waiting == nil || p.closing.Swap(true) {
 		return os.ErrClosed

@@ -239,6 +239,18 @@ func TestPollerErrors(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
+// The zero Poller is closed. In it, the number of each descriptor is 0, which is the standard input.
+func TestPollerZero(t *testing.T) {
+	var p Poller
+	_, err := p.Wait(make([]PollEvent, 1), -1)
+	require.Equal(t, os.ErrClosed, err)
+	require.Equal(t, os.ErrClosed, p.Add(1, nil, Readable, EdgeTriggered))
+	require.Equal(t, os.ErrClosed, p.Modify(1, nil, Readable, EdgeTriggered))
+	require.Equal(t, os.ErrClosed, p.Delete(1))
+	require.Equal(t, os.ErrClosed, p.Notify())
+	require.Equal(t, os.ErrClosed, p.Close())
+}
+
 func TestPollerCloseEndsWait(t *testing.T) {
 	before := openFds(t)
 	for range 20 {
