@@ -26,8 +26,8 @@ type Future[T any] interface {
 // [JoinSet] and [IncomingStream] are streams. A stream that says nothing else is polled by one task
 // at a time.
 type Stream[T any] interface {
-	// PollNext returns the next element, [io.EOF] after the last element, or [ErrPending] as the
-	// Poll of a [Future] does.
+	// PollNext returns the next element, or [io.EOF] after the last element, or [ErrPending] in the
+	// same way as [Future.Poll].
 	PollNext(cx *Context) (T, error)
 }
 

@@ -98,7 +98,7 @@ func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
 }
 
 // Done returns a channel that is closed when the task has ended. It is for the select statement of
-// a goroutine. All calls before the end return the same channel.
+// a goroutine. Every call before the end returns the same channel.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
 	if h.state.done() {
 		return closedSignal
