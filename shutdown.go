@@ -93,7 +93,7 @@ import (
 //  3. The tasks that are left are cancelled, as by [JoinHandle.Cancel], and so are the Contexts of
 //     BlockOn. No task can be spawned at all. Shutdown waits again, for [Config.Grace]. A pause of
 //     the whole process does not count.
-//  4. All threads and descriptors of the runtime are freed.
+//  4. Every thread and descriptor of the runtime is freed.
 //
 // Shutdown returns nil if all tasks have ended, and all data is written that [File.Write] has
 // accepted. Otherwise its error is one of these, or joins both (see [errors.Join]):
@@ -109,8 +109,8 @@ import (
 // for a report to [Config.Unhandled] that does not return. Shutdown closes no connections: they
 // belong to the code that has opened them.
 //
-// Shutdown may be called concurrently. All calls but the first wait for the first and return its
-// result, or ctx.Err() if their own ctx ends before. Shutdown panics in a task, and in a function
+// Shutdown may be called concurrently. Every call but the first waits for the first and returns its
+// result, or ctx.Err() if its own ctx ends before. Shutdown panics in a task, and in a function
 // that BlockOn or [SpawnBlocking] runs on rt, because it would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
