@@ -48,8 +48,8 @@ type abandoner interface{ abandoned(t *task, from *worker) }
 // the task if that is an [io.Closer]. Cancel does not wait. It must not be called twice for the
 // same future, nor after a Poll that has returned a result.
 //
-// A future that is made of others gives them up in its own method Cancel. When it has its result,
-// it also gives up those that have none:
+// A future that is made of other futures gives them up in its own method Cancel. When it has its
+// result, it also gives up the futures that have no result yet:
 //
 //	func (r *race) Cancel() {
 //		async.Cancel(r.cx, r.a) // r.cx is the cx of the last Poll

@@ -368,6 +368,7 @@ func (e *groupEnd) Poll(cx *Context) (None, error) {
 			return None{}, nil
 		}
 		e.t = cx.waker(waitsGroup)
+		// The last member may have left before the join. So look again.
 		if e.g.idle.join(e.t) && !e.over() {
 			return None{}, ErrPending
 		}

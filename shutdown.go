@@ -139,7 +139,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	grace, cancel := rt.grace()
 	defer cancel()
 	rt.stopWorkers(grace)
-	unwritten := rt.files.finishWithin(grace) // of code that was unwound, too
+	unwritten := rt.files.finishWithin(grace) // also data of code that was unwound
 	rt.outcome = bothErrors(rt.outcome, unwritten)
 	rt.calls.close()
 	rt.files.close()
@@ -262,6 +262,8 @@ func (d *drainingFuture) Poll(cx *Context) (None, error) {
 		return None{}, ErrPending
 	}
 	for !IsDraining(cx) {
+		// Draining may begin before cx's task has joined both slots: then a join consumes the event
+		// and reports false, or IsDraining is true now.
 		d.t = cx.waker(waitsFuture)
 		waits := d.t.w.rt.drained.join(d.t)
 		if own := drainStateOf(d.t); own != nil {
@@ -310,7 +312,7 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 	}
 	rt.shared.awaitEnd(grace)
 	for _, p := range rt.blockedGoroutines() {
-		p.wake(nil) // this ends awaits that cancellation does not end, too
+		p.wake(nil) // stopping is set: this also ends awaits with a Context of WithoutCancel
 	}
 }
 

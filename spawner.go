@@ -17,7 +17,7 @@ import "context"
 // goroutine. A Context, and a Spawner that is made of it, may be used only by the code to which the
 // Context was passed.
 //
-// A Context passes on to new tasks what a [context.Context] would pass on:
+// A Context passes on to new tasks the same things as a [context.Context]:
 //
 //   - A derived Context ([Context.WithTimeout], [Context.WithCancel] and similar methods) passes on
 //     its deadline, its values and its end. The task is cancelled when the derived Context is

@@ -129,8 +129,8 @@ func uniqueByID(infos []TaskInfo) []TaskInfo {
 	})
 }
 
-// appendInfos describes those of the tasks that belong to the user and have not ended. on is the
-// worker that runs the caller, or nil.
+// appendInfos appends descriptions of the tasks that belong to the user and have not ended. on is
+// the worker that runs the caller, or nil.
 func appendInfos(infos []TaskInfo, tasks []*task, on *worker) []TaskInfo {
 	for _, t := range tasks {
 		if info := t.info(on); !t.surveys() && !t.state.done() {
