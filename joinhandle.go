@@ -136,8 +136,8 @@ func (t *task) cancelCause(cause error) {
 
 // cancel cancels the task. by is the reason; see taskState.cancel.
 func (t *task) cancel(by uint32) {
-	// The state changes before the scope ends, and the task is queued last: code that is told of
-	// the end of the scope, and the poll, see that the task is cancelled.
+	// The state changes before the scope ends, and the task is queued last. So an AfterFunc of the
+	// scope, and the next poll, see that the task is cancelled.
 	held := t.state.cancel(by)
 	t.endScope(nil)
 	if t.kind == kindBlocking {
