@@ -27,7 +27,7 @@ import (
 // Use a Context only in the code to which it was passed, on the goroutine of this code, and until
 // this code returns. Anywhere else, every function that waits, polls or spawns with it panics. Some
 // methods may be called concurrently, from any goroutine and at any time, so that a Context can be
-// passed to code that only knows [context.Context]: the methods of that interface, [Context.Cause],
+// passed to code that takes a [context.Context]: the methods of that interface, [Context.Cause],
 // [Context.AfterFunc] and [Context.Task].
 type Context struct {
 	t *task
@@ -549,9 +549,9 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 	return child, sc.cancel
 }
 
-// WithoutCancel returns a Context of the same task that is not cancelled when cx or the task is,
-// and has no deadline. Code that cleans up after a cancellation awaits with it. Give it a deadline
-// of its own:
+// WithoutCancel returns a Context of the same task that has the values of cx, but is not cancelled
+// when cx or the task is, and has no deadline. Code that cleans up after a cancellation awaits with
+// it. Give it a deadline of its own:
 //
 //	defer func() {
 //		cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)

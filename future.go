@@ -10,8 +10,9 @@ import "errors"
 // up before it has its result: by [Await] and [Select] when they stop waiting, by the runtime when
 // the task of the future is cancelled, and by [Cancel].
 //
-// A future belongs to one task at a time. Its methods are never called concurrently, so they need
-// no locks against each other.
+// A future belongs to one task at a time, which does not call its methods concurrently. So a future
+// needs no lock for its own state, but only for state that it shares with the code that wakes it. A
+// future that several tasks may poll, such as a [JoinHandle], says so.
 type Future[T any] interface {
 	// Poll returns the result, or [ErrPending] itself, never wrapped. Before it returns ErrPending
 	// it keeps [Context.Waker], and wakes the waker when it may have its result. Any other error is

@@ -34,7 +34,7 @@ type Group struct {
 	keepGoing bool
 	cancelled bool  // Cancel or CancelCause was called before cx had ended
 	failed    bool  // first is set, and the members have been cancelled for it, or are about to be
-	closed    bool  // the function and all tasks have ended: no task begins any more
+	closed    bool  // the function and all tasks have ended: no task begins from then on
 	first     error // the first failure of a task or of the function
 	quit      error // the first error of a task that was cancelled, but not by Cancel or its handle
 }

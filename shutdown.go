@@ -85,7 +85,7 @@ import (
 
 // Shutdown ends the runtime. It is made for servers, and has four stages:
 //
-//  1. Nothing starts from outside any more. [Listener.Accept], [BlockOn], and tasks that are
+//  1. Code outside can no longer start anything. [Listener.Accept], [BlockOn], and tasks that are
 //     spawned outside the pool or in BlockOn, fail with [ErrShutdown]. [Draining] returns. Tasks go
 //     on, and may spawn others.
 //  2. Shutdown waits until all tasks have ended, or ctx has ended. If ctx has ended before,

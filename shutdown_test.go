@@ -119,7 +119,7 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	}
 }
 
-// First stage: code outside cannot start tasks any more, and every task can.
+// First stage: code outside can no longer start tasks. Every task can.
 func TestShutdownDrains(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	release, free := newRelease(t)

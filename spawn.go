@@ -49,6 +49,7 @@ func (p *plain[T]) abort(w *worker, err error) {
 	p.f = nil
 	defer func() {
 		if v := recover(); v != nil {
+			// The user's Cancel has panicked. The task ends in any case, with both errors.
 			err = errors.Join(err, newPanicError(&p.task, v))
 		}
 		var zero T
@@ -66,7 +67,7 @@ type straight[T any] struct {
 }
 
 // Spawn starts a task that runs fn, and returns the handle of the result and error of fn. fn may
-// await. s says where the task starts and with what it is cancelled; see [Spawner]. Once fn has
+// await. s decides where the task starts and which contexts it is under; see [Spawner]. Once fn has
 // begun, it stays on its worker. A task that is spawned with a [Context] starts on the worker of
 // this Context, unless another worker has time for it before.
 //

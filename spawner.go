@@ -37,8 +37,8 @@ type Spawner interface {
 
 	// Under returns a Spawner like this one whose tasks are under ctx:
 	//
-	//   - A task is cancelled when ctx ends. Its [Context.Err] and [Context.Cause] are then those
-	//     of ctx.
+	//   - A task is cancelled when ctx ends. [Context.Err] and [Context.Cause] of its Context then
+	//     return the error and the cause of ctx.
 	//   - A task that is spawned after the end of ctx, or that waits for room when ctx ends, does
 	//     not begin. The error of its handle is the error of ctx.
 	//   - The [Context] of a task has the deadline and the values of ctx.

@@ -17,7 +17,7 @@ type fanout struct {
 	inOrder taskList    // tasks that wait in order: an event wakes the first of them
 	done    *doneSignal // the task in each that closes the channel of signal, or nil
 	fired   bool        // an event is recorded, and no task has consumed it yet
-	shut    bool        // set once: no task joins any more
+	shut    bool        // set once: no task joins from then on
 }
 
 // fanoutState is the state of a fanout after a change.
