@@ -296,7 +296,7 @@ func (cx *Context) proceed(t *task) bool {
 	for {
 		if cx.ended() {
 			if !cx.spend() {
-				t.wait() // spend has queued the task again: code that ignores cancellation must not keep its worker
+				t.wait() // queued again by spend: code that ignores cancellation yields, too
 			}
 			return false
 		}

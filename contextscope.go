@@ -70,7 +70,7 @@ type cancelScope struct {
 	after   map[*afterFunc]struct{} // called when the scope ends
 	unwatch func() bool             // removes the registration with the parent; nil if there is none
 
-	spawned atomic.Pointer[spawnGroup] // the tasks that were spawned with this derived Context; nil before the first
+	spawned atomic.Pointer[spawnGroup] // the tasks that were spawned with the Context, or nil
 	value   *scopeValue                // set by WithValue; never changes
 }
 

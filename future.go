@@ -148,7 +148,7 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 	for {
 		if cx.ended() {
 			if !cx.spend() {
-				t.wait() // spend has queued the task again: code that ignores cancellation must not keep its worker
+				t.wait() // queued again by spend: code that ignores cancellation yields, too
 			}
 			var zero T
 			return zero, errAbandoned

@@ -15,7 +15,7 @@ func Yield(cx *Context) error {
 		cx.yield()
 		t.wait()
 	} else if !cx.spend() {
-		t.wait() // spend has queued the task again: code that ignores cancellation must not keep its worker
+		t.wait() // queued again by spend: code that ignores cancellation yields, too
 	}
 	return cx.fastErr()
 }

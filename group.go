@@ -10,7 +10,7 @@ import (
 // methods may be called concurrently from any goroutine, and tasks may be spawned with it from
 // anywhere.
 //
-// [Go](g, ...), [Spawn], [SpawnFuture] and [SpawnBlocking] start tasks of the group g.
+// [Go](g, ...), [Spawn], [SpawnFuture], [SpawnBlocking] and [Launch] start tasks of the group g.
 // [Group.Named], [Group.Under], [Group.Via] and [Group.Try] return Spawners of the same group.
 //
 // The first task that fails cancels the other tasks and the Context of the group's function. Its
@@ -270,6 +270,7 @@ func (g *Group) enter(t *task, s Spawner) error {
 	gate := &g.tasks.admission
 	gate.mu.Lock()
 	late := g.closed
+	// A caller that arrives while others wait for room waits behind them, even if there is room.
 	room := g.hasRoom() && gate.first == nil
 	if room && !late {
 		g.tasks.add(t)

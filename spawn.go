@@ -58,7 +58,16 @@ func (p *plain[T]) abort(w *worker, err error) {
 	abandonFuture(&p.task, f)
 }
 
-// straight is a task that runs straight-line code in a coroutine.
+// straight is a task that runs straight-line code in a coroutine:
+//
+//  1. Until its first poll it has no coroutine, and another worker may take it.
+//  2. The first poll binds it to a coroutine of its worker (begin). A coroutine whose own task has
+//     just ended may also begin it; see worker.beginNext. From then on g is set, so the task stays
+//     on this worker.
+//  3. Each poll resumes the coroutine. The code runs on the thread of the worker until it waits
+//     (task.wait) or ends.
+//  4. When the code has ended, the coroutine ends the task itself (end), and gives up the task.
+//     Then it begins the next task, or returns to the worker, which keeps it for another task.
 type straight[T any] struct {
 	JoinHandle[T]
 	fn func(*Context) (T, error)

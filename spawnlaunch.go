@@ -3,12 +3,12 @@ package async
 // Launch is [Go] without a handle: the task cannot be joined. It is cancelled only by
 // [Runtime.Shutdown], and by the end of a context or a [Group] that it is under; see [Spawner]. If
 // fn returns an error, panics or calls [runtime.Goexit], the error goes to [Config.Unhandled] at
-// once.
+// once. If it is the first failure of a Group, [WithGroup] returns it instead.
 //
 // Launch is for short tasks without a result that are started often. A worker reuses the memory of
 // launched tasks that have ended. So a launch with the [Context] of a task usually allocates
 // nothing. A task that has a name or other attributes, or that is launched with a [Runtime], is
-// allocated anew.
+// allocated anew. Launch may be called wherever s may be used.
 //
 // Do not use the Context of fn after fn has returned, not even by the methods of [context.Context]:
 // it may belong to another task by then. There are two exceptions: a Context that is derived from
@@ -69,7 +69,7 @@ func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	t.waits, t.listedAt, t.w = waitsNothing, 0, nil
 	t.g.Store(0)
 	t.state.detach()
-	if t.cx.sc.Load() != nil { // the Context of the old task was used after its end (see Context.scope): leave the task to it
+	if t.cx.sc.Load() != nil { // used after the end of the old task; see Context.scope
 		return nil
 	}
 	return t.body

@@ -239,14 +239,14 @@ type taskBody interface {
 type task struct {
 	state taskState // for any goroutine
 	kind  taskKind
-	waits waitReason // of the event for which the waker was last taken, in the current Await or since the spawn of a plain future
+	waits waitReason // of the event for which the waker was last taken; reset by each await
 
 	listedAt  uint16    // the worker, counted from 1, that has the task in its list of waiting tasks; 0: none
 	listIndex uint32    // the index in that list; guarded by the list's lock
 	since     dumpTicks // when the task began to wait
 
 	w    *worker        // the worker that queues the task when it is woken
-	g    atomic.Uintptr // the goroutine that may use cx; 0 before straight-line code has begun; read by any goroutine
+	g    atomic.Uintptr // the goroutine that may use cx, once it is known; read by any goroutine
 	next *task          // the next task of an inbox, a batch or a free list; for an ended task see discarding
 
 	attributes atomic.Pointer[taskAttributes] // nil for most tasks; written by the holder, read by any goroutine

@@ -56,7 +56,7 @@ type cancelGroup struct {
 	outer      *cancelGroup    // the group of the Spawner that was put under ctx, or nil
 	membership groupMembership // the Group of the tasks, which limits the members and takes their failures; nil without a Group
 
-	admission admission // its lock guards the fields below, and those of the Group; only a Group limits its members
+	admission admission // its lock also guards the fields below, and the fields of the Group
 	members   map[*task]struct{}
 	watching  bool        // the AfterFunc is registered with ctx, or is being registered
 	unwatch   func() bool // removes the AfterFunc

@@ -51,7 +51,8 @@ func newFanout(tasks ...*task) *task {
 }
 
 // join is wakerSlot.join. It reports open as false if f is shut: f is no longer in its slot, or is
-// about to be taken out.
+// about to be taken out. An event may be recorded in f while tasks wait in order there: fireOne has
+// chosen the first of them. Then join consumes the event, and its task tries, too.
 func (f *fanout) join(t *task) (waits, open bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,7 +69,8 @@ func (f *fanout) join(t *task) (waits, open bool) {
 	return true, true
 }
 
-// waitInOrder is wakerSlot.waitInOrder.
+// waitInOrder is wakerSlot.waitInOrder. If t is no longer in each, it was woken meanwhile, and its
+// wait returns at once.
 func (f *fanout) waitInOrder(t *task) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +105,8 @@ func (f *fanout) next(all bool) fanoutWakes {
 	return f.take(all)
 }
 
-// take is next. mu is held.
+// take is next. mu is held. Even if all is set, it takes only one of the tasks that wait in order:
+// this task wakes the next when it has found something (passOn).
 func (f *fanout) take(all bool) (w fanoutWakes) {
 	if f.shut {
 		w.state = fanoutShut

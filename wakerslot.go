@@ -65,7 +65,7 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 			if waits, open := old.body.(*fanout).join(t); open {
 				return waits
 			}
-			s.p.CompareAndSwap(old, nil) // it was shut because all tasks have left it, or it is in the slot no longer
+			s.p.CompareAndSwap(old, nil) // it is shut: all tasks have left it, or it was taken out
 		default:
 			if s.p.CompareAndSwap(old, newFanout(old, t)) {
 				return true
