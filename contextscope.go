@@ -137,7 +137,7 @@ func (sc *cancelScope) end(status uint32, cause error, from *worker) {
 func (sc *cancelScope) cancel() { sc.close(scopeCancelled, nil, nil) }
 
 // close is end, unless an outer scope or the task has ended before. Then the scope ends in the same
-// way as that one, with the same cause; see race 2.
+// way as the outer scope or the task, with the same cause; see race 2.
 func (sc *cancelScope) close(status uint32, cause error, from *worker) {
 	if sc.parent != nil && sc.shield == nil {
 		if outer, at := sc.parent.ending(); outer != scopeOpen {
