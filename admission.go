@@ -1,14 +1,19 @@
 package async
 
-// admission is a FIFO limit: callers that find no room wait in its list, and are admitted
-// in the order in which they came. Its lock also guards the state that is limited.
+// An admission is a FIFO limit: a caller that finds no room waits in the list, and callers are
+// admitted in the order in which they arrived. The lock of the list also guards the state that is
+// limited.
+//
+// A waiter is chosen when there is room for it. This room is reserved until the waiter is polled
+// and takes it, or is given up and passes it on. So a caller that arrives in between cannot take
+// it.
 type admission struct {
 	waitlist
-	reserved int // room that is kept for waiters that were chosen and have not come yet
+	reserved int // how many waiters were chosen and have not taken their room yet
 }
 
-// admit chooses waiters as long as there is room for them. fits reports whether there is
-// room for one more, besides the room that is reserved. mu is held.
+// admit chooses waiters while there is room. fits reports whether there is room for one more,
+// besides the room that is reserved. mu is held.
 func (g *admission) admit(fits func() bool, chosen *chosenTasks) {
 	for w := g.first; w != nil && fits(); w = g.first {
 		g.reserved++
@@ -16,11 +21,11 @@ func (g *admission) admit(fits func() bool, chosen *chosenTasks) {
 	}
 }
 
-// admissionFuture is the future that is ready once its caller has been admitted.
+// admissionFuture is the future of a caller's admission: when it is ready, its caller has the room.
 type admissionFuture struct {
 	admission *admission
-	hasRoom   func() bool
-	admit     func() // takes the room, under the lock
+	hasRoom   func() bool // besides the reserved room; called under the lock
+	admit     func()      // takes the room; called under the lock
 	reason    waitReason
 	w         waiter
 }
@@ -41,7 +46,7 @@ func (e *admissionFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceler.
+// Cancel implements canceler. It passes the room on, if the waiter was chosen.
 func (e *admissionFuture) Cancel() {
 	var chosen chosenTasks
 	e.admission.mu.Lock()

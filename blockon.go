@@ -1,14 +1,16 @@
 package async
 
-// BlockOn runs fn on the calling goroutine, with a Context whose awaits park
-// it, and returns fn's results. It is the bridge from goroutines. No worker waits
-// for timers that fn awaits, nor for connections, unless a task has waited for them, as
-// the tasks of Serve do, or descriptors have run out. If s has a name, fn's task has the
-// same name.
+// BlockOn runs fn on the calling goroutine and returns the results of fn. Awaits with the [Context]
+// of fn park the goroutine. So BlockOn is the way from goroutines to the functions of this package.
+// It panics in tasks, which can await with their own Context and would block their worker.
 //
-// It panics in tasks, which can await and would block their worker. A panic of
-// fn is a panic of BlockOn. Shutdown cancels fn's Context. If s is under a
-// context, so is fn; if this context has ended, fn is not called.
+// s says to which runtime the Context belongs, what it is under, and its name; see [Spawner].
+// Awaits fail with cx.Err() when a context that it is under ends, and when [Runtime.Shutdown]
+// cancels it. If such a context has ended before, BlockOn returns its error, and if Shutdown has
+// begun, [ErrShutdown]; fn is not called then. A panic in fn is a panic of BlockOn.
+//
+// No worker waits for the timers of fn. Nor does a worker wait for its connections, unless a task
+// has waited for them before, as the tasks of [Serve] do, or no descriptors are left.
 func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	mustNotBlock("BlockOn", "the cx that the task has")
 	rt, _ := s.spawner()
@@ -33,7 +35,7 @@ func BlockOn[T any](s Spawner, fn func(cx *Context) (T, error)) (T, error) {
 	return v, p.finalError(err)
 }
 
-// beginBlockOn makes Shutdown wait for p. It reports false if it is too late.
+// beginBlockOn registers p, so that Shutdown waits for it. It reports false if Shutdown has begun.
 func (rt *Runtime) beginBlockOn(p *blockOnParker) bool {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -46,6 +48,7 @@ func (rt *Runtime) beginBlockOn(p *blockOnParker) bool {
 	return true
 }
 
+// endBlockOn publishes the end of p, in the order of the steps at the head of taskresult.go.
 func (rt *Runtime) endBlockOn(p *blockOnParker) {
 	p.state.finish(0)
 	p.endScope(nil)

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tests of docs/cancellation.md that belong to no other file.
+// The tests of docs/cancellation.md that are in no other file.
 
-// An await with a Context that has ended takes no result, though the result is there.
+// An await with a Context that has ended takes no result, even if the result is there.
 func TestCancelledAwait(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		gone, cancel := cx.WithCancel()
@@ -36,8 +36,8 @@ func TestCancelledAwait(t *testing.T) {
 	})
 }
 
-// A Yield that is cancelled still lets other tasks run, so that a loop that ignores
-// its error keeps no task waiting.
+// A Yield that is cancelled still lets other tasks run, so that a loop that ignores its error does
+// not keep other tasks waiting.
 func TestCancelledYield(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	other := false
@@ -108,8 +108,8 @@ func TestCancelledDraining(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Neither Dial nor Listen waits for the resolver longer than its Context, and neither
-// leaves a descriptor open; newTestRuntime counts them.
+// Dial and Listen stop waiting for the resolver when their Context ends, and leave no descriptor open:
+// newTestRuntime counts the descriptors.
 func TestCancelledLookup(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		gone, cancel := cx.WithCancel()
@@ -127,8 +127,7 @@ func TestCancelledLookup(t *testing.T) {
 	})
 }
 
-// The failure of a lookup that is given up is not reported, though the lookup has
-// failed before that.
+// The failure of a lookup that is given up is not reported, even if the lookup has failed before.
 func TestCancelledLookupThatHasFailed(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
@@ -144,11 +143,11 @@ func TestCancelledLookupThatHasFailed(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// The cost of cancelling a task is about the same, however many tasks are cancelled
-// and whether they wait for time or all for the same task. If a cancellation looked
-// through the other tasks, each of 25 times as many tasks would cost up to 25 times as
-// much. The slower memory that holds so many tasks costs much less than that. The test
-// measures processor time, which goes on only while a processor works for this process.
+// To cancel a task costs about the same, however many tasks are cancelled, and whether they wait
+// for time or all for the same task. If a cancellation looked through the other tasks, each of 25
+// times as many tasks would cost up to 25 times as much. The slower memory that holds so many tasks
+// costs much less than that. The test measures processor time, which passes only while a processor
+// works for this process.
 func TestCancelManyIsLinear(t *testing.T) {
 	few, tries := 4_000, 6
 	if testing.Short() {
@@ -186,8 +185,8 @@ func processorTime(t *testing.T) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// cancelMany returns the processor time that it takes to cancel n tasks of a group,
-// until they have ended. They wait for the same task if forTask is true, else for time.
+// cancelMany returns the processor time that it takes to cancel n tasks of a group, until they have
+// ended. The tasks wait for the same task if forTask is true, and otherwise for time.
 func cancelMany(t *testing.T, n int, forTask bool) time.Duration {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	last := SpawnFuture(rt, NeverFuture[int]())
@@ -233,7 +232,7 @@ type waitFor struct {
 func (w *waitFor) Poll(cx *Context) (int, error) { w.t = cx.t; return w.h.Poll(cx) }
 func (w *waitFor) Cancel()                       { w.h.waiters.leave(w.t, nil) }
 
-// race is a future of a program's own: the first of two results.
+// race is a future that a program could have: the first of two results.
 type race struct {
 	cx   *Context // of the last Poll
 	a, b Future[int]
@@ -257,8 +256,8 @@ func (r *race) Cancel() {
 	Cancel(r.cx, r.b)
 }
 
-// Cancel does for a future of a program's own what Await does: the futures that it is made of
-// are given up once, and a shared one forgets the task.
+// Cancel does for a program's own future the same as Await: the futures of which it is made are
+// given up once, and a shared future forgets the task.
 func TestCancelGivesUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for name, wait := range map[string]func(cx *Context, r *race) (int, error){
@@ -267,7 +266,7 @@ func TestCancelGivesUp(t *testing.T) {
 		"TimeoutFuture": func(cx *Context, r *race) (int, error) { return Await(cx, TimeoutFuture[int](r, time.Hour)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			// One of them wins.
+			// One of the two has its result first.
 			won, lost := new(probe), new(probe)
 			h := Spawn(rt, func(cx *Context) (int, error) { return wait(cx, &race{a: lost, b: won}) })
 			eventually(t, func() bool { return waiting(h) })
@@ -278,7 +277,7 @@ func TestCancelGivesUp(t *testing.T) {
 			require.EqualValues(t, 1, lost.cancels.Load())
 			require.Zero(t, won.cancels.Load())
 
-			// Both are given up with the future that is made of them.
+			// The two are given up with the future that is made of them.
 			var one Oneshot[int]
 			p := new(probe)
 			h = Spawn(rt, func(cx *Context) (int, error) { return wait(cx, &race{a: p, b: &one}) })
@@ -291,7 +290,7 @@ func TestCancelGivesUp(t *testing.T) {
 		})
 	}
 
-	// A handle is owned by the code that gives it up: the result is closed.
+	// The code that gives a handle up owns it: the result is closed.
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		c := new(closeCounter)
 		h := Spawn(cx, func(cx *Context) (io.Closer, error) { Sleep(cx, time.Hour); return c, nil })
@@ -308,7 +307,7 @@ func TestCancelGivesUp(t *testing.T) {
 		return expect(err == context.Canceled, "TryJoin: %v", err)
 	}))
 
-	// A future that was never polled, and one without a method Cancel.
+	// A future that was never polled, and a future without a method Cancel.
 	p := new(probe)
 	Cancel[int](nil, p)
 	require.EqualValues(t, 1, p.cancels.Load())

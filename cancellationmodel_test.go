@@ -19,23 +19,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The model of cancellation: a random tree of tasks of all kinds, in and out of
-// groups, that sleep, await each other, use sockets, and clean up after themselves,
-// while they cancel each other, close each other's connections, run out of time,
-// panic and call Goexit; and in the end, or in the middle, Shutdown. The promises:
+// The model of cancellation is a random tree of tasks of all kinds, inside and outside of groups.
+// The tasks sleep, await each other, use sockets, and clean up. They cancel each other, close each
+// other's connections, exceed deadlines, panic and call Goexit. At the end, or in the middle, there
+// is a Shutdown. The promises are:
 //
-//  1. every resource that was taken is given back exactly once: resources that deferred
-//     calls free, or that a future frees when it is ready or given up, connections, timers,
-//     places in groups and in the pool; goroutines and descriptors, too;
-//  2. every task that was spawned starts once and ends once, and its handle has
-//     exactly the result that its code returned, or the reason why the code never ran;
-//  3. a group's tasks have ended when WithGroup returns, and a failure in it is not
-//     lost;
-//  4. each failure of a task that was not joined is reported once, and no other failure.
+//  1. Every resource that was taken is given back exactly once: resources that deferred calls free,
+//     or that a future frees when it is ready or given up, connections, timers, places in groups
+//     and in the pool, goroutines and descriptors.
+//  2. Every task that was spawned starts once and ends once. Its handle has exactly the result that
+//     its code has returned, or the reason why the code never ran.
+//  3. A group's tasks have ended when WithGroup returns, and a failure in the group is not lost.
+//  4. Each failure of a task that was not joined is reported once, and no other failure is
+//     reported.
 //
-// The seed of a tree decides which operations it makes; the scheduler decides their
-// order. The variable ASYNC_MODEL_SEED runs one seed again and again; ASYNC_MODEL_RUNS
-// is the number of runs.
+// The seed of a tree decides which operations it makes; the scheduler decides their order. The
+// variable ASYNC_MODEL_SEED makes all runs use one seed; ASYNC_MODEL_RUNS is the number of runs.
 func TestCancellationModel(t *testing.T) {
 	first, runs, step := uint64(1), 48, uint64(1)
 	if testing.Short() {
@@ -103,7 +102,7 @@ type modelTask struct {
 	mu   sync.Mutex
 	says error // the error that its code returned, or nil
 	dies any   // the value of its panic, or modelGoexit
-	done bool  // it has got to its end
+	done bool  // the code has reached its end
 }
 
 type modelConn struct {
@@ -161,7 +160,7 @@ func (c *modelCode) awaited(what string, cx *Context, err error) {
 	}
 }
 
-// steps does a few random things.
+// steps does a few random operations.
 func (c *modelCode) steps(cx *Context) error {
 	for range 1 + c.rnd.IntN(5) {
 		if err := c.step(cx); err != nil {
@@ -216,7 +215,7 @@ func (c *modelCode) step(cx *Context) error {
 	return nil
 }
 
-// misbehave ends the task in one of the ways in which code should not.
+// misbehave ends the task in one of the ways in which code should not end.
 func (c *modelCode) misbehave() error {
 	switch c.rnd.IntN(6) {
 	case 0:
@@ -237,7 +236,7 @@ func (t *modelTask) die(how any) {
 	t.dies, t.done = how, true
 }
 
-// say notes the error that the code of the task returns.
+// say records the error that the code of the task returns.
 func (t *modelTask) say(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -245,7 +244,7 @@ func (t *modelTask) say(err error) error {
 	return err
 }
 
-// within goes on with a Context of its own, which may end sooner.
+// within continues with a Context of its own, which may end earlier.
 func (c *modelCode) within(cx *Context) error {
 	inner, cancel := cx, func() {}
 	switch c.rnd.IntN(4) {
@@ -273,7 +272,7 @@ func (c *modelCode) spawner(cx *Context) Spawner {
 	case c.g != nil && c.body && !c.one(3):
 		s = c.g
 	case c.g != nil && !c.one(3):
-		s = c.g.Try() // all the other tasks may wait for room, too
+		s = c.g.Try() // all other tasks may be waiting for room, too
 	case c.one(4):
 		s = c.rt
 	}
@@ -461,7 +460,7 @@ func peek(h *JoinHandle[int]) error {
 	return h.err
 }
 
-// join awaits another task, for a while, in one of the ways that there are.
+// join awaits another task, for a limited time, in one of the possible ways.
 func (c *modelCode) join(cx *Context) {
 	t := c.other()
 	if t == nil {
@@ -470,7 +469,7 @@ func (c *modelCode) join(cx *Context) {
 	cx, cancel := cx.WithTimeout(c.short())
 	defer cancel()
 	if c.one(3) {
-		_, err := Await(cx, t.h) // and cancels it, if it takes too long
+		_, err := Await(cx, t.h) // this cancels the task if it takes too long
 		t.noteJoin(cx, err)
 		return
 	}
@@ -494,7 +493,7 @@ func (c *modelCode) cancelOther() {
 	}
 }
 
-// set takes the results of a few tasks as they come.
+// set takes the results of a few tasks in the order in which the tasks end.
 func (c *modelCode) set(cx *Context) {
 	var set JoinSet[int]
 	added := map[*JoinHandle[int]]*modelTask{}
@@ -732,7 +731,7 @@ func (m *model) check(t *testing.T) {
 	}
 }
 
-// allowed returns nil if the error of the task's handle matches the end of its code.
+// allowed returns nil if the error of the task's handle agrees with the end of its code.
 func (t *modelTask) allowed() error {
 	err := peek(t.h)
 	t.mu.Lock()

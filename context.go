@@ -6,39 +6,47 @@ import (
 	"time"
 )
 
-// A Context is how code that polls or awaits reaches its task, its worker and
-// its runtime. It comes as the first argument of that code, and its use ends
-// with it.
+// A Context connects code to its task, its worker and its runtime. It is the first argument of code
+// that polls or awaits, and of every function that waits. It is also a [context.Context], and a
+// [Spawner].
 //
-// How Await waits depends on whose Context it is:
+// How an await waits depends on the code to which the Context belongs:
 //
-//   - straight-line code (Go, Spawn, Run) is suspended and its worker runs
-//     other tasks meanwhile;
-//   - a goroutine outside the pool (BlockOn) is parked;
-//   - a plain future being polled (SpawnFuture, NewContext) cannot wait: Await
-//     panics; call Poll methods instead.
+//   - Straight-line code ([Go], [Spawn], [Run]) is suspended. Its worker runs other tasks
+//     meanwhile.
+//   - A goroutine outside the pool ([BlockOn]) is parked.
+//   - A plain future ([SpawnFuture], [NewContext]) cannot wait: awaits panic. Call Poll methods
+//     instead.
 //
-// A Context may be used only by the code that it was given to, on its
-// goroutine, and while that runs: everything that waits, polls or spawns
-// panics elsewhere, and says so. The methods of context.Context alone (and
-// Cause and AfterFunc) may be called from any goroutine at any time, so that a Context
-// can be passed to code that only knows context.Context.
+// An await with a Context that is cancelled fails with cx.Err(), even if it could succeed at once.
+// The Context of a task is cancelled by [JoinHandle.Cancel], by [Runtime.Shutdown], and by the end
+// of a context or a [Group] that the task is under. [Context.WithCancel], [Context.WithTimeout] and
+// similar methods derive a Context of the same task, which can also be cancelled by itself.
+// [Context.WithoutCancel] derives one for code that cleans up.
+//
+// Use a Context only in the code to which it was passed, on the goroutine of this code, and until
+// this code returns. Anywhere else, every function that waits, polls or spawns with it panics. Some
+// methods may be called concurrently, from any goroutine and at any time, so that a Context can be
+// passed to code that takes a [context.Context]: the methods of that interface, [Context.Cause],
+// [Context.AfterFunc] and [Context.Task].
 type Context struct {
 	t *task
 
-	// sc is nil in the Context that a task starts with, until the scope is
-	// needed. It is never nil in a derived Context.
+	// sc is nil in the Context of a task until a scope is needed. It is never nil in a derived
+	// Context.
 	sc atomic.Pointer[cancelScope]
 }
 
 var _ context.Context = (*Context)(nil)
 
-// NewContext returns a Context for a loop that polls futures itself: w is
-// woken when such a future may have its result. It cannot wait. No worker waits
-// for timers that are polled with it, nor for connections, unless a task has waited for
-// them, as the tasks of Serve do, or descriptors have run out: of s only the runtime counts.
+// NewContext returns a Context for a loop that polls futures itself. w is woken when such a future
+// may have its result. The Context cannot wait: awaits with it panic. It may be used on any
+// goroutine, by one goroutine at a time.
 //
-// It may be used on any goroutine, by one goroutine at a time.
+// Only the runtime of s counts: names, contexts and groups have no effect. Timers that are polled
+// with the Context are Go's own. Connections are registered with a reactor that a goroutine serves,
+// and with a worker only if a task has waited for them before, as the tasks of [Serve] do, or if no
+// descriptors are left.
 func NewContext(s Spawner, w Waker) *Context {
 	rt, _ := s.spawner()
 	o := &externalWaker{fn: w.Wake}
@@ -48,20 +56,22 @@ func NewContext(s Spawner, w Waker) *Context {
 	return &o.cx
 }
 
-// Waker returns the waker of cx's task. A future that takes it must wake it
-// when it may have its result.
+// Waker returns the waker of cx's task. A future that takes it and returns [ErrPending] must wake
+// it when it may have its result.
 func (cx *Context) Waker() Waker { return Waker{cx.waker(waitsFuture)} }
 
-// waker is Waker for the slots of this package. reason is what the task waits
-// for.
+// waker is Waker for the slots of this package. reason is the event that the task waits for.
 func (cx *Context) waker(reason waitReason) *task {
 	cx.here()
 	cx.t.waits = reason
 	return cx.t
 }
 
-// here returns the worker that runs cx's task, or nil for a Context of code
-// that no worker runs. It panics if cx is used by other code than that of its task.
+// here returns the worker that runs cx's task, or nil if no worker runs it. It panics if the caller
+// is not the code of cx's task.
+//
+// A plain future is the caller if its worker runs the calling goroutine and polls the future now.
+// For straight-line code and BlockOn, the goroutine is compared.
 func (cx *Context) here() *worker {
 	t := cx.t
 	switch t.kind {
@@ -87,7 +97,7 @@ func (cx *Context) here() *worker {
 	panic(t.misuse())
 }
 
-// misuse explains why the Context of t can't be used where it just was.
+// misuse returns the text of the panic for a Context of t that was used by other code, or too late.
 func (t *task) misuse() string {
 	switch {
 	case t.state.done():
@@ -100,7 +110,7 @@ func (t *task) misuse() string {
 	}
 }
 
-// taskWorker returns the worker of cx's task; if here returns nil, any worker of its runtime.
+// taskWorker returns the worker of cx's task, or any worker of its runtime if no worker runs it.
 func (cx *Context) taskWorker() *worker { return cx.t.w }
 
 // spawner implements Spawner: new tasks start on the worker of cx.
@@ -109,8 +119,8 @@ func (cx *Context) spawner() (*Runtime, *worker) {
 	return cx.t.w.rt, w
 }
 
-// attributes implements Spawner: new tasks inherit some of the task-locals, and the contexts
-// that cx is under.
+// attributes implements Spawner: new tasks inherit the task-locals that have Inherit set, and the
+// contexts that cx is under.
 func (cx *Context) attributes() *taskAttributes {
 	own := cx.t.attributes.Load()
 	if own == nil && cx.sc.Load() == nil { // most tasks
@@ -119,7 +129,8 @@ func (cx *Context) attributes() *taskAttributes {
 	return cx.inherited(own)
 }
 
-// inherited returns what tasks inherit from a task with the attributes own, or from cx.
+// inherited returns the attributes that tasks inherit from a task with the attributes own, or from
+// cx.
 func (cx *Context) inherited(own *taskAttributes) (d *taskAttributes) {
 	if own != nil {
 		d = own.child
@@ -130,8 +141,8 @@ func (cx *Context) inherited(own *taskAttributes) (d *taskAttributes) {
 	return d
 }
 
-// cancelGroup implements Spawner: tasks are not cancelled with the task that spawns them, but
-// with a derived Context, and with the contexts that the task is under.
+// cancelGroup implements Spawner. New tasks are not cancelled together with the task that spawns
+// them. They are cancelled with a derived Context, and with the contexts that the task is under.
 func (cx *Context) cancelGroup() *cancelGroup {
 	if h := cx.spawnGroup(); h != nil {
 		return &h.group
@@ -145,7 +156,8 @@ type spawnGroup struct {
 	made  attributesCache
 }
 
-// spawnGroup returns the tasks that are spawned with cx; nil if cx is its task's own Context.
+// spawnGroup returns the group of the tasks that are spawned with cx, and makes it if there is
+// none. It returns nil if cx is the Context that its task began with.
 func (cx *Context) spawnGroup() *spawnGroup {
 	sc := cx.sc.Load()
 	if sc == nil || sc.parent == nil {
@@ -161,7 +173,7 @@ func (cx *Context) spawnGroup() *spawnGroup {
 		h.group.outer = sc.parent.cancelGroup()
 	case sc.shield != nil:
 		if h.group.ctx, h.group.endless = cx.values(), true; h.group.ctx == context.Background() {
-			return nil // and the task is under no context
+			return nil // there are no values to pass on, and the task is under no context
 		}
 	default:
 		h.group.ctx = cx
@@ -170,14 +182,14 @@ func (cx *Context) spawnGroup() *spawnGroup {
 	return sc.spawned.Load()
 }
 
-// Under implements Spawner. cx.Under(cx) is for tasks that must not outlive cx's task: they
-// are cancelled when cx or the task ends.
+// Under returns a [Spawner] like cx whose tasks are under ctx; see [Spawner]. Tasks of cx.Under(cx)
+// are cancelled when cx or its task ends. To also wait for such tasks, use a [Group].
 func (cx *Context) Under(ctx context.Context) Spawner { return withContext(cx, ctx) }
 
-// Named implements Spawner.
+// Named returns a [Spawner] like cx whose tasks have a name; see [Spawner].
 func (cx *Context) Named(name string) Spawner { return &spawnOptions{base: cx, name: name} }
 
-// Runtime returns the runtime of cx's task.
+// Runtime returns the [Runtime] of cx's task.
 func (cx *Context) Runtime() *Runtime {
 	cx.here()
 	return cx.t.w.rt
@@ -189,11 +201,10 @@ func (cx *Context) draining() bool {
 	return cx.t.w.rt.draining.Load()
 }
 
-// Task returns the number and the name of cx's task. Like the methods of
-// context.Context it may be called from any goroutine.
+// Task returns the number and the name of cx's task. It may be called from any goroutine.
 func (cx *Context) Task() Task { return cx.t.ident() }
 
-// beginAwait is called before the first poll of an await.
+// beginAwait is called before the first poll of an await. It panics if cx cannot wait here.
 func (cx *Context) beginAwait() *task {
 	t := cx.t
 	if !cx.canWait() {
@@ -210,21 +221,21 @@ func (cx *Context) canWait() bool {
 	return cx.t.kind == kindStraight || cx.t.kind == kindGoroutine
 }
 
-// callers reports whether cx belongs to the calling code: to straight-line code or a
-// goroutine in BlockOn, which can wait. callers and calm make the checks of Await for
-// the price of a few loads, for operations that seldom wait. They are two functions
-// so that they can be inlined.
+// callers reports whether cx belongs to the calling code: to straight-line code or a function that
+// BlockOn runs, which can wait. callers and calm make the checks of Await at the cost of a few
+// loads, for operations that seldom wait. They are two functions so that both are inlined.
 func (cx *Context) callers() bool { return cx.t.g.Load() == getg() }
 
-// calm reports whether nothing has been cancelled. If it is false the caller must
-// look closer: cx may be a derived Context.
+// calm reports whether nothing has been cancelled. If it reports false the caller must look closer
+// (mustAwait, proceed): cx may be a derived Context that has not ended.
 func (cx *Context) calm() bool {
 	return cx.t.state.bits.Load()&(taskCancelled|taskDone) == 0 && cx.sc.Load() == nil
 }
 
-// mustAwait is the closer look: it panics if cx cannot wait here, returns cx.Err(),
-// and makes the task yield now and then, as all awaits do that may be in a loop. (An
-// operation that finds a lock free at the first look does not: it would cost a tenth more.)
+// mustAwait is the closer look after callers and calm. It panics if cx cannot wait here, returns
+// cx.Err() if cx is cancelled, and takes one operation off the budget: the task yields if none is
+// left, as in all awaits that may be in a loop. (A lock that is free at the first look takes none:
+// that would cost a tenth more.)
 func (cx *Context) mustAwait() error {
 	if !cx.proceed(cx.beginAwait()) {
 		return cx.Err()
@@ -232,8 +243,8 @@ func (cx *Context) mustAwait() error {
 	return nil
 }
 
-// quick is callers, calm and spend for straight-line code in one, and returns
-// its worker. If it reports false, proceed must look closer.
+// quick is callers, calm and spend in one, for straight-line code. It returns the worker of this
+// code. If it reports false the caller must look closer; see proceed.
 func (cx *Context) quick() (w *worker, ok bool) {
 	t := cx.t
 	if t.kind != kindStraight || !cx.callers() || !cx.calm() {
@@ -244,9 +255,9 @@ func (cx *Context) quick() (w *worker, ok bool) {
 	return w, w.budget >= 0
 }
 
-// inBudget is callers, calm and spend in one, for an operation whose short way may
-// be ready at once. If it reports false the operation must take its long way, which
-// lets other tasks run if no budget is left.
+// inBudget is callers, calm and spend in one, for an operation whose short way may be ready at
+// once. If it reports false the operation must take its long way, which yields if no budget is
+// left.
 func (cx *Context) inBudget() bool {
 	if !cx.callers() || !cx.calm() {
 		return false
@@ -259,18 +270,17 @@ func (cx *Context) inBudget() bool {
 	return w.budget >= 0
 }
 
-// spendOrYield is spend for an operation that does not wait, and lets other tasks
-// run if there is no budget left. It does not look whether cx is cancelled. Code that
-// cannot wait goes on.
+// spendOrYield is spend for an operation that does not wait. It yields if no budget is left, and
+// does not look whether cx is cancelled. For code that cannot wait it does nothing.
 func (cx *Context) spendOrYield() {
 	for cx.canWait() && !cx.spend() {
 		cx.t.wait()
 	}
 }
 
-// refused returns err, the failure of an operation that had nothing to wait for. A
-// loop that tries such an operation again and again must let other tasks run, too. In
-// a plain future it returns ErrPending if there is no budget left.
+// refused returns err, the failure of an operation that had nothing to wait for. It takes one
+// operation off the budget, so that a loop which tries the operation again and again lets other
+// tasks run. In a plain future it returns ErrPending if no budget is left.
 func (cx *Context) refused(err error) error {
 	if cx.canWait() {
 		cx.spendOrYield()
@@ -280,13 +290,13 @@ func (cx *Context) refused(err error) error {
 	return err
 }
 
-// proceed is called by an await before it polls. It reports false if cx is
-// cancelled, and true once its task may do another operation.
+// proceed is called by an await before it polls. It reports false if cx is cancelled. It reports
+// true once the task may do another operation: if no budget is left, it first yields.
 func (cx *Context) proceed(t *task) bool {
 	for {
 		if cx.ended() {
 			if !cx.spend() {
-				t.wait() // code that ignores cancellation must not keep its worker
+				t.wait() // queued again by spend: code that ignores cancellation yields, too
 			}
 			return false
 		}
@@ -297,9 +307,9 @@ func (cx *Context) proceed(t *task) bool {
 	}
 }
 
-// spend takes one operation off the budget of the current poll. If there is
-// none left it makes the task yield and reports false: the caller returns
-// ErrPending. So a connection that is always ready cannot keep its worker.
+// spend takes one operation off the budget of the current poll. If none is left it makes the task
+// yield and reports false; the caller then waits or returns ErrPending. So a connection that is
+// always ready cannot keep its worker from other tasks.
 func (cx *Context) spend() bool {
 	w := cx.here()
 	if w == nil {
@@ -312,9 +322,9 @@ func (cx *Context) spend() bool {
 	return false
 }
 
-// unspent gives back the operation that spend has taken if err is ErrPending: the
-// poll has done nothing. So a future may poll more futures in one poll than the budget
-// has operations, and each of them gets its waker. It returns err.
+// unspent gives back the operation that spend has taken if err is ErrPending, since the poll has
+// done nothing. It returns err. So a future may poll more futures in one poll than the budget has
+// operations, and each of them gets its waker.
 func (cx *Context) unspent(err error) error {
 	if err == ErrPending {
 		cx.giveBack()
@@ -322,14 +332,14 @@ func (cx *Context) unspent(err error) error {
 	return err
 }
 
-// giveBack undoes spend. The caller is the code of cx, as spend has made sure.
+// giveBack undoes spend. The caller is the code of cx: spend has checked it.
 func (cx *Context) giveBack() {
 	if t := cx.t; t.kind == kindPlain || t.kind == kindStraight {
 		t.w.budget++
 	}
 }
 
-// ended reports whether Err is not nil.
+// ended reports whether cx.Err() is not nil.
 func (cx *Context) ended() bool {
 	if cx.sc.Load() == nil {
 		return cx.t.state.cancelled()
@@ -346,8 +356,8 @@ func (cx *Context) fastErr() error {
 	return cx.Err()
 }
 
-// ending looks up the chain. It returns how cx has ended, and the scope that has ended. The
-// scope is nil if cx has not ended, or if the task was cancelled and its own scope, if there
+// ending looks up the chain of Contexts. It returns how cx has ended, and the scope that has ended.
+// The scope is nil if cx has not ended, and if the task was cancelled and its own scope, if there
 // is one, has no status yet.
 func (cx *Context) ending() (status uint32, sc *cancelScope) {
 	for c := cx; ; c = sc.parent {
@@ -370,7 +380,7 @@ func (cx *Context) ending() (status uint32, sc *cancelScope) {
 	return status, nil
 }
 
-// why returns how and why t, which is cancelled or has ended, was cancelled.
+// why returns how and why t was cancelled. t is cancelled, or has ended.
 func (t *task) why() (status uint32, cause error) {
 	switch t.state.cancelledBy() {
 	case taskByShutdown:
@@ -384,7 +394,7 @@ func (t *task) why() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
-// causeIn returns why a Context of t has ended; sc is the scope that ending has returned.
+// causeIn returns why a Context of t has ended. sc is the scope that ending has returned.
 func (t *task) causeIn(sc *cancelScope) error {
 	if sc != nil {
 		return sc.cause
@@ -393,8 +403,9 @@ func (t *task) causeIn(sc *cancelScope) error {
 	return cause
 }
 
-// endedScope ends the scope of cx as ending says, and returns it. So the answers of cx do
-// not change from then on. It returns nil if cx has not ended.
+// endedScope ends the scope of cx as ending says, and returns it. It returns nil if cx has not
+// ended. The status and the cause of the scope do not change from then on, so all later answers of
+// cx agree.
 func (cx *Context) endedScope() *cancelScope {
 	status, at := cx.ending()
 	if status == scopeOpen {
@@ -407,8 +418,8 @@ func (cx *Context) endedScope() *cancelScope {
 	return own
 }
 
-// Err returns context.Canceled once the task or cx was cancelled,
-// context.DeadlineExceeded once the deadline of cx has passed, and else nil.
+// Err returns nil until cx is cancelled. Then it returns [context.DeadlineExceeded] if the deadline
+// of cx has passed, and otherwise [context.Canceled].
 func (cx *Context) Err() error {
 	if c := cx.t.cancelGroup(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
 		status, _ := cx.ending() // such a Context can only end in one way: there is no need to keep the status
@@ -420,12 +431,17 @@ func (cx *Context) Err() error {
 	return nil
 }
 
-// Cause returns why cx has ended: the cause that was passed to the function of
-// WithCancelCause or to [JoinHandle.CancelCause], the cause of the context that the
-// task is under, the error of the task that failed in its group, ErrShutdown if
-// [Runtime.Shutdown] has cancelled the task, and else the result of Err; nil if cx has
-// not ended. The first end counts. context.Cause(cx) is the same, also of contexts
-// that are derived from cx.
+// Cause returns why cx has ended, or nil if it has not ended. The cause is
+//
+//   - the error that was passed to the function of [Context.WithCancelCause] or to
+//     [JoinHandle.CancelCause];
+//   - the cause of the context that the task is under;
+//   - the error of the task that failed in the [Group] of this task;
+//   - [ErrShutdown] if [Runtime.Shutdown] has cancelled the task;
+//   - otherwise the result of cx.Err().
+//
+// If cx ends several times, the first end counts. [context.Cause](cx) returns the same error, also
+// for contexts that are derived from cx.
 func (cx *Context) Cause() error {
 	if sc := cx.endedScope(); sc != nil {
 		return sc.cause
@@ -433,7 +449,9 @@ func (cx *Context) Cause() error {
 	return nil
 }
 
-// Deadline returns the time at which cx will be cancelled, if there is one.
+// Deadline returns the time at which cx will be cancelled: the earliest deadline of cx, of the
+// Contexts from which it is derived, and of the contexts that its task is under. ok is false if
+// there is none.
 func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 	if sc := cx.sc.Load(); sc != nil && sc.parent != nil {
 		return sc.deadline, !sc.deadline.IsZero()
@@ -441,18 +459,20 @@ func (cx *Context) Deadline() (deadline time.Time, ok bool) {
 	return cx.t.cancelGroup().deadline()
 }
 
-// Done returns a channel that is closed when cx is cancelled or its task has
-// ended. It is for goroutines: a task that waits for a channel blocks its
-// worker.
+// Done returns a channel that is closed when cx is cancelled or its task has ended. It is for
+// goroutines. A task must not wait for it, since that would block the worker: awaits with cx end by
+// themselves.
 func (cx *Context) Done() <-chan struct{} { return cx.endScope().doneChan() }
 
-// Value returns the value for key of WithValue, or else of the contexts that cx's task is
-// under; see Spawner. A value that code of this package alone needs can be a [TaskLocal].
-// For runtime/pprof a Context has the labels of its task, so that pprof.Do with it
-// leaves them in force.
+// Value returns the value for key that was set by [Context.WithValue], or else the value of a
+// context that the task of cx is under (see [Spawner]), or else nil. Use a [TaskLocal] for values
+// that only code of tasks needs.
+//
+// For package [runtime/pprof] a Context has the labels of its task: [runtime/pprof.Do] adds labels
+// to them.
 func (cx *Context) Value(key any) any {
-	// context.Cause asks for the value of a key of its own. Only a context of
-	// that package can give it: so ask one that has ended with the same cause.
+	// context.Cause asks for the value of a key of its own. Only a context of package context can
+	// give this value. So ask such a context that has ended with the same cause.
 	if cx.ended() {
 		ended, cancel := context.WithCancelCause(context.Background())
 		cancel(cx.Cause())
@@ -468,9 +488,9 @@ func (cx *Context) Value(key any) any {
 	return cx.t.valueOrLabels(key, cx.t.cancelGroup().value(key))
 }
 
-// WithValue returns a Context of the same task in which key has the value val, as
-// context.WithValue does; like that it panics if key is nil or cannot be compared. Tasks that
-// are spawned with it have the value, too; otherwise they are as if spawned with cx.
+// WithValue returns a Context of the same task in which key has the value val. As
+// [context.WithValue] does, it panics if key is nil or cannot be compared. Tasks that are spawned
+// with it have the value, too. In all other respects it is cx: it is cancelled when cx is.
 func (cx *Context) WithValue(key, val any) *Context {
 	_ = context.WithValue(context.Background(), key, val) // panics as it should
 	child, sc := cx.derive(time.Time{}, nil)
@@ -478,61 +498,60 @@ func (cx *Context) WithValue(key, val any) *Context {
 	return child
 }
 
-// AfterFunc arranges for f to be called in its own goroutine once cx is
-// cancelled or its task has ended. The stop function is that of
-// context.AfterFunc, and the context package uses this method, so that
-// contexts derived from cx by it cost no goroutine.
+// AfterFunc arranges for f to be called on a goroutine of its own once cx is cancelled or its task
+// has ended. stop prevents the call, and reports whether it has done that, as the function of
+// [context.AfterFunc] does. Package context uses this method, so a context that it derives from cx
+// costs no goroutine.
 func (cx *Context) AfterFunc(f func()) (stop func() bool) { return cx.endScope().callAfter(f, false) }
 
-// WithCancel returns a Context of the same task that can be cancelled by
-// itself: awaits with it then return context.Canceled, and awaits with cx go
-// on. The function may be called from any goroutine, more than once, and
-// should be called when the Context is no longer needed.
+// WithCancel returns a Context of the same task, and a function that cancels it. Awaits with this
+// Context, and tasks that were spawned with it, are cancelled then, with [context.Canceled]; awaits
+// with cx go on. The Context is also cancelled when cx is. The function may be called from any
+// goroutine, and more than once. Call it when the Context is no longer needed.
 func (cx *Context) WithCancel() (*Context, context.CancelFunc) {
 	child, sc := cx.derive(time.Time{}, nil)
 	return child, sc.cancel
 }
 
-// WithCancelCause is WithCancel with a function that says why; see Cause. A nil
-// cause is context.Canceled.
+// WithCancelCause is [Context.WithCancel] with a cause, which [Context.Cause] then returns. A nil
+// cause means [context.Canceled].
 func (cx *Context) WithCancelCause() (*Context, context.CancelCauseFunc) {
 	child, sc := cx.derive(time.Time{}, nil)
 	return child, func(cause error) { sc.close(scopeCancelled, cause, nil) }
 }
 
-// WithTimeout is WithDeadline with a deadline of d from now.
+// WithTimeout is [Context.WithDeadline] with a deadline of d from now.
 func (cx *Context) WithTimeout(d time.Duration) (*Context, context.CancelFunc) {
 	return cx.WithDeadline(time.Now().Add(d))
 }
 
-// WithTimeoutCause is WithTimeout with a cause for the case that the time
-// passes; see Cause.
+// WithTimeoutCause is [Context.WithTimeout] with a cause, which [Context.Cause] returns if the time
+// has passed.
 func (cx *Context) WithTimeoutCause(d time.Duration, cause error) (*Context, context.CancelFunc) {
 	return cx.WithDeadlineCause(time.Now().Add(d), cause)
 }
 
-// WithDeadline returns a Context of the same task whose awaits return
-// context.DeadlineExceeded once the deadline has passed, or context.Canceled
-// once the function has been called. An earlier deadline of cx stays in force.
-// The function releases the timer; call it when the Context is no longer
-// needed.
+// WithDeadline returns a Context of the same task that is cancelled at the deadline, with
+// [context.DeadlineExceeded], and a function that cancels it before, with [context.Canceled]. An
+// earlier deadline of cx stays in force. The function may be called from any goroutine, and more
+// than once. Call it when the Context is no longer needed: it releases the timer.
 func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFunc) {
 	return cx.WithDeadlineCause(deadline, nil)
 }
 
-// WithDeadlineCause is WithDeadline with a cause for the case that the deadline
-// passes; see Cause.
+// WithDeadlineCause is [Context.WithDeadline] with a cause, which [Context.Cause] returns if the
+// deadline has passed.
 func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context, context.CancelFunc) {
 	if deadline.IsZero() {
-		deadline = deadline.Add(1) // has passed, too, and does not mean that there is none
+		deadline = deadline.Add(1) // a time that has also passed; the zero time would mean no deadline
 	}
 	child, sc := cx.derive(deadline, cause)
 	return child, sc.cancel
 }
 
-// WithoutCancel returns a Context of the same task that does not end when cx
-// or the task is cancelled, nor at a deadline of cx: code that cleans up awaits
-// with it after a cancellation. It should have a deadline of its own:
+// WithoutCancel returns a Context of the same task that has the values of cx, but is not cancelled
+// when cx or the task is, and has no deadline. Code that cleans up after a cancellation awaits with
+// it. Give it a deadline of its own:
 //
 //	defer func() {
 //		cx, cancel := cx.WithoutCancel().WithTimeout(time.Second)
@@ -540,9 +559,9 @@ func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context,
 //		conn.Write(cx, goodbye)
 //	}()
 //
-// [Runtime.Shutdown] cannot cancel such code, and waits for it for Config.Grace. Its last
-// stage, which unwinds code that waits, ends the Context all the same: awaits that begin
-// later fail, with the cause ErrShutdown.
+// [Runtime.Shutdown] cannot cancel such code, and waits for it for [Config.Grace]. Then it unwinds
+// code that waits, and ends this Context, too: awaits that begin later fail with
+// [context.Canceled], and the cause is [ErrShutdown].
 func (cx *Context) WithoutCancel() *Context {
 	cx.here()
 	cx.t.state.retain()
@@ -551,6 +570,8 @@ func (cx *Context) WithoutCancel() *Context {
 	return child
 }
 
+// derive returns a Context that is derived from cx, and its scope. late is the cause if the
+// deadline passes. A zero deadline means none.
 func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScope) {
 	w := cx.here()
 	cx.t.state.retain()
@@ -563,8 +584,8 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScop
 	if deadline.IsZero() {
 		return child, sc
 	}
-	// The timer is set also if the outer deadline seems to come first: the wall clock
-	// may have been stepped since the outer deadline was converted.
+	// The timer is set even if the outer deadline seems to be earlier: the wall clock may have been
+	// stepped since the outer deadline was converted.
 	if at := nanosAt(deadline); at <= cx.nanos() {
 		sc.close(scopeExpired, late, w)
 	} else {
@@ -573,7 +594,8 @@ func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScop
 	return child, sc
 }
 
-// scope returns the scope of cx, and makes it if there is none.
+// scope returns the scope of cx, and makes it if there is none. If the task is cancelled or has
+// ended, the new scope is ended; see race 5 in contextscope.go.
 func (cx *Context) scope() *cancelScope {
 	if sc := cx.sc.Load(); sc != nil {
 		return sc
@@ -586,8 +608,8 @@ func (cx *Context) scope() *cancelScope {
 	return sc
 }
 
-// endScope returns the scope that ends when cx does: that of WithValue has no end of its own,
-// and no function that would take it off its parent's list.
+// endScope returns the scope that ends when cx does. The scope of WithValue has no end of its own,
+// and no function that would remove its registration with its parent. So it is skipped.
 func (cx *Context) endScope() *cancelScope {
 	sc := cx.scope()
 	for sc.value != nil {
@@ -596,8 +618,7 @@ func (cx *Context) endScope() *cancelScope {
 	return sc
 }
 
-// endScope ends the scope of t's own Context, if it has one. t is cancelled, or
-// has ended.
+// endScope ends the scope of t's own Context, if there is one. t is cancelled, or has ended.
 func (t *task) endScope(from *worker) {
 	if sc := t.cx.sc.Load(); sc != nil {
 		status, cause := t.why()

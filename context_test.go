@@ -124,7 +124,7 @@ func TestContextWithTimeout(t *testing.T) {
 	})
 }
 
-// As in package context, a deadline that has passed needs no timer to say so.
+// A deadline that has passed needs no timer, as in package context.
 func TestContextDeadlineInThePast(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		for _, d := range []time.Duration{0, -time.Second, math.MinInt64} {
@@ -208,8 +208,8 @@ func TestContextNested(t *testing.T) {
 	})
 }
 
-// The outer deadline comes first and passes: the inner Context ends with it,
-// though only the outer Context has a timer.
+// The outer deadline is earlier and passes. The inner Context ends with it, although only the outer
+// Context has a timer.
 func TestContextOuterDeadlineStaysInForce(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		outer, cancelOuter := cx.WithTimeout(time.Millisecond)
@@ -243,8 +243,8 @@ func TestContextTaskCancelReachesDerived(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The function of WithCancel may be called from any goroutine: also by several at the
-// same time, and at the same time as polls of the task, Done and AfterFunc.
+// The function of WithCancel may be called from any goroutine: by several at the same time, and at
+// the same time as polls of the task, Done and AfterFunc.
 func TestContextCancelFromGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var all sync.WaitGroup
@@ -280,8 +280,7 @@ func TestContextCancelFromGoroutines(t *testing.T) {
 	require.Empty(t, panics)
 }
 
-// A caller of Done gets a channel that is closed, once, if the scope ends at the same
-// moment.
+// A caller of Done gets a channel that is closed, once, even if the scope ends at the same moment.
 func TestScopeDoneWhileItEnds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, _ := newPollCx(t, rt)
@@ -289,7 +288,7 @@ func TestScopeDoneWhileItEnds(t *testing.T) {
 		child, cancel := cx.WithCancel()
 		sc := child.sc.Load()
 		panicked := make(chan any, 1)
-		sc.mu.Lock() // so that end comes as far as it can without the lock
+		sc.mu.Lock() // so that end stops at this lock
 		go func() {
 			defer func() { panicked <- recover() }()
 			cancel()
@@ -302,8 +301,8 @@ func TestScopeDoneWhileItEnds(t *testing.T) {
 	}
 }
 
-// Contexts of package context that are derived from a task's cost no
-// goroutine, and cancellation reaches them.
+// Contexts that package context derives from a task's Context cost no goroutine, and cancellation
+// reaches them.
 func TestContextUnderStandardContexts(t *testing.T) {
 	const n = 100
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -349,8 +348,8 @@ func TestContextUnderStandardContexts(t *testing.T) {
 	})
 }
 
-// The timer of a Context that is no longer needed does not stay until its
-// deadline, whichever goroutine cancels it.
+// The timer of a Context that is no longer needed does not stay until its deadline, whatever
+// goroutine cancels the Context.
 func TestContextReleasesTimers(t *testing.T) {
 	const n = 100
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -376,7 +375,7 @@ func TestContextReleasesTimers(t *testing.T) {
 			all.Go(cancel)
 		}
 		all.Wait()
-		for range pollsPerRound + 1 { // the worker takes them out at its next turn
+		for range pollsPerRound + 1 { // the worker removes them in its next turn
 			if err := Yield(cx); err != nil {
 				return err
 			}
@@ -414,7 +413,7 @@ func TestSleepLastsLongEnough(t *testing.T) {
 	})
 }
 
-// spin lets time pass within one poll, after a timer has been set in it.
+// spin makes time pass within one poll, after a timer has been set in it.
 func spin(cx *Context, d time.Duration) {
 	s := SleepFuture(time.Hour)
 	s.Poll(cx)
@@ -423,9 +422,8 @@ func spin(cx *Context, d time.Duration) {
 	}
 }
 
-// A worker may read the clock less often than tasks ask for the time. That must
-// not make a timeout short that begins late in a long poll, or a sleep of
-// nothing wait.
+// A worker may read the clock less often than tasks ask for the time. This must not make a timeout
+// too short that begins late in a long poll, and must not make a sleep of zero wait.
 func TestTimersInALongPoll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	t.Run("Timeout", func(t *testing.T) {
@@ -511,7 +509,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 		begun := 0
 		for i := range 3 {
 			hs = append(hs, Go(cx, func(cx *Context) error {
-				for begun++; begun < 3; { // tasks that have not begun queue elsewhere
+				for begun++; begun < 3; { // tasks that have not begun go to the queue of another worker
 					if err := Yield(cx); err != nil {
 						return err
 					}
@@ -538,7 +536,7 @@ func TestYieldLetsOthersRun(t *testing.T) {
 	}
 }
 
-// passHour lets the time pass of a sleep that the test has polled itself.
+// passHour makes the time pass of a sleep that the test has polled itself.
 func passHour(s *sleepFuture) {
 	s.until = nanos()
 	s.alarm.std.fire()
@@ -638,7 +636,7 @@ func TestHandPolling(t *testing.T) {
 		peer, err := net.Dial("tcp", ln.Addr().String())
 		require.NoError(t, err)
 		defer peer.Close()
-		// until polls again after each wake, as a loop of another program does.
+		// until polls again after each wake, as a loop outside of the package does.
 		until := func(poll func() error) error {
 			for {
 				if err := poll(); err != ErrPending {

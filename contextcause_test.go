@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// causes returns an error unless ctx has ended with err and cause, in the eyes
-// of this package, of package context, and of contexts that are derived from it
-// before (derived) and now.
+// causes returns an error unless ctx has ended with err and cause, as this package and package
+// context see it. It also looks at contexts that were derived from ctx before (derived), and
+// derives others now.
 func causes(cx *Context, derived context.Context, err, cause error) error {
 	now, cancel := context.WithCancel(context.WithValue(cx, "key", 1))
 	defer cancel()
@@ -162,8 +162,8 @@ func TestJoinHandleCancelCause(t *testing.T) {
 	})
 }
 
-// The end of the outer Context has ended the inner Context, too, also if the inner Context
-// runs out of time, or is cancelled, before any code has looked.
+// The end of the outer Context has also ended the inner Context. This holds even if the deadline of
+// the inner Context passes, or the inner Context is cancelled, before any code has looked.
 func TestContextOuterEndsFirst(t *testing.T) {
 	why := errors.New("why")
 	everywhere(t, func(cx *Context) error {
@@ -189,7 +189,7 @@ func TestContextOuterEndsFirst(t *testing.T) {
 	})
 }
 
-// A task that is cancelled in several ways at once sees one cause, always the same.
+// A task that is cancelled in several ways at the same time has one cause, and always the same.
 func TestContextCauseIsStable(t *testing.T) {
 	a, b := errors.New("a"), errors.New("b")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -296,14 +296,14 @@ func TestContextWithoutCancel(t *testing.T) {
 	})
 }
 
-// A Context that is shielded from the cancellation of its task is shielded from every
-// way to cancel it, and keeps the values.
+// A Context that is shielded from the cancellation of its task is shielded from every kind of
+// cancellation, and keeps the values.
 func TestContextWithoutCancelUnderContext(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), "key", "value"), time.Hour)
 	defer cancel()
 	_, err := BlockOn(rt.Under(ctx), func(cx *Context) (None, error) {
-		go cancel() // not before: fn would not be called
+		go cancel() // not earlier: fn would not be called then
 		Sleep(cx, time.Hour)
 		clean := cx.WithoutCancel()
 		_, ok := clean.Deadline()
@@ -314,8 +314,8 @@ func TestContextWithoutCancelUnderContext(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Code that cleans up finishes if the grace lasts long enough, and is unwound if
-// not. A goroutine in BlockOn cannot be unwound: its awaits fail.
+// Code that cleans up finishes if the grace is long enough, and is unwound if not. A goroutine in
+// BlockOn cannot be unwound: its awaits fail.
 func TestShutdownAndWithoutCancel(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
 		rt := newTestRuntime(t, Config{Workers: 1})
@@ -351,8 +351,8 @@ func TestShutdownAndWithoutCancel(t *testing.T) {
 		require.ErrorAs(t, rt.Shutdown(ended()), &se)
 		require.Len(t, se.Tasks, 2)
 		_, err := join(t, h)
-		// The goroutine was woken to be cancelled. If it had not waited again when the
-		// workers were stopped it has seen that its Context has ended.
+		// The goroutine was woken to be cancelled. If it had not begun to wait again when the
+		// workers were stopped, it has seen that its Context has ended.
 		require.True(t, err == ErrShutdown || err == context.Canceled, "%v", err)
 		require.Equal(t, context.Canceled.Error(), receive(t, deferred).Error(), "Yield while it is unwound")
 		require.NoError(t, receive(t, outside))

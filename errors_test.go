@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The error of a panic names the task and the line, for every kind of task and every way to
-// get the error.
+// The error of a panic names the task and the line, for every kind of task and every way to get the
+// error.
 func TestPanicErrorSaysWhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	s := rt.Named("culprit")
@@ -153,7 +153,7 @@ func TestPanicErrorFormat(t *testing.T) {
 	require.Contains(t, string(p.Stack), "panicsHere")
 }
 
-// The user's frame is the innermost frame outside this package and the standard library; tests of
+// The user's frame is the innermost frame outside this package and the standard library. Tests of
 // the package count as the user's code.
 func TestUserFrame(t *testing.T) {
 	var pcs [64]uintptr

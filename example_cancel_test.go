@@ -172,3 +172,44 @@ func ExampleContext_WithValue() {
 	})
 	// Output: request 7
 }
+
+// eitherFuture is a future of the first result of two futures.
+type eitherFuture struct {
+	a, b async.Future[string]
+	cx   *async.Context // of the last Poll
+}
+
+func (e *eitherFuture) Poll(cx *async.Context) (string, error) {
+	e.cx = cx
+	v, err := e.a.Poll(cx)
+	if err != async.ErrPending {
+		async.Cancel(cx, e.b)
+		return v, err
+	}
+	if v, err = e.b.Poll(cx); err != async.ErrPending {
+		async.Cancel(cx, e.a)
+	}
+	return v, err
+}
+
+func (e *eitherFuture) Cancel() {
+	async.Cancel(e.cx, e.a)
+	async.Cancel(e.cx, e.b)
+}
+
+// A future that is made of other futures gives up the futures that it no longer needs. If the future is
+// a JoinHandle, this cancels its task.
+func ExampleCancel() {
+	async.Run(func(cx *async.Context) error {
+		slow := async.Spawn(cx, func(cx *async.Context) (string, error) {
+			return "slow", async.Sleep(cx, time.Hour)
+		})
+		fmt.Println(async.Await(cx, &eitherFuture{a: slow, b: async.ReadyFuture("quick")}))
+		_, err := slow.Join(cx)
+		fmt.Println(err)
+		return nil
+	})
+	// Output:
+	// quick <nil>
+	// context canceled
+}

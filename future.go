@@ -2,25 +2,33 @@ package async
 
 import "errors"
 
-// A Future is a value that is polled until it has its result.
+// A Future is a value that is polled until it has its result. [Await] polls a future for
+// straight-line code, [SpawnFuture] makes a task of it, and [PollFunc] makes one of a function.
 //
-// Poll either returns the result, or keeps cx.Waker() where it will be woken
-// and returns ErrPending itself, never wrapped. It must not block, and must
-// not be called again after it has returned a result. Being polled without
-// having been woken is normal: a wake means "try again", not "it is there".
+// If a future holds something while it waits, such as a place in a queue, an open descriptor or
+// another future, it also has a method Cancel(). This method is called once, if the future is given
+// up before it has its result: by [Await] and [Select] when they stop waiting, by the runtime when
+// the task of the future is cancelled, and by [Cancel].
 //
-// A future that holds something while it waits (a place in a queue, an open
-// descriptor, another future) also has a method Cancel(). It is called, once, when the
-// future is given up before it had its result: by [Await] and [Select] when they stop
-// waiting, by the runtime when the future's task is cancelled, and by [Cancel].
+// A future belongs to one task at a time, which does not call its methods concurrently. So a future
+// needs no lock for its own state, but only for state that it shares with the code that wakes it. A
+// future that several tasks may poll, such as a [JoinHandle], says so.
 type Future[T any] interface {
+	// Poll returns the result, or [ErrPending] itself, never wrapped. Before it returns ErrPending
+	// it keeps [Context.Waker], and wakes the waker when it may have its result. Any other error is
+	// a result.
+	//
+	// Poll must not block, and must not be called again after it has returned a result. It may be
+	// called without a wake: a wake means "try again", and never "the result is there".
 	Poll(cx *Context) (T, error)
 }
 
-// A Stream is a sequence that is polled for one element after the other.
-// PollNext is to a Stream what Poll is to a Future; it returns io.EOF after
-// the last element.
+// A Stream is a sequence of elements, which is polled for one element after another. [Chan],
+// [JoinSet] and [IncomingStream] are streams. A stream that says nothing else is polled by one task
+// at a time.
 type Stream[T any] interface {
+	// PollNext returns the next element, or [io.EOF] after the last element, or [ErrPending] in the
+	// same way as [Future.Poll].
 	PollNext(cx *Context) (T, error)
 }
 
@@ -30,27 +38,27 @@ type None = struct{}
 // canceler is implemented by a future that must know that it was given up.
 type canceler interface{ Cancel() }
 
-// abandoner is a Future or Stream that goes on when a task stops waiting for it, but must
-// not keep that task. abandoned is called when t, which polled it, has stopped waiting.
-// from is the worker on whose thread the caller runs, or nil.
+// abandoner is a Future or Stream that goes on when a task stops waiting for it, but must not keep
+// this task. abandoned is called when t, which has polled it, has stopped waiting. from is the
+// worker on whose thread the caller runs, or nil.
 type abandoner interface{ abandoned(t *task, from *worker) }
 
-// Cancel gives f up: no code will poll it anymore. A future that is made of others gives
-// them up in its own method Cancel, and those that are left over when it has its result:
+// Cancel gives f up: no code will poll f again. It calls the method Cancel of f, if f has one, and
+// makes f forget the task that has polled it. The documentation of f says what is lost; most
+// futures lose nothing. To cancel a [*JoinHandle] is to cancel its task, and to close the result of
+// the task if that is an [io.Closer]. Cancel does not wait. It must not be called twice for the
+// same future, nor after a Poll that has returned a result.
+//
+// A future that is made of other futures gives them up in its own method Cancel. When it has its
+// result, it also gives up the futures that have no result yet:
 //
 //	func (r *race) Cancel() {
 //		async.Cancel(r.cx, r.a) // r.cx is the cx of the last Poll
 //		async.Cancel(r.cx, r.b)
 //	}
 //
-// Cancel calls the method Cancel of f, if there is one, and makes f forget the task that has
-// polled it. What f then loses is documented with f; most futures lose nothing. A
-// *JoinHandle is owned by the code that gives it up: its task is cancelled, and its result
-// closed if that is an io.Closer. Cancel does not wait. It must not be called twice for the
-// same future, nor after a Poll that has returned a result.
-//
-// cx is the Context with which f was polled; nil if it was not polled. Its task must be the
-// caller, or have ended.
+// cx is the [Context] with which f was polled, or nil if f was not polled. The task of cx must be
+// the caller, or must have ended.
 func Cancel[T any](cx *Context, f Future[T]) {
 	if cx == nil {
 		abandonFuture(nil, f)
@@ -59,7 +67,7 @@ func Cancel[T any](cx *Context, f Future[T]) {
 	}
 }
 
-// abandonFuture is giveUp by t, which may have polled f; nil if no task has.
+// abandonFuture is giveUp for t, which has polled f. t is nil if no task has polled f.
 func abandonFuture(t *task, f any) {
 	giveUp(t, f)
 	if f, ok := f.(abandoner); ok && t != nil {
@@ -67,17 +75,18 @@ func abandonFuture(t *task, f any) {
 	}
 }
 
-// Await polls f until it has a result, and returns it. Between polls the
-// calling task or goroutine waits; Context says how each kind of code waits.
+// Await polls f until it has a result, and returns the result and the error of f. Between two polls
+// the calling task or goroutine waits; [Context] says how each kind of code waits.
 //
-// Once cx is cancelled, Await gives f up and returns cx.Err(), even if f would
-// be ready. This cancels a JoinHandle; if its task returns an io.Closer all the same, the
-// result is closed, see JoinHandle. Await panics if cx cannot wait, if it is used by other code
-// than that of its task, and if f returns ErrPending without having taken the waker, for
-// that would hang.
+// If cx is cancelled, Await gives f up and returns cx.Err(), even if f would be ready. To give up a
+// [*JoinHandle] is to cancel its task; [JoinHandle.Join] leaves the task running instead. f is also
+// given up if its Poll panics, and if [Runtime.Shutdown] unwinds the code that waits.
 //
-// f is also given up if Await does not return: when its Poll panics, and when
-// Shutdown unwinds the code that waits.
+// Await panics
+//
+//   - if cx belongs to a plain future, which cannot wait;
+//   - if the caller is not the code to which cx was passed;
+//   - if f returns [ErrPending] and has not taken the waker, since the task would wait without end.
 func Await[T any](cx *Context, f Future[T]) (T, error) {
 	over := false
 	var t *task
@@ -95,11 +104,11 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 	return v, err
 }
 
-// errAbandoned is the error that await returns when cx was cancelled. Each caller
-// turns it into cx.Err() once it has cleaned up; no other function returns it.
+// errAbandoned is the error that await returns if cx was cancelled. Each caller of await replaces
+// it by cx.Err() once it has cleaned up; no other function returns it.
 var errAbandoned = errors.New("async: abandoned")
 
-// awaitedError returns the error of an await: cx.Err() instead of errAbandoned.
+// awaitedError returns cx.Err() if err is errAbandoned, and otherwise err.
 func awaitedError(cx *Context, err error) error {
 	if err == errAbandoned {
 		return cx.Err()
@@ -107,7 +116,8 @@ func awaitedError(cx *Context, err error) error {
 	return err
 }
 
-// awaitSlot awaits a poll that waits in s. If cx is cancelled, the task leaves s, and awaitSlot returns cx.Err().
+// awaitSlot awaits a poll that waits in s. If cx is cancelled, the task leaves s, and awaitSlot
+// returns cx.Err().
 func awaitSlot[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (T, error) {
 	v, err := await(cx, poll)
 	if err == errAbandoned {
@@ -122,10 +132,14 @@ func await[T any](cx *Context, poll func(*Context) (T, error)) (T, error) {
 	return awaitBy(cx.beginAwait(), cx, poll)
 }
 
-// awaitBy polls, waits and polls again; t is the task that beginAwait has returned. (Operations of which the short way must
-// be shorter still have such a loop of their own: channels, slots, sleeps and descriptors.) It takes one operation off the budget for a poll that is ready
-// and has taken none itself, so that a loop over futures that are always ready lets other
-// tasks run.
+// awaitBy polls, waits and polls again. t is the task that beginAwait has returned. If cx is
+// cancelled, awaitBy returns errAbandoned.
+//
+// A poll that is ready and has taken no operation off the budget costs one operation. So a loop
+// over futures that are always ready lets other tasks run.
+//
+// Channels, slots, sleeps and descriptors have a loop of their own, with a shorter way for an
+// operation that is ready at once.
 func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, error) {
 	var budget *int // nil for a goroutine, which has none
 	if t.kind == kindStraight {
@@ -134,7 +148,7 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 	for {
 		if cx.ended() {
 			if !cx.spend() {
-				t.wait() // code that ignores cancellation must not keep its worker
+				t.wait() // queued again by spend: code that ignores cancellation yields, too
 			}
 			var zero T
 			return zero, errAbandoned
@@ -161,12 +175,12 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 	}
 }
 
-// awaitInOrder is await for a poll that joins s, where tasks wait in order; see
-// wakerSlot. If it fails, the caller's place is given up.
+// awaitInOrder is await for a poll that joins s and waits there in order; see wakerSlot. If it
+// fails, or if the code is unwound, the task leaves s, which passes a wake on to the next task.
 func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, error)) (v T, err error) {
 	again, over := false, false
 	defer func() {
-		if !over { // also if Shutdown unwinds the code
+		if !over { // it has failed, or Shutdown unwinds the code
 			s.leave(cx.t, callersWorker())
 		}
 	}()
@@ -184,11 +198,12 @@ func awaitInOrder[T any](cx *Context, s *wakerSlot, poll func(*Context) (T, erro
 	return v, err
 }
 
-// ReadyFuture returns a future that has the result v at once.
+// ReadyFuture returns a [Future] that has the result v at its first poll. Its error is always nil.
+// It may be polled again. If it is given up, nothing is lost.
 func ReadyFuture[T any](v T) Future[T] { return readyFuture[T]{v: v} }
 
-// FailedFuture returns a future that fails with err at once. A nil err, or
-// ErrPending, is a mistake of the caller's: FailedFuture panics.
+// FailedFuture returns a [Future] that fails with err at its first poll. It panics if err is nil or
+// [ErrPending], which cannot be the error of a result. If the future is given up, nothing is lost.
 func FailedFuture[T any](err error) Future[T] {
 	if err == nil || err == ErrPending {
 		panic("async: FailedFuture needs an error that can be a result; got nil or ErrPending")
@@ -203,18 +218,20 @@ type readyFuture[T any] struct {
 
 func (r readyFuture[T]) Poll(*Context) (T, error) { return r.v, r.err }
 
-// NeverFuture returns a future that is never ready. Awaiting it waits for the
-// cancellation of the Context.
+// NeverFuture returns a [Future] that is always pending. Code that awaits it waits until its
+// [Context] is cancelled.
 func NeverFuture[T any]() Future[T] { return neverFuture[T]{} }
 
 type neverFuture[T any] struct{}
 
 func (neverFuture[T]) Poll(cx *Context) (zero T, err error) {
-	cx.waker(waitsFuture) // taken, so that waiting for cancellation alone is not reported as a mistake
+	cx.waker(waitsFuture) // taken, since Await panics if it was not; it is never woken
 	return zero, ErrPending
 }
 
-// PollFunc returns the future whose Poll is poll.
+// PollFunc returns a [Future] whose Poll is poll. If the future is given up, poll is not called
+// again, and no other function is called: a future that must know it needs a type with a method
+// Cancel.
 func PollFunc[T any](poll func(cx *Context) (T, error)) Future[T] { return pollFunc[T](poll) }
 
 type pollFunc[T any] func(cx *Context) (T, error)

@@ -2,8 +2,8 @@ package async
 
 import "runtime"
 
-// Yield lets other tasks of the worker run, if there are any. It returns
-// cx.Err() if cx is cancelled.
+// Yield lets other tasks of the worker run, if there are any, and returns nil. If cx is cancelled
+// it returns cx.Err(); it may have let other tasks run then.
 func Yield(cx *Context) error {
 	if w, ok := cx.quick(); ok {
 		w.yield(cx.t)
@@ -15,13 +15,13 @@ func Yield(cx *Context) error {
 		cx.yield()
 		t.wait()
 	} else if !cx.spend() {
-		t.wait() // code that ignores cancellation must not keep its worker
+		t.wait() // queued again by spend: code that ignores cancellation yields, too
 	}
 	return cx.fastErr()
 }
 
-// YieldFuture returns a future that is pending once, and lets other tasks of the
-// worker run meanwhile.
+// YieldFuture returns [Yield] as a [Future]: it is pending once, and lets other tasks of the worker
+// run meanwhile. If it is given up, nothing is lost.
 func YieldFuture() Future[None] { return new(yieldOnce) }
 
 type yieldOnce struct{ done bool }
@@ -35,7 +35,8 @@ func (y *yieldOnce) Poll(cx *Context) (None, error) {
 	return None{}, ErrPending
 }
 
-// yield queues the task of cx behind the other ready tasks. The caller must then return ErrPending or wait.
+// yield queues the task of cx behind the other tasks that are ready. The caller must then wait, or
+// return ErrPending.
 func (cx *Context) yield() {
 	if w := cx.here(); w != nil {
 		w.yield(cx.t)

@@ -5,55 +5,56 @@ import (
 	"errors"
 )
 
-// A Group is a Spawner whose tasks belong together, and none of which outlives
-// the function that the group was made for. Groups are made by WithGroup: the zero Group
-// panics. Its methods may be called from any goroutine, and tasks may be spawned from anywhere.
+// A Group is a [Spawner] whose tasks belong together: none of them outlives the call of [WithGroup]
+// that has made the Group. Use a Group only as WithGroup passes it; the zero Group panics. Its
+// methods may be called concurrently from any goroutine, and tasks may be spawned with it from
+// anywhere.
 //
-// Its tasks are of all kinds: Go(g, ...), Spawn(g, ...), SpawnFuture(g, ...) and
-// SpawnBlocking(g, ...) start them, and g.Named(...) and g.Under(...) are
-// Spawners of the same group.
+// [Go](g, ...), [Spawn], [SpawnFuture], [SpawnBlocking] and [Launch] start tasks of the group g.
+// [Group.Named], [Group.Under], [Group.Via] and [Group.Try] return Spawners of the same group.
 //
-// The first task that fails fails the group: the Contexts of the others, and that of the
-// function, are cancelled, with its error as their Cause, and WithGroup returns that error.
-// Panics are failures, with a *PanicError. A task that was cancelled and says so has not
-// failed. Failures after the first one are treated like those of other tasks: the failure
-// of a task that no caller joins goes to Config.Unhandled.
+// The first task that fails cancels the other tasks and the Context of the group's function. Its
+// error is their [Context.Cause], and WithGroup returns it. A panic is a failure, with a
+// [*PanicError]. A task that was cancelled, and returns the error of its Context, has not failed.
+// The failures after the first are treated as failures of other tasks are: if no caller joins the
+// task, the error goes to [Config.Unhandled].
 //
-// A group that is cancelled, or has ended, starts no more tasks: the handle of a task that
-// is spawned then has context.Canceled at once.
+// A group that is cancelled or has ended starts no more tasks: the error of the handle is then
+// [context.Canceled].
 type Group struct {
 	rt    *Runtime
-	cx    *Context // of the function; the tasks are under it
-	stop  context.CancelCauseFunc
+	cx    *Context                // the Context of the function; the tasks are under it
+	stop  context.CancelCauseFunc // cancels cx
 	tasks cancelGroup
 	made  attributesCache
-	idle  wakerSlot // the callers that wait until no task lives
+	idle  wakerSlot // the callers that wait until the group has no member
 
 	// Guarded by the cancel group's lock.
-	limit     int // negative: none
+	limit     int // see SetLimit; negative: none
 	keepGoing bool
-	cancelled bool  // by Cancel or CancelCause, before anything else
-	failed    bool  // and the others have been cancelled for it, or are about to be
-	closed    bool  // the function and all tasks have ended
-	first     error // of a task or of the function
-	quit      error // the first error of a task that gave in to a cancellation other than by Cancel or its handle
+	cancelled bool  // Cancel or CancelCause was called before cx had ended
+	failed    bool  // first is set, and the members have been cancelled for it, or are about to be
+	closed    bool  // the function and all tasks have ended: no task begins from then on
+	first     error // the first failure of a task or of the function
+	quit      error // the first error of a task that was cancelled, but not by Cancel or its handle
 }
 
-// WithGroup calls fn with a new group, and returns when fn has returned and all tasks of
-// the group have ended: also if cx is cancelled, and if fn panics or calls runtime.Goexit,
-// in which cases it first cancels them. Only the last stage of Shutdown, which unwinds the
-// code that waits, does not wait for them.
+// WithGroup calls fn with a new [Group]. It returns when fn has returned and all tasks of the group
+// have ended.
 //
-// The cx of fn is a Context of the same task. It ends when the group is cancelled: when the
-// cx of WithGroup ends, when a task of the group fails or fn returns an error, or by
-// Group.Cancel. The tasks are cancelled with it.
+// The cx of fn is a [Context] of the same task. fn must use this cx, so that fn also ends when the
+// group is cancelled: when the cx of WithGroup is cancelled, when a task of the group fails or fn
+// returns an error, or by [Group.Cancel]. The tasks of the group are cancelled at the same time.
+// WithGroup still waits for them. If fn panics or calls [runtime.Goexit], WithGroup cancels the
+// group, waits, and then passes that on.
 //
-// WithGroup returns the first error, of a task that failed or of fn. If there is none but
-// some task gave in to the cancellation of cx, or to Shutdown, it returns that task's
-// error.
+// WithGroup returns the error of the first task that has failed, or of fn if that was first. If
+// there was no failure, but cx was cancelled and a task has returned because of that, WithGroup
+// returns the error of this task: [context.Canceled], [context.DeadlineExceeded] or [ErrShutdown].
+// Otherwise it returns nil.
 //
-// To end with the group, code in fn need do nothing but use its cx. A plain
-// future cannot wait, and so has no groups: WithGroup panics.
+// The last stage of [Runtime.Shutdown] unwinds code that waits: only then does WithGroup not wait
+// for its tasks. WithGroup panics in a plain future, which cannot wait.
 func WithGroup(cx *Context, fn func(cx *Context, g *Group) error) (err error) {
 	cx.beginAwait()
 	cx.spendOrYield() // also where the group stays empty and nothing is waited for
@@ -73,15 +74,15 @@ func WithGroup(cx *Context, fn func(cx *Context, g *Group) error) (err error) {
 	return err
 }
 
-// end waits for the tasks, whatever happens to cx, and returns the result of the
-// group. err is that of the function.
+// end waits for the tasks, even if cx is cancelled, and returns the result of the group. err is the
+// error of the function.
 func (g *Group) end(cx *Context, err error) error {
 	if err != nil {
 		g.fail(err)
 	}
 	if !g.close() {
 		if _, err := Await(cx.WithoutCancel(), &groupEnd{g: g, close: true}); err != nil {
-			return errors.Join(g.err(), ErrShutdown) // the tasks have been left to it
+			return errors.Join(g.err(), ErrShutdown) // the last stage of Shutdown ends the tasks
 		}
 	}
 	g.tasks.admission.mu.Lock()
@@ -103,14 +104,14 @@ func (g *Group) fail(err error) {
 	g.stop(err)
 }
 
-// close ends the group, if no task lives.
+// close closes the group if it has no member. It reports whether it has.
 func (g *Group) close() bool {
 	var chosen chosenTasks
 	g.tasks.admission.mu.Lock()
 	empty := len(g.tasks.members) == 0
 	if empty {
 		g.closed, g.limit = true, -1
-		g.tasks.admission.admit(g.hasRoom, &chosen) // to see that they are late
+		g.tasks.admission.admit(g.hasRoom, &chosen) // the callers that wait for room are late: they see closed
 	}
 	g.tasks.admission.mu.Unlock()
 	chosen.wake()
@@ -123,20 +124,21 @@ func (g *Group) err() error {
 	return g.first
 }
 
-// len returns how many tasks of the group live.
+// len returns how many members the group has.
 func (g *Group) len() int {
 	g.tasks.admission.mu.Lock()
 	defer g.tasks.admission.mu.Unlock()
 	return len(g.tasks.members)
 }
 
-// Wait waits until no task of the group lives, and returns the error of the first task that
-// failed, or nil. If no task has failed, the group can be used further. If cx ends before,
-// Wait returns at once: the error of the task that failed, or cx.Err() if none has. The cx
-// of the group's function ends when a task fails; to wait until cancelled tasks have ended
-// is left to WithGroup.
+// Wait waits until no task of the group lives. It returns the error of the first task that has
+// failed, or nil. If none has failed, more tasks may be spawned. If cx is cancelled before, Wait
+// returns at once, with the error of the first task that has failed, or with cx.Err() if there is
+// none. Nothing is lost then.
 //
-// A task of the group cannot wait for itself: Wait panics in one.
+// The cx of the group's function is cancelled when a task fails. So, with this cx, Wait does not
+// wait until the other tasks have ended: [WithGroup] does. Wait panics in a task of the group,
+// which would wait for itself.
 func (g *Group) Wait(cx *Context) error {
 	g.mustBeMade()
 	for c := cx.t.cancelGroup(); c != nil; c = c.outer {
@@ -151,15 +153,17 @@ func (g *Group) Wait(cx *Context) error {
 	return err
 }
 
-// SetLimit bounds how many tasks of the group live at once; a negative n is no
-// limit, as in the beginning. It may be changed at any time.
+// SetLimit bounds how many tasks of the group live at the same time. A negative n means no limit,
+// as at the beginning. The limit may be changed at any time.
 //
-// At the limit, a caller that spawns with the group waits for room, first come, first
-// served, if it is straight-line code on a worker, or the function of WithGroup. For any
-// other caller, and with Try, the handle has ErrBusy at once. Cancelling the caller, or the
-// group, or the context that the Spawner is Under, ends the wait, and the handle has that
-// error; the task has not begun then. A task of the group that waits for room keeps its own
-// place: if all tasks wait for room, none ever gets on.
+// At the limit, code that spawns with the group waits for room if it can: straight-line code of a
+// task, and the function of [WithGroup]. These callers get room in the order in which they arrived.
+// Any other code, and code that uses [Group.Try], gets a handle whose error is [ErrBusy] at once.
+//
+// The wait ends if the Context of the caller, the group, or a context that the [Spawner] is under
+// is cancelled. The task never begins then, and its handle has the error of the cancellation. A
+// task of the group that waits for room keeps its own place: if all tasks of the group wait for
+// room, none of them gets any.
 func (g *Group) SetLimit(n int) {
 	g.mustBeMade()
 	var chosen chosenTasks
@@ -172,10 +176,10 @@ func (g *Group) SetLimit(n int) {
 	chosen.wake()
 }
 
-// KeepGoing makes the group only a bound for the lifetime of its tasks: a task that fails
-// leaves the others alone, and WithGroup returns no error but that of its function. If no
-// caller joins the task, the error goes to Config.Unhandled. It is for a server's
-// connections, and for results that are taken one by one; see JoinSet.
+// KeepGoing makes the group only a bound for the lifetime of its tasks: a task that fails does not
+// cancel the others, and [WithGroup] returns no error but the error of its function. If no caller
+// joins the task, its error goes to [Config.Unhandled]. It is for the connections of a server, and
+// for results that are taken one by one, with a [JoinSet].
 func (g *Group) KeepGoing() {
 	g.mustBeMade()
 	g.tasks.admission.mu.Lock()
@@ -183,15 +187,15 @@ func (g *Group) KeepGoing() {
 	g.keepGoing = true
 }
 
-// Cancel cancels the tasks of the group and the cx of its function. It returns
-// at once. Tasks that only give in to it do not fail the group.
+// Cancel cancels the tasks of the group and the cx of its function. It returns at once. A task that
+// returns because of it does not fail the group.
 func (g *Group) Cancel() { g.CancelCause(nil) }
 
-// CancelCause is Cancel with a reason; see Context.Cause. WithGroup does not
-// return it.
+// CancelCause is [Group.Cancel] with a cause, which [Context.Cause] then returns in the tasks.
+// [WithGroup] does not return it.
 func (g *Group) CancelCause(cause error) {
 	g.mustBeMade()
-	if g.cx.Err() == nil { // else another cancellation was first
+	if g.cx.Err() == nil { // otherwise another cancellation was first
 		g.tasks.admission.mu.Lock()
 		g.cancelled = true
 		g.tasks.admission.mu.Unlock()
@@ -199,25 +203,27 @@ func (g *Group) CancelCause(cause error) {
 	g.stop(cause)
 }
 
-// Via returns a Spawner whose tasks are tasks of the group, and are started as s starts them:
-// with g.Via(Local(cx)) they stay on the worker of cx, with g.Via(rt.Workers()[0]) on the
-// first worker. What s is under counts, too. It panics if s belongs to a group.
+// Via returns a [Spawner] whose tasks are tasks of the group, and start as the tasks of s do. For
+// example, tasks of g.Via(Local(cx)) stay on the worker of cx (see [Local]), and tasks of
+// g.Via(rt.Workers()[0]) run on the first worker. The tasks are also under the contexts that s is
+// under. Via panics if s belongs to a group.
 func (g *Group) Via(s Spawner) Spawner {
 	g.mustBeMade()
 	return &spawnOptions{base: s, group: s.cancelGroup().within(&g.tasks)}
 }
 
-// Try returns a Spawner of the group with which spawning never waits: the handle
-// has ErrBusy at once if there is no room.
+// Try returns a [Spawner] of the group with which spawning never waits. If there is no room, the
+// error of the handle is [ErrBusy] at once; see [Group.SetLimit].
 func (g *Group) Try() Spawner { return &spawnOptions{base: g, neverWaits: true} }
 
-// Named implements Spawner.
+// Named returns a [Spawner] of the group whose tasks have a name.
 func (g *Group) Named(name string) Spawner { return &spawnOptions{base: g, name: name} }
 
-// Under implements Spawner: the group's end is still the tasks' end, too.
+// Under returns a [Spawner] of the group whose tasks are also under ctx: they are cancelled when
+// ctx ends, or the group does.
 func (g *Group) Under(ctx context.Context) Spawner { return withContext(g, ctx) }
 
-// spawner implements Spawner: tasks start where they are spawned.
+// spawner implements Spawner: a task starts on the worker that runs the caller.
 func (g *Group) spawner() (*Runtime, *worker) {
 	g.mustBeMade()
 	if w := callersWorker(); w != nil && w.rt == g.rt {
@@ -232,7 +238,7 @@ func (g *Group) mustBeMade() {
 	}
 }
 
-// attributes implements Spawner: tasks inherit from the task that made the group.
+// attributes implements Spawner: tasks inherit from the task that has made the group.
 func (g *Group) attributes() *taskAttributes {
 	return g.made.of(g.cx.t.cx.attributes(), func(d *taskAttributes) { d.group = &g.tasks })
 }
@@ -252,16 +258,19 @@ func (g *Group) caller() *Context {
 	return nil
 }
 
-// hasRoom reports whether there is room for one more task. The cancel group's lock is held.
+// hasRoom reports whether there is room for one more task, besides the reserved room. The cancel
+// group's lock is held.
 func (g *Group) hasRoom() bool {
 	return g.limit < 0 || len(g.tasks.members)+g.tasks.admission.reserved < g.limit
 }
 
-// enter makes t a member, waiting for room if the caller can.
+// enter makes t a member. If there is no room, it waits if the caller can, and otherwise returns
+// ErrBusy.
 func (g *Group) enter(t *task, s Spawner) error {
 	gate := &g.tasks.admission
 	gate.mu.Lock()
 	late := g.closed
+	// A caller that arrives while others wait for room waits behind them, even if there is room.
 	room := g.hasRoom() && gate.first == nil
 	if room && !late {
 		g.tasks.add(t)
@@ -296,13 +305,16 @@ func (g *Group) enterLater(t *task, s Spawner) error {
 	return nil
 }
 
-// late is for tasks that come after the end of the group.
+// late refuses a task that was spawned after the end of the group.
 func (g *Group) late(t *task) error {
 	t.state.cancel(taskByContext)
 	return context.Canceled
 }
 
 // takesFailure decides what the error of a task means for the group; see cancelGroup.takesFailure.
+//
+// It runs in step 1 of the end of a task, before the task leaves the group. So WithGroup, which
+// waits for all members, sees first and quit.
 func (g *Group) takesFailure(t *task, err error, gaveIn bool) bool {
 	g.tasks.admission.mu.Lock()
 	defer g.tasks.admission.mu.Unlock()
@@ -322,14 +334,14 @@ func (g *Group) takesFailure(t *task, err error, gaveIn bool) bool {
 	return true
 }
 
-// told reports whether t was cancelled by its handle or by the group's Cancel.
-// The lock is held.
+// told reports whether t was cancelled by its handle or by the group's Cancel. The lock is held.
 func (g *Group) told(t *task) bool {
 	by := t.state.cancelledBy()
 	return t.state.cancelled() && by == 0 || by == taskByContext && g.cancelled
 }
 
-// left is called when a member has left; last reports that no member is left.
+// left is called when a member has left the group. last reports that no member is left. A member
+// that has failed cancels the group here: after its handle has its result.
 func (g *Group) left(last bool) {
 	g.tasks.admission.mu.Lock()
 	fails := g.first != nil && !g.failed
@@ -344,11 +356,11 @@ func (g *Group) left(last bool) {
 	}
 }
 
-// groupEnd is the future of the moment at which no task of the group lives.
+// groupEnd is a future that is ready when the group has no member.
 type groupEnd struct {
 	g     *Group
-	close bool // the group then
-	t     *task
+	close bool  // closes the group then
+	t     *task // the task that has polled it, or nil
 }
 
 func (e *groupEnd) Poll(cx *Context) (None, error) {
@@ -357,6 +369,7 @@ func (e *groupEnd) Poll(cx *Context) (None, error) {
 			return None{}, nil
 		}
 		e.t = cx.waker(waitsGroup)
+		// The last member may have left before the join. So look again.
 		if e.g.idle.join(e.t) && !e.over() {
 			return None{}, ErrPending
 		}

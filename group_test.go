@@ -49,8 +49,8 @@ func TestGroupEmpty(t *testing.T) {
 	})
 }
 
-// The first failure, of whatever kind, cancels the other tasks and the function, which see
-// it as the cause; and it is the result. Later failures are reported.
+// The first failure, of whatever kind, cancels the other tasks and the function, which get it as
+// their cause. WithGroup returns it. Later failures are reported.
 func TestGroupFirstFailure(t *testing.T) {
 	boom := errors.New("boom")
 	isBoom := func(err error) bool { return err == boom }
@@ -79,7 +79,7 @@ func TestGroupFirstFailure(t *testing.T) {
 						Go(g, func(cx *Context) error {
 							Sleep(cx, time.Hour)
 							told <- expect(tc.is(cx.Cause()) && tc.is(context.Cause(cx)), "a task's cause is %v", cx.Cause())
-							return cx.Cause() // which is no failure
+							return cx.Cause() // this is no failure
 						})
 					}
 					SpawnFuture(g, p)
@@ -129,7 +129,7 @@ func TestGroupLaterFailuresAreReported(t *testing.T) {
 	require.Equal(t, 2, r.count(), "those that nobody has joined, but the first")
 }
 
-// The function's error is like an error of a task.
+// An error of the function is treated as an error of a task.
 func TestGroupFunctionFails(t *testing.T) {
 	boom := errors.New("boom")
 	everywhere(t, func(cx *Context) error {
@@ -149,8 +149,8 @@ func TestGroupFunctionFails(t *testing.T) {
 	})
 }
 
-// The tasks of a group end before WithGroup returns, however its function ends:
-// also by a panic, or by Goexit.
+// The tasks of a group end before WithGroup returns, however its function ends: also by a panic, or
+// by Goexit.
 func TestGroupNeverOutlived(t *testing.T) {
 	for name, end := range map[string]func(cx *Context) error{
 		"return": func(*Context) error { return nil },
@@ -180,7 +180,7 @@ func TestGroupNeverOutlived(t *testing.T) {
 					})
 					Go(g, func(cx *Context) error {
 						defer alive.Add(-1)
-						Go(g, func(cx *Context) error { // is refused if the group is cancelled first
+						Go(g, func(cx *Context) error { // it is refused if the group is cancelled first
 							alive.Add(1)
 							defer alive.Add(-1)
 							return Sleep(cx.WithoutCancel(), time.Millisecond)
@@ -240,7 +240,7 @@ func TestGroupNeverOutlived(t *testing.T) {
 	}
 }
 
-// The same for a function that BlockOn runs.
+// The same holds for a function that BlockOn runs.
 func TestGroupPanicInBlockOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var ended atomic.Bool
@@ -261,9 +261,9 @@ func TestGroupPanicInBlockOn(t *testing.T) {
 	require.True(t, ended.Load())
 }
 
-// When the Context around the group is cancelled, or times out, so are the group's tasks,
-// with the error and the cause of that Context; and WithGroup returns this error even if
-// its function does not.
+// When the Context around the group is cancelled, or its deadline passes, the group's tasks are
+// cancelled, with the error and the cause of that Context. WithGroup returns this error even if its
+// function does not.
 func TestGroupParentEnds(t *testing.T) {
 	why := errors.New("why")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -420,7 +420,7 @@ func TestGroupMisuse(t *testing.T) {
 	requireTaskMisuse(t, err, "a plain future cannot wait")
 }
 
-// A group that has ended starts no more tasks, wherever the pointer to it has got to.
+// A group that has ended starts no more tasks, whatever code uses it.
 func TestGroupAfterItsEnd(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var left *Group
@@ -439,7 +439,7 @@ func TestGroupAfterItsEnd(t *testing.T) {
 	left.SetLimit(0)
 	left.Cancel()
 
-	// Tasks from outside, while it ends: they belong to it or never begin.
+	// Tasks from outside, while the group ends: they are tasks of the group, or never begin.
 	for range 100 {
 		groups, outside := make(chan *Group, 1), make(chan *JoinHandle[None], 1)
 		var ran, over atomic.Bool
@@ -467,9 +467,9 @@ func TestGroupAfterItsEnd(t *testing.T) {
 
 // The promises of a limit:
 //
-//  1. never more than that many tasks live, and each runs exactly once;
-//  2. callers that wait for room get it in their order;
-//  3. a caller that gives up has taken no place, and a place that it was given goes to the next caller.
+//  1. Never more than that many tasks live, and each runs exactly once.
+//  2. Callers that wait for room get it in the order in which they arrived.
+//  3. A caller that gives up has taken no place. A place that it was given goes to the next caller.
 func TestGroupLimit(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		const limit, tasks = 3, 50
@@ -568,7 +568,7 @@ func TestGroupLimitChanges(t *testing.T) {
 			}
 			inner, cancel := cx.WithCancel()
 			defer cancel()
-			outside := Go(inner.Under(inner), stay) // not in the group
+			outside := Go(inner.Under(inner), stay) // not a task of the group
 			for !waiting(outside) {
 				Yield(cx)
 			}
@@ -621,7 +621,7 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	require.Equal(t, ErrBusy, err, "a plain future")
 	_, err = BlockOn(g, func(cx *Context) (None, error) { return None{}, never(cx) })
 	require.Equal(t, ErrBusy, err, "BlockOn")
-	// Any task can wait: not only the tasks of the group.
+	// Any task can wait, and not only the tasks of the group.
 	waiter := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, Yield), nil })
 	eventually(t, func() bool { return waiting(waiter) && waiter.info(nil).Waits == "group" })
 	gaveUp := Spawn(rt, func(cx *Context) (*JoinHandle[None], error) { return Go(g, never), nil })
@@ -635,15 +635,14 @@ func TestGroupLimitWhoCannotWait(t *testing.T) {
 	close(release)
 	in, err := join(t, waiter)
 	require.NoError(t, err)
-	if _, err = join(t, in); err != context.Canceled { // the group may have ended before it came
+	if _, err = join(t, in); err != context.Canceled { // the group may have ended before the task was spawned
 		require.NoError(t, err)
 	}
 	_, err = join(t, h)
 	require.NoError(t, err, "who was refused has not failed the group")
 }
 
-// A call for which the pool has no room has not begun, and so has not failed the
-// group.
+// A call for which the pool has no room has not begun, and so it has not failed the group.
 func TestGroupAndFullPool(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	defer occupy(t, rt, 1)()
@@ -668,8 +667,8 @@ func TestGroupAndFullPool(t *testing.T) {
 	})
 }
 
-// A caller that waits for room is let go when the group or the context of the new task
-// ends, and the task does not begin: neither at once nor when there is room.
+// A caller that waits for room stops when the group or a context of the new task ends. The new task
+// does not begin, neither at once nor when there is room.
 func TestGroupEndsTheWaitForRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	never := func(*Context) error { t.Error("it ran"); return nil }
@@ -738,7 +737,7 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 		})
 	}
 
-	// There is room, but before the waiting task has heard of it the group ends.
+	// There is room, but the group ends before the waiting task is polled.
 	runInTask(t, rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(0)
@@ -759,8 +758,8 @@ func TestGroupEndsTheWaitForRoom(t *testing.T) {
 	})
 }
 
-// A task that did not begin because its spawner gave up is not reported, though no caller
-// looks at it.
+// A task that did not begin because its spawner gave up is not reported, even if no caller joins
+// it.
 func TestSpawnersThatGiveUp(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
@@ -783,7 +782,7 @@ func TestSpawnersThatGiveUp(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Tasks wait for room in a group, and some of them are cancelled: the others get the room.
+// Tasks wait for room in a group, and some of them are cancelled. The other tasks get the room.
 func TestGroupLimitPassesRoomOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	for round := range 200 {
@@ -820,8 +819,8 @@ func TestGroupLimitPassesRoomOn(t *testing.T) {
 	}
 }
 
-// Shutdown ends groups as it ends other tasks: from its third stage on they are cancelled,
-// and the last stage unwinds them.
+// Shutdown ends groups as it ends other tasks: from its third stage on they are cancelled, and the
+// last stage unwinds them.
 func TestGroupAndShutdown(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		r := new(reports)
@@ -917,8 +916,8 @@ func TestGroupInherits(t *testing.T) {
 	})
 }
 
-// Groups within groups: a failure at the bottom cancels the tasks and groups beside it, and
-// each level passes it on.
+// Groups in groups: a failure in the innermost cancels the tasks and groups beside it, and each
+// level passes it on.
 func TestGroupNested(t *testing.T) {
 	boom := errors.New("boom")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -1009,8 +1008,8 @@ func TestJoinSet(t *testing.T) {
 	})
 }
 
-// Many tasks take handles from one set while tasks end and others are added: each handle is
-// handed out once, and all tasks that wait learn of the end.
+// Many tasks take handles from one set while tasks end and others are added. Each handle is
+// returned once, and all tasks that wait see the end.
 func TestJoinSetExactlyOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 20 {
@@ -1055,7 +1054,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 			_, err := join(t, h)
 			require.NoError(t, err)
 		}
-		if left := set.Len(); left > 0 { // the other tasks were through before all handles had been added
+		if left := set.Len(); left > 0 { // the other tasks have returned before all handles were added
 			runInTask(t, rt, func(cx *Context) error {
 				for h, err := range set.All(cx) {
 					if err != nil {
@@ -1073,7 +1072,7 @@ func TestJoinSetExactlyOnce(t *testing.T) {
 	}
 }
 
-// A task of Group.Via is started as its Spawner starts it, and belongs to the group.
+// A task of Group.Via starts as a task of its Spawner does, and is a task of the group.
 func TestGroupVia(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	at := time.Now().Add(time.Hour)
@@ -1098,7 +1097,7 @@ func TestGroupVia(t *testing.T) {
 				for range 8 {
 					hs = append(hs, Go(s, func(cx *Context) error {
 						for range 5 {
-							moved = moved || cx.taskWorker() != home // no other task runs meanwhile
+							moved = moved || cx.taskWorker() != home // no other task runs in between
 							Yield(cx)
 						}
 						under := strings.Contains(name, "under") || strings.Contains(name, "too")
@@ -1125,7 +1124,7 @@ func TestGroupVia(t *testing.T) {
 		})
 	}))
 
-	// A Spawner that never waits does not wait whatever it is made into.
+	// A Spawner that never waits still never waits if other Spawners are made of it.
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			g.SetLimit(1)
@@ -1140,7 +1139,7 @@ func TestGroupVia(t *testing.T) {
 		})
 	}))
 
-	// The failure of such a task is the group's, and the group's end is its end.
+	// The failure of such a task is a failure of the group, and the end of the group ends the task.
 	err := runTask(rt, func(cx *Context) error {
 		return WithGroup(cx, func(cx *Context, g *Group) error {
 			Go(g.Via(rt.Workers()[0]), func(cx *Context) error { return Sleep(cx, time.Hour) })

@@ -7,33 +7,39 @@ import (
 	"runtime"
 )
 
-// A JoinHandle stands for a task that was spawned, and is a Future of its
-// result. Any number of tasks and goroutines may wait for it, also after the
-// task has ended. Its methods may be called from any goroutine, except that a
-// cx belongs to the caller.
+// A JoinHandle stands for a task that was spawned, and is a [Future] of its result. Any number of
+// tasks and goroutines may wait for the result, also after the task has ended. The methods may be
+// called concurrently from any goroutine, except that a cx belongs to its caller.
 //
-// Await(cx, h), TimeoutFuture(h, d), OnFuture(h) in a Select, SpawnFuture(s, h) and futures of this
-// package that are made of other futures own the handle: if they give it up, they cancel
-// its task. The task may still return a result, or have done so at that moment. If this
-// result is an io.Closer, such as a connection, and its error is nil, the result is closed, unless
-// a caller has collected it or another task or goroutine waits for the task (by h.Join, h.JoinBlocking,
-// OnJoin, a JoinSet, or the channel of h.Done). The worker of the task closes it, or, if the task has
-// ended, the caller that gives up; Close must not block, and its error is dropped. A panic in
-// Close goes to Config.Unhandled. Poll, Join, JoinBlocking and TryJoin return context.Canceled
-// then. h.Join, h.JoinBlocking, OnJoin and JoinSet do not own the handle, and h.Cancel closes nothing.
+// Some callers own the handle: if they give it up, they cancel its task. These are [Await](cx, h),
+// [TimeoutFuture](h, d), [OnFuture](h) in a [Select], [SpawnFuture](s, h), and other futures of
+// this package that are made of futures. [JoinHandle.Join], [JoinHandle.JoinBlocking], [OnJoin] and
+// a [JoinSet] do not own the handle: if they give it up, the task goes on.
 //
-// A handle that is dropped leaves its task alone. If such a task fails, the
-// failure goes to the runtime's handler, at the next garbage collection or when the
-// runtime ends: see Config.Unhandled.
+// A task that was cancelled because its owner gave up may still return a result. This result is
+// closed if it is an [io.Closer], such as a connection, and its error is nil. It is not closed if a
+// caller has collected it, or if another task or goroutine waits for the task. The worker of the
+// task closes it, or, if the task has ended, the caller that gives up. Close must not block. The
+// error of Close is dropped; a panic in Close goes to [Config.Unhandled]. All methods that return
+// the result then return [context.Canceled]. [JoinHandle.Cancel] closes no result.
+//
+// If a handle is dropped, its task goes on. If such a task fails, the failure goes to
+// [Config.Unhandled], at the next garbage collection or when the runtime ends.
 type JoinHandle[T any] struct {
 	task
 	val T
 	err error
 }
 
-// Poll returns the task's result: the value and error that its code returned, a
-// *PanicError if the code panicked, its Context's error if the task was a plain future
-// and was cancelled.
+// Poll returns the result of the task, or [ErrPending] until the task has ended. The result is the
+// value and the error that the code of the task has returned. The error is
+//
+//   - a [*PanicError] if the code panicked;
+//   - [ErrGoexit] if the code called [runtime.Goexit];
+//   - [context.Canceled] or [context.DeadlineExceeded] if a plain future, or a blocking call that
+//     had not begun, was cancelled;
+//   - [ErrShutdown] if the task was refused or unwound by [Runtime.Shutdown];
+//   - [ErrBusy] if the task was refused because a limit was reached.
 func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	if h.state.done() {
 		if !cx.spend() {
@@ -42,8 +48,8 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 		}
 		return h.result()
 	}
-	// The task may have ended before the waiter joined the slot. Then the end
-	// does not wake the waiter: so look once more.
+	// The task may have ended before the waiter joined the slot. Its end does not wake this waiter,
+	// so look again.
 	if h.waiters.join(cx.waker(waitsTask)) && !h.state.done() {
 		var zero T
 		return zero, ErrPending
@@ -51,15 +57,15 @@ func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
 	return h.result()
 }
 
-// Join waits for the task's result; see Poll. If cx is cancelled it returns
-// cx.Err() and the task goes on. (Await(cx, h), which owns the handle,
-// cancels the task then.)
+// Join waits for the task and returns its result; see [JoinHandle.Poll]. If cx is cancelled, Join
+// returns cx.Err() and the task goes on. ([Await](cx, h) owns the handle, and cancels the task
+// then.)
 func (h *JoinHandle[T]) Join(cx *Context) (T, error) {
 	return awaitSlot(cx, &h.waiters, h.Poll)
 }
 
-// TryJoin returns the task's result if it has ended; see Poll. Until then it returns
-// ErrPending. It needs no Context, and works also where cx is cancelled.
+// TryJoin returns the result of the task if the task has ended; see [JoinHandle.Poll]. Otherwise it
+// returns [ErrPending]. It needs no [Context], so it also works where cx is cancelled.
 func (h *JoinHandle[T]) TryJoin() (v T, err error) {
 	if !h.state.done() {
 		return v, ErrPending
@@ -67,9 +73,9 @@ func (h *JoinHandle[T]) TryJoin() (v T, err error) {
 	return h.result()
 }
 
-// JoinBlocking waits for the task's result on a goroutine outside the pool; see Poll.
-// If ctx ends first it returns ctx.Err() and the task goes on. It panics in
-// tasks, whose worker it would block: tasks call Join.
+// JoinBlocking is [JoinHandle.Join] for a goroutine outside the pool, which it parks. If ctx ends
+// first, it returns ctx.Err() and the task goes on. It panics in tasks, because it would block
+// their worker.
 func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
 	mustNotBlock("JoinHandle.JoinBlocking", "h.Join(cx)")
 	if h.state.done() {
@@ -91,8 +97,8 @@ func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
 	return h.result()
 }
 
-// Done returns a channel that is closed when the task has ended. Every call until then
-// returns the same channel. It is for the select of a goroutine.
+// Done returns a channel that is closed when the task has ended. It is for the select statement of
+// a goroutine. Every call before the end returns the same channel.
 func (h *JoinHandle[T]) Done() <-chan struct{} {
 	if h.state.done() {
 		return closedSignal
@@ -104,21 +110,21 @@ func (h *JoinHandle[T]) Done() <-chan struct{} {
 	return c
 }
 
-// fireLate wakes the tasks that wait in the slot, for a caller that has put a task there: the
-// task of h may have ended before that.
+// fireLate fires the slot for a caller that has put something into it, and has then seen that the
+// task of h has ended: the end may have fired the slot before.
 func (h *JoinHandle[T]) fireLate() {
 	h.state.bits.Or(taskShared) // the end does not see the tasks that this wakes
 	h.waiters.fire(nil)
 }
 
-// Cancel asks the task to end. Every await in it returns context.Canceled from
-// then on, so that its deferred calls run and it returns; a plain future is
-// given up. Cancel returns at once and may be called any number of times; a
-// task that has ended is not changed by it.
+// Cancel asks the task to end. From then on every await in the task returns [context.Canceled], so
+// that the task's deferred calls run and it returns. A plain future is given up, and not polled
+// again. A blocking call that has not begun never runs. Cancel returns at once. It may be called
+// any number of times, and does nothing if the task has ended.
 func (h *JoinHandle[T]) Cancel() { h.cancel(0) }
 
-// CancelCause is Cancel with a reason, which the task finds in cx.Cause and
-// context.Cause(cx). A nil cause is context.Canceled.
+// CancelCause is [JoinHandle.Cancel] with a cause, which [Context.Cause] and [context.Cause] return
+// in the task. A nil cause means [context.Canceled].
 func (h *JoinHandle[T]) CancelCause(cause error) { h.cancelCause(cause) }
 
 func (t *task) cancelCause(cause error) {
@@ -128,8 +134,10 @@ func (t *task) cancelCause(cause error) {
 	t.cancel(0)
 }
 
-// cancel cancels the task; see taskState.cancel.
+// cancel cancels the task. by is the reason; see taskState.cancel.
 func (t *task) cancel(by uint32) {
+	// The state changes before the scope ends, and the task is queued last. So an AfterFunc of the
+	// scope, and the next poll, see that the task is cancelled.
 	held := t.state.cancel(by)
 	t.endScope(nil)
 	if t.kind == kindBlocking {
@@ -140,14 +148,14 @@ func (t *task) cancel(by uint32) {
 	}
 }
 
-// Task returns the number and the name of the handle's task.
+// Task returns the number and the name of the task.
 func (h *JoinHandle[T]) Task() Task { return h.ident() }
 
-// result is called once the task is done.
+// result returns the result of a task that has ended.
 func (h *JoinHandle[T]) result() (T, error) {
 	if f, ok := h.err.(*taskFailure); ok {
 		f.handled()
-		runtime.KeepAlive(h) // as garbage it could be reported before it is handled
+		runtime.KeepAlive(h) // if h were garbage, the failure could be reported before it is handled
 		return h.val, f.err
 	}
 	if !h.collect() {
@@ -157,8 +165,8 @@ func (h *JoinHandle[T]) result() (T, error) {
 	return h.val, h.err
 }
 
-// finish ends the task with a result. w is the worker that runs it, or nil for
-// a task that was refused.
+// finish ends the task with a result. The steps are at the head of taskresult.go. w is the worker
+// that runs the task, or nil for a task that was refused and for a blocking call.
 func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	group := h.cancelGroup()
 	h.val = v
@@ -183,7 +191,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	}
 	if closer {
 		if h.finishCloser(w) {
-			defer h.closeResult() // deferred, since it calls a method of the user's
+			defer h.closeResult() // after the other steps: it calls a method of the user's, which may panic
 		}
 	} else {
 		h.state.finish(0)
@@ -198,9 +206,9 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 	group.leaveAll(&h.task)
 }
 
-// endedByCancel reports whether err only means that the task has ended because it was
-// cancelled. This includes a task that waited for another task while Shutdown cancelled
-// all tasks, and has returned the error of that task.
+// endedByCancel reports whether err says only that the task was cancelled. This includes a task
+// that waited for another task while Shutdown cancelled all tasks, and has returned the error of
+// that task.
 func (t *task) endedByCancel(err error) bool {
 	var p *PanicError
 	panicked := errors.As(err, &p)

@@ -5,10 +5,10 @@ import (
 	"iter"
 )
 
-// A JoinSet hands out tasks in the order in which they end. It is a Stream of handles: the
-// result of a task, an error included, is in its handle, and the error of Next says that
-// there is no handle to hand out. Together with a Group, which bounds how long the tasks
-// live, it takes results as they come:
+// A JoinSet returns the handles of tasks in the order in which the tasks end. It is a [Stream] of
+// handles. The result of a task, its error included, is in its handle; an error of the JoinSet
+// means that there is no handle. Use it with a [Group], which bounds how long the tasks live, to
+// take results as soon as they are there:
 //
 //	var set async.JoinSet[int]
 //	for _, url := range urls {
@@ -18,19 +18,20 @@ import (
 //		...
 //		n, _, err := h.TryJoin()
 //
-// The zero JoinSet is empty and ready for use; it must not be copied. Its methods may be
-// called from any goroutine, except that a cx belongs to the caller; any number of tasks
-// may wait for the next handle at once, and each handle goes to one of them. A task that
-// ends wakes one of the tasks that wait in Next or All, and all that poll with PollNext.
+// The zero JoinSet is empty and ready for use. A JoinSet must not be copied. Its methods may be
+// called concurrently from any goroutine, except that a cx belongs to its caller. Any number of
+// tasks may wait for the next handle, and each handle is returned to one of them. A task that ends
+// wakes one of the tasks that wait in [JoinSet.Next] or [JoinSet.All], and all tasks that poll with
+// [JoinSet.PollNext].
 type JoinSet[T any] struct {
 	mu    lockOf[JoinSet[T]]
-	ended []*JoinHandle[T]
-	n     int // the handles that have not been handed out
-	slot  wakerSlot
+	ended []*JoinHandle[T] // of tasks that have ended, in this order
+	n     int              // how many handles were added and not returned yet
+	slot  wakerSlot        // fired for each task that ends
 }
 
-// Add adds tasks to the set, whether or not they have ended. The set does not
-// own them: they go on if it is dropped.
+// Add adds tasks to the set, whether or not they have ended. The set does not own them: if the set
+// is dropped, they go on.
 func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
 	s.mu.Lock()
 	s.n += len(hs)
@@ -46,7 +47,7 @@ func (s *JoinSet[T]) Add(hs ...*JoinHandle[T]) {
 	}
 }
 
-// joinSetEntry waits in the slot of a handle for the end of its task.
+// joinSetEntry is in the slot of a handle, and waits for the end of the task.
 type joinSetEntry[T any] struct {
 	task
 	s *JoinSet[T]
@@ -64,15 +65,15 @@ func (j *joinSetEntry[T]) poll(from *worker) bool {
 
 func (j *joinSetEntry[T]) abort(*worker, error) {}
 
-// Len returns how many tasks of the set have not been handed out.
+// Len returns how many handles were added and have not been returned yet.
 func (s *JoinSet[T]) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.n
 }
 
-// PollNext returns the handle of the next task that has ended, io.EOF if no handle is left
-// in the set, or ErrPending.
+// PollNext returns the handle of the next task that has ended, [io.EOF] if the set is empty, or
+// [ErrPending].
 func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 	if !cx.spend() {
 		return nil, ErrPending
@@ -82,7 +83,7 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 			return h, err
 		}
 		if s.slot.join(cx.waker(waitsTask)) {
-			h, err := s.take(cx) // a task that ended before cx's task stood there has woken none
+			h, err := s.take(cx) // a task that ended before the join has not woken cx's task
 			return h, cx.unspent(err)
 		}
 	}
@@ -91,7 +92,7 @@ func (s *JoinSet[T]) PollNext(cx *Context) (*JoinHandle[T], error) {
 // abandoned implements abandoner.
 func (s *JoinSet[T]) abandoned(t *task, from *worker) { s.slot.leave(t, from) }
 
-// take is PollNext without a place in the slot.
+// take is PollNext without joining the slot.
 func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 	s.mu.Lock()
 	var h *JoinHandle[T]
@@ -117,16 +118,16 @@ func (s *JoinSet[T]) take(cx *Context) (*JoinHandle[T], error) {
 	return h, err
 }
 
-// Next waits for the next task that ends, and returns its handle; io.EOF if no handle is
-// left in the set. If cx is cancelled it returns cx.Err(), and the set keeps all its
-// handles.
+// Next waits for the next task that ends, and returns its handle. It returns [io.EOF] if the set is
+// empty. If cx is cancelled it returns cx.Err(), and the set keeps all its handles.
 func (s *JoinSet[T]) Next(cx *Context) (*JoinHandle[T], error) {
 	h, err := awaitInOrder(cx, &s.slot, s.PollNext)
 	return h, awaitedError(cx, err)
 }
 
-// All returns the handles for a range loop, which waits through cx. It ends after the last
-// handle, or after an error.
+// All returns the handles that [JoinSet.Next] would return, for a range loop that waits with cx.
+// The loop ends when the set is empty, or after an error. If cx is cancelled, the set keeps the
+// handles that are left.
 func (s *JoinSet[T]) All(cx *Context) iter.Seq2[*JoinHandle[T], error] {
 	return func(yield func(*JoinHandle[T], error) bool) {
 		for {

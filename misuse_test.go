@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// misuse returns the text with which fn panics, "" if it doesn't.
+// misuse returns the text with which fn panics, or "" if fn does not panic.
 func misuse(fn func()) (text string) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -25,8 +25,7 @@ func misuse(fn func()) (text string) {
 	return ""
 }
 
-// requireMisuse checks a text that explains a mistake to a user of the
-// package.
+// requireMisuse checks a text that explains a mistake to a user of the package.
 func requireMisuse(t testing.TB, text string, parts ...string) {
 	t.Helper()
 	require.NotEmpty(t, text, "there was no panic")
@@ -36,8 +35,7 @@ func requireMisuse(t testing.TB, text string, parts ...string) {
 	}
 }
 
-// requireTaskMisuse checks the error of a task that has panicked with such a
-// text.
+// requireTaskMisuse checks the error of a task that has panicked with such a text.
 func requireTaskMisuse(t testing.TB, err error, parts ...string) {
 	t.Helper()
 	var p *PanicError
@@ -101,7 +99,7 @@ func TestMisuseContextAfterItsTask(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, cx := range []*Context{cx, pollCx, blockCx} {
 				requireMisuse(t, misuse(func() { use(cx) }), afterTheEnd)
-				// The next task gets the coroutine of the one before.
+				// The next task gets the coroutine of the task before.
 				_, err := join(t, Go(rt, func(*Context) error { use(cx); return nil }))
 				requireTaskMisuse(t, err, afterTheEnd)
 				_, err = join(t, SpawnFuture(rt, PollFunc(func(*Context) (None, error) { use(cx); return None{}, nil })))
@@ -226,7 +224,7 @@ func TestMisuseContextInAnIterator(t *testing.T) {
 	}))
 	requireTaskMisuse(t, err, foreignThread)
 
-	// An iterator whose code leaves cx alone may be pulled across awaits.
+	// An iterator whose code does not use cx may be pulled between awaits.
 	runInTask(t, rt, func(cx *Context) error {
 		next, stop := iter.Pull(func(yield func(int) bool) {
 			for i := range 10 {
@@ -254,7 +252,7 @@ func TestMisusePendingWithoutWaker(t *testing.T) {
 	_, err := join(t, SpawnFuture(rt, hangs))
 	requireTaskMisuse(t, err, nobodyWakes)
 	await := func(cx *Context) error {
-		if err := Yield(cx); err != nil { // takes the waker, for an await that is over
+		if err := Yield(cx); err != nil { // it takes the waker, for an await that is over
 			return err
 		}
 		_, err := Await(cx, hangs)
@@ -286,7 +284,7 @@ func TestMisusePendingAsResult(t *testing.T) {
 			requireTaskMisuse(t, err, asResult, "not wrapped")
 		}
 	}
-	// The usual way to make the mistake.
+	// The usual form of the mistake.
 	_, err := join(t, Go(rt, func(cx *Context) error { _, err := SleepFuture(time.Hour).Poll(cx); return err }))
 	requireTaskMisuse(t, err, asResult)
 }
@@ -353,8 +351,8 @@ func TestThreadsVariableInvalid(t *testing.T) {
 	require.Equal(t, 2, strings.Count(string(out), want), string(out))
 }
 
-// No use of a Context in the wrong place makes the Go runtime end the program. It
-// would end the test's program, so a child process makes the mistakes.
+// No use of a Context in the wrong place makes the Go runtime end the program. If it did, it would
+// end the program of the test, so a child process makes the mistakes.
 func TestMisuseNeverReachesTheGoRuntime(t *testing.T) {
 	if inChild(t) {
 		misuseEverything(t)
@@ -419,7 +417,7 @@ func misuseEverything(t *testing.T) {
 	}
 }
 
-// seqThatUses is an iterator on a coroutine of its own that uses cx there.
+// seqThatUses is an iterator, on a coroutine of its own, that uses cx there.
 func seqThatUses(cx *Context, use func(*Context)) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		next, stop := iter.Pull(func(yield func(int) bool) {

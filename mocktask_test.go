@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mockTask is a task that only counts how often it is woken, and with which a test polls.
-// It needs no runtime, since the primitives need none.
+// mockTask is a task that only counts how often it is woken. A test polls with it. It needs no
+// runtime, since the primitives need none.
 type mockTask struct {
 	t        *task
 	cx       *Context
@@ -116,8 +116,8 @@ func (f *firmSend[T]) Poll(cx *Context) (None, error) {
 
 func (f *firmSend[T]) cancel() error { return f.c.cancelSend(nil, &f.w) }
 
-// requireNoLostWakes fails the test if a party waits in c for a message, or room, that is
-// there, or if something is left of parties that wait no longer.
+// requireNoLostWakes fails the test if a party waits in c for a message or for room that is there,
+// or if the channel still refers to parties that no longer wait.
 func requireNoLostWakes[T any](t testing.TB, c *Chan[T]) {
 	t.Helper()
 	c.lock()

@@ -10,32 +10,108 @@ import (
 	"time"
 )
 
-// Shutdown ends the runtime, in the stages that a server needs:
+// The stages of a shutdown are flags of the Runtime. They are set in this order and never cleared:
 //
-//  1. Listeners accept no more, and nothing is started from outside: [Listener.Accept],
-//     BlockOn and tasks that are spawned outside the pool, with rt or in BlockOn,
-//     fail with ErrShutdown. [Draining] returns. Tasks go on, and may spawn others.
-//  2. Shutdown waits until all tasks have ended, or ctx has. With a ctx that
-//     has ended already this stage is left out.
-//  3. Tasks that still live are cancelled, as by JoinHandle.Cancel, as are the
-//     Contexts of BlockOn, and no task can be spawned at all. Shutdown waits
-//     again, for Config.Grace. A pause of the whole process does not count.
+//	           new tasks from outside   new tasks of tasks   tasks       workers
+//	draining   refused                  start                go on       run
+//	closing    refused                  refused              cancelled   run
+//	stopping   refused                  refused              unwound     end
+//
+// BlockOn is refused from the beginning, by the field shutting, under rt.mu. A call of
+// SpawnBlocking is refused under the lock of the pool (callPool.tooLate). Surveys of Runtime.Tasks
+// start until stopping.
+//
+// Counting. Shutdown must find out that no task lives. A lock or an atomic count of the tasks would
+// cost each spawn and each end a write to memory that all workers share. So each worker counts for
+// itself, without atomics, the tasks that were spawned on it and the tasks that have ended on it. A
+// task may be spawned on one worker and end on another. Tasks from outside, BlockOn and blocking
+// calls have counters of their own. One count of all (countTasks) goes like this:
+//
+//  1. Shutdown adds one to countRequests, which makes the number n of this request, and unparks all
+//     workers.
+//  2. Each worker, at the end of each turn while the runtime drains, reads countRequests and its
+//     own two counters. If there is a new request, or if tasks have ended, it stores the counters
+//     in ackedSpawned and ackedEnded, then the number of the request in acked, and notifies
+//     countChanged (ackCount).
+//  3. Shutdown waits until acked is at least n for each worker. So each worker has read its
+//     counters after step 1.
+//  4. Shutdown adds up the acknowledged counters and the counters of the others.
+//
+// awaitTasks counts until two counts, the second begun after the first was complete, find the same
+// numbers, and as many ends as spawns. Then no task lives, and none will:
+//
+//  1. Let T be a moment between the two counts. Each counter was read before T for the first count,
+//     and after T for the second. Counters only grow, and the two readings agree. So each counter
+//     had this value at T.
+//  2. The sums are therefore exact for T, although no two counters were read at the same moment: as
+//     many tasks had ended as were spawned. So no task lived at T.
+//  3. Only a task that lives, or code outside, can spawn another. Code outside is refused since the
+//     runtime drains: spawnOn adds to the counter of spawns before it reads draining, so a task
+//     that is not refused was counted, and a refused task is counted as spawned and as ended. (A
+//     survey is not refused. It spawns no task, and Runtime.Tasks does not wait for it for long.)
+//
+// One count is not enough: a task that was spawned on a worker after this worker had acknowledged,
+// and that ended on a worker which acknowledged later, would count as an end without a spawn. This
+// could hide another task that lives.
+//
+// Shutdown does not miss the last end. A worker acknowledges anew when tasks have ended, and the
+// ends of other tasks notify countChanged, too. countTasks reads the counters after its last
+// receive from countChanged, so a change after that leaves a value in the channel, which awaitTasks
+// receives.
+//
+// Cancelling all tasks (cancelAll). A task that lives is in a list of waiting tasks, or is
+// straight-line code that a worker runs (worker.visible), or is in a queue and not begun, or is a
+// plain future in its first poll. The steps are:
+//
+//  1. cancelAll sets closing, and then reads the lists and visible of each worker, and cancels the
+//     tasks.
+//  2. A worker that puts a task on its list does so and then reads closing (list). If closing is
+//     set, it cancels the task. So at least one of the two cancels the task.
+//  3. A worker that begins straight-line code stores it in visible and then reads closing. If
+//     closing is set, it puts the task on its list, and step 2 cancels it.
+//  4. A task that is in a queue and not begun is cancelled when it waits or yields for the first
+//     time, or begins: by step 2 or 3.
+//
+// Stopping a worker (cleanUp, on its own thread):
+//
+//  1. The worker takes one task after the other from its queues, its inbox and its list, and from
+//     the inboxes of workers that have ended, and ends it with ErrShutdown (abort). A coroutine
+//     that waits is unwound: its wait becomes a Goexit, and its deferred calls run. A future is
+//     given up.
+//  2. A task in its list may have another holder, for example another worker that is about to send
+//     it here. The worker waits for such tasks, but not longer than lastLook.
+//  3. It ends its free coroutines, acknowledges its counters a last time, closes its reactor,
+//     notifies the tasks that wait for its descriptors, and closes exited.
+
+// Shutdown ends the runtime. It is made for servers, and has four stages:
+//
+//  1. Code outside can no longer start anything. [Listener.Accept], [BlockOn], and tasks that are
+//     spawned outside the pool or in BlockOn, fail with [ErrShutdown]. [Draining] returns. Tasks go
+//     on, and may spawn others.
+//  2. Shutdown waits until all tasks have ended, or ctx has ended. If ctx has ended before,
+//     Shutdown does not wait.
+//  3. The tasks that are left are cancelled, as by [JoinHandle.Cancel], and so are the Contexts of
+//     BlockOn. No task can be spawned at all. Shutdown waits again, for [Config.Grace]. A pause of
+//     the whole process does not count.
 //  4. Every thread and descriptor of the runtime is freed.
 //
-// It returns nil if all tasks have ended and all data has been written that File.Write
-// has accepted. If a write has failed and no call has returned the error, or has not
-// ended, the error is an [*UnwrittenError], or wraps one. If tasks have not ended, it returns a
-// *ShutdownError that names them, and tears the runtime down under them: code
-// that waits is unwound with its deferred calls, futures are given up, both
-// with ErrShutdown; code that does not wait keeps its thread until it does.
-// For that Shutdown waits no longer than Config.Grace either, and again for a report to Config.Unhandled that does not
-// return. So after the end of ctx it takes at most three times Config.Grace, and the time that Config.Stalled takes. Connections remain the property of the code
-// that opened them; close them.
+// Shutdown returns nil if all tasks have ended, and all data is written that [File.Write] has
+// accepted. Otherwise its error is one of these, or joins both (see [errors.Join]):
 //
-// A second call waits for the first, for as long as its ctx lets it, and returns
-// the result of the first call. Shutdown
-// panics in a task, and in a function that BlockOn or SpawnBlocking runs on rt: it
-// would wait for itself.
+//   - a [*ShutdownError] names the tasks that have not ended. The runtime is torn down under them:
+//     code that waits is unwound, so that its deferred calls run, and futures are given up. The
+//     error of such a task is ErrShutdown. Code that does not wait keeps its thread until it does.
+//   - an [*UnwrittenError] says that a write has failed and no call has returned its error, or that
+//     a write has not ended.
+//
+// After the end of ctx, Shutdown takes at most three times Config.Grace, plus the time that
+// [Config.Stalled] takes. It waits that long for cancelled tasks, for the end of the workers, and
+// for a report to [Config.Unhandled] that does not return. Shutdown closes no connections: they
+// belong to the code that has opened them.
+//
+// Shutdown may be called concurrently. Every call but the first waits for the first and returns its
+// result, or ctx.Err() if its own ctx ends before. Shutdown panics in a task, and in a function
+// that BlockOn or [SpawnBlocking] runs on rt, because it would wait for itself.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	mustNotBlock("Runtime.Shutdown", "a goroutine of its own")
 	rt.mustNotBeInside()
@@ -63,7 +139,7 @@ func (rt *Runtime) shutdown(ctx context.Context) error {
 	grace, cancel := rt.grace()
 	defer cancel()
 	rt.stopWorkers(grace)
-	unwritten := rt.files.finishWithin(grace) // of code that was unwound, too
+	unwritten := rt.files.finishWithin(grace) // also data of code that was unwound
 	rt.outcome = bothErrors(rt.outcome, unwritten)
 	rt.calls.close()
 	rt.files.close()
@@ -85,9 +161,9 @@ func (rt *Runtime) endTasks(late error) error {
 	return &ShutdownError{Tasks: rt.left(), Err: late}
 }
 
-// grace returns a context that ends after Config.Grace. If the whole process is
-// paused, the pause uses up only a tenth of that time, so that the tasks and workers
-// for which Shutdown waits have time to answer.
+// grace returns a context that ends after Config.Grace. It adds up ten timers of a tenth of the
+// time: a pause of the whole process makes only one of them fire early, so the tasks and workers
+// for which Shutdown waits still have nine tenths to answer.
 func (rt *Runtime) grace() (context.Context, context.CancelFunc) {
 	const parts = 10
 	part := rt.cfg.Grace / parts
@@ -131,9 +207,9 @@ func (rt *Runtime) awaitEnd(ctx context.Context) error {
 	}
 }
 
-// IsDraining reports whether the code of cx should finish what it does and begin nothing new:
-// [Runtime.Shutdown] has begun, or, in a Handler, its Server has been asked to end. In a
-// task that a Handler spawns it reports only Runtime.Shutdown.
+// IsDraining reports whether the code of cx should finish its work and begin nothing new. This is
+// so when [Runtime.Shutdown] has begun, and, in a [Handler], also when the [Server] has been asked
+// to end. In a task that a Handler spawns, it reports only Runtime.Shutdown.
 func IsDraining(cx *Context) bool {
 	cx.here()
 	if own := drainStateOf(cx.t); own != nil && own.begun.Load() {
@@ -142,24 +218,25 @@ func IsDraining(cx *Context) bool {
 	return cx.draining()
 }
 
-// Draining waits until IsDraining reports true, and returns nil then. It is for tasks that work
-// without end, and should end in time; in Select use [DrainingFuture]. It fails only with
-// cx.Err(), if cx is cancelled.
+// Draining waits until [IsDraining] reports true, and then returns nil. It is for tasks that work
+// without end, so that they can finish in time. If cx is cancelled, it returns cx.Err(). In
+// [Select] use [DrainingFuture].
 func Draining(cx *Context) error {
 	_, err := Await(cx, DrainingFuture())
 	return err
 }
 
-// DrainingFuture returns Draining as a future, for the code that polls it.
+// DrainingFuture returns the future of [Draining], with the same result. If it is given up, nothing
+// is lost.
 func DrainingFuture() Future[None] { return new(drainingFuture) }
 
-// drainState is the draining of a part of the runtime.
+// drainState is the draining of a part of the runtime, for example of a Server.
 type drainState struct {
 	begun   atomic.Bool
 	waiters wakerSlot
 }
 
-// begin begins to drain, and reports false if that was done before.
+// begin begins to drain. It reports false if that has happened before.
 func (d *drainState) begin() (first bool) {
 	if first = !d.begun.Swap(true); first {
 		d.waiters.fire(nil)
@@ -170,7 +247,7 @@ func (d *drainState) begin() (first bool) {
 // drainer is implemented by the body of a task that belongs to such a part.
 type drainer interface{ drainState() *drainState }
 
-// drainStateOf returns the drainState of t; nil if t ends with the runtime only.
+// drainStateOf returns the drainState of t, or nil if t drains only with the runtime.
 func drainStateOf(t *task) *drainState {
 	if d, ok := t.body.(drainer); ok {
 		return d.drainState()
@@ -185,6 +262,8 @@ func (d *drainingFuture) Poll(cx *Context) (None, error) {
 		return None{}, ErrPending
 	}
 	for !IsDraining(cx) {
+		// Draining may begin before cx's task has joined both slots: then a join consumes the event
+		// and reports false, or IsDraining is true now.
 		d.t = cx.waker(waitsFuture)
 		waits := d.t.w.rt.drained.join(d.t)
 		if own := drainStateOf(d.t); own != nil {
@@ -210,14 +289,15 @@ func (d *drainingFuture) Cancel() {
 	d.t = nil
 }
 
-// drain has new tasks from outside refused, and makes the tasks that accept look again.
+// drain is the first stage. New tasks from outside are refused from now on, and tasks that accept
+// look again.
 func (rt *Runtime) drain() {
 	rt.draining.Store(true)
 	rt.drained.fire(nil)
-	rt.fds.notifyAll(nil) // tasks that accept
+	rt.fds.notifyAll(nil) // tasks that accept see draining
 }
 
-// stopWorkers ends the workers, and waits until they have, or grace has ended.
+// stopWorkers ends the workers, and waits until they have ended, or grace has.
 func (rt *Runtime) stopWorkers(grace context.Context) {
 	rt.stopping.Store(true)
 	rt.shared.close()
@@ -232,12 +312,11 @@ func (rt *Runtime) stopWorkers(grace context.Context) {
 	}
 	rt.shared.awaitEnd(grace)
 	for _, p := range rt.blockedGoroutines() {
-		p.wake(nil) // this ends awaits that cancellation does not end, too
+		p.wake(nil) // stopping is set: this also ends awaits with a Context of WithoutCancel
 	}
 }
 
-// mustNotBeInside panics if the calling goroutine runs code for which Shutdown
-// waits.
+// mustNotBeInside panics if the calling goroutine runs code for which Shutdown waits.
 func (rt *Runtime) mustNotBeInside() {
 	if rt.calls.runsCaller() {
 		panic("async: Runtime.Shutdown was called in a call of SpawnBlocking on the runtime, and would wait for it; call it on a goroutine of its own")
@@ -251,8 +330,8 @@ func (rt *Runtime) mustNotBeInside() {
 	}
 }
 
-// cancelAll cancels every task that is in a list, or is straight-line code that runs now;
-// worker.list cancels the tasks that come into a list later.
+// cancelAll cancels all tasks, or makes sure that they are cancelled later; see the head of this
+// file.
 func (rt *Runtime) cancelAll() {
 	rt.closing.Store(true)
 	for _, w := range rt.workers {
@@ -269,7 +348,7 @@ func (rt *Runtime) cancelAll() {
 	rt.calls.cancelQueued()
 }
 
-// blockedGoroutines returns the goroutines in BlockOn.
+// blockedGoroutines returns the tasks of the goroutines in BlockOn.
 func (rt *Runtime) blockedGoroutines() (ps []*blockOnParker) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -279,13 +358,7 @@ func (rt *Runtime) blockedGoroutines() (ps []*blockOnParker) {
 	return ps
 }
 
-// awaitTasks waits until no task lives.
-//
-// Tasks may be spawned on one worker and end on another, and each worker
-// counts for itself, so a sum of counts taken at different moments means
-// nothing. But counts only grow, and only tasks that live spawn others: if two
-// counts, one taken wholly after the other, find the same numbers, and as many
-// ends as spawns, then no task lived in between, and none ever will.
+// awaitTasks waits until no task lives. The head of this file shows why two counts prove this.
 func (rt *Runtime) awaitTasks(ctx context.Context) error {
 	last := taskCount{spawned: -1}
 	for {
@@ -308,11 +381,10 @@ func (rt *Runtime) awaitTasks(ctx context.Context) error {
 	}
 }
 
-// taskCount is how many tasks there have been.
+// taskCount is how many tasks were spawned and have ended so far.
 type taskCount struct{ spawned, ended int64 }
 
-// countTasks counts the tasks that were spawned and that have ended. Each worker reads its
-// own counts after the call began, and acknowledges that.
+// countTasks makes one count of all tasks. Each worker reads its counters after the call began.
 func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
 	n := rt.countRequests.Add(1)
 	for _, w := range rt.workers {
@@ -327,8 +399,8 @@ func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
 			}
 		}
 	}
-	// Read the counts only now, after the last receive from countChanged here: a
-	// change that comes later is notified to awaitTasks.
+	// Read the counters only now, after the last receive from countChanged here: a later change
+	// leaves a value in the channel for awaitTasks.
 	for _, w := range rt.workers {
 		c.spawned += w.ackedSpawned.Load()
 		c.ended += w.ackedEnded.Load()
@@ -356,9 +428,9 @@ func (rt *Runtime) left() (infos []TaskInfo) {
 	return uniqueByID(append(infos, rt.calls.infos()...))
 }
 
-// unbegun describes the tasks that are queued where other workers can take them from w, and
-// that have not been polled yet, so that they are in no list. Only the holder of a task may
-// look at it: so unbegun takes the tasks away and sends them back.
+// unbegun describes the tasks that wait in queues of w from which other workers can take them, and
+// that were not polled yet, so that they are in no list. Only the holder of a task may look at it.
+// So unbegun takes the tasks out of the queues and sends them back.
 func (w *worker) unbegun() (infos []TaskInfo) {
 	var all []*task
 	add := func(t *task) {
@@ -380,14 +452,16 @@ func (w *worker) unbegun() (infos []TaskInfo) {
 	return infos
 }
 
-// A ShutdownError is the error of Shutdown if its context ended before the
-// tasks did. Not in Tasks are futures that were being polled for the first time, and
-// tasks that a stuck worker has not begun if no other worker may run them: see Local.
+// A ShutdownError is the error of [Runtime.Shutdown] if its context has ended before the tasks
+// have. Tasks that a stuck worker has not begun, and that no other worker may run (see [Local]),
+// are not named, nor are futures that were being polled for the first time.
 type ShutdownError struct {
-	Tasks []TaskInfo
-	Err   error // the context's error
+	Tasks []TaskInfo // the tasks that have not ended
+	Err   error      // the error of the context
 }
 
+// Error returns, in one line, the error of the context, the number of the tasks, and the first ten
+// of them.
 func (e *ShutdownError) Error() string {
 	const shown = 10
 	var b strings.Builder
@@ -402,24 +476,28 @@ func (e *ShutdownError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the context's error.
+// Unwrap returns [ShutdownError.Err], the error of the context.
 func (e *ShutdownError) Unwrap() error { return e.Err }
 
-// waitingList is a worker's list of the tasks that have not ended and that
-// Shutdown could not find otherwise: tasks that have waited at least once, since only their
-// wakers know them, and straight-line code that has yielded, since only w knows its local queue.
-// A task that ends in its first poll never comes here.
+// A waitingList has the tasks of a worker that have not ended and that Shutdown could not find
+// otherwise:
+//
+//   - tasks that have waited at least once, since only their wakers refer to them;
+//   - straight-line code that has yielded, since only the worker sees its local queue.
+//
+// A task that ends in its first poll is never in the list. Shutdown needs the list, and so costs
+// only tasks that wait: an uncontended lock when a task first waits, and when it ends.
 type waitingList struct {
 	mu    lockOf[waitingList]
-	tasks []*task // each knows its index
+	tasks []*task // task.listIndex is the index of each
 }
 
-// list puts t, which w holds, on w's list.
+// list puts t on w's list. w is the holder of t.
 func (w *worker) list(t *task) {
 	t.listedAt = uint16(w.index) + 1
 	w.waiting.add(t)
 	if w.rt.closing.Load() {
-		t.cancel(taskByShutdown) // Shutdown has been through the list already, or is now
+		t.cancel(taskByShutdown) // cancelAll may have read the list before
 	}
 }
 
@@ -439,19 +517,19 @@ func (l *waitingList) remove(t *task) {
 	l.tasks[last] = nil
 	l.tasks = l.tasks[:last]
 	if c := cap(l.tasks); c > 1024 && last < c/4 {
-		l.tasks = append(make([]*task, 0, c/2), l.tasks...) // a burst is over
+		l.tasks = append(make([]*task, 0, c/2), l.tasks...) // a burst is over: give memory back
 	}
 }
 
-// all returns the tasks that are in the list.
+// all returns a copy of the list.
 func (l *waitingList) all() []*task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.tasks)
 }
 
-// ackCount publishes, while the runtime drains, how many tasks were spawned on w and
-// how many ended there, and acknowledges the last request of countTasks.
+// ackCount is step 2 of a count: it publishes the counters of w, and acknowledges the last request.
+// The worker calls it at the end of each turn while the runtime drains.
 func (w *worker) ackCount() {
 	n := w.rt.countRequests.Load()
 	spawned, ended := int64(w.counts[countSpawned]), int64(w.counts[countEnded])
@@ -464,8 +542,8 @@ func (w *worker) ackCount() {
 	notifyChan(w.rt.countChanged)
 }
 
-// cleanUp ends the tasks that are left when the worker ends. There are tasks only if
-// Shutdown has given up waiting for them.
+// cleanUp ends the tasks that are left when the worker ends. There are such tasks only if Shutdown
+// no longer waits for them.
 func (w *worker) cleanUp() {
 	w.unwinding = true
 	defer w.exit()
@@ -473,8 +551,8 @@ func (w *worker) cleanUp() {
 	w.abortAll()
 }
 
-// abortAll ends one task after the other until w has none. If the Cancel of a
-// future calls Goexit, it goes on in its deferred call.
+// abortAll ends one task after the other until w has none. If the Cancel of a future calls Goexit,
+// abortAll goes on in its deferred call.
 func (w *worker) abortAll() {
 	returned := false
 	defer func() {
@@ -495,15 +573,14 @@ func (w *worker) stopCoroutines() {
 	}
 }
 
-// lastLook is how long a worker that ends waits for tasks in its list that have another
-// holder: they stand in the queue of another worker, which ends them, or are about to
-// be sent here. The sender needs a microsecond, unless its thread has lost its
-// processor. If the other worker is stuck the tasks are left to it after this time.
+// lastLook is how long a worker that ends waits for tasks in its list that have another holder.
+// Such a task is in the queue of another worker, which will end it, or is about to be sent here. A
+// sender needs a microsecond, unless its thread has lost its processor. If the other worker is
+// stuck, its tasks are left to it after this time.
 const lastLook = 5 * time.Second
 
-// lastTask returns a task for w to end, which w then holds: a task that is queued,
-// or else a waiting task whose holder it can become. It returns nil once no task
-// stands in w's list, or after lastLook.
+// lastTask returns a task for w to end: a task that is queued, or else a waiting task. w is its
+// holder then. lastTask returns nil when w's list is empty, or after lastLook.
 func (w *worker) lastTask() *task {
 	begun := time.Now()
 	for tries := 0; ; tries++ {
@@ -529,8 +606,8 @@ func (w *worker) lastTask() *task {
 	}
 }
 
-// inherit takes the tasks that were sent to workers that have ended already. Code that
-// has begun can be unwound by its own worker only.
+// inherit takes the tasks that were sent to workers that have ended. It leaves out code that has
+// begun, which only its own worker can unwind.
 func (w *worker) inherit() {
 	for _, o := range w.rt.workers {
 		if !o.ended() {
@@ -561,7 +638,7 @@ func (w *worker) abort(t *task) {
 	t.body.abort(w, ErrShutdown)
 }
 
-// exit is the worker's last act.
+// exit is the last step of a worker.
 func (w *worker) exit() {
 	w.ackCount()
 	w.reactor.close()

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A listener accepts no more once Shutdown has begun, also if its task waits
-// already, and the tasks of open connections come to their end.
+// A listener accepts nothing once Shutdown has begun, even if its task has begun to wait before.
+// The tasks of open connections go on to their end.
 func TestShutdownLetsTasksFinish(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	addrs, accepted := make(chan string, 1), make(chan struct{})
@@ -72,7 +72,7 @@ func TestShutdownLetsTasksFinish(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// beginShutdown begins a Shutdown that waits for the tasks for as long as they take.
+// beginShutdown begins a Shutdown that waits for the tasks without a limit.
 func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 	t.Helper()
 	c := make(chan error, 1)
@@ -81,8 +81,8 @@ func beginShutdown(t *testing.T, rt *Runtime) (over <-chan error) {
 	return c
 }
 
-// Draining is ready from the moment at which Shutdown begins, for all tasks that wait
-// and all tasks that come later. Tasks that have given up are not woken.
+// Draining is ready from the moment at which Shutdown begins, for the tasks that wait then and for
+// all tasks that wait later. Tasks that have given up are not woken.
 func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	cx, wakes := newPollCx(t, rt)
@@ -119,7 +119,7 @@ func TestDrainingIsReadyOnceShutdownBegins(t *testing.T) {
 	}
 }
 
-// First stage: no task can be started from outside anymore, and any task from inside.
+// First stage: code outside can no longer start tasks. Every task can.
 func TestShutdownDrains(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	release, free := newRelease(t)
@@ -130,7 +130,7 @@ func TestShutdownDrains(t *testing.T) {
 			return err
 		}
 		_, err := SpawnBlocking(cx, func() (None, error) { <-release; return None{}, nil }).Join(cx)
-		// A chain of tasks, each begun by the last act of the task before.
+		// A chain of tasks: the last step of each starts the next.
 		var last atomic.Bool
 		var link func(left int) func(cx *Context) error
 		link = func(left int) func(cx *Context) error {
@@ -170,7 +170,7 @@ func TestShutdownDrains(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A goroutine in BlockOn counts like a task: the second stage waits for it.
+// A goroutine in BlockOn counts as a task: the second stage waits for it.
 func TestShutdownWaitsForBlockOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := new(probe)
@@ -191,9 +191,9 @@ func TestShutdownWaitsForBlockOn(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// Third stage: when the context of Shutdown ends, tasks that still live are cancelled,
-// also calls that are only queued, and tasks cannot start others either. The late end
-// is no error if all tasks have ended.
+// Third stage: when the context of Shutdown ends, tasks that still live are cancelled, and so are
+// calls that are only queued. Tasks can no longer start others. If all tasks end then, Shutdown
+// returns no error.
 func TestShutdownCancelsTheLate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
 	release, free := newRelease(t)
@@ -236,7 +236,7 @@ func TestShutdownCancelsTheLate(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Grace is for tasks that were cancelled: if all have ended it does not matter.
+// Grace is for tasks that were cancelled. If all tasks have ended, Shutdown does not wait for it.
 func TestShutdownWithoutGrace(t *testing.T) {
 	for range 20 {
 		rt := newTestRuntime(t, Config{Workers: 2, Grace: 1})
@@ -245,8 +245,8 @@ func TestShutdownWithoutGrace(t *testing.T) {
 	}
 }
 
-// Tasks that have not ended at last are named, with their state, in an error that wraps
-// the error of the context; a long list is cut.
+// Tasks that have not ended in the end are named, with their state, in an error that wraps the
+// error of the context. A long list is cut off.
 func TestShutdownError(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
 	stuck, release := stick(t, rt.Named("stubborn"))
@@ -274,7 +274,7 @@ func TestShutdownError(t *testing.T) {
 	require.NotContains(t, many.Error(), "11 runnable")
 }
 
-// Tasks that have not begun have not ended either, in whichever queue they stand.
+// Tasks that have not begun have not ended either, in whatever queue they are.
 func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: time.Millisecond, Unhandled: func(Task, error) {}})
 	began, free := make(chan None), make(chan None)
@@ -308,8 +308,8 @@ func TestShutdownNamesWhatHasNotBegun(t *testing.T) {
 	join(t, stuck)
 }
 
-// A worker ends all tasks in its list, also a task that has another holder while the
-// worker looks: a waker holds a task between taking it and sending it.
+// A worker ends all tasks in its list, also a task that has another holder at this moment: the
+// caller that wakes a task holds it until it has sent the task.
 func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
 	begin := func(t *testing.T, workers int) (*Runtime, func() <-chan error) {
 		rt := newTestRuntime(t, Config{Workers: workers, Grace: time.Millisecond})
@@ -338,7 +338,7 @@ func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
 		h := SpawnFuture(aimAt(rt, 0), p)
 		eventually(t, func() bool { return waiting(h) && h.state.take() })
 		lister := rt.workers[h.listedAt-1]
-		h.w = rt.workers[2-h.listedAt] // as if its next waker ran there
+		h.w = rt.workers[2-h.listedAt] // as if its last waker had run there
 		over := shutdown()
 		eventually(t, h.w.ended)
 		require.False(t, lister.ended())

@@ -1,18 +1,18 @@
 package async
 
-// Launch starts a task that runs fn, like [Go], but returns no handle: the task cannot be
-// joined, and only Shutdown or the end of a context (see Under in [Spawner]) cancels it. If fn
-// returns an error, panics or calls runtime.Goexit, that is reported at once; see Config.Unhandled.
+// Launch is [Go] without a handle: the task cannot be joined. It is cancelled only by
+// [Runtime.Shutdown], and by the end of a context or a [Group] that it is under; see [Spawner]. If
+// fn returns an error, panics or calls [runtime.Goexit], the error goes to [Config.Unhandled] at
+// once. If it is the first failure of a Group, [WithGroup] returns it instead.
 //
-// Launch is for short tasks without a result that are started often. A worker reuses the memory
-// of launched tasks that have ended, so launching from a task, with its *Context, usually
-// allocates nothing. A task that has a name or other attributes, or that is launched with a
-// *Runtime, is allocated anew.
+// Launch is for short tasks without a result that are started often. A worker reuses the memory of
+// launched tasks that have ended. So a launch with the [Context] of a task usually allocates
+// nothing. A task that has a name or other attributes, or that is launched with a [Runtime], is
+// allocated anew. Launch may be called wherever s may be used.
 //
-// The Context of fn must not be used after fn has returned, not even through the methods of
-// context.Context: it may belong to another task by then. A Context derived from it stays valid,
-// and so does a Context whose Done was called before fn returned. Launch may be called from
-// wherever s may be used.
+// Do not use the Context of fn after fn has returned, not even by the methods of [context.Context]:
+// it may belong to another task by then. There are two exceptions: a Context that is derived from
+// it stays valid, and so does a Context whose Done was called before fn returned.
 func Launch(s Spawner, fn func(cx *Context) error) {
 	rt, w := s.spawner()
 	st, _ := takeFreeTask(s, w, kindStraight).(*straight[None])
@@ -25,9 +25,10 @@ func Launch(s Spawner, fn func(cx *Context) error) {
 	startTaskAt(rt, w, s, &st.task)
 }
 
-// LaunchFuture is [Launch] for a plain future. The Context of f must not be used after the Poll
-// that returned the result. Wakers of the task may outlive it. A wake then causes at most a
-// spurious poll of another task, so f should not leave a waker that is woken continuously.
+// LaunchFuture is [Launch] for a plain future; see [SpawnFuture]. Do not use the Context of f after
+// the Poll that has returned the result. A waker of the task may be woken after the end of the
+// task: then another task may be polled once more than needed. So f should not leave a waker behind
+// that is woken all the time.
 func LaunchFuture(s Spawner, f Future[None]) {
 	rt, w := s.spawner()
 	p, _ := takeFreeTask(s, w, kindPlain).(*plain[None])
@@ -40,18 +41,20 @@ func LaunchFuture(s Spawner, f Future[None]) {
 	startTaskAt(rt, w, s, &p.task)
 }
 
-// maxFreeTasks is how many ended tasks of each kind a worker keeps for reuse.
+// maxFreeTasks is how many ended tasks of each kind a worker keeps for reuse. With a larger list
+// the memory has left the cache before it is reused, which costs more than new memory: see
+// docs/design.md, "A task is one allocation".
 const maxFreeTasks = 1024
 
-// taskFreeList is a list, linked by next, of detached tasks that have ended.
+// taskFreeList is a list of detached tasks that have ended, linked by next.
 type taskFreeList struct {
 	first *task
 	n     int
 }
 
-// takeFreeTask removes a task from the free list of w, resets it and returns its body. It
-// returns nil if the list is empty, if w is nil, or if the new task has attributes: such a task is
-// not reused. w is the worker that runs the caller, or nil.
+// takeFreeTask takes a task from the free list of w, gives it the state of a new task, and returns
+// its body. It returns nil if the list is empty, if w is nil, or if the new task has attributes,
+// since such tasks are not reused. w is the worker that runs the caller, or nil.
 func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	if w == nil || s.attributes() != nil {
 		return nil
@@ -66,15 +69,15 @@ func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	t.waits, t.listedAt, t.w = waitsNothing, 0, nil
 	t.g.Store(0)
 	t.state.detach()
-	if t.cx.sc.Load() != nil { // the old task's Context was used after its end; see Context.scope
+	if t.cx.sc.Load() != nil { // used after the end of the old task; see Context.scope
 		return nil
 	}
 	return t.body
 }
 
-// freeTask keeps t, which has ended, for the next Launch, unless its attributes, its Context or
-// a derived Context may still be in use. Wakers of t may remain: for the next task they cause
-// spurious wakes.
+// freeTask keeps t, which has ended, for the next Launch. It does not keep a task whose attributes,
+// Context or derived Contexts may still be in use. Wakers of t may be left: they cause spurious
+// wakes of the next task.
 func (w *worker) freeTask(t *task) {
 	h := &w.freeTasks[t.kind]
 	if h.n < maxFreeTasks && t.attributes.Load() == nil && t.cx.sc.Load() == nil && !t.state.retained() {

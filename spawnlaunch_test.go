@@ -50,7 +50,7 @@ func ExampleLaunchFuture() {
 	// Output: it has been polled
 }
 
-// A launched task runs exactly once, wherever it is launched from, and has an ID of its own.
+// A launched task runs exactly once, whatever code launches it, and has an ID of its own.
 func TestLaunchRunsEachTaskOnce(t *testing.T) {
 	const tasks = 5000 // more than are kept
 	for name, launch := range launchers {
@@ -84,7 +84,7 @@ func TestLaunchRunsEachTaskOnce(t *testing.T) {
 	}
 }
 
-// A launched task may wait; tasks launched meanwhile do not reuse it.
+// A launched task may wait. Tasks that are launched meanwhile do not reuse it.
 func TestLaunchedTasksWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var all sync.WaitGroup
@@ -115,8 +115,8 @@ func TestLaunchedTasksWait(t *testing.T) {
 	require.Zero(t, wrong.Load())
 }
 
-// The failure of a launched task (error, panic, Goexit) is reported at once, without a garbage collection. A
-// launch that Shutdown refuses is no failure.
+// The failure of a launched task (an error, a panic, a Goexit) is reported at once, without a
+// garbage collection. A launch that Shutdown refuses is no failure.
 func TestLaunchedFailures(t *testing.T) {
 	failure := errors.New("failure")
 	for name, launch := range launchers {
@@ -162,8 +162,8 @@ func TestLaunchedTaskWithDoneIsNotReused(t *testing.T) {
 	require.True(t, cx.t.state.done())
 }
 
-// A Context derived from that of a launched task stays valid after the task has ended, and does not affect
-// tasks launched later.
+// A Context that is derived from the Context of a launched task stays valid after the end of the
+// task, and does not affect tasks that are launched later.
 func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 	derive := map[string]func(cx *Context) (*Context, Spawner){
 		"WithCancel":    func(cx *Context) (*Context, Spawner) { child, _ := cx.WithCancel(); return child, nil },
@@ -203,7 +203,8 @@ func TestLaunchedTaskWithDerivedContextIsNotReused(t *testing.T) {
 	}
 }
 
-// A Context that is used after its task has ended, against the rules, does not affect tasks launched later.
+// A Context that is used after the end of its task, against the rules, does not affect tasks that
+// are launched later.
 func TestLaunchedContextUsedAfterEnd(t *testing.T) {
 	failed := make(chan error, 100)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { failed <- err }})

@@ -2,46 +2,97 @@ package async
 
 import "sync/atomic"
 
-// taskState says which code may touch a task. A task has one holder at a time:
-// the queue in which it stands, or the worker that polls it. A task that waits
-// is idle and has no holder. The first caller that wakes it becomes its holder
-// and must queue it.
+// The holder of a task is the one party that may queue the task, poll it, move it to another
+// worker, and use the fields of its head. A task has at most one holder at a time:
 //
-// The zero state is that of a new task: held, by the code that made it.
+//   - the code that has made the task, until it has queued the task;
+//   - the queue in which the task is: a run-next slot, a runQueue or localQueue, or the inbox of a
+//     worker. The worker or thief that takes the task out becomes the holder;
+//   - the worker that polls the task;
+//   - for a function in BlockOn, the goroutine that runs it.
 //
-// Each method is one transition and at most one locked instruction, in the
-// usual case.
+// A task that waits has no holder. It is idle: taskIdle is set. The caller that wakes it becomes
+// its holder.
+//
+// Wake (task.wake), on any goroutine, any number of times:
+//
+//  1. In one compare-and-swap, clear taskIdle if it is set, and set taskNotified if it is not. Do
+//     nothing if taskDone is set. A cancellation sets its bits in the same compare-and-swap.
+//  2. The caller that has cleared taskIdle is the holder. It puts the task into the run-next slot
+//     of its own worker, or into the inbox of the task's worker, which it unparks (schedule).
+//  3. Every other caller has nothing more to do. The holder will poll the task once more.
+//
+// Poll (worker.poll), by the holder:
+//
+//  1. Clear taskNotified (begin). This poll answers all wakes that have set it.
+//  2. Call the body's poll.
+//  3. If the poll was the last, end the task; see taskresult.go.
+//  4. If the task has yielded, queue it again. The state does not change, so a yield costs no
+//     locked instruction here.
+//  5. If the poll is pending, put the task on the worker's list of waiting tasks, once (see
+//     shutdown.go). Then set taskIdle, unless taskNotified is set, in one compare-and-swap
+//     (suspend). From the moment at which taskIdle is set another worker may poll the task, so the
+//     worker does not touch it.
+//  6. If taskNotified was set, queue the task again: it has not become idle, and the worker is
+//     still its holder.
+//
+// The races that this closes:
+//
+//  1. A wake arrives while the task is polled, after the future has looked for its event. The wake
+//     sets taskNotified. Step 5 of the poll sees the bit, and the task is polled again.
+//  2. A wake arrives before step 1 of the poll. It is answered by this poll: begin reads the bit
+//     that the waker's compare-and-swap has written, so the poll sees all that the waker has
+//     written before the wake. A wake after step 1 sets the bit anew, and step 5 sees it.
+//  3. Several callers wake an idle task at the same time. One of them clears taskIdle and queues
+//     the task, so the task is never in two queues.
+//  4. A wake arrives after the end of the task. It finds taskDone and does nothing. If the task was
+//     reused by Launch in between, the wake is spurious for the new task.
+//  5. A task is cancelled while it is polled. The bit taskCancelled and the wake are one write, so
+//     the poll after the cancellation sees that the task is cancelled.
+//
+// A goroutine in BlockOn takes the same steps: its wait calls suspend, and begin once it has been
+// woken. The remaining kinds are never idle: to wake a kindExternal or kindFanout is to call its
+// body's poll, and a wake of a kindBlocking does nothing.
+
+// taskState is the state word of a task. The head of this file has the protocol.
+//
+// The zero state is the state of a new task: held, by the code that has made it.
+//
+// Each method is one transition, and costs at most one locked instruction unless another goroutine
+// changes the word at the same time.
 type taskState struct{ bits atomic.Uint32 }
 
 const (
-	// taskIdle is set while the task has no holder: its last poll returned
-	// ErrPending and its waker has not been called since. The worker that
-	// polled sets it, and the first caller that wakes the task clears it.
+	// taskIdle is set while the task has no holder: its last poll was pending, and no caller has
+	// woken it since. The worker that has polled the task sets the bit. The first caller that wakes
+	// the task clears it.
 	taskIdle uint32 = 1 << iota
 
-	// taskNotified is set when a caller wakes a task that is held. The holder
-	// polls once more before it lets go, so that no wake is lost that comes
-	// while the future is looking at something else. It is cleared before
-	// each poll, and never set together with taskIdle.
+	// taskNotified is set when a caller wakes a task that has a holder. The holder polls the task
+	// once more before it lets the task become idle. So a wake is not lost if it arrives while the
+	// future is looking at something else. The bit is cleared before each poll, and is never set
+	// together with taskIdle.
 	taskNotified
 
-	// taskCancelled is set once and never cleared: the task has been asked to
-	// end, and its awaits fail from now on.
+	// taskCancelled is set once and never cleared: the task has been asked to end. Its awaits fail
+	// from then on.
 	taskCancelled
 
-	// taskByContext is set together with taskCancelled or never: the task was
-	// first cancelled by the end of a context that it is under; see Under.
+	// taskByContext is set together with taskCancelled, or never: the first cancellation of the
+	// task was the end of a context that the task is under; see Spawner.Under.
 	taskByContext
 
-	// taskByShutdown is the same for Shutdown.
+	// taskByShutdown is set together with taskCancelled, or never: the first cancellation of the
+	// task was the third stage of Shutdown.
 	taskByShutdown
 
-	// taskDone is set once and never cleared, after the result has been
-	// written: code that sees it may read the result. Wakes do nothing anymore.
+	// taskDone is set once and never cleared, after the result has been written. Code that sees the
+	// bit may read the result. A wake does nothing from then on.
 	taskDone
 
-	// The bits from here to taskDiscarded are about results that are an io.Closer; see taskresult.go.
-
+	// The bits from taskCloser to taskDiscarded are about results that are an io.Closer; see
+	// taskresult.go.
+	//
 	// taskCloser is set together with taskDone, or never: the result is an io.Closer.
 	taskCloser
 
@@ -49,31 +100,33 @@ const (
 	// wait for the end at the same moment. The result is not closed then.
 	taskShared
 
-	// taskUnwanted is set by an owner that gives the handle up before the task ends.
+	// taskUnwanted is set by an owner that gives up the handle before the task has ended.
 	taskUnwanted
 
 	// taskCollected is set when a caller gets the result. The result is not closed from then on.
 	taskCollected
 
-	// taskDiscarded is set when the result is about to be closed: no caller gets it.
+	// taskDiscarded is set when the result is about to be closed. No caller gets the result from
+	// then on.
 	taskDiscarded
 
 	// taskDetached is set when the task is made, or never: the task has no handle; see Launch.
 	taskDetached
 
-	// taskRetained is set when a Context is derived from the Context of a detached task: the
+	// taskRetained is set when a Context is derived from the Context of a detached task. The
 	// derived Context refers to the task after its end, so the task is not reused.
 	taskRetained
 )
 
-// wake notes that the task must be polled. It reports whether the caller has
-// become its holder by that.
+// wake records that the task must be polled. It reports whether the caller has become the holder of
+// the task, and must queue it.
 func (s *taskState) wake() (held bool) { return s.claim(0) }
 
-// cancel does the same, and notes that the task is cancelled. The first call also
-// notes the reason: by is taskByContext, taskByShutdown, or 0 for other reasons.
+// cancel is wake, and also records that the task is cancelled. The first call records the reason,
+// too: by is taskByContext, taskByShutdown, or 0 for other reasons.
 func (s *taskState) cancel(by uint32) (held bool) { return s.claim(taskCancelled | by) }
 
+// claim is step 1 of a wake. It sets the bits of mark unless the task was cancelled before.
 func (s *taskState) claim(mark uint32) (held bool) {
 	for {
 		old := s.bits.Load()
@@ -89,16 +142,17 @@ func (s *taskState) claim(mark uint32) (held bool) {
 		} else {
 			next |= taskNotified
 		}
-		// Even if next equals old the write is needed: it orders the caller's
-		// writes before the wake before the poll that clears the bit.
+		// The write is needed even if next equals old. It orders the writes of the caller before
+		// the wake before the poll that clears taskNotified.
 		if s.bits.CompareAndSwap(old, next) {
 			return old&taskIdle != 0
 		}
 	}
 }
 
-// take makes the caller the holder of a task that waits, without asking for a
-// poll. It reports false for any other task.
+// take makes the caller the holder of an idle task, without asking for a poll. It reports false for
+// any other task. The caller ends the hold by suspend, and queues the task if suspend reports
+// false.
 func (s *taskState) take() (held bool) {
 	for {
 		old := s.bits.Load()
@@ -111,17 +165,16 @@ func (s *taskState) take() (held bool) {
 	}
 }
 
-// begin is called by the holder before it polls: wakes that have come so far
-// are answered by this poll. A task that yields in a loop and is not woken
-// passes here without a locked instruction.
+// begin is step 1 of a poll: the poll that follows answers all wakes so far. A task that yields in
+// a loop, and is not woken, needs no locked instruction here.
 func (s *taskState) begin() {
 	if s.bits.Load()&taskNotified != 0 {
 		s.bits.And(^taskNotified)
 	}
 }
 
-// suspend lets go of a task whose poll was pending. If it reports false the
-// task was woken meanwhile, and the caller still holds it.
+// suspend makes a task idle whose poll was pending. If it reports false, the task was woken
+// meanwhile, and the caller is still its holder.
 func (s *taskState) suspend() (idle bool) {
 	for {
 		old := s.bits.Load()
@@ -134,7 +187,7 @@ func (s *taskState) suspend() (idle bool) {
 	}
 }
 
-// finish publishes the result that the holder has written. kind is 0 or taskCloser.
+// finish publishes the result, which the holder has written. kind is 0 or taskCloser.
 func (s *taskState) finish(kind uint32) { s.bits.Or(taskDone | kind) }
 
 // detach makes s the state of a new task without a handle.
@@ -144,7 +197,7 @@ func (s *taskState) done() bool     { return s.bits.Load()&taskDone != 0 }
 func (s *taskState) detached() bool { return s.bits.Load()&taskDetached != 0 }
 func (s *taskState) retained() bool { return s.bits.Load()&taskRetained != 0 }
 
-// retain notes that a Context has been derived from the task's.
+// retain records that a Context has been derived from the Context of the task.
 func (s *taskState) retain() {
 	if s.detached() {
 		s.bits.Or(taskRetained)
@@ -152,63 +205,61 @@ func (s *taskState) retain() {
 }
 func (s *taskState) cancelled() bool { return s.bits.Load()&taskCancelled != 0 }
 
-// cancelledBy returns why the task was first cancelled; see cancel.
+// cancelledBy returns the reason of the first cancellation; see cancel.
 func (s *taskState) cancelledBy() uint32 { return s.bits.Load() & (taskByContext | taskByShutdown) }
 
-// taskKind says how a task waits, and never changes.
+// taskKind says how a task waits. It never changes.
 type taskKind uint8
 
 const (
-	kindPlain     taskKind = iota // polled on its worker's own stack; cannot wait
+	kindPlain     taskKind = iota // polled on the stack of its worker; cannot await
 	kindStraight                  // runs in a coroutine of its worker
-	kindGoroutine                 // a goroutine in BlockOn: waits by parking
-	kindExternal                  // a function that wakes a loop outside this package, or closes a channel
-	kindFanout                    // several tasks that wait in one slot
-	kindBlocking                  // a call that a goroutine of the pool runs
+	kindGoroutine                 // a goroutine in BlockOn, which parks to wait
+	kindExternal                  // a function in the place of a task; see externalWaker
+	kindFanout                    // several tasks that wait in one slot; see fanout
+	kindBlocking                  // a call of SpawnBlocking, which a goroutine of the pool runs
 )
 
 // taskBody is the part of a task that differs between kinds of tasks.
 type taskBody interface {
-	// poll runs the task until it waits or ends, on the thread of w, and
-	// reports whether it has ended. For kinds that no worker polls it passes
-	// the wake on; w is then the worker on whose thread the wake happens, or
-	// nil.
+	// poll runs the task until it waits or ends, on the thread of w, and reports whether the task
+	// has ended. A kind that no worker polls passes the wake on instead: w is then the worker on
+	// whose thread the wake happens, or nil.
 	poll(w *worker) (done bool)
 
-	// abort ends a task whose poll did not return, or that will not be polled
-	// again, with err as its result.
+	// abort ends the task with err as its result. It is called if a poll did not return, or if the
+	// task will not be polled again.
 	abort(w *worker, err error)
 }
 
-// task is the head of every task; wakers and queues point to it. The typed
-// part, result included, follows it in the same allocation: see JoinHandle.
+// task is the head of every task. Wakers and queues point to it. The typed part, which includes the
+// result, follows the head in the same allocation; see JoinHandle.
 //
-// Its fields belong to the holder (see taskState) except where they say
-// otherwise.
+// The fields belong to the holder of the task, except where their comments say otherwise.
 type task struct {
 	state taskState // for any goroutine
 	kind  taskKind
-	waits waitReason // of the code that last took the waker, during the current Await or since the spawn of a plain future
+	waits waitReason // of the event for which the waker was last taken; reset by each await
 
-	listedAt  uint16    // which worker's list of waiting tasks it stands in, counted from 1
-	listIndex uint32    // and where there; guarded by that list
-	since     dumpTicks // when it began to wait
+	listedAt  uint16    // the worker, counted from 1, that has the task in its list of waiting tasks; 0: none
+	listIndex uint32    // the index in that list; guarded by the list's lock
+	since     dumpTicks // when the task began to wait
 
-	w    *worker        // where it is queued when woken
-	g    atomic.Uintptr // the goroutine that may use cx, once straight-line code has begun; read by any goroutine
-	next *task          // in an inbox or a batch
+	w    *worker        // the worker that queues the task when it is woken
+	g    atomic.Uintptr // the goroutine that may use cx, once it is known; read by any goroutine
+	next *task          // the next task of an inbox, a batch or a free list; for an ended task see discarding
 
 	attributes atomic.Pointer[taskAttributes] // nil for most tasks; written by the holder, read by any goroutine
 	body       taskBody                       // never changes
 
-	waiters wakerSlot // tasks that wait for the end; for any goroutine
+	waiters wakerSlot // the tasks that wait for the end; for any goroutine
 	id      atomic.Uint64
 
 	cx Context
 }
 
-// wake makes the task be polled again. from is the worker on whose thread the
-// caller runs; nil if it doesn't know.
+// wake makes the task be polled again. from is the worker on whose thread the caller runs, or nil
+// if the caller has not looked.
 func (t *task) wake(from *worker) {
 	if t.kind >= kindExternal {
 		if t.kind != kindBlocking { // a blocking call is run by a goroutine, once
@@ -224,7 +275,7 @@ func (t *task) wake(from *worker) {
 // expire implements expirer.
 func (t *task) expire(w *worker) { t.wake(w) }
 
-// schedule queues t, which the caller holds.
+// schedule is step 2 of a wake. The caller is the holder of t.
 func (t *task) schedule(from *worker) {
 	if t.kind == kindGoroutine {
 		t.body.poll(from)
@@ -235,7 +286,7 @@ func (t *task) schedule(from *worker) {
 		from = w
 	}
 	if from != nil && from != w && t.movable() && from.rt == w.rt {
-		// It costs less to run it where its waker is than to wake its worker.
+		// It costs less to run the task where its waker is than to unpark the task's worker.
 		w, t.w = from, from
 	}
 	w.probe.woken(t)
@@ -251,7 +302,8 @@ func (t *task) schedule(from *worker) {
 	}
 }
 
-// movable reports whether another worker may run t. The caller holds t.
+// movable reports whether another worker may run t: t is not bound to its worker by [Local] or
+// [Runtime.Workers], and is no straight-line code that has begun. The caller is the holder of t.
 func (t *task) movable() bool {
 	if t.g.Load() != 0 {
 		return false
@@ -260,8 +312,8 @@ func (t *task) movable() bool {
 	return d == nil || !d.local
 }
 
-// wait suspends the straight-line code or the goroutine that runs t until t is
-// woken. It may return early.
+// wait suspends the straight-line code, or the goroutine, that runs t, until t is woken. It may
+// return early.
 func (t *task) wait() {
 	if t.kind == kindGoroutine {
 		t.body.(*blockOnParker).wait()
@@ -270,8 +322,8 @@ func (t *task) wait() {
 	t.w.running.wait()
 }
 
-// ownTimer returns the timer for a Sleep of t. Straight-line code sleeps in one call at a time, so its
-// coroutine keeps a timer and Sleep allocates nothing.
+// ownTimer returns the timer for a Sleep of t. Straight-line code is in one Sleep at a time, so its
+// coroutine keeps a timer, and Sleep allocates nothing.
 func (t *task) ownTimer() *sleepFuture {
 	if t.kind == kindGoroutine {
 		return new(sleepFuture)
@@ -283,9 +335,9 @@ func (t *task) ownTimer() *sleepFuture {
 	return co.sleep
 }
 
-// ownWaiter returns a place in a waitlist for an await of t, so that it needs no
-// allocation. Straight-line code waits for one event at a time: an await that takes the
-// waiter must have left the list before other code of the task runs.
+// ownWaiter returns a waiter for an await of t, which therefore allocates none. Straight-line code
+// waits for one event at a time. An await that uses this waiter must have left its list before
+// other code of the task runs.
 func (t *task) ownWaiter() *waiter {
 	if t.kind == kindGoroutine {
 		return &t.body.(*blockOnParker).own

@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childEnv names, in a child process, the test that started it.
+// childEnv is the environment variable that names, in a child process, the test that started it.
 const childEnv = "ASYNC_TEST_CHILD"
 
-// inChild reports whether the calling test is to play its part in the child.
+// inChild reports whether the calling test runs in the child.
 func inChild(t testing.TB) bool { return os.Getenv(childEnv) == t.Name() }
 
 // child is the command that runs the calling test again in another process,
@@ -116,14 +116,15 @@ func (m *stateModel) claim() (held bool) {
 	return true
 }
 
-// All orders of up to seven transitions, as many as it takes to reach every
-// state by every way, agree with the model. The promises are:
-//  1. a task has one holder: of the wakes of an idle task exactly one becomes
-//     its holder;
-//  2. a wake of a held task is answered: it cannot become idle before a poll
-//     has begun since;
-//  3. cancelled and done stay;
-//  4. a task that is done has no holder ever again.
+// All orders of up to seven transitions agree with the model. Seven are enough to reach every state
+// in every way. The promises are:
+//
+//  1. A task has one holder: of several wakes of an idle task exactly one makes its caller the
+//     holder.
+//  2. A wake of a task that has a holder is answered: the task cannot become idle before another
+//     poll has begun.
+//  3. Cancelled and done are never cleared.
+//  4. A task that is done never has a holder again.
 func TestTaskStateAgainstModel(t *testing.T) {
 	const depth = 7
 	sequences := 0
@@ -140,7 +141,7 @@ func TestTaskStateAgainstModel(t *testing.T) {
 			path := path + string(op)
 			holders := op == 'b' || op == 's' || op == 'f'
 			if holders && (!m.held || m.done) {
-				continue // only the holder may
+				continue // only the holder may do this
 			}
 			var got, want bool
 			switch op {
@@ -175,8 +176,8 @@ func TestTaskStateAgainstModel(t *testing.T) {
 	require.Greater(t, sequences, 1000)
 }
 
-// Of many callers that wake or cancel an idle task at once exactly one becomes
-// its holder.
+// If many callers wake or cancel an idle task at the same time, exactly one of them becomes its
+// holder.
 func TestTaskStateOneHolder(t *testing.T) {
 	for range 200 {
 		var s taskState
@@ -255,10 +256,10 @@ func TestTaskResults(t *testing.T) {
 	})
 }
 
-// Run's runtime lives as long as the process, so it gets one of its own.
+// The runtime of Run lives as long as the process, so the test runs in a process of its own.
 func TestRunInChild(t *testing.T) {
 	if inChild(t) {
-		var h *JoinHandle[None] // kept, so that it is Run that finds the failure
+		var h *JoinHandle[None] // kept, so that Run finds the failure and not the garbage collector
 		err := Run(func(cx *Context) error {
 			h = Go(cx, func(*Context) error { return errors.New("not joined") })
 			for !h.state.done() {
@@ -408,7 +409,7 @@ func TestJoinHandleManyWaiters(t *testing.T) {
 	cx, wakes := newPollCx(t, rt)
 	_, err := h.Poll(cx)
 	require.Equal(t, ErrPending, err)
-	eventually(t, func() bool { return waiters(h) == 3*each+2 }) // all channels are one
+	eventually(t, func() bool { return waiters(h) == 3*each+2 }) // all channels are one and the same
 
 	p.resolve(failed)
 	all.Wait()
@@ -564,8 +565,7 @@ func TestTaskCancelDuringAndAfter(t *testing.T) {
 	require.NoError(t, err, "Cancel changed a task that had ended")
 }
 
-// A cancel that comes while the future is being polled is seen before the
-// next poll.
+// A cancellation that arrives while the future is polled is seen before the next poll.
 func TestTaskCancelWhilePolled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	inPoll, release := make(chan struct{}), make(chan struct{})
@@ -690,8 +690,8 @@ func TestTaskGoexit(t *testing.T) {
 	}
 	require.Equal(t, ErrGoexit, last)
 
-	// As after a FailNow of package testing: the state that was set before
-	// Goexit is there for a caller that joins.
+	// As after a FailNow of package testing: a caller that joins sees the state that was set before
+	// Goexit.
 	failed := false
 	_, err := join(t, Go(rt, func(*Context) error {
 		func() { failed = true; runtime.Goexit() }()
@@ -715,8 +715,9 @@ func TestTaskGoexit(t *testing.T) {
 	require.Positive(t, n)
 }
 
-// A Goexit cannot be caught. The worker's later turns do not run on top of its frames, which would
-// stay until the worker ends, except once for the futures of a worker.
+// A Goexit cannot be stopped. The worker's later turns do not run on top of its frames, which would
+// stay until the worker ends. There is one exception: the first Goexit in a plain future of a
+// worker.
 func TestTaskGoexitLeavesNoFrames(t *testing.T) {
 	const times, most = 100, 1000
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -790,9 +791,9 @@ func TestWakersCompare(t *testing.T) {
 	require.False(t, a.Waker() == b.Waker())
 }
 
-// handshake is one side of an exchange in which every wake counts. turn has no
-// synchronisation but the wakes and acks, so the race detector sees it if a
-// poll is not ordered after the wake that caused it.
+// handshake is one side of an exchange in which every wake counts. Only the wakes and acks
+// synchronise turn, so the race detector finds a poll that is not ordered after the wake that has
+// caused it.
 type handshake struct {
 	turns  int
 	turn   int // written before a wake, read by the poll after it
@@ -820,10 +821,11 @@ func (h *handshake) Poll(cx *Context) (int, error) {
 }
 
 // Between a goroutine that wakes and a task that is woken:
-//  1. no wake is lost: each is followed by a poll, also a wake that comes while
-//     the poll before is still running;
-//  2. that poll sees the data that was written before the wake;
-//  3. a wake causes one poll, no more.
+//
+//  1. No wake is lost: each is followed by a poll, also a wake that arrives while the poll before
+//     is still running.
+//  2. That poll sees the data that was written before the wake.
+//  3. A wake causes one poll, and no more.
 func TestWakesAreNeverLost(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const turns = 3000
@@ -942,8 +944,7 @@ func TestCrashEndsTheProgram(t *testing.T) {
 	require.NotContains(t, string(out), "survived")
 }
 
-// spawnAndForget returns the number of the task only, so that its handle can
-// become garbage.
+// spawnAndForget returns only the number of the task, so that its handle can become garbage.
 //
 //go:noinline
 func spawnAndForget(rt *Runtime, fn func(cx *Context) error) uint64 { return Go(rt, fn).Task().ID }
@@ -1026,7 +1027,7 @@ func TestUnjoinedFailures(t *testing.T) {
 		rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
 		collected := new(atomic.Bool)
 		result := make(chan error, 1)
-		rt.failures.mu.Lock() // so that the caller that joins gets no further than this lock
+		rt.failures.mu.Lock() // so that the caller that joins stops at this lock
 		release := sync.OnceFunc(rt.failures.mu.Unlock)
 		defer release()
 		func() {
@@ -1152,14 +1153,14 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 	require.Equal(t, 1, strings.Count(text, fmt.Sprintf("async: task %d failed and nobody joined it: lost error\n", b)), text)
 }
 
-// While one worker is stuck in a poll, no task that can move waits for it.
+// While one worker is stuck in a poll, a task that may move does not wait for it.
 func TestTasksMoveFromAStuckWorker(t *testing.T) {
 	const tasks = 20
-	// stuck occupies worker 0 with a poll that first calls work.
+	// stuck keeps worker 0 in a poll that first calls work.
 	stuck := func(t *testing.T, rt *Runtime, work func(cx *Context)) {
 		began, release := make(chan int), make(chan struct{})
 		var h *JoinHandle[None]
-		for index := -1; index != 0; { // a task that has not started may be taken over by the other worker
+		for index := -1; index != 0; { // another worker may take over a task that has not begun
 			h = SpawnFuture(aimAt(rt, 0), PollFunc(func(cx *Context) (None, error) {
 				index := cx.here().index
 				if index == 0 {
@@ -1178,7 +1179,7 @@ func TestTasksMoveFromAStuckWorker(t *testing.T) {
 			join(t, h)
 		})
 	}
-	// spawn starts tasks of both kinds that can move.
+	// spawn starts tasks of both kinds that may move.
 	spawn := func(s Spawner) (hs []*JoinHandle[int]) {
 		for range tasks / 2 {
 			hs = append(hs, SpawnFuture(s, PollFunc(func(cx *Context) (int, error) { return cx.here().index, nil })))
@@ -1256,9 +1257,8 @@ func TestTasksMoveFromAStuckWorker(t *testing.T) {
 	})
 }
 
-// A worker that has just been woken, and has not run yet, is not stuck, however
-// long it has slept: tasks that were sent to it, for example for a connection that was
-// assigned to it, are left to it.
+// A worker that has just been woken, and has not run yet, is not stuck, however long it was parked.
+// Tasks that were sent to it, for example for a connection that was assigned to it, stay there.
 func TestWokenWorkerIsNotStuck(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	sleeper, other := rt.workers[0], rt.workers[1]
@@ -1272,7 +1272,7 @@ func TestWokenWorkerIsNotStuck(t *testing.T) {
 			sleeper.stuckTurn.Store(sleeper.turn.Load()) // as if it had been stuck in this turn since the beginning
 			unparked := sleeper.unparks.Load()
 			sleeper.send(&p.task)
-			if sleeper.unparks.Load() > unparked && w.steal() { // else it was awake, or about to look once more
+			if sleeper.unparks.Load() > unparked && w.steal() { // otherwise the worker was awake, or about to look once more
 				t.Error("it was taken over")
 			}
 		})
@@ -1323,9 +1323,8 @@ func TestStartedTaskStaysOnItsWorker(t *testing.T) {
 	}
 }
 
-// Two tasks that wake each other without end run next again and again, but a
-// third task has its turns all the same. All are on one worker, so the counts
-// need no locks.
+// Two tasks that wake each other without end are always in the run-next slot. A third task still
+// gets its turns. All tasks are on one worker, so the counts need no locks.
 func TestRunNextIsCapped(t *testing.T) {
 	// between returns the most polls of the pair between two polls of the third task.
 	third := func(t *testing.T, rt *Runtime, pair *int) (between int) {
@@ -1397,15 +1396,14 @@ func TestRunNextIsCapped(t *testing.T) {
 		eventually(t, func() bool { return waiting(hs[0]) || waiting(hs[1]) })
 		defer hs[0].Cancel()
 		defer hs[1].Cancel()
-		// Woken on the worker, so that it gets the run-next slot of tasks that can
-		// move, while the pair occupies the slot of tasks that cannot move.
+		// Woken on the worker, so that it gets the run-next slot of tasks that may move. The pair
+		// uses the slot of tasks that may not move.
 		SpawnFuture(rt, PollFunc(func(*Context) (None, error) { p.resolve(nil); return None{}, nil }))
 		eventually(t, h.state.done)
 	})
 }
 
-// Tasks that yield without end keep neither timers nor the inbox nor sockets
-// waiting.
+// Tasks that yield without end do not keep timers, the inbox or sockets waiting.
 func TestYieldersStarveNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var yielders []*JoinHandle[None]
@@ -1477,8 +1475,8 @@ func TestYieldersStarveNoTask(t *testing.T) {
 	}
 }
 
-// A task that does one operation after the other that need not wait yields
-// after operationsPerPoll of them: other tasks that are queued have a turn.
+// A task that does many operations which need not wait yields after operationsPerPoll of them:
+// other tasks in the queue get their turn.
 func TestBudgetMakesTasksYield(t *testing.T) {
 	const rounds = 20
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -1534,16 +1532,16 @@ func TestBudgetMakesTasksYield(t *testing.T) {
 	}
 }
 
-// trimSooner makes worker 0 of rt look at its free coroutines as if trimEvery had passed, and soon again: coroutines that
-// were free all the time between the two looks are not needed. For the second look the worker wakes by itself.
+// trimSooner makes worker 0 of rt look at its free coroutines as if trimEvery had passed, and soon
+// again. Coroutines that were free all the time between the two looks are not needed. The worker
+// wakes by itself for the second look.
 func trimSooner(rt *Runtime) {
 	for _, passed := range []time.Duration{trimEvery, trimEvery - 20*time.Millisecond} {
 		on(rt.workers[0], func(w *worker) { w.trimmedAt -= int64(passed) })
 	}
 }
 
-// Coroutines that a burst has made end after it, also if their worker has no other
-// work.
+// Coroutines that a burst has made end after the burst, even if their worker has no other work.
 func TestCoroutinesAfterABurst(t *testing.T) {
 	const tasks = 10 * keepFree
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
@@ -1575,7 +1573,7 @@ func TestCoroutinesAfterABurst(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Coroutines that are needed again and again stay.
+// Coroutines that are needed again and again are kept.
 func TestCoroutinesThatAreNeeded(t *testing.T) {
 	const tasks = 3 * keepFree
 	rt := newTestRuntime(t, Config{Workers: 1})

@@ -5,25 +5,27 @@ import (
 	"sync/atomic"
 )
 
-// taskAttributes is the properties that few tasks have: a name, task-locals, and the
-// like. A value never changes and is shared by all tasks with the same attributes; a
-// task that sets a task-local gets a changed copy.
+// taskAttributes are the properties that few tasks have: a name, task-locals, and the like. A value
+// never changes, and all tasks with the same attributes share it. A task that sets a TaskLocal gets
+// a changed copy.
 type taskAttributes struct {
 	name   string
-	local  bool // never leaves the worker on which it was spawned
+	local  bool // the task never leaves the worker on which it was spawned
 	locals []localValue
-	child  *taskAttributes // the attributes of the tasks that it spawns with its own Context; set by inherit
-	group  *cancelGroup    // the tasks with which it is cancelled
+	child  *taskAttributes // the attributes of the tasks that the task spawns with its own Context; set by inherit
+	group  *cancelGroup    // the tasks with which the task is cancelled
 }
 
-// attributesCache keeps the attributes that were made last from others, for the next task.
+// attributesCache keeps the attributes that were last made for a Spawner, for the next task. So a
+// named task costs no allocation more than another.
 type attributesCache struct {
 	latest atomic.Pointer[cachedAttributes]
 }
 
 type cachedAttributes struct{ base, made *taskAttributes }
 
-// of returns a copy of base, which may be nil, after change has changed the copy.
+// of returns a copy of base that change has changed. base may be nil. change must make the same
+// changes each time.
 func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes)) *taskAttributes {
 	if l := m.latest.Load(); l != nil && l.base == base {
 		return l.made
@@ -38,16 +40,16 @@ func (m *attributesCache) of(base *taskAttributes, change func(*taskAttributes))
 	return l.made
 }
 
-// A TaskLocal is a variable of which each task has its own. Declare it at
-// package level; the zero value is ready for use:
+// A TaskLocal is a variable of which each task has its own value. Declare it at package level:
 //
 //	var requestID = async.TaskLocal[string]{Inherit: true}
 //
-// It must not be copied. Its methods may be called wherever their cx may be
-// used.
+// The zero value is ready for use. A TaskLocal must not be copied. Its methods may be called
+// concurrently by any number of tasks, each with its own cx.
 type TaskLocal[T any] struct {
-	// Inherit makes the tasks that a task spawns begin with the value that the
-	// variable has at that moment. Otherwise they begin without a value.
+	// Inherit makes the tasks that a task spawns begin with the value that the task has at that
+	// moment. Otherwise they begin without a value. Tasks that are spawned with the [Runtime] begin
+	// without a value in any case.
 	Inherit bool
 
 	_ noCopy
@@ -60,13 +62,13 @@ type localValue struct {
 	inherit bool
 }
 
-// Get returns the task's value, or the zero value and false if it has none.
+// Get returns the value of the task of cx, or the zero value and false if the task has none.
 func (l *TaskLocal[T]) Get(cx *Context) (v T, ok bool) {
 	cx.here()
 	if d := cx.t.attributes.Load(); d != nil {
 		for i := range d.locals {
 			if d.locals[i].key == any(l) {
-				v, _ = d.locals[i].val.(T) // fails for a nil interface, whose zero value is right
+				v, _ = d.locals[i].val.(T) // the assertion fails for a nil interface; then v is nil, too
 				return v, true
 			}
 		}
@@ -74,7 +76,7 @@ func (l *TaskLocal[T]) Get(cx *Context) (v T, ok bool) {
 	return v, false
 }
 
-// Set gives the task a value of its own.
+// Set sets the value of the task of cx. Tasks that were spawned before keep their values.
 func (l *TaskLocal[T]) Set(cx *Context, v T) {
 	cx.here()
 	changed := new(taskAttributes)
@@ -87,7 +89,7 @@ func (l *TaskLocal[T]) Set(cx *Context, v T) {
 	cx.t.attributes.Store(changed)
 }
 
-// inherit sets the attributes of the tasks that a task with the attributes d spawns: the
+// inherit sets child, the attributes of the tasks that a task with the attributes d spawns: the
 // task-locals that are inherited, and the contexts that the task is under.
 func (d *taskAttributes) inherit() {
 	child := taskAttributes{group: d.group.inherited()}

@@ -43,7 +43,7 @@ func TestNamesOfTasks(t *testing.T) {
 	require.Equal(t, "7 (accept)", Task{ID: 7, Name: "accept"}.String())
 }
 
-// A name belongs to one task: the tasks that it spawns have no name, or one of their own.
+// A name belongs to one task: the tasks that this task spawns have no name, or a name of their own.
 func TestNamesAreNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt.Named("parent"), func(cx *Context) error {
@@ -59,7 +59,7 @@ func TestNamesAreNotInherited(t *testing.T) {
 	})
 }
 
-// The handler of failures gets the numbers and names of tasks.
+// The handler of failures gets the number and the name of each task.
 func TestNamesInReports(t *testing.T) {
 	got := make(chan Task, 1)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(t Task, err error) { got <- t }})
@@ -71,8 +71,8 @@ func TestNamesInReports(t *testing.T) {
 	runtime.KeepAlive(h)
 }
 
-// A Spawner with a name, which is made once, spawns at the price of a Spawner without
-// a name: one allocation.
+// A Spawner with a name is made once. A spawn with it costs as much as with a Spawner without a
+// name: one allocation.
 func TestNamedSpawnIsOneAllocation(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	f := new(pointerFuture)
@@ -99,7 +99,7 @@ func TestNamedSpawnIsOneAllocation(t *testing.T) {
 	require.Less(t, least, uint64(n+n/10), "allocations of %d spawns", n)
 }
 
-// A Spawner that is made of a cx may be used only where the cx may.
+// A Spawner that is made of a cx may be used only where this cx may be used.
 func TestMisuseNamedElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -124,7 +124,7 @@ func TestMisuseNamedElsewhere(t *testing.T) {
 	})
 }
 
-// A Named spawner of a runtime may be used by many at once.
+// A named Spawner of a runtime may be used by many goroutines at the same time.
 func TestNamedFromManyGoroutines(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	s := rt.Named("shared")
@@ -147,9 +147,9 @@ func TestNamedFromManyGoroutines(t *testing.T) {
 	}
 }
 
-// Local tasks never leave their worker: not while it is stuck, not when they
-// are woken elsewhere, and not for load. Other tasks that are spawned beside them
-// leave it, so the other worker was looking for tasks and did not take the local ones.
+// Local tasks never leave their worker: not while it is stuck, not when another worker wakes them,
+// and not for load. Other tasks that are spawned beside them leave it, so the other worker was
+// looking for tasks and did not take the local tasks.
 func TestLocalStaysOnItsWorker(t *testing.T) {
 	const tasks = 50
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -186,8 +186,8 @@ func TestLocalStaysOnItsWorker(t *testing.T) {
 
 func TestLocalWokenElsewhere(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
-	// spawn starts a future on worker 0 and wakes it on worker 1. It returns
-	// the workers that polled it.
+	// spawn starts a future on worker 0 and wakes it on worker 1. It returns the workers that have
+	// polled it.
 	spawn := func(local bool) (polledBy []int) {
 		event := new(oneshot)
 		h, err := join(t, Spawn(pinned(rt, 0), func(cx *Context) (*JoinHandle[None], error) {
@@ -213,7 +213,7 @@ func TestLocalWokenElsewhere(t *testing.T) {
 	eventually(t, func() bool { return slices.Contains(spawn(false), 1) }, "others go where they are woken")
 }
 
-// Tasks that a local task spawns are not local because of that.
+// The tasks that a local task spawns are not local themselves.
 func TestLocalIsNotInherited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -308,8 +308,8 @@ func TestTaskLocals(t *testing.T) {
 	})
 }
 
-// A task that inherits begins with the value of the moment of its spawn. A value that
-// a task sets later is not seen by the other tasks.
+// A task that inherits begins with the value at the moment of its spawn. Other tasks do not see a
+// value that a task sets later.
 func TestTaskLocalsInherited(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		inheritedLocal.Set(cx, "first")
@@ -364,7 +364,7 @@ func TestTaskLocalsKeepTheRest(t *testing.T) {
 	})
 }
 
-// Spawners that were made earlier give the values of the moment of the spawn.
+// A Spawner that was made earlier passes on the values at the moment of the spawn.
 func TestTaskLocalsOfAnOldSpawner(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	runInTask(t, rt, func(cx *Context) error {
@@ -413,8 +413,8 @@ func TestAttributesReadWhileTheyChange(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A worker that gets stuck is watched also if it was the only worker whose sleep had
-// a limit, because of a timer.
+// The watchdog also watches a worker that gets stuck when it was the only worker that was parked
+// with a limit, because of a timer.
 func TestStuckAfterABoundedSleep(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	sleeper := Go(pinned(rt, 0), func(cx *Context) error { return Sleep(cx, time.Hour) })

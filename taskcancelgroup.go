@@ -6,20 +6,57 @@ import (
 	"time"
 )
 
-// cancelGroup is tasks that are cancelled together, when ctx ends: the tasks of a Spawner
-// that is under ctx, those spawned with a derived Context, or the tasks of a Group. A task
-// finds its group in its attributes.
+// A task that is under a context is a member of a cancelGroup. If the task is under several
+// contexts, it is a member of several groups: they form a chain through outer, from the innermost
+// context to the outermost. Members are registered with their group, and the group with its
+// context:
 //
-// The first member that joins registers an AfterFunc with the context, and the last
-// member that leaves removes it. So a Spawner that is under a context which never
-// ends leaves nothing behind there.
+// Joining (applyOptions), before the task is queued, for each group of the chain:
+//
+//  1. If ctx has ended, cancel the task. It never begins.
+//  2. Add the task to members, under the lock. In a Group this may first wait for room
+//     (Group.enter).
+//  3. Set watching, under the lock. The member that has changed it registers an AfterFunc with ctx,
+//     without the lock. If the group has members then, it stores the function that removes the
+//     AfterFunc in unwatch. If not, it clears watching and removes the AfterFunc itself.
+//  4. Read ctx.Err again. If ctx has ended, cancel the task.
+//
+// Leaving (leaveAll), at the end of a task, for each group of the chain:
+//
+//  1. Remove the task from members, under the lock.
+//  2. The last member takes unwatch and clears watching, under the same lock, and calls unwatch
+//     after it. So a group whose context never ends leaves nothing behind there.
+//  3. A Group chooses callers that wait for room, under the same lock. It wakes them after it, and
+//     WithGroup if there is no member left (Group.left).
+//
+// When ctx ends, the AfterFunc cancels all members (cancel).
+//
+// The races that this closes:
+//
+//  1. ctx ends before the AfterFunc is registered. Then the AfterFunc is called at once, and finds
+//     the members that have been added.
+//  2. ctx ends, and the AfterFunc has read members before the task was added. ctx.Err is set before
+//     the AfterFunc is called, so step 4 of joining sees it.
+//  3. The last member leaves while the AfterFunc is being registered, so unwatch is still nil. The
+//     member that registers finds no members, and removes the AfterFunc.
+//  4. A task joins while another member registers the AfterFunc. It sees watching set, and the
+//     member that registers finds it among the members. A task that joins after watching was
+//     cleared registers anew.
+//  5. A task cannot join the second group of its chain. The task ends without having begun, and
+//     leaves all groups of the chain; to leave a group without being a member does nothing.
+//
+// A group whose ctx never ends and only has values (endless) has no members.
+
+// A cancelGroup is the tasks that are cancelled together, when ctx ends: the tasks of a Spawner
+// that is under ctx, the tasks that were spawned with a derived Context, or the tasks of a Group. A
+// task finds its group in its attributes.
 type cancelGroup struct {
 	ctx        context.Context
 	endless    bool            // ctx never ends: it only has values
-	outer      *cancelGroup    // of the Spawner that was put under ctx
+	outer      *cancelGroup    // the group of the Spawner that was put under ctx, or nil
 	membership groupMembership // the Group of the tasks, which limits the members and takes their failures; nil without a Group
 
-	admission admission // its lock guards the fields below, and the Group; only a Group limits its members
+	admission admission // its lock also guards the fields below, and the fields of the Group
 	members   map[*task]struct{}
 	watching  bool        // the AfterFunc is registered with ctx, or is being registered
 	unwatch   func() bool // removes the AfterFunc
@@ -27,13 +64,14 @@ type cancelGroup struct {
 	children *cancelGroup // of the tasks that members of a Group spawn; see inherited
 }
 
-// inherited returns the group of the tasks that a member spawns with its own Context: they are
-// under the same contexts, and not tasks of the Group.
+// inherited returns the group of the tasks that a member spawns with its own Context. These tasks
+// are under the same contexts. They are not tasks of the Group to which the member belongs, so they
+// get a group without it.
 func (c *cancelGroup) inherited() *cancelGroup {
 	if c == nil {
 		return nil
 	}
-	outer := c.outer.inherited() // not under the lock of c
+	outer := c.outer.inherited() // before c is locked: it locks another group
 	if c.membership == nil && outer == c.outer {
 		return c
 	}
@@ -47,20 +85,20 @@ func (c *cancelGroup) inherited() *cancelGroup {
 
 // groupMembership is implemented by Group.
 type groupMembership interface {
-	caller() *Context
-	enter(t *task, s Spawner) error
-	hasRoom() bool
-	takesFailure(t *task, err error, gaveIn bool) bool
-	left(last bool)
+	caller() *Context                                  // see cancelGroup.caller
+	enter(t *task, s Spawner) error                    // makes t a member, perhaps after waiting for room
+	hasRoom() bool                                     // for one more member; the lock is held
+	takesFailure(t *task, err error, gaveIn bool) bool // see cancelGroup.takesFailure
+	left(last bool)                                    // a member has left; the lock is not held
 }
 
-// withContext makes the Spawner that Under returns.
+// withContext makes the Spawner that Under returns. It registers nothing: the first task does.
 func withContext(s Spawner, ctx context.Context) Spawner {
 	if ctx == nil {
 		panic("async: Under needs a context; got nil")
 	}
 	c := &cancelGroup{outer: s.cancelGroup()}
-	c.ctx, _ = contextOutsideBubble(ctx) // it ends with ctx, if ever, and is not released
+	c.ctx, _ = contextOutsideBubble(ctx) // not released: it ends when ctx ends
 	if cx, ours := ctx.(*Context); ours {
 		cx.t.state.retain()
 	} else {
@@ -69,7 +107,7 @@ func withContext(s Spawner, ctx context.Context) Spawner {
 	return &spawnOptions{base: s, group: c}
 }
 
-// cancelGroup returns the group of the tasks with which t is cancelled, or nil.
+// cancelGroup returns the innermost group of t, or nil.
 func (t *task) cancelGroup() *cancelGroup {
 	if d := t.attributes.Load(); d != nil {
 		return d.group
@@ -77,7 +115,7 @@ func (t *task) cancelGroup() *cancelGroup {
 	return nil
 }
 
-// within returns a group like c whose outermost context is within outer, a Group.
+// within returns a chain like c that goes on with outer, the group of a Group.
 func (c *cancelGroup) within(outer *cancelGroup) *cancelGroup {
 	switch {
 	case c == nil:
@@ -88,8 +126,8 @@ func (c *cancelGroup) within(outer *cancelGroup) *cancelGroup {
 	return &cancelGroup{ctx: c.ctx, endless: c.endless, outer: c.outer.within(outer)}
 }
 
-// caller returns the Context with which the calling code can wait for room in the Group; nil
-// if there is no Group, or the code cannot wait.
+// caller returns the Context with which the calling code can wait for room in the Group. It returns
+// nil if there is no Group in the chain, or if the calling code cannot wait.
 func (c *cancelGroup) caller() *Context {
 	for ; c != nil; c = c.outer {
 		if c.membership != nil {
@@ -99,8 +137,8 @@ func (c *cancelGroup) caller() *Context {
 	return nil
 }
 
-// applyOptions gives t, which is new, the attributes of the tasks of s, and makes it a
-// member of its cancel groups. If it returns an error t must not begin.
+// applyOptions gives a new task the attributes of the tasks of s, and makes it a member of its
+// cancel groups. If it returns an error, the task must not begin.
 func (t *task) applyOptions(s Spawner) error {
 	d := s.attributes()
 	if d == nil {
@@ -122,8 +160,8 @@ func (t *task) applyOptions(s Spawner) error {
 	return nil
 }
 
-// awaitAdmission waits with the caller's cx for the place of t, which is new. The end of a
-// context that t is under ends the wait, too. If it returns an error t must not begin.
+// awaitAdmission waits with the caller's cx for the place of a new task. The wait also ends when a
+// context ends that the task is under. If awaitAdmission returns an error, the task must not begin.
 func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 	inner, cancel := cx.WithCancel()
 	defer cancel()
@@ -138,11 +176,11 @@ func (t *task) awaitAdmission(cx *Context, place *admissionFuture) error {
 		t.state.cancel(taskByContext)
 		return t.cx.Err()
 	}
-	t.cancelCause(err) // with the caller
+	t.cancelCause(err) // the caller was cancelled, and the new task with it
 	return err
 }
 
-// join makes t a member, once there is room.
+// join makes t a member, once there is room: steps 2 to 4 of joining.
 func (c *cancelGroup) join(t *task, s Spawner) error {
 	if c.endless {
 		return nil
@@ -158,7 +196,7 @@ func (c *cancelGroup) join(t *task, s Spawner) error {
 	}
 	c.watchContext()
 	if c.ctx.Err() != nil {
-		t.cancel(taskByContext) // t may have joined too late for the AfterFunc to find it
+		t.cancel(taskByContext) // see race 2
 	}
 	return nil
 }
@@ -171,7 +209,7 @@ func (c *cancelGroup) add(t *task) {
 	c.members[t] = struct{}{}
 }
 
-// watchContext has the members cancelled when ctx ends.
+// watchContext is step 3 of joining.
 func (c *cancelGroup) watchContext() {
 	c.admission.mu.Lock()
 	watched := c.watching
@@ -185,7 +223,7 @@ func (c *cancelGroup) watchContext() {
 	if len(c.members) > 0 {
 		c.unwatch, unwatch = unwatch, nil
 	} else {
-		c.watching = false // the members have left meanwhile
+		c.watching = false // the members have left meanwhile; see race 3
 	}
 	c.admission.mu.Unlock()
 	if unwatch != nil {
@@ -193,7 +231,7 @@ func (c *cancelGroup) watchContext() {
 	}
 }
 
-// afterContext has f called once ctx has ended.
+// afterContext arranges for f to be called once ctx has ended.
 func (c *cancelGroup) afterContext(f func()) (stop func() bool) {
 	if cx, ours := c.ctx.(*Context); ours {
 		return cx.endScope().callAfter(f, true)
@@ -201,7 +239,8 @@ func (c *cancelGroup) afterContext(f func()) (stop func() bool) {
 	return context.AfterFunc(c.ctx, f)
 }
 
-// cancel cancels the members.
+// cancel cancels the members. It collects them under the lock and cancels them after it, since a
+// cancelled task may leave the group at once.
 func (c *cancelGroup) cancel() {
 	c.admission.mu.Lock()
 	all := make([]*task, 0, len(c.members))
@@ -214,8 +253,9 @@ func (c *cancelGroup) cancel() {
 	}
 }
 
-// takesFailure is called with the error of a task before the error is published. It
-// reports whether a Group will return the error, too, and not only the task's handle.
+// takesFailure is called with the error of a task before the error is published. gaveIn says that
+// the error only means that the task was cancelled. takesFailure reports whether WithGroup will
+// return the error, so that the error is not lost if no caller joins the task.
 func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool) {
 	for ; c != nil; c = c.outer {
 		if c.membership != nil && c.membership.takesFailure(t, err, gaveIn) {
@@ -234,6 +274,7 @@ func (c *cancelGroup) leaveAll(t *task) {
 	}
 }
 
+// leave removes t from c: steps 1 to 3 of leaving.
 func (c *cancelGroup) leave(t *task) {
 	var chosen chosenTasks
 	var unwatch func() bool
@@ -242,7 +283,7 @@ func (c *cancelGroup) leave(t *task) {
 	delete(c.members, t)
 	last := member && len(c.members) == 0
 	if last {
-		c.members = nil // a map keeps the size that it once had
+		c.members = nil // a map never becomes smaller
 		if unwatch = c.unwatch; unwatch != nil {
 			c.unwatch, c.watching = nil, false
 		}
@@ -260,7 +301,7 @@ func (c *cancelGroup) leave(t *task) {
 	}
 }
 
-// cause returns how the innermost context that is over has ended, and why.
+// cause returns how the innermost context that has ended has ended, and why.
 func (c *cancelGroup) cause() (status uint32, cause error) {
 	for ; c != nil; c = c.outer {
 		if err := c.ctx.Err(); err != nil {
@@ -274,7 +315,7 @@ func (c *cancelGroup) cause() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
-// deadline returns the earliest deadline of the contexts.
+// deadline returns the earliest deadline of the contexts of the chain.
 func (c *cancelGroup) deadline() (deadline time.Time, ok bool) {
 	for ; c != nil; c = c.outer {
 		if d, has := c.ctx.Deadline(); has && (!ok || timeEarlier(d, deadline)) {
@@ -284,7 +325,7 @@ func (c *cancelGroup) deadline() (deadline time.Time, ok bool) {
 	return deadline, ok
 }
 
-// value returns the value of the first context that has a value for key.
+// value returns the value for key of the innermost context that has one.
 func (c *cancelGroup) value(key any) any {
 	for ; c != nil; c = c.outer {
 		if v := c.ctx.Value(key); v != nil {
@@ -294,8 +335,8 @@ func (c *cancelGroup) value(key any) any {
 	return nil
 }
 
-// values returns a context that has the values of cx and never ends. Unlike cx, it
-// may be used on any goroutine and after the task has ended.
+// values returns a context that has the values of cx and never ends. Unlike cx, it may be used on
+// any goroutine, and after the task has ended.
 func (cx *Context) values() context.Context {
 	for sc := cx.sc.Load(); sc != nil && sc.parent != nil; sc = sc.parent.sc.Load() {
 		if sc.value != nil {
@@ -307,12 +348,12 @@ func (cx *Context) values() context.Context {
 	case c == nil:
 		return context.Background()
 	case c.endless && c.outer == nil:
-		return c.ctx // so that a task that spawns itself anew makes no chain
+		return c.ctx // not wrapped: otherwise a task that spawns its successor with it would make an endless chain
 	}
 	return cancelGroupValues{context.Background(), c}
 }
 
-// cancelGroupValues is the values of the contexts of a task's cancel group.
+// cancelGroupValues is a context with the values of a chain of cancel groups.
 type cancelGroupValues struct {
 	context.Context
 	group *cancelGroup

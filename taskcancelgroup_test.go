@@ -17,8 +17,8 @@ import (
 
 type underKey string
 
-// Spawners under a context: its end cancels their tasks of all kinds, with its
-// error and its cause, and they see its values and its deadline.
+// The end of a context cancels the tasks of all kinds that are under it, with its error and its
+// cause. The tasks see its values and its deadline.
 func TestUnderCancelsWithItsContext(t *testing.T) {
 	why := errors.New("why")
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -46,7 +46,7 @@ func TestUnderCancelsWithItsContext(t *testing.T) {
 			expect(cx.Value(underKey("whom")) == nil, "a value from nowhere"),
 			expect(cx.Task().Name == "spawner", "the name is %q", cx.Task().Name),
 			causes(cx, derived, nil, nil))
-		asleep.Add(1) // or about to be
+		asleep.Add(1) // or is about to sleep
 		err := Sleep(later, 10*time.Hour)
 		return errors.Join(before,
 			expect(err == context.Canceled, "Sleep: %v", err),
@@ -123,7 +123,7 @@ func TestUnderDeadline(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var ctx context.Context
 	began := false
-	for d := time.Millisecond; !began; d *= 4 { // it may be over before BlockOn begins
+	for d := time.Millisecond; !began; d *= 4 { // the context may end before BlockOn begins
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(context.Background(), d, ErrBusy)
 		defer cancel()
@@ -144,8 +144,8 @@ func TestUnderDeadline(t *testing.T) {
 	require.Equal(t, context.DeadlineExceeded, err)
 }
 
-// A task that is under two contexts ends with the first of them, and has the
-// values of both, those of the inner context before those of the outer.
+// A task that is under two contexts ends with the first of them that ends. It has the values of
+// both; the inner context counts first.
 func TestUnderTwoContexts(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for i := range 2 {
@@ -172,7 +172,7 @@ func TestUnderTwoContexts(t *testing.T) {
 	}
 }
 
-// A task that is under the Context of another task ends with it, and with that task.
+// A task that is under the Context of another task ends with this Context, and with the other task.
 func TestUnderContextOfTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for _, cancel := range []bool{false, true} {
@@ -214,8 +214,8 @@ func (c *countingContext) AfterFunc(func()) func() bool {
 	return func() bool { once.Do(func() { c.waiting.Add(-1) }); return true }
 }
 
-// A context that goes on keeps nothing of the tasks that were under it, and has one
-// AfterFunc for all of them.
+// A context that goes on keeps nothing of the tasks that were under it. It has one AfterFunc for
+// all of them.
 func TestUnderLeavesNothingBehind(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ctx := &countingContext{Context: context.Background(), done: make(chan struct{})}
@@ -244,7 +244,7 @@ func TestUnderNil(t *testing.T) {
 	requireMisuse(t, misuse(func() { rt.Under(nil) }), "Under needs a context")
 }
 
-// Tasks that come while their context ends are cancelled, whichever is first.
+// Tasks that are spawned while their context ends are cancelled, whichever happens first.
 func TestUnderWhileItEnds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
 	for range 100 {
@@ -264,8 +264,8 @@ func TestUnderWhileItEnds(t *testing.T) {
 	}
 }
 
-// A call whose context ends while its spawner waits for room in the queue does
-// not begin when there is room.
+// A call does not begin if its context ends while its spawner waits for room in the queue, even if
+// there is room later.
 func TestUnderEndsBeforeThereIsRoom(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	release := occupy(t, rt, 1)
@@ -320,8 +320,7 @@ func TestUnderRequest(t *testing.T) {
 	require.Error(t, receive(t, client))
 }
 
-// Hooks are called for the start and the end of all tasks, also of tasks that
-// never began.
+// Hooks are called for the start and the end of all tasks, also of tasks that have never begun.
 func TestHooksOfRefusedTasks(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[uint64]string{}
@@ -347,8 +346,8 @@ func TestHooksOfRefusedTasks(t *testing.T) {
 	require.Len(t, seen, len(hs), fmt.Sprint(seen))
 }
 
-// A task that is spawned with a derived Context is under it; one that is spawned with the
-// task's own Context is not cancelled with the task.
+// A task that is spawned with a derived Context is under it. A task that is spawned with the task's
+// own Context is not cancelled with the task.
 func TestDerivedContextsReachTheirTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	why := errors.New("why")
@@ -403,7 +402,7 @@ func TestDerivedContextsReachTheirTasks(t *testing.T) {
 		})
 	}
 
-	// What does not end with the task or the derived Context.
+	// Tasks that do not end with the task or the derived Context.
 	for name, of := range map[string]func(cx, derived *Context) Spawner{
 		"its own":       func(cx, _ *Context) Spawner { return cx },
 		"WithoutCancel": func(_, derived *Context) Spawner { return derived.WithoutCancel() },
@@ -443,7 +442,7 @@ func TestDerivedContextsReachTheirTasks(t *testing.T) {
 	}))
 }
 
-// Nothing is left behind in a derived Context, nor by it.
+// A derived Context leaves nothing behind, and nothing is left in it.
 func TestDerivedContextLeavesNothingBehind(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -460,8 +459,8 @@ func TestDerivedContextLeavesNothingBehind(t *testing.T) {
 	}))
 }
 
-// The values of WithValue reach the tasks that are spawned with it, and theirs; the Context
-// adds no end of its own.
+// The values of WithValue reach the tasks that are spawned with it, and the tasks of these tasks.
+// The Context adds no end of its own.
 func TestWithValueReachesTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const a, b, c = underKey("a"), underKey("b"), underKey("c")
@@ -498,7 +497,7 @@ func TestWithValueReachesTasks(t *testing.T) {
 	require.NoError(t, err)
 	for i := range 5 {
 		h := receive(t, began)
-		if i == 4 { // it was spawned with a Context that has ended with its task
+		if i == 4 { // this task was spawned with a Context that has ended with its task
 			_, err := join(t, h)
 			require.ErrorIs(t, err, context.Canceled)
 			continue
@@ -510,8 +509,8 @@ func TestWithValueReachesTasks(t *testing.T) {
 	}
 }
 
-// A Context of WithValue has no end of its own: code that watches it watches the Context from
-// which it was made, and leaves nothing there.
+// A Context of WithValue has no end of its own. Code that watches it watches the Context from which
+// it was derived, and leaves nothing there.
 func TestWithValueLeavesNothingBehind(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -524,12 +523,12 @@ func TestWithValueLeavesNothingBehind(t *testing.T) {
 		watched, cancel := context.WithCancel(derived.WithValue(underKey("n"), 0).WithValue(underKey("m"), 1))
 		defer cancel()
 		cancelDerived()
-		<-watched.Done() // the goroutine that ends it is not this one
+		<-watched.Done() // another goroutine ends it
 		return errors.Join(expect(left == 0, "%d functions wait for the end", left), expect(watched.Err() == context.Canceled, "%v", watched.Err()))
 	}))
 }
 
-// A task that spawns itself anew keeps nothing of the tasks before it.
+// A task that spawns its successor keeps nothing of the tasks before it.
 func TestRespawnMakesNoChain(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, s := range map[string]Spawner{"no values": rt, "values": rt.Under(context.WithValue(context.Background(), underKey("a"), 1))} {

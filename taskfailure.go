@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// taskFailure is the error of a task that failed. It takes the place of that error in the
-// handle until a caller joins the task.
+// A taskFailure is the error of a task that failed. It takes the place of this error in the handle
+// until a caller joins the task.
 type taskFailure struct {
 	err  error
 	task Task
@@ -21,23 +21,36 @@ type taskFailure struct {
 
 func (f *taskFailure) Error() string { return f.err.Error() }
 
-// handled is called when a caller has been given the error.
+// handled is called when a caller has got the error: the failure will not be reported.
 func (f *taskFailure) handled() { f.in.take(f) }
 
-// taskFailures finds the failures of tasks that will never be joined, which must not be
-// silent: tasks whose handle is no longer reachable, as the next collection finds
-// out, and tasks that are left when the runtime shuts down. Each failure goes to the
-// handler once, unless the task is joined before. No collection is started for them.
+// taskFailures reports the failures of tasks that no caller will join. There are three kinds: the
+// handle is no longer reachable, which the next garbage collection finds out; there has never been
+// a handle; or the runtime has shut down. Each failure is reported once, unless the task is joined
+// before.
+//
+// A failure is in waiting until it is joined or reported. The caller that removes it (take) is the
+// only one that may report it:
+//
+//  1. add puts the failure into waiting and registers a cleanup with the task.
+//  2. A caller that joins the task removes the failure (handled).
+//  3. If the garbage collector finds the task unreachable, the cleanup appends the failure to due
+//     (unjoinable). A goroutine takes one failure after the other from due, and reports it if it
+//     was still in waiting.
+//  4. reportAll takes all failures out of waiting and reports them.
+//
+// The package starts no garbage collection for this: a collection costs the more the larger the
+// program is, and the program itself decides when to collect.
 type taskFailures struct {
 	report func(t Task, err error)
 
 	mu        lockOf[taskFailures]
-	waiting   map[*taskFailure]struct{} // not joined, not being reported
-	due       []*taskFailure            // failures of tasks that can no longer be joined
+	waiting   map[*taskFailure]struct{} // neither joined nor reported
+	due       []*taskFailure            // failures of tasks that no caller can join
 	reporting chan struct{}             // closed when the goroutine that reports them ends; nil if there is none
 }
 
-// add returns the error to leave in the handle of t.
+// add returns the error that takes the place of err in the handle of t.
 func (fs *taskFailures) add(t *task, err error) error {
 	f := &taskFailure{err: err, task: t.ident(), in: fs}
 	fs.mu.Lock()
@@ -50,7 +63,8 @@ func (fs *taskFailures) add(t *task, err error) error {
 	return f
 }
 
-// take reports whether f was waiting; it no longer is.
+// take removes f from waiting. It reports whether f was there: then the caller decides what becomes
+// of f.
 func (fs *taskFailures) take(f *taskFailure) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -59,8 +73,8 @@ func (fs *taskFailures) take(f *taskFailure) bool {
 	return waiting
 }
 
-// unjoinable has f reported, on a goroutine of its own. It is called when the handle is
-// garbage, or when there has never been a handle.
+// unjoinable makes f be reported, on a goroutine outside the pool. It is called when the handle is
+// garbage, and when there has never been a handle.
 func (f *taskFailure) unjoinable() {
 	fs := f.in
 	fs.mu.Lock()
@@ -75,7 +89,7 @@ func (f *taskFailure) unjoinable() {
 	}
 }
 
-// reportDue reports the failures that are due, until none is left.
+// reportDue reports the failures that are due, until there are none.
 func (fs *taskFailures) reportDue(over chan<- struct{}) {
 	defer close(over)
 	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has failed
@@ -86,6 +100,8 @@ func (fs *taskFailures) reportDue(over chan<- struct{}) {
 	}
 }
 
+// nextDue takes the next failure that is due. If there is none, the calling goroutine ends: under
+// the same lock nextDue records that there is no such goroutine.
 func (fs *taskFailures) nextDue() *taskFailure {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -98,8 +114,8 @@ func (fs *taskFailures) nextDue() *taskFailure {
 	return f
 }
 
-// reportAll reports all failures that wait, and waits for a report that is being made, but not
-// longer than patience: the handler may have to wait for the caller. It is called when the
+// reportAll reports all failures that wait. It also waits for the goroutine that reports failures,
+// at most for patience: the user's handler may itself wait for the caller. It is called when the
 // runtime has ended, or when the program is about to end.
 func (fs *taskFailures) reportAll(patience time.Duration) {
 	fs.mu.Lock()
@@ -117,8 +133,8 @@ func (fs *taskFailures) reportAll(patience time.Duration) {
 	}
 }
 
-// reportFailure is the handler of a runtime whose Config has none. It prints one
-// line, and the stack if the failure was a panic.
+// reportFailure is the handler of a runtime whose Config has none. It prints one line, and the
+// stack if the failure was a panic.
 func reportFailure(t Task, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v\n", t, err)
@@ -128,9 +144,9 @@ func reportFailure(t Task, err error) {
 	os.Stderr.WriteString(b.String())
 }
 
-// Crash is a value for Config.Unhandled: it ends the program with a panic that
-// names the task and its error. It does not return, and no code can recover from
-// the panic, not even the caller of Shutdown.
+// Crash is a value for [Config.Unhandled]. It ends the program with a panic that names the task and
+// its error. It does not return, and no code can recover from the panic, not even the caller of
+// [Runtime.Shutdown].
 func Crash(t Task, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v", t, err)

@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// Task identifies a task: by its number, which no other task of its
-// runtime has, and by its name, if it was given a name.
+// A Task identifies a task: by its number, which no other task of its [Runtime] has, and by its
+// name, if the task has one (see [Spawner]). It is a plain value: it keeps no task alive, and its
+// methods may be called from any goroutine.
 type Task struct {
-	ID   uint64
-	Name string
+	ID   uint64 // unique among the tasks of one Runtime
+	Name string // empty if the task has none
 }
 
-// String returns the number, and the name if there is one.
+// String returns the number of the task, followed by the name in parentheses if there is one.
 func (t Task) String() string {
 	if t.Name == "" {
 		return fmt.Sprint(t.ID)
@@ -34,7 +35,7 @@ type waitReason uint8
 
 const (
 	waitsNothing waitReason = iota
-	waitsFuture             // a future of the user's
+	waitsFuture             // an event that only the user's future knows
 	waitsTime
 	waitsTask
 	waitsGroup
@@ -84,13 +85,13 @@ var waitReasons = [...]string{
 
 func (r waitReason) String() string { return waitReasons[r] }
 
-// dumpTicks is a time since the runtime began, in units of 4 ms: 32 bits of
-// them are 208 days.
+// dumpTicks is a time since the process began, in units of 4 ms (2^22 ns): 32 bits of them are 208
+// days. So the head of a task needs only 4 bytes for the time at which the task began to wait.
 type dumpTicks uint32
 
 func ticksAt(at int64) dumpTicks { return dumpTicks(at >> 22) }
 
-// ago returns how long before the time at t was.
+// ago returns the time from t to at.
 func (t dumpTicks) ago(at int64) time.Duration {
 	return time.Duration(ticksAt(at)-t) << 22
 }

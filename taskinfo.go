@@ -11,34 +11,42 @@ import (
 	"time"
 )
 
-// A TaskInfo describes a task at one moment.
+// A TaskInfo describes a task at one moment; [Runtime.Tasks] and [ShutdownError] have it. It is a
+// plain value, which does not change when the task does. Its methods may be called from any
+// goroutine.
 type TaskInfo struct {
 	Task
 
-	// Kind is "straight" for straight-line code, "future" for a plain future,
-	// "goroutine" for a function that BlockOn runs, "blocking" for a call of
-	// SpawnBlocking.
+	// Kind is one of these:
+	//
+	//   - "straight" for straight-line code ([Go], [Spawn], [Launch], [Run]) and for a connection
+	//     of a [Server];
+	//   - "future" for a plain future ([SpawnFuture], [LaunchFuture]);
+	//   - "goroutine" for a function that [BlockOn] runs;
+	//   - "blocking" for a call of [SpawnBlocking].
 	Kind string
 
-	// State is "waiting", or "runnable" if the task runs or is queued; of a
-	// blocking call "blocking" or "queued".
+	// State is "waiting", or "runnable" if the task runs or is queued. For a blocking call it is
+	// "blocking" if the call runs, or "queued".
 	State string
 
-	// Waits is the event that the task waits for: "time", "read", "write", "task",
-	// "group" (its end, or room in it), "blocking call", "lock", "send", "receive",
-	// "select" and so on; "goroutine" if a goroutine is to deliver a result, "its turn",
-	// or "future" for an event that this package does not know.
+	// Waits is the event that a waiting task waits for: "time", "read", "write", "task", "group"
+	// (its end, or room in it), "blocking call", "lock", "send", "receive", "select" and so on. It
+	// is "goroutine" if a goroutine is to deliver a result, "its turn" if the task has yielded, and
+	// "future" for an event that this package does not know.
 	Waits string
 
 	// For is how long the task has waited, to a few milliseconds.
 	For time.Duration
 
-	// Where is the function, file and line at which straight-line code awaits,
-	// outside this package and, if possible, the standard library; of a plain
-	// future its type. It is empty if it could not be found out.
+	// Where is the function, file and line at which straight-line code awaits, outside this package
+	// and, if possible, outside the standard library. For a plain future it is the type of the
+	// future. It is empty if it could not be found out.
 	Where string
 }
 
+// String returns the description in one line, for example "7 (fetch) waiting for read, 1.2s,
+// main.fetch (fetch.go:31)".
 func (i TaskInfo) String() string {
 	s := i.Task.String() + " " + i.State
 	if i.Waits != "" {
@@ -51,15 +59,16 @@ func (i TaskInfo) String() string {
 }
 
 // Tasks describes the live tasks that have waited at least once, and the straight-line tasks that
-// have yielded, in the order of their IDs; Metrics counts the others. Each worker describes its
-// own tasks, because only it can find out where straight-line code waits. This takes about a
+// have yielded, in the order of their IDs. [Runtime.Metrics] counts the other tasks, too. Functions
+// of [BlockOn] and calls of [SpawnBlocking] are included. Each worker describes its own tasks,
+// because only this worker can find out where straight-line code waits. This takes about a
 // microsecond per task, and other tasks run in between.
 //
-// If a task keeps its worker from answering within 100 milliseconds, the straight-line tasks of
-// that worker have no Where, and the straight-line task that it runs is included even if that has
+// If a worker does not answer within 100 milliseconds, because of a long poll, its straight-line
+// tasks have no Where. The straight-line task that this worker runs is then included even if it has
 // never waited.
 //
-// It is for goroutines, and panics in a task; there, use SpawnBlocking.
+// Tasks is for goroutines, and panics in a task: there, call it in [SpawnBlocking].
 func (rt *Runtime) Tasks() []TaskInfo {
 	mustNotBlock("Runtime.Tasks", "SpawnBlocking")
 	ctx, cancel := context.WithTimeout(context.Background(), surveyPatience)
@@ -88,7 +97,7 @@ func byID(a, b TaskInfo) int { return cmp.Compare(a.ID, b.ID) }
 
 const surveyPatience = 100 * time.Millisecond
 
-// blockOnInfos describes the goroutines in BlockOn.
+// blockOnInfos describes the functions that BlockOn runs.
 func (rt *Runtime) blockOnInfos() (infos []TaskInfo) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -98,8 +107,8 @@ func (rt *Runtime) blockOnInfos() (infos []TaskInfo) {
 	return infos
 }
 
-// listed describes the tasks in w's list, and the straight-line code that runs now, to a
-// caller that does not run on it. See uniqueByID.
+// listed describes the tasks in w's list of waiting tasks, and the straight-line code that runs
+// now, for a caller that w does not run. A task may be there twice; see uniqueByID.
 func (w *worker) listed() []TaskInfo {
 	t := w.visible.Load() // before the list is read, since t may go there
 	infos := appendInfos(nil, w.waiting.all(), nil)
@@ -109,7 +118,7 @@ func (w *worker) listed() []TaskInfo {
 	return infos
 }
 
-// uniqueByID removes further descriptions of the same task: a running task may also stand in the list
+// uniqueByID removes further descriptions of the same task: a running task may also be in the list
 // of the worker on which it first waited.
 func uniqueByID(infos []TaskInfo) []TaskInfo {
 	seen := make(map[uint64]None, len(infos))
@@ -120,7 +129,8 @@ func uniqueByID(infos []TaskInfo) []TaskInfo {
 	})
 }
 
-// appendInfos describes the tasks that are the user's and live.
+// appendInfos appends descriptions of the tasks that belong to the user and have not ended. on is
+// the worker that runs the caller, or nil.
 func appendInfos(infos []TaskInfo, tasks []*task, on *worker) []TaskInfo {
 	for _, t := range tasks {
 		if info := t.info(on); !t.surveys() && !t.state.done() {
@@ -130,7 +140,7 @@ func appendInfos(infos []TaskInfo, tasks []*task, on *worker) []TaskInfo {
 	return infos
 }
 
-// survey has w describe the tasks in its list.
+// survey makes w describe the tasks in its list of waiting tasks.
 func (w *worker) survey() *plain[[]TaskInfo] {
 	p := &plain[[]TaskInfo]{f: new(survey)}
 	p.body = p
@@ -142,9 +152,8 @@ func (w *worker) survey() *plain[[]TaskInfo] {
 
 var surveyAttributes = &taskAttributes{local: true}
 
-// surveys reports whether t is a survey: a task of the runtime's own, for which
-// no hooks are called, which does not describe itself, and which may still be
-// started while the runtime drains.
+// surveys reports whether t is a survey: a task of the runtime's own. No hooks are called for it,
+// it does not describe itself, and it may also start while the runtime drains.
 func (t *task) surveys() bool { return t.attributes.Load() == surveyAttributes }
 
 // survey is a future, so that other tasks run while it goes through many tasks.
@@ -154,7 +163,8 @@ type survey struct {
 	infos []TaskInfo
 }
 
-// surveyStep is how many tasks it describes in one poll.
+// surveyStep is how many tasks a survey describes in one poll: at a microsecond per task, less than
+// the 100 µs of a round.
 const surveyStep = 64
 
 func (s *survey) Poll(cx *Context) ([]TaskInfo, error) {
@@ -171,9 +181,9 @@ func (s *survey) Poll(cx *Context) ([]TaskInfo, error) {
 	return nil, ErrPending
 }
 
-// info describes t. on is the worker that runs the caller, or nil. It becomes
-// the holder of the task for a moment, to read the fields that only the holder
-// may read.
+// info describes t. on is the worker that runs the caller, or nil. If t waits, info becomes its
+// holder for a moment, to read the fields that only the holder may read, and then makes it idle
+// again.
 func (t *task) info(on *worker) TaskInfo {
 	info := TaskInfo{Task: t.ident(), Kind: t.kind.String(), State: "runnable"}
 	if !t.state.take() {
@@ -195,8 +205,7 @@ func (k taskKind) String() string {
 	return [...]string{kindPlain: "future", kindStraight: "straight", kindGoroutine: "goroutine", kindExternal: "", kindFanout: "", kindBlocking: "blocking"}[k]
 }
 
-// locator is a taskBody that can say where its code waits. The caller holds
-// the task.
+// locator is a taskBody that can tell where its code waits. The caller is the holder of the task.
 type locator interface{ locate(on *worker) string }
 
 func (p *plain[T]) locate(*worker) string { return fmt.Sprintf("%T", p.f) }
@@ -208,9 +217,9 @@ func (st *straight[T]) locate(on *worker) string {
 	return userFrame(st.co.place(on))
 }
 
-// userFrame returns the innermost function that belongs neither to this package nor to the
-// standard library, and its line. If there is none, it returns the innermost function of the
-// standard library that is no part of how Go runs code.
+// userFrame returns the innermost function of pcs that belongs neither to this package nor to the
+// standard library, with its file and line. If there is none, it returns the innermost function of
+// the standard library that is not part of how Go runs code.
 func userFrame(pcs []uintptr) string {
 	standard := ""
 	frames := runtime.CallersFrames(pcs)
@@ -232,8 +241,9 @@ func userFrame(pcs []uintptr) string {
 	return standard
 }
 
-// isStandard reports whether f is a function of the standard library, by its file. A build with
-// -trimpath leaves only import paths, whose first element has a dot elsewhere.
+// isStandard reports whether f is a function of the standard library. It decides by the file. A
+// build with -trimpath leaves only import paths: outside the standard library the first element of
+// an import path has a dot.
 func isStandard(f runtime.Frame) bool {
 	if standardFiles != "" {
 		return strings.HasPrefix(f.File, standardFiles)
@@ -242,8 +252,8 @@ func isStandard(f runtime.Frame) bool {
 	return !strings.Contains(first, ".") && !strings.HasPrefix(f.Function, "main.")
 }
 
-// standardFiles is the directory in which the standard library was when the program was built;
-// empty if the build has trimmed paths.
+// standardFiles is the directory of the standard library at the time of the build. It is empty if
+// the build has trimmed paths.
 var standardFiles = func() string {
 	var pcs [1]uintptr
 	f, _ := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs[:])]).Next()

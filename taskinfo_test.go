@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// infoOf returns the description by Tasks of the task of that name.
+// infoOf returns the description that Tasks gives of the task with this name.
 func infoOf(rt *Runtime, name string) (info TaskInfo, ok bool) {
 	for _, info := range rt.Tasks() {
 		if info.Name == name {
@@ -25,8 +25,7 @@ func infoOf(rt *Runtime, name string) (info TaskInfo, ok bool) {
 	return TaskInfo{}, false
 }
 
-// describes waits until Tasks describes a task of that name as want
-// expects.
+// describes waits until Tasks describes a task of this name as want expects.
 func describes(t *testing.T, rt *Runtime, name string, want func(TaskInfo) bool) (info TaskInfo) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -43,7 +42,7 @@ func lineAfter(lines int) string {
 	return fmt.Sprintf("(%s:%d)", filepath.Base(file), line+lines)
 }
 
-// Tasks describes each kind of task, each event that a task can wait for, and where.
+// Tasks describes each kind of task, each event that a task can wait for, and where the task waits.
 func TestTasksOfEachKindAndWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(Task, error) {}})
 	var lines sync.Map // by the names of tasks
@@ -188,8 +187,7 @@ func TestTasksWaitsForACall(t *testing.T) {
 	describes(t, rt, "spawner", func(i TaskInfo) bool { return i.State == "waiting" && i.Waits == "blocking call" })
 }
 
-// The description of a task has the event, the time and the place of its latest
-// wait.
+// The description of a task has the event, the time and the place of its last wait.
 func TestTasksIsUpToDate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	first, second := new(probe), new(probe)
@@ -197,7 +195,7 @@ func TestTasksIsUpToDate(t *testing.T) {
 	Go(rt.Named("walker"), func(cx *Context) error {
 		lines <- lineAfter(1)
 		Await(cx, first)
-		SleepFuture(time.Hour).Poll(cx) // the task does not wait for it: it is dropped
+		SleepFuture(time.Hour).Poll(cx) // the task does not wait for this future, which is dropped
 		lines <- lineAfter(1)
 		Await(cx, second)
 		return nil
@@ -215,8 +213,8 @@ func TestTasksIsUpToDate(t *testing.T) {
 	require.GreaterOrEqual(t, long.For, 40*time.Millisecond)
 }
 
-// How long a task has waited is not more than it can have, but for a few
-// milliseconds.
+// The time for which a task is said to have waited exceeds the real time by a few milliseconds at
+// most.
 func TestTasksFor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	describe := func(name string, begun time.Time) {
@@ -238,8 +236,8 @@ func TestTasksFor(t *testing.T) {
 	outside.Wait()
 }
 
-// A description does not disturb tasks: no task is polled for it, no wake is lost,
-// and a task that is woken meanwhile is polled.
+// A description does not disturb tasks. No task is polled for it, no wake is lost, and a task that
+// is woken meanwhile is polled.
 func TestTasksDisturbsNoTask(t *testing.T) {
 	const tasks, rounds = 100, 30
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -288,8 +286,8 @@ func TestTasksDisturbsNoTask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Tasks does not wait for a worker that is stuck: its tasks are described, but not
-// where their code waits.
+// Tasks does not wait for a worker that is stuck. The tasks of this worker are described without
+// the place where their code waits.
 func TestTasksOfAStuckWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var places [2]*JoinHandle[None]
@@ -316,7 +314,7 @@ func TestTasksOfAStuckWorker(t *testing.T) {
 	require.Contains(t, info.Where, "TestTasksOfAStuckWorker")
 }
 
-// stick has a task keep its worker until the function is called.
+// stick makes a task keep its worker until the function is called.
 func stick(t *testing.T, s Spawner) (h *JoinHandle[None], release func()) {
 	t.Helper()
 	began, free := make(chan None), make(chan None)
@@ -346,7 +344,7 @@ func TestTasksDuringShutdown(t *testing.T) {
 	require.Empty(t, rt.Tasks(), "after the end")
 }
 
-// Goroutines that call Tasks all the time do not keep Shutdown from ending.
+// Goroutines that call Tasks all the time do not prevent Shutdown from ending.
 func TestTasksAndShutdownAtOnce(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	times := 20
@@ -382,7 +380,7 @@ func TestMisuseTasksInATask(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Many tasks, more than one survey describes in a poll, are described each once.
+// If there are more tasks than a survey describes in one poll, each task is described once.
 func TestTasksMany(t *testing.T) {
 	const n = 10*surveyStep + 7
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -406,8 +404,8 @@ func TestTasksMany(t *testing.T) {
 	eventually(t, func() bool { w, ids := count(); return w == n && len(ids) == n })
 }
 
-// A survey that stands in a list, as a survey does that Shutdown has cancelled, is
-// not described.
+// A survey in a list of waiting tasks, for example a survey that Shutdown has cancelled, is not
+// described.
 func TestTasksLeavesSurveysOut(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := &plain[[]TaskInfo]{f: new(survey)}

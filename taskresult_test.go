@@ -27,7 +27,7 @@ func (c *closeCounter) Close() error {
 	return errors.New("an error of Close, which is dropped")
 }
 
-// taken is the result and the error that a caller has got.
+// taken is the result and the error that a caller was given.
 type taken struct {
 	c   io.Closer
 	err error
@@ -42,8 +42,8 @@ func meanwhile(take func() (io.Closer, error)) <-chan taken {
 	return got
 }
 
-// latch is a future that is pending until it is opened, and cannot be given up: a task that
-// polls it goes on when it is opened, although the task was cancelled.
+// latch is a future that is pending until it is opened, and cannot be given up. A task that polls
+// it goes on when it is opened, even if the task was cancelled.
 type latch struct {
 	opened atomic.Bool
 	waker  atomic.Pointer[Waker]
@@ -65,8 +65,7 @@ func (l *latch) open() {
 	}
 }
 
-// owners are all ways in which the only owner of a handle waits for its result, until l is
-// opened.
+// owners are all ways in which the only owner of a handle waits for its result, until l is opened.
 var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error){
 	"Await": func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (io.Closer, error) {
 		return cancelledBy(rt, l, Spawn(rt, func(cx *Context) (io.Closer, error) { return Await(cx, h) }))
@@ -158,7 +157,7 @@ var owners = map[string]func(rt *Runtime, h *JoinHandle[io.Closer], l *latch) (i
 	},
 }
 
-// onceOf returns a future that owns h once it is polled. unmade gives h up if it never was
+// onceOf returns a future that owns h once it is polled. unmade gives h up if the future was never
 // polled.
 func onceOf(h *JoinHandle[io.Closer]) (f Future[io.Closer], unmade func()) {
 	var once Once[io.Closer]
@@ -181,8 +180,8 @@ func cancelledBy[T any](rt *Runtime, l *latch, h *JoinHandle[T]) (T, error) {
 	return h.JoinBlocking(context.Background())
 }
 
-// makers are all kinds of tasks that can have a result though they were cancelled. Each
-// has the result c when l is opened.
+// makers are all kinds of tasks that can return a result although they were cancelled. Each returns
+// the result c when l is opened.
 var makers = map[string]func(rt *Runtime, l *latch, c io.Closer) *JoinHandle[io.Closer]{
 	"Spawn": func(rt *Runtime, l *latch, c io.Closer) *JoinHandle[io.Closer] {
 		return Spawn(rt, func(cx *Context) (io.Closer, error) {
@@ -205,7 +204,7 @@ func ownership(t *testing.T, test func(t *testing.T, rt *Runtime, own func(h *Jo
 			t.Run(owner+" and "+maker, func(t *testing.T) {
 				budget := 0
 				if len(owner)%2 == 0 {
-					budget = 1 // so that polls end in a yield
+					budget = 1 // so that polls end in a yield, because the budget is spent
 				}
 				rt := newTestRuntime(t, Config{Workers: 2, Tuning: Tuning{Budget: budget}})
 				test(t, rt, func(h *JoinHandle[io.Closer], l *latch) (io.Closer, error) { return own(rt, h, l) },
@@ -234,7 +233,7 @@ func TestResultWithoutOwnerIsClosed(t *testing.T) {
 	})
 }
 
-// Other tasks and goroutines that wait for the same handle keep the result.
+// If other tasks and goroutines wait for the same handle, the result is kept.
 func TestResultOfOthersIsKept(t *testing.T) {
 	ownership(t, func(t *testing.T, rt *Runtime, own func(*JoinHandle[io.Closer], *latch) (io.Closer, error), spawn func(*latch, io.Closer) *JoinHandle[io.Closer]) {
 		waits := map[string]func(h *JoinHandle[io.Closer]) (io.Closer, error){
@@ -288,8 +287,8 @@ func TestResultOfOthersIsKept(t *testing.T) {
 	})
 }
 
-// The task ends while its owner gives it up. Whichever comes first, the owner or another
-// waiter has the result, or it is closed.
+// The task ends while its owner gives it up. In either order, the owner or another waiter has the
+// result, or the result is closed.
 func TestResultIsTakenOrClosed(t *testing.T) {
 	times := 100
 	if testing.Short() {
@@ -307,7 +306,7 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 			case 0: // the other waiter waits before the end
 				other = meanwhile(func() (io.Closer, error) { return h.JoinBlocking(context.Background()) })
 				eventually(t, func() bool { return waiters(h) > 0 })
-			case 1: // the other waiter comes at the same moment
+			case 1: // the other waiter joins at the same moment
 				other = meanwhile(func() (io.Closer, error) { return h.JoinBlocking(context.Background()) })
 			case 2:
 				other = meanwhile(func() (io.Closer, error) {
@@ -340,8 +339,8 @@ func TestResultIsTakenOrClosed(t *testing.T) {
 	})
 }
 
-// An owner that finds its Context cancelled does not take the result that is there. It is
-// closed, since no other caller would take it, unless it was taken before.
+// An owner that finds its Context cancelled does not take the result, although it is there. The
+// result is closed, since no other caller would take it, unless it was taken before.
 func TestResultThatCameTooLate(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for name, taken := range map[string]bool{"not taken": false, "taken before": true} {
@@ -366,7 +365,7 @@ func TestResultThatCameTooLate(t *testing.T) {
 	}
 }
 
-// A Close that panics, or calls Goexit, is a failure that is reported, and the worker goes on.
+// A Close that panics or calls Goexit is a failure that is reported. The worker goes on.
 func TestResultWhoseClosePanics(t *testing.T) {
 	for name, end := range map[string]func(){"panics": func() { panic("in Close") }, "exits": runtime.Goexit} {
 		for maker, spawn := range makers {
@@ -393,8 +392,8 @@ func TestResultWhoseClosePanics(t *testing.T) {
 	}
 }
 
-// A task gives up the handles of many tasks that have ended, one after the other, so that its
-// budget is soon spent.
+// A task gives up the handles of many tasks that have ended, one after another, so that its budget
+// is soon spent.
 func TestResultsThatCameTooLate(t *testing.T) {
 	const n = 500
 	for _, budget := range []int{0, 1} {
@@ -421,7 +420,7 @@ func TestResultsThatCameTooLate(t *testing.T) {
 					if first, err := Select(cx, OnRecv(ready), got); first == 1 {
 						ready.Recv(cx)
 						h, _ := got.Result()
-						h.Close() // the task closes a result that it has taken, and the package does not
+						h.Close() // the task closes a result that it has taken; the package does not
 					} else if err != nil {
 						return err
 					}
@@ -434,8 +433,8 @@ func TestResultsThatCameTooLate(t *testing.T) {
 	}
 }
 
-// The second of two owners, which come one after the other, may still get the result. If it
-// gives up, too, the result is closed.
+// The second of two owners, which wait one after the other, may still get the result. If the second
+// owner also gives up, the result is closed.
 func TestResultOfTwoOwners(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 100 {
@@ -458,7 +457,7 @@ func TestResultOfTwoOwners(t *testing.T) {
 	}
 }
 
-// A future that embeds a handle and has a Cancel of its own is given up by this Cancel.
+// A future that embeds a handle and has a Cancel of its own is given up by its own Cancel.
 func TestEmbeddedHandleIsGivenUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	h := Spawn(rt, func(cx *Context) (io.Closer, error) { return nil, Sleep(cx, time.Hour) })

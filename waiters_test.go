@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// baton is a primitive whose waiters are handed a lock, permits or a notification that must
-// not be lost. setUp returns two waiters, and pass, which releases the thing that the first
-// waiter gets, or the second if the first gives up. give releases it again.
+// baton is a primitive whose waiters are given a lock, permits or a notification that must not be
+// lost. setUp returns two waiters, and pass, which releases the thing that the first waiter gets,
+// or the second if the first gives up. give releases it again.
 type baton struct {
 	name  string
 	setUp func(wait func(Future[None]) *mockWaiter) (first, second *mockWaiter, pass, give func())
@@ -107,8 +107,7 @@ func (n noneOf) Poll(cx *Context) (None, error) {
 	return None{}, err
 }
 
-// waitersOf returns a function that makes waiters of futures that must be
-// pending.
+// waitersOf returns a function that makes waiters of futures. The futures must be pending.
 func waitersOf(t testing.TB) func(Future[None]) *mockWaiter {
 	return func(f Future[None]) *mockWaiter {
 		h := newMockWaiter(f)
@@ -117,7 +116,7 @@ func waitersOf(t testing.TB) func(Future[None]) *mockWaiter {
 	}
 }
 
-// A waiter that has been chosen and gives up passes on the thing that it was handed.
+// A waiter that was chosen and gives up passes on the thing that it was given.
 func TestCancelAfterChosen(t *testing.T) {
 	for _, b := range batons {
 		t.Run(b.name, func(t *testing.T) {
@@ -132,8 +131,8 @@ func TestCancelAfterChosen(t *testing.T) {
 	}
 }
 
-// The waiters get it one after the other, and a waiter that gives up before it is chosen
-// does not stand in the way.
+// The waiters get the thing one after another. A waiter that gives up before it is chosen does not
+// stop the others.
 func TestCancelBeforeChosen(t *testing.T) {
 	for _, b := range batons {
 		t.Run(b.name+"/first", func(t *testing.T) {
@@ -163,8 +162,8 @@ func TestCancelBeforeChosen(t *testing.T) {
 	}
 }
 
-// The same while another goroutine chooses the first waiter at that moment, ten thousand
-// times: in either order, the second waiter gets it.
+// The first waiter is given up while another goroutine chooses it, ten thousand times. In either
+// order, the second waiter gets the thing.
 func TestCancelWhileChosen(t *testing.T) {
 	const times = 10_000
 	for _, b := range batons {
@@ -189,7 +188,7 @@ func TestCancelWhileChosen(t *testing.T) {
 	}
 }
 
-// The same if no other task waits: then it is there for the next caller.
+// If no other task waits, the thing is there for the next caller.
 func TestCancelWhileChosenAlone(t *testing.T) {
 	var m Mutex
 	var n Notify
@@ -199,7 +198,7 @@ func TestCancelWhileChosenAlone(t *testing.T) {
 	for name, x := range map[string]struct {
 		future func() Future[None]
 		pass   func()
-		take   func() bool // which sets up the next round, too
+		take   func() bool // it also sets up the next round
 	}{
 		"Mutex":         {m.LockFuture, m.Unlock, m.TryLock},
 		"RWMutex.Lock":  {rw.LockFuture, rw.Unlock, rw.TryLock},
@@ -268,7 +267,7 @@ func TestCancelAfterChosenByAll(t *testing.T) {
 	require.Equal(t, ErrPending, err, "a new round needs two again")
 }
 
-// Futures may be given up before their first poll, and used again after an end.
+// A future may be given up before its first poll, and used again after it was ready.
 func TestFuturesUsedAgain(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, _ := newPollCx(t, rt)
@@ -298,8 +297,8 @@ func TestFuturesUsedAgain(t *testing.T) {
 	}
 }
 
-// An await with a Context that is cancelled fails, also if it could succeed at
-// once, and then holds nothing.
+// An await with a Context that is cancelled fails even if it could succeed at once, and then holds
+// nothing.
 func TestWaitersCancelledContext(t *testing.T) {
 	everywhere(t, func(cx *Context) error {
 		var (
@@ -385,8 +384,8 @@ func TestWaitersBlockingCancelled(t *testing.T) {
 	require.True(t, rw.TryRLock(), "readers get in")
 }
 
-// A goroutine that is parked gives up when its context ends: it leaves its place, and
-// holds nothing.
+// A goroutine that is parked gives up when its context ends. It leaves its place, and holds
+// nothing.
 func TestWaitersBlockingGiveUp(t *testing.T) {
 	var (
 		m   Mutex
@@ -457,7 +456,7 @@ func TestWaitersBlockingGiveUp(t *testing.T) {
 	requireNoLostWakes(t, ch)
 }
 
-// The same for a Oneshot: a value that is sent then is there for another receiver.
+// A value that is sent to a Oneshot when a receiver gives up is there for another receiver.
 func TestOneshotBlockingGivesUp(t *testing.T) {
 	var o Oneshot[int]
 	ctx, cancel := context.WithCancel(t.Context())
@@ -525,7 +524,7 @@ func TestWaitersBlocking(t *testing.T) {
 	receive(t, begun)
 	for _, x := range []struct {
 		name  string
-		list  *waitlist // in which the goroutine stands while it waits
+		list  *waitlist // the list in which the goroutine waits
 		block func() error
 		undo  func(cx *Context)
 	}{
@@ -546,7 +545,7 @@ func TestWaitersBlocking(t *testing.T) {
 	} {
 		over := make(chan error, 1)
 		go func() { over <- x.block() }()
-		if x.list != nil { // else it may come too late to wait, which must not matter
+		if x.list != nil { // otherwise the goroutine may begin to wait too late, which must make no difference
 			eventually(t, func() bool { return x.list.count() == 1 }, x.name)
 		}
 		runInTask(t, rt, func(cx *Context) error { x.undo(cx); return nil })
@@ -622,7 +621,7 @@ func TestMisuseOfWaiters(t *testing.T) {
 	rw.Unlock()
 	s.Release(3)
 
-	// The same however the primitive is used: free, the quick way, or not.
+	// It makes no difference how the primitive is used: free, by the short way, or by the long way.
 	awaits := map[string]func(cx *Context){
 		"Lock":    func(cx *Context) { m.Lock(cx) },
 		"RLock":   func(cx *Context) { rw.RLock(cx) },
@@ -671,9 +670,8 @@ func TestMisuseOfWaiters(t *testing.T) {
 	}
 }
 
-// A caller that wakes tasks on a worker says which worker it is: plain futures come to that
-// worker instead of having another thread woken, and a goroutine that it wakes gets a
-// processor.
+// A caller that wakes tasks on a worker says which worker it is. So plain futures move to that
+// worker, and no other thread is woken for them. A goroutine that it wakes gets a processor.
 func TestWaitersWokenByAWorker(t *testing.T) {
 	var (
 		m  Mutex
@@ -706,8 +704,8 @@ func TestWaitersWokenByAWorker(t *testing.T) {
 	})
 }
 
-// Code that waits when Shutdown unwinds it leaves its place, and a lock that it was handed
-// goes to other waiters: here to a goroutine outside.
+// Code that waits when Shutdown unwinds it leaves its place. A lock that it was given is passed on
+// to other waiters: here to a goroutine outside.
 func TestWaitersUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
@@ -734,7 +732,7 @@ func TestWaitersUnwound(t *testing.T) {
 	require.Error(t, rt.Shutdown(ended()))
 	for _, h := range []*JoinHandle[None]{stubborn, waits, inCond} {
 		_, err = join(t, h)
-		// Canceled is the end of an await that looks once more before it is unwound.
+		// Canceled is the error of an await that looks once more before it is unwound.
 		require.Contains(t, []error{ErrShutdown, context.Canceled}, err)
 	}
 	require.True(t, held, "Wait leaves its Mutex locked for deferred calls")
@@ -748,8 +746,8 @@ type bomb struct{ *probe }
 
 func (b bomb) Poll(*Context) (int, error) { panic("oh") }
 
-// Await gives up the future that it waits for also if it does not return, and only a future
-// that it has not finished.
+// Await gives up the future that it waits for even if Await does not return. It gives up only a
+// future that has no result yet.
 func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
 	require.NoError(t, err)
@@ -767,7 +765,7 @@ func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
 	stubborn := Go(rt, func(cx *Context) error {
 		for {
 			begun++
-			Await(cx, &unwound) // does not heed cancellation
+			Await(cx, &unwound) // this code ignores cancellation
 		}
 	})
 	eventually(t, func() bool { return waiting(stubborn) })
@@ -777,8 +775,8 @@ func TestAwaitGivesUpWhatItDoesNotFinish(t *testing.T) {
 	require.Equal(t, begun, unwound.cancels.Load())
 }
 
-// Code that holds a lock and panics, or is cancelled, leaves it locked unless it has
-// deferred Unlock.
+// Code that holds a lock, and panics or is cancelled, leaves the lock locked unless it has deferred
+// Unlock.
 func TestHolderPanics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(Task, error) {}})
 	var careful, careless Mutex
@@ -823,8 +821,8 @@ func TestHolderPanics(t *testing.T) {
 	require.True(t, careful.TryLock())
 }
 
-// lockLoop is a plain future that locks, does something, and unlocks, n times. Between lock
-// and unlock it is polled once more.
+// lockLoop is a plain future that locks, works, and unlocks, n times. Between lock and unlock it is
+// polled once more.
 type lockLoop struct {
 	n            int
 	lock         func() Future[None]
@@ -858,10 +856,9 @@ func (l *lockLoop) Poll(cx *Context) (None, error) {
 
 func (l *lockLoop) Cancel() { giveUp(nil, l.f) }
 
-// contend has straight-line tasks and plain futures of two workers, and goroutines, use a
-// lock at the same time; some of them give up now and then. locked is called when the lock
-// has been taken, and unlock to release it: both use a counter that the race detector
-// watches.
+// contend makes straight-line tasks and plain futures of two workers, and goroutines, use a lock at
+// the same time. Some of them give up now and then. locked is called when the lock was taken, and
+// unlock to release it. Both use a counter that the race detector watches.
 func contend(t *testing.T, times int, lock func(cx *Context) error, lockBlocking func(ctx context.Context) error, future func() Future[None], locked, unlock func()) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	var used atomic.Int64

@@ -32,8 +32,8 @@ func TestWaker(t *testing.T) {
 	require.Len(t, map[Waker]bool{a: true, b: true, c: true}, 2, "wakers are map keys")
 }
 
-// The wakers of one task are equal, the wakers of two tasks are not, and they may be
-// called after the task's end.
+// The wakers of one task are equal, and the wakers of two tasks are not. They may be called after
+// the end of the task.
 func TestWakerOfTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	wakers := func() (first, second Waker) {
@@ -57,16 +57,17 @@ func TestWakerOfTasks(t *testing.T) {
 	b1.Wake()
 }
 
-// FuzzWakerSlot compares a slot with a naive slot: a flag and two slices. A slot
-// promises to callers that use it one after the other:
+// FuzzWakerSlot compares a slot with a naive slot: a flag and two slices. A slot promises to
+// callers that use it one after another:
 //
-//  1. an event is remembered until one join consumes it; several events that no
-//     join has consumed count as one;
-//  2. a task that has joined is woken exactly once, by the next event that is for
-//     it, or by its own leave, whichever is first;
-//  3. joining twice is joining once, and a task that isn't there leaves for nothing;
-//  4. of the tasks that wait for their turn, fireOne and passOn wake the first, and
-//     so does the leave of a task that is not there.
+//  1. An event is recorded until one join consumes it. Several events that no join has consumed
+//     count as one.
+//  2. A task that has joined is woken exactly once: by the next event that is for it, or by its own
+//     leave, whichever is first.
+//  3. To join twice is to join once. A leave of a task that is not in the slot does nothing to this
+//     task.
+//  4. Of the tasks that wait in order, fireOne and passOn wake the first, and so does the leave of
+//     a task that is not in the slot.
 func FuzzWakerSlot(f *testing.F) {
 	const join, leave, fire, notifyAll, turn, fireOne, passOn, withdraw = 0 << 5, 1 << 5, 2 << 5, 3 << 5, 4 << 5, 5 << 5, 6 << 5, 7 << 5
 	f.Add([]byte{join, fire, join, join})                                                              // woken; then consumes the event
@@ -86,7 +87,7 @@ func FuzzWakerSlot(f *testing.F) {
 		ss := newMockTasks(5)
 		var (
 			happened    bool
-			fan         bool // several tasks have waited, and not all of them have left since
+			fan         bool // several tasks have waited, and at least one of them is left
 			each, turns []*mockTask
 		)
 		want := map[*mockTask]int32{}
@@ -181,9 +182,9 @@ func FuzzWakerSlot(f *testing.F) {
 	})
 }
 
-// Tasks that join at once, and then events that happen at once: exactly one of
-// the joins consumes the event of the round before, every other task that joins
-// waits, and is woken exactly once.
+// Tasks join at the same time, and then events happen at the same time. Exactly one of the joins
+// consumes the event of the round before. Every other task that joins waits, and is woken exactly
+// once.
 func TestWakerSlotRounds(t *testing.T) {
 	const waiters, firers, rounds = 4, 2, 2_000
 	var slot wakerSlot
@@ -215,8 +216,8 @@ func TestWakerSlotRounds(t *testing.T) {
 	}
 }
 
-// Joins and fires at the same time: a task that has joined is woken exactly once
-// before it joins again, so that no task waits without end and no wake is left.
+// Tasks join while the slot is fired. A task that has joined is woken exactly once before it joins
+// again. So no task waits without end, and no wake is left over.
 func TestWakerSlotStress(t *testing.T) {
 	const waiters, firers, joins = 4, 2, 3_000
 	var slot wakerSlot
@@ -250,8 +251,8 @@ func TestWakerSlotStress(t *testing.T) {
 	firing.Wait()
 }
 
-// A notifyAll at the same time as a fire does not lose the event, and a task that
-// waits is woken once by the two of them.
+// A notifyAll at the same time as a fire does not lose the event. A task that waits is woken once
+// by the two of them.
 func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 	const slots = 20_000
 	all := make([]wakerSlot, slots)
@@ -266,7 +267,7 @@ func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 			for n := range all {
 				at[i].Store(int64(n))
 				for at[1-i].Load() < int64(n) {
-					runtime.Gosched() // so that both are at the same slot
+					runtime.Gosched() // so that both goroutines use the same slot
 				}
 				act(&all[n], nil)
 			}
@@ -281,9 +282,9 @@ func TestWakerSlotNotifyAllAgainstFire(t *testing.T) {
 	}
 }
 
-// Try, join, try again, with counted tokens: each token is taken exactly once, and
-// no task sleeps while there is a token, although some tasks give up in between and
-// others call notifyAll. The last event is the end, and every task sees it.
+// Tasks take counted tokens: each tries, joins and tries again. Each token is taken exactly once,
+// and no task sleeps while there is a token, although some tasks give up in between and other
+// goroutines call notifyAll. The last event is the end, and every task sees it.
 func TestWakerSlotTokens(t *testing.T) {
 	const waiters, firers, tokens = 3, 2, 3_000
 	var slot wakerSlot
@@ -341,9 +342,9 @@ func TestWakerSlotTokens(t *testing.T) {
 	require.Zero(t, left.Load())
 }
 
-// Two tasks that join and leave at the same time, without events: each task is
-// woken exactly once by each leave, and the slot does not keep them. The test needs
-// many slots, since a fanout, once there, stays.
+// Two tasks join and leave at the same time, without events. Each leave wakes its task exactly
+// once, and the slot does not keep the tasks. The test needs many slots, since a fanout stays in
+// its slot.
 func TestWakerSlotLeaveStress(t *testing.T) {
 	const slots = 20_000
 	all := make([]wakerSlot, slots)
@@ -356,7 +357,7 @@ func TestWakerSlotLeaveStress(t *testing.T) {
 			for n := range all {
 				at[i].Store(int64(n))
 				for at[1-i].Load() < int64(n) {
-					runtime.Gosched() // so that both are at the same slot
+					runtime.Gosched() // so that both goroutines use the same slot
 				}
 				before := s.wakes.Load()
 				all[n].join(s.t)
@@ -378,8 +379,8 @@ func TestWakerSlotLeaveStress(t *testing.T) {
 	}
 }
 
-// A Waker's function that does not return ends the program, whichever code called it: the
-// caller may have had other tasks to wake. No deferred call recovers the panic, and it shows
+// A function of a Waker that does not return ends the program, whatever code has called it: the
+// caller may have had other tasks to wake. No deferred call recovers the panic, and the panic shows
 // where it happened.
 func TestWakerMustReturn(t *testing.T) {
 	ends := map[string]func(){
@@ -414,8 +415,8 @@ func TestWakerMustReturn(t *testing.T) {
 	}
 }
 
-// A fanout that has been shut takes no task, also if that happens at this moment:
-// a task that was added is woken.
+// A fanout that has been shut takes no task, also if it is shut at this moment. A task that was
+// added is woken.
 func TestFanoutAddAgainstFire(t *testing.T) {
 	for range 2_000 {
 		first, second := newMockTask(), newMockTask()
@@ -437,7 +438,7 @@ func TestFanoutAddAgainstFire(t *testing.T) {
 	}
 }
 
-// A task that has left a slot in which others still wait is not kept alive.
+// A task that has left a slot in which other tasks still wait is not kept alive.
 func TestWakerSlotForgetsTasksThatLeft(t *testing.T) {
 	var slot wakerSlot
 	stays := newMockTask()
@@ -460,8 +461,8 @@ func TestWakerSlotForgetsTasksThatLeft(t *testing.T) {
 	require.EqualValues(t, 1, stays.wakes.Load())
 }
 
-// A list keeps tasks in the order in which they came, and no task that was taken out,
-// whether there are few or many, as a slice would.
+// A list keeps tasks in the order in which they were added, and no task that was removed, whether
+// there are few or many. A slice is the model.
 func TestTaskListAgainstSlice(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{3, 2 * taskListFew, 10 * taskListFew} {
@@ -493,7 +494,7 @@ func TestTaskListAgainstSlice(t *testing.T) {
 					model = append(model, at)
 				}
 			}
-			if len(model) > 0 && rnd.IntN(size) == 0 { // nearly all leave
+			if len(model) > 0 && rnd.IntN(size) == 0 { // nearly all tasks leave
 				for _, t2 := range model[1:] {
 					require.True(t, l.remove(t2))
 				}
@@ -507,9 +508,9 @@ func TestTaskListAgainstSlice(t *testing.T) {
 	}
 }
 
-// Tasks that wait for their turn, with counted tokens: an event wakes one task, each
-// token is taken exactly once, and no task sleeps while there is a token, although some
-// tasks give up at any moment and others join without waitInOrder and never come again.
+// Tasks wait in order for counted tokens. An event wakes one task, each token is taken exactly
+// once, and no task sleeps while there is a token. Some tasks give up at any moment, and others
+// join without waitInOrder and do not poll again.
 func TestWakerSlotTurns(t *testing.T) {
 	const waiters, firers, tokens = 4, 2, 3_000
 	var slot wakerSlot
@@ -549,7 +550,7 @@ func TestWakerSlotTurns(t *testing.T) {
 				slot.waitInOrder(s.t)
 				again = true
 				if left.Load() > 0 || closed.Load() {
-					continue // the token or the end came before the task stood in the slot
+					continue // there was a token, or the end, before the task joined
 				}
 				if n%7 == 0 {
 					slot.leave(s.t, nil)
@@ -569,7 +570,7 @@ func TestWakerSlotTurns(t *testing.T) {
 			for n := range tokens {
 				left.Add(1)
 				slot.fireOne(nil)
-				if n%11 == 0 && !slot.join(newMockTask().t) { // a task that never comes again
+				if n%11 == 0 && !slot.join(newMockTask().t) { // a task that does not poll again
 					slot.fireOne(nil)
 				}
 				if n%13 == 0 {

@@ -2,17 +2,22 @@ package async
 
 import "slices"
 
-// fanout is the tasks that wait in a slot, if there are several. It is put into a
-// slot once and never reused: it is shut by the first fire or notifyAll that wakes
-// all tasks, and when it becomes empty.
+// A fanout holds the tasks that wait in a slot, if there are several. It is put into a slot once
+// and is never reused. It is shut
+//
+//   - by the first fire or notifyAll, which wakes all tasks in it;
+//   - when it becomes empty.
+//
+// A task that joins finds out under mu whether the fanout is shut. If it is, the task replaces it
+// in the slot and joins there. So no task waits in a fanout that will not be fired.
 type fanout struct {
-	task    // stands in the slot
+	task    // in the slot, in the place of the tasks
 	mu      lockOf[fanout]
-	each    taskList    // woken by each event
-	inOrder taskList    // woken one by one
-	done    *doneSignal // in each; nil if there is none
-	fired   bool        // an event was recorded, and has not been consumed since
-	shut    bool
+	each    taskList    // tasks that each event wakes
+	inOrder taskList    // tasks that wait in order: an event wakes the first of them
+	done    *doneSignal // the task in each that closes the channel of signal, or nil
+	fired   bool        // an event is recorded, and no task has consumed it yet
+	shut    bool        // set once: no task joins from then on
 }
 
 // fanoutState is the state of a fanout after a change.
@@ -21,15 +26,15 @@ type fanoutState uint8
 const (
 	fanoutOpen       fanoutState = iota // tasks wait in it
 	fanoutShut                          // it was shut before
-	fanoutEmpty                         // it is empty and was shut for that
-	fanoutEmptyFired                    // the same, and there is an event
+	fanoutEmpty                         // this change has left it empty, and has shut it
+	fanoutEmptyFired                    // the same, and an event is recorded
 )
 
-// fanoutWakes is tasks that were taken out of a fanout, to be woken.
+// fanoutWakes are tasks that were taken out of a fanout, to be woken once mu is unlocked.
 type fanoutWakes struct {
 	state fanoutState
-	each  []*task // nil: a hole
-	first *task   // of the tasks that wait in order; nil for none
+	each  []*task // some may be nil
+	first *task   // of the tasks that wait in order, or nil
 }
 
 func newFanout(tasks ...*task) *task {
@@ -45,8 +50,9 @@ func newFanout(tasks ...*task) *task {
 	return &f.task
 }
 
-// join is wakerSlot.join. It reports open as false if f has been shut: it stands
-// in its slot no longer, or is about to be taken out.
+// join is wakerSlot.join. It reports open as false if f is shut: f is no longer in its slot, or is
+// about to be taken out. An event may be recorded in f while tasks wait in order there: fireOne has
+// chosen the first of them. Then join consumes the event, and its task tries, too.
 func (f *fanout) join(t *task) (waits, open bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +69,8 @@ func (f *fanout) join(t *task) (waits, open bool) {
 	return true, true
 }
 
-// waitInOrder is wakerSlot.waitInOrder.
+// waitInOrder is wakerSlot.waitInOrder. If t is no longer in each, it was woken meanwhile, and its
+// wait returns at once.
 func (f *fanout) waitInOrder(t *task) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -72,7 +79,7 @@ func (f *fanout) waitInOrder(t *task) {
 	}
 }
 
-// leave takes t out, and shuts f if it was the last.
+// leave takes t out of f, and shuts f if it is empty then.
 func (f *fanout) leave(t *task) (left bool, state fanoutState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,8 +87,7 @@ func (f *fanout) leave(t *task) (left bool, state fanoutState) {
 	return left, f.nextState()
 }
 
-// fireOne records an event and takes out the tasks that it wakes. If f was shut
-// before, it does nothing.
+// fireOne records an event and takes out the tasks that it wakes. If f is shut, it does nothing.
 func (f *fanout) fireOne() fanoutWakes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,14 +97,16 @@ func (f *fanout) fireOne() fanoutWakes {
 	return f.take(true)
 }
 
-// next takes out the tasks that an event wakes, if all is set, or else only the first
-// task that waits in order.
+// next takes out the tasks that an event wakes. If all is not set, it takes out only the first of
+// the tasks that wait in order.
 func (f *fanout) next(all bool) fanoutWakes {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.take(all)
 }
 
+// take is next. mu is held. Even if all is set, it takes only one of the tasks that wait in order:
+// this task wakes the next when it has found something (passOn).
 func (f *fanout) take(all bool) (w fanoutWakes) {
 	if f.shut {
 		w.state = fanoutShut
@@ -112,7 +120,7 @@ func (f *fanout) take(all bool) (w fanoutWakes) {
 	return w
 }
 
-// nextState shuts f if it is empty. The lock is held.
+// nextState shuts f if it is empty. mu is held.
 func (f *fanout) nextState() fanoutState {
 	switch {
 	case f.shut:
@@ -141,8 +149,7 @@ func (f *fanout) signal() (c <-chan struct{}, open bool) {
 	return f.done.c, true
 }
 
-// takeAll shuts f, and returns the tasks that were in it, without holes, and
-// whether there is an event.
+// takeAll shuts f. It returns the tasks that were in it, and whether an event is recorded.
 func (f *fanout) takeAll() (all []*task, event bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,7 +159,7 @@ func (f *fanout) takeAll() (all []*task, event bool) {
 	return slices.DeleteFunc(all, func(t *task) bool { return t == nil }), event
 }
 
-// wakeAll shuts f and wakes the tasks in it. It reports whether there is an event.
+// wakeAll shuts f and wakes the tasks in it. It reports whether an event is recorded.
 func (f *fanout) wakeAll(from *worker) (event bool) {
 	all, event := f.takeAll()
 	for _, t := range all {
@@ -161,7 +168,7 @@ func (f *fanout) wakeAll(from *worker) (event bool) {
 	return event
 }
 
-// poll implements taskBody; see externalWaker.
+// poll implements taskBody: a wake of f wakes the tasks in it.
 func (f *fanout) poll(from *worker) bool {
 	f.wakeAll(from)
 	return false
@@ -169,26 +176,26 @@ func (f *fanout) poll(from *worker) bool {
 
 func (f *fanout) abort(*worker, error) {}
 
-// taskList is a queue in which each task stands once.
+// taskList is a queue that contains each task at most once.
 //
-// Adding and removing cost the same however many tasks there are: once there are
-// more than a few, a map has the position of each task, and a task that is removed
-// leaves a hole.
+// To add or to remove a task costs the same however many tasks there are. If there are more than a
+// few, a map has the position of each task, and a task that is removed leaves a hole.
 type taskList struct {
-	all   []*task // in the order in which they came; nil: a hole
-	holes int
-	at    map[*task]int // where in all; nil while there are few
-	gone  int           // how many entries were cut off in front of all since at was made
+	all   []*task       // in the order in which they were added; nil is a hole
+	holes int           // how many entries of all are nil
+	at    map[*task]int // the index in all, plus gone; nil while there are few tasks
+	gone  int           // how many entries were removed at the front of all since at was made
 }
 
-// taskListFew is how many tasks are searched one after the other.
+// taskListFew is how many tasks are searched one after the other: with so few, that costs less than
+// a map.
 const taskListFew = 16
 
 func (l *taskList) len() int { return len(l.all) - l.holes }
 
 func (l *taskList) has(t *task) bool { return l.find(t) >= 0 }
 
-// find returns where t stands, or -1.
+// find returns the index of t in all, or -1.
 func (l *taskList) find(t *task) int {
 	if l.at == nil {
 		return slices.Index(l.all, t)
@@ -199,7 +206,7 @@ func (l *taskList) find(t *task) int {
 	return -1
 }
 
-// add appends t, unless it is there.
+// add appends t, unless the list contains it.
 func (l *taskList) add(t *task) {
 	if l.has(t) {
 		return
@@ -213,7 +220,7 @@ func (l *taskList) add(t *task) {
 	}
 }
 
-// remove reports whether t was there.
+// remove reports whether t was in the list.
 func (l *taskList) remove(t *task) bool {
 	i := l.find(t)
 	switch {
@@ -232,7 +239,7 @@ func (l *taskList) remove(t *task) bool {
 	return true
 }
 
-// takeFirst removes the first task and returns it; nil if there is none.
+// takeFirst removes the first task and returns it, or nil if the list is empty.
 func (l *taskList) takeFirst() *task {
 	for len(l.all) > 0 {
 		t := l.all[0]
@@ -251,14 +258,14 @@ func (l *taskList) takeFirst() *task {
 	return nil
 }
 
-// takeAll removes all tasks and returns them, and holes.
+// takeAll removes all tasks and returns them. Some entries may be nil.
 func (l *taskList) takeAll() []*task {
 	all := l.all
 	*l = taskList{}
 	return all
 }
 
-// index makes the map, if it is needed, of a list without holes.
+// index makes the map, if it is needed. The list has no holes.
 func (l *taskList) index() {
 	l.at, l.holes, l.gone = nil, 0, 0
 	if len(l.all) <= taskListFew {

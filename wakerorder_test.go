@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// turnsOf is a kind of event for which many tasks wait at once. Each event is for one of
+// turnsOf is a kind of event for which many tasks wait at the same time. Each event is for one of
 // them.
 type turnsOf struct {
 	wait  func(cx *Context) error // waits for an event and takes it
@@ -136,9 +136,9 @@ func manyWait(t *testing.T, rt Spawner, n int) map[string]turnsOf {
 	}
 }
 
-// Of many tasks that wait for one descriptor, or one set, each event wakes the tasks that
-// it can serve, and at most a few that find nothing: n events cost a number of polls that
-// grows with n, and not with n times n.
+// Many tasks wait for one descriptor, or one set. Each event wakes the tasks that it can serve, and
+// at most a few that find nothing: n events cost a number of polls that grows with n, and not with
+// n times n.
 func TestManyWaitersOneEvent(t *testing.T) {
 	const n, perEvent = 100, 5
 	var polls atomic.Int64
@@ -175,7 +175,7 @@ func TestManyWaitersOneEvent(t *testing.T) {
 	}
 }
 
-// Events that come faster than tasks do are served by as many tasks as it takes.
+// If events arrive faster than one task can handle them, more tasks are woken.
 func TestManyWaitersManyEvents(t *testing.T) {
 	const n = 50
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -212,9 +212,9 @@ func TestManyWaitersManyEvents(t *testing.T) {
 	}
 }
 
-// A task whose turn it is and that gives up before it has tried passes the turn on to the
-// next task. The tasks wait on a worker that is kept busy, so that none can try before it
-// is cancelled; the other worker serves the descriptor.
+// A task that was chosen and gives up before it has tried passes its turn on to the next task. The
+// tasks wait on a worker that is kept busy, so that none of them can try before it is cancelled.
+// The other worker serves the descriptor.
 func TestTurnIsPassedOn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	kept, serves := Spawner(workerSpawner{rt.workers[0]}), Spawner(workerSpawner{rt.workers[1]})
@@ -228,8 +228,8 @@ func TestTurnIsPassedOn(t *testing.T) {
 			first := wait(serves) // registers the descriptor there
 			first.Cancel()
 			join(t, first)
-			// The first of these tasks finds no other task to queue up with, and is woken
-			// by each event; of the others the event chooses one.
+			// The first of these tasks is alone in the slot at first, so each event wakes it. An
+			// event chooses one of the others.
 			hs := []*JoinHandle[None]{wait(kept), wait(kept), wait(kept)}
 			hold, held := make(chan None), make(chan None)
 			Go(kept, func(*Context) error { close(held); <-hold; return nil })
@@ -249,8 +249,8 @@ func TestTurnIsPassedOn(t *testing.T) {
 	}
 }
 
-// Tasks read from one pipe, a byte at a time, and are cancelled all the time: each byte
-// is read once, and no task sleeps while there is one.
+// Tasks read from one pipe, a byte at a time, and are cancelled all the time. Each byte is read
+// once, and no task sleeps while there is one.
 func TestReadTurnsExactlyOnce(t *testing.T) {
 	const tasks, bytes, burst = 8, 6_000, 50
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -268,7 +268,7 @@ func TestReadTurnsExactlyOnce(t *testing.T) {
 				case 0:
 					Go(cx, func(*Context) error { cancel(); return nil })
 				case 1:
-					// It polls by hand, and does not come again.
+					// This code polls by hand, and does not poll again.
 					if _, err := r.PollRead(cx, make([]byte, 1)); err == nil {
 						read <- None{}
 						n++
@@ -305,7 +305,7 @@ func TestReadTurnsExactlyOnce(t *testing.T) {
 	require.Equal(t, bytes, total)
 }
 
-// All tasks that wait for a descriptor learn of its end, of a deadline and of Close.
+// An end of file, a deadline and Close wake all tasks that wait for a descriptor.
 func TestCloseAndDeadlineWakeAllWaiters(t *testing.T) {
 	const n = 20
 	for name, tell := range map[string]struct {
@@ -347,8 +347,8 @@ func TestCloseAndDeadlineWakeAllWaiters(t *testing.T) {
 	}
 }
 
-// The result of one system call of the user's says nothing about another call: an event
-// wakes all tasks that wait in ReadWith, beside the tasks that wait for their turn.
+// The result of one system call of the user's says nothing about another call. So an event wakes
+// all tasks that wait in ReadWith, and one of the tasks that wait in order.
 func TestSourceEventWakesAllCalls(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b, err := SocketPair()

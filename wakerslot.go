@@ -2,36 +2,51 @@ package async
 
 import "sync/atomic"
 
-// wakerSlot is where futures wait for one event: a pointer that is nil, the
-// one task that waits, or slotFired. It is the whole protocol between the tasks that
-// wait and the callers that wake them, and takes no lock while at most one task
-// waits.
+// A wakerSlot is one pointer. It is one of these:
 //
-// A second task that waits puts a fanout there. An event then wakes all tasks in
-// it, except the tasks that wait in order: of these it wakes the first only.
+//   - nil: no task waits, and no event is recorded;
+//   - slotFired: the event has happened, and no task has consumed it yet;
+//   - a task: the only task that waits;
+//   - a fanout: several tasks wait, or one is left of several.
 //
-// A task may wait in order (waitInOrder) if the event is that something can be
-// taken, and if one task which finds nothing knows that the others would find
-// nothing either. The protocol is:
+// It takes no lock while at most one task waits.
 //
-//  1. fireOne records the event, takes the first task out and wakes it.
-//  2. This task tries, and stands in the slot no longer while it does (withdraw). If
-//     it succeeds and there may be more, it calls passOn, which takes the next task
-//     out and wakes it. If it finds nothing, it joins again, behind the others.
-//  3. A task that does not try after all, because its await was cancelled, has
-//     failed or was unwound, calls leave. That passes the wake on, unless the
-//     task still stands in the slot: then no event has chosen it.
+// Waiting and firing, for a condition that other code changes:
 //
-// So while tasks wait in order and something may be there, one task that
-// was taken out has not tried yet. A task that calls a Poll method itself cannot
-// promise the third step, and is woken by each event.
+//  1. The task looks at the condition. If it holds, the task does not wait.
+//  2. The task joins the slot, and looks at the condition again. If it does not hold, the task
+//     waits.
+//  3. The code that changes the condition then fires the slot. This wakes the tasks that wait. If
+//     no task waits, a slot that records events keeps the event, and the next join consumes it.
+//
+// So the task sees the change in step 2, or is in the slot when the slot is fired.
+//
+// A second task that joins replaces the first by a fanout with both. An event then wakes all tasks
+// in it, except the tasks that wait in order (waitInOrder): of these it wakes the first only. A
+// task may wait in order if the event means that something can be taken, and if one task that finds
+// nothing shows that the others would find nothing either. The protocol of waiting in order is:
+//
+//  1. fireOne records the event, takes the first task out of the slot and wakes it.
+//  2. This task tries, and is not in the slot while it tries (withdraw). If it succeeds and there
+//     may be more, it calls passOn, which takes the next task out and wakes it. If it finds
+//     nothing, it joins again, behind the others.
+//  3. A task that does not try, because its await was cancelled, has failed or was unwound, calls
+//     leave. If the task is still in the slot, no event has chosen it, and leave only takes it out.
+//     Otherwise leave wakes the next task.
+//
+// So while tasks wait in order and something may be there, one task that was taken out has not
+// tried yet. A task that calls a Poll method itself cannot promise step 3. So it does not wait in
+// order, and each event wakes it.
+
+// wakerSlot is the place where the futures of one or several tasks wait for an event. The zero
+// value is empty. The protocol is above.
 type wakerSlot struct{ p atomic.Pointer[task] }
 
-// slotFired stands in a slot whose event has happened and has not been consumed since.
+// slotFired is in a slot whose event has happened and was not consumed since.
 var slotFired = new(task)
 
-// join makes t wait for the next fire. It reports false, and consumes the
-// event, if that has happened already.
+// join makes t wait for the next fire. If the event has happened already, join consumes it and
+// reports false.
 func (s *wakerSlot) join(t *task) (waits bool) {
 	for {
 		old := s.p.Load()
@@ -50,7 +65,7 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 			if waits, open := old.body.(*fanout).join(t); open {
 				return waits
 			}
-			s.p.CompareAndSwap(old, nil) // unless it stands here no longer, all tasks have left it
+			s.p.CompareAndSwap(old, nil) // it is shut: all tasks have left it, or it was taken out
 		default:
 			if s.p.CompareAndSwap(old, newFanout(old, t)) {
 				return true
@@ -59,16 +74,17 @@ func (s *wakerSlot) join(t *task) (waits bool) {
 	}
 }
 
-// waitInOrder makes t, which has joined, wait in order. If t is the only task
-// that waits, or was woken meanwhile, there is nothing to do.
+// waitInOrder makes t, which has joined, wait in order. If t is the only task that waits, or was
+// woken meanwhile, it does nothing.
 func (s *wakerSlot) waitInOrder(t *task) {
 	if f := s.fanout(); f != nil {
 		f.waitInOrder(t)
 	}
 }
 
-// withdraw takes t out before it tries, if it was woken by something else than an
-// event: an event must not choose a task that has tried and may turn to other things.
+// withdraw takes t out of the slot before t tries. t is still there if something other than an
+// event has woken it. An event must not choose a task that has already tried and may turn to
+// something else.
 func (s *wakerSlot) withdraw(t *task) {
 	if f := s.fanout(); f != nil {
 		_, state := f.leave(t)
@@ -76,7 +92,7 @@ func (s *wakerSlot) withdraw(t *task) {
 	}
 }
 
-// fanout returns the fanout that stands in the slot, or nil.
+// fanout returns the fanout in the slot, or nil.
 func (s *wakerSlot) fanout() *fanout {
 	if t := s.p.Load(); t != nil && t.kind == kindFanout {
 		return t.body.(*fanout)
@@ -84,9 +100,9 @@ func (s *wakerSlot) fanout() *fanout {
 	return nil
 }
 
-// leave makes t wait no longer. Since another future of the same task may
-// have waited here too, and has lost its place with t's, t is polled once more.
-// If t was woken before, in order, the next task is woken.
+// leave takes t out of the slot. Another future of the same task may have waited here, too, and has
+// lost its place with the place of t. So t is polled once more. If an event had chosen t, which
+// waited in order, leave wakes the next task.
 func (s *wakerSlot) leave(t *task, from *worker) {
 	if s.remove(t) {
 		t.wake(from)
@@ -95,8 +111,8 @@ func (s *wakerSlot) leave(t *task, from *worker) {
 	}
 }
 
-// remove is leave without wakes: the caller has t polled once more if it reports
-// true. It is for slots in which no task waits in order.
+// remove is leave without wakes. If it reports true, the caller must have t polled once more. It is
+// for slots in which no task waits in order.
 func (s *wakerSlot) remove(t *task) (left bool) {
 	for {
 		switch old := s.p.Load(); {
@@ -115,7 +131,7 @@ func (s *wakerSlot) remove(t *task) (left bool) {
 	}
 }
 
-// fire records the event for tasks that come later, and wakes all tasks that wait.
+// fire records the event for tasks that join later, and wakes all tasks that wait.
 func (s *wakerSlot) fire(from *worker) {
 	if s.p.Load() == slotFired {
 		return
@@ -125,8 +141,8 @@ func (s *wakerSlot) fire(from *worker) {
 	}
 }
 
-// takeForFire is fire for a caller that wakes the tasks itself. It reports early if there
-// was an event before.
+// takeForFire is fire for a caller that wakes the tasks itself. It reports early if the slot had
+// been fired before.
 func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
 	switch old := s.p.Swap(slotFired); {
 	case old == nil:
@@ -140,7 +156,7 @@ func (s *wakerSlot) takeForFire() (tasks []*task, early bool) {
 	return tasks, early
 }
 
-// fireOne is fire, but of the tasks that wait in order it wakes the first.
+// fireOne is fire, except that it wakes only the first of the tasks that wait in order.
 func (s *wakerSlot) fireOne(from *worker) {
 	for {
 		switch old := s.p.Load(); {
@@ -162,8 +178,8 @@ func (s *wakerSlot) fireOne(from *worker) {
 	}
 }
 
-// passOn is for a task that has taken something and does not know that there is
-// nothing more. It wakes the tasks that fireOne wakes, and records nothing.
+// passOn is for a task that has taken something and does not know whether there is more. It wakes
+// the tasks that fireOne would wake, and records nothing.
 func (s *wakerSlot) passOn(from *worker) {
 	switch old := s.p.Load(); {
 	case old == nil || old == slotFired:
@@ -177,8 +193,8 @@ func (s *wakerSlot) passOn(from *worker) {
 	}
 }
 
-// notifyAll wakes all tasks that wait and records nothing: there is reason to look
-// again, but the event has not happened.
+// notifyAll wakes all tasks that wait and records nothing. It is for a reason to look again that is
+// not the event.
 func (s *wakerSlot) notifyAll(from *worker) {
 	if old := s.p.Load(); old == nil || old == slotFired {
 		return
@@ -188,15 +204,15 @@ func (s *wakerSlot) notifyAll(from *worker) {
 		s.fire(from)
 	case old != nil && old.kind == kindFanout:
 		if old.body.(*fanout).wakeAll(from) {
-			s.fire(from) // the event is still there
+			s.fire(from) // the fanout has recorded an event, which stays
 		}
 	case old != nil:
 		old.wake(from)
 	}
 }
 
-// takeAllTasks takes all tasks out that wait, for the caller to wake, in slots that are
-// never fired.
+// takeAllTasks takes all tasks out of a slot that is never fired. The caller wakes the task that is
+// returned: it may be a fanout.
 func (s *wakerSlot) takeAllTasks() *task {
 	if s.p.Load() == nil {
 		return nil
@@ -204,7 +220,7 @@ func (s *wakerSlot) takeAllTasks() *task {
 	return s.p.Swap(nil)
 }
 
-// wakeSome wakes tasks that were taken out of f, which stands in the slot.
+// wakeSome wakes tasks that were taken out of f, which is in the slot.
 func (s *wakerSlot) wakeSome(f *fanout, w fanoutWakes, from *worker) {
 	s.replace(f, w.state, from)
 	for _, t := range w.each {
@@ -217,21 +233,21 @@ func (s *wakerSlot) wakeSome(f *fanout, w fanoutWakes, from *worker) {
 	}
 }
 
-// replace takes f out of the slot if it was shut because it is empty. The event
-// that f has recorded stays.
+// replace takes f out of the slot if f was shut because it is empty. An event that f has recorded
+// stays in the slot.
 func (s *wakerSlot) replace(f *fanout, state fanoutState, from *worker) {
 	switch state {
 	case fanoutEmpty:
 		s.p.CompareAndSwap(&f.task, nil)
 	case fanoutEmptyFired:
 		if !s.p.CompareAndSwap(&f.task, slotFired) {
-			s.fireOne(from) // another task has taken f out, and perhaps joined
+			s.fireOne(from) // another task has taken f out, and has perhaps joined: it gets the event
 		}
 	}
 }
 
-// signal returns a channel that is closed by the next fire, the same for all
-// calls until then. If there was a fire the channel is closed.
+// signal returns a channel that the next fire closes. All calls until then return the same channel.
+// If the slot is fired, the channel is closed.
 func (s *wakerSlot) signal() <-chan struct{} {
 	var d *doneSignal
 	for {
