@@ -89,7 +89,7 @@ const (
 // message for each promise (pull).
 type chanSide struct {
 	list      waitlist // the waiters that are not called, in FIFO order
-	called    int      // how many waiters are called and have not tried yet; these are not in the list
+	called    int      // how many waiters were called and have not tried yet; not in the list
 	promised  int      // for how many of the called waiters a message, or room, is kept
 	firm      int      // of recvs: how many waiters, called or not, have the want chanFirm
 	overtaken int      // how many callers in a row went before the waiters
@@ -101,7 +101,7 @@ type chanSide struct {
 // offer, which is positive (see chanOffers), until the outcome is known.
 const (
 	chanLoose   int64 = 0  // a receiver or sender that may turn to something else when it is called
-	chanFirm    int64 = 1  // a receiver in Recv: it returns the message that was sent because it waits
+	chanFirm    int64 = 1  // a receiver in Recv: it returns a message sent because it waits
 	chanSent    int64 = -1 // a sender whose offer has been moved to the queue, or received
 	chanRefused int64 = -2 // a sender whose channel was closed before its offer was taken
 )
@@ -559,7 +559,7 @@ type sendKind uint8
 
 const (
 	sendFirm    sendKind = iota // for Send: the message is an offer meanwhile
-	sendLoose                   // for a future or a case: it sends when it is polled, and at no other time
+	sendLoose                   // for a future or a case: it sends when it is polled, and only then
 	sendReserve                 // takes room for a permit, when it is polled
 )
 
