@@ -60,9 +60,9 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	var chosen chosenTasks
 	list.mu.Lock()
 	switch {
-	case f.w.phase == waiterChosen:
+	case f.w.phase == waiterChosen: // all parties have arrived
 		list.leave(&f.w)
-	case f.w.phase == waiterOut && list.n+1 == f.b.parties:
+	case f.w.phase == waiterOut && list.n+1 == f.b.parties: // the last party
 		leader = true
 		list.chooseAll(&chosen)
 	default:

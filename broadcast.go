@@ -107,7 +107,7 @@ func (s *Subscription[T]) receive() (v T, err error) {
 	switch {
 	case s.closed:
 		return v, ErrClosed
-	case s.seen < oldest:
+	case s.seen < oldest: // the messages from seen to oldest were overwritten
 		err = &LaggedError{Missed: oldest - s.seen}
 		s.seen = oldest
 		return v, err

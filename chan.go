@@ -515,9 +515,9 @@ func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) 
 	return v, ok
 }
 
-// pollSend sends v, or takes room for a permit, for a caller that waits with w. With sendFirm the
-// message is left as an offer while the sender waits. It returns ErrPending until the outcome is
-// known.
+// pollSend sends v, or takes room for a permit, for a caller that waits with w. It returns
+// ErrPending until the outcome is known. With sendFirm the message is an offer while the caller
+// waits; then only other callers end the wait, by taking the offer or by closing the channel.
 func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	from := cx.here()
 	t := cx.waker(waitsSend)

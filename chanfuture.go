@@ -41,8 +41,8 @@ func (f *RecvFuture[T]) Cancel() {
 
 // SendFuture returns the future of [Chan.Send]: it has the same errors. It sends v when it is
 // polled, and at no other time. So v was sent if the future is ready without an error, and was not
-// sent if the future is given up before it is ready. [SendFuture.Reset] makes it send another
-// message.
+// sent if the future is given up before it is ready. [SendFuture.Reset] makes the [SendFuture] send
+// another message.
 func (c *Chan[T]) SendFuture(v T) *SendFuture[T] { return &SendFuture[T]{c: c, v: v} }
 
 // A SendFuture is a future that sends a message to a [Chan]; see [Chan.SendFuture]. One task at a

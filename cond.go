@@ -171,6 +171,7 @@ func (f *condLockFuture) Cancel() {
 		f.signal.Cancel()
 		return
 	}
+	// It was signalled, and does not return to act on the signal.
 	f.lock.Cancel()
 	f.signal.passOn()
 }

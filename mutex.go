@@ -325,20 +325,20 @@ func (f *lockFuture) Poll(cx *Context) (None, error) {
 	m.list.mu.Lock()
 	locked := false
 	switch f.w.phase {
-	case waiterOut:
+	case waiterOut: // it has not waited yet
 		if locked = m.state.want(); !locked {
 			m.list.join(&f.w, t)
 		}
-	case waiterIn:
+	case waiterIn: // a spurious wake: it keeps its place
 		m.list.join(&f.w, t)
-	case waiterCalled:
+	case waiterCalled: // it may try for itself
 		f.w.passed++
 		if locked = m.state.answer(f.w.passed >= mutexTries); locked {
-			m.leave(&f.w) // the next waiter need not be called while the mutex is locked
+			m.leave(&f.w) // the mutex is locked, so no next waiter is to be called
 		} else {
 			m.list.join(&f.w, t)
 		}
-	case waiterChosen:
+	case waiterChosen: // the mutex was handed to it
 		locked = true
 		m.list.leave(&f.w)
 	}
@@ -372,6 +372,7 @@ func (f *lockFuture) Cancel() {
 	next := m.leave(&f.w)
 	m.list.mu.Unlock()
 	wakeChosen(next)
+	// It held the mutex, and the next waiter may be waiting for it.
 	if chosen {
 		m.Unlock()
 	}

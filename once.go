@@ -9,7 +9,9 @@ import (
 // It is [sync.Once] for code that awaits and may fail. The zero value is empty. It must not be
 // copied after first use. Its methods are safe for concurrent use by tasks and goroutines.
 type Once[T any] struct {
-	made atomic.Bool // v has been written, and will not change; set under mu
+	// made is set, under mu, after v was written. v does not change again, so a caller that sees
+	// made may read v without mu.
+	made atomic.Bool
 	v    T
 	mu   Mutex // is held by the caller that makes v
 }
@@ -30,6 +32,7 @@ func (o *Once[T]) Get() (v T, ok bool) {
 // fn must not call Do of the same Once: it would wait for itself.
 func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 	if o.made.Load() {
+		// A loop that calls Do must let other tasks run, and must see that cx is cancelled.
 		if !cx.inBudget() {
 			if err := cx.mustAwait(); err != nil {
 				var zero T
@@ -43,7 +46,7 @@ func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 		return zero, err
 	}
 	defer o.mu.Unlock()
-	if o.made.Load() {
+	if o.made.Load() { // another caller has made it during the wait
 		return o.v, nil
 	}
 	return o.keep(fn(cx))
@@ -61,7 +64,7 @@ func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (
 		return zero, err
 	}
 	defer o.mu.Unlock()
-	if o.made.Load() {
+	if o.made.Load() { // another caller has made it during the wait
 		return o.v, nil
 	}
 	return o.keep(fn(ctx))
@@ -83,14 +86,19 @@ func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
 	return &onceFuture[T]{o: o, lock: lockFuture{m: &o.mu}, make: make}
 }
 
-// onceFuture waits for the Mutex of a Once, and then for the future that makes the value.
+// onceFuture makes the value of a Once in the steps of Do, of which each may be pending:
+//
+//  1. If the value has been made, return it.
+//  2. Lock the Mutex, and look again.
+//  3. Call make, and poll its future. If this is ready without an error, its result is the value.
+//  4. Unlock the Mutex.
 type onceFuture[T any] struct {
 	o    *Once[T]
 	lock lockFuture
 	held bool // it holds the Mutex
 	make func() Future[T]
-	f    Future[T]
-	t    *task // has polled f
+	f    Future[T] // of make; nil before step 3
+	t    *task     // has polled f
 }
 
 func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {

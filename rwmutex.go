@@ -494,6 +494,7 @@ func (f *drainFuture) Poll(cx *Context) (None, error) {
 	t := cx.waker(waitsLock)
 	rw.readers.mu.Lock()
 	defer rw.readers.mu.Unlock()
+	// The count is looked at under the lock of the lists; see race 2 of rwState.
 	if !rw.state.written() {
 		rw.writer.join(&f.w, t)
 		return None{}, ErrPending

@@ -103,17 +103,18 @@ func (f *selectFuture) Cancel() { giveUpAll(f.cases, -1) }
 
 // selectOne is Select and SelectInOrder.
 //
-//  1. It tries each case (try). If one happens, no case has taken a place in a queue.
+//  1. It tries each case (try). If one happens, no case of a channel has taken a place in a queue.
 //  2. It polls each case (poll). A case looks once more before it waits, so it misses no event that
 //     came after step 1.
 //  3. The task waits. The event of any case wakes it, and it goes back to step 2.
 //  4. When a case has happened, all other cases are given up. A case that was woken for its event
 //     passes the event on.
 //
-// Exactly one case happens, because a case happens only in try or poll, in the task itself, and the
-// first one ends the loop. No other code receives, sends or takes anything on behalf of a case.
-// Therefore the cases of channels are loose (chanLoose), and a sender at a rendezvous does not rely
-// on them.
+// Exactly one case happens: a case happens only in try or poll, in the task itself, and the first
+// case that does ends the loop. No other code sends to a channel or receives from it on behalf of a
+// case. Therefore the cases of channels are loose (chanLoose), and a Send at a rendezvous does not
+// rely on them. If a future was handed something between two polls, for example a lock, its method
+// Cancel passes that on.
 func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 	t := cx.beginAwait()
 	var order selectOrder
@@ -121,7 +122,7 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 		order.shuffle(len(cases))
 	}
 	i := -1
-	defer func() { giveUpAll(cases, i) }() // also if a future has panicked, or Shutdown unwinds the code
+	defer func() { giveUpAll(cases, i) }() // also for a panic, and if Shutdown unwinds this
 	if !cx.proceed(t) {
 		return -1, cx.Err()
 	}

@@ -57,6 +57,8 @@ func (w *Watch[T]) Update(f func(T) T) (T, error) {
 		w.topic.mu.Lock()
 		v, version := w.v, w.topic.version
 		w.topic.mu.Unlock()
+		// f runs without the lock, since it may take long or use the Watch. set does nothing if the
+		// value was changed meanwhile, which changes its version.
 		v = f(v)
 		done, err := w.set(v, func(now uint64) bool { return now == version })
 		if done || err != nil {
