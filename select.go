@@ -122,7 +122,7 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 		order.shuffle(len(cases))
 	}
 	i := -1
-	defer func() { giveUpAll(cases, i) }() // also for a panic, and if Shutdown unwinds this
+	defer func() { giveUpAll(cases, i) }() // also for a panic or an unwinding by Shutdown
 	if !cx.proceed(t) {
 		return -1, cx.Err()
 	}
