@@ -474,6 +474,7 @@ func (c *Chan[T]) pollRecv(cx *Context, w *waiter, want int64) (v T, err error) 
 		c.leaveRecvs(w)
 		err = ErrClosed
 	default:
+		// This is the first poll of the wait.
 		if w.phase == waiterOut {
 			w.want = want
 			c.recvs.firm += int(want)
@@ -500,11 +501,11 @@ func (c *Chan[T]) leaveRecvs(w *waiter) {
 // receivers, cancelRecv returns a message, which the caller must return; see room, step 5.
 func (c *Chan[T]) cancelRecv(from *worker, w *waiter, keep bool) (v T, ok bool) {
 	c.lock()
-	if w.phase == waiterOut {
+	if w.phase == waiterOut { // it has not waited
 		c.unlock()
 		return v, false
 	}
-	if w.phase == waiterChosen {
+	if w.phase == waiterChosen { // end the call: callWaiters passes it on
 		c.recvs.answer(w)
 	}
 	c.leaveRecvs(w)
@@ -522,7 +523,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 	from := cx.here()
 	t := cx.waker(waitsSend)
 	c.lock()
-	// the offer was taken; this is so even if the channel was closed since
+	// The offer was taken. So the message was sent, even if the channel was closed in the meantime.
 	if w.phase == waiterChosen && w.want == chanSent {
 		c.sends.list.leave(w)
 		c.unlock()
@@ -541,6 +542,7 @@ func (c *Chan[T]) pollSend(cx *Context, w *waiter, v T, how sendKind) error {
 		c.sends.list.leave(w)
 		c.put(v, how)
 	default:
+		// This is the first poll of the wait. Later polls of a Send leave its offer as it is.
 		if w.phase == waiterOut {
 			w.want = chanLoose
 			if how == sendFirm {
@@ -718,6 +720,8 @@ func (c *Chan[T]) PollNext(cx *Context) (v T, err error) {
 	case c.closedAndEmpty():
 		err = io.EOF
 	default:
+		// At a rendezvous the task is now room for one message: callWaiters may call a sender for
+		// it.
 		c.recvs.polled.join(t)
 		err = ErrPending
 	}

@@ -10,9 +10,9 @@ import (
 // task: another task or goroutine may unlock it. It must not be copied after first use. Its methods
 // are safe for concurrent use by tasks and goroutines.
 //
-// Lock fails if cx is cancelled, and then the mutex is not locked: check its error. Code that
-// cleans up locks with cx.WithoutCancel(); see [Context.WithoutCancel]. A section that awaits
-// nothing can use a [sync.Mutex] instead, which a task may hold between two awaits.
+// [Mutex.Lock] fails if cx is cancelled, and then the mutex is not locked: check its error. In code
+// that cleans up after a cancellation, lock with the Context of [Context.WithoutCancel]. A section
+// that awaits nothing can use a [sync.Mutex] instead, which a task may hold between two awaits.
 //
 // A caller that finds the mutex free locks it, even if other callers wait. (To hand it over each
 // time would make all callers wait for the slowest waiter to run.) The first waiter is overtaken at
@@ -83,8 +83,8 @@ const (
 	// it. It stays set when the mutex is handed over.
 	mutexLocked uint32 = 1 << iota
 
-	// mutexWanted is set while the list is not empty. It is written under the lock of the list. So
-	// are the next two, with the one exception that mutexPromised names.
+	// mutexWanted is set while the list is not empty. It is written under the lock of the list. The
+	// next two bits are, too; mutexPromised has an exception.
 	mutexWanted
 
 	// mutexCalled is set while the first waiter in the list has been woken and has not looked yet:

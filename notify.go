@@ -17,15 +17,17 @@ type Notify struct {
 	list  waitlist
 }
 
-// notifyState is the word that says whether a notification is stored, or a task waits for one. Both
-// are never true at the same time:
+// notifyState is the word that says whether a notification is stored, or a task waits for one. It
+// never says both:
 //
 //  1. NotifyOne stores a notification, unless a task waits (store). If a task waits, NotifyOne
-//     takes the lock of the list and chooses the first waiter; if the waiters have left by then, it
+//     takes the lock of the list and chooses the first waiter. If the waiters have left by then, it
 //     stores the notification after all.
 //  2. Wait takes a stored notification. If there is none, it sets notifyAwaited under the lock of
-//     the list (await) and joins the list. Both are compare-and-swaps of the same word, so either
-//     Wait sees the notification, or NotifyOne sees that a task waits.
+//     the list (await) and joins the list.
+//
+// store and await change the same word by compare-and-swap. So either Wait sees the notification,
+// or NotifyOne sees that a task waits.
 type notifyState struct{ bits atomic.Uint32 }
 
 const (

@@ -25,9 +25,9 @@ func (o *Once[T]) Get() (v T, ok bool) {
 }
 
 // Do returns the value, and calls fn to make it if there is none yet. Other callers wait while fn
-// runs. If fn fails, Do returns the error of fn, and the next caller tries with its own function;
-// the same holds if fn panics, or is cancelled. So Do returns an error only if cx is cancelled,
-// cx.Err(), or if its own fn fails.
+// runs. If fn fails, Do returns the error of fn, and the next caller tries with its own function.
+// The same holds if fn panics or is cancelled. So Do fails only if cx is cancelled, with cx.Err(),
+// or if its own fn fails.
 //
 // fn must not call Do of the same Once: it would wait for itself.
 func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {

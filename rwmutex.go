@@ -54,14 +54,14 @@ type RWMutex struct {
 //
 //  1. Lock turn.
 //  2. Set rwWriter: no more readers get in (shut). If there are no readers the writer has the lock.
-//  3. If there are, take the lock of the lists, look again, and join writer (drainFuture). Upgrade
-//     does steps 2 and 3: the upgradable reader has the turn.
+//  3. If there are readers, take the lock of the lists, look at the count again, and join writer
+//     (drainFuture). Upgrade does steps 2 and 3: the upgradable reader has the turn.
 //
 // Unlock, and a writer that is given up in step 3:
 //
 //  1. Clear rwWriter (reopen). If rwWaiting is set, do this under the lock of the lists, and make
 //     all readers in the list hold the lock in the same step.
-//  2. Unlock turn. Since this comes last, the readers that waited hold the lock before the next
+//  2. Unlock turn. This is the last step, so the readers that waited hold the lock before the next
 //     writer sets rwWriter.
 //
 // The races that this closes:
@@ -71,9 +71,10 @@ type RWMutex struct {
 //     clear, or is in the list when reopen looks.
 //  2. The last reader unlocks while the writer joins. The writer sets rwWriter and then looks at
 //     the count, under the lock of the lists. The reader subtracts itself and then looks for the
-//     writer, under that lock. So at least one of them sees the other.
+//     writer, under that lock. So the writer sees that there are no readers, or the reader sees the
+//     writer.
 //  3. The last reader is late. By the time it has the lock of the lists, the writer may have been
-//     given up, and new readers or another writer may have come. So lastReader looks at the word
+//     given up, and new readers or another writer may have arrived. So lastReader looks at the word
 //     again.
 type rwState struct{ bits atomic.Int64 }
 

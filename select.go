@@ -303,8 +303,7 @@ type FutureCase[T any] struct {
 	err   error
 }
 
-// Result returns the result of the future, its value and its error, if the case has happened; see
-// [Future]. The error is of f, as its Poll returned it.
+// Result returns the value and the error of f, the future of [OnFuture], if the case has happened.
 func (f *FutureCase[T]) Result() (T, error) { return f.v, f.err }
 
 func (f *FutureCase[T]) try(cx *Context) (done bool) {

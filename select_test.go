@@ -517,7 +517,7 @@ func TestSelectCancelled(t *testing.T) {
 	}
 	h.Cancel()
 	_, err := join(t, h)
-	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may receive its own message
+	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may get its own message
 	require.Equal(t, 1, lost.cancels)
 	requireNoLostWakes(t, c)
 
