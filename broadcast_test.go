@@ -156,7 +156,8 @@ func TestBroadcastCancel(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Every subscriber sees every message, in order, or learns how many it has lost.
+// Every subscriber gets every message, in order, or gets the number of the messages that it has
+// lost.
 func TestBroadcastTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	b := NewBroadcast[int](4)

@@ -484,7 +484,7 @@ func ExampleAfter() {
 		answers := async.NewChan[string](0) // no message arrives
 		answer, late := async.OnRecv(answers), async.After(time.Millisecond)
 		fmt.Println(async.Select(cx, answer, late))
-		fmt.Println(async.TrySelect(cx, late)) // the time has come, until Reset
+		fmt.Println(async.TrySelect(cx, late)) // the time has passed, until Reset
 		late.Reset(time.Hour)
 		fmt.Println(async.TrySelect(cx, late))
 		return nil

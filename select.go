@@ -433,9 +433,9 @@ func (n *NextCase[T]) giveUp() {
 // After returns the case that d has passed since this call, or since the last [TimerCase.Reset].
 func After(d time.Duration) *TimerCase { return &TimerCase{s: sleepFuture{until: nanosAfter(d)}} }
 
-// A TimerCase is the case that a time has come; see [After]. The time does not begin anew with each
-// [Select]. Once it has come, the case happens in every Select, at once, until Reset. One task at a
-// time may use it.
+// A TimerCase is the case that a time has passed; see [After]. The time does not begin anew with
+// each [Select]. Once it has passed, the case happens in every Select, at once, until
+// [TimerCase.Reset]. One task at a time may use it.
 type TimerCase struct{ s sleepFuture }
 
 // Reset makes it the case that d has passed since this call.

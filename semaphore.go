@@ -30,8 +30,9 @@ type Semaphore struct {
 //  3. While permitsWanted is set the word is written only under the lock of the list. So no other
 //     caller can take the permits that the first request waits for.
 //
-// want sets permitsWanted only in a word in which too few permits are free. So a Release that adds
-// the missing permits comes before, and want takes them; or it comes after, and finds the request.
+// want sets permitsWanted only in a word in which too few permits are free. If a Release has added
+// the missing permits before, want takes them. If a Release adds them later, it finds the request
+// in the list.
 type permitState struct{ bits atomic.Int64 }
 
 const (

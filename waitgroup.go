@@ -22,9 +22,10 @@ type WaitGroup struct {
 //     task waits is done under the lock of the list: it clears groupAwaited and releases all
 //     waiters.
 //  2. Wait returns if the count is zero. If not, it sets groupAwaited under the lock of the list
-//     (await) and joins the list. It sets groupAwaited only in a word whose count is not zero. So
-//     the step to zero comes before, and Wait sees it; or it comes after, and finds the waiter in
-//     the list.
+//     (await) and joins the list.
+//
+// await sets groupAwaited only in a word whose count is not zero. If the count became zero before,
+// Wait sees this. If it becomes zero later, Add or Done finds the waiter in the list.
 type groupState struct{ bits atomic.Int64 }
 
 const (
