@@ -2,16 +2,15 @@ package async
 
 import "context"
 
-// A Barrier makes a number of parties wait for each other: no party passes before all have
-// come. It may be used again and again. It is made by NewBarrier: the zero Barrier panics.
-// A Barrier must not be copied. All methods may be called by tasks and goroutines at the
-// same time.
+// A Barrier makes a number of parties wait for each other: no party passes before all parties have
+// arrived. It can be used again after that. [NewBarrier] makes a Barrier; the zero Barrier panics.
+// A Barrier must not be copied. Its methods are safe for concurrent use by tasks and goroutines.
 type Barrier struct {
 	parties int
 	list    waitlist
 }
 
-// NewBarrier returns a Barrier of n parties. It panics if n is less than 1.
+// NewBarrier returns a [Barrier] of n parties. It panics if n is less than 1.
 func NewBarrier(n int) *Barrier {
 	if n < 1 {
 		panic("async: NewBarrier needs at least one party")
@@ -19,16 +18,16 @@ func NewBarrier(n int) *Barrier {
 	return &Barrier{parties: n}
 }
 
-// Wait waits until all parties have come. For the last party to come it reports that it is
-// the leader.
+// Wait waits until all parties have arrived. It reports leader for one party of each round, the
+// last to arrive.
 //
-// If cx is cancelled it returns cx.Err(), and the party counts as not having come: the
-// others wait for another party in its place. If all had come already, they have passed,
-// and only the cancelled party does not learn of it.
+// If cx is cancelled it returns cx.Err(), and the party counts as not arrived: the other parties
+// wait for another party in its place. If all parties had arrived before, the other parties pass,
+// and only this party returns an error.
 func (b *Barrier) Wait(cx *Context) (leader bool, err error) { return Await(cx, b.WaitFuture()) }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(). It panics in tasks.
+// WaitBlocking is [Barrier.Wait] for a goroutine outside the pool: it parks the goroutine. It fails
+// only if ctx ends, with ctx.Err(). It panics in a task.
 func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
 	mustNotBlock("Barrier.WaitBlocking", "b.Wait(cx)")
 	if err := ctx.Err(); err != nil {
@@ -37,8 +36,8 @@ func (b *Barrier) WaitBlocking(ctx context.Context) (leader bool, err error) {
 	return awaitParked(ctx, b.WaitFuture())
 }
 
-// WaitFuture returns Wait as a future. The party comes at the first Poll; given
-// up it counts as not having come.
+// WaitFuture returns the future of [Barrier.Wait]. The party arrives at the first Poll. If the
+// future is given up, the party counts as not arrived, as if Wait were cancelled.
 func (b *Barrier) WaitFuture() Future[bool] {
 	if b.parties == 0 {
 		panic("async: a Barrier that was not made by NewBarrier was used")
@@ -46,6 +45,7 @@ func (b *Barrier) WaitFuture() Future[bool] {
 	return &barrierFuture{b: b}
 }
 
+// barrierFuture is a party of a Barrier.
 type barrierFuture struct {
 	b *Barrier
 	w waiter
@@ -60,9 +60,9 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	var chosen chosenTasks
 	list.mu.Lock()
 	switch {
-	case f.w.phase == waiterChosen:
+	case f.w.phase == waiterChosen: // all parties have arrived
 		list.leave(&f.w)
-	case f.w.phase == waiterOut && list.n+1 == f.b.parties:
+	case f.w.phase == waiterOut && list.n+1 == f.b.parties: // the last party
 		leader = true
 		list.chooseAll(&chosen)
 	default:
@@ -74,8 +74,7 @@ func (f *barrierFuture) Poll(cx *Context) (leader bool, err error) {
 	return leader, cx.unspent(err)
 }
 
-// Cancel implements canceler. It passes nothing on: the party that opened the barrier has
-// woken all waiters.
+// Cancel implements canceler. It passes nothing on: the last party has woken all waiters.
 func (f *barrierFuture) Cancel() {
 	f.b.list.mu.Lock()
 	f.b.list.leave(&f.w)

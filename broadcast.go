@@ -8,19 +8,19 @@ import (
 )
 
 // A Broadcast sends every message to all its subscribers. It keeps the last n messages.
-// Send never waits: a subscriber that is more than n messages behind has lost the oldest
-// ones, and gets their number as a [LaggedError]. All methods may be called by tasks and
-// goroutines at the same time. A Broadcast is made by NewBroadcast, and must not be copied;
-// the zero Broadcast keeps no messages, and Send and Subscribe panic.
+// [Broadcast.Send] never waits: if a subscriber is more than n messages behind, it loses the oldest
+// messages, and gets their number as a [LaggedError]. [NewBroadcast] makes a Broadcast, which must
+// not be copied. The zero Broadcast keeps no messages: Send and Subscribe panic. Its methods are
+// safe for concurrent use by tasks and goroutines.
 type Broadcast[T any] struct {
 	topic pubsubTopic // its version is the number of the next message; its mu guards everything
 
-	kept []T // message number i stands at i modulo the length
-	subs int
+	kept []T // message number i is at i modulo the length
+	subs int // how many subscriptions are open
 }
 
-// A LaggedError is the error that a slow subscriber gets instead of messages that are no
-// longer kept. The subscription goes on with the oldest message that is kept.
+// A LaggedError is the error that a slow subscriber gets in place of messages that are no longer
+// kept. The next receive returns the oldest message that is kept.
 type LaggedError struct {
 	Missed uint64 // how many messages were lost
 }
@@ -30,8 +30,8 @@ func (e *LaggedError) Error() string {
 	return fmt.Sprintf("async: a slow subscriber has lost %d messages", e.Missed)
 }
 
-// NewBroadcast returns a Broadcast that keeps n messages. It panics if n is not positive.
-// Subscriptions must be closed: the Broadcast goes on counting a subscription that is not.
+// NewBroadcast returns a [Broadcast] that keeps n messages. It panics if n is not positive. Close
+// each subscription: the Broadcast counts it until then.
 func NewBroadcast[T any](n int) *Broadcast[T] {
 	if n <= 0 {
 		panic("async: NewBroadcast: a capacity of at least 1 is needed")
@@ -39,8 +39,8 @@ func NewBroadcast[T any](n int) *Broadcast[T] {
 	return &Broadcast[T]{kept: make([]T, n)}
 }
 
-// Send sends v to all subscribers, and returns their number; without subscribers the
-// message is lost. It fails only with ErrClosed.
+// Send sends v to all subscribers, and returns how many there are. Without subscribers the message
+// is lost. It fails only with [ErrClosed], after [Broadcast.Close].
 func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 	var chosen chosenTasks
 	b.mustBeMade()
@@ -57,13 +57,13 @@ func (b *Broadcast[T]) Send(v T) (subscribers int, err error) {
 	return subscribers, nil
 }
 
-// Close ends the broadcast: Send fails, and subscribers get the messages that they have not
-// received yet, then ErrClosed. A second Close returns ErrClosed.
+// Close ends the broadcast. From then on Send fails, and subscribers get the messages that they
+// have not received yet, and then [ErrClosed]. A second Close returns ErrClosed.
 func (b *Broadcast[T]) Close() error { return b.topic.end() }
 
-// Subscribe returns a subscription that gets the messages sent from now on. It must be
-// closed when it is no longer needed: until then Send counts it. It keeps no
-// messages alive, and no sender waits for it.
+// Subscribe returns a subscription, which gets the messages that are sent from now on. Call
+// [Subscription.Close] when it is no longer needed: [Broadcast.Send] counts it until then. No
+// sender waits for it, and it keeps no messages alive.
 func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	b.mustBeMade()
 	b.topic.mu.Lock()
@@ -72,6 +72,7 @@ func (b *Broadcast[T]) Subscribe() *Subscription[T] {
 	return &Subscription[T]{b: b, pubsubSubscriber: pubsubSubscriber{of: &b.topic, seen: b.topic.version}}
 }
 
+// mustBeMade panics for a zero Broadcast.
 func (b *Broadcast[T]) mustBeMade() {
 	if len(b.kept) == 0 {
 		panic("async: a Broadcast that was not made by NewBroadcast was used")
@@ -85,10 +86,11 @@ func (b *Broadcast[T]) subscribers() int {
 	return b.subs
 }
 
-// A Subscription receives the messages of a Broadcast, in order. Recv and TryRecv may be
-// called by several tasks and goroutines at the same time: each message then goes to one of
-// these callers, and wakes one of them. One task at a time may use PollNext; a
-// message that has woken it waits until it polls again. A Subscription must not be copied.
+// A Subscription receives the messages of a [Broadcast], in order. Its methods are safe for
+// concurrent use by tasks and goroutines: each message then goes to one of the callers, and wakes
+// one of them. The exception is [Subscription.PollNext], which one task at a time may use; no other
+// task is woken for a message that has woken this task, until this task polls again. A Subscription
+// must not be copied.
 type Subscription[T any] struct {
 	b *Broadcast[T]
 
@@ -97,8 +99,7 @@ type Subscription[T any] struct {
 	closed           bool
 }
 
-// receive receives without waiting; err is ErrEmpty if there is no message. The lock is
-// held.
+// receive receives without waiting; it returns ErrEmpty if there is no message. The lock is held.
 func (s *Subscription[T]) receive() (v T, err error) {
 	b := s.b
 	next := b.topic.version
@@ -106,7 +107,7 @@ func (s *Subscription[T]) receive() (v T, err error) {
 	switch {
 	case s.closed:
 		return v, ErrClosed
-	case s.seen < oldest:
+	case s.seen < oldest: // the messages from seen to oldest were overwritten
 		err = &LaggedError{Missed: oldest - s.seen}
 		s.seen = oldest
 		return v, err
@@ -120,7 +121,7 @@ func (s *Subscription[T]) receive() (v T, err error) {
 	return v, ErrEmpty
 }
 
-// TryRecv is Recv without waiting: where Recv would wait, it fails with ErrEmpty.
+// TryRecv is [Subscription.Recv] without waiting: it fails with [ErrEmpty] where Recv would wait.
 func (s *Subscription[T]) TryRecv() (T, error) {
 	s.topic().mu.Lock()
 	defer s.of.mu.Unlock()
@@ -136,6 +137,7 @@ func (s *Subscription[T]) pollRecv(cx *Context) (v T, err error) {
 	return v, cx.unspent(err)
 }
 
+// poll is pollRecv for a caller that has taken the operation off the budget. It waits with w.
 func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	t := cx.waker(waitsRecv)
 	s.topic().mu.Lock()
@@ -148,7 +150,9 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 	return v, ErrPending
 }
 
-// PollNext is Recv for code that polls, but the end is io.EOF: so a Subscription is a Stream.
+// PollNext receives the next message, and so makes a Subscription a [Stream]. If there is no
+// message it returns [ErrPending]. At the end, where [Subscription.Recv] fails with [ErrClosed], it
+// returns [io.EOF].
 func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	v, err := s.pollRecv(cx)
 	if err == ErrClosed {
@@ -160,9 +164,10 @@ func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 // abandoned implements abandoner.
 func (s *Subscription[T]) abandoned(*task, *worker) { s.leave(&s.w) }
 
-// Recv waits for the next message and returns it. It fails with a *LaggedError if the next
-// messages have been lost, and can then be called again; with ErrClosed at the end; and
-// with cx.Err() if cx is cancelled, which loses nothing.
+// Recv waits for the next message and returns it. It fails with a [*LaggedError] if the next
+// messages were lost; call it again for the messages after them. It fails with [ErrClosed] after
+// the last message of a closed broadcast, and after [Subscription.Close]. If cx is cancelled it
+// fails with cx.Err(), and no message is lost.
 func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 	s.topic()
 	t := cx.beginAwait()
@@ -181,12 +186,12 @@ func (s *Subscription[T]) Recv(cx *Context) (v T, err error) {
 	return v, cx.Err()
 }
 
-// leave gives up w's place. If w was woken for a message that is still there, the next
-// waiter is woken for it.
+// leave gives up the place of w. If w was called for a message that is still there, the next waiter
+// is called for it.
 func (s *Subscription[T]) leave(w *waiter) { s.giveUp(w, pubsubEach) }
 
-// RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
-// cancels it. It panics in tasks.
+// RecvBlocking is [Subscription.Recv] for a goroutine outside the pool: it parks the goroutine. If
+// ctx ends first it fails with ctx.Err(). It panics in a task.
 func (s *Subscription[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	mustNotBlock("Subscription.RecvBlocking", "s.Recv(cx)")
 	if err := ctx.Err(); err != nil {
@@ -210,14 +215,15 @@ func (f *subscriptionFuture[T]) Poll(cx *Context) (v T, err error) {
 	return v, cx.unspent(err)
 }
 
+// Cancel implements canceler.
 func (f *subscriptionFuture[T]) Cancel() { f.s.leave(&f.w) }
 
-// recvFuture returns Recv as a future. Given up it loses
-// nothing.
+// recvFuture returns the future of Recv. Giving it up loses no message.
 func (s *Subscription[T]) recvFuture() Future[T] { return &subscriptionFuture[T]{s: s} }
 
-// All returns the results of Recv, for range: messages and LaggedErrors, and cx.Err() as
-// the last result if cx is cancelled. It ends with the broadcast.
+// All returns the results of [Subscription.Recv], for range: messages, and a [*LaggedError] where
+// messages were lost. The loop ends with the broadcast. If cx is cancelled, the last element has
+// the error cx.Err().
 func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for {
@@ -233,9 +239,8 @@ func (s *Subscription[T]) All(cx *Context) iter.Seq2[T, error] {
 	}
 }
 
-// Close ends the subscription: a task that waits with it fails with ErrClosed. Other
-// subscriptions are not disturbed, and cost Close nothing, however many they are. A second
-// Close returns ErrClosed.
+// Close ends the subscription: tasks that wait with it fail with [ErrClosed]. Other subscriptions
+// are not affected, and the cost does not depend on their number. A second Close returns ErrClosed.
 func (s *Subscription[T]) Close() error {
 	var chosen chosenTasks
 	s.topic().mu.Lock()

@@ -63,7 +63,7 @@ func TestBroadcast(t *testing.T) {
 	require.Panics(t, func() { NewBroadcast[int](0) })
 }
 
-// A subscription that ends wakes the tasks that wait with it, and takes nothing from other
+// A subscription that is closed wakes the tasks that wait with it, and takes nothing from other
 // subscriptions.
 func TestBroadcastUnsubscribe(t *testing.T) {
 	b := NewBroadcast[int](2)
@@ -84,8 +84,8 @@ func TestBroadcastUnsubscribe(t *testing.T) {
 	got(t, 1, h2, f2)
 }
 
-// n subscriptions that end cost n wakes, not n for each, and only the tasks that wait with
-// the subscription that ends look again.
+// Closing n subscriptions costs n wakes, not n wakes for each. Only the tasks that wait with the
+// closed subscription look again.
 func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	const n = 50
 	b := NewBroadcast[int](1)
@@ -97,7 +97,7 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	}
 	second, again := newMockTask(), subs[0].recvFuture()
 	pending(t, second, again)
-	pending(t, second, again) // still one place
+	pending(t, second, again) // it still has one place
 	for i, s := range subs[:n-1] {
 		s.Close()
 		for j, h := range hs {
@@ -110,7 +110,7 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	failed(t, ErrClosed, second, again)
 	require.Zero(t, subs[0].queue.n)
 
-	// Also after a message that another caller has received.
+	// The same holds after a message that another caller has received.
 	last, h := subs[n-1], hs[n-1]
 	b.Send(1)
 	_, err := last.TryRecv()
@@ -124,7 +124,7 @@ func TestBroadcastUnsubscribeWakes(t *testing.T) {
 	require.Zero(t, b.topic.count())
 }
 
-// Cancel after notify: the message is there for the next Recv.
+// A task is cancelled after it was called: the message is there for the next Recv.
 func TestBroadcastCancel(t *testing.T) {
 	b := NewBroadcast[int](2)
 	s := b.Subscribe()
@@ -156,7 +156,8 @@ func TestBroadcastCancel(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Every subscriber sees every message, in order, or learns how many it has lost.
+// Every subscriber gets every message, in order, or gets the number of the messages that it has
+// lost.
 func TestBroadcastTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	b := NewBroadcast[int](4)

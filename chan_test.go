@@ -115,7 +115,7 @@ func TestChanSendWaits(t *testing.T) {
 	requireNoLostWakes(t, c)
 }
 
-// Waiters are served in the order in which they came.
+// Waiters are served in FIFO order.
 func TestChanOrder(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
@@ -317,7 +317,7 @@ func TestChanRendezvous(t *testing.T) {
 	got(t, None{}, h1, s)
 	requireNoLostWakes(t, c)
 
-	// A sender and a receiver that are not bound meet as well, in either order.
+	// A sender and a receiver meet even if neither is bound, in either order.
 	ls := c.SendFuture(3)
 	pending(t, h2, loose)
 	got(t, None{}, h1, ls)
@@ -332,10 +332,10 @@ func TestChanRendezvous(t *testing.T) {
 	require.NoError(t, c.TrySend(4))
 	loose.Cancel()
 	require.Equal(t, ErrFull, c.TrySend(5))
-	drainChan(t, c, 4) // has waited for the next receiver
+	drainChan(t, c, 4) // it has stayed for the next receiver
 	requireNoLostWakes(t, c)
 
-	// Tasks that poll without a place meet as well.
+	// A task that polls without a place meets a sender, too.
 	_, err := c.PollNext(h2.cx)
 	require.Equal(t, ErrPending, err)
 	got(t, None{}, h1, c.SendFuture(6))
@@ -437,7 +437,7 @@ func TestChanPermit(t *testing.T) {
 	requireNoLostWakes(t, c)
 }
 
-// After a burst of Sends that had to wait, the memory of their offers is given back.
+// After a burst of Sends that had to wait, the memory of their offers is released.
 func TestChanOffersShrink(t *testing.T) {
 	c := NewChan[int](1)
 	for _, n := range []int{ringBufferKept / 2, 3 * ringBufferKept, ringBufferKept / 2} {
@@ -459,8 +459,8 @@ func TestChanOffersShrink(t *testing.T) {
 	}
 }
 
-// ForceSend passes over the waiting senders, as often as it is called; TrySend and
-// TryReserve do not, and fail with ErrFull.
+// ForceSend goes before the waiting senders, however often it is called. TrySend and TryReserve do
+// not: they fail with ErrFull.
 func TestChanForceSendPassesOver(t *testing.T) {
 	c := NewChan[int](1)
 	fill(t, c, 1)
@@ -489,7 +489,7 @@ func TestChanForceSendPassesOver(t *testing.T) {
 	drainChan(t, c, 0)
 }
 
-// A capacity that no memory can hold is a capacity still.
+// A capacity that is larger than the memory is allowed.
 func TestChanHuge(t *testing.T) {
 	for _, n := range []int{math.MaxInt / 2, math.MaxInt} {
 		c := NewChan[int](n)
@@ -647,8 +647,8 @@ func TestChanFairness(t *testing.T) {
 	})
 }
 
-// A waiter that was woken often enough and found nothing has the next message, or room,
-// kept for it, against other waiters as well as against callers that do not wait.
+// If a waiter was woken chanTries times and found nothing, the next message, or room, is kept for
+// it: no other waiter gets it, and no caller that does not wait.
 func TestChanPromise(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	t.Run("recv", func(t *testing.T) {
@@ -658,7 +658,7 @@ func TestChanPromise(t *testing.T) {
 		for range chanTries {
 			other := c.RecvFuture()
 			pending(t, h2, other)
-			fill(t, c, 2) // calls both
+			fill(t, c, 2) // calls both receivers
 			got(t, 1, h2, other)
 			drainChan(t, c, 2)
 			pending(t, h1, slow) // it finds nothing
@@ -676,7 +676,7 @@ func TestChanPromise(t *testing.T) {
 		requireNoLostWakes(t, c)
 		require.Zero(t, c.recvs.promised)
 
-		// Given up, it does not keep anything.
+		// A waiter that is given up keeps nothing.
 		slow.w.passed = chanTries
 		pending(t, h1, slow)
 		slow.w.passed = chanTries
@@ -706,10 +706,10 @@ func TestChanPromise(t *testing.T) {
 	})
 }
 
-// Under permanent contention of the tasks of a worker no task is called more than
-// chanTries+1 times. Each time it waits for its turn: until each of the other tasks has had
-// one, and before each of these the run-next slot was served nextInARow times. One turn
-// moves no more messages than the channel holds and receivers wait for.
+// Under permanent contention of the tasks of one worker, no task is called more than chanTries+1
+// times. Each time it waits for its turn: until each of the other tasks has had one turn, and
+// before each of these turns the run-next slot was served nextInARow times. One turn moves at most
+// as many messages as the channel holds and receivers wait for.
 func TestChanFairnessOfTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := NewChan[int](4)
@@ -897,7 +897,8 @@ func TestChanBlocking(t *testing.T) {
 	}
 }
 
-// Code that Shutdown unwinds leaves the channel, which other code goes on to use.
+// Shutdown unwinds code that waits in a channel. The code leaves the channel, and other code goes
+// on using it.
 func TestChanUnwind(t *testing.T) {
 	for name, wait := range map[string]func(cx *Context, c *Chan[int]){
 		"recv":   func(cx *Context, c *Chan[int]) { c.Recv(cx) },
@@ -932,9 +933,8 @@ func TestChanUnwind(t *testing.T) {
 			}
 			return err != nil
 		}
-		// A task that was woken to be cancelled, and has not waited again when the workers
-		// stop, sees that its Context has ended, and returns: then the test tries once
-		// more.
+		// A task that was woken to be cancelled may not have waited again when the workers stop. It
+		// then sees that its Context has ended, and returns. In this case the test tries once more.
 		t.Run(name, func(t *testing.T) { eventually(t, func() bool { return unwinds(t) }) })
 	}
 }
@@ -981,9 +981,10 @@ func TestChanAllocs(t *testing.T) {
 
 // The promises, with cancellations:
 //
-//  1. a message of which Send says that it has sent it is received exactly once, or is still there;
-//  2. a message of which it says that it has not sent it is not;
-//  3. no task is left waiting for a message, or room, that is there.
+//  1. If Send reports that it has sent a message, the message is received exactly once, or is still
+//     there.
+//  2. If Send reports that it has not sent a message, the message is not received.
+//  3. No task is left waiting for a message, or room, that is there.
 func TestChanExactlyOnce(t *testing.T) {
 	for _, capacity := range []int{0, 1, 4} {
 		t.Run(fmt.Sprint(capacity), func(t *testing.T) { chanExactlyOnce(t, capacity) })
@@ -1095,9 +1096,9 @@ func chanAwaiter(t *testing.T, wg *sync.WaitGroup) {
 	receive(t, done)
 }
 
-// A caller that gives up at the moment at which it is called, ten thousand times, has got
-// the message or the room for which it was called, or has not. It says which, and leaves
-// the message or room to the other waiter.
+// A caller gives up at the moment at which it is called, ten thousand times. It has got the message
+// or the room for which it was called, or it has not, and it reports which. If it has not, the
+// message or room is for the other waiter.
 func TestChanGivesUpWhileCalled(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	recvs := func(c *Chan[int], i int) (giveUp, call, check func()) {
@@ -1122,7 +1123,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 			got(t, i, h2, f2)
 		}
 	}
-	// There is no other waiter: it gets the message, or the message has not been sent.
+	// There is no other waiter. The waiter gets the message, or the message has not been sent.
 	firmRecvAlone := func(c *Chan[int], i int) (giveUp, call, check func()) {
 		f := &firmRecv[int]{c: c}
 		pending(t, h1, f)
@@ -1153,7 +1154,7 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 		return func() { outcome = f1.cancel() }, recv, func() {
 			if c.Cap() > 0 {
 				require.Equal(t, -1, v)
-				recv() // the message for which it has made room
+				recv() // the message for which the first recv has made room
 			}
 			if outcome == nil {
 				require.Equal(t, i, v)
@@ -1212,8 +1213,8 @@ func TestChanGivesUpWhileCalled(t *testing.T) {
 	}
 }
 
-// whileCalled has another goroutine give up, or do another action of the test, while this
-// goroutine calls, and then checks the outcome.
+// whileCalled runs giveUp, which may be another action of the test, in another goroutine while this
+// goroutine runs call. Then it runs check.
 func whileCalled(t *testing.T, round func(i int) (giveUp, call, check func())) {
 	t.Helper()
 	rounds := 10000

@@ -2,12 +2,13 @@ package async
 
 import "context"
 
-// A Cond is a condition variable: code that holds a Mutex waits with it until other code
-// announces that something has changed. It is sync.Cond with a Mutex of this package. Make
-// a Cond with NewCond, or set L; it must not be copied after first use. Signal and
-// Broadcast may be called by tasks and goroutines at the same time, with L locked or not.
+// A Cond is a condition variable: code that holds a [Mutex] waits with it until other code
+// announces a change. It is [sync.Cond] with a Mutex of this package. Make a Cond with [NewCond],
+// or set L. It must not be copied after first use. Its methods are safe for concurrent use by tasks
+// and goroutines. L is locked when Wait is called; it may be locked or unlocked when [Cond.Signal]
+// or [Cond.Broadcast] is called.
 //
-// As with sync.Cond, the condition must be looked at again after Wait:
+// As with sync.Cond, check the condition again after each Wait:
 //
 //	mu.Lock(cx)
 //	for !condition() {
@@ -18,30 +19,29 @@ import "context"
 //	...
 //	mu.Unlock()
 type Cond struct {
-	L    *Mutex // is held when Wait is called, and while the condition is looked at
+	// L is held by callers of Wait, and by the code that checks or changes the condition.
+	L    *Mutex
 	list waitlist
 }
 
-// NewCond returns a Cond with the given Mutex.
+// NewCond returns a [Cond] with the mutex l.
 func NewCond(l *Mutex) *Cond { return &Cond{L: l} }
 
-// Wait unlocks c.L, waits for Signal or Broadcast, locks c.L again and returns.
-// A signal that comes after Wait has unlocked is not missed. It panics if c.L is
-// not locked.
+// Wait unlocks c.L, waits for [Cond.Signal] or [Cond.Broadcast], locks c.L again and returns. It
+// does not miss a signal that is sent after it has unlocked c.L. It panics if c.L is not locked.
 //
-// If cx is cancelled it returns cx.Err(), and c.L is locked then too: cancelling does not
-// shorten the wait for c.L. A signal that had been given to it is passed on to another
-// waiter.
+// If cx is cancelled Wait returns cx.Err(), and then c.L is locked, too: cancelling does not
+// shorten the wait for c.L. A Signal that had chosen this caller is passed on to another waiter.
 //
-// There is one exception. If [Runtime.Shutdown] has to tear the code down while it waits,
-// and another task holds c.L then, Wait does not return and c.L remains that task's: a
-// deferred c.L.Unlock would unlock it under that task. Code that may be torn down while
-// other code, for example a goroutine, goes on must know for itself which locks it holds.
+// There is one exception. If [Runtime.Shutdown] unwinds the waiting code while another task holds
+// c.L, Wait does not return and c.L stays locked by the other task. A deferred c.L.Unlock would
+// unlock it under that task. Code that may be unwound while other code still runs, for example a
+// goroutine, must itself keep track of the locks that it holds.
 func (c *Cond) Wait(cx *Context) error {
 	c.mustBeLocked()
 	f := condFuture{c: c}
 	defer func() {
-		if f.begun { // and has unlocked
+		if f.begun { // it has unlocked c.L
 			c.L.lockRegardless(cx)
 		}
 	}()
@@ -49,9 +49,8 @@ func (c *Cond) Wait(cx *Context) error {
 	return err
 }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(), and c.L is locked then too. It panics in
-// tasks.
+// WaitBlocking is [Cond.Wait] for a goroutine outside the pool: it parks the goroutine. It fails
+// only if ctx ends, with ctx.Err(), and then c.L is locked, too. It panics in a task.
 func (c *Cond) WaitBlocking(ctx context.Context) error {
 	mustNotBlock("Cond.WaitBlocking", "c.Wait(cx)")
 	c.mustBeLocked()
@@ -63,15 +62,16 @@ func (c *Cond) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. c.L is unlocked by its first Poll, and locked when
-// it is ready. Given up in between it passes on the signal that it
-// may have been given, and does not lock c.L: unlike Wait it cannot wait for that. It
-// panics if c.L is not locked.
+// WaitFuture returns the future of [Cond.Wait]. Its first Poll unlocks c.L, and c.L is locked when
+// it is ready. If it is given up in between, it passes on the signal that it may have been given,
+// and does not lock c.L: unlike Wait, giving up cannot wait for a lock. WaitFuture panics if c.L is
+// not locked.
 func (c *Cond) WaitFuture() Future[None] {
 	c.mustBeLocked()
 	return &condLockFuture{signal: condFuture{c: c}, lock: lockFuture{m: c.L}}
 }
 
+// mustBeLocked panics if c.L is missing or not locked.
 func (c *Cond) mustBeLocked() {
 	if c.L == nil {
 		panic("async: a Cond without its L was used")
@@ -81,7 +81,7 @@ func (c *Cond) mustBeLocked() {
 	}
 }
 
-// Signal wakes the waiter that has waited for longest, if there is one.
+// Signal wakes the first waiter in the queue, if there is one.
 func (c *Cond) Signal() {
 	var t *task
 	c.list.mu.Lock()
@@ -102,10 +102,11 @@ func (c *Cond) Broadcast() {
 	chosen.wake()
 }
 
-// condFuture waits for a signal.
+// condFuture waits for a signal. Its first Poll joins the list and then unlocks the Mutex: code
+// that changes the condition holds the Mutex, and so finds the waiter in the list when it signals.
 type condFuture struct {
 	c     *Cond
-	w     waiter // want is byOne if Signal has chosen it
+	w     waiter // its want is byOne if Signal has chosen it
 	begun bool   // it has unlocked the Mutex
 }
 
@@ -122,7 +123,7 @@ func (f *condFuture) Poll(cx *Context) (None, error) {
 		err = ErrPending
 	}
 	list.mu.Unlock()
-	if !f.begun { // it is in the list: no signal can be missed
+	if !f.begun { // it is in the list: no signal is missed from now on
 		f.begun = true
 		f.c.L.Unlock()
 	}
@@ -139,7 +140,8 @@ func (f *condFuture) Cancel() {
 	}
 }
 
-// passOn has another waiter get the signal that f was given.
+// passOn gives the signal that f was given to another waiter. A Broadcast is not passed on: it has
+// woken all waiters.
 func (f *condFuture) passOn() {
 	if f.w.want == byOne {
 		f.c.Signal()
@@ -169,6 +171,7 @@ func (f *condLockFuture) Cancel() {
 		f.signal.Cancel()
 		return
 	}
+	// It was signalled, and does not return to act on the signal.
 	f.lock.Cancel()
 	f.signal.passOn()
 }

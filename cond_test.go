@@ -33,7 +33,7 @@ func TestCondByHand(t *testing.T) {
 	require.True(t, b.ready(t))
 }
 
-// A future that has had its signal and waits for the Mutex passes both on.
+// A future that has got its signal and waits for the Mutex passes both on when it is given up.
 func TestCondCancelWhileItLocks(t *testing.T) {
 	wait := waitersOf(t)
 	c := NewCond(new(Mutex))
@@ -51,8 +51,7 @@ func TestCondCancelWhileItLocks(t *testing.T) {
 	require.True(t, b.ready(t))
 }
 
-// Wait returns with the Mutex locked, also when it is cancelled, and also if that
-// takes its time.
+// Wait returns with the Mutex locked even if it is cancelled, and even if locking takes long.
 func TestCondCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	c := NewCond(new(Mutex))
@@ -78,7 +77,7 @@ func TestCondCancelled(t *testing.T) {
 	require.True(t, c.L.TryLock())
 }
 
-// A Wait that Shutdown tears down while another goroutine holds the Mutex cannot lock it: a
+// Shutdown unwinds a Wait while another goroutine holds the Mutex. Wait cannot lock the Mutex: a
 // deferred Unlock unlocks it under that goroutine.
 func TestCondUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: 1, Unhandled: func(Task, error) {}})
@@ -140,7 +139,7 @@ func TestCondExactlyOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				// Some waiters give up, perhaps with a signal.
+				// Some waiters give up, possibly after a signal has chosen them.
 				short, cancel := cx.WithCancel()
 				h := SpawnBlocking(rt, func() (None, error) { cancel(); return None{}, nil })
 				until(short, notFull, func() bool { return !full }, notFull.Signal)

@@ -38,7 +38,7 @@ func ExampleChan() {
 	// async: closed
 }
 
-// Goroutines and tasks talk to each other.
+// A goroutine sends questions to a task and receives the answers.
 func ExampleChan_SendBlocking() {
 	rt := newRuntime()
 	questions, answers := async.NewChan[int](0), async.NewChan[int](0)
@@ -93,7 +93,7 @@ func ExamplePermit() {
 	// Output: the next line of a file <nil>
 }
 
-// A hand-written state machine that receives: one future serves for all messages.
+// adder is a future written by hand that receives. One RecvFuture serves for all messages.
 type adder struct {
 	numbers *async.RecvFuture[int]
 	sum     int
@@ -389,4 +389,219 @@ func ExampleWaitGroupDone() {
 	// Output:
 	// a goroutine
 	// has ended <nil>
+}
+
+// The cases of a Select may be made at run time, here one for each channel of a slice.
+func ExampleCase() {
+	async.Run(func(cx *async.Context) error {
+		inputs := []*async.Chan[string]{async.NewChan[string](1), async.NewChan[string](1)}
+		var cases []async.Case
+		for _, input := range inputs {
+			cases = append(cases, async.OnRecv(input))
+		}
+		if err := inputs[1].Send(cx, "hello"); err != nil {
+			return err
+		}
+		i, err := async.Select(cx, cases...)
+		if err != nil {
+			return err
+		}
+		message, err := cases[i].(*async.RecvCase[string]).Result()
+		fmt.Println(i, message, err)
+		return nil
+	})
+	// Output: 1 hello <nil>
+}
+
+// Two channels are received from until both are closed. The case of a nil channel never happens.
+func ExampleOnRecv() {
+	async.Run(func(cx *async.Context) error {
+		odd, even := async.NewChan[int](2), async.NewChan[int](2)
+		for n := range 4 {
+			to := even
+			if n%2 == 1 {
+				to = odd
+			}
+			if err := to.Send(cx, n); err != nil {
+				return err
+			}
+		}
+		odd.Close()
+		even.Close()
+		sum := 0
+		cases := []*async.RecvCase[int]{async.OnRecv(odd), async.OnRecv(even)}
+		for open := 2; open > 0; {
+			i, err := async.Select(cx, cases[0], cases[1])
+			if err != nil {
+				return err
+			}
+			n, err := cases[i].Result()
+			if err == async.ErrClosed {
+				cases[i] = async.OnRecv[int](nil)
+				open--
+			}
+			sum += n
+		}
+		fmt.Println(sum)
+		return nil
+	})
+	// Output: 6
+}
+
+// A producer sends until it is stopped.
+func ExampleOnSend() {
+	async.Run(func(cx *async.Context) error {
+		numbers, stop := async.NewChan[int](0), async.NewChan[async.None](0)
+		producer := async.Spawn(cx, func(cx *async.Context) (string, error) {
+			send, stopped := async.OnSend(numbers, 0), async.OnRecv(stop)
+			for n := 1; ; n++ {
+				switch i, err := async.Select(cx, send, stopped); i {
+				case 0:
+					send.Reset(n) // the next message of the same case
+				case 1:
+					return "stopped", nil
+				default:
+					return "", err // cx was cancelled
+				}
+			}
+		})
+		for range 3 {
+			fmt.Println(numbers.Recv(cx))
+		}
+		stop.Close()
+		fmt.Println(producer.Join(cx))
+		return nil
+	})
+	// Output:
+	// 0 <nil>
+	// 1 <nil>
+	// 2 <nil>
+	// stopped <nil>
+}
+
+func ExampleAfter() {
+	async.Run(func(cx *async.Context) error {
+		answers := async.NewChan[string](0) // no message arrives
+		answer, late := async.OnRecv(answers), async.After(time.Millisecond)
+		fmt.Println(async.Select(cx, answer, late))
+		fmt.Println(async.TrySelect(cx, late)) // the time has passed, until Reset
+		late.Reset(time.Hour)
+		fmt.Println(async.TrySelect(cx, late))
+		return nil
+	})
+	// Output:
+	// 1 <nil>
+	// 0 <nil>
+	// -1 async: pending: there is no result yet
+}
+
+// A Select with a time limit. When it is given up, no message is lost.
+func ExampleSelectFuture() {
+	async.Run(func(cx *async.Context) error {
+		numbers, texts := async.NewChan[int](1), async.NewChan[string](1)
+		number, text := async.OnRecv(numbers), async.OnRecv(texts)
+		_, err := async.Await(cx, async.TimeoutFuture(async.SelectFuture(number, text), time.Millisecond))
+		fmt.Println(err)
+		texts.TrySend("late")
+		i, err := async.Await(cx, async.SelectFuture(number, text))
+		if err != nil {
+			return err
+		}
+		message, err := text.Result()
+		fmt.Println(i, message, err)
+		return nil
+	})
+	// Output:
+	// context deadline exceeded
+	// 1 late <nil>
+}
+
+func ExampleSelectInOrderFuture() {
+	async.Run(func(cx *async.Context) error {
+		urgent, usual := async.NewChan[string](1), async.NewChan[string](1)
+		usual.TrySend("usual")
+		urgent.TrySend("urgent")
+		first, second := async.OnRecv(urgent), async.OnRecv(usual)
+		fmt.Println(async.Await(cx, async.SelectInOrderFuture(first, second)))
+		fmt.Println(first.Result())
+		return nil
+	})
+	// Output:
+	// 0 <nil>
+	// urgent <nil>
+}
+
+func ExampleSendTo() {
+	async.Run(func(cx *async.Context) error {
+		ch, received := make(chan string), make(chan string)
+		go func() { received <- "a goroutine has received " + <-ch }()
+		if err := async.SendTo(cx, ch, "a message"); err != nil {
+			return err
+		}
+		fmt.Println(async.RecvFrom(cx, received))
+		close(ch)
+		fmt.Println(async.SendTo(cx, ch, "another message"))
+		return nil
+	})
+	// Output:
+	// a goroutine has received a message <nil>
+	// async: closed
+}
+
+// A task waits for goroutines, but not for longer than an hour.
+func ExampleWaitGroupDoneFuture() {
+	async.Run(func(cx *async.Context) error {
+		var wg sync.WaitGroup
+		sum := 0
+		wg.Go(func() { sum = 1 + 2 })
+		done := async.OnFuture(async.WaitGroupDoneFuture(&wg))
+		i, err := async.Select(cx, done, async.After(time.Hour))
+		if i == 0 {
+			fmt.Println(sum)
+		}
+		return err
+	})
+	// Output: 3
+}
+
+func ExampleContextDone() {
+	async.Run(func(cx *async.Context) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		go cancel()
+		err := async.ContextDone(cx, ctx) // nil: the wait has not failed
+		fmt.Println(err, ctx.Err())
+		return nil
+	})
+	// Output: <nil> context canceled
+}
+
+// A task receives messages until a context of other code ends.
+func ExampleContextDoneFuture() {
+	async.Run(func(cx *async.Context) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		jobs := async.NewChan[int](2)
+		jobs.TrySend(1)
+		jobs.TrySend(2)
+		job := async.OnRecv(jobs)
+		for {
+			// A case of OnFuture is for one Select. The jobs are first: none of them is left over.
+			switch i, err := async.SelectInOrder(cx, job, async.OnFuture(async.ContextDoneFuture(ctx))); i {
+			case 0:
+				n, _ := job.Result()
+				if fmt.Println("job", n); n == 2 {
+					cancel()
+				}
+			case 1:
+				fmt.Println(ctx.Err())
+				return nil
+			default:
+				return err // cx was cancelled
+			}
+		}
+	})
+	// Output:
+	// job 1
+	// job 2
+	// context canceled
 }

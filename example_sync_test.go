@@ -21,7 +21,7 @@ func ExampleMutex() {
 				}
 				defer mu.Unlock()
 				b := balance
-				async.Yield(cx) // it may be held while others run
+				async.Yield(cx) // the mutex may be held while other tasks run
 				balance = b + 1
 				return nil
 			})
@@ -32,7 +32,7 @@ func ExampleMutex() {
 	// Output: 100
 }
 
-// A lock that takes too long is given up.
+// Waiting for a mutex can have a time limit.
 func ExampleMutex_Lock() {
 	var mu async.Mutex
 	mu.TryLock()
@@ -85,7 +85,7 @@ func (w *withdraw) Poll(cx *async.Context) (int, error) {
 	return *w.balance, nil
 }
 
-// Cancel is called if the task is cancelled: the place in the queue goes.
+// Cancel is called if the task is cancelled. It gives up the place in the queue.
 func (w *withdraw) Cancel() {
 	if c, ok := w.lock.(interface{ Cancel() }); ok {
 		c.Cancel()
@@ -103,8 +103,8 @@ func ExampleMutex_LockFuture() {
 	// Output: 90 <nil>
 }
 
-// An upgradable reader looks, and writes only if it must. Ordinary readers go on meanwhile;
-// no other writer can have written in between.
+// An upgradable reader looks, and writes only if it must. Meanwhile ordinary readers go on, and no
+// other writer can have written between its look and its write.
 func ExampleRWMutex() {
 	var mu async.RWMutex
 	cache := map[string]int{}
@@ -116,7 +116,7 @@ func ExampleRWMutex() {
 		if v, ok := cache[key]; ok {
 			return v, nil
 		}
-		v := len(key) // found out at great expense
+		v := len(key) // takes long
 		if err := mu.Upgrade(cx); err != nil {
 			return 0, err
 		}
@@ -152,10 +152,10 @@ func ExampleSemaphore() {
 				running++
 				most = max(most, running)
 				defer func() { running-- }()
-				return async.Yield(cx) // others run meanwhile
+				return async.Yield(cx) // other tasks run meanwhile
 			})
 		}
-		return s.Acquire(cx, limit) // all have ended
+		return s.Acquire(cx, limit) // all tasks have ended
 	})
 	fmt.Println(most)
 	// Output: 3
@@ -229,7 +229,7 @@ func ExampleWaitGroup() {
 	// Output: [0 1 4 9 16]
 }
 
-// The first caller that succeeds makes the value for all.
+// The first caller whose function succeeds makes the value for all callers.
 func ExampleOnce() {
 	var config async.Once[string]
 	tries := 0
@@ -267,7 +267,7 @@ func ExampleNotify() {
 			return nil
 		})
 		value = "hello"
-		changed.NotifyOne() // not lost, whether the task waits already or not
+		changed.NotifyOne() // not lost, whether or not the task waits already
 		_, err := h.Join(cx)
 		return err
 	})

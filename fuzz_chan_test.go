@@ -62,8 +62,8 @@ type goModel struct {
 	closed       bool
 }
 
-// send sends v for p, which waits if need be. It reports the outcome, and which receiver
-// has got v, if a receiver had waited.
+// send sends v for p, which waits if there is no room. It reports the outcome, and which receiver
+// got v, if a receiver waited.
 func (m *goModel) send(p *party, v int) (err error, to *party) {
 	switch {
 	case m.closed:
@@ -84,8 +84,8 @@ func (m *goModel) send(p *party, v int) (err error, to *party) {
 	}
 }
 
-// recv receives for p, which waits if need be. It also reports the sender whose message has
-// got through by that.
+// recv receives for p, which waits if there is no message. It also reports the sender whose message
+// this has let through.
 func (m *goModel) recv(p *party) (v int, err error, from *party) {
 	select {
 	case got, open := <-m.c:
@@ -110,9 +110,8 @@ func (m *goModel) recv(p *party) (v int, err error, from *party) {
 	return 0, ErrEmpty, nil
 }
 
-// FuzzChan compares a Chan with a Go channel: after each operation, once all woken parties
-// have polled, the same messages are there, the same parties wait, and the other parties
-// have got the same.
+// FuzzChan compares a Chan with a Go channel. After each operation all woken parties poll. Then the
+// same messages are there, the same parties wait, and the other parties have got the same results.
 func FuzzChan(f *testing.F) {
 	f.Add(uint8(0), []byte{2, 0, 6, 1, 3, 0, 4, 7, 5})
 	f.Add(uint8(1), []byte{0, 0, 2, 2, 3, 6, 4, 4, 4, 4, 7, 1, 1})
@@ -136,7 +135,8 @@ func FuzzChan(f *testing.F) {
 			return slices.DeleteFunc(all, func(q *party) bool { return q == p })
 		}
 		for _, op := range ops {
-			firm := op&8 != 0 || limit == 0 // parties that are not bound may miss each other at a rendezvous
+			// At a rendezvous, parties that are not bound may miss each other.
+			firm := op&8 != 0 || limit == 0
 			switch op % 8 {
 			case 0:
 				next++
@@ -237,11 +237,13 @@ func FuzzChan(f *testing.F) {
 	})
 }
 
-// FuzzChanCancel has parties poll and give up at any moment, also when they have been
-// woken, with permits, with ForceSend and with parties that poll without a place. A message
-// that was sent is received, once and in order, or displaced, or is there at the end; a
-// message that was not sent is not; and at the end no party waits for a message, or room,
-// that is there.
+// FuzzChanCancel has parties poll and give up at any moment, even after they were woken. It uses
+// permits, ForceSend, and parties that poll without a place.
+//
+//  1. A message that was sent is received once and in order, or is displaced, or is there at the
+//     end.
+//  2. A message that was not sent is not received.
+//  3. At the end no party waits for a message, or room, that is there.
 func FuzzChanCancel(f *testing.F) {
 	f.Add(uint8(0), []byte{2, 3, 5, 2, 4, 1, 3, 2, 5, 4, 4, 4})
 	f.Add(uint8(1), []byte{0, 3, 3, 6, 1, 5, 13, 5, 1, 1, 7, 15, 8, 9})
@@ -434,8 +436,8 @@ func FuzzChanCancel(f *testing.F) {
 	})
 }
 
-// FuzzBroadcast compares a Broadcast with a slice of all messages. Each subscriber polls
-// both with and without a future, which is given up now and then.
+// FuzzBroadcast compares a Broadcast with a slice of all messages. Each subscriber polls with and
+// without a future, which is given up now and then.
 func FuzzBroadcast(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0, 1, 2, 10, 0, 0, 0, 2, 10, 3, 2, 4})
 	f.Add(uint8(3), []byte{1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 10, 2, 2, 5, 0, 13, 4, 2, 2})
@@ -543,8 +545,8 @@ func FuzzBroadcast(f *testing.F) {
 	})
 }
 
-// FuzzWatch compares a Watch with a count of its changes. Each watcher polls both with
-// and without a future, which is given up now and then.
+// FuzzWatch compares a Watch with a count of its changes. Each watcher polls with and without a
+// future, which is given up now and then.
 func FuzzWatch(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 2, 3, 0, 0, 2, 2, 4, 2})
 	for _, script := range scripts(100, 200) {

@@ -8,15 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzSelect compares Selects over several channels, and futures, with a naive model: a
-// channel is a slice, and a Select may do anything that the slices allow. Selects poll and
-// give up at any moment, also when they have been woken.
+// FuzzSelect compares Selects over several channels, and futures, with a naive model: a channel is
+// a slice, and a Select may do anything that the slices allow. Selects poll and give up at any
+// moment, even after they were woken.
 //
-//  1. a case that happens is one that could happen, and takes and leaves the messages that it should;
-//  2. a Select that goes on waiting either can do nothing, or leaves the cases that could happen
-//     to another Select that has been woken for them;
-//  3. the cases that have not happened leave nothing behind, and messages or room that were on their
-//     way to them go to other waiters.
+//  1. A case that happens could happen, and takes and leaves the messages that it should.
+//  2. A Select that goes on waiting can do nothing, or leaves the cases that could happen to
+//     another Select that was woken for them.
+//  3. The cases that have not happened leave nothing behind. Messages or room for which they were
+//     called go to other waiters.
 func FuzzSelect(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0x15, 0, 0x2a, 1, 1, 3, 0, 2, 0, 3, 0x11, 7, 0, 7, 1})
 	f.Add(uint8(0x1b), []byte{0, 0x55, 0, 0x55, 3, 0, 3, 1, 3, 2, 2, 0, 1, 0, 0, 0x6a, 4, 0, 4, 1, 5, 2, 6, 0x15})
@@ -42,8 +42,8 @@ func FuzzSelect(f *testing.F) {
 	})
 }
 
-// scripts returns n inputs for tests of the kind of FuzzSelect, always the same, so
-// that they do some work also when they are not fuzzed.
+// scripts returns n inputs for tests of the kind of FuzzSelect. They are always the same, so the
+// tests do some work even if they are not fuzzed.
 func scripts(n, length int) (all [][]byte) {
 	rnd := rand.New(rand.NewPCG(1, uint64(n)))
 	for range n {
@@ -81,14 +81,14 @@ type modelSelect struct {
 // future.
 type modelCase struct {
 	c    *modelChan
-	send int // the message; 0: it receives
+	send int // the message to send; 0: the case receives
 	p    *probe
 }
 
 func (s *modelSelect) woken() bool { return s.h.wakes.Load() > s.h.seen }
 
-// newSelect makes a Select whose cases are in the bits of what: two for each channel, and
-// two for a future that is ready, or not.
+// newSelect makes a Select. The bits of what select its cases: two for each channel, and two for a
+// future that is ready, or not.
 func (m *selectModel) newSelect(what int) *modelSelect {
 	s := &modelSelect{h: newMockTask()}
 	add := func(c Case, is modelCase) { s.cases, s.is = append(s.cases, c), append(s.is, is) }
@@ -113,8 +113,8 @@ func (m *selectModel) newSelect(what int) *modelSelect {
 	return s
 }
 
-// receivers returns how many Selects wait to receive from c: for so many messages there is
-// room beside its capacity.
+// receivers returns how many Selects wait to receive from c. There is room for as many messages
+// beside its capacity.
 func (m *selectModel) receivers(c *modelChan) (n int) {
 	for _, s := range m.waiting {
 		for _, is := range s.is {
@@ -139,8 +139,7 @@ func (m *selectModel) can(is modelCase) bool {
 	return len(is.c.queue) > 0
 }
 
-// kept reports whether a case of s, is, has been left to another Select, which has been
-// woken for it.
+// kept reports whether the case is of s was left to another Select, which was woken for it.
 func (m *selectModel) kept(s *modelSelect, is modelCase) bool {
 	for _, o := range m.waiting {
 		if o == s || !o.woken() {
@@ -155,8 +154,8 @@ func (m *selectModel) kept(s *modelSelect, is modelCase) bool {
 	return false
 }
 
-// happens has the model do the same as case i of s, and checks that the case could happen,
-// with this result.
+// happens does in the model the same as case i of s, and checks that the case could happen and has
+// this result.
 func (m *selectModel) happens(t *testing.T, s *modelSelect, i int) {
 	is := s.is[i]
 	require.True(t, m.can(is), "a case that could not happen")
@@ -193,7 +192,7 @@ func (m *selectModel) sent(t *testing.T, c *modelChan, v int, err error) {
 	c.queue = append(c.queue, v)
 }
 
-// gone notes that s waits no longer. Its case but has happened; if but is -1, none has.
+// gone notes that s no longer waits. Its case but has happened; if but is -1, none has.
 func (m *selectModel) gone(t *testing.T, s *modelSelect, but int) {
 	m.waiting = slices.DeleteFunc(m.waiting, func(o *modelSelect) bool { return o == s })
 	for i, is := range s.is {
@@ -229,8 +228,8 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 	}
 	switch op % 9 {
 	case 0:
-		// A Select has a place in the queues only from its first poll on, and that is the
-		// last place: so it is appended after this poll.
+		// A Select has a place in the queues from its first poll on, and this is the last place. So
+		// it is appended after this poll.
 		s := m.newSelect(arg)
 		s.h.seen = s.h.wakes.Load()
 		i, err := s.f.Poll(s.h.cx)
@@ -296,8 +295,7 @@ func (m *selectModel) step(t *testing.T, op byte, arg int) {
 	}
 }
 
-// finish has all woken Selects poll, until none is woken, and checks the state that is
-// left.
+// finish has all woken Selects poll until none is woken, and checks the state that is left.
 func (m *selectModel) finish(t *testing.T) {
 	for again := true; again; {
 		again = false

@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The tests of this file let a few actors use a primitive in any order, poll without
-// having been woken, and give up at any moment, and compare it with a naive model.
-// The low four bits of an operation are the actor, the next three say what it does.
+// The tests of this file let a few actors use a primitive in any order, poll without a wake, and
+// give up at any moment. They compare the primitive with a naive model. The low four bits of an
+// operation are the actor, the next three bits are the operation itself.
 
 // fuzzActors adds inputs to f and calls step for each operation of an input.
 func fuzzActors(f *testing.F, run func(t *testing.T) (step func(actor int, op byte), finish func())) {
@@ -26,20 +26,20 @@ func fuzzActors(f *testing.F, run func(t *testing.T) (step func(actor int, op by
 	})
 }
 
-// without returns all without the element one.
+// without returns all elements but one.
 func without[T comparable](all []T, one T) []T {
 	return slices.DeleteFunc(all, func(x T) bool { return x == one })
 }
 
-// FuzzOneshot: the value goes to one receiver; a task that waits is woken by the event that
-// ends its wait, and by no other.
+// FuzzOneshot: the value goes to one receiver. A task that waits is woken by the event that ends
+// its wait, and by no other event.
 func FuzzOneshot(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var o Oneshot[int]
 		type actor struct {
 			h    *mockTask
 			f    Future[int] // of the value; nil: it does not wait for the value
-			ends bool        // it waits for the end of interest
+			ends bool        // it waits in Closed
 			due  bool        // it has been woken
 		}
 		actors := make([]*actor, 4)
@@ -130,8 +130,8 @@ func FuzzOneshot(f *testing.F) {
 	})
 }
 
-// FuzzWaitGroup: an actor that waits when the count becomes zero is released, also if the
-// count grows again before the actor looks.
+// FuzzWaitGroup: an actor that waits when the count becomes zero is released, even if the count
+// grows again before the actor looks.
 func FuzzWaitGroup(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		var wg WaitGroup
@@ -201,8 +201,8 @@ func FuzzWaitGroup(f *testing.F) {
 	})
 }
 
-// FuzzBarrier: a round ends when three parties are there at the same time, and the last of
-// them leads.
+// FuzzBarrier: a round ends when three parties are there at the same time, and the last of them is
+// the leader.
 func FuzzBarrier(f *testing.F) {
 	const parties = 3
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
@@ -267,9 +267,9 @@ func FuzzBarrier(f *testing.F) {
 	})
 }
 
-// FuzzCond: a signal wakes the waiter that has waited for longest, and goes to the next
-// waiter if that waiter gives up, be it before it knows of the signal or while it waits for
-// the Mutex; Broadcast wakes all. An actor whose wait has returned holds the Mutex, alone.
+// FuzzCond: a signal wakes the first waiter. If this waiter gives up, before it was polled or while
+// it waits for the Mutex, the signal goes to the next waiter. Broadcast wakes all waiters. An actor
+// whose wait has returned holds the Mutex, alone.
 func FuzzCond(f *testing.F) {
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {
 		c := NewCond(new(Mutex))
@@ -379,8 +379,7 @@ func FuzzCond(f *testing.F) {
 	})
 }
 
-// FuzzOnce: one actor at a time tries to make the value, and once it is made all actors get
-// it.
+// FuzzOnce: one actor at a time tries to make the value. Once it is made, all actors get it.
 func FuzzOnce(f *testing.F) {
 	fails := errors.New("it cannot be made")
 	fuzzActors(f, func(t *testing.T) (func(int, byte), func()) {

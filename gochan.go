@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// RecvFrom waits for a value of a Go channel. It is for tasks that meet code which knows
-// only Go channels; tasks among themselves use a Chan. It fails with ErrClosed if ch is
-// closed, and with cx.Err() if cx is cancelled; nothing is lost then: if a value has come
-// by then, it is returned.
+// RecvFrom waits for a value of a Go channel and returns it. It is for tasks that exchange values
+// with code that uses only Go channels; between tasks use a [Chan]. It fails with [ErrClosed] if ch
+// is closed, and with cx.Err() if cx is cancelled. Cancelling loses no value: if a value was
+// received by then, RecvFrom returns it.
 //
-// If there is no value yet, a goroutine is started to wait for it, which ends with
-// the wait: some 3 KiB, and two wakes of threads.
+// If there is no value yet, RecvFrom starts a goroutine that waits for it and ends with the wait.
+// This costs some 3 KiB, and two wakes of threads. For many values, [FromGoChan] costs less.
 func RecvFrom[T any](cx *Context, ch <-chan T) (T, error) {
 	return viaGoroutine(cx,
 		func() (v T, ok bool, err error) {
@@ -32,6 +32,7 @@ func RecvFrom[T any](cx *Context, ch <-chan T) (T, error) {
 		})
 }
 
+// closedUnless returns the error of a receive from a Go channel that is open or not.
 func closedUnless(open bool) error {
 	if open {
 		return nil
@@ -39,10 +40,10 @@ func closedUnless(open bool) error {
 	return ErrClosed
 }
 
-// SendTo waits until v is sent to a Go channel. It has done so if it returns nil, also if
-// cx was cancelled meanwhile, and not with any other error: ErrClosed if ch is closed,
-// cx.Err() if cx is cancelled. It costs as much as RecvFrom. (To close a Go channel while
-// other code may be sending to it is a data race, for tasks as for goroutines.)
+// SendTo waits until v was sent to a Go channel. The value was sent if SendTo returns nil, even if
+// cx was cancelled in the meantime. With any other error it was not sent: [ErrClosed] if ch is
+// closed, cx.Err() if cx is cancelled. It costs as much as [RecvFrom]. To close a Go channel while
+// other code may be sending to it is a data race, for tasks as for goroutines.
 func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	_, err := viaGoroutine(cx,
 		func() (_ None, sent bool, err error) {
@@ -66,8 +67,8 @@ func SendTo[T any](cx *Context, ch chan<- T, v T) error {
 	return err
 }
 
-// sendRefused is deferred: sending to a closed Go channel panics, and nothing else panics
-// here.
+// sendRefused is deferred by a send. A send on a closed Go channel panics; sendRefused makes this
+// panic an ErrClosed. Nothing else panics there.
 func sendRefused(err *error) {
 	if recover() != nil {
 		*err = ErrClosed
@@ -80,10 +81,14 @@ type goResult[T any] struct {
 	err error
 }
 
-// viaGoroutine does an operation at once if try can do it; otherwise block does it in a
-// goroutine. try reports ok if it has done the operation, or has failed. block returns
-// errAbandoned if the operation has not been done when stop is closed. A task that is
-// cancelled waits until block returns, so that it can tell whether the operation was done.
+// viaGoroutine does an operation on a Go channel for a task.
+//
+//  1. It calls try. try reports ok if it has done the operation; if it has done it or has failed,
+//     this is the result.
+//  2. If not, a goroutine calls block, and the task waits for the result in a Oneshot.
+//  3. If the task is cancelled, it closes stop and goes on waiting until block returns. So it can
+//     tell whether the operation was done: if block returns errAbandoned it was not done, and the
+//     result is cx.Err().
 func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), block func(stop <-chan struct{}) (T, error)) (v T, err error) {
 	t := cx.beginAwait()
 	if !cx.proceed(t) {
@@ -116,11 +121,10 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 	}
 }
 
-// FromGoChan returns a Chan of the values that come out of a Go channel, for Select and for
-// tasks that receive much from it: one goroutine moves the values, and takes at most n from
-// ch before a receiver wants them. If n is large, many values share the wakes of threads.
-// The Chan is closed when ch is, or when ctx ends; no value that was taken out of ch is
-// lost by that.
+// FromGoChan returns a [Chan] of the values of a Go channel, for [Select] and for tasks that
+// receive many values. One goroutine moves the values. It takes up to n values from ch before a
+// receiver asks for them; if n is large, many values share the wakes of threads. The Chan is closed
+// when ch is closed or when ctx ends. No value that was taken from ch is lost then.
 func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	c := NewChan[T](n)
 	go func() {
@@ -131,7 +135,8 @@ func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	return c
 }
 
-// forwardChan moves one value, and reports whether there may be more.
+// forwardChan moves one value, and reports whether there may be more. It reserves room first: a
+// value that was taken from ch can always be sent.
 func forwardChan[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
 	p, err := c.reserveBlocking(ctx)
 	if err != nil {
@@ -149,22 +154,23 @@ func forwardChan[T any](ctx context.Context, ch <-chan T, c *Chan[T]) bool {
 	}
 }
 
-// WaitGroupDone waits until the count of a sync.WaitGroup is zero. It costs a goroutine for
-// each call, which outlives it if cx is cancelled; see WaitGroupDoneFuture. A WaitGroup of this
-// package costs none. It fails only with cx.Err(), if cx is cancelled.
+// WaitGroupDone waits until the count of a [sync.WaitGroup] is zero. It starts a goroutine for each
+// call. If cx is cancelled, it fails with cx.Err() and the goroutine goes on waiting; see
+// [WaitGroupDoneFuture]. It has no other error. A [WaitGroup] of this package needs no goroutine.
 func WaitGroupDone(cx *Context, wg *sync.WaitGroup) error {
 	_, err := Await(cx, WaitGroupDoneFuture(wg))
 	return err
 }
 
-// WaitGroupDoneFuture returns a future that is ready when the count of wg is zero. A goroutine
-// waits for that, from the first poll on. Since a sync.WaitGroup offers no way out of Wait,
-// the goroutine goes on waiting if the future is given up.
+// WaitGroupDoneFuture returns the future of [WaitGroupDone]: it is ready when the count of wg is
+// zero. From the first poll on a goroutine waits for this. A [sync.WaitGroup] has no way to end a
+// Wait early, so the goroutine goes on waiting if the future is given up.
 func WaitGroupDoneFuture(wg *sync.WaitGroup) Future[None] { return &groupDone{wg: wg} }
 
+// groupDone is the future of WaitGroupDone.
 type groupDone struct {
 	wg *sync.WaitGroup
-	o  *Oneshot[None]
+	o  *Oneshot[None] // the goroutine sends to it; nil before the first poll
 }
 
 func (g *groupDone) Poll(cx *Context) (None, error) {
@@ -179,27 +185,28 @@ func (g *groupDone) Poll(cx *Context) (None, error) {
 	return g.o.Poll(cx)
 }
 
-// ContextDone waits until ctx has ended, and returns nil then; see ContextDoneFuture. It
-// fails only with cx.Err(), if cx is cancelled.
+// ContextDone waits until ctx has ended, and then returns nil, whatever the reason of this end; see
+// [ContextDoneFuture]. It fails only if cx is cancelled, with cx.Err().
 func ContextDone(cx *Context, ctx context.Context) error {
 	_, err := Await(cx, ContextDoneFuture(ctx))
 	return err
 }
 
-// ContextDoneFuture returns a future that is ready when ctx has ended. It waits by
-// context.AfterFunc, without a goroutine, unless ctx is of a type of its own that
-// the context package does not know. Given up, it leaves nothing behind.
+// ContextDoneFuture returns the future of [ContextDone]: it is ready when ctx has ended. It waits
+// by [context.AfterFunc]. That needs no goroutine, unless ctx has a type that the context package
+// does not know. Giving the future up leaves nothing behind.
 func ContextDoneFuture(ctx context.Context) Future[None] {
 	d := new(contextDone)
 	d.ctx, d.release = contextOutsideBubble(ctx)
 	return d
 }
 
+// contextDone is the future of ContextDone.
 type contextDone struct {
-	ctx     context.Context
+	ctx     context.Context // see contextOutsideBubble
 	release func()
-	o       *Oneshot[None]
-	stop    func() bool
+	o       *Oneshot[None] // AfterFunc sends to it; nil before the first poll that waits
+	stop    func() bool    // stops the AfterFunc
 }
 
 func (d *contextDone) Poll(cx *Context) (None, error) {

@@ -40,7 +40,7 @@ func TestRecvFrom(t *testing.T) {
 	_, err = join(t, Spawn(rt, recv))
 	require.Equal(t, ErrClosed, err)
 
-	// A Context that is cancelled takes nothing.
+	// A call whose Context is cancelled takes nothing.
 	full := make(chan int, 1)
 	full <- 1
 	h = Spawn(rt, func(cx *Context) (int, error) {
@@ -53,7 +53,7 @@ func TestRecvFrom(t *testing.T) {
 	require.Len(t, full, 1)
 }
 
-// A RecvFrom that is cancelled at any moment has received or not, and says which.
+// A RecvFrom is cancelled at any moment. It has received a value or has not, and reports which.
 func TestRecvFromCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ch := make(chan int)
@@ -83,11 +83,12 @@ func TestRecvFromCancel(t *testing.T) {
 	}
 }
 
-// A RecvFrom or SendTo that Shutdown unwinds leaves no goroutine behind (see
-// newTestRuntime), and takes or sends nothing anymore.
+// A RecvFrom or SendTo that Shutdown unwinds leaves no goroutine behind (see newTestRuntime), and
+// takes or sends nothing later.
 func TestGoChanUnwound(t *testing.T) {
-	// (With time for the tasks to wait again after they have been woken to be cancelled: a
-	// task that has not done so when the workers stop sees that its Context has ended.)
+	// The grace period gives the tasks time to wait again after they were woken to be cancelled. A
+	// task that has not waited again when the workers stop sees that its Context has ended, and
+	// returns.
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond, Unhandled: func(Task, error) {}})
 	from, to := make(chan int), make(chan int)
 	receives := Go(rt, func(cx *Context) error { return second(RecvFrom(cx.WithoutCancel(), from)) })
@@ -98,7 +99,7 @@ func TestGoChanUnwound(t *testing.T) {
 		_, err := join(t, h)
 		require.True(t, err == ErrShutdown || err == context.Canceled, "%v", err)
 	}
-	// Any goroutine that is left would meet these operations sooner or later.
+	// A goroutine that is left behind would take part in these operations sooner or later.
 	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutinesBefore })
 	select {
 	case from <- 1:
@@ -128,7 +129,7 @@ func TestSendTo(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 	require.Len(t, ch, 1)
 
-	// (Closing it while the task waits would be a data race in Go's eyes.)
+	// (To close ch while the task waits would be a data race by Go's rules.)
 	close(ch)
 	_, err = join(t, Go(rt, send))
 	require.Equal(t, ErrClosed, err)

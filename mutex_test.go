@@ -26,8 +26,7 @@ func TestMutexByHand(t *testing.T) {
 	require.Zero(t, m.list.n)
 }
 
-// The first waiter is overtaken at most mutexTurns times, however late it comes after it
-// was woken.
+// The first waiter is overtaken at most mutexTurns times, however late it runs after it was woken.
 func TestMutexTurns(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
@@ -46,7 +45,7 @@ func TestMutexTurns(t *testing.T) {
 	require.Zero(t, m.state.bits.Load())
 }
 
-// Nor is it woken without getting the mutex more than mutexTries times.
+// The first waiter is not woken more than mutexTries times without getting the mutex.
 func TestMutexTries(t *testing.T) {
 	wait := waitersOf(t)
 	var m Mutex
@@ -84,17 +83,17 @@ func TestMutexPromiseEnds(t *testing.T) {
 	require.Zero(t, m.state.bits.Load())
 }
 
-// Under permanent contention of tasks no task waits for more turns than the bound of all
-// tasks that were before it. Without the bound they wait for most of the turns, which are
-// several times more.
+// Under permanent contention of tasks, no task waits for more turns than the bounds of all tasks
+// before it allow. Without the bound a task waits for most of the turns, which are several times
+// more.
 func TestMutexStarvesNoTask(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const tasks, turnsEach = 6, 30_000
 	var m Mutex
 	var turns atomic.Int64
 	var worst int64 // guarded by m
-	// lock counts the turns from the moment at which it certainly has its place: there is
-	// no promise about the turns before.
+	// lock counts the turns from the moment at which its place in the queue is certain: there is no
+	// promise about the turns before.
 	lock := func(cx *Context) error {
 		f, begun := m.LockFuture(), int64(-1)
 		_, err := Await(cx, PollFunc(func(cx *Context) (None, error) {

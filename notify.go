@@ -5,26 +5,35 @@ import (
 	"sync/atomic"
 )
 
-// A Notify wakes the tasks and goroutines that wait for it: a condition without a lock and
-// without a value. The zero value is ready. It must not be copied after first use. All
-// methods may be called by tasks and goroutines at the same time.
+// A Notify wakes tasks and goroutines that wait for it: a condition without a lock and without a
+// value. The zero value is ready for use. It must not be copied after first use. Its methods are
+// safe for concurrent use by tasks and goroutines.
 //
-// NotifyOne is not lost if no caller waits: the next Wait returns at once. Several calls of
-// NotifyOne before that Wait are one. So code that looks at a condition, and waits if it
-// does not hold, misses no change that is made before NotifyOne.
+// If no caller waits, [Notify.NotifyOne] stores a notification, and the next [Notify.Wait] returns
+// at once. Several NotifyOne before that Wait store one notification. So code that checks a
+// condition, and calls Wait if it does not hold, misses no change that is made before NotifyOne.
 type Notify struct {
 	state notifyState
 	list  waitlist
 }
 
-// notifyState is the word that says whether there is a notification, or a task that waits
-// for one. It never says both.
+// notifyState is the word that says whether a notification is stored, or a task waits for one. It
+// never says both:
+//
+//  1. NotifyOne stores a notification, unless a task waits (store). If a task waits, NotifyOne
+//     takes the lock of the list and chooses the first waiter. If the waiters have left by then, it
+//     stores the notification after all.
+//  2. Wait takes a stored notification. If there is none, it sets notifyAwaited under the lock of
+//     the list (await) and joins the list.
+//
+// store and await change the same word by compare-and-swap. So either Wait sees the notification,
+// or NotifyOne sees that a task waits.
 type notifyState struct{ bits atomic.Uint32 }
 
 const (
-	notifyNothing uint32 = iota
-	notifyStored         // the next caller need not wait
-	notifyAwaited        // the list is not empty; written under its lock
+	notifyNothing uint32 = iota // no notification is stored and no task waits
+	notifyStored                // the next caller need not wait
+	notifyAwaited               // the list is not empty; written under its lock
 )
 
 // take takes the notification that is stored, if there is one.
@@ -37,16 +46,16 @@ func (s *notifyState) store() bool {
 		if old == notifyAwaited {
 			return false
 		}
-		// Written also if there is one: the task that takes the notification must see the
-		// writes that the caller made before.
+		// This write is needed even if a notification is stored: the task that takes the
+		// notification must see the writes that this caller made before.
 		if s.bits.CompareAndSwap(old, notifyStored) {
 			return true
 		}
 	}
 }
 
-// await notes, under the lock of the list, that a task waits. It reports false if there was
-// a notification, which it has taken.
+// await notes, under the lock of the list, that a task waits. It reports false if there was a
+// notification, which it has taken.
 func (s *notifyState) await() bool {
 	for {
 		if s.take() {
@@ -58,23 +67,23 @@ func (s *notifyState) await() bool {
 	}
 }
 
-// unawaited notes, under the lock of the list, that no task waits anymore.
+// unawaited notes, under the lock of the list, that no task waits.
 func (s *notifyState) unawaited() { s.bits.Store(notifyNothing) }
 
-// NotifyOne wakes the waiter that has waited for longest. If there is none, the next Wait
-// returns at once.
+// NotifyOne wakes the first waiter in the queue. If there is none, the next [Notify.Wait] returns
+// at once.
 func (n *Notify) NotifyOne() {
 	if !n.state.store() {
 		n.notifyFirst()
 	}
 }
 
-// notifyFirst is NotifyOne when a task waited a moment ago.
+// notifyFirst is NotifyOne if a task waited a moment ago.
 func (n *Notify) notifyFirst() {
 	var t *task
 	n.list.mu.Lock()
 	if w := n.list.first; w == nil {
-		n.state.store() // the tasks have left meanwhile
+		n.state.store() // the waiters have left in the meantime
 	} else {
 		w.want = byOne
 		if t = n.list.choose(w); n.list.first == nil {
@@ -85,7 +94,7 @@ func (n *Notify) notifyFirst() {
 	wakeChosen(t)
 }
 
-// NotifyAll wakes all waiters. It leaves nothing for callers that come later.
+// NotifyAll wakes all waiters. It stores no notification: a caller that arrives later waits.
 func (n *Notify) NotifyAll() {
 	var chosen chosenTasks
 	n.list.mu.Lock()
@@ -97,8 +106,9 @@ func (n *Notify) NotifyAll() {
 	chosen.wake()
 }
 
-// Wait waits for a notification. It fails only if cx is cancelled, with cx.Err(); a
-// NotifyOne that had chosen it is passed on to the next waiter.
+// Wait waits for a notification. It fails only if cx is cancelled, with cx.Err(). No notification
+// is lost then: one from [Notify.NotifyOne] that had chosen this caller is passed on to the next
+// waiter, or stored.
 func (n *Notify) Wait(cx *Context) error {
 	if cx.inBudget() && n.state.take() {
 		return nil
@@ -107,12 +117,12 @@ func (n *Notify) Wait(cx *Context) error {
 	return err
 }
 
-// TryWait takes the notification that came while no task waited, and reports whether there
-// was one.
+// TryWait takes the notification that is stored, and reports whether there was one. It does not
+// wait.
 func (n *Notify) TryWait() bool { return n.state.take() }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(). It panics in tasks.
+// WaitBlocking is [Notify.Wait] for a goroutine outside the pool: it parks the goroutine. It fails
+// only if ctx ends, with ctx.Err(). It panics in a task.
 func (n *Notify) WaitBlocking(ctx context.Context) error {
 	mustNotBlock("Notify.WaitBlocking", "n.Wait(cx)")
 	if err := ctx.Err(); err != nil {
@@ -122,13 +132,14 @@ func (n *Notify) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. It begins to wait at its first Poll. Given up
-// it passes on a notification that NotifyOne had given it.
+// WaitFuture returns the future of [Notify.Wait]. It begins to wait at its first Poll. Giving it up
+// passes on the notification that it may have been given by [Notify.NotifyOne].
 func (n *Notify) WaitFuture() Future[None] { return &notifyFuture{n: n} }
 
+// notifyFuture is a place among the waiters of a Notify.
 type notifyFuture struct {
 	n *Notify
-	w waiter // want is byOne if NotifyOne has chosen it
+	w waiter // its want is byOne if NotifyOne has chosen it
 }
 
 func (f *notifyFuture) Poll(cx *Context) (None, error) {

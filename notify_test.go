@@ -33,7 +33,7 @@ func TestNotifyByHand(t *testing.T) {
 	require.True(t, n.TryWait())
 }
 
-// If no task waits anymore, a notification that is passed on is stored.
+// If no other task waits, a notification that is passed on is stored.
 func TestNotifyPassedOnWithoutWaiters(t *testing.T) {
 	var n Notify
 	w := waitersOf(t)(n.WaitFuture())
@@ -49,7 +49,7 @@ func TestNotifyPassedOnWithoutWaiters(t *testing.T) {
 	require.True(t, n.TryWait())
 }
 
-// A counter that is looked at before each wait: no change is missed.
+// A task checks a counter before each wait, and misses no change.
 func TestNotifyMissesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const times = 2000
@@ -85,7 +85,7 @@ func TestNotifyMissesNothing(t *testing.T) {
 	}
 }
 
-// FuzzNotify checks it against a queue and a flag.
+// FuzzNotify checks a Notify against a queue and a flag.
 func FuzzNotify(f *testing.F) {
 	const wait, one, all, cancel, poll = 0 << 4, 1 << 4, 2 << 4, 3 << 4, 4 << 4
 	f.Add([]byte{one, wait, wait | 1, one, one, one, wait | 2})

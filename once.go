@@ -5,17 +5,18 @@ import (
 	"sync/atomic"
 )
 
-// A Once is a value that is made once, by the first caller that needs it, while the other
-// callers wait: sync.Once for code that awaits and may fail. The zero value is empty. It
-// must not be copied after first use. All methods may be called by tasks and goroutines at
-// the same time.
+// A Once is a value that is made once, by the first caller that needs it, while other callers wait.
+// It is [sync.Once] for code that awaits and may fail. The zero value is empty. It must not be
+// copied after first use. Its methods are safe for concurrent use by tasks and goroutines.
 type Once[T any] struct {
-	made atomic.Bool // v is there, for good
+	// made is set, under mu, after v was written. v does not change again, so a caller that sees
+	// made may read v without mu.
+	made atomic.Bool
 	v    T
 	mu   Mutex // is held by the caller that makes v
 }
 
-// Get returns the value if it has been made.
+// Get returns the value if it has been made. It does not wait.
 func (o *Once[T]) Get() (v T, ok bool) {
 	if !o.made.Load() {
 		return v, false
@@ -23,14 +24,15 @@ func (o *Once[T]) Get() (v T, ok bool) {
 	return o.v, true
 }
 
-// Do returns the value, and has fn make it if there is none yet. While fn runs the other
-// callers wait. If fn fails or panics, Do does so too, and the next caller tries with a
-// function of its own; the same if the code is cancelled in fn. So Do returns an error only
-// if cx is cancelled, with cx.Err(), or if its own fn fails.
+// Do returns the value, and calls fn to make it if there is none yet. Other callers wait while fn
+// runs. If fn fails, Do returns the error of fn, and the next caller tries with its own function.
+// The same holds if fn panics or is cancelled. So Do fails only if cx is cancelled, with cx.Err(),
+// or if its own fn fails.
 //
 // fn must not call Do of the same Once: it would wait for itself.
 func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 	if o.made.Load() {
+		// A loop that calls Do must let other tasks run, and must see that cx is cancelled.
 		if !cx.inBudget() {
 			if err := cx.mustAwait(); err != nil {
 				var zero T
@@ -44,14 +46,14 @@ func (o *Once[T]) Do(cx *Context, fn func(cx *Context) (T, error)) (T, error) {
 		return zero, err
 	}
 	defer o.mu.Unlock()
-	if o.made.Load() {
+	if o.made.Load() { // another caller has made it during the wait
 		return o.v, nil
 	}
 	return o.keep(fn(cx))
 }
 
-// DoBlocking is Do for a goroutine outside the pool, which it parks while another caller
-// makes the value. It panics in tasks.
+// DoBlocking is [Once.Do] for a goroutine outside the pool: it parks the goroutine while another
+// caller makes the value. If ctx ends first it fails with ctx.Err(). It panics in a task.
 func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (T, error)) (T, error) {
 	mustNotBlock("Once.DoBlocking", "o.Do(cx, fn)")
 	if o.made.Load() && ctx.Err() == nil {
@@ -62,13 +64,13 @@ func (o *Once[T]) DoBlocking(ctx context.Context, fn func(ctx context.Context) (
 		return zero, err
 	}
 	defer o.mu.Unlock()
-	if o.made.Load() {
+	if o.made.Load() { // another caller has made it during the wait
 		return o.v, nil
 	}
 	return o.keep(fn(ctx))
 }
 
-// keep makes v the value if err is nil.
+// keep makes v the value if err is nil. mu is held.
 func (o *Once[T]) keep(v T, err error) (T, error) {
 	if err == nil {
 		o.v = v
@@ -77,20 +79,26 @@ func (o *Once[T]) keep(v T, err error) (T, error) {
 	return v, err
 }
 
-// DoFuture returns Do as a future, with a future in place of the function: make returns it,
-// and is called only when it is to be polled. Given up it gives up
-// the future of make, too, and lets the next caller try.
+// DoFuture returns the future of [Once.Do], with a future in place of the function. make returns
+// this future; it is called only if the value must be made. Giving up the future of DoFuture gives
+// up the future of make, too, and lets the next caller try.
 func (o *Once[T]) DoFuture(make func() Future[T]) Future[T] {
 	return &onceFuture[T]{o: o, lock: lockFuture{m: &o.mu}, make: make}
 }
 
+// onceFuture makes the value of a Once in the steps of Do, of which each may be pending:
+//
+//  1. If the value has been made, return it.
+//  2. Lock the Mutex, and look again.
+//  3. Call make, and poll its future. If this is ready without an error, its result is the value.
+//  4. Unlock the Mutex.
 type onceFuture[T any] struct {
 	o    *Once[T]
 	lock lockFuture
-	held bool // lock has been taken
+	held bool // it holds the Mutex
 	make func() Future[T]
-	f    Future[T]
-	t    *task // has polled f
+	f    Future[T] // of make; nil before step 3
+	t    *task     // has polled f
 }
 
 func (f *onceFuture[T]) Poll(cx *Context) (v T, err error) {

@@ -103,8 +103,7 @@ func TestOnceDoFuture(t *testing.T) {
 	require.True(t, panics.mu.TryLock())
 }
 
-// Once the value is made, no caller needs the lock, and a caller with an ended context is
-// still refused.
+// Once the value is made, no caller needs the lock. A caller whose context has ended still fails.
 func TestOnceMade(t *testing.T) {
 	var o Once[int]
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -5,47 +5,59 @@ import (
 	"sync/atomic"
 )
 
-// A Oneshot hands over one value, once: Send gives it, without waiting, and one
-// Recv gets it, whichever comes first. The zero Oneshot is ready for use, and must
-// not be copied. It is the Future of its value. All methods may be called by tasks
-// and goroutines at the same time.
+// A Oneshot hands over one value, once: [Oneshot.Send] gives the value without waiting, and one
+// [Oneshot.Recv] gets it, in whichever order they are called. The zero Oneshot is ready for use. It
+// must not be copied. It is the [Future] of its value. Its methods are safe for concurrent use by
+// tasks and goroutines.
 //
-// A sender that will not send, or a receiver that is no longer interested, calls Close; the
-// other side cannot know it otherwise.
+// A sender that will not send calls [Oneshot.Close], and so does a receiver that no longer wants
+// the value. The other side cannot notice it otherwise.
 type Oneshot[T any] struct {
 	state  oneshotState
 	recvs  wakerSlot // the tasks that wait for the value
-	closed wakerSlot // the tasks that wait for the end of interest
-	v      T
+	closed wakerSlot // the tasks that wait in Closed
+	v      T         // written by the one sender, read by the one receiver
 }
 
-// oneshotState goes through its values in this order, and may leave some out.
+// oneshotState goes through these values in this order, and may leave some out:
+//
+//  1. Send changes oneshotOpen to oneshotSending, writes the value, and sets oneshotSent. The
+//     caller that made the first change is the only one that writes the value.
+//  2. A receiver changes oneshotSent to oneshotOver. The caller that made this change is the only
+//     one that reads the value.
+//  3. Close changes oneshotOpen to oneshotOver.
+//
+// After the second or third step all waiting tasks are notified (end), after the first the waiting
+// receivers.
 type oneshotState struct{ is atomic.Uint32 }
 
 const (
 	oneshotOpen    uint32 = iota
-	oneshotSending        // the value is being written, by the caller that set this
-	oneshotSent           // it is there
-	oneshotOver           // it has been received, by the caller that set this, or none will come
+	oneshotSending        // the value is being written
+	oneshotSent           // the value is there
+	oneshotOver           // the value has been received, or none will be sent
 )
 
-// beginSend reports whether the caller is the one sender, which must then send.
+// beginSend reports whether the caller is the one sender, which must then write the value and call
+// sent.
 func (s *oneshotState) beginSend() bool { return s.is.CompareAndSwap(oneshotOpen, oneshotSending) }
 
+// sent says that the value is there.
 func (s *oneshotState) sent() { s.is.Store(oneshotSent) }
 
-// take makes the caller the owner of the value, if there is one.
+// take reports whether the caller owns the value from now on.
 func (s *oneshotState) take() bool {
 	return s.is.Load() == oneshotSent && s.is.CompareAndSwap(oneshotSent, oneshotOver)
 }
 
-// close ends the Oneshot, unless a value has been sent or is about to be.
+// close ends the Oneshot, unless a value was sent or is being sent.
 func (s *oneshotState) close() (first bool) { return s.is.CompareAndSwap(oneshotOpen, oneshotOver) }
 
+// over reports whether the value was received, or will never be sent.
 func (s *oneshotState) over() bool { return s.is.Load() == oneshotOver }
 
-// Send sends v to the caller that receives, now or later. It fails with ErrClosed if there
-// was a Send or a Close before.
+// Send sends v, to a receiver that waits or that calls later. It does not wait. It fails with
+// [ErrClosed] if there was a Send or a [Oneshot.Close] before.
 func (o *Oneshot[T]) Send(v T) error {
 	if !o.state.beginSend() {
 		return ErrClosed
@@ -58,9 +70,9 @@ func (o *Oneshot[T]) Send(v T) error {
 	return nil
 }
 
-// Close ends the Oneshot without a value: Send and Recv fail with ErrClosed. A value that
-// has been sent before can still be received. Close returns ErrClosed if there was a Send or
-// a Close before, and changes nothing then.
+// Close ends the Oneshot without a value: [Oneshot.Send] and [Oneshot.Recv] fail with [ErrClosed].
+// If there was a Send or a Close before, Close returns ErrClosed and changes nothing: a value that
+// was sent can still be received.
 func (o *Oneshot[T]) Close() error {
 	if !o.state.close() {
 		return ErrClosed
@@ -69,7 +81,7 @@ func (o *Oneshot[T]) Close() error {
 	return nil
 }
 
-// end wakes all waiters: no value comes anymore.
+// end notifies all waiters: no value will be sent or received from now on.
 func (o *Oneshot[T]) end() {
 	if o.recvs.p.Load() == nil && o.closed.p.Load() == nil {
 		return
@@ -79,12 +91,12 @@ func (o *Oneshot[T]) end() {
 	o.closed.notifyAll(from)
 }
 
-// TryRecv returns the value if it has been sent. It fails with ErrEmpty if it has
-// not, and with ErrClosed if it was received before or will not come.
+// TryRecv is [Oneshot.Recv] without waiting. It fails with [ErrEmpty] if the value has not been
+// sent yet, and with [ErrClosed] if it was received before or will not be sent.
 func (o *Oneshot[T]) TryRecv() (v T, err error) {
 	if o.state.take() {
 		var zero T
-		v, o.v = o.v, zero // the collector may have it
+		v, o.v = o.v, zero // the garbage collector may free it
 		o.end()
 		return v, nil
 	}
@@ -94,8 +106,9 @@ func (o *Oneshot[T]) TryRecv() (v T, err error) {
 	return v, ErrEmpty
 }
 
-// Poll is Recv for code that polls. o knows cx's task from then on until there is
-// an end, or an Await or Select of o, or [Cancel], has given it up.
+// Poll returns the value, as [Oneshot.Recv] does, or [ErrPending] if it has not been sent yet. The
+// Oneshot then refers to the task of cx until it ends, or until an [Await], a [Select] or [Cancel]
+// gives it up for this task.
 func (o *Oneshot[T]) Poll(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending
@@ -104,13 +117,14 @@ func (o *Oneshot[T]) Poll(cx *Context) (v T, err error) {
 	return v, cx.unspent(err)
 }
 
+// poll is Poll for a caller that has taken the operation off the budget.
 func (o *Oneshot[T]) poll(cx *Context) (T, error) {
 	v, err := o.TryRecv()
 	if err != ErrEmpty {
 		return v, err
 	}
-	// If the value came before the task had its place in the slot, no sender will look
-	// there again: so look once more.
+	// If the value was sent before the task joined the slot, the sender does not look there again.
+	// So look once more.
 	o.recvs.join(cx.waker(waitsRecv))
 	if v, err = o.TryRecv(); err == ErrEmpty {
 		err = ErrPending
@@ -118,9 +132,9 @@ func (o *Oneshot[T]) poll(cx *Context) (T, error) {
 	return v, err
 }
 
-// Recv waits for the value and returns it. It fails with ErrClosed if there will be
-// none, because of Close or because another Recv got it, and with cx.Err() if cx is
-// cancelled: the value, if it comes, is then there for another Recv.
+// Recv waits for the value and returns it. It fails with [ErrClosed] if there will be no value,
+// because of [Oneshot.Close] or because another Recv got it. If cx is cancelled it fails with
+// cx.Err(), and another Recv can receive the value.
 func (o *Oneshot[T]) Recv(cx *Context) (v T, err error) {
 	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
 		if v, err = o.poll(cx); err != ErrPending {
@@ -131,8 +145,8 @@ func (o *Oneshot[T]) Recv(cx *Context) (v T, err error) {
 	return v, cx.Err()
 }
 
-// RecvBlocking is Recv for a goroutine outside the pool, which it parks; ctx
-// cancels it. It panics in tasks.
+// RecvBlocking is [Oneshot.Recv] for a goroutine outside the pool: it parks the goroutine. If ctx
+// ends first it fails with ctx.Err(), as a cancelled Recv does. It panics in a task.
 func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	mustNotBlock("Oneshot.RecvBlocking", "o.Recv(cx)")
 	if err := ctx.Err(); err != nil {
@@ -141,8 +155,8 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	return awaitParked(ctx, o.recvFuture())
 }
 
-// recvFuture returns Recv as a future. Given up it leaves the
-// value to others, and nothing behind.
+// recvFuture returns the future of Recv. Unlike the Oneshot itself, it leaves the slot when it is
+// given up by Cancel. The value is then for another receiver.
 func (o *Oneshot[T]) recvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
 
 // oneshotFuture is a place in recvs.
@@ -166,9 +180,9 @@ func (f *oneshotFuture[T]) Cancel() {
 // abandoned implements abandoner.
 func (o *Oneshot[T]) abandoned(t *task, from *worker) { o.recvs.leave(t, from) }
 
-// Closed waits until a value would no longer be of use: until Close, or until one has been
-// received. It is for code that works on the value, which can stop in time. It fails only
-// with cx.Err(), if cx is cancelled.
+// Closed waits until a value would no longer be of use: until [Oneshot.Close], or until the value
+// was received. Code that works on the value calls it, so as to stop in time. It fails only if cx
+// is cancelled, with cx.Err().
 func (o *Oneshot[T]) Closed(cx *Context) error {
 	for t := cx.beginAwait(); cx.proceed(t); t.wait() {
 		if err := o.pollClosed(cx); err != ErrPending {
@@ -179,8 +193,8 @@ func (o *Oneshot[T]) Closed(cx *Context) error {
 	return cx.Err()
 }
 
-// closedBlocking is Closed for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(). It panics in tasks.
+// closedBlocking is Closed for a goroutine outside the pool: it parks the goroutine. It fails only
+// if ctx ends, with ctx.Err(). It panics in a task.
 func (o *Oneshot[T]) closedBlocking(ctx context.Context) error {
 	mustNotBlock("Oneshot.ClosedBlocking", "o.Closed(cx)")
 	if err := ctx.Err(); err != nil {
@@ -190,7 +204,7 @@ func (o *Oneshot[T]) closedBlocking(ctx context.Context) error {
 	return err
 }
 
-// ClosedFuture returns Closed as a future. It may be given up; see [Cancel].
+// ClosedFuture returns the future of [Oneshot.Closed]. Giving it up loses nothing.
 func (o *Oneshot[T]) ClosedFuture() Future[None] { return &closedFuture[T]{o: o} }
 
 // closedFuture is a place in closed.
@@ -211,7 +225,7 @@ func (f *closedFuture[T]) Cancel() {
 	}
 }
 
-// pollClosed is Closed for code that polls: nil, or ErrPending.
+// pollClosed is Closed for code that polls: it returns nil, or ErrPending.
 func (o *Oneshot[T]) pollClosed(cx *Context) error {
 	if !cx.spend() {
 		return ErrPending

@@ -73,7 +73,7 @@ func TestOneshot(t *testing.T) {
 	})
 }
 
-// A Recv that is cancelled leaves the value, also if the value has woken it.
+// A Recv that is cancelled leaves the value to other receivers, even if the value has woken it.
 func TestOneshotCancel(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for range 200 {
@@ -120,7 +120,7 @@ func TestOneshotCancel(t *testing.T) {
 	require.Equal(t, 2, v)
 }
 
-// A caller that gives up leaves nothing behind in a Oneshot that lives on.
+// A caller that gives up leaves nothing behind in a Oneshot that is still in use.
 func TestOneshotForgets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var o Oneshot[int]
@@ -175,7 +175,7 @@ func TestOneshotForgets(t *testing.T) {
 	got(t, None{}, newMockTask(), closed)
 }
 
-// Of several senders and several receivers, one each succeeds, and of Send and Close one.
+// Of several senders and several receivers one each succeeds. Of Send and Close one succeeds.
 func TestOneshotRace(t *testing.T) {
 	for i := range 2000 {
 		var (
@@ -223,7 +223,7 @@ func TestOneshotRace(t *testing.T) {
 	}
 }
 
-// A value that comes while the receiver takes its place is seen or wakes it.
+// A value is sent while the receiver takes its place. The receiver sees it or is woken by it.
 func TestOneshotSendWhilePolled(t *testing.T) {
 	rounds := 50000
 	if testing.Short() {

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newsOf is a follower of news, for tests that do the same with both kinds.
+// newsOf is a subscriber of messages or changes, for tests that do the same with both kinds. A
+// piece of news is a message or a change.
 type newsOf struct {
 	name    string
 	publish func()
@@ -27,8 +28,8 @@ func bothKindsOfNews() []newsOf {
 	}
 }
 
-// Of many tasks that wait with one subscription, or one watcher, an event wakes as
-// many as it can serve: one.
+// Many tasks wait with one subscription, or one watcher. An event wakes only as many of them as it
+// can serve: one.
 func TestPubsubWakesOneTaskOfEachSubscriber(t *testing.T) {
 	const n = 50
 	for _, x := range bothKindsOfNews() {
@@ -56,7 +57,7 @@ func TestPubsubWakesOneTaskOfEachSubscriber(t *testing.T) {
 			if x.each {
 				want = []int{10, 11, 12, 13, 14}
 			}
-			for range 5 { // faster than the tasks come
+			for range 5 { // before the woken tasks run
 				x.publish()
 			}
 			require.Equal(t, want, woken())
@@ -73,8 +74,8 @@ func TestPubsubWakesOneTaskOfEachSubscriber(t *testing.T) {
 	}
 }
 
-// When a task that was woken for news gives up, the next task is woken. A task that comes
-// too late stands before the others again.
+// When a task that was woken for news gives up, the next task is woken. A woken task that finds no
+// news goes back to the front.
 func TestPubsubPassesTheWakeOn(t *testing.T) {
 	for _, x := range bothKindsOfNews() {
 		t.Run(x.name, func(t *testing.T) {
@@ -106,8 +107,8 @@ func TestPubsubPassesTheWakeOn(t *testing.T) {
 	}
 }
 
-// Many tasks share the messages of one subscription: each message is received once,
-// and no task sleeps while there is one, although awaits are cancelled all the time.
+// Many tasks share the messages of one subscription, and awaits are cancelled all the time. Each
+// message is received once, and no task sleeps while there is a message.
 func TestBroadcastSharedExactlyOnce(t *testing.T) {
 	const tasks, messages, burst = 8, 4_000, 64
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -158,9 +159,9 @@ func TestBroadcastSharedExactlyOnce(t *testing.T) {
 	}
 }
 
-// Close of a subscription looks at the tasks that wait with it, and not at the tasks of all
-// other subscriptions: beside 250 times as many it does not cost even 25 times as much. The
-// quickest of some tries counts, since other programs may take the processor.
+// Close of a subscription looks only at the tasks that wait with it, and not at the tasks of other
+// subscriptions. With 250 times as many other tasks, it must not cost 25 times as much. The
+// quickest of several tries counts, since other programs may use the processor.
 func TestSubscriptionCloseCost(t *testing.T) {
 	const few, many, closes, tries = 200, 50_000, 100, 30
 	crowd := func(n int) (b *Broadcast[int]) {

@@ -20,10 +20,10 @@ func (p *pubsubTopic) count() (n int) {
 	return n
 }
 
-// pubsubModel says which of the tasks that wait with one follower are woken, in the
-// plainest way: a slice and a set.
+// pubsubModel is a naive model of one subscriber, made of a slice and a set. It says which of the
+// waiting tasks are woken.
 type pubsubModel struct {
-	most   int // how much news there is at most
+	most   int // the most news that there can be
 	queue  []*mockTask
 	called map[*mockTask]bool
 	woken  map[*mockTask]bool
@@ -33,7 +33,7 @@ func newPubsubModel(most int) *pubsubModel {
 	return &pubsubModel{most: most, called: map[*mockTask]bool{}, woken: map[*mockTask]bool{}}
 }
 
-// call wakes the next task if there is enough news; news is how much there is.
+// call wakes the next task if there is news for it; news is how much there is.
 func (m *pubsubModel) call(news int) {
 	if len(m.queue) > 0 && len(m.called) < min(news, m.most) {
 		h := m.queue[0]

@@ -5,55 +5,94 @@ import (
 	"sync/atomic"
 )
 
-// An RWMutex is a reader/writer mutual exclusion lock that is waited for without
-// blocking a worker: any number of readers hold it at the same time, or one
-// writer. The zero value is unlocked. It may be held while awaiting, is not bound
-// to a task, and must not be copied after first use. All methods may be called by
-// tasks and goroutines at the same time.
+// An RWMutex is a reader/writer mutual exclusion lock: any number of readers hold it at the same
+// time, or one writer. A task that waits for it does not block its worker. The zero value is
+// unlocked. An RWMutex may be held while its holder awaits, is not bound to a task, and must not be
+// copied after first use. Its methods are safe for concurrent use by tasks and goroutines.
 //
-// One of the readers may be upgradable (ULock): ordinary readers come and go beside it, and
-// Upgrade makes it the writer, without another writer in between.
+// One of the readers may be upgradable ([RWMutex.ULock]). Ordinary readers lock and unlock beside
+// it. [RWMutex.Upgrade] makes it the writer, and no other writer can have written in between.
 //
-// Writers go first, but not always. A writer whose turn has come waits for the readers that
-// hold the lock then, and lets no new ones in; when it unlocks, all readers that wait by
-// then are let in before the next writer. So a reader is overtaken by at most one writer,
-// and a writer whose turn has come by no reader. Among writers and upgradable readers the
-// turn is given as a Mutex is, with the same bound.
+// Writers go before readers, within bounds. A writer whose turn it is waits for the readers that
+// hold the lock, and lets no new readers in. When it unlocks, all readers that wait by then are let
+// in before the next writer. So a reader is overtaken by at most one writer, and a writer whose
+// turn it is by no reader. Writers and upgradable readers get the turn as callers get a [Mutex],
+// with the same bounds.
 //
-// Like a Mutex, a free RWMutex is locked without letting other tasks run.
+// Locking a free RWMutex does not let other tasks run; see [Mutex].
 //
-// A task that holds a read lock must not take another one: if a writer waits, the task and
-// the writer wait for each other, as with sync.RWMutex.
+// A task that holds a read lock must not lock for reading again. If a writer waits, the task and
+// the writer would wait for each other, as with [sync.RWMutex].
 type RWMutex struct {
-	// turn is held by the writer, by the one writer that waits for readers to
-	// go, and by the upgradable reader.
+	// turn is held by the writer, by the one writer that waits for readers to unlock, and by the
+	// upgradable reader.
 	turn  Mutex
 	state rwState
 
-	// Both lists are guarded by the lock of readers. At most one waiter is in writer: the
-	// one that has the turn.
+	// The lock of readers guards both lists. At most one waiter is in writer: the caller that holds
+	// the turn.
 	readers waitlist
 	writer  waitlist
 }
 
-// rwState is the word that says how many readers hold an RWMutex, and whether
-// more may.
+// rwState is the word that says how many readers hold an RWMutex, and whether more readers may lock
+// it. An upgradable reader is not counted: it holds the turn.
+//
+// RLock:
+//
+//  1. If rwWriter is clear, add a reader (lockShared).
+//  2. If not, take the lock of the lists, set rwWaiting (queue) and join readers. If rwWriter was
+//     cleared in between, queue adds the reader instead.
+//
+// RUnlock:
+//
+//  1. Subtract a reader (unlockShared).
+//  2. If it was the last and rwWriter is set, take the lock of the lists and wake the writer
+//     (lastReader).
+//
+// Lock:
+//
+//  1. Lock turn.
+//  2. Set rwWriter: no more readers get in (shut). If there are no readers the writer has the lock.
+//  3. If there are readers, take the lock of the lists, look at the count again, and join writer
+//     (drainFuture). Upgrade does steps 2 and 3: the upgradable reader has the turn.
+//
+// Unlock, and a writer that is given up in step 3:
+//
+//  1. Clear rwWriter (reopen). If rwWaiting is set, do this under the lock of the lists, and make
+//     all readers in the list hold the lock in the same step.
+//  2. Unlock turn. This is the last step, so the readers that waited hold the lock before the next
+//     writer sets rwWriter.
+//
+// The races that this closes:
+//
+//  1. A reader joins while the writer unlocks. queue sets rwWaiting only in a word with rwWriter,
+//     and reopen takes the lock of the lists if rwWaiting is set. So the reader sees rwWriter
+//     clear, or is in the list when reopen looks.
+//  2. The last reader unlocks while the writer joins. The writer sets rwWriter and then looks at
+//     the count, under the lock of the lists. The reader subtracts itself and then looks for the
+//     writer, under that lock. So the writer sees that there are no readers, or the reader sees the
+//     writer.
+//  3. The last reader is late. By the time it has the lock of the lists, the writer may have been
+//     given up, and new readers or another writer may have arrived. So lastReader looks at the word
+//     again.
 type rwState struct{ bits atomic.Int64 }
 
 const (
-	// rwWriter is set by the caller that has the turn and writes, or waits for readers to
-	// go so as to write. No reader gets in while it is set.
+	// rwWriter is set by the caller that holds the turn and writes, or waits for readers to unlock
+	// so as to write. No reader gets in while it is set.
 	rwWriter int64 = 1 << iota
 
-	// rwWaiting is set, under the lock of the lists, by a reader that waits.
-	// Only together with rwWriter, and cleared with it, under that lock.
+	// rwWaiting is set, under the lock of the lists, by a reader that waits. It is set only
+	// together with rwWriter, and cleared with it, under that lock. It may stay set when all
+	// readers in the list were given up: reopen then takes the lock for nothing.
 	rwWaiting
 
 	// rwReader is the unit of the remaining bits, which count the readers.
 	rwReader
 )
 
-// lockShared adds a reader, unless there is a writer.
+// lockShared adds a reader, unless a writer holds the lock or waits for readers to unlock.
 func (s *rwState) lockShared() bool {
 	for {
 		old := s.bits.Load()
@@ -66,8 +105,8 @@ func (s *rwState) lockShared() bool {
 	}
 }
 
-// queue notes, under the lock of the lists, that a reader waits. It reports false
-// if the reader got in instead.
+// queue notes, under the lock of the lists, that a reader waits. It reports false if the reader was
+// added instead.
 func (s *rwState) queue() bool {
 	for {
 		old := s.bits.Load()
@@ -82,8 +121,8 @@ func (s *rwState) queue() bool {
 	}
 }
 
-// unlockShared takes a reader off, and reports whether it was the last and a writer waits
-// for that.
+// unlockShared subtracts a reader. It reports whether this was the last reader and a writer waits
+// for it.
 func (s *rwState) unlockShared() (last bool) {
 	for {
 		old := s.bits.Load()
@@ -105,9 +144,9 @@ func (s *rwState) written() bool {
 	return old&rwWriter != 0 && old < rwReader
 }
 
-// open lets readers in again, and makes n more hold the lock. Unless listed, which says
-// that the caller has the lock of the lists, it does so only if no reader waits, and
-// reports whether it has.
+// open lets readers in again, and makes n more readers hold the lock. If a reader waits, it needs
+// the lock of the lists: listed says that the caller has it. open reports false if it needs the
+// lock and the caller does not have it.
 func (s *rwState) open(n int, listed bool) bool {
 	for {
 		old := s.bits.Load()
@@ -120,12 +159,12 @@ func (s *rwState) open(n int, listed bool) bool {
 	}
 }
 
-// readersOnly reports whether the lock has readers and no writer.
+// readersOnly reports whether no writer holds the lock or waits for readers to unlock.
 func (s *rwState) readersOnly() bool { return s.bits.Load()&rwWriter == 0 }
 
-// RLock waits until no writer holds the lock or is about to, and locks it for reading. It
-// fails only if cx is cancelled, with cx.Err(), and has then not locked it; nothing is lost
-// but the place among the waiters.
+// RLock locks for reading. It waits while a writer holds the lock or waits for readers to unlock.
+// It fails only if cx is cancelled, with cx.Err(). Then it has not locked, and only the place among
+// the waiters is lost.
 func (rw *RWMutex) RLock(cx *Context) error {
 	if cx.callers() && cx.calm() && rw.state.lockShared() {
 		return nil
@@ -133,6 +172,7 @@ func (rw *RWMutex) RLock(cx *Context) error {
 	return rw.rlockSlow(cx)
 }
 
+// rlockSlow is RLock if a writer holds the lock, or if cx needs a closer look.
 func (rw *RWMutex) rlockSlow(cx *Context) error {
 	if err := cx.mustAwait(); err != nil {
 		return err
@@ -144,12 +184,12 @@ func (rw *RWMutex) rlockSlow(cx *Context) error {
 	return err
 }
 
-// TryRLock locks for reading if no writer holds the lock or waits for readers to
-// go, and reports whether it has.
+// TryRLock locks for reading if no writer holds the lock or waits for readers to unlock, and
+// reports whether it did.
 func (rw *RWMutex) TryRLock() bool { return rw.state.lockShared() }
 
-// RLockBlocking is RLock for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks.
+// RLockBlocking is [RWMutex.RLock] for a goroutine outside the pool: it parks the goroutine. It
+// fails only if ctx ends, with ctx.Err(). It panics in a task.
 func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	mustNotBlock("RWMutex.RLockBlocking", "mu.RLock(cx)")
 	if err := ctx.Err(); err != nil {
@@ -162,19 +202,19 @@ func (rw *RWMutex) RLockBlocking(ctx context.Context) error {
 	return err
 }
 
-// RLockFuture returns RLock as a future. When it is ready the lock is held. Given up before
-// that it unlocks the lock if that had been given to it.
+// RLockFuture returns the future of [RWMutex.RLock]. When it is ready the read lock is held. Giving
+// it up before it is ready gives up the place among the waiters; a read lock that it was given in
+// the meantime is unlocked.
 func (rw *RWMutex) RLockFuture() Future[None] { return &rlockFuture{rw: rw} }
 
-// RUnlock undoes one RLock. It panics if there is no reader.
+// RUnlock undoes one RLock. It panics if no reader holds the lock.
 func (rw *RWMutex) RUnlock() {
 	if rw.state.unlockShared() {
 		rw.lastReader()
 	}
 }
 
-// lastReader wakes the writer that waits, if that holds the lock now. Much may have
-// happened since the reader went.
+// lastReader wakes the writer that waits, if it holds the lock now. See race 3 above.
 func (rw *RWMutex) lastReader() {
 	var t *task
 	rw.readers.mu.Lock()
@@ -185,8 +225,8 @@ func (rw *RWMutex) lastReader() {
 	wakeChosen(t)
 }
 
-// reopen ends the exclusion of readers, which a writer has begun: it makes n readers hold
-// the lock, and lets in the readers that wait.
+// reopen ends the exclusion of readers that a writer has begun. It makes n readers hold the lock,
+// and all readers that wait.
 func (rw *RWMutex) reopen(n int) {
 	if rw.state.open(n, false) {
 		return
@@ -199,9 +239,8 @@ func (rw *RWMutex) reopen(n int) {
 	chosen.wake()
 }
 
-// Lock waits until no other caller holds the lock, and locks it for writing. It fails only
-// if cx is cancelled, with cx.Err(), and has then not locked it; nothing is lost but the
-// place in the queue.
+// Lock waits until no other caller holds the lock, and locks it for writing. It fails only if cx is
+// cancelled, with cx.Err(). Then it has not locked, and only the place in the queue is lost.
 func (rw *RWMutex) Lock(cx *Context) error {
 	if err := rw.turn.Lock(cx); err != nil {
 		return err
@@ -213,7 +252,7 @@ func (rw *RWMutex) Lock(cx *Context) error {
 	return err
 }
 
-// TryLock locks for writing if no caller holds the lock, and reports whether it has.
+// TryLock locks for writing if no caller holds the lock, and reports whether it did.
 func (rw *RWMutex) TryLock() bool {
 	if rw.state.bits.Load() != 0 || !rw.turn.TryLock() {
 		return false
@@ -225,8 +264,8 @@ func (rw *RWMutex) TryLock() bool {
 	return false
 }
 
-// LockBlocking is Lock for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(). It panics in tasks.
+// LockBlocking is [RWMutex.Lock] for a goroutine outside the pool: it parks the goroutine. It fails
+// only if ctx ends, with ctx.Err(). It panics in a task.
 func (rw *RWMutex) LockBlocking(ctx context.Context) error {
 	mustNotBlock("RWMutex.LockBlocking", "mu.Lock(cx)")
 	if err := ctx.Err(); err != nil {
@@ -239,80 +278,83 @@ func (rw *RWMutex) LockBlocking(ctx context.Context) error {
 	return err
 }
 
-// LockFuture returns Lock as a future. When it is ready the lock is held. Given up before
-// that it lets in the callers that waited for it.
+// LockFuture returns the future of [RWMutex.Lock]. When it is ready the write lock is held. Giving
+// it up before it is ready lets in the readers and writers that waited for it.
 func (rw *RWMutex) LockFuture() Future[None] {
 	return &writeFuture{turn: lockFuture{m: &rw.turn}, drain: drainFuture{rw: rw, turn: true}}
 }
 
-// Unlock ends the write lock that Lock, or Upgrade, has taken. It panics if no writer holds it.
+// Unlock ends the write lock of [RWMutex.Lock] or [RWMutex.Upgrade]. It panics if no writer holds
+// the lock.
 func (rw *RWMutex) Unlock() {
 	rw.mustBeWritten("Unlock")
 	rw.reopen(0)
 	rw.turn.Unlock()
 }
 
-// Downgrade makes the writer a reader, which then calls RUnlock. No other caller can have
-// written in between. It panics if no writer holds the lock.
+// Downgrade makes the writer an ordinary reader, which later calls [RWMutex.RUnlock]. No other
+// caller writes in between. It panics if no writer holds the lock.
 func (rw *RWMutex) Downgrade() {
 	rw.mustBeWritten("Downgrade")
 	rw.reopen(1)
 	rw.turn.Unlock()
 }
 
-// DowngradeToU makes the writer the upgradable reader, which then calls UUnlock. No other
-// caller can have written in between. It panics if no writer holds the lock.
+// DowngradeToU makes the writer the upgradable reader, which later calls [RWMutex.UUnlock]. No
+// other caller writes in between. It panics if no writer holds the lock.
 func (rw *RWMutex) DowngradeToU() {
 	rw.mustBeWritten("DowngradeToU")
 	rw.reopen(0)
 }
 
+// mustBeWritten panics if no writer holds the lock.
 func (rw *RWMutex) mustBeWritten(op string) {
 	if !rw.state.written() {
 		panic("async: " + op + " of an RWMutex that is not locked for writing")
 	}
 }
 
-// ULock waits until there is neither a writer nor another upgradable reader, and locks for
-// reading with the right to Upgrade. It fails only if cx is cancelled, with cx.Err(), and
-// has then not locked it; nothing is lost but the place in the queue.
+// ULock waits until there is neither a writer nor another upgradable reader, and locks for reading
+// with the right to [RWMutex.Upgrade]. It fails only if cx is cancelled, with cx.Err(). Then it has
+// not locked, and only the place in the queue is lost.
 func (rw *RWMutex) ULock(cx *Context) error { return rw.turn.Lock(cx) }
 
-// TryULock locks for upgradable reading if there is neither a writer nor another
-// upgradable reader, and reports whether it has.
+// TryULock locks for upgradable reading if there is neither a writer nor another upgradable reader,
+// and reports whether it did.
 func (rw *RWMutex) TryULock() bool { return rw.turn.TryLock() }
 
-// ULockBlocking is ULock for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks.
+// ULockBlocking is [RWMutex.ULock] for a goroutine outside the pool: it parks the goroutine. It
+// fails only if ctx ends, with ctx.Err(). It panics in a task.
 func (rw *RWMutex) ULockBlocking(ctx context.Context) error {
 	mustNotBlock("RWMutex.ULockBlocking", "mu.ULock(cx)")
 	return rw.turn.LockBlocking(ctx)
 }
 
-// ULockFuture returns ULock as a future. When it is ready the lock is held. Given up before
-// that it passes on the lock if that had been handed to it.
+// ULockFuture returns the future of [RWMutex.ULock]. When it is ready the lock is held. Giving it
+// up before it is ready gives up its place in the queue; if the lock was handed to it in the
+// meantime, the lock is passed on.
 func (rw *RWMutex) ULockFuture() Future[None] { return rw.turn.LockFuture() }
 
-// UUnlock undoes a ULock. It panics if there is no upgradable reader.
+// UUnlock undoes a [RWMutex.ULock]. It panics if there is no upgradable reader.
 func (rw *RWMutex) UUnlock() {
 	rw.mustBeUpgradable("UUnlock")
 	rw.turn.Unlock()
 }
 
-// UDowngrade makes the upgradable reader an ordinary reader, which then calls RUnlock. It
-// panics if there is no upgradable reader.
+// UDowngrade makes the upgradable reader an ordinary reader, which later calls [RWMutex.RUnlock].
+// It panics if there is no upgradable reader.
 func (rw *RWMutex) UDowngrade() {
 	rw.mustBeUpgradable("UDowngrade")
-	rw.state.lockShared() // there is no writer, and can be none before the turn ends
+	rw.state.lockShared() // there is no writer, and the turn, which this caller holds, keeps it so
 	rw.turn.Unlock()
 }
 
-// Upgrade makes the upgradable reader the writer: it lets no new readers in and waits until
-// the other readers have gone. No other caller can have written since ULock. Unlock or a
-// downgrade ends it.
+// Upgrade makes the upgradable reader the writer. It lets no new readers in and waits until the
+// other readers have unlocked. No other caller can have written since [RWMutex.ULock].
+// [RWMutex.Unlock], [RWMutex.Downgrade] or [RWMutex.DowngradeToU] ends it.
 //
-// It fails only if cx is cancelled, with cx.Err(), and the caller is then still the
-// upgradable reader. It panics if there is no upgradable reader.
+// It fails only if cx is cancelled, with cx.Err(). Then the caller is still the upgradable reader.
+// It panics if there is no upgradable reader.
 func (rw *RWMutex) Upgrade(cx *Context) error {
 	rw.mustBeUpgradable("Upgrade")
 	if cx.callers() && cx.calm() && rw.TryUpgrade() {
@@ -322,16 +364,16 @@ func (rw *RWMutex) Upgrade(cx *Context) error {
 	return err
 }
 
-// TryUpgrade makes the upgradable reader the writer if there are no other
-// readers, and reports whether it has. It panics if there is no upgradable reader.
+// TryUpgrade makes the upgradable reader the writer if there are no other readers, and reports
+// whether it did. It panics if there is no upgradable reader.
 func (rw *RWMutex) TryUpgrade() bool {
 	rw.mustBeUpgradable("TryUpgrade")
 	return rw.state.bits.CompareAndSwap(0, rwWriter)
 }
 
-// UpgradeBlocking is Upgrade for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks, and if there is no
-// upgradable reader.
+// UpgradeBlocking is [RWMutex.Upgrade] for a goroutine outside the pool: it parks the goroutine. It
+// fails only if ctx ends, with ctx.Err(). It panics in a task, and if there is no upgradable
+// reader.
 func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	mustNotBlock("RWMutex.UpgradeBlocking", "mu.Upgrade(cx)")
 	rw.mustBeUpgradable("UpgradeBlocking")
@@ -342,24 +384,25 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 	return err
 }
 
-// UpgradeFuture returns Upgrade as a future. When it is ready the caller is the
-// writer. Given up before that it lets readers in again. It
-// panics if there is no upgradable reader, here and when it is polled first.
+// UpgradeFuture returns the future of [RWMutex.Upgrade]. When it is ready the caller is the writer.
+// Giving it up before it is ready lets readers in again, and the caller is still the upgradable
+// reader. It panics if there is no upgradable reader, and so does its first Poll.
 func (rw *RWMutex) UpgradeFuture() Future[None] {
 	rw.mustBeUpgradable("UpgradeFuture")
 	return &drainFuture{rw: rw}
 }
 
+// mustBeUpgradable panics if there is no upgradable reader.
 func (rw *RWMutex) mustBeUpgradable(op string) {
 	if !rw.turn.state.locked() || !rw.state.readersOnly() {
 		panic("async: " + op + " of an RWMutex that is not locked for upgradable reading")
 	}
 }
 
-// rlockFuture is a reader that waits for a writer to go.
+// rlockFuture is a reader that waits until no writer holds the lock or waits for readers.
 type rlockFuture struct {
 	rw     *RWMutex
-	queued bool // its waiter has a place in the list, or the lock
+	queued bool // w has a place in the list, or has been given the lock
 	w      waiter
 }
 
@@ -400,10 +443,10 @@ func (f *rlockFuture) Cancel() {
 	}
 }
 
-// writeFuture waits for the turn, then for the readers to go.
+// writeFuture waits for the turn, and then for the readers to unlock.
 type writeFuture struct {
 	turn   lockFuture
-	turned bool
+	turned bool // it holds the turn
 	drain  drainFuture
 }
 
@@ -429,11 +472,11 @@ func (f *writeFuture) Cancel() {
 	}
 }
 
-// drainFuture is the waiter that has the turn, and waits for the readers to go.
+// drainFuture is the caller that has the turn and waits for the readers to unlock.
 type drainFuture struct {
 	rw   *RWMutex
-	shut bool // no new readers get in
-	turn bool // Cancel ends the turn
+	shut bool // rwWriter is set: no new readers get in
+	turn bool // Cancel unlocks the turn; not so for Upgrade
 	w    waiter
 }
 
@@ -452,6 +495,7 @@ func (f *drainFuture) Poll(cx *Context) (None, error) {
 	t := cx.waker(waitsLock)
 	rw.readers.mu.Lock()
 	defer rw.readers.mu.Unlock()
+	// The count is looked at under the lock of the lists; see race 2 of rwState.
 	if !rw.state.written() {
 		rw.writer.join(&f.w, t)
 		return None{}, ErrPending

@@ -40,7 +40,7 @@ func TestRWMutexByHand(t *testing.T) {
 	require.True(t, m.TryLock())
 }
 
-// Upgrading lets no other writer in between, though writers wait.
+// Upgrade lets no other writer in between, although writers wait.
 func TestRWMutexUpgrade(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -87,8 +87,8 @@ func TestRWMutexReadersDoNotStarve(t *testing.T) {
 	}
 }
 
-// However many readers come, a writer whose turn has come waits only for the readers that
-// it has found.
+// However many readers arrive, a writer whose turn it is waits only for the readers that it has
+// found.
 func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -109,8 +109,8 @@ func TestRWMutexWriterDoesNotStarve(t *testing.T) {
 	}
 }
 
-// A last reader that comes late to wake the writer finds another writer in its place, which
-// has readers of its own to wait for.
+// The last reader is late to wake the writer. By then another writer waits in its place, for
+// readers of its own.
 func TestRWMutexLateReader(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -128,7 +128,7 @@ func TestRWMutexLateReader(t *testing.T) {
 	require.True(t, writer.woken() && writer.ready(t))
 }
 
-// Among writers the bound is the Mutex's.
+// Writers are overtaken no more often than callers of a Mutex.
 func TestRWMutexTurns(t *testing.T) {
 	wait := waitersOf(t)
 	var m RWMutex
@@ -155,7 +155,7 @@ func TestRWMutexExcludes(t *testing.T) {
 	require.Zero(t, m.state.bits.Load())
 }
 
-// Readers, upgradable ones and writers together; the race detector watches value.
+// Readers, upgradable readers and writers run together. The race detector watches value.
 func TestRWMutexTogether(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const tasks, times = 8, 200

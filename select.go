@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-// A Case is one of the events that Select waits for. OnRecv, OnSend, OnFuture, OnJoin,
-// OnNext and After make one, which keeps the result of the event. It belongs to one task,
-// may be used in one Select after the other, which then need no allocation, and must not be
-// copied. A case of OnFuture is for one Select.
+// A Case is one of the events that [Select] waits for. [OnRecv], [OnSend], [OnFuture], [OnJoin],
+// [OnNext] and [After] make cases. A case also keeps the result of its event. One task at a time
+// may use a case. The task may use it in one Select after another, which then need no allocation; a
+// case of OnFuture is for one Select only. A case must not be copied.
 type Case interface {
-	// try is poll, but a case of a channel takes no place in its queue yet: most Selects
-	// that find something at once do so in their first look. A case that can only be polled
-	// is polled, and then does nothing when poll follows: once is enough.
+	// try reports whether the case has happened, and has it happen if it can. Unlike poll, a case
+	// of a channel takes no place in a queue: most Selects find in their first look that a case can
+	// happen. A case that can only be polled is polled by try, and the poll that follows does
+	// nothing: to poll it once is enough.
 	try(cx *Context) (done bool)
 
-	// poll reports whether the case has happened. If not it takes a place in a
-	// queue, and the waker of cx.
+	// poll reports whether the case has happened, and has it happen if it can. If it cannot, the
+	// case takes a place in a queue, and the waker of cx.
 	poll(cx *Context) (done bool)
 
-	// giveUp gives up the place. An event that was on its way to the case goes to other
+	// giveUp gives up the place. An event for which the case was woken is passed on to the other
 	// waiters.
 	giveUp()
 }
 
-// Select waits until one of the cases can happen, has it happen, and returns its index. The
-// result is in the case:
+// Select waits until one of the cases can happen, has it happen, and returns its index. The result
+// is in the case:
 //
 //	jobs, quit, late := async.OnRecv(ch), async.OnRecv(stop), async.After(time.Second)
 //	switch i, err := async.Select(cx, jobs, quit, late); i {
@@ -33,25 +34,26 @@ type Case interface {
 //		job, err := jobs.Result()
 //		...
 //
-// If several cases can happen, one of them is taken at random. The other cases are given
-// up, and none of them loses anything: messages stay in their channels, and are not sent.
+// If several cases can happen, Select takes one of them at random. The other cases do not happen
+// and are given up. They lose nothing: messages stay in their channels, and messages to be sent are
+// not sent.
 //
-// If cx is cancelled no case happens, and Select returns -1 and cx.Err(); without cases
-// Select waits for that.
+// If cx is cancelled no case happens, and Select returns -1 and cx.Err(). Without cases Select
+// waits for that.
 func Select(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, true) }
 
-// SelectInOrder is Select, but of several cases that can happen it takes the first.
+// SelectInOrder is [Select], but if several cases can happen it takes the first of them.
 func SelectInOrder(cx *Context, cases ...Case) (int, error) { return selectOne(cx, cases, false) }
 
-// TrySelect is Select without waiting: it returns -1 and ErrPending if no case can happen
-// now. Futures are polled once, for which it needs a cx, and given up like other cases that
-// do not happen. It does not look whether cx is cancelled. Like all operations that do not
-// wait it does not let other tasks run, however often it is called.
+// TrySelect is [Select] without waiting. If no case can happen now, it returns -1 and [ErrPending].
+// Futures are polled once, which needs a cx, and are given up like all cases that do not happen.
+// TrySelect does not check whether cx is cancelled. Like all operations that do not wait it does
+// not let other tasks run, however often it is called.
 func TrySelect(cx *Context, cases ...Case) (int, error) {
 	if w := cx.here(); w != nil {
-		// A case that is polled takes its operations off a budget, and returns ErrPending
-		// if there is none left, so that other tasks may run. Here ErrPending must mean
-		// that the case cannot happen: so the budget is large enough.
+		// A case that is polled takes its operations off the budget. If none is left it returns
+		// ErrPending, so that other tasks may run. Here ErrPending must mean that the case cannot
+		// happen. So the budget is made large enough, and restored afterwards.
 		defer func(was int) { w.budget = was }(w.budget)
 		w.budget = w.pollBudget + len(cases)
 	}
@@ -65,12 +67,15 @@ func TrySelect(cx *Context, cases ...Case) (int, error) {
 	return i, nil
 }
 
-// SelectFuture returns Select as a future, of the index.
+// SelectFuture returns the future of [Select]: it has the index as its result. Giving it up gives
+// up all cases.
 func SelectFuture(cases ...Case) Future[int] { return &selectFuture{cases: cases, random: true} }
 
-// SelectInOrderFuture returns SelectInOrder as a future, of the index.
+// SelectInOrderFuture returns the future of [SelectInOrder]: it has the index as its result. Giving
+// it up gives up all cases.
 func SelectInOrderFuture(cases ...Case) Future[int] { return &selectFuture{cases: cases} }
 
+// selectFuture is the future of Select and SelectInOrder.
 type selectFuture struct {
 	cases  []Case
 	random bool
@@ -80,7 +85,7 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 	if !cx.spend() {
 		return -1, ErrPending
 	}
-	cx.waker(waitsSelect) // also if there are no cases
+	cx.waker(waitsSelect) // taken even if there are no cases
 	var order selectOrder
 	if f.random {
 		order.shuffle(len(f.cases))
@@ -96,6 +101,20 @@ func (f *selectFuture) Poll(cx *Context) (int, error) {
 // Cancel implements canceler.
 func (f *selectFuture) Cancel() { giveUpAll(f.cases, -1) }
 
+// selectOne is Select and SelectInOrder.
+//
+//  1. It tries each case (try). If one happens, no case of a channel has taken a place in a queue.
+//  2. It polls each case (poll). A case looks once more before it waits, so it misses no event that
+//     came after step 1.
+//  3. The task waits. The event of any case wakes it, and it goes back to step 2.
+//  4. When a case has happened, all other cases are given up. A case that was woken for its event
+//     passes the event on.
+//
+// Exactly one case happens: a case happens only in try or poll, in the task itself, and the first
+// case that does ends the loop. No other code sends to a channel or receives from it on behalf of a
+// case. Therefore the cases of channels are loose (chanLoose), and a Send at a rendezvous does not
+// rely on them. If a future was handed something between two polls, for example a lock, its method
+// Cancel passes that on.
 func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 	t := cx.beginAwait()
 	var order selectOrder
@@ -103,7 +122,7 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 		order.shuffle(len(cases))
 	}
 	i := -1
-	defer func() { giveUpAll(cases, i) }() // also if a future has panicked, or Shutdown unwinds the code
+	defer func() { giveUpAll(cases, i) }() // also for a panic or an unwinding by Shutdown
 	if !cx.proceed(t) {
 		return -1, cx.Err()
 	}
@@ -120,7 +139,7 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 	return i, nil
 }
 
-// giveUpAll gives up all cases but one.
+// giveUpAll gives up all cases but the one with the index but, which may be -1.
 func giveUpAll(cases []Case, but int) {
 	for i, c := range cases {
 		if i != but {
@@ -129,14 +148,15 @@ func giveUpAll(cases []Case, but int) {
 	}
 }
 
-// selectOrder is the order in which cases are looked at.
+// selectOrder is the order in which the cases are looked at: a permutation of their indexes, or the
+// order of the arguments.
 type selectOrder struct {
-	random bool
-	few    [8]uint8
-	many   []int
+	random bool     // if false the other fields are not used
+	few    [8]uint8 // the order of up to 8 cases, without an allocation
+	many   []int    // the order of more cases
 }
 
-// shuffle makes the order random.
+// shuffle makes the order of n cases random.
 func (o *selectOrder) shuffle(n int) {
 	if o.random = n > 1; !o.random {
 		return
@@ -145,9 +165,11 @@ func (o *selectOrder) shuffle(n int) {
 		o.many = rand.Perm(n)
 		return
 	}
+	// This is the inside-out form of the Fisher-Yates shuffle.
 	bits := rand.Uint64()
 	for i := range n {
-		// A byte of chance for each case: the error is too small to matter.
+		// Each case has 8 random bits. So some orders are more probable than others, by too little
+		// to matter.
 		j := int(bits&0xff) * (i + 1) >> 8
 		bits >>= 8
 		o.few[i] = o.few[j]
@@ -155,6 +177,7 @@ func (o *selectOrder) shuffle(n int) {
 	}
 }
 
+// at returns the index of the case that is the i-th to be looked at.
 func (o *selectOrder) at(i int) int {
 	switch {
 	case !o.random:
@@ -175,7 +198,7 @@ func (o *selectOrder) try(cx *Context, cases []Case) int {
 	return -1
 }
 
-// poll is try, and the cases that have not happened wait.
+// poll is try, but the cases that have not happened wait.
 func (o *selectOrder) poll(cx *Context, cases []Case) int {
 	for i := range cases {
 		if i = o.at(i); cases[i].poll(cx) {
@@ -185,19 +208,19 @@ func (o *selectOrder) poll(cx *Context, cases []Case) int {
 	return -1
 }
 
-// OnRecv is the case that a message can be received from c, or that c is closed and empty.
-// A nil c never has a message.
+// OnRecv returns the case that a message can be received from c, or that c is closed and empty.
+// With a nil c it never happens. See [Chan.Recv] and [RecvCase.Result].
 func OnRecv[T any](c *Chan[T]) *RecvCase[T] { return &RecvCase[T]{f: RecvFuture[T]{c: c}} }
 
-// A RecvCase is made by OnRecv.
+// A RecvCase is the case of a receive; see [OnRecv]. One task at a time may use it.
 type RecvCase[T any] struct {
 	f   RecvFuture[T]
 	v   T
 	err error
 }
 
-// Result returns the message of the last Select in which the case happened, or
-// ErrClosed.
+// Result returns the message that was received by the last [Select] in which the case happened, or
+// [ErrClosed].
 func (r *RecvCase[T]) Result() (T, error) { return r.v, r.err }
 
 func (r *RecvCase[T]) try(cx *Context) bool {
@@ -225,22 +248,22 @@ func (r *RecvCase[T]) poll(cx *Context) bool {
 
 func (r *RecvCase[T]) giveUp() { r.f.Cancel() }
 
-// OnSend is the case that v can be sent to c, or that c is closed. A nil c never has
-// room. A Select should not both send to and receive from the same rendezvous: it
-// might meet itself.
+// OnSend returns the case that v can be sent to c, or that c is closed. With a nil c it never
+// happens. See [SendCase.Err]. At a rendezvous, one Select should not both send to and receive from
+// the same channel: it might receive its own message.
 func OnSend[T any](c *Chan[T], v T) *SendCase[T] { return &SendCase[T]{f: SendFuture[T]{c: c, v: v}} }
 
-// A SendCase is made by OnSend.
+// A SendCase is the case of a send; see [OnSend]. One task at a time may use it.
 type SendCase[T any] struct {
 	f   SendFuture[T]
 	err error
 }
 
-// Err returns nil if the last Select in which the case happened has sent the
-// message, or ErrClosed.
+// Err returns nil if the message was sent by the last [Select] in which the case happened, or
+// [ErrClosed].
 func (s *SendCase[T]) Err() error { return s.err }
 
-// Reset makes v the message of the next Select.
+// Reset makes v the message that the next [Select] sends.
 func (s *SendCase[T]) Reset(v T) { s.f.Reset(v) }
 
 func (s *SendCase[T]) try(cx *Context) bool {
@@ -267,20 +290,20 @@ func (s *SendCase[T]) poll(cx *Context) bool {
 
 func (s *SendCase[T]) giveUp() { s.f.Cancel() }
 
-// OnFuture is the case that f is ready. If it does not happen f is given up (see [Cancel]).
-// So the case is for one Select: make a new one for the next. To use it again panics.
+// OnFuture returns the case that f is ready. If it does not happen, f is given up (see [Cancel]).
+// So the case is for one Select: make a new case for the next Select. A second use panics.
 func OnFuture[T any](f Future[T]) *FutureCase[T] { return &FutureCase[T]{f: f} }
 
-// A FutureCase is made by OnFuture.
+// A FutureCase is the case of a future; see [OnFuture]. One task at a time may use it.
 type FutureCase[T any] struct {
-	f     Future[T]
-	t     *task // has polled f
-	tried bool  // just now
+	f     Future[T] // nil once it was ready or given up
+	t     *task     // has polled f
+	tried bool      // try has polled it, and poll has not followed yet
 	v     T
 	err   error
 }
 
-// Result returns the result of the future if it was ready.
+// Result returns the value and the error of f, the future of [OnFuture], if the case has happened.
 func (f *FutureCase[T]) Result() (T, error) { return f.v, f.err }
 
 func (f *FutureCase[T]) try(cx *Context) (done bool) {
@@ -313,20 +336,20 @@ func (f *FutureCase[T]) giveUp() {
 	}
 }
 
-// OnJoin is the case that the task of h has ended. If it does not happen the task
-// goes on, and the case may be used again.
+// OnJoin returns the case that the task of h has ended. If it does not happen the task goes on, and
+// the case may be used again.
 func OnJoin[T any](h *JoinHandle[T]) *JoinCase[T] { return &JoinCase[T]{h: h} }
 
-// A JoinCase is made by OnJoin.
+// A JoinCase is the case of the end of a task; see [OnJoin]. One task at a time may use it.
 type JoinCase[T any] struct {
 	h     *JoinHandle[T]
 	t     *task // waits for the end
-	tried bool  // just now
+	tried bool  // try has polled it, and poll has not followed yet
 	v     T
 	err   error
 }
 
-// Result returns the result of the task if it has ended.
+// Result returns the result of the task, as [JoinHandle.Join] does, if the case has happened.
 func (j *JoinCase[T]) Result() (T, error) { return j.v, j.err }
 
 func (j *JoinCase[T]) try(cx *Context) (done bool) {
@@ -349,8 +372,8 @@ func (j *JoinCase[T]) poll(cx *Context) bool {
 	return true
 }
 
-// giveUp leaves the handle, which would else keep every task that has ever waited, for as
-// long as the task of the handle runs.
+// giveUp leaves the slot of the handle. Otherwise the handle would keep every task that has ever
+// waited for it, while its own task runs.
 func (j *JoinCase[T]) giveUp() {
 	if t := j.t; t != nil {
 		j.t, j.tried = nil, false
@@ -358,20 +381,22 @@ func (j *JoinCase[T]) giveUp() {
 	}
 }
 
-// OnNext is the case that s has its next element, or an error such as io.EOF. If it
-// does not happen s goes on, and the case may be used again.
+// OnNext returns the case that s has its next element, or an error such as [io.EOF]. If it does not
+// happen s goes on, and the case may be used again.
 func OnNext[T any](s Stream[T]) *NextCase[T] { return &NextCase[T]{s: s} }
 
-// A NextCase is made by OnNext.
+// A NextCase is the case of the next element of a stream; see [OnNext]. One task at a time may use
+// it.
 type NextCase[T any] struct {
 	s     Stream[T]
 	t     *task // waits for the next element
-	tried bool  // just now
+	tried bool  // try has polled it, and poll has not followed yet
 	v     T
 	err   error
 }
 
-// Result returns the result of the stream in the last Select in which the case happened.
+// Result returns the element, or the error, of the last [Select] in which the case happened. At the
+// end of the stream the error is [io.EOF].
 func (n *NextCase[T]) Result() (T, error) { return n.v, n.err }
 
 func (n *NextCase[T]) try(cx *Context) (done bool) {
@@ -394,7 +419,7 @@ func (n *NextCase[T]) poll(cx *Context) bool {
 	return true
 }
 
-// giveUp leaves the stream, if it is a stream of this package, as JoinCase does.
+// giveUp leaves the stream, if it is a stream of this package; see JoinCase.giveUp.
 func (n *NextCase[T]) giveUp() {
 	t := n.t
 	if n.t, n.tried = nil, false; t == nil {
@@ -405,14 +430,15 @@ func (n *NextCase[T]) giveUp() {
 	}
 }
 
-// After is the case that d has passed since this call, or since the last Reset.
+// After returns the case that d has passed since this call, or since the last [TimerCase.Reset].
 func After(d time.Duration) *TimerCase { return &TimerCase{s: sleepFuture{until: nanosAfter(d)}} }
 
-// A TimerCase is made by After. Its time does not begin anew with each Select; once
-// it has passed the case happens at once.
+// A TimerCase is the case that a time has passed; see [After]. The time does not begin anew with
+// each [Select]. Once it has passed, the case happens in every Select, at once, until
+// [TimerCase.Reset]. One task at a time may use it.
 type TimerCase struct{ s sleepFuture }
 
-// Reset makes the case that d has passed since this call.
+// Reset makes it the case that d has passed since this call.
 func (t *TimerCase) Reset(d time.Duration) { t.s.until = nanosAfter(d) }
 
 func (t *TimerCase) try(*Context) bool { return nanosHere() >= t.s.until }

@@ -73,7 +73,7 @@ func TestSelect(t *testing.T) {
 	})
 }
 
-// Cases that do not happen lose nothing, whether they had been called or not.
+// Cases that do not happen lose nothing, whether or not they were called.
 func TestSelectLosers(t *testing.T) {
 	h := newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
@@ -108,7 +108,7 @@ func TestSelectLosers(t *testing.T) {
 	requireNoLostWakes(t, b)
 }
 
-// A message that was on its way to a case that loses goes to the next waiter.
+// A message for which a losing case was called goes to the next waiter.
 func TestSelectPassesOn(t *testing.T) {
 	h1, h2 := newMockTask(), newMockTask()
 	a, b := NewChan[int](1), NewChan[int](1)
@@ -136,8 +136,8 @@ func TestSelectPassesOn(t *testing.T) {
 	requireNoLostWakes(t, b)
 }
 
-// selectsGiveUp is a round of TestChanGivesUpWhileCalled: of two Selects that receive
-// from c the first is given up.
+// selectsGiveUp is a round of TestChanGivesUpWhileCalled: two Selects receive from c, and the first
+// is given up.
 func selectsGiveUp(t *testing.T, h1, h2 *mockTask) func(c *Chan[int], i int) (giveUp, call, check func()) {
 	other := NewChan[int](1)
 	return func(c *Chan[int], i int) (_, call, check func()) {
@@ -177,7 +177,7 @@ func TestSelectLosesWhileCalled(t *testing.T) {
 			require.NoError(t, err)
 		}
 		return poll, call, func() {
-			if err == ErrPending { // it was too early
+			if err == ErrPending { // the poll was too early
 				poll()
 			}
 			require.NoError(t, err)
@@ -215,7 +215,7 @@ func TestSelectRandom(t *testing.T) {
 				require.Zero(t, i)
 			}
 			for i, count := range counts {
-				// Seven standard deviations at the least.
+				// The tolerance is at least seven standard deviations.
 				require.InDelta(t, rounds/n, count, float64(rounds/n/2+1), "case %d of %d", i, n)
 			}
 		}
@@ -228,8 +228,8 @@ func TestSelectRandom(t *testing.T) {
 	})
 }
 
-// A channel that is closed and empty is seen in the first look, like one that has a
-// message: a Select whose other case can always happen would else never see it.
+// A channel that is closed and empty is seen in the first look, as a channel with a message is.
+// Otherwise a Select whose other case can always happen would never see it.
 func TestSelectClosed(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		quit, jobs := NewChan[int](0), NewChan[int](1)
@@ -253,7 +253,7 @@ func TestSelectClosed(t *testing.T) {
 		require.NotZero(t, seen[0])
 		require.NotZero(t, seen[1])
 
-		// Not while a message may still come.
+		// The case does not happen while a message may still be sent.
 		full := NewChan[int](1)
 		p, err := full.TryReserve()
 		require.NoError(t, err)
@@ -296,7 +296,7 @@ func TestSelectFutures(t *testing.T) {
 		_, err = failing.Result()
 		require.Equal(t, io.ErrUnexpectedEOF, err)
 
-		// A task goes on if it does not end first; a stream, too.
+		// A task whose case does not happen goes on, and so does a stream.
 		h := Spawn(cx, func(cx *Context) (int, error) { return 3, Sleep(cx, time.Millisecond) })
 		elements := NewChan[int](2)
 		fill(t, elements, 2)
@@ -321,8 +321,8 @@ func TestSelectFutures(t *testing.T) {
 	})
 }
 
-// Cases that have lost leave nothing behind, however many tasks come and go while the task,
-// stream or value that they wait for goes on.
+// Cases that do not happen leave nothing behind, however many tasks have waited for a task, stream
+// or value that goes on.
 func TestSelectForgets(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	forever := func(cx *Context) error { return second(Await(cx, NeverFuture[None]())) }
@@ -382,7 +382,7 @@ func (s *wakerSlot) count() int {
 	return 1
 }
 
-// A Select that has to wait polls a case that can only be polled just once before it waits.
+// A case that can only be polled is polled once before a Select waits.
 func TestSelectPollsOnce(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		polls, other, never := 0, false, NewChan[int](0)
@@ -464,7 +464,7 @@ func TestSelectTry(t *testing.T) {
 	})
 }
 
-// TrySelect finds the messages that are there, also after many operations without a wait.
+// TrySelect finds the messages that are there, even after many operations without a wait.
 func TestSelectTryDrains(t *testing.T) {
 	onTask(t, func(cx *Context) {
 		const n = 3 * operationsPerPoll
@@ -480,7 +480,7 @@ func TestSelectTryDrains(t *testing.T) {
 			}
 			require.Equal(t, -1, trySelect(cx, of()))
 		}
-		// It changes nothing for operations that wait.
+		// TrySelect leaves the budget of operations that wait as it was.
 		other := false
 		Go(cx, func(*Context) error { other = true; return nil })
 		fill(t, c, n)
@@ -517,7 +517,7 @@ func TestSelectCancelled(t *testing.T) {
 	}
 	h.Cancel()
 	_, err := join(t, h)
-	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may have met itself
+	require.True(t, err == nil || errors.Is(err, context.Canceled)) // it may get its own message
 	require.Equal(t, 1, lost.cancels)
 	requireNoLostWakes(t, c)
 
@@ -558,7 +558,7 @@ func TestSelectPlainFuture(t *testing.T) {
 	require.Equal(t, 5, v)
 }
 
-// The common cases need no memory if they are used again.
+// The common cases allocate nothing when they are used again.
 func TestSelectAllocs(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c, back, never := NewChan[int](0), NewChan[int](0), NewChan[int](0)
@@ -582,7 +582,8 @@ func TestSelectAllocs(t *testing.T) {
 	join(t, echo)
 }
 
-// A Select whose cx has been cancelled gives its futures up like one that is cancelled later.
+// A Select whose cx is cancelled before the call gives its futures up, like a Select that is
+// cancelled later.
 func TestSelectWithACancelledContextGivesUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	p := new(probe)

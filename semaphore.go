@@ -6,28 +6,38 @@ import (
 	"sync/atomic"
 )
 
-// A Semaphore hands out a fixed number of permits, of which each request may want
-// several. It is made by NewSemaphore and must not be copied. All methods may be
-// called by tasks and goroutines at the same time.
+// A Semaphore hands out a fixed number of permits. A request may be for several of them.
+// [NewSemaphore] makes a Semaphore, which must not be copied. Its methods are safe for concurrent
+// use by tasks and goroutines.
 //
-// Requests are served in the order in which they came, and permits are reserved
-// for the first of them: of 10 permits, while a request for 10 waits, none are
-// given to a later request for 1, though 9 may be free. Else large requests would
-// wait as long as small ones come. Permits that are free are taken without letting
-// other tasks run.
+// Requests are served in FIFO order, and free permits are kept for the first request. For example,
+// a request for 10 permits waits while 9 of 10 are free; a later request for 1 permit waits behind
+// it. Otherwise the large request would wait for as long as small requests arrive.
+//
+// Acquiring permits that are free does not let other tasks run, however often it is done.
 type Semaphore struct {
-	size  int64
+	size  int64 // how many permits there are in all
 	state permitState
 	list  waitlist
 }
 
-// permitState is the word that says how many permits are free and whether a request waits:
-// while one does, the word is written only under the lock of the list.
+// permitState is the word that says how many permits are free, and whether a request waits.
+//
+//  1. Acquire subtracts its permits if they are free and permitsWanted is clear (take). If not, it
+//     takes the lock of the list, sets permitsWanted (want) and joins the list.
+//  2. Release adds its permits if permitsWanted is clear (give). If it is set, Release takes the
+//     lock of the list, adds the permits, and gives them to the first requests in the list (serve).
+//  3. While permitsWanted is set the word is written only under the lock of the list. So no other
+//     caller can take the permits that the first request waits for.
+//
+// want sets permitsWanted only in a word in which too few permits are free. If a Release has added
+// the missing permits before, want takes them. If a Release adds them later, it finds the request
+// in the list.
 type permitState struct{ bits atomic.Int64 }
 
 const (
 	permitsWanted int64 = 1 << iota // the list is not empty
-	permitsUnit                     // of the remaining bits, which count the free permits
+	permitsUnit                     // the unit of the remaining bits, which count the free permits
 )
 
 // take takes n permits if they are free and no request waits.
@@ -43,8 +53,8 @@ func (s *permitState) take(n int64) bool {
 	}
 }
 
-// want notes, under the lock of the list, that a request waits. If it reports true the n
-// permits have become free, and the caller has taken them instead.
+// want notes, under the lock of the list, that a request for n permits waits. If it reports true,
+// the permits have become free and the caller has taken them instead.
 func (s *permitState) want(n int64) (taken bool) {
 	for {
 		if s.take(n) {
@@ -57,8 +67,9 @@ func (s *permitState) want(n int64) (taken bool) {
 	}
 }
 
-// give gives n permits back. Unless listed, which says that the caller has the lock of the
-// list, it does so only if no request waits, and reports whether it has.
+// give gives n permits back. If a request waits, it needs the lock of the list: listed says that
+// the caller has it. give reports false if it needs the lock and the caller does not have it. It
+// panics if more permits would be free than there are.
 func (s *permitState) give(n, size int64, listed bool) bool {
 	for {
 		old := s.bits.Load()
@@ -74,8 +85,8 @@ func (s *permitState) give(n, size int64, listed bool) bool {
 	}
 }
 
-// grant takes n permits for a request that waits, under the lock of the list, if they are
-// free.
+// grant takes n permits for a request in the list, if they are free. The lock of the list is held,
+// so a plain store is enough.
 func (s *permitState) grant(n int64) bool {
 	old := s.bits.Load()
 	if old/permitsUnit < n {
@@ -85,11 +96,11 @@ func (s *permitState) grant(n int64) bool {
 	return true
 }
 
-// unwanted notes, under the lock of the list, that no request waits anymore.
+// unwanted notes, under the lock of the list, that no request waits.
 func (s *permitState) unwanted() { s.bits.And(^permitsWanted) }
 
-// NewSemaphore returns a Semaphore of n permits, all free. It panics if n is
-// negative, or beyond 1<<62 - 1.
+// NewSemaphore returns a [Semaphore] of n permits, all of them free. It panics if n is negative or
+// more than 1<<62 - 1.
 func NewSemaphore(n int64) *Semaphore {
 	if n < 0 || n > 1<<62-1 {
 		panic("async: NewSemaphore with a negative or absurd number of permits")
@@ -99,10 +110,9 @@ func NewSemaphore(n int64) *Semaphore {
 	return s
 }
 
-// Acquire waits for n permits and takes them. It fails only if cx is cancelled,
-// with cx.Err(), and has then taken none; nothing is lost but the place in the
-// queue. It panics if n is negative or more than there are in all, for which it
-// would wait for ever.
+// Acquire waits for n permits and takes them. It fails only if cx is cancelled, with cx.Err(). Then
+// it has taken none, and only the place in the queue is lost. It panics if n is negative, or more
+// than there are in all: it would never return.
 func (s *Semaphore) Acquire(cx *Context, n int64) error {
 	s.check(n)
 	if cx.callers() && cx.calm() && s.state.take(n) {
@@ -112,8 +122,8 @@ func (s *Semaphore) Acquire(cx *Context, n int64) error {
 	return err
 }
 
-// TryAcquire takes n permits if they are free and no request waits, and reports whether it
-// has. It panics if n is negative.
+// TryAcquire takes n permits if they are free and no request waits, and reports whether it did. It
+// panics if n is negative.
 func (s *Semaphore) TryAcquire(n int64) bool {
 	if n < 0 {
 		panic(negativePermits)
@@ -121,8 +131,8 @@ func (s *Semaphore) TryAcquire(n int64) bool {
 	return s.state.take(n)
 }
 
-// AcquireBlocking is Acquire for a goroutine outside the pool, which it parks. It
-// fails only if ctx ends, with ctx.Err(). It panics in tasks, and as Acquire does.
+// AcquireBlocking is [Semaphore.Acquire] for a goroutine outside the pool: it parks the goroutine.
+// It fails only if ctx ends, with ctx.Err(). It panics in a task, and where Acquire panics.
 func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 	mustNotBlock("Semaphore.AcquireBlocking", "s.Acquire(cx, n)")
 	s.check(n)
@@ -136,9 +146,9 @@ func (s *Semaphore) AcquireBlocking(ctx context.Context, n int64) error {
 	return err
 }
 
-// AcquireFuture returns Acquire as a future. When it is ready the permits are the caller's.
-// Given up before that it gives back the permits that it had been
-// handed. It panics as Acquire does.
+// AcquireFuture returns the future of [Semaphore.Acquire]. When it is ready the caller has the
+// permits. Giving it up before it is ready gives up its place in the queue, and gives back the
+// permits that it was handed in the meantime. AcquireFuture panics where Acquire panics.
 func (s *Semaphore) AcquireFuture(n int64) Future[None] {
 	s.check(n)
 	return &permitFuture{s: s, w: waiter{want: n}}
@@ -146,6 +156,7 @@ func (s *Semaphore) AcquireFuture(n int64) Future[None] {
 
 const negativePermits = "async: a negative number of permits"
 
+// check panics if no request for n permits can be served.
 func (s *Semaphore) check(n int64) {
 	if n < 0 {
 		panic(negativePermits)
@@ -155,8 +166,8 @@ func (s *Semaphore) check(n int64) {
 	}
 }
 
-// Release gives n permits back. It panics if n is negative, or more than are held. The
-// caller may release permits that another task or goroutine has acquired.
+// Release gives n permits back. It panics if n is negative, or more than are held. Any task or
+// goroutine may release permits that another one has acquired.
 func (s *Semaphore) Release(n int64) {
 	if n < 0 {
 		panic(negativePermits)
@@ -165,12 +176,12 @@ func (s *Semaphore) Release(n int64) {
 		return
 	}
 	s.list.mu.Lock()
-	defer s.serve() // unlocks; deferred, since give panics
+	defer s.serve() // unlocks; deferred, since give may panic
 	s.state.give(n, s.size, true)
 }
 
-// serve hands out the free permits to the requests that are first in the list, unlocks the
-// list, and wakes their tasks.
+// serve gives the free permits to the first requests in the list, unlocks the list, and wakes their
+// tasks. It stops at the first request for which too few permits are free.
 func (s *Semaphore) serve() {
 	var chosen chosenTasks
 	w := s.list.first
@@ -184,10 +195,10 @@ func (s *Semaphore) serve() {
 	chosen.wake()
 }
 
-// permitFuture is a place in the queue for a Semaphore.
+// permitFuture is a place in the queue of a Semaphore.
 type permitFuture struct {
 	s      *Semaphore
-	queued bool // its waiter has a place in the list, or the permits
+	queued bool // w has a place in the list, or has been handed the permits
 	w      waiter
 }
 
@@ -224,5 +235,5 @@ func (f *permitFuture) Cancel() {
 	if f.s.list.leave(&f.w) == waiterChosen {
 		f.s.state.give(f.w.want, f.s.size, true)
 	}
-	f.s.serve() // the next request may want less
+	f.s.serve() // the next request may be for fewer permits
 }

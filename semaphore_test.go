@@ -26,7 +26,7 @@ func TestSemaphoreByHand(t *testing.T) {
 	require.True(t, s.TryAcquire(10))
 }
 
-// A large request is not overtaken by small ones, however many come.
+// A large request is not overtaken by small requests, however many arrive.
 func TestSemaphoreLargeRequests(t *testing.T) {
 	wait := waitersOf(t)
 	s := NewSemaphore(10)
@@ -49,7 +49,7 @@ func TestSemaphoreLargeRequests(t *testing.T) {
 	}
 }
 
-// When a large request gives up, the small requests that it kept waiting get their permits.
+// When a large request gives up, the small requests behind it get their permits.
 func TestSemaphoreLargeRequestGivesUp(t *testing.T) {
 	wait := waitersOf(t)
 	s := NewSemaphore(10)
@@ -88,7 +88,8 @@ func TestSemaphoreExcludes(t *testing.T) {
 
 // FuzzSemaphore checks the semaphore against a queue and a number.
 func FuzzSemaphore(f *testing.F) {
-	const acquire, try, release, cancel = 0 << 6, 1 << 6, 2 << 6, 3 << 6 // then 3 bits: actor, 3 bits: number
+	// The other bits of an operation are 3 bits for the actor and 3 bits for the number of permits.
+	const acquire, try, release, cancel = 0 << 6, 1 << 6, 2 << 6, 3 << 6
 	const size, actors = 5, 7
 	f.Add([]byte{acquire | 5, acquire | 8 | 1, acquire | 16 | 2, release, release})
 	f.Add([]byte{acquire | 4, acquire | 8 | 5, try | 16 | 1, acquire | 24 | 1, cancel | 8, release})

@@ -5,30 +5,39 @@ import (
 	"sync/atomic"
 )
 
-// A WaitGroup waits until a number of things are done: sync.WaitGroup for tasks.
-// The zero value waits for nothing. It must not be copied after first use. All
-// methods may be called by tasks and goroutines at the same time.
+// A WaitGroup waits until a count of things to do becomes zero: [sync.WaitGroup] for tasks. The
+// count of the zero value is zero. A WaitGroup must not be copied after first use. Its methods are
+// safe for concurrent use by tasks and goroutines.
 //
-// When the count becomes zero all waiters at that moment are released, also if it grows
-// again before they run.
+// When the count becomes zero, all callers that wait at this moment are released, even if the count
+// grows again before they run.
 type WaitGroup struct {
 	state groupState
 	list  waitlist
 }
 
-// groupState is the word that says how much is to be done and whether a task waits.
+// groupState is the word that holds the count and says whether a task waits.
+//
+//  1. Add and Done change the count without a lock while no task waits. The step to zero while a
+//     task waits is done under the lock of the list: it clears groupAwaited and releases all
+//     waiters.
+//  2. Wait returns if the count is zero. If not, it sets groupAwaited under the lock of the list
+//     (await) and joins the list.
+//
+// await sets groupAwaited only in a word whose count is not zero. If the count became zero before,
+// Wait sees this. If it becomes zero later, Add or Done finds the waiter in the list.
 type groupState struct{ bits atomic.Int64 }
 
 const (
-	// groupAwaited is set while the list is not empty, under its lock. Then the step to
-	// zero is taken under that lock, too, so that it is clear which tasks waited.
+	// groupAwaited is set while the list is not empty, under its lock. Then the step to zero is
+	// taken under that lock, too, so that it is certain which tasks waited.
 	groupAwaited int64 = 1 << iota
 
-	groupUnit // of the remaining bits, which are the count
+	groupUnit // the unit of the remaining bits, which are the count
 )
 
-// add changes the count by n. If it reports false the caller must do it again under the
-// lock of the list, and say so. over reports that all waiters must be released.
+// add changes the count by n. If it reports added as false, the caller must call it again under the
+// lock of the list, with listed set. over reports that the caller must release all waiters.
 func (s *groupState) add(n int64, listed bool) (added, over bool) {
 	for {
 		old := s.bits.Load()
@@ -49,8 +58,8 @@ func (s *groupState) add(n int64, listed bool) (added, over bool) {
 	}
 }
 
-// await notes, under the lock of the list, that a task waits. It reports false if the count
-// is zero.
+// await notes, under the lock of the list, that a task waits. It reports false if the count is
+// zero.
 func (s *groupState) await() bool {
 	for {
 		old := s.bits.Load()
@@ -63,14 +72,14 @@ func (s *groupState) await() bool {
 	}
 }
 
-// unawaited notes, under the lock of the list, that no task waits anymore.
+// unawaited notes, under the lock of the list, that no task waits.
 func (s *groupState) unawaited() { s.bits.And(^groupAwaited) }
 
+// zero reports whether the count is zero.
 func (s *groupState) zero() bool { return s.bits.Load()/groupUnit == 0 }
 
-// Add adds delta, which may be negative, to the count. It panics if the count
-// becomes negative. Additions to a count of zero must come before the Wait that is
-// to wait for them.
+// Add adds delta, which may be negative, to the count. It panics if the count becomes negative. Add
+// to a count of zero before the Wait that is to wait for it.
 func (wg *WaitGroup) Add(delta int) {
 	if added, _ := wg.state.add(int64(delta), false); added {
 		return
@@ -78,35 +87,37 @@ func (wg *WaitGroup) Add(delta int) {
 	var chosen chosenTasks
 	wg.list.mu.Lock()
 	defer chosen.wake()
-	defer wg.list.mu.Unlock() // deferred, since add panics
+	defer wg.list.mu.Unlock() // deferred, since add may panic
 	if _, over := wg.state.add(int64(delta), true); over {
 		wg.list.chooseAll(&chosen)
 	}
 }
 
-// Done takes one off the count. It panics if the count is zero.
+// Done subtracts 1 from the count. It panics if the count is zero.
 func (wg *WaitGroup) Done() { wg.Add(-1) }
 
-// Go starts a task that runs fn, and counts it until it has ended, however it does: also
-// when it panics, and when the runtime refuses it or shuts down before it has begun. s is
-// where it starts; see Spawner. Wait does not return the error of fn: that is in the
-// handle, and if no caller asks for it, goes to Config.Unhandled. fn must not call Done for
-// itself; if the count becomes negative at the end of a task the program ends with that
-// panic, which nothing can recover.
+// Go starts a task that runs fn, and counts it until it has ended. The task is counted in every
+// case: if fn panics, if the runtime refuses the task, and if the runtime shuts down before fn
+// begins. s says where the task starts; see [Spawner]. Wait does not return the error of fn. The
+// handle does, and if no caller asks the handle, the error goes to [Config.Unhandled].
+//
+// fn must not call [WaitGroup.Done] for itself. If the count becomes negative at the end of a task,
+// the program ends with that panic, and no code can recover it.
 func (wg *WaitGroup) Go(s Spawner, fn func(cx *Context) error) *JoinHandle[None] {
 	wg.Add(1)
 	h := Go(s, fn)
-	// Not a deferred call in the task: it may never begin.
+	// Done is not a deferred call in the task: fn may never begin.
 	if !h.waiters.join(newExternalWaker(wg.doneAtEnd)) {
 		wg.Done()
-	} else if h.state.done() {
+	} else if h.state.done() { // the task may have ended before the join: then its end woke nothing
 		h.waiters.fire(nil)
 	}
 	return h
 }
 
-// doneAtEnd is Done by the worker that ends a task. A panic there would be taken for a
-// panic of the task, and would leave out half of the task's end.
+// doneAtEnd is Done, called by the worker that ends a task. A panic here must not be taken for a
+// panic of the task, and would leave out the rest of the task's end. So it is raised again in a
+// goroutine of its own.
 func (wg *WaitGroup) doneAtEnd() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -116,8 +127,8 @@ func (wg *WaitGroup) doneAtEnd() {
 	wg.Done()
 }
 
-// Wait waits until the count is zero. It fails only if cx is cancelled, with
-// cx.Err(); nothing is lost.
+// Wait waits until the count is zero. It fails only if cx is cancelled, with cx.Err(), and nothing
+// is lost.
 func (wg *WaitGroup) Wait(cx *Context) error {
 	if cx.inBudget() && wg.state.zero() {
 		return nil
@@ -126,8 +137,8 @@ func (wg *WaitGroup) Wait(cx *Context) error {
 	return err
 }
 
-// WaitBlocking is Wait for a goroutine outside the pool, which it parks. It fails
-// only if ctx ends, with ctx.Err(). It panics in tasks.
+// WaitBlocking is [WaitGroup.Wait] for a goroutine outside the pool: it parks the goroutine. It
+// fails only if ctx ends, with ctx.Err(). It panics in a task.
 func (wg *WaitGroup) WaitBlocking(ctx context.Context) error {
 	mustNotBlock("WaitGroup.WaitBlocking", "wg.Wait(cx)")
 	if err := ctx.Err(); err != nil {
@@ -140,10 +151,11 @@ func (wg *WaitGroup) WaitBlocking(ctx context.Context) error {
 	return err
 }
 
-// WaitFuture returns Wait as a future. It begins to wait at its first Poll, and
-// may be given up; see [Cancel].
+// WaitFuture returns the future of [WaitGroup.Wait]. It begins to wait at its first Poll. Giving it
+// up loses nothing.
 func (wg *WaitGroup) WaitFuture() Future[None] { return &groupFuture{wg: wg} }
 
+// groupFuture is a place among the waiters of a WaitGroup.
 type groupFuture struct {
 	wg *WaitGroup
 	w  waiter
@@ -167,7 +179,7 @@ func (f *groupFuture) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceler. It passes nothing on: all waiters are released.
+// Cancel implements canceler. It passes nothing on: all waiters are released together.
 func (f *groupFuture) Cancel() {
 	wg := f.wg
 	wg.list.mu.Lock()

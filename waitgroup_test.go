@@ -36,7 +36,7 @@ func TestWaitGroupByHand(t *testing.T) {
 	require.Zero(t, wg.state.bits.Load())
 }
 
-// Go counts a task until it has ended, however that is.
+// Go counts a task until it has ended, in whatever way it ends.
 func TestWaitGroupGo(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(Task, error) {}})
 	var wg WaitGroup
@@ -64,7 +64,7 @@ func TestWaitGroupGo(t *testing.T) {
 	require.NoError(t, wg.WaitBlocking(t.Context()), "a task that was refused has ended")
 }
 
-// Waits that come and go while the count falls to zero, again and again.
+// Tasks wait and give up while the count falls to zero, again and again.
 func TestWaitGroupStress(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	const rounds = 300
@@ -94,8 +94,8 @@ func TestWaitGroupStress(t *testing.T) {
 	})
 }
 
-// One Done too many in a task ends the program, as with package sync: a runtime that
-// went on would wait for that task for ever.
+// One Done too many in a task ends the program, as with package sync. If the runtime went on, it
+// would never stop waiting for that task.
 func TestWaitGroupDoneTooOften(t *testing.T) {
 	if inChild(t) {
 		rt, err := New(Config{Workers: 1})

@@ -75,7 +75,7 @@ func TestWatchUpdate(t *testing.T) {
 	require.Equal(t, 2001, w.Get())
 }
 
-// Cancel after notify: the change is there for the next caller that looks.
+// A task is cancelled after it was called: the change is there for the next caller.
 func TestWatchCancel(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
@@ -153,7 +153,7 @@ func TestWatchTasks(t *testing.T) {
 	require.Equal(t, last, receive(t, outside))
 }
 
-// Two tasks that wait with one Watcher: each change is for one of them.
+// Two tasks wait with one Watcher: each change is for one of them.
 func TestWatchShared(t *testing.T) {
 	w := NewWatch(0)
 	r := w.Watch()
