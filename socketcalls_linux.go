@@ -155,8 +155,8 @@ type mmsghdr struct {
 // A messageBatch is the memory for the arguments of one recvmmsg(2) or sendmmsg(2). Batches are
 // pooled, so that a call allocates none.
 type messageBatch struct {
-	hdrs  []mmsghdr // one for each message
-	addrs []rawAddr // one for each message
+	hdrs  []mmsghdr    // one for each message
+	addrs []rawAddr    // one for each message
 	iovs  []unix.Iovec // the buffers of all messages, one after the other
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // TCPConn is a TCP connection. [DialTCP] and [TCPListener.AcceptTCP] return one, and so do [Dial]
-// and [Listener.Accept], as a [Conn]. Its methods are those of [net.TCPConn] with a cx, except for
-// the differences below. TCP_NODELAY and keep-alive are on by default, as in package net.
+// and [TCPListener.Accept], as a [Conn]. Most of its methods are those of [net.TCPConn], with a cx
+// if they wait; for ReadFrom and WriteTo use [Copy]. TCP_NODELAY and keep-alive are on by default,
+// as in package net.
 //
 // Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
 // a deadline, and cx.Err() if cx is cancelled. [io.EOF] at the end of the data, and [ErrPending] of
@@ -24,14 +25,19 @@ import (
 //
 // Any number of tasks and goroutines may call the methods concurrently. It is cheapest if one task
 // uses a connection: the worker that runs the first task that has to wait serves the connection,
-// and its events have to cross to another thread for a task of another worker. While only
-// goroutines wait, and again after [NetConn], the shared reactor of the runtime serves the
-// connection, and no worker does.
+// and an event for a task of another worker has to cross to another thread. While only goroutines
+// wait, and again after [NetConn], no worker serves the connection, but the shared reactor of the
+// runtime.
 //
-// A program must close its connections. The runtime refers to an open connection that was waited
-// for, so the garbage collector does not close it. A program that needs urgent data has to read it
-// with system calls of its own; see [TCPConn.SyscallConn]. The data behind it is read like all
-// other data.
+// A program must close its connections. The runtime refers to every open connection that was waited
+// for, so the garbage collector does not close it.
+//
+// Beside the methods below, LocalAddr, RemoteAddr, SetDeadline, SetReadDeadline, SetWriteDeadline,
+// SetReadBuffer, SetWriteBuffer and File are those of [net.TCPConn]. SyscallConn is for system
+// calls that this package does not have, for example to read urgent data; the data behind urgent
+// data is read like all other data. Its [syscall.RawConn] has no cx and cannot wait: Read and Write
+// call their function once, and fail with [errors.ErrUnsupported] if the function returns false. A
+// SyscallConn of the result of [BindConn] or [NetConn] can wait.
 type TCPConn struct{ streamConn }
 
 var _ Conn = (*TCPConn)(nil)
@@ -94,7 +100,7 @@ func (c *TCPConn) MultipathTCP() (bool, error) {
 //   - sec < 0, the default: the system sends the data in the background.
 //   - sec == 0: the system discards the data and resets the connection.
 //   - sec > 0: the system tries to send the data for up to sec seconds. On Linux, Close blocks
-//     meanwhile, and so does its worker. Close such a connection in a function for [SpawnBlocking].
+//     meanwhile, and with it the worker. Use [SpawnBlocking] to close such a connection.
 func (c *TCPConn) SetLinger(sec int) error {
 	l := unix.Linger{Onoff: 1, Linger: int32(sec)}
 	if sec < 0 {
