@@ -145,8 +145,8 @@ func (l *listener) SetDeadline(t time.Time) error {
 }
 
 // SyscallConn returns the socket for system calls that this package does not have, by
-// [syscall.RawConn.Control]. As in package net, the Read and Write of the result fail with EINVAL,
-// without a call of the function.
+// [syscall.RawConn.Control]. As in package net, [syscall.RawConn.Read] and [syscall.RawConn.Write]
+// fail with EINVAL, and do not call their function.
 func (l *listener) SyscallConn() (syscall.RawConn, error) {
 	if err := l.src.checkOpen(); err != nil {
 		return nil, l.wrap("raw", err)
