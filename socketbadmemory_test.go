@@ -92,7 +92,7 @@ func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.C
 func inTime(c net.Conn) { c.SetDeadline(time.Now().Add(patience / 2)) }
 
 func TestWriteStopsAtBadMemory(t *testing.T) {
-	good := 64 * unix.Getpagesize() // more than the system copies in one step; otherwise it would take nothing
+	good := 64 * unix.Getpagesize() // more than one step of a copy; a failed step takes nothing
 	for _, network := range []string{"tcp", "unix"} {
 		everyForm(t, network, func(t *testing.T, c, peer net.Conn) {
 			p := badFrom(t, good)

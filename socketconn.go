@@ -104,9 +104,9 @@ func (c *conn) option(level, name int) (int, error) {
 	return c.get(func(fd int) (int, error) { return unix.GetsockoptInt(fd, level, name) })
 }
 
-// pollRead is the common part of all polls that read. op reads from the socket without blocking, by
-// the system call of this name, and reports whether it has proved that no data is left; see
-// pollFD.pollOp.
+// pollRead is the common part of all polls that read. op reads from the socket without blocking,
+// and reports whether it has proved that no data is left; see pollFD.pollOp. call is the name of
+// the system call of op, for an error.
 func (c *conn) pollRead(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	n, err := c.src.pollOp(cx, &c.src.rd, op)
 	return max(n, 0), c.wrap("read", callError(call, err))
@@ -147,8 +147,8 @@ func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, er
 	return n, err
 }
 
-// awaitWrite awaits a poll that writes to the one peer of the connection. Its tasks wait in order,
-// too.
+// awaitWrite awaits a poll that writes. Its tasks wait in order, too: a socket that has no room for
+// one of them has no room for the others.
 func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := awaitInOrder(cx, &c.src.wr.waiters, poll)
 	if err == errAbandoned {
@@ -159,7 +159,7 @@ func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, e
 
 // awaitSend awaits a poll that sends to one of many receivers. Its tasks do not wait in order: each
 // event wakes all of them, since one receiver may have no room while another receiver has. The
-// caller wraps the error, because the address in the error is that receiver's.
+// caller wraps the error, because the error has the address of the receiver, not of the peer.
 func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	return awaitSlot(cx, &c.src.wr.waiters, poll)
 }
@@ -181,9 +181,9 @@ func wrapOp(op string, n *network, source, addr net.Addr, err error) error {
 	return &net.OpError{Op: op, Net: n.title(), Source: source, Addr: addr, Err: err}
 }
 
-// addrOrNil returns a as a net.Addr. A nil pointer becomes a nil interface, which the text of an error
-// leaves out. The plain conversion would make an interface that is not nil, and the text would
-// contain "<nil>".
+// addrOrNil returns a as a net.Addr. A nil pointer becomes a nil interface, which the text of an
+// error leaves out. The plain conversion would make an interface that is not nil, and the text
+// would contain "<nil>".
 func addrOrNil[A interface {
 	comparable
 	net.Addr
@@ -338,9 +338,9 @@ func (c *streamConn) pollReadableAgain(cx *Context) error {
 	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, true))
 }
 
-// Readable waits until data is available, or the end, or a failure, without reading it; it then
-// returns nil. It needs no buffer. The error is a [*net.OpError], which wraps cx.Err() if cx is
-// cancelled. Cancelling loses no data.
+// Readable waits until data is available, or the end is reached, or the connection fails, and then
+// returns nil. It reads nothing and needs no buffer. The error is a [*net.OpError], which wraps
+// cx.Err() if cx is cancelled. Cancelling loses no data.
 func (c *streamConn) Readable(cx *Context) error {
 	_, err := c.awaitRead(cx, func(cx *Context) (int, error) { return 0, c.PollReadable(cx) })
 	return err

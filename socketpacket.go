@@ -95,11 +95,12 @@ func (c *packetConn) Write(cx *Context, p []byte) (int, error) {
 func (c *packetConn) connected() bool { return c.raddr != nil }
 
 // A Message is one message of [UDPConn.ReadBatch] or [UDPConn.WriteBatch]. Its fields are those of
-// the Message in golang.org/x/net/ipv4 and golang.org/x/net/ipv6.
+// the Message in golang.org/x/net/ipv4 and golang.org/x/net/ipv6. The program must not change an
+// address that ReadBatch has set.
 type Message struct {
 	Buffers [][]byte // the data to send, or the memory for received data; they are used in order
 	OOB     []byte   // the ancillary data to send, or the memory for received ancillary data
-	Addr    net.Addr // the receiver, nil for the peer; or the sender, a *net.UDPAddr that must not be changed
+	Addr    net.Addr // the receiver, nil for the peer; or the sender, a *net.UDPAddr
 	N       int      // the number of bytes that were sent or received
 	NN      int      // the number of bytes of ancillary data that were sent or received
 	Flags   int      // the flags of a received message, from recvmsg(2)

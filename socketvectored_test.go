@@ -18,7 +18,7 @@ func TestVectoredWritesAndReads(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
 	tcpShrink(t, a, b)
-	const buffers, each = 3000, 1500 // more buffers than one call takes, and more data than the system has room for
+	const buffers, each = 3000, 1500 // more than one call takes; more bytes than the system holds
 	total := buffers * each
 	writer := Go(rt, func(cx *Context) error {
 		var bufs net.Buffers
@@ -189,7 +189,7 @@ func TestStreamAllocations(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
 	p := []byte("message")
-	q := make([]byte, len(p)) // a full read does not prove that no data is left, so the next read makes a system call
+	q := make([]byte, len(p)) // a full read proves nothing, so the next read makes a call
 	require.NoError(t, runBlockOn(rt, func(cx *Context) error {
 		var failed error
 		for name, f := range map[string]func() (int, error){

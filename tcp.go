@@ -13,8 +13,8 @@ import (
 
 // TCPConn is a TCP connection. [DialTCP] and [TCPListener.AcceptTCP] return one, and so do [Dial]
 // and [TCPListener.Accept], as a [Conn]. Most of its methods are those of [net.TCPConn], with a cx
-// if they wait; for ReadFrom and WriteTo use [Copy]. TCP_NODELAY and keep-alive are on by default,
-// as in package net.
+// if they wait; instead of ReadFrom and WriteTo use [Copy]. TCP_NODELAY and keep-alive are on by
+// default, as in package net.
 //
 // Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
 // a deadline, and cx.Err() if cx is cancelled. [io.EOF] at the end of the data, and [ErrPending] of
@@ -29,15 +29,15 @@ import (
 // wait, and again after [NetConn], no worker serves the connection, but the shared reactor of the
 // runtime.
 //
-// A program must close its connections. The runtime refers to every open connection that was waited
-// for, so the garbage collector does not close it.
+// A program must close its connections; the garbage collector closes none. The runtime refers to a
+// connection from the first wait for it until Close.
 //
-// Beside the methods below, LocalAddr, RemoteAddr, SetDeadline, SetReadDeadline, SetWriteDeadline,
-// SetReadBuffer, SetWriteBuffer and File are those of [net.TCPConn]. SyscallConn is for system
-// calls that this package does not have, for example to read urgent data; the data behind urgent
-// data is read like all other data. Its [syscall.RawConn] has no cx and cannot wait: Read and Write
-// call their function once, and fail with [errors.ErrUnsupported] if the function returns false. A
-// SyscallConn of the result of [BindConn] or [NetConn] can wait.
+// LocalAddr, RemoteAddr, SetDeadline, SetReadDeadline, SetWriteDeadline, SetReadBuffer,
+// SetWriteBuffer and File are those of [net.TCPConn]. SyscallConn is for system calls that this
+// package does not have, for example to read urgent data; the data behind urgent data is read like
+// all other data. Its [syscall.RawConn] has no cx and cannot wait: Read and Write call their
+// function once, and fail with [errors.ErrUnsupported] if the function returns false. A SyscallConn
+// of the result of [BindConn] or [NetConn] can wait.
 type TCPConn struct{ streamConn }
 
 var _ Conn = (*TCPConn)(nil)

@@ -11,8 +11,8 @@ import (
 // UDPConn is a UDP socket. [ListenUDP] returns a socket that receives from any sender; it sends by
 // [UDPConn.WriteTo] and the like. [DialUDP] returns a socket with one peer; it sends by
 // [UDPConn.Write]. Its methods are those of [net.UDPConn], with a cx if they wait, and some more:
-// Peek and Poll methods, batches, and multicast groups. For LocalAddr, SetDeadline, SyscallConn and
-// other methods that are not listed below, see [TCPConn]: they are the same.
+// Peek and Poll methods, batches, and multicast groups. LocalAddr, the deadlines, the buffer sizes,
+// SyscallConn and File are the same as those of a [TCPConn].
 //
 // Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
 // a deadline, and cx.Err() if cx is cancelled. [ErrPending] is not wrapped.

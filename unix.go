@@ -13,9 +13,9 @@ import (
 // UnixConn is a connection of a unix-domain socket. Its network is "unix", a stream, or
 // "unixpacket", a connection of packets in order. [DialUnix], [SocketPair] and
 // [UnixListener.AcceptUnix] return one, and so do [Dial] and [UnixListener.Accept], as a [Conn].
-// Most of its methods are those of [net.UnixConn], with a cx if they wait. For LocalAddr,
-// SetDeadline, SyscallConn and other methods that are not listed below, see [TCPConn]: they are the
-// same. [UnixConn.SendFiles] passes open files to another process.
+// Most of its methods are those of [net.UnixConn], with a cx if they wait. LocalAddr, the
+// deadlines, the buffer sizes, SyscallConn and File are the same as those of a [TCPConn].
+// [UnixConn.SendFiles] passes open files to another process.
 //
 // Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
 // a deadline, and cx.Err() if cx is cancelled. [io.EOF] at the end of the data, and [ErrPending] of

@@ -13,8 +13,8 @@ import (
 // messages. [ListenUnixgram] returns a socket that receives from any sender; it sends by
 // [UnixDatagram.WriteTo] and the like. [DialUnixgram] and [DatagramPair] return sockets with one
 // peer; they send by [UnixDatagram.Write]. Its methods are those of [net.UnixConn], with a cx if
-// they wait. For LocalAddr, SetDeadline, SyscallConn and other methods that are not listed below,
-// see [TCPConn]: they are the same.
+// they wait. LocalAddr, the deadlines, the buffer sizes, SyscallConn and File are the same as those
+// of a [TCPConn].
 //
 // Messages are not lost and arrive in order. A sender waits while the queue of the receiver is
 // full. A read takes one message. If the message is longer than p, the rest of it is lost.
