@@ -6,14 +6,17 @@ import (
 	"net"
 )
 
-// The functions below bind a value to a Context: their results have the methods of the
-// standard library, without a cx, and wait through the Context. They are functions and not
-// methods, so that a type that embeds a Conn, and has methods of its own, is bound with these.
+// The functions of this file bind a value to a Context: a result has the methods of the standard
+// library, without a cx, and waits through the Context. They are functions and not methods. A type
+// that embeds a Conn and overrides its methods would promote a method, which would bind the
+// embedded Conn; a function binds the type itself.
 
-// BindReader returns r as an io.Reader that waits through cx, for all code that knows
-// package io. It may be used where cx may be used. Its errors are those of r.
+// BindReader returns r as an [io.Reader] that waits through cx, for code that reads by package io:
+// [bufio.Scanner], [io.ReadAll], a decoder. It may be used where cx may be used. Its errors are
+// those of r.
 func BindReader(cx *Context, r Reader) io.Reader { return boundReader{cx, r} }
 
+// boundReader is the result of BindReader.
 type boundReader struct {
 	cx *Context
 	r  Reader
@@ -21,10 +24,12 @@ type boundReader struct {
 
 func (b boundReader) Read(p []byte) (int, error) { return b.r.Read(b.cx, p) }
 
-// BindWriter returns w as an io.Writer that waits through cx. It may be used where cx may be
-// used. Its errors are those of w.
+// BindWriter returns w as an [io.Writer] that waits through cx, for code that writes by package io:
+// [fmt.Fprintf], [bufio.Writer], an encoder. It may be used where cx may be used. Its errors are
+// those of w.
 func BindWriter(cx *Context, w Writer) io.Writer { return boundWriter{cx, w} }
 
+// boundWriter is the result of BindWriter.
 type boundWriter struct {
 	cx *Context
 	w  Writer
@@ -32,18 +37,25 @@ type boundWriter struct {
 
 func (b boundWriter) Write(p []byte) (int, error) { return b.w.Write(b.cx, p) }
 
-// BindConn returns c as a net.Conn that waits through cx, for all code that knows package
-// net: crypto/tls, bufio, a client library. It may be used where cx may be used; closing it
-// closes c. For goroutines outside the pool use [NetConn].
+// BindConn returns c as a [net.Conn] that waits through cx, for code that uses package net:
+// crypto/tls, bufio, a client library. It may be used where cx may be used: by the code of cx's
+// task. For other goroutines use [NetConn]. Closing the result closes c.
 //
-// The result has every method of *net.TCPConn if c is a *TCPConn, of *net.UDPConn if c is a
-// *UDPConn, and of *net.UnixConn if c is a *UnixConn or a *UnixDatagram; for
-// net.UnixConn.WriteTo see NetConn. A c of another type is used by its own methods alone: a
-// type that embeds one of these is read by its own Read. If it is a PacketConn, the result is
-// a net.PacketConn; if it has a method CloseWrite() error, the result has it, too.
+// The methods of the result depend on the type of c:
 //
-// The errors are those of c, and of the twin in package net where that wraps an error once
-// more: ReadFrom and WriteTo of a *net.TCPConn, ReadMsgUnix at the end of a *net.UnixConn.
+//   - For a [*TCPConn], a [*UDPConn], a [*UnixConn] or a [*UnixDatagram], the result has every
+//     method of the twin in package net: [net.TCPConn], [net.UDPConn] or [net.UnixConn]. WriteTo of
+//     a *UnixConn always fails; see [NetConn].
+//   - For a [PacketConn] of another type, the result is a [net.PacketConn].
+//   - For a [Conn] of another type with a method CloseWrite() error, the result has this method,
+//     too.
+//
+// A c of another type is used by its own methods alone. For example, a type that embeds a *TCPConn
+// is read by its own Read, and not by the Read of the *TCPConn.
+//
+// The errors are those of c, which wrap cx.Err() if cx is cancelled. Where the twin in package net
+// wraps an error once more, the result does so, too: ReadFrom and WriteTo of [net.TCPConn], and
+// ReadMsgUnix of [net.UnixConn] at the end.
 func BindConn(cx *Context, c Conn) net.Conn {
 	switch c := c.(type) {
 	case *TCPConn:
@@ -62,13 +74,13 @@ func BindConn(cx *Context, c Conn) net.Conn {
 	return &boundConn{c, cx}
 }
 
-// writeCloser is a Conn whose writing side can be closed alone.
+// A writeCloser is a Conn whose writing side can be closed alone.
 type writeCloser interface {
 	Conn
 	CloseWrite() error
 }
 
-// boundConn is the result of BindConn for a connection of another package.
+// boundConn is the result of BindConn for a Conn of another package.
 type boundConn struct {
 	Conn
 	cx *Context
@@ -77,7 +89,7 @@ type boundConn struct {
 func (b *boundConn) Read(p []byte) (int, error)  { return b.Conn.Read(b.cx, p) }
 func (b *boundConn) Write(p []byte) (int, error) { return b.Conn.Write(b.cx, p) }
 
-// boundWriteCloser is the same for a writeCloser.
+// boundWriteCloser is the result of BindConn for a writeCloser of another package.
 type boundWriteCloser struct {
 	boundConn
 	c writeCloser
@@ -85,7 +97,7 @@ type boundWriteCloser struct {
 
 func (b *boundWriteCloser) CloseWrite() error { return b.c.CloseWrite() }
 
-// boundPacketConn is the result of BindConn for a datagram socket of another package.
+// boundPacketConn is the result of BindConn for a PacketConn of another package.
 type boundPacketConn struct {
 	PacketConn
 	cx *Context
@@ -104,9 +116,9 @@ func (b *boundPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return b.PacketConn.WriteTo(b.cx, p, addr)
 }
 
-// BindFile returns f with the interfaces that os.File has in the standard library, for all
-// code that knows them: archive/zip, io.Copy, http.ServeContent. Its calls wait through cx,
-// and it may be used where cx may be used. Closing it closes f. The errors are those of f.
+// BindFile returns f with the interfaces of an [os.File], for code that uses packages io and io/fs:
+// archive/zip, [io.Copy], [net/http.ServeContent]. Its calls wait through cx, and it may be used
+// where cx may be used. Its errors are those of f. Closing the result closes f.
 func BindFile(cx *Context, f *File) interface {
 	fs.ReadDirFile
 	io.ReadWriteSeeker

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A system call also stops short, or reports that there is nothing, for other reasons
-// than a full or empty buffer of the system: memory that cannot be used, urgent
-// data. The tests of this file check that no call then waits for an event that will not
-// come, nor reports the end while data is left, and that errors are package net's.
+// A system call may stop short, or report that nothing is available, for other reasons than a full
+// or empty buffer of the system: memory that cannot be accessed, or urgent data. The tests of this
+// file check that no call then waits for an event that will not happen, that no call reports the
+// end while data is left, and that the errors are those of package net.
 
-// badFrom returns memory that can be neither read nor written from offset good on.
+// badFrom returns memory that can be neither read nor written from the offset good on.
 func badFrom(t *testing.T, good int) []byte {
 	t.Helper()
 	page := unix.Getpagesize()
@@ -50,8 +50,8 @@ func pairOfNet(t *testing.T, network string) (a, b net.Conn) {
 	return a, b
 }
 
-// everyForm calls fn with a connection of package net, and with every form of ours that
-// has the same peer; each call has a connection of its own.
+// everyForm calls fn with a connection of package net, and with every form of a connection of this
+// package that has such a peer. Each call has a connection of its own.
 func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.Conn)) {
 	t.Helper()
 	t.Run(network+" of net", func(t *testing.T) {
@@ -88,11 +88,11 @@ func everyForm(t *testing.T, network string, fn func(t *testing.T, c, peer net.C
 	})
 }
 
-// inTime sets a deadline by which a call fails that would wait for ever.
+// inTime sets a deadline, so that a call that would otherwise never return fails.
 func inTime(c net.Conn) { c.SetDeadline(time.Now().Add(patience / 2)) }
 
 func TestWriteStopsAtBadMemory(t *testing.T) {
-	good := 64 * unix.Getpagesize() // more than the system copies at once, or it would take nothing
+	good := 64 * unix.Getpagesize() // more than one step of a copy; a failed step takes nothing
 	for _, network := range []string{"tcp", "unix"} {
 		everyForm(t, network, func(t *testing.T, c, peer net.Conn) {
 			p := badFrom(t, good)
@@ -162,9 +162,9 @@ func requireFault(t *testing.T, call string, err error) {
 	}
 }
 
-// Data that a read has not taken because it could not write the memory is still there, and the
-// next read fails instead of waiting. Whether the first read gets any data depends on
-// whether the system has joined the two parts.
+// A read that cannot write the memory leaves the data in the socket, and the next read fails
+// instead of waiting. Whether the first read gets any data depends on whether the system has joined
+// the two parts.
 func TestReadStopsAtBadMemory(t *testing.T) {
 	page := unix.Getpagesize()
 	for _, network := range []string{"tcp", "unix"} {
@@ -193,7 +193,7 @@ func TestReadStopsAtBadMemory(t *testing.T) {
 	}
 }
 
-// The same where both parts came with one event, which the reader has consumed.
+// The same holds if both parts arrived with one event, which the reader has consumed.
 func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 	page := unix.Getpagesize()
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -204,7 +204,7 @@ func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 		bad := badFrom(t, page)
 		read := Spawn(rt, func(cx *Context) ([]byte, error) { return readUntilFault(BindConn(cx, a), bad) })
 		eventually(t, func() bool { return directionWaits(&a.src.rd) })
-		require.NoError(t, runTask(rt, func(cx *Context) error { // and no other task runs meanwhile
+		require.NoError(t, runTask(rt, func(cx *Context) error { // no other task runs meanwhile
 			return b.src.control(func(fd int) error {
 				_, err := unix.Write(fd, []byte(few))
 				if err == nil {
@@ -222,7 +222,7 @@ func TestReadStopsAtBadMemoryAfterItsEvent(t *testing.T) {
 	}
 }
 
-// readUntilFault reads into the same memory until that fails.
+// readUntilFault reads into the same memory until a read fails.
 func readUntilFault(c net.Conn, p []byte) (got []byte, err error) {
 	for range 10 {
 		n, err := c.Read(p)
@@ -244,7 +244,7 @@ func sendUrgent(t *testing.T, c net.Conn, b string) {
 	}
 }
 
-// awaitArrived waits until all data that c has sent is in the buffer of its peer.
+// awaitArrived waits until all data that c has sent is in the receive buffer of its peer.
 func awaitArrived(t *testing.T, c net.Conn) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
@@ -264,8 +264,8 @@ func awaitArrived(t *testing.T, c net.Conn) {
 	}
 }
 
-// Copy, which splices where it can, delivers the data before and behind urgent data,
-// whether or not it is there when the copy begins.
+// Copy, which uses splice(2) where it can, delivers the data before and behind urgent data, whether
+// or not the data is there when the copy begins.
 func TestCopyPastUrgentData(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		t.Run(fmt.Sprintf("before the copy begins: %v", early), func(t *testing.T) {

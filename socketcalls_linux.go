@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls that x/sys/unix has not, or only in a form that allocates or
-// that tells the Go scheduler of the wait. This is the only file of the package that imports
-// unsafe; docs/design.md, "Waiting", gives the reason.
+// This file has system calls of sockets that x/sys/unix does not have, or has only in a form that
+// allocates or that announces the call to Go's scheduler. It is the only file of the package that
+// imports unsafe; docs/design.md, "Waiting", gives the reason.
 
-// rawAddr is an address of IPv4 or IPv6 as the kernel has it.
+// rawAddr is an IPv4 or IPv6 address in the kernel's layout. An IPv6 address is the larger of the
+// two, so the same memory serves both.
 type rawAddr struct{ sa unix.RawSockaddrInet6 }
 
-// v4 is the same memory for IPv4.
+// v4 returns the memory of a as an IPv4 address.
 func (a *rawAddr) v4() *unix.RawSockaddrInet4 { return (*unix.RawSockaddrInet4)(unsafe.Pointer(&a.sa)) }
 
-// port is the same memory for both: a port in the order of the network.
+// port returns the port, in network byte order. It is at the same place in both layouts.
 func (a *rawAddr) port() *[2]byte { return (*[2]byte)(unsafe.Pointer(&a.sa.Port)) }
 
-// get returns the address; an invalid address if it is of another family.
+// get returns the address, or the zero AddrPort for another family.
 func (a *rawAddr) get() netip.AddrPort {
 	p := a.port()
 	port := uint16(p[0])<<8 | uint16(p[1])
@@ -35,8 +36,8 @@ func (a *rawAddr) get() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// set sets the address and returns its size. A socket of this family must be able to send
-// to it.
+// set stores an address for a socket of this family, and returns its size in bytes. The caller has
+// checked that such a socket can send to it; see reachable.
 func (a *rawAddr) set(to netip.AddrPort, v6 bool) (size uint32, err error) {
 	p := a.port()
 	p[0], p[1] = byte(to.Port()>>8), byte(to.Port())
@@ -50,23 +51,26 @@ func (a *rawAddr) set(to netip.AddrPort, v6 bool) (size uint32, err error) {
 	return unix.SizeofSockaddrInet6, err
 }
 
-// maxRawIO is the largest buffer, in bytes, for which a socket call is a raw system call, of which Go's
-// scheduler is not told. The call does not block, so the scheduler need not know of it, and telling it is
-// expensive: sysmon examines each P that is in a system call. A stop of the world has to wait for a
-// raw call, and the limit bounds that wait. (If the buffer is a mapped file, the call may wait for the disk, as
-// any other access to that memory may.)
+// maxRawIO is the largest buffer, in bytes, for which a socket call is a raw system call: one that
+// Go's scheduler does not see. The call does not block, so the scheduler need not see it. To
+// announce it is expensive, because sysmon examines each P that is in a system call.
+//
+// The limit is there because a stop of the world has to wait for a raw call: it bounds the bytes
+// that one call copies. (If the buffer is a mapped file, the call may wait for the disk, as any
+// other access to that memory may.)
 const maxRawIO = 32 << 10
 
-// sendFlags is the flags of every call that sends, beside its own: not to block,
-// also if another process has made the descriptor blocking, and to raise no signal.
+// sendFlags is the flags of every call that sends. MSG_DONTWAIT makes the call not block, also if
+// another process has made the descriptor blocking. MSG_NOSIGNAL keeps a send after the peer has
+// closed from raising SIGPIPE.
 const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 
-// recv receives into p. It does not block.
+// recv is recv(2): it receives into p, without blocking.
 func recv(fd int, p []byte, flags int) (int, error) {
 	return recvInto(fd, p, flags, nil, nil)
 }
 
-// recvFrom is recv that returns the sender, too.
+// recvFrom is recv, and returns the sender, too.
 func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err error) {
 	var a rawAddr
 	size := uint32(unsafe.Sizeof(a))
@@ -76,6 +80,7 @@ func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err erro
 	return n, from, err
 }
 
+// recvInto is recvfrom(2), without blocking. from and size may be nil.
 func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, error) {
 	var n uintptr
 	var errno unix.Errno
@@ -93,10 +98,14 @@ func recvInto(fd int, p []byte, flags int, from *rawAddr, size *uint32) (int, er
 	return int(n), nil
 }
 
-// provesEmpty reports whether a read from a TCP socket that has put n bytes into p shows
-// that it has taken all there was. A short read stops at the end of the data, at
-// urgent data (which the poller reports), or at memory that cannot be written. The
-// last is impossible if the rest of p lies in the page that has just been written.
+// provesEmpty reports whether a read of n bytes into p from a TCP socket proves that the socket is
+// empty. A short read has three possible reasons:
+//
+//  1. The data has ended. This is to be proved.
+//  2. The next byte is urgent data. The poller reports urgent data, and then pollFD ignores this
+//     proof (see fdHungUp).
+//  3. The kernel cannot write to the rest of p. This is impossible if the rest lies in the page
+//     that the read has just written.
 func provesEmpty(p []byte, n int) bool {
 	if n <= 0 || n >= len(p) {
 		return false
@@ -106,10 +115,10 @@ func provesEmpty(p []byte, n int) bool {
 	return (first+uintptr(n-1))/page == (first+uintptr(len(p)-1))/page
 }
 
-// send sends p to the peer. It does not block.
+// send is send(2): it sends p to the peer, without blocking.
 func send(fd int, p []byte) (int, error) { return sendInto(fd, p, nil, 0) }
 
-// sendTo sends p to an address that rawAddr.set takes. It does not block.
+// sendTo sends p to an address, without blocking. For the address see rawAddr.set.
 func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	var a rawAddr
 	size, err := a.set(to, v6)
@@ -119,6 +128,7 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	return err
 }
 
+// sendInto is sendto(2), without blocking. to is nil for the peer.
 func sendInto(fd int, p []byte, to *rawAddr, size uint32) (int, error) {
 	var n uintptr
 	var errno unix.Errno
@@ -135,25 +145,28 @@ func sendInto(fd int, p []byte, to *rawAddr, size uint32) (int, error) {
 	return int(n), nil
 }
 
-// mmsghdr is the kernel's struct of that name.
+// mmsghdr is the kernel's struct mmsghdr: a message, and the number of its bytes that were sent or
+// received.
 type mmsghdr struct {
 	hdr unix.Msghdr
 	n   uint32
 }
 
-// messageBatch is the arguments of recvmmsg and sendmmsg.
+// A messageBatch is the memory for the arguments of one recvmmsg(2) or sendmmsg(2). Batches are
+// pooled, so that a call allocates none.
 type messageBatch struct {
-	hdrs  []mmsghdr
-	addrs []rawAddr
-	iovs  []unix.Iovec
+	hdrs  []mmsghdr    // one for each message
+	addrs []rawAddr    // one for each message
+	iovs  []unix.Iovec // the buffers of all messages, one after the other
 }
 
 var messageBatches = sync.Pool{New: func() any { return new(messageBatch) }}
 
-// maxBatch is the kernel's limit.
+// maxBatch is the number of messages that the kernel takes in one call.
 const maxBatch = 1024
 
-// prepare describes the messages to the kernel, except for the addresses.
+// prepare describes the messages to the kernel, except for their addresses. It fills iovs
+// completely before it takes pointers into it, since an append may move the array.
 func (b *messageBatch) prepare(ms []Message) {
 	b.hdrs = slices.Grow(b.hdrs[:0], len(ms))[:len(ms)]
 	b.addrs = slices.Grow(b.addrs[:0], len(ms))[:len(ms)]
@@ -179,19 +192,20 @@ func (b *messageBatch) prepare(ms []Message) {
 	}
 }
 
-// done gives b back.
+// done returns b to the pool.
 func (b *messageBatch) done() {
 	b.clear()
 	messageBatches.Put(b)
 }
 
-// clear lets go of the caller's memory.
+// clear removes the pointers to the caller's buffers, so that the pool does not keep them alive.
 func (b *messageBatch) clear() {
 	clear(b.hdrs)
 	clear(b.iovs)
 }
 
-// call makes the system call for the first count messages.
+// call makes the system call for the first count messages, and returns how many of them were sent
+// or received.
 func (b *messageBatch) call(trap uintptr, fd, count, flags int) (int, error) {
 	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b.hdrs))), uintptr(count),
 		uintptr(flags), 0, 0)
@@ -201,7 +215,7 @@ func (b *messageBatch) call(trap uintptr, fd, count, flags int) (int, error) {
 	return int(n), nil
 }
 
-// recvBatch receives as many messages as are there, up to len(ms).
+// recvBatch receives as many messages as are available, at most len(ms), without blocking.
 func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	b := messageBatches.Get().(*messageBatch)
 	defer b.done()
@@ -219,13 +233,15 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	return n, err
 }
 
-// sendBatch sends as many messages as there is room for.
+// sendBatch sends as many messages as the system has room for, without blocking.
 func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	b := messageBatches.Get().(*messageBatch)
 	defer b.done()
 	return b.send(fd, ms, v6, flags)
 }
 
+// send is sendBatch with the memory of b. If the address of a message is unusable, send sends the
+// messages before it; the next call begins with this message and returns the error.
 func (b *messageBatch) send(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	b.prepare(ms)
 	count := len(ms)
@@ -239,7 +255,7 @@ func (b *messageBatch) send(fd int, ms []Message, v6 bool, flags int) (int, erro
 		if err != nil && i == 0 {
 			return 0, err
 		} else if err != nil {
-			count = i // the next call returns the error
+			count = i
 			break
 		}
 	}

@@ -8,34 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The functions of socketcalls_linux.go, by the system calls that all systems have. Those on Linux
-// take one system call each and do not allocate.
+// This file has the functions of socketcalls_linux.go for the other systems, made of system calls
+// that all systems have. The functions for Linux make one system call each and do not allocate;
+// some of these make more calls or allocate.
 
-// sendFlags is the flags of every call that sends, beside its own: not to block,
-// also if another process has made the descriptor blocking.
+// sendFlags is the flags of every call that sends. MSG_DONTWAIT makes the call not block, also if
+// another process has made the descriptor blocking.
 const sendFlags = unix.MSG_DONTWAIT
 
-// recv receives into p. It does not block.
+// recv receives into p, without blocking.
 func recv(fd int, p []byte, flags int) (int, error) {
 	n, _, err := unix.Recvfrom(fd, p, flags|unix.MSG_DONTWAIT)
 	return n, err
 }
 
-// recvFrom is recv that returns the sender, too.
+// recvFrom is recv, and returns the sender, too.
 func recvFrom(fd int, p []byte, flags int) (n int, from netip.AddrPort, err error) {
 	n, sa, err := unix.Recvfrom(fd, p, flags|unix.MSG_DONTWAIT)
 	return n, addrPortOf(sa), err
 }
 
-// provesEmpty reports that no read proves that all has been taken: on these systems the poller does
-// not report urgent data, where a read stops.
+// provesEmpty returns false: on these systems no read proves that the socket is empty, because a
+// read stops at urgent data and the poller does not report urgent data.
 func provesEmpty([]byte, int) bool { return false }
 
-// send sends p to the peer. It does not block.
+// send sends p to the peer, without blocking.
 func send(fd int, p []byte) (int, error) { return unix.SendmsgN(fd, p, nil, nil, sendFlags) }
 
-// sendTo sends p to an address that a socket of this family can send to. It does not
-// block.
+// sendTo sends p to an address, without blocking. The caller has checked that a socket of this
+// family can send to it; see reachable.
 func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	sa, err := sockaddrOf(to, v6)
 	if err != nil {
@@ -44,8 +45,9 @@ func sendTo(fd int, p []byte, v6 bool, to netip.AddrPort) error {
 	return unix.Sendto(fd, p, sendFlags, sa)
 }
 
-// recvBatch receives as many messages as are there, up to len(ms). A failure
-// after the first message belongs to an earlier send, and is dropped.
+// recvBatch receives as many messages as are available, at most len(ms), one system call for each.
+// EAGAIN after the first message ends the batch. So does another error: it reports that an earlier
+// send has failed, and is lost.
 func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	for i := range ms {
 		m := &ms[i]
@@ -61,8 +63,9 @@ func recvBatch(fd int, ms []Message, flags int) (int, error) {
 	return len(ms), nil
 }
 
-// sendBatch sends as many messages as there is room for. The next call meets a failure after
-// the first message again.
+// sendBatch sends as many messages as the system has room for, one system call for each. A failure
+// after the first message ends the batch without an error; the next call begins with this message,
+// and fails again.
 func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	for i := range ms {
 		m := &ms[i]
@@ -85,5 +88,6 @@ func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	return len(ms), nil
 }
 
-// maxBatch is how many messages are worth one use of the socket.
+// maxBatch is the number of messages in one use of the descriptor. It bounds the time for which the
+// worker is kept by one call.
 const maxBatch = 64

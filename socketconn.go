@@ -11,13 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is the part that all connections share: a socket and the names of its ends.
+// conn is the common part of all connections and datagram sockets: a descriptor, and the addresses
+// of its two ends. The exported methods of conn, streamConn and packetConn are shown with each type
+// that embeds them, such as [TCPConn].
+//
+// All operations that wait go the same way:
+//
+//  1. pollRead and pollWrite call pollFD.pollOp, which makes the system call, and keeps the waker
+//     if the kernel returns EAGAIN.
+//  2. awaitRead, awaitWrite and awaitSend repeat such a poll until it is ready. Read and Write of a
+//     stream use pollFD.await instead, which does the same for the two most frequent calls with
+//     less work.
+//  3. callError adds the name of the system call to an error number, and wrap makes a *net.OpError
+//     of each error except ErrPending and io.EOF.
 type conn struct {
 	src          pollFD
 	net          *network
-	laddr, raddr net.Addr // nil: it has no such address
+	laddr, raddr net.Addr // nil: there is no such address
 }
 
+// init makes c the connection of an open descriptor.
 func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 	c.src.open(fd)
 	c.net, c.laddr, c.raddr = n, laddr, raddr
@@ -25,24 +38,28 @@ func (c *conn) init(fd int, n *network, laddr, raddr net.Addr) {
 
 func (c *conn) pollFD() *pollFD { return &c.src }
 
-// Close closes the connection. The types that embed conn document what happens to data that
-// was not sent.
+// Close closes the connection. Operations that wait fail with [net.ErrClosed]. The types that embed
+// conn document what happens to data that was not sent.
 func (c *conn) Close() error { return c.wrap("close", c.src.close()) }
 
-// LocalAddr returns the local address, which must not be changed.
+// LocalAddr returns the local address. The caller must not change it.
 func (c *conn) LocalAddr() net.Addr { return c.laddr }
 
-// RemoteAddr returns the peer's address, which must not be changed; nil if
-// there is none.
+// RemoteAddr returns the address of the peer, or nil if there is no peer. The caller must not
+// change it.
 func (c *conn) RemoteAddr() net.Addr { return c.raddr }
 
-// SetDeadline sets the deadline of reads and writes.
+// SetDeadline sets the deadline of reads and of writes, as in package net (see [net.Conn]):
+// operations that wait at t, or begin later, fail with [os.ErrDeadlineExceeded]. The zero time
+// means no deadline. To limit a single operation use [Context.WithTimeout]. The error is a
+// [*net.OpError].
 func (c *conn) SetDeadline(t time.Time) error { return c.setDeadline(t, &c.src.rd, &c.src.wr) }
 
-// SetReadDeadline sets the deadline of reads.
+// SetReadDeadline sets the deadline of reads alone, as in package net (see [net.Conn]).
 func (c *conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, &c.src.rd) }
 
-// SetWriteDeadline sets the deadline of writes.
+// SetWriteDeadline sets the deadline of writes alone, as in package net (see [net.Conn]). A Write
+// that fails at its deadline may have written part of its data.
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, &c.src.wr) }
 
 func (c *conn) setDeadline(t time.Time, dirs ...*direction) error {
@@ -55,12 +72,14 @@ func (c *conn) setDeadline(t time.Time, dirs ...*direction) error {
 	return nil
 }
 
-// SetReadBuffer sets how many bytes the system keeps that were not read yet.
+// SetReadBuffer sets the size of the system's receive buffer, as in package net (see
+// [net.TCPConn.SetReadBuffer]). The buffer holds received data that was not read yet.
 func (c *conn) SetReadBuffer(bytes int) error {
 	return c.setOption(unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
 }
 
-// SetWriteBuffer sets how many bytes the system keeps that were not sent yet.
+// SetWriteBuffer sets the size of the system's send buffer, as in package net (see
+// [net.TCPConn.SetWriteBuffer]). The buffer holds written data that was not sent yet.
 func (c *conn) SetWriteBuffer(bytes int) error {
 	return c.setOption(unix.SOL_SOCKET, unix.SO_SNDBUF, bytes)
 }
@@ -69,10 +88,10 @@ func (c *conn) setOption(level, name, value int) error {
 	return c.set(func(fd int) error { return sys.SetOption(fd, level, name, value) })
 }
 
-// set calls f to change the socket.
+// set calls f, which changes the socket, and wraps its error.
 func (c *conn) set(f func(fd int) error) error { return c.wrap("set", c.src.control(f)) }
 
-// get calls f to ask the socket.
+// get calls f, which asks the socket for a value, and wraps its error.
 func (c *conn) get(f func(fd int) (int, error)) (v int, err error) {
 	err = c.src.control(func(fd int) (err error) {
 		v, err = f(fd)
@@ -85,20 +104,22 @@ func (c *conn) option(level, name int) (int, error) {
 	return c.get(func(fd int) (int, error) { return unix.GetsockoptInt(fd, level, name) })
 }
 
-// pollRead is the common part of all polls that read: op takes the data that is
-// there from the socket, by the system call of this name.
+// pollRead is the common part of all polls that read. op reads from the socket without blocking,
+// and reports whether it has proved that no data is left; see pollFD.pollOp. call is the name of
+// the system call of op, for an error.
 func (c *conn) pollRead(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	n, err := c.src.pollOp(cx, &c.src.rd, op)
 	return max(n, 0), c.wrap("read", callError(call, err))
 }
 
-// pollWrite is the same for writing.
+// pollWrite is pollRead for the other direction: op writes.
 func (c *conn) pollWrite(cx *Context, call string, op func(fd int) (n int, exhausted bool, err error)) (int, error) {
 	n, err := c.src.pollOp(cx, &c.src.wr, op)
 	return max(n, 0), c.wrap("write", callError(call, err))
 }
 
-// callError adds the name of the system call to an error number.
+// callError adds the name of the system call to err if err is an error number. Other errors, such
+// as net.ErrClosed, stay as they are.
 func callError(call string, err error) error {
 	if errno, ok := err.(syscall.Errno); ok {
 		return os.NewSyscallError(call, errno)
@@ -106,8 +127,8 @@ func callError(call string, err error) error {
 	return err
 }
 
-// waitError returns the error of a call that has waited: that of cx if err is errAbandoned, else err as
-// that of the system call named call.
+// waitError returns the error for the caller of an operation that has waited with pollFD.await:
+// cx.Err() if the operation was abandoned, else the same as callError.
 func waitError(cx *Context, call string, err error) error {
 	if err == errAbandoned {
 		return cx.Err()
@@ -115,7 +136,9 @@ func waitError(cx *Context, call string, err error) error {
 	return callError(call, err)
 }
 
-// awaitRead awaits a poll that reads.
+// awaitRead awaits a poll that reads. The tasks that wait here wait in order (see wakerSlot): an
+// event wakes the first task alone, because a task that finds no data proves that there is none for
+// the other tasks either.
 func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := awaitInOrder(cx, &c.src.rd.waiters, poll)
 	if err == errAbandoned {
@@ -124,7 +147,8 @@ func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, er
 	return n, err
 }
 
-// awaitWrite awaits a poll that writes.
+// awaitWrite awaits a poll that writes. Its tasks wait in order, too: a socket that has no room for
+// one of them has no room for the others.
 func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := awaitInOrder(cx, &c.src.wr.waiters, poll)
 	if err == errAbandoned {
@@ -133,17 +157,18 @@ func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, e
 	return n, err
 }
 
-// awaitSend awaits a poll that writes and leaves it to the caller to wrap its
-// error. If there is no room, this may hold for one receiver only, so each event
-// wakes all tasks that wait here.
+// awaitSend awaits a poll that sends to one of many receivers. Its tasks do not wait in order: each
+// event wakes all of them, since one receiver may have no room while another receiver has. The
+// caller wraps the error, because the error has the address of the receiver, not of the peer.
 func (c *conn) awaitSend(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	return awaitSlot(cx, &c.src.wr.waiters, poll)
 }
 
-// wrap wraps an error as package net would.
+// wrap wraps an error in a *net.OpError with the addresses of both ends, as package net does.
 func (c *conn) wrap(op string, err error) error { return c.wrapTo(op, c.raddr, err) }
 
-// wrapTo is wrap for an operation with another address than the peer's.
+// wrapTo is wrap for an operation with another address than the peer's. It leaves ErrPending and
+// io.EOF as they are: a caller may compare them by ==.
 func (c *conn) wrapTo(op string, addr net.Addr, err error) error {
 	if err == nil || err == ErrPending || err == io.EOF {
 		return err
@@ -151,12 +176,14 @@ func (c *conn) wrapTo(op string, addr net.Addr, err error) error {
 	return wrapOp(op, c.net, c.laddr, addr, err)
 }
 
-// wrapOp is the only place where a net.OpError of a socket is made.
+// wrapOp makes the *net.OpError of an operation on a socket. No other function makes one.
 func wrapOp(op string, n *network, source, addr net.Addr, err error) error {
 	return &net.OpError{Op: op, Net: n.title(), Source: source, Addr: addr, Err: err}
 }
 
-// addrOrNil avoids an interface that is not nil but has a nil pointer in it.
+// addrOrNil returns a as a net.Addr. A nil pointer becomes a nil interface, which the text of an
+// error leaves out. The plain conversion would make an interface that is not nil, and the text
+// would contain "<nil>".
 func addrOrNil[A interface {
 	comparable
 	net.Addr
@@ -168,14 +195,17 @@ func addrOrNil[A interface {
 	return a
 }
 
-// maxIO is the largest number of bytes for one system call; some systems fail above.
+// maxIO is the largest number of bytes for one system call. Some systems fail if a call asks for
+// more.
 const maxIO = 1 << 30
 
-// streamConn is the part that connections share that are read like an io.Reader.
+// streamConn is the common part of the connections that are read like an io.Reader: TCPConn and
+// UnixConn.
 type streamConn struct{ conn }
 
-// PollRead reads the data that is there into p. It returns ErrPending if there is none,
-// io.EOF at the end, and at once if p is empty.
+// PollRead is Read without waiting: it returns [ErrPending] if no data is available, and keeps the
+// waker of cx. An empty p is ready at once. The other results are the same as those of Read: n > 0
+// bytes, [io.EOF], or a [*net.OpError].
 func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
 		p = p[:maxIO]
@@ -186,17 +216,18 @@ func (c *streamConn) PollRead(cx *Context, p []byte) (int, error) {
 	return c.pollRead(cx, "read", func(fd int) (int, bool, error) { return c.recv(fd, p) })
 }
 
-// recv is a read for pollFD.pollOp.
+// recv is one read, as an operation for pollFD.pollOp.
+//
+// exhausted is only true for TCP, where a short read can prove that no data is left. It proves
+// nothing for unix-domain sockets: a read takes one packet, and a read of a stream stops behind a
+// message that carried descriptors, and where the sender's credentials change.
 func (c *streamConn) recv(fd int, p []byte) (n int, exhausted bool, err error) {
 	n, err = recv(fd, p, 0)
-	// Only with TCP can a read prove that there is no more. Each packet is read
-	// by a call of its own, and a read of a unix stream stops behind a message
-	// that carried descriptors, and where the sender's credentials change.
 	return n, c.net.proto == "tcp" && provesEmpty(p, n), orEOF(n, err)
 }
 
-// orEOF returns the error of a system call that has read n bytes: no bytes and no
-// error are the end.
+// orEOF returns the error of a system call that has read n bytes. No bytes and no error are the
+// end.
 func orEOF(n int, err error) error {
 	if n == 0 && err == nil {
 		return io.EOF
@@ -204,11 +235,13 @@ func orEOF(n int, err error) error {
 	return err
 }
 
-// PollWrite writes as much of p as there is room for. It returns ErrPending if
-// there is none.
+// PollWrite writes as much of p as the system has room for, without waiting. It returns
+// [ErrPending] if there is no room, and keeps the waker of cx. n may be less than len(p) without an
+// error, except on a connection of packets, which sends p whole. Every other error is a
+// [*net.OpError].
 func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 	if packets := c.net.is(unix.SOCK_SEQPACKET); packets {
-		// An empty packet is a packet, too, and no packet is divided.
+		// An empty p is sent, too, as a packet of no bytes. A long p is not divided.
 	} else if len(p) == 0 {
 		return 0, c.wrap("write", c.src.checkOpen())
 	} else if len(p) > maxIO {
@@ -220,8 +253,9 @@ func (c *streamConn) PollWrite(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Read waits until data is there, and reads it into p. Cancelling it
-// loses nothing.
+// Read waits until data is available and reads up to len(p) bytes into p, as in package net (see
+// [net.Conn]). At the end of the data it returns [io.EOF]. Every other error is a [*net.OpError];
+// it wraps cx.Err() if cx is cancelled. Cancelling a Read loses no data.
 func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
@@ -234,9 +268,11 @@ func (c *streamConn) Read(cx *Context, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// Write writes all of p, unless it fails or is cancelled. n says how much was
-// written. The data of concurrent Writes may be mixed if a Write has to wait
-// before it has written all of its data.
+// Write writes all of p, and waits whenever the system has no room. n is less than len(p) only if
+// there is an error, which is a [*net.OpError].
+//
+// If cx is cancelled, the error wraps cx.Err(), and the first n bytes of p were written. Concurrent
+// Writes are not atomic: if a Write has to wait, data of another Write may come between its parts.
 func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
 	for {
 		m, err := c.writeSome(cx, p[n:])
@@ -247,7 +283,8 @@ func (c *streamConn) Write(cx *Context, p []byte) (n int, err error) {
 	}
 }
 
-// writeSome waits until the connection is writable, and writes as much of p as the kernel takes.
+// writeSome waits until the connection is writable, and writes as much of p as the system has room
+// for.
 func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p) })
@@ -265,7 +302,8 @@ func (c *streamConn) writeSome(cx *Context, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// pollPeek is PollRead, but the data that it has read stays there.
+// pollPeek is Peek without waiting. Data that has been peeked is still there, so a short read
+// proves nothing.
 func (c *streamConn) pollPeek(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
@@ -276,25 +314,33 @@ func (c *streamConn) pollPeek(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Peek is Read, but the data that it has read stays there.
+// Peek is Read, but leaves the data in the connection, so that the next Read returns the same data
+// again. It waits until at least one byte is available, and has the errors of Read: [io.EOF] at the
+// end, else a [*net.OpError], which wraps cx.Err() if cx is cancelled.
 func (c *streamConn) Peek(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollPeek(cx, p) })
 }
 
-// PollReadable returns nil if a PollRead would not be pending: there is data,
-// or the end, or a failure. It needs no buffer, so that connections can wait
-// for data without a buffer. Where several tasks read, another may be faster.
+// PollReadable returns nil if PollRead would not return [ErrPending]: data is available, or the end
+// is reached, or the connection has failed. Otherwise it returns ErrPending and keeps the waker of
+// cx. Every other error is a [*net.OpError].
+//
+// It needs no buffer, so a program with many idle connections can wait without a buffer for each.
+// If several tasks read from the connection, another task may take the data before the caller
+// reads.
 func (c *streamConn) PollReadable(cx *Context) error {
 	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, false))
 }
 
-// pollReadableAgain is PollReadable for a task that believes an event; see
-// pollReady.
+// pollReadableAgain is PollReadable for a task that trusts the event that has woken it, and so
+// saves a system call. pollFD.pollReady states the conditions.
 func (c *streamConn) pollReadableAgain(cx *Context) error {
 	return c.wrap("read", c.src.pollReady(cx, &c.src.rd, true))
 }
 
-// Readable waits until PollReadable returns nil. Cancelling it loses nothing.
+// Readable waits until data is available, or the end is reached, or the connection fails, and then
+// returns nil. It reads nothing and needs no buffer. The error is a [*net.OpError], which wraps
+// cx.Err() if cx is cancelled. Cancelling loses no data.
 func (c *streamConn) Readable(cx *Context) error {
 	_, err := c.awaitRead(cx, func(cx *Context) (int, error) { return 0, c.PollReadable(cx) })
 	return err
@@ -303,23 +349,27 @@ func (c *streamConn) Readable(cx *Context) error {
 // stream implements streamer.
 func (c *streamConn) stream() *streamConn { return c }
 
-// streamer is a Conn of this package, or a Conn that embeds it; see streamOf.
+// A streamer is a TCPConn or a UnixConn, or a connection that embeds one of them; see streamOf.
 type streamer interface{ stream() *streamConn }
 
-// CloseRead shuts down the reading side.
+// CloseRead shuts down the reading side, as in package net (see [net.TCPConn.CloseRead]). The error
+// is a [*net.OpError].
 func (c *streamConn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
 
-// CloseWrite shuts down the writing side: the peer reads io.EOF.
+// CloseWrite shuts down the writing side, as in package net (see [net.TCPConn.CloseWrite]): once
+// the peer has read all data, its reads return [io.EOF]. This side can still read. The error is a
+// [*net.OpError].
 func (c *streamConn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
 
+// shutdown is shutdown(2).
 func (c *conn) shutdown(how int) error {
 	return c.wrap("close", c.src.control(func(fd int) error {
 		return os.NewSyscallError("shutdown", unix.Shutdown(fd, how))
 	}))
 }
 
-// connect begins to connect. While that goes on it returns ErrPending, and
-// pollConnected returns the result.
+// connect begins to connect. It returns nil if the socket is connected at once. It returns
+// ErrPending if the connect is under way; pollConnected then returns the result.
 func (c *conn) connect(sa unix.Sockaddr) error {
 	switch err := connectTo(int(c.src.fd), sa); err {
 	case nil, unix.EISCONN:
@@ -331,14 +381,14 @@ func (c *conn) connect(sa unix.Sockaddr) error {
 	}
 }
 
-// pollConnected returns the result of a connect.
+// pollConnected returns the result of connect once there is one. The socket is writable then.
 func (c *conn) pollConnected(cx *Context) error {
 	_, err := c.src.pollOp(cx, &c.src.wr, func(fd int) (int, bool, error) { return 0, false, isConnected(fd) })
 	return callError("connect", err)
 }
 
-// named asks the system for the addresses of a connection. It always has an address
-// of its own; raddr is the address that was dialled.
+// named sets the addresses of a new connection to those that the system reports. If the system
+// reports no address for the peer, raddr stays, which is the address that was dialled.
 func (c *conn) named(raddr net.Addr) {
 	c.laddr, c.raddr = c.net.localAddr(int(c.src.fd)), raddr
 	if peer, err := unix.Getpeername(int(c.src.fd)); err == nil {

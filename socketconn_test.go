@@ -10,8 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// connReads are the ways to wait for data to read that all connections
-// have, or all streams.
+// connReads are the ways to wait for data that all connections have, or all streams.
 func connReads(c Conn) map[string]func(cx *Context, p []byte) (int, error) {
 	reads := map[string]func(cx *Context, p []byte) (int, error){
 		"Read": c.Read,
@@ -40,10 +39,11 @@ func connWrites(c Conn) map[string]func(cx *Context, p []byte) (int, error) {
 	return writes
 }
 
-// Promises, for each kind of connection: a read that is cancelled takes
-// nothing, neither while it waits nor if there is data; a write that is
-// cancelled before it begins has written nothing, and a write that waits returns how
-// much it has written.
+// Promises, for each kind of connection:
+//
+//  1. A read that is cancelled takes nothing, whether it waits or there is data.
+//  2. A write that is cancelled before it begins has written nothing.
+//  3. A write that is cancelled while it waits returns the number of bytes that it has written.
 func TestConnCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	tcpA, tcpB := tcpPair(t, rt)

@@ -23,8 +23,8 @@ var keepAliveTimes = []time.Duration{
 	-1, -time.Millisecond, -time.Second, -time.Minute, math.MinInt64,
 }
 
-// keepAliveOf returns the options of a socket that say how a silent connection is
-// probed, and its TCP_NODELAY, which is set along with them.
+// keepAliveOf returns the options of a socket for probes on a silent connection, and its
+// TCP_NODELAY, which is set along with them.
 func keepAliveOf(t testing.TB, c syscall.Conn) string {
 	raw, err := c.SyscallConn()
 	require.NoError(t, err)
@@ -62,8 +62,8 @@ func keepAlivePeer(t testing.TB) (address string, dial func(ln net.Addr)) {
 	}
 }
 
-// keepAliveAPI makes connections in package net's ways. d is for the ways that have such
-// a setting.
+// keepAliveAPI makes connections in all ways of package net. d is for the ways that have such a
+// setting.
 type keepAliveAPI struct {
 	dialer       func(d time.Duration, address string) (net.Conn, error)
 	listenConfig func(d time.Duration) (net.Listener, error)
@@ -123,7 +123,7 @@ func keepAliveOwn(rt *Runtime) keepAliveAPI {
 	}
 }
 
-// keepAliveSame compares the results of fn for both libraries.
+// keepAliveSame compares the results of fn for the two libraries.
 func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what string) {
 	t.Helper()
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -131,8 +131,8 @@ func keepAliveSame(t *testing.T, fn func(api keepAliveAPI) string, what string) 
 	require.Equal(t, want, got, what)
 }
 
-// However a connection is made, its silence is probed as that of package net's
-// connections.
+// However a connection is made, the system probes it in the same way as a connection of package
+// net.
 func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 	address, dial := keepAlivePeer(t)
 	facts := func(c net.Conn, err error) string {
@@ -146,7 +146,7 @@ func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 		dial(ln.Addr())
 		return facts(ln.Accept())
 	}
-	// fileOf returns a socket without settings of how to probe.
+	// fileOf returns a socket on which no option for probes has been set.
 	fileOf := func(listens bool) *os.File {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
@@ -174,15 +174,16 @@ func TestKeepAliveIsThatOfPackageNet(t *testing.T) {
 	keepAliveSame(t, func(api keepAliveAPI) string { return accepted(api.fileListener(fileOf(true))) }, "FileListener")
 }
 
-// Settings that a program changes later have the same effect as in package net, and fail as there.
+// Settings that a program makes later have the same effect, and fail in the same way, as in package
+// net.
 func TestKeepAliveSettersAreThoseOfPackageNet(t *testing.T) {
 	address, _ := keepAlivePeer(t)
 	changed := func(api keepAliveAPI, change func(c netTCP) error) string {
-		c, err := api.dialer(-1, address) // so that nothing has been set
+		c, err := api.dialer(-1, address) // so that no time has been set
 		require.NoError(t, err)
 		defer c.Close()
 		text := ""
-		for range 2 { // and once more with the settings that it has made by then
+		for range 2 { // the second round begins with the settings of the first
 			err = change(c.(netTCP))
 			if err != nil {
 				text += fmt.Sprint(netErrorFacts(err), "; ")

@@ -7,19 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollReadMsg reads a message, or the data that is there of a stream, with its
-// ancillary data. Children do not inherit descriptors in that.
+// pollReadMsg reads one message, or the available data of a stream, with its ancillary data.
+// Descriptors in the ancillary data are not inherited by child processes.
 func (c *conn) pollReadMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	n, err = c.pollRead(cx, "recvmsg", func(fd int) (n int, exhausted bool, err error) {
 		n, oobn, flags, from, err = recvMsg(fd, p, oob)
 		switch {
 		case c.net.is(unix.SOCK_DGRAM):
-		case c.net.is(unix.SOCK_SEQPACKET) && oobn > 0: // an empty packet with ancillary data
+		case c.net.is(unix.SOCK_SEQPACKET) && oobn > 0: // an empty packet with ancillary data is no end
 		default:
 			err = orEOF(n, err)
 		}
-		// If p is empty the call reads one byte that was not asked for, except from a
-		// datagram socket.
+		// If p is empty and oob is not, x/sys/unix reads one byte of data that the caller did not
+		// ask for, except from a datagram socket. That byte is not counted.
 		return min(n, len(p)), false, err
 	})
 	return n, oobn, flags, from, err
@@ -34,8 +34,8 @@ func (c *conn) readMsg(cx *Context, p, oob []byte) (n, oobn, flags int, from uni
 	return n, oobn, flags, from, err
 }
 
-// pollWriteMsg sends p and ancillary data to an address, or to the peer if
-// that is nil. Its error is still to be wrapped.
+// pollWriteMsg sends p and ancillary data to an address, or to the peer if to is nil. The caller
+// wraps the error.
 func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int, err error) {
 	n, err = c.src.pollOp(cx, &c.src.wr, func(fd int) (int, bool, error) {
 		n, err := sendMsgTo(fd, p, oob, to)
@@ -44,7 +44,7 @@ func (c *conn) pollWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (n int
 	return max(n, 0), err
 }
 
-// sendMsgTo sends p and ancillary data, without blocking.
+// sendMsgTo is sendmsg(2), without blocking. For package syscall see stdUnix.
 func sendMsgTo(fd int, p, oob []byte, to unix.Sockaddr) (int, error) {
 	if u, ok := to.(*unix.SockaddrUnix); ok {
 		return syscall.SendmsgN(fd, p, oob, stdUnix(u), sendFlags)
@@ -57,10 +57,11 @@ func (c *conn) awaitWriteMsg(cx *Context, p, oob []byte, to unix.Sockaddr) (int,
 	return c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollWriteMsg(cx, p, oob, to) })
 }
 
-// sendMsg is pollWriteMsg, awaitWriteMsg, or the like.
+// A sendMsg sends one message: pollWriteMsg, awaitWriteMsg, or their UnixDatagram counterparts.
 type sendMsg func(cx *Context, p, oob []byte, to unix.Sockaddr) (int, error)
 
-// writeMsg sends all ancillary data or nothing. dst is the address in an error.
+// writeMsg sends a message by send. The system sends all ancillary data or none. dst is the address
+// for an error.
 func (c *conn) writeMsg(cx *Context, p, oob []byte, to unix.Sockaddr, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	if n, err = send(cx, p, oob, to); err != nil {
 		return n, 0, c.wrapTo("write", dst, callError("sendmsg", err))

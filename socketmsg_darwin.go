@@ -6,9 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Darwin has no MSG_CMSG_CLOEXEC.
 const msgCloexec = 0
 
-// The lock keeps a fork from coming between the descriptors and their flags.
+// recvMsg is recvmsg(2), without blocking. It marks received descriptors close-on-exec itself. It
+// holds the fork lock meanwhile: a child that is forked between recvmsg and fcntl would inherit
+// them.
 func recvMsg(fd int, p, oob []byte) (n, oobn, flags int, from unix.Sockaddr, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -8,29 +8,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A PacketConn is a net.PacketConn whose calls wait through a Context. [BindConn] makes a
-// net.PacketConn of it. Any number of tasks and goroutines may use it at once.
+// A PacketConn is a [Conn] that sends and receives messages: a [net.PacketConn] whose calls wait
+// through a [Context]. [UDPConn] and [UnixDatagram] are PacketConns, and [ListenPacket] returns
+// one. [BindConn] makes a net.PacketConn of a PacketConn.
 //
-// A message is sent whole or not at all, and a read takes one message: the bytes that p
-// has no room for are lost. Cancelling either loses nothing.
+// A message is sent whole or not at all. A read takes one message. If the message is longer than p,
+// the rest of it is lost. Cancelling a read or a write loses no other message. Any number of tasks
+// and goroutines may call the methods concurrently.
 //
-// Errors of the types of this package are *net.OpError; it wraps net.ErrClosed after
-// Close, os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
+// The errors of the types of this package are [*net.OpError]. They wrap [net.ErrClosed] after
+// Close, [os.ErrDeadlineExceeded] after a deadline, and cx.Err() if cx is cancelled.
 type PacketConn interface {
 	Conn
 
-	// ReadFrom waits for a message and returns the address of its sender.
+	// ReadFrom waits for a message, reads it into p, and returns the address of its sender. The
+	// error is a [*net.OpError]. Cancelling it loses no message.
 	ReadFrom(cx *Context, p []byte) (n int, addr net.Addr, err error)
 
-	// WriteTo sends p to addr. It waits as long as there is no room.
+	// WriteTo sends p as one message to addr. It waits while the system has no room. The error is a
+	// [*net.OpError]. If it is cancelled, it has sent nothing.
 	WriteTo(cx *Context, p []byte, addr net.Addr) (n int, err error)
 }
 
-// packetConn is the part that connections of datagrams share.
+// packetConn is the common part of UDPConn and UnixDatagram.
 type packetConn struct{ conn }
 
-// PollRead reads one message, from any sender. It returns ErrPending if
-// there is none, and at once if p is empty.
+// PollRead is Read without waiting: it returns [ErrPending] if there is no message, and keeps the
+// waker of cx. An empty p is ready at once, and takes no message. Every other error is a
+// [*net.OpError].
 func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.wrap("read", c.src.checkOpen())
@@ -41,7 +46,7 @@ func (c *packetConn) PollRead(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// pollPeek is PollRead, but the message stays there.
+// pollPeek is Peek without waiting.
 func (c *packetConn) pollPeek(cx *Context, p []byte) (int, error) {
 	return c.pollRead(cx, "recvfrom", func(fd int) (int, bool, error) {
 		n, err := recv(fd, p, unix.MSG_PEEK)
@@ -49,6 +54,7 @@ func (c *packetConn) pollPeek(cx *Context, p []byte) (int, error) {
 	})
 }
 
+// pollRecv reads one message without waiting, and sets from to its sender.
 func (c *packetConn) pollRecv(cx *Context, p []byte, flags int, from *netip.AddrPort) (int, error) {
 	return c.pollRead(cx, "recvfrom", func(fd int) (n int, exhausted bool, err error) {
 		n, *from, err = recvFrom(fd, p, flags)
@@ -56,8 +62,8 @@ func (c *packetConn) pollRecv(cx *Context, p []byte, flags int, from *netip.Addr
 	})
 }
 
-// PollWrite sends p, also if it is empty, to the peer that the connection was
-// dialled to. It returns ErrPending if there is no room.
+// PollWrite is Write without waiting: it returns [ErrPending] if the system has no room, and keeps
+// the waker of cx. Every other error is a [*net.OpError]. An empty p is sent as an empty message.
 func (c *packetConn) PollWrite(cx *Context, p []byte) (int, error) {
 	return c.pollWrite(cx, "write", func(fd int) (int, bool, error) {
 		n, err := send(fd, p)
@@ -65,39 +71,43 @@ func (c *packetConn) PollWrite(cx *Context, p []byte) (int, error) {
 	})
 }
 
-// Read waits for a message, from any sender, and reads it into p. The bytes that p
-// has no room for are lost. Cancelling it loses nothing.
+// Read waits for a message from any sender, or from the peer if there is one, and reads it into p.
+// If the message is longer than p, the rest of it is lost. The error is a [*net.OpError], which
+// wraps cx.Err() if cx is cancelled. Cancelling loses no message.
 func (c *packetConn) Read(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
 }
 
-// Peek is Read, but the message stays there.
+// Peek is Read, but leaves the message in the socket, so that the next read returns it again. Its
+// errors are those of Read: a [*net.OpError], which wraps cx.Err() if cx is cancelled.
 func (c *packetConn) Peek(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollPeek(cx, p) })
 }
 
-// Write sends p as one message to the peer that the connection was dialled to.
-// It waits as long as there is no room. Cancelled, it has sent nothing.
+// Write sends p as one message to the peer of a socket that was dialled. It waits while the system
+// has no room. The error is a [*net.OpError], which wraps cx.Err() if cx is cancelled; then nothing
+// was sent.
 func (c *packetConn) Write(cx *Context, p []byte) (int, error) {
 	return c.awaitWrite(cx, func(cx *Context) (int, error) { return c.PollWrite(cx, p) })
 }
 
-// connected reports whether the connection was dialled to a peer.
+// connected reports whether the socket has a peer.
 func (c *packetConn) connected() bool { return c.raddr != nil }
 
-// A Message is one message of a batch, in the shape that golang.org/x/net's
-// ipv4 and ipv6 packages have.
+// A Message is one message of [UDPConn.ReadBatch] or [UDPConn.WriteBatch]. Its fields are those of
+// the Message in golang.org/x/net/ipv4 and golang.org/x/net/ipv6. The program must not change an
+// address that ReadBatch has set.
 type Message struct {
-	Buffers [][]byte // the data to send, or the memory for received data, one after the other
-	OOB     []byte   // the same for ancillary data
-	Addr    net.Addr // the receiver, nil for the peer; or the sender: a *net.UDPAddr, which must not be changed
+	Buffers [][]byte // the data to send, or the memory for received data; they are used in order
+	OOB     []byte   // the ancillary data to send, or the memory for received ancillary data
+	Addr    net.Addr // the receiver, nil for the peer; or the sender, a *net.UDPAddr
 	N       int      // the number of bytes that were sent or received
-	NN      int      // the same for ancillary data
-	Flags   int      // of a received message
+	NN      int      // the number of bytes of ancillary data that were sent or received
+	Flags   int      // the flags of a received message, from recvmsg(2)
 }
 
-// from sets the sender. If the last message came from the same sender, m has the address
-// already.
+// from sets the sender of a received message. Senders often repeat, so from keeps an Addr that is
+// right already, which saves an allocation.
 func (m *Message) from(a netip.AddrPort) {
 	if old, ok := m.Addr.(*net.UDPAddr); ok && old != nil && old.AddrPort() == a {
 		return
@@ -108,7 +118,7 @@ func (m *Message) from(a netip.AddrPort) {
 	}
 }
 
-// to returns the address to send to; an invalid address is the peer's.
+// to returns the address to which m is sent. The zero AddrPort means the peer of the socket.
 func (m *Message) to(v6 bool) (a netip.AddrPort, err error) {
 	if m.Addr == nil {
 		return a, nil
@@ -119,9 +129,9 @@ func (m *Message) to(v6 bool) (a netip.AddrPort, err error) {
 	return a, err
 }
 
-// udpAddrPort translates the address that a program passed to send to with a
-// socket of this family. As in package net, the wildcard is this host, and of
-// the socket's family however it is written.
+// udpAddrPort translates an address to which the program sends, for a socket of this family. As in
+// package net, the wildcard address means this host. It may be written as 0.0.0.0, :: or an empty
+// IP, and becomes the wildcard of the socket's family.
 func udpAddrPort(addr net.Addr, v6 bool) (a netip.AddrPort, err error) {
 	u, ok := addr.(*net.UDPAddr)
 	switch {
@@ -147,7 +157,7 @@ func udpAddrPort(addr net.Addr, v6 bool) (a netip.AddrPort, err error) {
 	return netip.AddrPortFrom(ip.WithZone(u.Zone), uint16(u.Port)), nil
 }
 
-// reachable reports an error if a socket of this family can't send to a.
+// reachable returns an error if a socket of this family cannot send to a.
 func reachable(a netip.AddrPort, v6 bool) error {
 	if ip := a.Addr(); !v6 && !ip.Is4() && !ip.Is4In6() {
 		return &net.AddrError{Err: "non-IPv4 address", Addr: ip.String()}
@@ -155,8 +165,8 @@ func reachable(a netip.AddrPort, v6 bool) error {
 	return nil
 }
 
-// addrPortOf translates an address of the kernel's; the result is invalid if that is
-// an address of neither IPv4 nor IPv6.
+// addrPortOf translates an address that the kernel returned. If it is of neither IPv4 nor IPv6, the
+// result is the zero AddrPort, which is invalid.
 func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -167,7 +177,7 @@ func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// sockaddrOf translates an address for a socket of this family.
+// sockaddrOf translates an address for a system call on a socket of this family.
 func sockaddrOf(a netip.AddrPort, v6 bool) (unix.Sockaddr, error) {
 	if !v6 {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// drained makes c know that there is no data to read, by a short read.
+// drained puts c into the state "not readable", by a short read.
 func drained(cx *Context, c, peer Conn) error {
 	if err := tcpWrite(cx, peer, "abc"); err != nil {
 		return err
@@ -20,8 +20,8 @@ func drained(cx *Context, c, peer Conn) error {
 	return err
 }
 
-// Drivers check whether a connection still lives by a read of their own. The call is
-// made whatever is known about data to read.
+// Database drivers check by a read of their own whether a connection is alive. That read is made
+// even if c is in the state "not readable".
 func TestRawConnAsksWhateverIsKnown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -43,7 +43,7 @@ func TestRawConnAsksWhateverIsKnown(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The same if it becomes known that there is no data while the caller waits for its turn.
+// The same holds if c gets into this state while the caller waits for its turn.
 func TestNetRawConnAsksAfterItsTurnHasCome(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -69,8 +69,8 @@ func standsIn(fn string) bool {
 	return false
 }
 
-// A function of the caller's that does not return ends its use of the
-// descriptor: Close closes it, and other waiters may try.
+// A function of the program's that does not return ends its use of the descriptor: Close closes the
+// descriptor, and other waiters may try.
 func TestRawCallbacksThatDoNotReturn(t *testing.T) {
 	panics := func() { panic("the function panics") }
 	for name, end := range map[string]func(){"panic": panics, "Goexit": runtime.Goexit} {

@@ -6,12 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxBuffers is how many buffers one system call takes, on every system.
+// maxBuffers is the number of buffers that one system call takes, on every system (IOV_MAX).
 const maxBuffers = 1024
 
-// pollReadBuffers reads the data that is there into the buffers, one after the other,
-// with one system call. It returns ErrPending if there is none, io.EOF at
-// the end, and at once if the buffers have no room.
+// pollReadBuffers is ReadBuffers without waiting. It makes one system call. Buffers without room
+// are ready at once.
 func (c *streamConn) pollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
 	bufs, size := oneCall(bufs)
 	if size == 0 {
@@ -24,8 +23,10 @@ func (c *streamConn) pollReadBuffers(cx *Context, bufs net.Buffers) (int64, erro
 	return int64(n), err
 }
 
-// ReadBuffers waits until data is there, and reads it into the buffers,
-// one after the other. Cancelling it loses nothing.
+// ReadBuffers waits until data is available, and reads it into the buffers in order, with one
+// system call. It returns the number of bytes, which may be less than the buffers have room for. At
+// the end of the data it returns [io.EOF]. Every other error is a [*net.OpError]; it wraps cx.Err()
+// if cx is cancelled. Cancelling loses no data.
 func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err error) {
 	_, err = c.awaitRead(cx, func(cx *Context) (_ int, err error) {
 		n, err = c.pollReadBuffers(cx, bufs)
@@ -34,9 +35,8 @@ func (c *streamConn) ReadBuffers(cx *Context, bufs net.Buffers) (n int64, err er
 	return n, err
 }
 
-// pollWriteBuffers writes as much of the buffers as there is room for, with
-// one system call, and removes the written bytes from them. It returns ErrPending if there is
-// no room.
+// pollWriteBuffers writes as much of the buffers as the system has room for, by one system call,
+// and removes the written bytes from the buffers.
 func (c *streamConn) pollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, error) {
 	some, size := oneCall(*bufs)
 	if size == 0 {
@@ -51,8 +51,10 @@ func (c *streamConn) pollWriteBuffers(cx *Context, bufs *net.Buffers) (int64, er
 	return int64(n), err
 }
 
-// WriteBuffers writes all of the buffers, unless it fails or is cancelled. It
-// removes the written bytes, which n counts, from them, as net.Buffers.WriteTo does.
+// WriteBuffers writes all bytes of the buffers in order, as [net.Buffers.WriteTo] does: it removes
+// the n bytes that were written from bufs, so that bufs is empty after success. The error is a
+// [*net.OpError]. If cx is cancelled, the error wraps cx.Err(), and bufs holds the data that was
+// not written.
 func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err error) {
 	for {
 		_, err := c.awaitWrite(cx, func(cx *Context) (int, error) {
@@ -66,8 +68,9 @@ func (c *streamConn) WriteBuffers(cx *Context, bufs *net.Buffers) (n int64, err 
 	}
 }
 
-// oneCall returns the buffers that one system call may have, and their size in
-// bytes.
+// oneCall returns the first buffers, as many as one system call may have, and their size in bytes.
+// If the first buffer with data is longer than maxIO, it returns the first maxIO bytes of that
+// buffer alone.
 func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
 	for i, b := range bufs {
 		if i == maxBuffers || size+len(b) > maxIO {
@@ -81,7 +84,8 @@ func oneCall(bufs net.Buffers) (some net.Buffers, size int) {
 	return bufs, size
 }
 
-// consumeBuffers removes n bytes from the buffers, and the buffers that are then empty.
+// consumeBuffers removes n bytes from the buffers, and the buffers that are empty then. It clears
+// the places of removed buffers, so that their memory can be collected.
 func consumeBuffers(bufs *net.Buffers, n int) {
 	for len(*bufs) > 0 {
 		first := (*bufs)[0]

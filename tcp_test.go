@@ -34,7 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpWays are those in which code that awaits can run.
+// tcpWays are the kinds of code that can await.
 var tcpWays = []struct {
 	name string
 	run  func(rt *Runtime, fn func(cx *Context) error) error
@@ -330,7 +330,7 @@ func TestTCPTLS(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// tcpCertificate returns a certificate for async.test that signs itself.
+// tcpCertificate returns a self-signed certificate for async.test.
 func tcpCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -362,7 +362,7 @@ func TestTCPHalfClose(t *testing.T) {
 		if err := tcpExpect(cx, b, "question"); err != nil {
 			return err
 		}
-		for range 3 { // the end stays the end
+		for range 3 { // a read after the end returns the end again
 			if err := tcpExpectEOF(cx, b); err != nil {
 				return err
 			}
@@ -507,8 +507,8 @@ func tcpSender(c *TCPConn, total, chunk int, seed byte, partial, pending *int) F
 	})
 }
 
-// tcpTimeout returns an error unless err is package net's kind of timeout and
-// the deadline has passed.
+// tcpTimeout returns an error unless err is a timeout, as package net defines it, and the deadline
+// has passed.
 func tcpTimeout(err error, deadline time.Time) error {
 	var ne net.Error
 	if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &ne) || !ne.Timeout() {
@@ -593,7 +593,7 @@ func TestTCPDeadlines(t *testing.T) {
 					return tcpTimeout(err, d)
 				}},
 			}
-			for _, c := range cases { // one after the other on the same connection
+			for _, c := range cases { // the cases use the same connection, one after the other
 				assert.NoError(t, way.run(rt, c.fn), c.name)
 			}
 		})
@@ -630,8 +630,8 @@ func TestTCPDeadlineMovedDuringRead(t *testing.T) {
 				require.NoError(t, tcpTimeout(<-result, time.Time{}))
 			})
 			t.Run("later", func(t *testing.T) {
-				// The first deadline must not have passed when it is moved, which
-				// on a busy machine takes a few tries with more and more time.
+				// The first deadline must not have passed when the test moves it. On a busy machine
+				// this takes a few tries, each with more time than the last.
 				for d := 25 * time.Millisecond; ; d *= 2 {
 					first := time.Now().Add(d)
 					result := begin(first)
@@ -669,7 +669,7 @@ func TestTCPFarDeadline(t *testing.T) {
 			return a.PollRead(cx, make([]byte, 8))
 		}))
 		eventually(t, func() bool { return directionWaits(&a.src.rd) })
-		require.NoError(t, runTask(rt, func(cx *Context) error { // many turns of the only worker
+		require.NoError(t, runTask(rt, func(cx *Context) error { // for many turns of the only worker
 			for range 100 {
 				if err := errors.Join(tcpWrite(cx, c, "x"), tcpExpect(cx, d, "x")); err != nil {
 					return err
@@ -704,7 +704,7 @@ func TestTCPFarContextDeadline(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// tcpAPI is package net, or this package bound to a task.
+// tcpAPI is the functions of package net, or those of this package bound to a task.
 type tcpAPI struct {
 	dial    func(network, address string) (net.Conn, error)
 	dialFor func(timeout time.Duration, address string) (net.Conn, error) // negative: cancelled
@@ -776,7 +776,7 @@ func tcpOwnAPI(cx *Context) tcpAPI {
 	}
 }
 
-// pair returns the ends of a connection, and closes them when the case is over.
+// pair returns the ends of a connection. Both are closed at the end of the case.
 func (api tcpAPI) pair(network string, fn func(a, b net.Conn) error) error {
 	ln, err := api.listen(network, "127.0.0.1:0")
 	if err != nil {
@@ -812,8 +812,8 @@ func (api tcpAPI) listenErr(network, address string) error {
 	return err
 }
 
-// refused dials an address whose listener is closed. If it succeeds, another process has
-// got the port meanwhile, and another port is tried.
+// refused dials an address whose listener is closed. If the dial succeeds, another process has been
+// given the port meanwhile, and refused tries another port.
 func (api tcpAPI) refused(network string) error {
 	for {
 		ln, err := api.listen(network, "127.0.0.1:0")
@@ -827,8 +827,8 @@ func (api tcpAPI) refused(network string) error {
 	}
 }
 
-// The same mistakes and failures give the same errors as in package net, in
-// all that a program can find out about an error. The texts are equal except for ports.
+// Mistakes and failures give the same errors as in package net, in all facts that a program can
+// find out about an error. The texts are equal except for ports.
 func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 	full := tcpFullBacklog(t)
 	buf := make([]byte, 8)
@@ -987,8 +987,8 @@ func TestTCPErrorsAreThoseOfPackageNet(t *testing.T) {
 			require.Error(t, got)
 			wantFacts, gotFacts := tcpErrorFacts(want), tcpErrorFacts(got)
 			if contexts[name] {
-				// For the end of a context package net has errors of its own,
-				// and not always the same.
+				// When a context ends, package net returns errors of its own, and not always the
+				// same ones.
 				for _, f := range []string{"text", "is i/o timeout", "is context deadline exceeded"} {
 					delete(wantFacts, f)
 					delete(gotFacts, f)
@@ -1037,8 +1037,8 @@ func tcpErrorFacts(err error) map[string]any {
 	return facts
 }
 
-// An operation that fails once fails every time, and never waits for a
-// readiness that will not come.
+// An operation that has failed once fails every time. It never waits for an event that will not
+// happen.
 func TestTCPBrokenConnectionFailsEveryTime(t *testing.T) {
 	for name, breakIt := range map[string]func(t *testing.T, a, b *TCPConn){
 		"reset": func(t *testing.T, a, b *TCPConn) {
@@ -1096,8 +1096,8 @@ func TestTCPDialByName(t *testing.T) {
 			rt := newTestRuntime(t, Config{Workers: 1})
 			ln := tcpListen(t)
 			require.NoError(t, way.run(rt, func(cx *Context) error {
-				// The listener is on IPv4 alone: Dial finds the address of
-				// the name that answers.
+				// The listener is on IPv4 alone. Dial finds the address of the name at which the
+				// listener is.
 				_, port, _ := net.SplitHostPort(ln.Addr().String())
 				a, err := Dial(cx, "tcp", net.JoinHostPort("localhost", port))
 				if err != nil {
@@ -1201,8 +1201,8 @@ func TestTCPDialThatHangs(t *testing.T) {
 	})
 }
 
-// Each waiter gets net.ErrClosed when a connection or listener is closed, whether a
-// goroutine or another task closes it.
+// If a connection or a listener is closed, by a goroutine or by another task, each waiter gets
+// net.ErrClosed.
 func TestTCPCloseWakesWaiters(t *testing.T) {
 	buf := make([]byte, 64<<20)
 	for _, way := range tcpWays {
@@ -1237,8 +1237,7 @@ func TestTCPCloseWakesWaiters(t *testing.T) {
 	}
 }
 
-// A descriptor is closed by Close, not when the last of the waiters has
-// looked again.
+// Close closes the descriptor at once, and not only when the last waiter has looked again.
 func TestTCPCloseFreesDescriptorAtOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -1303,9 +1302,8 @@ func TestTCPManyAcceptOnOneListener(t *testing.T) {
 	}
 }
 
-// Each of several tasks takes one connection and accepts no more. There are as many
-// connections as tasks, and each task gets one, though several connections may have come
-// with one event.
+// Several tasks each accept one connection and no more. There are as many connections as tasks.
+// Each task gets a connection, though one event may stand for several connections.
 func TestTCPEachAcceptorGetsOne(t *testing.T) {
 	const acceptors = 4
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -1463,8 +1461,9 @@ func TestTCPFullReadGoesOn(t *testing.T) {
 	require.ErrorIs(t, err, ErrPending)
 }
 
-// Two tasks wait, and there is one event. The first task takes a part of the data, while the
-// second has just looked. The rest is for the second, and there will be no event for it.
+// Two tasks wait, and there is one event. The first task takes a part of the data at a moment when
+// the second task has just found none. The rest of the data is for the second task, and there will
+// be no event for it.
 func TestTCPEventIsForAllWaiters(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1493,8 +1492,9 @@ func TestTCPEventIsForAllWaiters(t *testing.T) {
 	require.NoError(t, errB)
 }
 
-// A task finds no more data. Before it has noted that, more data comes, and another task
-// takes a part of it. The note is out of date and must not make a task wait.
+// A task finds no more data. Before it has stored this in the descriptor, more data arrives, and
+// another task takes a part of it. The stored state is then out of date. It must not make a task
+// wait.
 func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1520,7 +1520,7 @@ func TestTCPLateNoteOfEmptiness(t *testing.T) {
 	require.Equal(t, "econd", string(buf[:n]))
 }
 
-// A task finds no data. Before it has begun to wait, data comes.
+// A task finds no data. Data arrives before the task has begun to wait.
 func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1528,7 +1528,7 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	calls, buf := 0, make([]byte, 8)
 	_, err := s.pollOp(cx, &s.rd, tcpReadOp(buf, &calls))
 	require.ErrorIs(t, err, ErrPending)
-	s.rd.waiters.fire(nil) // a spurious event, so that the next attempt tries
+	s.rd.waiters.fire(nil) // a spurious event, so that the next read makes a system call
 	wakes.Store(0)
 	posted := false
 	read := func(fd int) (int, bool, error) {
@@ -1550,8 +1550,8 @@ func TestTCPEventBetweenTryAndWait(t *testing.T) {
 	require.Equal(t, "data", string(buf[:n]))
 }
 
-// A task finds no data. Before it has begun to wait, two bytes come, and another task
-// takes the first byte. The second byte is left for the task that waits.
+// A task finds no data. Before it has begun to wait, two bytes arrive, and another task takes the
+// first byte. The second byte is for the task that waits.
 func TestTCPWaitAfterOthersEvent(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s, peer := tcpSource(t)
@@ -1560,7 +1560,7 @@ func TestTCPWaitAfterOthersEvent(t *testing.T) {
 	calls, one := 0, make([]byte, 1)
 	_, err := s.pollOp(cxA, &s.rd, tcpReadOp(one, &calls))
 	require.ErrorIs(t, err, ErrPending)
-	s.rd.waiters.fire(nil) // a spurious event, so that A looks again
+	s.rd.waiters.fire(nil) // a spurious event, so that task A makes a system call
 	first := true
 	readA := func(fd int) (int, bool, error) {
 		n, exhausted, err := tcpReadOp(one, &calls)(fd)
@@ -1584,7 +1584,8 @@ func TestTCPWaitAfterOthersEvent(t *testing.T) {
 	require.Equal(t, "b", string(one))
 }
 
-// Cancelling a read, however close to the arrival of data, loses none.
+// Cancelling a read loses no data, however close together the cancellation and the arrival of the
+// data are.
 func TestTCPCancelledReadLosesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	count := 2000
@@ -1640,7 +1641,7 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 					for range i % 8 {
 						Yield(cx)
 					}
-					// Only a little ahead of the reads, so that most reads begin
+					// The writes are only a little ahead of the reads, so that most reads begin
 					// when there is no data.
 					for int64(i) > given.Load()+4 {
 						if err := Yield(cx); err != nil {
@@ -1687,7 +1688,7 @@ func TestTCPCancelledReadLosesNothing(t *testing.T) {
 func TestTCPCancelledWriteSaysHowMuch(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
-	const total = 32 << 20 // more than the buffers hold
+	const total = 32 << 20 // bytes; more than the buffers hold
 	p := make([]byte, total)
 	tcpPattern(p, 0, 3)
 	h := Spawn(rt, func(cx *Context) (int, error) { return a.Write(cx, p) })
@@ -1735,7 +1736,7 @@ func cancelledAccept(t *testing.T, ln Listener) {
 				h.Cancel()
 				c, err = h.Join(cx)
 			} else {
-				short, cancel := cx.WithTimeout(time.Duration(i/2%40) * time.Microsecond) // first none at all
+				short, cancel := cx.WithTimeout(time.Duration(i/2%40) * time.Microsecond) // the first deadlines have passed already
 				c, err = ln.Accept(short)
 				cancel()
 			}
@@ -1772,7 +1773,7 @@ func cancelledAccept(t *testing.T, ln Listener) {
 	assert.Positive(t, cancelled)
 }
 
-// A waiter that leaves does not take another waiter out: that waiter is still woken.
+// A waiter that leaves the slot does not remove another waiter: the other waiter is still woken.
 func TestTCPCancelOneOfTwoReaders(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for range 50 {
@@ -1838,7 +1839,7 @@ func TestTCPOptions(t *testing.T) {
 	}
 }
 
-// Accepted descriptors do not reach the programs that the process starts.
+// Programs that the process starts do not inherit accepted descriptors.
 func TestTCPDescriptorsAreCloseOnExec(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	dialled, accepted := tcpPair(t, rt)
@@ -1877,8 +1878,8 @@ func TestTCPCloseSendsWhatWasWritten(t *testing.T) {
 	}))
 }
 
-// Data and the end come with one event: after a short read there will be no
-// other event, and the end must be found all the same.
+// Data and the end arrive with one event. After a short read there will be no second event, and the
+// next read must find the end.
 func TestTCPDataAndEndInOneEvent(t *testing.T) {
 	for _, registered := range []bool{true, false} {
 		t.Run(fmt.Sprintf("registered: %v", registered), func(t *testing.T) {
@@ -1929,7 +1930,7 @@ func TestTCPIncoming(t *testing.T) {
 			}
 			c.Close()
 			if n++; n == clients/2 {
-				break // and a second loop goes on
+				break // another loop accepts the rest
 			}
 		}
 		var end error
@@ -2078,14 +2079,14 @@ func TestTCPDialFromLocalAddress(t *testing.T) {
 	}))
 }
 
-// The kernel completes connections before they are accepted: as many as the
-// system's limit says, not as many as some constant.
+// The kernel completes connections before they are accepted. Their number is the limit of the
+// system, and not a constant of the package.
 func TestTCPBacklogIsTheSystemsLimit(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	clients := 400
 	limit, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	if err != nil {
-		clients = 100 // elsewhere the limit is 128
+		clients = 100 // the limit is 128 on other systems
 	} else if n, _ := strconv.Atoi(strings.TrimSpace(string(limit))); n < clients {
 		clients = n
 	}
@@ -2104,11 +2105,12 @@ func TestTCPBacklogIsTheSystemsLimit(t *testing.T) {
 	}))
 }
 
-// The next socket that is opened reuses the number of a descriptor at once, while tasks still
-// wait for the previous connection, and its last events are under way. Promises:
-//  1. no task reads data that was sent to another connection;
-//  2. each waiter of a connection that is closed gets net.ErrClosed;
-//  3. no task waits in vain for the new connection.
+// The next socket that is opened has the number of the descriptor that was closed, while tasks
+// still wait for the previous connection and its last events have not been dispatched. Promises:
+//
+//  1. No task reads data that was sent to another connection.
+//  2. Each waiter of a connection that is closed gets net.ErrClosed.
+//  3. Each task that waits for the new connection is woken when there is data for it.
 func TestTCPReusedDescriptor(t *testing.T) {
 	const loops = 4
 	rounds := 1500
@@ -2118,7 +2120,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)
 
-	// The server answers each eight bytes with the same, twice.
+	// The server answers each eight bytes with the same eight bytes, twice.
 	server := Go(rt, func(cx *Context) error {
 		for {
 			c, err := ln.Accept(cx)
@@ -2130,7 +2132,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 				var p [16]byte
 				for {
 					if _, err := io.ReadFull(BindConn(cx, c), p[:8]); err != nil {
-						return nil // clients vanish in every way
+						return nil // the clients end their connections in every way
 					}
 					copy(p[8:], p[:8])
 					if _, err := c.Write(cx, p[:]); err != nil {
@@ -2191,7 +2193,7 @@ func TestTCPReusedDescriptor(t *testing.T) {
 			return err
 		}
 		if round%5 == 0 {
-			return nil // the waiter is reported if it fails, and hangs Shutdown if it hangs
+			return nil // a waiter that fails is reported, and one that hangs makes Shutdown hang
 		}
 		_, err = waiter.Join(cx)
 		return err
@@ -2248,7 +2250,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 		_, err := joinOrCancel(server)
 		require.NoError(t, err)
 	})
-	// The second runtime is gone, and the first goes on.
+	// The second runtime has ended, and the first goes on.
 	a, b := tcpPair(t, first)
 	h := Go(first, func(cx *Context) error { return tcpExpect(cx, a, "alive") })
 	require.NoError(t, runTask(first, func(cx *Context) error { return tcpWrite(cx, b, "alive") }))
@@ -2256,7 +2258,7 @@ func TestTCPTwoRuntimes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A connection may go from one runtime to another, as long as the first lives.
+// A connection may move from one runtime to another, if the first has not ended.
 func TestTCPConnectionOfAnotherRuntime(t *testing.T) {
 	first := newTestRuntime(t, Config{Workers: 1})
 	second := newTestRuntime(t, Config{Workers: 1})
@@ -2303,7 +2305,7 @@ func TestTCPAlwaysReadyConnectionYields(t *testing.T) {
 	require.GreaterOrEqual(t, others, size/operationsPerPoll-2)
 }
 
-// A spurious wake makes a read look again, and go on waiting.
+// A read that is woken spuriously makes a system call, and waits again.
 func TestTCPSpuriousWakes(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := tcpPair(t, rt)
@@ -2317,8 +2319,8 @@ func TestTCPSpuriousWakes(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// The runtime does not keep a task that has accepted and ended: if it failed, that is reported
-// when its handle becomes garbage.
+// The runtime does not keep a task that has accepted a connection and has ended: the failure of
+// such a task is reported when its handle is garbage.
 func TestTCPAcceptorIsForgotten(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})

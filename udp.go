@@ -8,25 +8,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UDPConn is a UDP socket: of ListenUDP, which receives from any sender and sends
-// to the address that is passed, or of DialUDP, which has one peer. See PacketConn
-// for the common rules of its methods.
+// UDPConn is a UDP socket. [ListenUDP] returns a socket that receives from any sender; it sends by
+// [UDPConn.WriteTo] and the like. [DialUDP] returns a socket with one peer; it sends by
+// [UDPConn.Write]. Its methods are those of [net.UDPConn], with a cx if they wait, and some more:
+// Peek and Poll methods, batches, and multicast groups. LocalAddr, the deadlines, the buffer sizes,
+// SyscallConn and File are the same as those of a [TCPConn].
 //
-// It is served by the worker of the task that first has to wait for it, and by no worker
-// as long as only goroutines wait for it. It must be closed.
+// Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
+// a deadline, and cx.Err() if cx is cancelled. [ErrPending] is not wrapped.
 //
-// Errors are *net.OpError; it wraps net.ErrClosed after Close,
-// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled.
-// ErrPending is not wrapped.
+// A read takes one message. If the message is longer than p, the rest of it is lost. Cancelling a
+// read loses no message, and a cancelled write has sent nothing.
+//
+// Any number of tasks and goroutines may call the methods concurrently. As with a [TCPConn], it is
+// cheapest if one task uses a socket. A program must close its sockets.
 type UDPConn struct{ packetConn }
 
 var _ PacketConn = (*UDPConn)(nil)
 
-// ListenUDP opens a socket on laddr, as net.ListenUDP does. A nil laddr, or
-// an address without an IP, is the wildcard address, of both families for "udp"; port
-// 0 is a port that the system chooses. For an address of a multicast group, which
-// is then still to be joined, the port may be shared with other sockets. The error
-// is a *net.OpError.
+// ListenUDP opens a socket on laddr, as [net.ListenUDP] does. A nil laddr, or an address without an
+// IP, is the wildcard address; for the network "udp" it is that of both families. Port 0 means a
+// port that the system chooses. The error is a [*net.OpError].
+//
+// If laddr is the address of a multicast group, the socket has the wildcard address, may share its
+// port with other sockets, and still has to join the group by [UDPConn.JoinGroup].
+// [ListenMulticastUDP] does both.
 func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 	return new(socketSetup).listenUDP(network, laddr)
 }
@@ -41,8 +47,8 @@ func (s *socketSetup) listenUDP(name string, laddr *net.UDPAddr) (*UDPConn, erro
 	}
 	setup, at := *s, *laddr
 	if at.IP.IsMulticast() {
-		// As in package net: messages to the group come to the wildcard
-		// address of its family, which several programs may have.
+		// As in package net: messages to a group arrive at the wildcard address of its family.
+		// Several programs may receive them, so they share the port.
 		setup.reuseAddr = true
 		n, at.IP = multicastWildcard(n, at.IP)
 	}
@@ -55,9 +61,9 @@ func (s *socketSetup) listenUDP(name string, laddr *net.UDPAddr) (*UDPConn, erro
 	return c, nil
 }
 
-// DialUDP opens a socket that sends to raddr and receives from it alone, from
-// laddr if that is not nil, as net.DialUDP does. It does not wait. The error is
-// a *net.OpError.
+// DialUDP opens a socket whose only peer is raddr: it sends to raddr and receives from raddr alone,
+// as [net.DialUDP] does. The local address is laddr, or one that the system chooses if laddr is
+// nil. It does not wait. The error is a [*net.OpError].
 func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	n, err := networkOf(network, "udp")
 	if err == nil && raddr == nil {
@@ -85,9 +91,9 @@ func (c *UDPConn) pollReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr ne
 	return n, addr, err
 }
 
-// ReadFromUDPAddrPort waits for a message and returns the address of its sender,
-// without allocating. A socket of both families returns IPv4 addresses in their IPv6
-// form; see netip.Addr.Unmap.
+// ReadFromUDPAddrPort is [UDPConn.ReadFrom] without an allocation: the address is a
+// [net/netip.AddrPort]. A socket of both families returns an IPv4 address in its IPv4-mapped IPv6
+// form; see [net/netip.Addr.Unmap].
 func (c *UDPConn) ReadFromUDPAddrPort(cx *Context, p []byte) (n int, addr netip.AddrPort, err error) {
 	n, err = c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollRecv(cx, p, 0, &addr) })
 	return n, addr, err
@@ -98,12 +104,14 @@ func (c *UDPConn) pollReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(c.pollReadFromUDPAddrPort(cx, p))
 }
 
-// ReadFrom waits for a message and returns the address of its sender, a *net.UDPAddr.
+// ReadFrom waits for a message, reads it into p, and returns the address of its sender, a
+// *net.UDPAddr. If the message is longer than p, the rest of it is lost. The error is a
+// [*net.OpError], which wraps cx.Err() if cx is cancelled. Cancelling loses no message.
 func (c *UDPConn) ReadFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(c.ReadFromUDPAddrPort(cx, p))
 }
 
-// ReadFromUDP is ReadFrom for callers that want a *net.UDPAddr.
+// ReadFromUDP is [UDPConn.ReadFrom] for callers that want a *net.UDPAddr.
 func (c *UDPConn) ReadFromUDP(cx *Context, p []byte) (int, *net.UDPAddr, error) {
 	return udpSender(c.ReadFromUDPAddrPort(cx, p))
 }
@@ -123,13 +131,16 @@ func (c *UDPConn) pollPeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	return c.sender(n, addr, err)
 }
 
-// PeekFrom is ReadFrom, but the message stays there.
+// PeekFrom is [UDPConn.ReadFrom], but leaves the message in the socket, so that the next read
+// returns it again.
 func (c *UDPConn) PeekFrom(cx *Context, p []byte) (int, net.Addr, error) {
 	var addr netip.AddrPort
 	n, err := c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollRecv(cx, p, unix.MSG_PEEK, &addr) })
 	return c.sender(n, addr, err)
 }
 
+// sender is udpSender for callers that want a net.Addr. After an error the net.Addr is nil, and not
+// a nil *net.UDPAddr.
 func (c *UDPConn) sender(n int, addr netip.AddrPort, err error) (int, net.Addr, error) {
 	if err != nil {
 		return n, nil, err
@@ -143,26 +154,28 @@ func (c *UDPConn) pollWriteToUDPAddrPort(cx *Context, p []byte, addr netip.AddrP
 	return n, c.wrapSend(addr, err)
 }
 
-// WriteToUDPAddrPort sends p to addr, without allocating. It waits as long as
-// there is no room.
+// WriteToUDPAddrPort is [UDPConn.WriteTo] without an allocation: the address is a
+// [net/netip.AddrPort].
 func (c *UDPConn) WriteToUDPAddrPort(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
 	n, err := c.send(cx, p, addr)
 	return n, c.wrapSend(addr, err)
 }
 
+// wrapSend wraps an error of a message to addr. It makes a net.Addr of addr only for an error,
+// because that is an allocation.
 func (c *UDPConn) wrapSend(addr netip.AddrPort, err error) error {
 	if err == nil || err == ErrPending {
-		return err // without the address, which would be an allocation
+		return err
 	}
 	return c.wrapTo("write", addrPortUDPAddr{addr}, err)
 }
 
-// addrPortUDPAddr is an address in an error.
+// addrPortUDPAddr is a netip.AddrPort as the address of an error.
 type addrPortUDPAddr struct{ netip.AddrPort }
 
 func (addrPortUDPAddr) Network() string { return "udp" }
 
-// pollSend sends p; its error is still to be wrapped.
+// pollSend sends p to addr without waiting. The caller wraps the error.
 func (c *UDPConn) pollSend(cx *Context, p []byte, addr netip.AddrPort) (int, error) {
 	if err := c.maySend(addr); err != nil {
 		return 0, cx.refused(err)
@@ -181,7 +194,8 @@ func (c *UDPConn) send(cx *Context, p []byte, addr netip.AddrPort) (int, error) 
 	return c.awaitSend(cx, func(cx *Context) (int, error) { return c.pollSend(cx, p, addr) })
 }
 
-// maySend reports an error if addr can't be sent to.
+// maySend returns an error if the socket cannot send to addr: it has a peer already, addr is the
+// zero value, or addr is of a family that the socket does not reach.
 func (c *UDPConn) maySend(addr netip.AddrPort) error {
 	switch {
 	case c.connected():
@@ -197,17 +211,19 @@ func (c *UDPConn) pollWriteTo(cx *Context, p []byte, addr net.Addr) (int, error)
 	return c.writeTo(cx, addr, func(a netip.AddrPort) (int, error) { return c.pollSend(cx, p, a) })
 }
 
-// WriteTo sends p to addr, a *net.UDPAddr. It waits as long as there is no
-// room.
+// WriteTo sends p as one message to addr, a *net.UDPAddr, and waits while the system has no room.
+// The error is a [*net.OpError]. It wraps [net.ErrWriteToConnected] if the socket has a peer, and
+// cx.Err() if cx is cancelled; then nothing was sent.
 func (c *UDPConn) WriteTo(cx *Context, p []byte, addr net.Addr) (int, error) {
 	return c.writeTo(cx, addr, func(a netip.AddrPort) (int, error) { return c.send(cx, p, a) })
 }
 
-// WriteToUDP is WriteTo.
+// WriteToUDP is [UDPConn.WriteTo] for callers that have a *net.UDPAddr.
 func (c *UDPConn) WriteToUDP(cx *Context, p []byte, addr *net.UDPAddr) (int, error) {
 	return c.WriteTo(cx, p, addr)
 }
 
+// writeTo checks and translates addr, and calls send with it.
 func (c *UDPConn) writeTo(cx *Context, addr net.Addr, send func(netip.AddrPort) (int, error)) (n int, err error) {
 	a, err := udpAddrPort(addr, c.v6())
 	u, ok := addr.(*net.UDPAddr)
@@ -231,14 +247,15 @@ func (c *UDPConn) pollReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, f
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
-// ReadMsgUDPAddrPort waits for a message and its ancillary data. oobn is the size
-// of the ancillary data, flags are those of recvmsg(2).
+// ReadMsgUDPAddrPort is [UDPConn.ReadFromUDPAddrPort] for a message with ancillary data, which it
+// reads into oob. oobn is the size of the ancillary data in bytes, and flags are those that
+// recvmsg(2) returns for the message.
 func (c *UDPConn) ReadMsgUDPAddrPort(cx *Context, p, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
 	n, oobn, flags, sa, err := c.readMsg(cx, p, oob)
 	return n, oobn, flags &^ msgCloexec, addrPortOf(sa), err
 }
 
-// ReadMsgUDP is ReadMsgUDPAddrPort for callers that want a *net.UDPAddr.
+// ReadMsgUDP is [UDPConn.ReadMsgUDPAddrPort] for callers that want a *net.UDPAddr.
 func (c *UDPConn) ReadMsgUDP(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
 	return udpMsgSender(c.ReadMsgUDPAddrPort(cx, p, oob))
 }
@@ -256,18 +273,20 @@ func (c *UDPConn) pollWriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip
 	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr}, c.pollWriteMsg)
 }
 
-// WriteMsgUDPAddrPort sends p with ancillary data; addr is the zero value if
-// the connection was dialled to its peer.
+// WriteMsgUDPAddrPort is [UDPConn.WriteToUDPAddrPort] for a message with the ancillary data oob. If
+// the socket has a peer, addr is the zero value. It returns the number of bytes of p and of oob
+// that were sent.
 func (c *UDPConn) WriteMsgUDPAddrPort(cx *Context, p, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	return c.writeMsgTo(cx, p, oob, addr, addrPortUDPAddr{addr}, c.awaitWriteMsg)
 }
 
-// WriteMsgUDP is WriteMsgUDPAddrPort; addr is nil if the connection was
-// dialled to its peer.
+// WriteMsgUDP is [UDPConn.WriteMsgUDPAddrPort] for callers that have a *net.UDPAddr. If the socket
+// has a peer, addr is nil.
 func (c *UDPConn) WriteMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	return c.writeMsgUDP(cx, p, oob, addr, c.awaitWriteMsg)
 }
 
+// writeMsgUDP checks and translates addr, and calls writeMsgTo with it.
 func (c *UDPConn) writeMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr, send sendMsg) (n, oobn int, err error) {
 	var to netip.AddrPort
 	switch {
@@ -284,6 +303,8 @@ func (c *UDPConn) writeMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr, sen
 	return c.writeMsgTo(cx, p, oob, to, addr, send)
 }
 
+// writeMsgTo checks and translates addr, and sends the message by send. dst is the address for an
+// error.
 func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {
@@ -312,16 +333,19 @@ func (c *UDPConn) pollReadBatch(cx *Context, ms []Message, flags int) (int, erro
 	})
 }
 
-// ReadBatch waits for a message and reads it, and all messages that are there after it,
-// into ms, as far as ms has room; it returns their number. On Linux that is one
-// system call. flags are those of recvmsg(2). Buffers, OOB and Addr of a
-// message can be used again for the next batch as they are.
+// ReadBatch waits until at least one message is available, reads the available messages into ms,
+// and returns their number: at most len(ms), at most 1024 on Linux, where it makes one system call,
+// and at most 64 on other systems. flags are passed to recvmsg(2). The error is a [*net.OpError],
+// which wraps cx.Err() if cx is cancelled. Cancelling loses no message.
+//
+// The caller may pass the same ms again: Buffers and OOB are not changed, and Addr is reused if the
+// sender is the same.
 func (c *UDPConn) ReadBatch(cx *Context, ms []Message, flags int) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.pollReadBatch(cx, ms, flags) })
 }
 
-// pollWriteBatch sends as many messages as there is room for, and returns how
-// many, or ErrPending if there is room for none.
+// pollWriteBatch sends as many messages as the system has room for, and returns their number. It
+// returns ErrPending if there is room for none.
 func (c *UDPConn) pollWriteBatch(cx *Context, ms []Message, flags int) (int, error) {
 	ms = ms[:min(len(ms), maxBatch)]
 	if len(ms) == 0 {
@@ -333,9 +357,10 @@ func (c *UDPConn) pollWriteBatch(cx *Context, ms []Message, flags int) (int, err
 	})
 }
 
-// WriteBatch sends all messages, unless it fails or is cancelled, and returns
-// how many it has sent. On Linux one system call sends as many messages as there is
-// room for. flags are those of sendmsg(2).
+// WriteBatch sends all messages, and returns the number of messages that it has sent, which is less
+// than len(ms) only if there is an error. On Linux one system call sends as many messages as the
+// system has room for. flags are passed to sendmsg(2). The error is a [*net.OpError] about the
+// first message that was not sent; it wraps cx.Err() if cx is cancelled.
 func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err error) {
 	for {
 		m, err := c.awaitWrite(cx, func(cx *Context) (int, error) { return c.pollWriteBatch(cx, ms[n:], flags) })
@@ -346,8 +371,8 @@ func (c *UDPConn) WriteBatch(cx *Context, ms []Message, flags int) (n int, err e
 	}
 }
 
-// Close closes the socket. Operations that wait for it fail with [net.ErrClosed]. The
-// system still sends messages that were written, and drops those that were not read.
+// Close closes the socket. Operations that wait fail with [net.ErrClosed]. The system still sends
+// messages that were written, and drops messages that were not read.
 func (c *UDPConn) Close() error { return c.packetConn.Close() }
 
 // boundUDPConn is the result of BindConn for a UDPConn.

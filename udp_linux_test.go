@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket of both families has its options in both; a socket of IPv6 alone leaves
-// the options of IPv4 as they are.
+// A socket of both families sets its options for both. A socket of IPv6 alone does not change the
+// options of IPv4.
 func TestUDPOptionsOfBothFamilies(t *testing.T) {
 	lo := udpLoopback(t)
 	for network, both := range map[string]bool{"udp": true, "udp6": false} {
@@ -62,8 +62,8 @@ func TestUDPInterfaceWithoutIPv4(t *testing.T) {
 	require.ErrorContains(t, err, "without")
 }
 
-// A batch that is given back refers to no memory of the caller's, also not to that of the
-// messages that were not sent.
+// A batch in the pool refers to no memory of the caller's, not even to that of messages that were
+// not sent.
 func TestUDPBatchForgets(t *testing.T) {
 	a, b := udpListen(t), udpListen(t)
 	text := []byte("text")

@@ -39,7 +39,7 @@ func udpPair(t testing.TB) (a, b *UDPConn) {
 		require.NoError(t, first.Close())
 		a, err = DialUDP("udp", at, b.LocalAddr().(*net.UDPAddr))
 		if errors.Is(err, syscall.EADDRINUSE) {
-			continue // another process was faster
+			continue // another process has the port
 		}
 		require.NoError(t, err)
 		t.Cleanup(func() { a.Close() })
@@ -49,7 +49,7 @@ func udpPair(t testing.TB) (a, b *UDPConn) {
 
 func udpAddr(c Conn) netip.AddrPort { return c.LocalAddr().(*net.UDPAddr).AddrPort() }
 
-// udpEchoes are the ways in which a server can send messages back.
+// udpEchoes are the ways in which a server can send messages back to their senders.
 var udpEchoes = map[string]func(cx *Context, c *UDPConn) error{
 	"ReadFrom": func(cx *Context, c *UDPConn) error {
 		p := make([]byte, 2048)
@@ -162,7 +162,7 @@ func udpMessages(n, size int) []Message {
 	return ms
 }
 
-// udpAsk sends messages of many lengths, one by one, and wants each back.
+// udpAsk sends messages of many lengths, one by one, and expects each of them back.
 func udpAsk(c net.Conn) error {
 	c.SetDeadline(time.Now().Add(patience))
 	got := make([]byte, 2048)
@@ -241,7 +241,8 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 				assert.NotZero(t, got.Port)
 				assert.Nil(t, own.RemoteAddr())
 
-				// Each package sees the address of the other as it sees an address of its own sockets.
+				// Each package reports an address of the other package's socket in the same form as
+				// an address of its own sockets.
 				target := net.JoinHostPort("", fmt.Sprint(got.Port))
 				d, err := Dial(cx, c.network, target)
 				if err != nil {
@@ -260,8 +261,8 @@ func TestUDPAddressesAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
-// A message to the wildcard address, however it is written, comes to this
-// host or fails as with package net.
+// A message to the wildcard address arrives at this host or fails, as with package net, in each
+// form in which the address can be written.
 func TestUDPWildcardIsThatOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"udp", "udp4", "udp6"} {
@@ -402,8 +403,8 @@ func TestUDPPoll(t *testing.T) {
 	require.Equal(t, udpAddr(a), from)
 }
 
-// Promises: a cancelled read leaves the message, a cancelled write has sent
-// nothing, and both fail even if they could succeed at once.
+// Promises: a read that is cancelled leaves the message in the socket, and a write that is
+// cancelled has sent nothing. Both fail even if they could succeed at once.
 func TestUDPCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)
@@ -494,7 +495,7 @@ func TestUDPDeadlines(t *testing.T) {
 func TestUDPManyReaders(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	c := udpListen(t)
-	require.NoError(t, c.SetReadBuffer(4<<20)) // for all messages, if no task reads
+	require.NoError(t, c.SetReadBuffer(4<<20)) // room for all messages while no task reads
 	const readers, each = 4, 50
 	var seen [readers * each]atomic.Int32
 	var hs []*JoinHandle[None]
@@ -532,8 +533,8 @@ func TestUDPManyReaders(t *testing.T) {
 	}
 }
 
-// On Linux the AddrPort forms, Read and Write do not allocate, nor do batches
-// for each message.
+// On Linux the AddrPort forms, Read and Write do not allocate. A batch does not allocate for each
+// message.
 func TestUDPAllocations(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	c := udpListen(t)
@@ -545,7 +546,7 @@ func TestUDPAllocations(t *testing.T) {
 	for i := range out {
 		out[i].Addr = c.LocalAddr()
 	}
-	// pending reports whether the messages are still to come.
+	// pending reports whether the messages have not arrived yet.
 	begun := time.Now()
 	pending := func(err error) bool {
 		runtime.Gosched()
@@ -652,7 +653,7 @@ func TestUDPBatch(t *testing.T) {
 	}))
 }
 
-// A message that can't be sent ends a batch, and the messages before it have been sent.
+// A message that cannot be sent ends a batch. The messages before it have been sent.
 func TestUDPBatchFails(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpListen(t), udpListen(t)
@@ -774,7 +775,7 @@ func TestUDPOptions(t *testing.T) {
 	}
 }
 
-// udpLoopback returns the interface of the loopback.
+// udpLoopback returns the loopback interface.
 func udpLoopback(t testing.TB) *net.Interface {
 	t.Helper()
 	ifis, err := net.Interfaces()
@@ -849,8 +850,8 @@ func TestUDPMulticast(t *testing.T) {
 	}
 }
 
-// The SyscallConn of the connection that BindConn returns waits; that of the socket
-// fails with errors.ErrUnsupported instead.
+// The SyscallConn of the result of BindConn waits. The SyscallConn of the socket itself fails with
+// errors.ErrUnsupported instead.
 func TestUDPSyscallConn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := udpPair(t)

@@ -11,29 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetBroadcast sets whether messages may be sent to broadcast addresses. They
-// may unless this says otherwise.
+// SetBroadcast sets whether the socket may send to broadcast addresses. On is the default. The
+// error is a [*net.OpError], as that of every setting below.
 func (c *UDPConn) SetBroadcast(on bool) error {
 	return c.setOption(unix.SOL_SOCKET, unix.SO_BROADCAST, sys.BoolInt(on))
 }
 
-// Broadcast returns the setting of SetBroadcast.
+// Broadcast returns the setting of [UDPConn.SetBroadcast].
 func (c *UDPConn) Broadcast() (bool, error) {
 	v, err := c.option(unix.SOL_SOCKET, unix.SO_BROADCAST)
 	return v != 0, err
 }
 
-// SetTTL sets how many routers a message may pass that is not sent to a
-// group: the time to live of IPv4, the hop limit of IPv6. This setting and those
-// for groups are made for both families if the socket is of both; on systems other
-// than Linux such a socket may refuse a setting for IPv4, which then keeps its default.
+// SetTTL sets the number of routers that a message to a single host may pass: the time to live of
+// IPv4, the hop limit of IPv6. The error is a [*net.OpError].
+//
+// This setting and those for multicast hold for both families if the socket is of both. On systems
+// other than Linux such a socket may refuse a setting for IPv4. The setting for IPv4 then keeps its
+// default, and there is no error.
 func (c *UDPConn) SetTTL(n int) error {
 	return c.setFamilies(
 		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, n) },
 		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IP, unix.IP_TTL, n) })
 }
 
-// TTL returns the setting of SetTTL.
+// TTL returns the setting of [UDPConn.SetTTL].
 func (c *UDPConn) TTL() (int, error) {
 	if c.v6() {
 		return c.option(unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS)
@@ -41,15 +43,16 @@ func (c *UDPConn) TTL() (int, error) {
 	return c.option(unix.IPPROTO_IP, unix.IP_TTL)
 }
 
-// SetMulticastTTL sets how many routers a message to a group may pass. One,
-// the default, keeps it in the local network.
+// SetMulticastTTL sets the number of routers that a message to a multicast group may pass. The
+// default is 1, which keeps the message in the local network. For a socket of both families see
+// [UDPConn.SetTTL].
 func (c *UDPConn) SetMulticastTTL(n int) error {
 	return c.setFamilies(
 		func(fd int) error { return sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, n) },
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, n) })
 }
 
-// MulticastTTL returns the setting of SetMulticastTTL.
+// MulticastTTL returns the setting of [UDPConn.SetMulticastTTL].
 func (c *UDPConn) MulticastTTL() (int, error) {
 	if c.v6() {
 		return c.option(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS)
@@ -57,9 +60,9 @@ func (c *UDPConn) MulticastTTL() (int, error) {
 	return c.getByte(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
 }
 
-// SetMulticastLoopback sets whether a message to a group also comes to the sockets
-// on this host that joined it. It does unless this, or ListenMulticastUDP, says
-// otherwise.
+// SetMulticastLoopback sets whether messages that the socket sends to a multicast group also arrive
+// at the sockets of this host that have joined the group. On is the default, except for a socket of
+// [ListenMulticastUDP]. For a socket of both families see [UDPConn.SetTTL].
 func (c *UDPConn) SetMulticastLoopback(on bool) error {
 	return c.setFamilies(
 		func(fd int) error {
@@ -68,7 +71,7 @@ func (c *UDPConn) SetMulticastLoopback(on bool) error {
 		func(fd int) error { return setByte(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, sys.BoolInt(on)) })
 }
 
-// MulticastLoopback returns the setting of SetMulticastLoopback.
+// MulticastLoopback returns the setting of [UDPConn.SetMulticastLoopback].
 func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 	var v int
 	if c.v6() {
@@ -79,8 +82,9 @@ func (c *UDPConn) MulticastLoopback() (on bool, err error) {
 	return v != 0, err
 }
 
-// setMulticastInterface sets through which interface messages to groups are
-// sent. Without it, or if ifi is nil, the system chooses.
+// setMulticastInterface sets the interface through which the socket sends messages to multicast
+// groups. If ifi is nil, or without this call, the system chooses an interface. An IPv6 socket of
+// both families may use an interface that has no IPv4 address.
 func (c *UDPConn) setMulticastInterface(ifi *net.Interface) error {
 	return c.setFamilies(
 		func(fd int) error {
@@ -98,7 +102,7 @@ func (c *UDPConn) setMulticastInterface(ifi *net.Interface) error {
 		})
 }
 
-// ipIndex returns the number of an interface; 0 lets the system choose.
+// ipIndex returns the index of an interface. The index 0 lets the system choose.
 func ipIndex(ifi *net.Interface) int {
 	if ifi == nil {
 		return 0
@@ -106,8 +110,9 @@ func ipIndex(ifi *net.Interface) int {
 	return ifi.Index
 }
 
-// setFamilies sets an option of the socket's family, and that of IPv4 as well
-// if an IPv6 socket is of both families.
+// setFamilies sets an option for the socket's family by v6 or v4. If an IPv6 socket serves IPv4,
+// too, it sets the option of IPv4 as well. Systems other than Linux may refuse an IPv4 option on
+// such a socket, so there the error of v4 is ignored.
 func (c *UDPConn) setFamilies(v6, v4 func(fd int) error) error {
 	return c.set(func(fd int) error {
 		if !c.v6() {
@@ -127,18 +132,20 @@ func (c *UDPConn) setFamilies(v6, v4 func(fd int) error) error {
 	})
 }
 
-// JoinGroup makes the socket receive messages that are sent to the group, a *net.UDPAddr of
-// which only the IP counts, through the interface ifi, or an interface that the system
-// chooses if ifi is nil.
+// JoinGroup makes the socket receive the messages to a multicast group that arrive at the interface
+// ifi. If ifi is nil, the system chooses the interface. group is a *net.UDPAddr, whose port does
+// not matter, or a *net.IPAddr. The error is a [*net.OpError]. The opposite is
+// [UDPConn.LeaveGroup].
 func (c *UDPConn) JoinGroup(ifi *net.Interface, group net.Addr) error {
 	return c.membership(ifi, group, unix.IP_ADD_MEMBERSHIP, unix.IPV6_JOIN_GROUP)
 }
 
-// LeaveGroup undoes JoinGroup with the same arguments.
+// LeaveGroup undoes [UDPConn.JoinGroup] with the same arguments.
 func (c *UDPConn) LeaveGroup(ifi *net.Interface, group net.Addr) error {
 	return c.membership(ifi, group, unix.IP_DROP_MEMBERSHIP, unix.IPV6_LEAVE_GROUP)
 }
 
+// membership joins or leaves a group, by the option v4 or v6 for the family of the group.
 func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) error {
 	var ip net.IP
 	switch g := group.(type) {
@@ -168,8 +175,8 @@ func (c *UDPConn) membership(ifi *net.Interface, group net.Addr, v4, v6 int) err
 	}))
 }
 
-// getByte is getsockopt for options of one byte. The options of IPv4 multicast have one byte
-// on some systems, and may have one byte on all.
+// getByte is getsockopt(2) for an option of one byte. The options of IPv4 multicast must have one
+// byte on some systems, and may have one byte on all systems.
 func (c *conn) getByte(level, name int) (int, error) {
 	return c.get(func(fd int) (int, error) {
 		b, err := unix.GetsockoptByte(fd, level, name)
@@ -177,6 +184,7 @@ func (c *conn) getByte(level, name int) (int, error) {
 	})
 }
 
+// setByte is setsockopt(2) for an option of one byte. It fails with EINVAL if value does not fit.
 func setByte(fd, level, name, value int) error {
 	err := error(unix.EINVAL)
 	if value >= 0 && value <= 255 {
@@ -187,8 +195,8 @@ func setByte(fd, level, name, value int) error {
 
 var errNoIPv4 = errors.New("the interface has no IPv4 address")
 
-// interfaceIPv4 returns an IPv4 address of an interface; the wildcard if ifi is
-// nil.
+// interfaceIPv4 returns an IPv4 address of an interface, or the wildcard address if ifi is nil. An
+// interface without an IPv4 address is errNoIPv4.
 func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 	if ifi == nil {
 		return ip, nil
@@ -205,10 +213,13 @@ func interfaceIPv4(ifi *net.Interface) (ip [4]byte, err error) {
 	return ip, fmt.Errorf("%w: %s", errNoIPv4, ifi.Name)
 }
 
-// ListenMulticastUDP opens a socket that receives the messages that are sent to a group, on
-// the interface ifi, or an interface that the system chooses if ifi is nil, as
-// net.ListenMulticastUDP does. Other sockets may receive them, too. Messages that the socket
-// itself sends to the group do not come back to this host. The error is a *net.OpError.
+// ListenMulticastUDP opens a socket that receives the messages to a multicast group, as
+// [net.ListenMulticastUDP] does. They are received at the interface ifi; if ifi is nil, the system
+// chooses the interface. The error is a [*net.OpError].
+//
+// Other sockets may receive the messages, too, because they may share the port. Messages that this
+// socket sends to the group do not arrive at this host, unless [UDPConn.SetMulticastLoopback] is
+// switched on.
 func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) (*UDPConn, error) {
 	if group == nil || len(group.IP) == 0 {
 		return nil, wrapOp("listen", unnamed(network), nil, addrOrNil(group), errMissingAddress)
@@ -233,12 +244,13 @@ func ListenMulticastUDP(network string, ifi *net.Interface, group *net.UDPAddr) 
 	return c, nil
 }
 
-// multicastWildcard returns the address and the network on which messages to
-// a group are received.
+// multicastWildcard returns the network and the address of a socket that receives the messages to a
+// group: the wildcard address of the group's family. For IPv4 it restricts the network to this
+// family, because 0.0.0.0 of a network without a family would be the wildcard address of both.
 func multicastWildcard(n *network, group net.IP) (*network, net.IP) {
 	if n.familyOf(&net.UDPAddr{IP: group}, nil) == unix.AF_INET6 {
 		return n, net.IPv6zero
 	}
-	only := n.of(unix.AF_INET) // without a family, 0.0.0.0 would be the wildcard of both
+	only := n.of(unix.AF_INET)
 	return &only, net.IPv4zero
 }

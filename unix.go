@@ -10,26 +10,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnixConn is a connection of a unix-domain socket, of the network "unix" (a
-// stream) or "unixpacket" (messages in order). See Conn for the common rules of
-// its methods.
+// UnixConn is a connection of a unix-domain socket. Its network is "unix", a stream, or
+// "unixpacket", a connection of packets in order. [DialUnix], [SocketPair] and
+// [UnixListener.AcceptUnix] return one, and so do [Dial] and [UnixListener.Accept], as a [Conn].
+// Most of its methods are those of [net.UnixConn], with a cx if they wait. LocalAddr, the
+// deadlines, the buffer sizes, SyscallConn and File are the same as those of a [TCPConn].
+// [UnixConn.SendFiles] passes open files to another process.
 //
-// Cancelling a Read loses nothing. Cancelling a Write may leave part of the
-// data written, but never part of a packet: it returns how much. A connection
-// must be closed.
+// Errors are [*net.OpError]. They wrap [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
+// a deadline, and cx.Err() if cx is cancelled. [io.EOF] at the end of the data, and [ErrPending] of
+// the Poll methods, are not wrapped: compare them by ==.
 //
-// Errors are *net.OpError; it wraps net.ErrClosed after Close,
-// os.ErrDeadlineExceeded after a deadline, and cx.Err() if cx is cancelled. Not
-// wrapped are io.EOF, the end, and ErrPending.
+// On a connection of packets, each Write sends p as one packet, and each Read takes one packet. If
+// the packet is longer than p, the rest of it is lost. Cancelling a Read loses no data. A cancelled
+// Write may have written part of a stream's data, but never part of a packet, and returns how much.
+//
+// Any number of tasks and goroutines may call the methods concurrently. As with a [TCPConn], it is
+// cheapest if one task uses a connection. A program must close its connections.
 type UnixConn struct{ streamConn }
 
 var _ Conn = (*UnixConn)(nil)
 
-// DialUnix connects to raddr, from laddr if it is not nil, as net.DialUnix
-// does: networks "unix" and "unixpacket". On Linux a name that begins with @
-// is abstract: it stands in no directory. If the listener's backlog is full it
-// fails at once. The error is a *net.OpError; it wraps cx.Err() if cx is
-// cancelled.
+// DialUnix connects to raddr, from the local address laddr unless that is nil, as [net.DialUnix]
+// does. The network is "unix" or "unixpacket". On Linux a name that begins with @ is abstract: no
+// file has this name. If the backlog of the listener is full, DialUnix fails at once. The error is
+// a [*net.OpError]; it wraps cx.Err() if cx is cancelled.
 func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixConn, error) {
 	a, err := unixConnect("unix", network, laddr, raddr)
 	if err != nil {
@@ -38,7 +43,7 @@ func DialUnix(cx *Context, network string, laddr, raddr *net.UnixAddr) (*UnixCon
 	return awaitConnect[*UnixConn](cx, a)
 }
 
-// unixConnect prepares to dial a unix-domain socket.
+// unixConnect prepares to connect a unix-domain socket.
 func unixConnect(proto, name string, laddr, raddr *net.UnixAddr) (*connectFuture, error) {
 	n, err := networkOf(name, proto)
 	if err == nil && !unixNamed(raddr) {
@@ -50,11 +55,11 @@ func unixConnect(proto, name string, laddr, raddr *net.UnixAddr) (*connectFuture
 	return &connectFuture{setup: new(socketSetup), net: n, laddr: addrOrNil(laddr), raddr: raddr}, nil
 }
 
-// unixNamed reports whether a is an address that can be dialled.
+// unixNamed reports whether a is an address that a socket can connect to.
 func unixNamed(a *net.UnixAddr) bool { return a != nil && a.Name != "" }
 
-// SocketPair returns the two ends of a new connection of the network "unix".
-// Their addresses have no names. The error is a *net.OpError.
+// SocketPair returns the two ends of a new connection of the network "unix". Their addresses have
+// no names. The error is a [*net.OpError].
 func SocketPair() (a, b *UnixConn, err error) {
 	a, b = new(UnixConn), new(UnixConn)
 	if err := socketPair("unix", &a.conn, &b.conn); err != nil {
@@ -63,6 +68,8 @@ func SocketPair() (a, b *UnixConn, err error) {
 	return a, b, nil
 }
 
+// socketPair opens two connected sockets of the network with this name, and makes a and b their
+// connections.
 func socketPair(name string, a, b *conn) error {
 	n, _ := networkOf(name, name)
 	fds, err := sys.SocketPair(n.kind)
@@ -76,8 +83,8 @@ func socketPair(name string, a, b *conn) error {
 	return nil
 }
 
-// Close closes the connection. Operations that wait for it fail with [net.ErrClosed]. The
-// peer can still read data that was written.
+// Close closes the connection, as in package net (see [net.UnixConn.Close]). Operations that wait
+// fail with [net.ErrClosed]. The peer can still read data that was written.
 func (c *UnixConn) Close() error { return c.conn.Close() }
 
 // boundUnixConn is the result of BindConn for a UnixConn.
@@ -101,9 +108,10 @@ func (b *boundUnixConn) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error) {
 	return b.refuseTo(addr)
 }
 
-// refuseTo is the WriteTo of both forms: a connection sends to its peer alone.
-// Package net refuses at once only if the connection was dialled. It lets the system
-// refuse if the connection was accepted, which Linux does for streams.
+// refuseTo is the WriteTo and WriteToUnix of the results of BindConn and NetConn. It always fails,
+// since a connection sends to its peer alone. Package net fails at once only if the connection was
+// dialled. If the connection was accepted, package net makes the system call, which fails for
+// streams on Linux.
 func (c *UnixConn) refuseTo(addr net.Addr) (int, error) {
 	u, ok := addr.(*net.UnixAddr)
 	if !ok {
@@ -121,26 +129,29 @@ func (b *boundUnixConn) WriteMsgUnix(p, oob []byte, addr *net.UnixAddr) (n, oobn
 	return b.UnixConn.WriteMsgUnix(b.cx, p, oob, addr)
 }
 
-// UnixListener is a listener of a unix-domain socket. See Listener for the common
-// rules of its methods, and TCPListener for the behaviour when there are
-// no descriptors left. Errors are those of a TCPListener.
+// UnixListener is a listener of a unix-domain socket. [ListenUnix] returns one, and so does
+// [Listen], as a [Listener]. Its methods are those of [net.UnixListener] with a cx. Concurrency,
+// errors, cancellation, and the behaviour when no descriptors are left are the same as those of a
+// [TCPListener].
 type UnixListener struct {
 	listener
-	keep   atomic.Bool // the file, when the listener is closed
+	keep   atomic.Bool // Close leaves the file
 	unlink sync.Once
 }
 
 var _ Listener = (*UnixListener)(nil)
 
-// ListenUnix announces on laddr, as net.ListenUnix does: networks "unix" and
-// "unixpacket". The file of that name must not be there yet; Close removes it.
-// On Linux a name that begins with @ is abstract: it stands in no directory,
-// and an empty name lets the system choose an abstract name. The error is a
-// *net.OpError.
+// ListenUnix announces on laddr, as [net.ListenUnix] does. The network is "unix" or "unixpacket".
+// It creates a file with the name of laddr, which must not exist before, and [UnixListener.Close]
+// removes the file. The error is a [*net.OpError].
+//
+// On Linux a name that begins with @ is abstract: no file has this name. For an empty name the
+// system chooses an abstract name.
 func ListenUnix(network string, laddr *net.UnixAddr) (*UnixListener, error) {
 	return new(socketSetup).listenUnix(network, laddr)
 }
 
+// listenUnix is ListenUnix with the settings of s.
 func (s *socketSetup) listenUnix(name string, laddr *net.UnixAddr) (*UnixListener, error) {
 	n, fd, err := s.bindUnix("listen", "unix", name, laddr)
 	if err != nil {
@@ -151,6 +162,8 @@ func (s *socketSetup) listenUnix(name string, laddr *net.UnixAddr) (*UnixListene
 	return l, nil
 }
 
+// bindUnix opens a socket that is bound to laddr, for a listener or for datagrams. In an error, op
+// "dial" makes laddr the source, and op "listen" makes it the address.
 func (s *socketSetup) bindUnix(op, proto, name string, laddr *net.UnixAddr) (n *network, fd int, err error) {
 	if n, err = networkOf(name, proto); err == nil && laddr == nil {
 		err = errMissingAddress
@@ -168,17 +181,18 @@ func (s *socketSetup) bindUnix(op, proto, name string, laddr *net.UnixAddr) (n *
 	return nil, -1, wrapOp(op, unnamed(name), source, addr, err)
 }
 
-// SetUnlinkOnClose sets whether Close removes the socket's file. It does for a
-// listener of ListenUnix or Listen, and does not for a listener that was made from a
-// descriptor, unless this says otherwise.
+// SetUnlinkOnClose sets whether [UnixListener.Close] removes the file of the socket, as in package
+// net (see [net.UnixListener.SetUnlinkOnClose]). On is the default for a listener of [ListenUnix]
+// or [Listen], and off for a listener that was made from a descriptor.
 func (l *UnixListener) SetUnlinkOnClose(unlink bool) { l.keep.Store(!unlink) }
 
-// Close closes the listener and removes its file. An Accept that waits fails with
-// net.ErrClosed; connections that were accepted stay open.
+// Close closes the listener and removes its file, as in package net (see [net.UnixListener.Close]).
+// An Accept that waits fails with [net.ErrClosed]. Connections that were accepted stay open.
 func (l *UnixListener) Close() error {
 	l.unlink.Do(func() {
-		// Before the descriptor is closed, also if another caller closes it: after
-		// that the name might be another socket's.
+		// The file is removed before any caller closes the descriptor: after the close, another
+		// socket may have this name. The Once lets a second caller wait until the first caller has
+		// removed the file.
 		if l.addr == nil { // the zero value
 			return
 		}
@@ -189,21 +203,23 @@ func (l *UnixListener) Close() error {
 	return l.listener.Close()
 }
 
-// PollAccept returns the next connection, a *UnixConn; ErrPending if there is
-// none.
+// PollAccept is [UnixListener.Accept] without waiting: it returns [ErrPending] if there is no
+// connection, and keeps the waker of cx.
 func (l *UnixListener) PollAccept(cx *Context) (Conn, error) { return l.asConn(l.pollAccept(cx)) }
 
-// pollAcceptUnix is PollAccept for callers that want a *UnixConn.
+// pollAcceptUnix is AcceptUnix without waiting.
 func (l *UnixListener) pollAcceptUnix(cx *Context) (*UnixConn, error) {
 	return l.conn(l.pollAccept(cx))
 }
 
-// Accept waits for the next connection.
+// Accept waits for the next connection and returns it, a [*UnixConn]. The error is a
+// [*net.OpError], which wraps cx.Err() if cx is cancelled. Cancelling loses no connection.
 func (l *UnixListener) Accept(cx *Context) (Conn, error) { return l.asConn(l.accept(cx)) }
 
-// AcceptUnix is Accept for callers that want a *UnixConn.
+// AcceptUnix is [UnixListener.Accept] for callers that want a [*UnixConn].
 func (l *UnixListener) AcceptUnix(cx *Context) (*UnixConn, error) { return l.conn(l.accept(cx)) }
 
+// conn makes a UnixConn of the result of pollAccept or accept.
 func (l *UnixListener) conn(a accepted, err error) (*UnixConn, error) {
 	if err != nil {
 		return nil, err
@@ -213,6 +229,8 @@ func (l *UnixListener) conn(a accepted, err error) (*UnixConn, error) {
 	return c, nil
 }
 
+// asConn is conn for callers that want a Conn. After an error the Conn is nil, and not a nil
+// *UnixConn.
 func (l *UnixListener) asConn(a accepted, err error) (Conn, error) {
 	if err != nil {
 		return nil, err

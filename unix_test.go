@@ -85,7 +85,8 @@ func TestUnixEcho(t *testing.T) {
 	}
 }
 
-// Packets keep their bounds, and a short packet does not prove that there is no other.
+// Packets keep their bounds. A packet that is shorter than the buffer does not prove that there is
+// no other packet.
 func TestUnixPacket(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -101,7 +102,7 @@ func TestUnixPacket(t *testing.T) {
 		}
 		defer a.Close()
 		defer b.Close()
-		// Registered, so that the state that is known of the socket counts.
+		// The socket is registered, so that pollFD uses the state that it keeps of the socket.
 		if n, err := b.(PollReader).PollRead(cx, make([]byte, 8)); err != ErrPending {
 			return fmt.Errorf("%d, %v", n, err)
 		}
@@ -296,8 +297,8 @@ func unixPipes(t testing.TB, n int) (ws []*os.File, read func(i int) string) {
 	}
 }
 
-// Promises: received files work, also after the sender has closed its own;
-// children do not inherit them; and when all are closed no descriptor is left open.
+// Promises: received files work, also after the sender has closed its own files. Child processes do
+// not inherit them. When all are closed, no descriptor is left open.
 func TestUnixFiles(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for name, ends := range unixSenders(t) {
@@ -348,8 +349,8 @@ func TestUnixFiles(t *testing.T) {
 	}
 }
 
-// Where the receiver makes too little room nothing leaks: all writing ends are
-// closed in the end.
+// If the receiver's buffer for ancillary data is too small, no descriptor leaks: in the end all
+// writing ends are closed.
 func TestUnixFilesWithoutRoom(t *testing.T) {
 	for name, receive := range map[string]func(cx *Context, b fileSender, p []byte) (int, error){
 		"ReceiveFiles of fewer": func(cx *Context, b fileSender, p []byte) (int, error) {
@@ -412,7 +413,7 @@ func TestUnixFilesWithoutRoom(t *testing.T) {
 	}
 }
 
-// The Poll forms send and receive the same without waiting.
+// The Poll forms send and receive the same messages without waiting.
 func TestUnixPollMsg(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	type poller interface {
@@ -442,7 +443,7 @@ func TestUnixPollMsg(t *testing.T) {
 			unix.Close(fds[0])
 			require.Empty(t, read(0))
 
-			// Without descriptors, and not for another network's address.
+			// Without descriptors the message is sent; to an address of another network it is not.
 			_, _, err = a.pollWriteMsgUnix(cx, []byte("x"), nil, nil)
 			require.NoError(t, err)
 			_, _, err = a.pollWriteMsgUnix(cx, []byte("x"), nil, &net.UnixAddr{Name: "x", Net: "unix5"})
@@ -489,7 +490,7 @@ func TestUnixFilesCancelled(t *testing.T) {
 	}))
 }
 
-// A read of a stream stops behind a message with files, also where there is more data.
+// A read of a stream stops behind a message with files, even if there is more data.
 func TestUnixReadGoesOnBehindFiles(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	reads := map[string]func(cx *Context, c *UnixConn, p []byte) (int, error){
@@ -509,7 +510,7 @@ func TestUnixReadGoesOnBehindFiles(t *testing.T) {
 				if err := drained(cx, b, a); err != nil {
 					return err
 				}
-				if err := b.PollReadable(cx); err != ErrPending { // it waits for events from now on
+				if err := b.PollReadable(cx); err != ErrPending { // b waits for events from now on
 					return fmt.Errorf("PollReadable: %v", err)
 				}
 				if _, err := a.SendFiles(cx, []byte("x"), ws[0]); err != nil {
@@ -530,7 +531,7 @@ func TestUnixReadGoesOnBehindFiles(t *testing.T) {
 	}
 }
 
-// A message that does not fit at once is sent as a whole, its files once.
+// A message that does not fit at once is sent completely, and its files are sent once.
 func TestUnixFilesWithLargeData(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	a, b := unixPair(t)
@@ -639,8 +640,8 @@ func TestUnixgramFromUnnamedSocket(t *testing.T) {
 	}))
 }
 
-// A sender waits while the receiver's queue is full: with a peer, without a peer,
-// and when other sockets have filled the queue, for which the sender gets no event.
+// A sender waits while the receiver's queue is full, with and without a peer. This also holds if
+// other sockets have filled the queue, for which the sender gets no event.
 func TestUnixgramFullQueue(t *testing.T) {
 	type how struct{ dialled, msg bool }
 	for _, how := range []how{{true, false}, {false, false}, {true, true}, {false, true}} {
@@ -714,8 +715,8 @@ func TestUnixgramFullQueue(t *testing.T) {
 	}
 }
 
-// A full queue of one receiver keeps no task from sending to another receiver, with and
-// without a task that waits for the first.
+// A full queue of one receiver keeps no task from sending to another receiver, whether or not a
+// task waits for the first receiver.
 func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	dir := netDir(t)
@@ -771,8 +772,8 @@ func TestUnixgramFullQueueIsOneReceivers(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A sender to another receiver tries, though at this moment another goroutine finds that the
-// queue of the first receiver is full.
+// A sender to another receiver makes its system call, even if another goroutine finds at this
+// moment that the queue of the first receiver is full.
 func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	addr := &net.UnixAddr{Name: filepath.Join(netDir(t), "other"), Net: "unixgram"}
@@ -809,8 +810,8 @@ func TestUnixgramFullForOthersMeanwhile(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// However often a task fails, the next try is not put off. The delay before each further
-// try is longer, up to the last delay.
+// Failures do not put off the next try, however many there are. The delay before each further try
+// is longer, up to the limit.
 func TestRetryIsNotPutOff(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	cx, wakes := newPollCx(t, rt)
@@ -833,7 +834,7 @@ func TestRetryIsNotPutOff(t *testing.T) {
 	r.succeeded()
 	r.later(cx)
 	require.Equal(t, time.Hour, r.delay)
-	// Also on the worker of the task that fails.
+	// The same holds on the worker of the task that fails.
 	require.NoError(t, runTask(rt, func(cx *Context) error {
 		r.later(cx)
 		if at, want := r.alarm.armedAt(cx.here()), tickAfter(r.due); at != want || r.alarm.std != nil {

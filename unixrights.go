@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unixAddr translates the sender of a message; nil if it has no name.
+// unixAddr translates the address of a sender. It returns nil if the sender has no name.
 func (c *conn) unixAddr(sa unix.Sockaddr) *net.UnixAddr {
 	if u, ok := sa.(*unix.SockaddrUnix); ok && u.Name != "" {
 		return &net.UnixAddr{Name: u.Name, Net: c.net.title()}
@@ -17,16 +17,19 @@ func (c *conn) unixAddr(sa unix.Sockaddr) *net.UnixAddr {
 	return nil
 }
 
+// pollReadMsgUnix is readMsgUnix without waiting.
 func (c *conn) pollReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	n, oobn, flags, from, err := c.pollReadMsg(cx, p, oob)
 	return n, oobn, flags, c.unixAddr(from), err
 }
 
+// readMsgUnix is the ReadMsgUnix of UnixConn and UnixDatagram.
 func (c *conn) readMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	n, oobn, flags, from, err := c.readMsg(cx, p, oob)
 	return n, oobn, flags, c.unixAddr(from), err
 }
 
+// writeMsgUnix checks and translates addr, and sends the message by send.
 func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {
@@ -43,9 +46,9 @@ func (c *conn) writeMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr, send
 	return c.writeMsg(cx, p, oob, to, addrOrNil(addr), send)
 }
 
-// sendFiles sends p and descriptors of the files.
+// sendFiles sends p and descriptors of the files, in one message by send. It sends duplicates of
+// the descriptors, because the program may close the files while this call waits.
 func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) (n int, err error) {
-	// Duplicates, because the files may be closed while this waits.
 	fds := make([]int, 0, len(files))
 	defer func() { closeFDs(fds) }()
 	for _, f := range files {
@@ -63,7 +66,7 @@ func (c *conn) sendFiles(cx *Context, p []byte, files []*os.File, send sendMsg) 
 	return n, err
 }
 
-// duplicateFile returns another descriptor of the open file of f, which stays as it is.
+// duplicateFile returns a duplicate of the descriptor of f. f itself stays as it is.
 func duplicateFile(f syscall.Conn) (fd int, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -79,8 +82,8 @@ func duplicateFile(f syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// receiveFiles reads into p and makes files of the descriptors that come with
-// it.
+// receiveFiles reads a message into p, and makes files of the descriptors in its ancillary data. On
+// every path it closes the descriptors that it does not return.
 func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, error) {
 	limit = max(limit, 0)
 	oob := make([]byte, unix.CmsgSpace(limit*4)+otherAncillary)
@@ -101,16 +104,17 @@ func (c *conn) receiveFiles(cx *Context, p []byte, limit int) (int, []*os.File, 
 	return n, files, nil
 }
 
-// otherAncillary is room for the ancillary data that a message has beside descriptors if the
-// program has asked the socket for it: credentials, a descriptor of the sender's process, a
-// security label, a time. A label may be longer; then the message is refused.
+// otherAncillary is the room, in bytes, for ancillary data other than descriptors. The system adds
+// it to a message if the program has switched that on for the socket: credentials, a descriptor of
+// the sender's process, a security label, a time. A label may be longer. Then the message is
+// refused.
 const otherAncillary = 512
 
 // descriptorsIn returns the descriptors that the sender of a message has sent, and the descriptors
-// that the system has added. All are the caller's to close.
+// that the system has added. The caller must close all of them.
 func descriptorsIn(oob []byte) (sent, added []int) {
-	// The part that is cut off at the end is no message, but the messages before it
-	// have been parsed.
+	// If the ancillary data was cut off, the last part is incomplete, and parsing ends there with
+	// an error. The parts before it are in msgs.
 	msgs, _ := unix.ParseSocketControlMessage(oob)
 	for i := range msgs {
 		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
@@ -122,16 +126,21 @@ func descriptorsIn(oob []byte) (sent, added []int) {
 	return sent, added
 }
 
+// closeFDs closes descriptors.
 func closeFDs(fds []int) {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
 }
 
-// ReadMsgUnix waits for data and its ancillary data: descriptors, for example,
-// which are the caller's to close. oobn says how much of oob is used, flags are
-// those of recvmsg(2). Cancelling it loses nothing. The end is io.EOF; package net, and
-// the result of [BindConn], return it in a *net.OpError.
+// ReadMsgUnix waits for data, and reads it into p and its ancillary data into oob, as in package
+// net (see [net.UnixConn.ReadMsgUnix]). oobn is the number of bytes in oob that are used, and flags
+// are those that recvmsg(2) returns. The caller must close descriptors in the ancillary data;
+// [UnixConn.ReceiveFiles] is easier for them.
+//
+// The error is a [*net.OpError], which wraps cx.Err() if cx is cancelled. Cancelling loses no data.
+// The end is [io.EOF] as it is; package net, and the result of [BindConn], return it in a
+// *net.OpError.
 func (c *UnixConn) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	return c.readMsgUnix(cx, p, oob)
 }
@@ -141,18 +150,21 @@ func (c *UnixConn) pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAd
 	return c.writeMsgUnix(cx, p, oob, addr, c.pollWriteMsg)
 }
 
-// WriteMsgUnix sends p and, with its first byte, oob. addr is nil. It waits as
-// long as there is no room, and like PollWrite may then send less than all of
-// p. Cancelled, it has sent nothing.
+// WriteMsgUnix sends p, and with its first byte the ancillary data oob, as in package net (see
+// [net.UnixConn.WriteMsgUnix]). addr must be nil. It waits while the system has no room. On a
+// stream it may then send only the first n bytes of p, without an error. The error is a
+// [*net.OpError], which wraps cx.Err() if cx is cancelled; then nothing was sent.
 func (c *UnixConn) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	return c.writeMsgUnix(cx, p, oob, addr, c.awaitWriteMsg)
 }
 
-// SendFiles sends p, and with its first byte files to the process at the other
-// end, which gets descriptors of its own: those of this process can be closed
-// afterwards. p must not be empty. n says how much of p was sent; if it is more
-// than nothing, the files were sent, too. If one of the files is closed, the error
-// wraps os.ErrClosed.
+// SendFiles sends p, and with its first byte the open files, to the process at the other end, which
+// gets duplicates of their descriptors. p must not be empty. The caller may close its files when
+// SendFiles returns. The opposite is [UnixConn.ReceiveFiles].
+//
+// n is the number of bytes of p that were sent. If n > 0, the files were sent. n is less than
+// len(p) only if there is an error, which is a [*net.OpError]. It wraps [os.ErrClosed] if one of
+// the files is closed, and cx.Err() if cx is cancelled.
 func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.wrap("write", cx.refused(syscall.EINVAL))
@@ -164,16 +176,18 @@ func (c *UnixConn) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, e
 	return n + m, err
 }
 
-// ReceiveFiles waits for data, reads it into p and returns the files that came
-// with it, which are the caller's to close. If there are more files than limit, all
-// are closed and the error wraps EMSGSIZE; n bytes were read all the same.
-// Cancelling it loses nothing.
+// ReceiveFiles waits for data, reads it into p, and returns the files that were sent with it by
+// [UnixConn.SendFiles]. The caller must close the files. A message without files returns none.
+//
+// The error is a [*net.OpError], or [io.EOF] at the end. It wraps EMSGSIZE if there are more files
+// than limit: then all of them are closed, and n bytes were read. It wraps cx.Err() if cx is
+// cancelled. Cancelling loses no data and no files.
 func (c *UnixConn) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
 	return c.receiveFiles(cx, p, limit)
 }
 
-// ReadMsgUnix waits for a message and its ancillary data; see
-// UnixConn.ReadMsgUnix. addr is its sender, nil if that has no address.
+// ReadMsgUnix is [UnixConn.ReadMsgUnix] for one message. addr is the address of its sender, or nil
+// if the sender has no address. There is no end.
 func (c *UnixDatagram) ReadMsgUnix(cx *Context, p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	return c.readMsgUnix(cx, p, oob)
 }
@@ -183,33 +197,35 @@ func (c *UnixDatagram) pollWriteMsgUnix(cx *Context, p, oob []byte, addr *net.Un
 	return c.writeMsgUnix(cx, p, oob, addr, c.pollSend)
 }
 
-// WriteMsgUnix sends p and oob to addr, which is nil if the socket has a peer.
-// It waits as long as there is no room there. Cancelled, it has sent nothing.
+// WriteMsgUnix sends p and the ancillary data oob as one message to addr, which is nil if the
+// socket has a peer. It waits while the queue of the receiver is full. The error is a
+// [*net.OpError], which wraps cx.Err() if cx is cancelled; then nothing was sent.
 func (c *UnixDatagram) WriteMsgUnix(cx *Context, p, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
 	return c.writeMsgUnix(cx, p, oob, addr, c.awaitSendMsg)
 }
 
-// SendFiles sends p and files to the peer; see UnixConn.SendFiles.
+// SendFiles sends p and the files as one message to the peer; see [UnixConn.SendFiles].
 func (c *UnixDatagram) SendFiles(cx *Context, p []byte, files ...*os.File) (n int, err error) {
 	return c.sendFiles(cx, p, files, c.awaitSendMsg)
 }
 
-// ReceiveFiles waits for a message and the files that come with it; see
-// UnixConn.ReceiveFiles.
+// ReceiveFiles waits for a message, and returns the files that were sent with it; see
+// [UnixConn.ReceiveFiles].
 func (c *UnixDatagram) ReceiveFiles(cx *Context, p []byte, limit int) (n int, files []*os.File, err error) {
 	return c.receiveFiles(cx, p, limit)
 }
 
 // Ucred is the credentials of a process: its number, and the user and the group that it runs as.
+// [UnixConn.PeerCred] returns it.
 type Ucred struct {
-	PID int // -1 where the system does not tell
+	PID int // -1 if the system does not report it
 	UID int
-	GID int
+	GID int // -1 if the system does not report it
 }
 
-// PeerCred returns the credentials of the process that was at the other end when the connection
-// was made. It fails with errors.ErrUnsupported on systems where it is not known how to ask:
-// NetBSD, OpenBSD and DragonFly.
+// PeerCred returns the credentials of the process that was at the other end when the connection was
+// made. On NetBSD, OpenBSD and DragonFly, which this package cannot ask, it fails with
+// [errors.ErrUnsupported]. The error is a [*net.OpError].
 func (c *UnixConn) PeerCred() (cred Ucred, err error) {
 	err = c.src.control(func(fd int) (err error) {
 		cred.PID, cred.UID, cred.GID, err = sys.PeerCred(fd)

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pidfdIn returns the descriptor of the sender's process that the system adds to a
-// message where SO_PASSPIDFD is on.
+// pidfdIn returns the descriptor of the sender's process, if m holds one. Linux adds it to each
+// message that a socket with SO_PASSPIDFD receives.
 func pidfdIn(m *unix.SocketControlMessage) (fd int, ok bool) {
 	if m.Header.Level != unix.SOL_SOCKET || m.Header.Type != unix.SCM_PIDFD || len(m.Data) < 4 {
 		return -1, false

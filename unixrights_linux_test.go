@@ -30,8 +30,8 @@ func unixPacketPair(t testing.TB, rt *Runtime) (a, b *UnixConn) {
 	return a, b
 }
 
-// Ancillary data that the system adds to messages because the receiver has asked for it leaves
-// room for the files, is not taken for one of them, and does not stay open.
+// The system adds ancillary data to messages if the receiver has asked for it. This data leaves
+// room for the files, is not taken for a file, and its descriptor does not stay open.
 func TestUnixFilesBesideWhatTheSystemAdds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	pairs := unixSenders(t)
@@ -114,7 +114,7 @@ func TestUnixEmptyPacketWithFiles(t *testing.T) {
 	}))
 }
 
-// sendEmpty sends a message of no bytes with a descriptor; the sendmsg of x/sys adds a
+// sendEmpty sends a message of no bytes with a descriptor. The sendmsg of x/sys/unix would add a
 // byte.
 func sendEmpty(fd, file int) error {
 	m := []Message{{OOB: unix.UnixRights(file)}}
@@ -122,7 +122,7 @@ func sendEmpty(fd, file int) error {
 	return err
 }
 
-// An abstract name may fill the system's field for names.
+// An abstract name may fill the whole field that the system has for names.
 func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	filled := func(first string, n int) string {
@@ -165,7 +165,7 @@ func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 		require.Equal(t, want, got, "%q", name)
 	}
 
-	// Datagrams are sent to such names, too, and come from them.
+	// Datagrams are sent to such names and from such names, too.
 	long := [2]*net.UnixAddr{{Name: filled("@1", 108), Net: "unixgram"}, {Name: filled("@2", 108), Net: "unixgram"}}
 	a, err := ListenUnixgram("unixgram", long[0])
 	require.NoError(t, err)
@@ -200,7 +200,7 @@ func TestUnixAbstractNamesAreThoseOfPackageNet(t *testing.T) {
 	}))
 }
 
-// DialUnixgram without a peer opens a socket of the local address, as package net has it.
+// DialUnixgram without a peer opens a socket with the local address, as in package net.
 func TestDialUnixgramWithoutPeer(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	at := func() *net.UnixAddr {

@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// wrapped counts what has passed through the methods of a wrapper.
+// wrapped counts the bytes that have passed through the methods of a wrapper.
 type wrapped struct{ read, wrote atomic.Int64 }
 
-// tlsLike transforms what it reads and writes, and reads ahead: it embeds the interface.
+// tlsLike embeds the interface. It transforms the data that it reads and writes, and reads ahead.
 type tlsLike struct {
 	Conn
 	*wrapped
@@ -49,7 +49,7 @@ func (c *tlsLike) Write(cx *Context, p []byte) (int, error) {
 	return n, err
 }
 
-// counting embeds a connection of this package, and so has all other methods of that.
+// counting embeds a connection of this package, and so has all other methods of that connection.
 type counting struct {
 	*TCPConn
 	*wrapped
@@ -112,7 +112,7 @@ func (l *wrappingListener) Accept(cx *Context) (Conn, error) {
 	return l.wrap(c), nil
 }
 
-// wrappedEchoes are the ways to a connection and through it. Each accepts one connection of ln
+// wrappedEchoes are the ways to make a connection and to use it. Each accepts one connection of ln
 // and echoes until its end.
 var wrappedEchoes = map[string]func(t *testing.T, rt *Runtime, ln Listener) error{
 	"Accept, Read, Write": inOneTask(echoAccepted(func(cx *Context, c Conn) error {
@@ -228,7 +228,8 @@ func echoNet(c net.Conn) error {
 	return err
 }
 
-// Every way to a connection, and through it, uses the methods of a type that wraps it.
+// Every way to make a connection and to use it calls the methods of a type that wraps the
+// connection.
 func TestWrappersAreRespected(t *testing.T) {
 	sent := strings.Repeat("0123456789", 100)
 	for kind, w := range wrappers {
@@ -268,8 +269,8 @@ func TestWrappersAreRespected(t *testing.T) {
 	}
 }
 
-// What a wrapper does not hide stays visible: the writing side can be closed through the
-// forms for the standard library, if the wrapper has that method.
+// A method that a wrapper has stays visible: the writing side can be closed through the forms for
+// the standard library, if the wrapper has CloseWrite.
 func TestWrappersCloseWrite(t *testing.T) {
 	type closer interface{ CloseWrite() error }
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -289,8 +290,8 @@ func TestWrappersCloseWrite(t *testing.T) {
 	})
 }
 
-// A stream of a listener of another package keeps a connection that was accepted when the
-// stream was given up, and its Accept ends with it.
+// If a stream is given up while the Accept of a listener of another package has a connection, the
+// stream keeps the connection. The Accept ends with the stream.
 func TestIncomingOfAWrapperGivenUp(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := &wrappingListener{tcpListen(t), func(c Conn) Conn { return otherConn{c} }}
@@ -346,7 +347,7 @@ func TestIncomingCloses(t *testing.T) {
 				return err
 			}
 			defer c.Close()
-			for len(accepted) == 0 { // unless giving up was faster
+			for len(accepted) == 0 { // the Accept may have been given up before it began
 				if _, err := in.PollNext(cx); err != ErrPending {
 					return expect(false, "PollNext: %v", err)
 				}
