@@ -323,7 +323,33 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	if !t.surveys() {
 		rt.bringProcs()
 	}
+	w.sendNew(t)
+}
+
+// sendNew is send for a new task of code that no worker runs. The thread of that code may have had
+// no processor since it looked at rt.stopping, while Shutdown has ended w:
+//
+//   - sendNew puts the task into the inbox, and then looks at exited;
+//   - w closes exited, and then looks at its inbox once more (exit).
+//
+// So one of them finds the task, and ends it.
+func (w *worker) sendNew(t *task) {
 	w.send(t)
+	if w.rt.stopping.Load() && w.ended() {
+		w.abortInbox()
+	}
+}
+
+// abortInbox ends the tasks in the inbox of a worker that has ended. Code that has begun is left out:
+// only its own worker could unwind it.
+func (w *worker) abortInbox() {
+	for t := w.takeInbox(); t != nil; {
+		next := t.next
+		if t.next = nil; t.g.Load() == 0 {
+			t.body.abort(nil, ErrShutdown)
+		}
+		t = next
+	}
 }
 
 // refuse ends a new task that will not begin, with err.

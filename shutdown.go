@@ -648,4 +648,5 @@ func (w *worker) exit() {
 		h(w.index)
 	}
 	close(w.exited)
+	w.abortInbox() // see sendNew
 }

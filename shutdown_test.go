@@ -349,3 +349,20 @@ func TestShutdownWaitsForTasksOnTheirWay(t *testing.T) {
 		require.Error(t, receive(t, over))
 	})
 }
+
+// A goroutine has lost its processor between its look at Shutdown and its message to the worker. By
+// then the worker has ended.
+func TestShutdownEndsTaskSentToEndedWorker(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	require.NoError(t, rt.Shutdown(t.Context()))
+	for _, w := range rt.workers {
+		st := &straight[None]{do: func(*Context) error { return nil }}
+		st.kind, st.body, st.cx.t, st.w = kindStraight, st, &st.task, w
+		w.sendNew(&st.task)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := st.JoinBlocking(ctx)
+		cancel()
+		require.Equal(t, ErrShutdown, err)
+		require.Nil(t, w.inbox.Load())
+	}
+}
