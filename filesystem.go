@@ -105,7 +105,7 @@ func openedFile(o *os.File, err error) (*File, error) {
 	return f, err
 }
 
-// discard closes a file that no caller has received, or that has no accepted data.
+// discard closes a file at once. It does not wait for accepted data.
 func (f *File) discard() {
 	if f.polled {
 		f.src.close()
@@ -193,8 +193,8 @@ func MkdirAll(cx *Context, path string, perm fs.FileMode) error {
 }
 
 // MkdirTemp creates a new temporary directory in the directory dir, and returns its name, as
-// [os.MkdirTemp] does. The caller removes it. The error is an [*fs.PathError], or cx.Err() if cx is
-// cancelled.
+// [os.MkdirTemp] does. The caller removes it. The error is an [*fs.PathError]. If cx is cancelled
+// the error is cx.Err(), and a call that has begun leaves the directory.
 func MkdirTemp(cx *Context, dir, pattern string) (string, error) {
 	return inPool(cx, func() (string, error) { return os.MkdirTemp(dir, pattern) }, nil)
 }
@@ -323,7 +323,8 @@ func mayCopy(dst, src string, info, there fs.FileInfo) error {
 		return &fs.PathError{Op: "read", Path: src, Err: syscall.EISDIR}
 	}
 	if there != nil && os.SameFile(info, there) {
-		return &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist} // the opening would truncate it
+		// Opening dst would truncate src.
+		return &os.LinkError{Op: "copy", Old: src, New: dst, Err: fs.ErrExist}
 	}
 	return nil
 }
