@@ -37,8 +37,8 @@ import (
 //  1. Find the file under its name, without waiting, and see that it is regular and not empty.
 //  2. See that files of its device can be read without waiting (devices).
 //  3. Open the name, without waiting.
-//  4. See that this has opened the same file. Another file may have got the name between 1 and 3.
-//     To open that could wait, or have an effect, so step 3 uses O_NONBLOCK.
+//  4. See that this has opened the same file. Another file may have got the name between 1 and 3,
+//     for example a FIFO, whose opening could wait. So step 3 uses O_NONBLOCK.
 //
 // The task is still delayed in some cases: a miss makes the system start to read ahead from the
 // disk; the first read after a change may note the time of access in the journal; and closing a
@@ -232,7 +232,7 @@ func (f *File) readCachedAt(p []byte, off int64) (n int) {
 func (f *File) seekNow(offset int64, whence int) (at int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // SEEK_DATA, for example, may ask the disk
+	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // SEEK_DATA may ask the disk
 		return 0, false
 	}
 	f.dropReadAhead()
