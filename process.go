@@ -321,10 +321,10 @@ func (c *Cmd) collected(b *bytes.Buffer) []byte {
 	return b.Bytes()
 }
 
-// StdinPipe returns a pipe. The program reads the data that is written to it as its standard input.
-// Close the pipe to let the program see the end of its input; [Cmd.Wait] closes it, too. If the Cmd
-// is never started the caller must close the pipe. If the pipe cannot be made the error is an
-// [*os.SyscallError].
+// StdinPipe returns a pipe. The program reads the data that is written to the pipe as its standard
+// input. It sees the end of its input when the caller closes the pipe. [Cmd.Wait] closes it, too.
+// If the Cmd is never started the caller must close the pipe. If the pipe cannot be made the error
+// is an [*os.SyscallError].
 func (c *Cmd) StdinPipe() (*File, error) {
 	if c.Stdin != nil {
 		return nil, errors.New("exec: Stdin already set")
