@@ -324,10 +324,10 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 // A program that ends can lose data that a Write to a file of the disk has accepted, up to 512 KiB
 // of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the data is written, and
 // return an [*UnwrittenError] if it cannot be. Nothing waits for the data if the program calls
-// [os.Exit] or [log.Fatal], if it crashes or is killed, or if main uses neither.
-// Such a program must call [File.Flush] or [File.Close] before, with a cx that is not cancelled,
-// and look at the error. Then the system has the data, and the data survives the program.
-// [File.Sync] waits until the data survives the system.
+// [os.Exit] or [log.Fatal], if it crashes or is killed, or if main uses neither [Run] nor
+// [Runtime.Shutdown]. Such a program must call [File.Flush] or [File.Close] before, with a cx that
+// is not cancelled, and look at the error. Then the system has the data, and the data survives the
+// program. [File.Sync] waits until the data survives the system.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 	var ticket *writeTicket
 	defer func() { f.dropTicket(ticket) }()
