@@ -100,7 +100,7 @@ type File struct {
 	noted    *devices // the table that lists dev, if the file was opened on the spot
 	dev      uint64   // the device of the file
 	readSize int      // the size of the next read
-	lag      int64    // how far the descriptor is after the file position, without the data in ahead
+	lag      int64    // how far the descriptor is after the file position and the data in ahead
 	edits    uint64   // counts the changes that make data that was read ahead wrong
 	asked    bool     // a task waits for the read in progress
 	readErr  error    // the error of that read, for the next Read

@@ -158,7 +158,7 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 		f.adaptReadSize(n, len(into))
 	}
 	if got < len(into) && err != io.EOF && valid {
-		f.readSize = grown // the rest of the part is not in memory, but the file may go on
+		f.readSize = grown // the rest of the part is not in memory, but the file may be longer
 	}
 	cx.charge(n)
 	f.endUseOnTheSpot(cx)

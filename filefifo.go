@@ -49,9 +49,9 @@ import (
 //
 // Rule 2 makes no deadlock: two runs never wait for each other. A run waits only if it saw, in one
 // critical section, that its own opening was not being released and that the opening of the other
-// end was. Of two runs, consider the one that looks last. For it to wait, its own opening must not
-// be in release. But the run that looked first waits for exactly that release, so the release has
-// ended, and that run no longer waits.
+// end was being released. Of two runs, consider the one that looks last. For it to wait, its own
+// opening must not be in release. But the run that looked first waits for exactly that release, so
+// the release has ended, and that run no longer waits.
 
 // errFIFO is returned by a call of the pool that has not opened a file, because it is a FIFO.
 var errFIFO = errors.New("async: a FIFO")
@@ -179,6 +179,7 @@ func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (foundFIF
 	if flag&unix.O_ACCMODE == os.O_WRONLY {
 		t.dir = fifoWrites
 	}
+	// While release runs, this open could take the descriptor of release for a reader.
 	if t.dir == fifoWrites && !all.releasing(t.fifoID) {
 		fd, err := openFd(name, flag|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if err != unix.ENXIO {
@@ -368,13 +369,14 @@ func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 		return nil, err
 	}
 	o := all.join(t)
-	defer func() { // also if Shutdown unwinds the caller
+	defer func() { // even if Shutdown unwinds the caller
 		if kept := all.leave(o, place); place && !kept {
 			all.places[t.dir].Release(1)
 		}
 	}()
 	_, err = awaitSlot(cx, &o.doneSlot, func(cx *Context) (None, error) {
 		done := func() bool { all.mu.Lock(); defer all.mu.Unlock(); return o.done }
+		// tell fires after done is set. So a task that joins and then finds done unset is woken.
 		for !done() {
 			if o.doneSlot.join(cx.waker(waitsFile)) && !done() {
 				return None{}, ErrPending
@@ -528,6 +530,8 @@ func (o *fifoOpening) otherReleased() <-chan struct{} {
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
 	other := o.all.all[o.fifoID].ends[1-o.dir].opening
+	// An opening that is being released itself does not wait, or two runs could wait for each
+	// other.
 	if o.released != nil || other == nil {
 		return nil
 	}
@@ -544,7 +548,7 @@ func (o *fifoOpening) release() {
 	fd, err := o.open(flag | unix.O_NONBLOCK)
 	ended := err == nil
 	if ended {
-		<-o.opened
+		<-o.opened // until then the other end stays open
 		o.all.mu.Lock()
 		opened := o.fd
 		o.fd = -1
@@ -557,7 +561,7 @@ func (o *fifoOpening) release() {
 	o.released, o.gaveUp = nil, ended
 	done := false
 	select {
-	case <-o.opened:
+	case <-o.opened: // run has left the end to release, since it saw o.released
 		done, unused = true, o.end()
 	default:
 	}

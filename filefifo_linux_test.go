@@ -18,7 +18,7 @@ func TestFIFOSharedError(t *testing.T) {
 	name := newFIFO(t)
 	link := name + ".link"
 	require.NoError(t, os.Link(name, link))
-	direct := opens(rt, link, os.O_RDONLY|unix.O_DIRECT) // Linux refuses this flag when there is a peer
+	direct := opens(rt, link, os.O_RDONLY|unix.O_DIRECT) // fails when there is a peer
 	waitsForPeer(t, rt, name, false, 1)
 	same := opens(rt, name, os.O_RDONLY|unix.O_DIRECT)
 	waitsForPeer(t, rt, name, false, 2)

@@ -160,7 +160,7 @@ func TestFIFOLeavesPool(t *testing.T) {
 	}
 	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
 	join(t, opens(rt, further, os.O_RDWR))
-	both := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY)} // two places
+	both := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY)} // places are free
 	for _, h := range both {
 		_, err := join(t, h)
 		require.NoError(t, err)

@@ -244,7 +244,7 @@ func TestFSTwins(t *testing.T) {
 		}
 		_, err = io.WriteString(c.(io.Writer), "written")
 		if err == nil {
-			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // the data of the File is written now
+			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // the data is written now
 		}
 		c.Close()
 		return "", err

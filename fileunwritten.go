@@ -7,6 +7,23 @@ import (
 	"strings"
 )
 
+// Unwritten data
+//
+// Run and Shutdown wait for the data that Write has accepted, and report data that is lost:
+//
+//  1. A File whose data is being written has a call in the pool, whose lists lead to it
+//     (beingWritten). A File that is being closed is in the ledger (beginClose). So no list of all
+//     Files is needed, and a program may drop a File.
+//  2. finish and finishWithin collect these files, and note for each the place f.accepted
+//     (unfinished). They wait until all bytes before this place are written or dropped, and the
+//     closing has ended. They do not wait for data that is accepted later. So tasks that continue
+//     to write do not keep Run from returning.
+//  3. Run (finish) waits while a file makes progress within Config.Grace. Shutdown (finishWithin)
+//     waits until its ctx ends.
+//  4. A write that fails adds a loss to the ledger (noteWritten). A call that returns the error
+//     removes it (reportedLoss). The losses that are left, and the files that are not done, are the
+//     UnwrittenError.
+
 // An UnwrittenError is returned by [Run] and [Runtime.Shutdown] if data that [File.Write] has
 // accepted is lost, and no call has returned an error for it. Either writing the data has failed,
 // or it has taken too long.
@@ -196,6 +213,7 @@ func (u *unfinishedFile) await(ctx context.Context) {
 	for {
 		for !u.f.changed.join(&p.task) {
 		}
+		// Join both before the look at done, so that no event between the two is missed.
 		if u.closing != nil && !u.closing.waiters.join(&p.task) {
 			break // the closing has ended
 		}

@@ -113,12 +113,12 @@ func (e *CopyError) Unwrap() error { return e.Err }
 // Copy copies from src to dst until the end of src, and returns the number of bytes that dst has
 // taken. The end of src is not an error. Use [CopyN] for a limit.
 //
-// Errors are those of the failed read or write, for example a [*net.OpError] of a connection or an
-// [*fs.PathError] of a [File]. If cx is cancelled the error is that of a cancelled operation: a
-// File returns cx.Err() as it is, and a connection wraps it. If Copy has read data that it could
-// not write, the error is a [*CopyError], which holds this data and wraps the error. So no data of
-// src is lost. A copy from a file of the disk that is cancelled ends after the step in progress,
-// which is at most 1 MiB.
+// Copy returns the error of a read or write that fails, for example a [*net.OpError] of a
+// connection or an [*fs.PathError] of a [File]. If cx is cancelled it returns the error of that
+// operation: a File returns cx.Err() as it is, and a connection wraps it. If Copy has read data
+// that it could not write, the error is a [*CopyError], which holds this data and wraps the error.
+// A copy from a file of the disk that is cancelled ends after the step in progress, which is at
+// most 1 MiB.
 //
 // Copy does as little work as it can:
 //

@@ -130,6 +130,19 @@ func (c *Cmd) Start(cx *Context) error {
 	return err
 }
 
+// A Start that is given up
+//
+// The pool starts the program (start), and the task that called Start may give up at any time:
+//
+//  1. start sets tried before it begins. Start sets tried when it gives up. Both do it under mu,
+//     and the first of them decides.
+//  2. If Start was first, start does nothing. Start closes both ends of all pipes.
+//  3. If start was first, it continues. If the program then starts although its caller has given
+//     up, inPool calls the function that Start has passed to it: this kills the process, and sets
+//     running. If the program does not start, start itself closes the pipes.
+//  4. In any case a process that was started is reaped (watch). reap waits for ready before it
+//     looks at the tasks that copy, since Start spawns them after the process has been started.
+
 // start starts the program, in the pool. Either start or a Start that gives up sets tried first,
 // and so decides whether the program is started.
 func (c *Cmd) start(rt *Runtime) error {

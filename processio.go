@@ -119,6 +119,7 @@ func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx 
 		return nil, err
 	}
 	if f, ok := stream.(*File); ok && !f.polled {
+		// This waits for accepted data, drops data that was read ahead, and steps back.
 		err := f.atPosition(cx, "start", false, func() error { return nil })
 		f.edited() // the program may write to it
 		return f.os, err
@@ -139,6 +140,7 @@ func (c *Cmd) startCopies(cx *Context) {
 			cp.err = cp.copy(cx, cp.pipe)
 			return nil
 		})
+		// The task ends with its own cx and with the cx of the stream.
 		cp.unbind = cp.bound.AfterFunc(func() {
 			cp.Cancel()
 			cp.pipe.src.close() // the task may never begin
