@@ -66,7 +66,8 @@ import (
 // accepted.
 //
 // Every other operation either happens completely or does not happen. If it has begun in the pool
-// it is not interrupted, and the caller cannot know which of the two is the case.
+// it is not interrupted, and the caller cannot know which of the two is the case. There is one
+// exception: [File.WriteAt] writes in parts of 256 KiB, and this holds for each part.
 //
 // # Errors
 //
