@@ -2,6 +2,7 @@ package async_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -144,4 +145,159 @@ func ExampleBindReader() {
 		return nil
 	})
 	// Output: 42
+}
+
+func ExamplePipe() {
+	async.Run(func(cx *async.Context) error {
+		r, w, err := async.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close(cx)
+		async.Go(cx, func(cx *async.Context) error {
+			defer w.Close(cx) // the end for the reader
+			_, err := w.WriteString(cx, "through the pipe\n")
+			return err
+		})
+		data, err := io.ReadAll(async.BindFile(cx, r))
+		fmt.Print(string(data))
+		return err
+	})
+	// Output: through the pipe
+}
+
+func ExampleFromFile() {
+	async.Run(func(cx *async.Context) error {
+		r, w, err := os.Pipe() // or a file from another library
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer w.Close()
+			fmt.Fprintln(w, "from a goroutine")
+		}()
+		f, err := async.FromFile(r) // f owns r from now on
+		if err != nil {
+			return err
+		}
+		defer f.Close(cx)
+		line, err := bufio.NewReader(async.BindFile(cx, f)).ReadString('\n')
+		fmt.Print(line)
+		return err
+	})
+	// Output: from a goroutine
+}
+
+func ExampleCopyN() {
+	async.Run(func(cx *async.Context) error {
+		r, w, err := async.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close(cx)
+		w.WriteString(cx, "header body")
+		w.Close(cx)
+		dir, remove := tempDir(cx)
+		defer remove()
+		f, err := async.Create(cx, filepath.Join(dir, "header"))
+		if err != nil {
+			return err
+		}
+		defer f.Close(cx)
+		fmt.Println(async.CopyN(cx, f, r, 6))
+		fmt.Println(async.CopyN(cx, f, r, 100)) // the source ends before
+		return nil
+	})
+	// Output:
+	// 6 <nil>
+	// 5 EOF
+}
+
+// A Reader may be a connection, a file or a pipe.
+func ExampleReader() {
+	firstLine := func(cx *async.Context, r async.Reader) (string, error) {
+		return bufio.NewReader(async.BindReader(cx, r)).ReadString('\n')
+	}
+	async.Run(func(cx *async.Context) error {
+		r, w, err := async.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close(cx)
+		w.WriteString(cx, "GET /\nHost: example.com\n")
+		w.Close(cx)
+		line, err := firstLine(cx, r)
+		fmt.Print(line)
+		return err
+	})
+	// Output: GET /
+}
+
+// A Writer may be a connection, a file or a pipe.
+func ExampleWriter() {
+	writeNumbers := func(cx *async.Context, w async.Writer) error {
+		buffered := bufio.NewWriter(async.BindWriter(cx, w))
+		for i := range 3 {
+			fmt.Fprintln(buffered, i)
+		}
+		return buffered.Flush()
+	}
+	async.Run(func(cx *async.Context) error {
+		r, w, err := async.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close(cx)
+		err = writeNumbers(cx, w)
+		w.Close(cx)
+		data, _ := io.ReadAll(async.BindFile(cx, r))
+		fmt.Print(string(data))
+		return err
+	})
+	// Output:
+	// 0
+	// 1
+	// 2
+}
+
+// A poll of a read becomes a future, which other futures can be combined with.
+func ExamplePollReader() {
+	read := func(r async.PollReader, p []byte) async.Future[int] {
+		return async.PollFunc(func(cx *async.Context) (int, error) { return r.PollRead(cx, p) })
+	}
+	async.Run(func(cx *async.Context) error {
+		r, w, err := async.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close(cx)
+		defer w.Close(cx)
+		p := make([]byte, 16)
+		_, err = r.PollRead(cx, p)
+		fmt.Println(err == async.ErrPending)
+		w.WriteString(cx, "now")
+		n, err := async.Await(cx, read(r, p))
+		fmt.Println(string(p[:n]))
+		return err
+	})
+	// Output:
+	// true
+	// now
+}
+
+func ExampleUnwrittenFile() {
+	err := error(&async.UnwrittenError{Files: []async.UnwrittenFile{
+		{Name: "log", Bytes: 80, Err: syscall.ENOSPC},
+		{Name: "trace", Bytes: 0, Err: context.DeadlineExceeded},
+	}})
+	var lost *async.UnwrittenError // as of async.Run or Runtime.Shutdown
+	if errors.As(err, &lost) {
+		for _, f := range lost.Files {
+			late := errors.Is(f.Err, context.DeadlineExceeded)
+			fmt.Printf("%s: %d bytes, late: %t\n", f.Name, f.Bytes, late)
+		}
+	}
+	// Output:
+	// log: 80 bytes, late: false
+	// trace: 0 bytes, late: true
 }

@@ -14,54 +14,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is an open file, as os.File is, whose operations wait through a Context.
-// It may be used by any number of tasks and goroutines at once, and must be
-// closed.
+// File is an open file, as [os.File] is. Its operations wait through a [Context]. Tasks and
+// goroutines may call all methods concurrently. A File must be closed: see [File.Close].
 //
-// Pipes, FIFOs, terminals, sockets and all other files that the system can report as
-// ready are read and written by the task itself when they are ready: reads and writes
-// cost no thread while they wait, have deadlines, and cancelling them loses
-// nothing (a Write says how much was written).
+// The task itself reads and writes a file that the system can report as ready: a pipe, a FIFO, a
+// terminal or a socket. Such a read or write uses no thread while it waits, and has deadlines. If
+// it is cancelled it loses nothing, and a Write says how much it has written.
 //
-// Files of the disk, which are always ready and yet must be waited for, go to
-// the runtime's pool of blocking calls. Data that the system has in memory need not be
-// waited for: Read, ReadAt, Seek and Stat take it on the spot, 1 MiB at a time, where
-// the system can be told not to wait (Linux, and file systems that keep that
-// promise, such as ext4, XFS and btrfs). That keeps the worker for a moment, and now
-// and then for a longer moment: when the system starts to read ahead, or notes the time
-// of access.
+// All other files are called files of the disk here. Most of them are regular files and
+// directories. The system always reports them as ready, although a read may wait for the disk. So
+// their operations run in the runtime's pool of blocking calls.
 //
-// So that small reads and writes do not cost a system call or a hand-off each:
+// There is one exception. Read, ReadAt, Seek and Stat do not use the pool for data that the system
+// has in memory: the task reads this data on the spot, at most 1 MiB at a time. That needs Linux,
+// and a file system that can refuse a read that would wait, for example ext4, XFS or btrfs. A read
+// on the spot occupies the worker for a moment. The moment is longer when the system starts to read
+// ahead, or notes the time of access.
 //
-//   - Read reads ahead, up to 1 MiB where reads follow each other and have to be
-//     waited for. The data is as old as that read; it is thrown away by every
-//     change that is made through this File.
-//   - Write returns once it has a copy of the data, of which it holds at most 512
-//     KiB. The data is on its way to the system then, and needs no further call
-//     to get there as long as the program runs; Write says which data is lost if
-//     the program ends. Flush, and every call but Read and Write, waits until the
-//     data is there. If that fails, all data that has been accepted since is
-//     dropped. Every call that waits for some of this data returns the error; if
-//     there is no such call, the next call returns it instead of doing anything,
-//     once. Close returns it too. With O_SYNC in the flags of OpenFile, Write
-//     waits for its data as Flush does.
+// # Small reads and writes of files of the disk
 //
-// The file position is that of the descriptor as soon as a call other than Read and
-// Write has looked at it or Close has ended; in between, other descriptors and
-// processes that share it see it run ahead. Reads and writes of several tasks
-// happen one after the other; a Write of more than 256 KiB may be mixed with
-// others.
+// A small Read or Write does not cost a system call or a call of the pool each:
 //
-// Cancelling a Read or a Write of a file of the disk loses nothing. A read that is
-// under way goes on, and its data is kept for the next Read; a Write says how much
-// it has accepted, and this data will be written. The file position is after the data
-// that was returned or accepted. Every other operation happens completely or not at
-// all, and the caller cannot know which: it is not interrupted once it has begun.
+//   - Read reads ahead, up to 1 MiB, if reads follow each other and have to wait for the disk. Data
+//     that was read ahead is as old as that read. Every change through this File drops it.
+//   - Write returns when it has a copy of the data. The File holds at most 512 KiB of such data.
+//     The pool writes it without a further call while the program runs. [File.Write] says which
+//     data is lost if the program ends. [File.Flush] waits until the system has the data, and so
+//     does every other call except Read and Write. With [os.O_SYNC] in the flags of [OpenFile],
+//     Write itself waits until its data is written.
 //
-// Errors are *fs.PathError, as those of os.File; it wraps os.ErrClosed after Close
-// and os.ErrDeadlineExceeded after a deadline. Not wrapped are io.EOF, cx.Err() if
-// cx is cancelled, and the errors of the runtime: ErrPending, ErrBusy and
-// ErrShutdown.
+// If the pool cannot write accepted data, the File drops all data that it has accepted and not
+// written. Each call that waits for some of this data returns the error. If there is no such call,
+// the next call returns the error once, and does nothing else. Close returns the error in any case.
+//
+// # File position
+//
+// A Read or Write may move the position of the descriptor further than the position of the File.
+// Other descriptors and processes that share the position see that. The two positions are equal
+// again when a call that uses the position, and is neither Read nor Write, has looked at it, and
+// when Close has ended.
+//
+// Reads and Writes of several tasks happen one after the other. But a Write that finds too little
+// room is accepted in parts, and other Writes may come between the parts. This always happens to a
+// Write of more than 256 KiB, and to smaller ones while much data waits to be written.
+//
+// # Cancelling
+//
+// If a Read or a Write of a file of the disk is cancelled, nothing is lost. A read in progress
+// continues, and its data is kept for the next Read. A Write says how many bytes it has accepted,
+// and these bytes will be written. The file position is after the data that was returned or
+// accepted.
+//
+// Every other operation either happens completely or does not happen. If it has begun in the pool
+// it is not interrupted, and the caller cannot know which of the two is the case. There is one
+// exception: [File.WriteAt] writes in parts of 256 KiB, and this holds for each part.
+//
+// # Errors
+//
+// Errors are [*fs.PathError], as the errors of [os.File] are. They wrap [os.ErrClosed] after Close,
+// and [os.ErrDeadlineExceeded] after a deadline. Some errors are returned as they are: [io.EOF];
+// cx.Err() if cx is cancelled; and the errors of the runtime [ErrPending], [ErrBusy] and
+// [ErrShutdown].
 type File struct {
 	name   string
 	polled bool
@@ -71,60 +84,65 @@ type File struct {
 	conn     syscall.RawConn
 	seekable bool
 	readOnly bool
-	exact    bool           // Read reads no more than it is asked for
-	sync     bool           // Write waits until it is written
-	input    *terminalInput // if reads should wait for input before the pool does; may be nil
+	exact    bool           // Read reads no more bytes than its caller asks for
+	sync     bool           // Write waits until its data is written
+	input    *terminalInput // where a read waits for input before it goes to the pool; may be nil
 
 	mu      lockOf[File]
 	changed wakerSlot // fired when a field below has changed in a way that a task may wait for
 	use     fileUse
-	wanted  bool // a task waits for the file position: no more reading ahead and writing behind until it has it
+	wanted  bool // a task waits for the position: no reading ahead and accepting until it has it
 	closed  bool
-	closing func() // closes the file when its use ends
+	closing func() // closes the file at the end of the use of its position
 
 	ahead    readAhead
-	cached   bool     // the system may return data of it that is in memory without waiting
-	hot      bool     // the last Read, or the opening, found it in memory
-	noted    *devices // if it was opened on the spot: the table that says that this can be done
-	dev      uint64   // its device in that table
-	readSize int      // how much the next read takes
-	lag      int64    // by how much the file position is behind that of the descriptor
-	edits    uint64   // counts changes that make data that was read ahead wrong
-	asked    bool     // a task waits for the read that is under way
-	readErr  error    // the error of that read
+	cached   bool     // the system may be able to read data that is in memory without waiting
+	hot      bool     // the last Read, or the opening, found the file in memory
+	noted    *devices // the table that lists dev, if the file was opened on the spot
+	dev      uint64   // the device of the file
+	readSize int      // the size of the next read
+	lag      int64    // how far the descriptor is after the file position and the data in ahead
+	edits    uint64   // counts the changes that make data that was read ahead wrong
+	asked    bool     // a task waits for the read in progress
+	readErr  error    // the error of that read, for the next Read
 
-	unwritten []byte // accepted, and not with the pool yet
-	accepted  int64  // how many bytes Write has ever accepted
-	written   int64  // how many of these have been written, or dropped
+	unwritten []byte // accepted data that no call of the pool has taken yet
+	accepted  int64  // the bytes that Write has accepted since the opening
+	written   int64  // how many of these bytes have been written or dropped
 	tickets   []*writeTicket
-	writeErr  error     // to be reported by the next call
-	loss      *fileLoss // the same for Run and Shutdown, if no call reports it
-	writeFail error     // to be reported by Close
+	writeErr  error     // of a failed write, for the next call
+	loss      *fileLoss // the same failure for Run and Shutdown, until a call returns it
+	writeFail error     // of the first failed write, for Close
 }
 
-// fileUse says which operation has the file position of a file of the disk. There is
-// one at a time. Only an operation whose use a call of the pool ends may take longer
-// than a moment.
+// fileUse says which operation uses the file position of a file of the disk. There is at most one
+// at a time. It may last longer than a moment only if a call of the pool ends it.
 type fileUse uint8
 
 const (
 	fileIdle       fileUse = iota
-	fileReading            // the pool reads ahead, or a caller reads on the spot
+	fileReading            // the pool reads ahead, or a task reads on the spot
 	fileWriting            // the pool writes accepted data, until there is no more
 	filePositioned         // the pool does another operation at the file position
 )
 
-// FromFile makes a File of f, which belongs to the File from then on, and
-// must not be used anymore. A descriptor that can be waited for (see File) is made
-// non-blocking, which other processes that have inherited the same open file
-// will notice; if such a process makes it blocking, the next read or write makes it
-// non-blocking again. So FromFile is not for the standard streams: see Stdin. A file of the
-// disk is read in the pool only, since a read on the spot would wait for a read of such a process.
-// The error is an *fs.PathError; it wraps os.ErrClosed if f is closed.
+// FromFile returns a File that replaces f. The File owns f: the caller must no longer use f.
+//
+// If the file can be polled (see [File]) FromFile makes it non-blocking. Other processes that have
+// inherited the same open file notice this. If such a process makes it blocking again, the next
+// read or write makes it non-blocking once more. So FromFile is not for the standard streams; see
+// [Stdin].
+//
+// Reads of a file of the disk always run in the pool, never on the spot: a process that shares the
+// open file may be in a read, and a read on the spot would wait for that.
+//
+// The error is an [*fs.PathError]. It wraps [os.ErrClosed] if f is closed.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)
 }
 
+// newFile makes a File of f. opened says that the caller has just opened f, so that no other
+// process or code shares it.
 func newFile(f *os.File, opened bool) (*File, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -145,7 +163,7 @@ func newFile(f *os.File, opened bool) (*File, error) {
 			nf.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
 			nf.cached = opened && kind == unix.S_IFREG && pagecache.CanRead(flags)
 		case opened && kind == unix.S_IFIFO && runtime.GOOS == "darwin":
-			// kqueue does not report there that the last writer has gone.
+			// The kqueue of macOS does not report that the last writer has closed a FIFO.
 		default:
 			fd, err = pollableCopy(int(raw))
 			if errors.Is(err, ErrNotPollable) {
@@ -155,13 +173,13 @@ func newFile(f *os.File, opened bool) (*File, error) {
 		}
 	})
 	if cerr != nil {
-		err = os.ErrClosed // the only reason that there is
+		err = os.ErrClosed // Control fails for no other reason
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: f.Name(), Err: err}
 	}
 	if fd >= 0 {
-		// Go's own poller watches the descriptor of f. It must not watch this file.
+		// Closing f removes it from Go's own poller, which must not poll the file, too.
 		f.Close()
 		nf.os, nf.conn, nf.polled = nil, nil, true
 		nf.src.open(fd)
@@ -172,10 +190,10 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	return nf, nil
 }
 
-// plainFile makes a File of a descriptor of a file of the disk that is open for
-// reading, and can be read without waiting.
+// plainFile makes a File of a descriptor of a regular file that was opened for reading, on the
+// spot, since the system has it in memory.
 func plainFile(fd int, name string) (*File, error) {
-	unix.SetNonblock(fd, false) // it was non-blocking for the opening
+	unix.SetNonblock(fd, false) // the opening needed a non-blocking descriptor
 	f := os.NewFile(uintptr(fd), name)
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -185,8 +203,8 @@ func plainFile(fd int, name string) (*File, error) {
 	return &File{name: name, os: f, conn: conn, seekable: true, readOnly: true, cached: true, hot: true}, nil
 }
 
-// pollableCopy returns a duplicate of fd, and makes the open file non-blocking. It
-// returns -1 and an error if the file cannot be waited for.
+// pollableCopy returns a duplicate of fd, and makes the open file non-blocking. If the file cannot
+// be polled it returns -1 and an error that is [ErrNotPollable].
 func pollableCopy(fd int) (int, error) {
 	err := checkPollable(fd)
 	if err == nil {
@@ -198,8 +216,8 @@ func pollableCopy(fd int) (int, error) {
 	return duplicateFD(fd)
 }
 
-// Pipe returns a connected pair of Files, as os.Pipe does; reads from r return
-// the data that is written to w. The error is an *os.SyscallError.
+// Pipe returns the two ends of a pipe, as [os.Pipe] does. Reads from r return the data that is
+// written to w. Both ends must be closed. The error is an [*os.SyscallError].
 func Pipe() (r, w *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
@@ -215,11 +233,11 @@ func pipeEnd(fd int, name string) *File {
 	return f
 }
 
-// Name returns the name that the file was opened with.
+// Name returns the name with which the file was opened.
 func (f *File) Name() string { return f.name }
 
-// wrap returns the error that package os would make of err. io.EOF, and the errors of a
-// Context and of the runtime are left as they are.
+// wrap returns the error that package os would make of err. It does not change [io.EOF] and the
+// errors of a Context and of the runtime.
 func (f *File) wrap(op string, err error) error {
 	switch err {
 	case net.ErrClosed:
@@ -229,7 +247,7 @@ func (f *File) wrap(op string, err error) error {
 		switch e := err.(type) {
 		case syscall.Errno:
 		case *os.SyscallError:
-			if e.Syscall == op { // the PathError says it
+			if e.Syscall == op { // the PathError names the operation
 				err = e.Err
 			}
 		default:
@@ -239,9 +257,9 @@ func (f *File) wrap(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
-// PollRead reads available data into p. It returns ErrPending if there is none,
-// io.EOF at the end, and at once if p is empty. For files of the disk it
-// returns ErrBusy if the queue of the runtime's pool is full.
+// PollRead is [File.Read] without waiting: it returns [ErrPending] if there is no data. If p is
+// empty it returns at once. For files of the disk it returns [ErrBusy] if the queue of the
+// runtime's pool is full.
 func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
 		p = p[:maxIO]
@@ -258,15 +276,15 @@ func (f *File) PollRead(cx *Context, p []byte) (int, error) {
 			return 0, false, err
 		}
 		n, err := unix.Read(fd, p)
-		return n, false, orEOF(n, err) // a terminal gives one line at a time: less than len(p) may not be all
+		return n, false, orEOF(n, err) // a terminal returns single lines: there may be more
 	})
 	return max(n, 0), f.wrap("read", err)
 }
 
-// PollWrite writes as much of p as there is room for, or, for a file of the
-// disk, accepts it: see File, and PollFlush. It returns ErrPending if there is no
-// room. For files of the disk it returns ErrBusy, and has not accepted anything, if
-// the queue of the runtime's pool is full.
+// PollWrite is [File.Write] without waiting: it writes as much of p as there is room for, and
+// returns [ErrPending] if there is no room. For files of the disk writing means accepting: see
+// [File] and [File.PollFlush]. If the queue of the runtime's pool is full, PollWrite to a file of
+// the disk accepts nothing, and returns [ErrBusy].
 func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 	if len(p) > maxIO {
 		p = p[:maxIO]
@@ -288,8 +306,10 @@ func (f *File) PollWrite(cx *Context, p []byte) (int, error) {
 	return max(n, 0), f.wrap("write", err)
 }
 
-// Read waits until there is data, and reads it into p; at the end of the
-// file the error is io.EOF.
+// Read waits until there is data, and reads up to len(p) bytes of it into p. At the end of the file
+// the error is [io.EOF]. Other errors are [*fs.PathError]; see [File].
+//
+// If cx is cancelled Read returns cx.Err(), and no data is lost: the next Read returns it.
 func (f *File) Read(cx *Context, p []byte) (int, error) {
 	if n, err := f.readHot(cx, p); err != pagecache.ErrMiss {
 		return n, err
@@ -297,17 +317,18 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 	return f.await(cx, &f.src.rd, func(cx *Context) (int, error) { return f.PollRead(cx, p) })
 }
 
-// Write writes all of p, unless it fails; n says how much. See File for when the data
-// has reached the system: n counts the bytes that were accepted and have not been
-// dropped by the return.
+// Write writes all of p, or returns an error. If the file is a file of the disk, n is the number of
+// bytes that Write has accepted, without bytes that have been dropped since. Otherwise n is the
+// number of bytes that the system has taken. If cx is cancelled the error is cx.Err(), and the n
+// bytes will be written. Other errors are [*fs.PathError]; see [File].
 //
-// A program that ends can lose data that a Write to a file of the disk has accepted, up to
-// 512 KiB of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the
-// data is written, and return an [*UnwrittenError] if it cannot be. Nothing waits if the
-// program calls os.Exit or log.Fatal, if it crashes or is killed, or if main uses
-// neither of the two. Such a program calls [File.Flush] or [File.Close] before,
-// with a cx that is not cancelled, and looks at the error. The data has then reached the
-// system, and survives the program; [File.Sync] waits until it survives the system.
+// A program that ends can lose data that a Write to a file of the disk has accepted, up to 512 KiB
+// of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the data is written, and
+// return an [*UnwrittenError] if it cannot be. Nothing waits for the data if the program calls
+// [os.Exit] or [log.Fatal], if it crashes or is killed, or if main uses neither [Run] nor
+// [Runtime.Shutdown]. Such a program must call [File.Flush] or [File.Close] before, with a cx that
+// is not cancelled, and look at the error. Then the system has the data, and the data survives the
+// program. [File.Sync] waits until the data survives the system.
 func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 	var ticket *writeTicket
 	defer func() { f.dropTicket(ticket) }()
@@ -332,12 +353,13 @@ func (f *File) Write(cx *Context, p []byte) (n int, err error) {
 	return n - f.lost(ticket), err
 }
 
-// WriteString is Write for a string.
+// WriteString is [File.Write] for a string.
 func (f *File) WriteString(cx *Context, s string) (n int, err error) {
 	return f.Write(cx, []byte(s))
 }
 
-// await awaits a poll of one direction.
+// await waits until poll is ready. dir is the direction in which poll waits if the file is polled.
+// For a file of the disk await also waits while the pool has no room.
 func (f *File) await(cx *Context, dir *direction, poll func(*Context) (int, error)) (int, error) {
 	if f.polled {
 		n, err := awaitInOrder(cx, &dir.waiters, poll)
@@ -359,16 +381,16 @@ func (f *File) await(cx *Context, dir *direction, poll func(*Context) (int, erro
 	}
 }
 
-// leave is called by a task that waits no longer for a file of the disk.
+// leave is called when a task no longer waits for f, a file of the disk.
 func (f *File) leave(cx *Context, dir *direction) {
 	if f.input != nil {
 		f.input.leave(cx)
 	}
 	f.mu.Lock()
 	wanted := f.wanted
-	f.wanted = false // other tasks that want the file position say so again
+	f.wanted = false // the other tasks that want the file position set it again
 	if dir == &f.src.rd {
-		f.asked, f.readErr = false, nil // the next Read should look for itself whether the end is still there
+		f.asked, f.readErr = false, nil // the next Read must ask the system again
 	}
 	f.mu.Unlock()
 	if wanted {
@@ -377,9 +399,10 @@ func (f *File) leave(cx *Context, dir *direction) {
 	f.changed.leave(cx.t, cx.here())
 }
 
-// SyscallConn returns the descriptor for use by package syscall and others.
-// Control works for every File. Read and Write work for files of the disk only: they
-// have no Context to wait with, and fail with errors.ErrUnsupported for other files.
+// SyscallConn returns access to the descriptor, for package syscall and others. Control works for
+// every File. Read and Write work for files of the disk only. They have no [Context] to wait with,
+// so for other files they fail with [errors.ErrUnsupported]. The error of a closed File is an
+// [*fs.PathError] or [os.ErrClosed].
 func (f *File) SyscallConn() (syscall.RawConn, error) {
 	if !f.polled {
 		return f.os.SyscallConn()
@@ -390,6 +413,7 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 	return rawFile{f}, nil
 }
 
+// rawFile is the RawConn of a File that is polled.
 type rawFile struct{ f *File }
 
 func (r rawFile) Control(fn func(fd uintptr)) error {
@@ -399,15 +423,15 @@ func (r rawFile) Control(fn func(fd uintptr)) error {
 func (r rawFile) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
 func (r rawFile) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
 
-// SetDeadline sets the time after which reads and writes fail with
-// os.ErrDeadlineExceeded; the zero time means never. Files of the disk have no
-// deadlines: the error is os.ErrNoDeadline, not wrapped.
+// SetDeadline sets the time after which reads and writes fail with [os.ErrDeadlineExceeded]. The
+// zero time means no deadline. Files of the disk have no deadlines: the error is
+// [os.ErrNoDeadline], not wrapped.
 func (f *File) SetDeadline(t time.Time) error { return f.setDeadline(t, &f.src.rd, &f.src.wr) }
 
-// SetReadDeadline is SetDeadline for reads.
+// SetReadDeadline is [File.SetDeadline] for reads only.
 func (f *File) SetReadDeadline(t time.Time) error { return f.setDeadline(t, &f.src.rd) }
 
-// SetWriteDeadline is SetDeadline for writes.
+// SetWriteDeadline is [File.SetDeadline] for writes only.
 func (f *File) SetWriteDeadline(t time.Time) error { return f.setDeadline(t, &f.src.wr) }
 
 func (f *File) setDeadline(t time.Time, dirs ...*direction) error {

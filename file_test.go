@@ -27,7 +27,7 @@ func inBlockOn(t testing.TB, rt *Runtime, fn func(cx *Context) error) {
 	require.NoError(t, err)
 }
 
-// fileRuntime is a runtime for files. A failure that no code joins fails the test.
+// fileRuntime returns a runtime for files. An error that reaches Config.Unhandled fails the test.
 func fileRuntime(t testing.TB) *Runtime {
 	return newTestRuntime(t, Config{Workers: 2, Unhandled: func(task Task, err error) {
 		t.Errorf("nobody has seen the failure of %v: %v", task, err)
@@ -42,7 +42,7 @@ func pattern(n int) []byte {
 	return b
 }
 
-// Sizes around those of the buffers, and of the parts that are read and written.
+// Files and parts have sizes around the sizes of the buffers.
 func TestFileReadWrite(t *testing.T) {
 	rt := fileRuntime(t)
 	for _, size := range []int{0, 1, bufferSmall, bufferSmall + 1, bufferLarge, 3*bufferLarge + 7} {
@@ -121,7 +121,7 @@ func TestBindFile(t *testing.T) {
 	require.Equal(t, append(want[:7:7], "xyz"...), got)
 }
 
-// Data that Write accepts gets to the system without a further call.
+// Data that Write has accepted reaches the system without a further call.
 func TestFileWriteBehind(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -139,7 +139,7 @@ func TestFileWriteBehind(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// block occupies the file position of f until the function is called.
+// block occupies the file position of f until the returned function is called.
 func block(t testing.TB, rt *Runtime, f *File) (release func()) {
 	t.Helper()
 	began, free := make(chan struct{}), make(chan struct{})
@@ -154,8 +154,8 @@ func block(t testing.TB, rt *Runtime, f *File) (release func()) {
 	}
 }
 
-// A Read that was given up has lost no data: data that was on its way comes with the
-// next Read.
+// A Read that is given up loses no data: the next Read returns the data that the pool has read for
+// it.
 func TestFileCancelledRead(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -183,8 +183,8 @@ func TestFileCancelledRead(t *testing.T) {
 	})
 }
 
-// If a Read is given up and its system call meets the end of the file, the next Read
-// looks again.
+// If a Read is given up, and its system call then meets the end of the file, the next Read asks the
+// system again.
 func TestFileCancelledReadAtEnd(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -210,7 +210,7 @@ func TestFileCancelledReadAtEnd(t *testing.T) {
 	})
 }
 
-// A Write that is cancelled says how much will be written.
+// A Write that is cancelled returns how many bytes will be written.
 func TestFileCancelledWrite(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -231,7 +231,7 @@ func TestFileCancelledWrite(t *testing.T) {
 		for err == nil {
 			var m int
 			m, err = f.Write(cx, want[n%len(want):])
-			if n += m; n > 100*len(want) { // lest it fill the disk
+			if n += m; n > 100*len(want) { // the disk must not fill
 				err = Sleep(cx, time.Hour)
 			}
 		}
@@ -247,7 +247,7 @@ func TestFileCancelledWrite(t *testing.T) {
 	require.EqualValues(t, n, info.Size())
 }
 
-// Once cancelled, nothing happens anymore, except that Close closes.
+// With a cx that is cancelled no call does anything, except Close, which closes the file.
 func TestFileCancelledContext(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -278,11 +278,11 @@ func TestFileCancelledContext(t *testing.T) {
 		require.Equal(t, context.Canceled, f.Close(over))
 		require.ErrorIs(t, f.Close(cx), os.ErrClosed)
 		return nil
-	}) // the runtime's end counts descriptors
+	}) // the end of the runtime counts descriptors
 }
 
-// A write that fails after its call has returned is reported by the next call, once,
-// and by Close.
+// If a write fails after its Write has returned, the next call returns the error, once, and Close
+// does, too.
 func TestFileWriteFails(t *testing.T) {
 	rt := fileRuntime(t)
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -319,8 +319,8 @@ func TestFileWriteFails(t *testing.T) {
 	})
 }
 
-// Of a Write in several parts n says how much has not been dropped. All tasks that
-// wait for the data get the error; then no other call does.
+// If a Write is accepted in parts, n is the number of bytes that have not been dropped. All tasks
+// that wait for dropped data get the error. Then no other call returns it.
 func TestFileWriteFailsForAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2, Blocking: BlockingConfig{Limit: 1}})
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -356,7 +356,7 @@ func TestFileWriteFailsForAll(t *testing.T) {
 	})
 }
 
-// A task that wanted the file position and gets a failure instead does not want it anymore.
+// If a task waits for the file position and gets an error instead, File.wanted is cleared.
 func TestFileWriteFailsForPlace(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -382,8 +382,7 @@ func TestFileWriteFailsForPlace(t *testing.T) {
 	})
 }
 
-// Close waits for writes that are under way, and its failure is reported also if no task
-// waits for it.
+// Close waits for writes in progress. Its error is reported even if no task waits for it.
 func TestFileCloseUnseen(t *testing.T) {
 	reported := make(chan error, 1)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: func(_ Task, err error) { reported <- err }})
@@ -403,7 +402,7 @@ func TestFileCloseUnseen(t *testing.T) {
 	require.ErrorIs(t, receive(t, reported), syscall.ENOSPC)
 }
 
-// A File is closed in use: calls that wait return os.ErrClosed, and accepted data is
+// A File is closed while calls use it: calls that wait return os.ErrClosed, and accepted data is
 // written.
 func TestFileCloseInUse(t *testing.T) {
 	rt := fileRuntime(t)
@@ -441,8 +440,7 @@ func TestFileCloseInUse(t *testing.T) {
 	require.True(t, bytes.Equal(pattern(2*bufferLarge), b))
 }
 
-// After Close the file position that other descriptors share is where the reading has
-// stopped.
+// After Close the position that other descriptors share is the place up to which data was read.
 func TestFileClosePosition(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -458,7 +456,7 @@ func TestFileClosePosition(t *testing.T) {
 		inBlockOn(t, rt, func(cx *Context) error {
 			_, err := io.ReadFull(BindFile(cx, f), make([]byte, size))
 			require.NoError(t, err)
-			return f.Close(cx) // maybe while more is read ahead
+			return f.Close(cx) // perhaps while the pool reads ahead
 		})
 		at, err := shared.Seek(0, io.SeekCurrent)
 		require.NoError(t, err)
@@ -467,8 +465,7 @@ func TestFileClosePosition(t *testing.T) {
 	}
 }
 
-// A Shutdown that cancels queued calls does not lose data that Write has accepted,
-// nor the closing.
+// Shutdown cancels queued calls. Nevertheless accepted data is written, and the file is closed.
 func TestFileShutdown(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	name := filepath.Join(t.TempDir(), "f")
@@ -489,7 +486,7 @@ func TestFileShutdown(t *testing.T) {
 	require.NoError(t, receive(t, over))
 }
 
-// Futures use the Poll forms, and are refused by the forms that wait.
+// Futures can use the Poll methods. Methods that wait refuse them.
 func TestFilePoll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	name := filepath.Join(t.TempDir(), "f")
@@ -542,7 +539,7 @@ func TestFilePoll(t *testing.T) {
 	require.Equal(t, "abcd", string(b))
 }
 
-// Many tasks at once: each written record is there once and whole.
+// Many tasks use a File concurrently: each byte that they write is there once.
 func TestFileConcurrent(t *testing.T) {
 	rt := fileRuntime(t)
 	const tasks, each, size = 8, 50, 100
@@ -598,7 +595,8 @@ func TestFileConcurrent(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// A task that needs the file position gets it, however much other tasks read and write.
+// A task that needs the file position gets it, even while other tasks read and write without a
+// pause.
 func TestFileStreamsGiveWay(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -609,7 +607,7 @@ func TestFileStreamsGiveWay(t *testing.T) {
 		stream := Go(rt, func(cx *Context) (err error) {
 			p := make([]byte, 1000)
 			for i := 0; err == nil; i++ {
-				if write && i%10_000 == 9_999 { // lest it fill the disk
+				if write && i%10_000 == 9_999 { // the disk must not fill
 					_, err = f.Seek(cx, 0, io.SeekStart)
 				} else if write {
 					_, err = f.Write(cx, p)
@@ -639,8 +637,8 @@ func TestFileStreamsGiveWay(t *testing.T) {
 	inBlockOn(t, rt, f.Close)
 }
 
-// The buffer of a call belongs to the caller alone: p is not touched after a return.
-// The race detector watches.
+// A call does not use the buffer p of its caller after it has returned. The race detector checks
+// that.
 func TestFileCancelledReadAt(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "f")
@@ -675,8 +673,8 @@ func TestFileCancelledReadAt(t *testing.T) {
 	})
 }
 
-// fileScript makes the same calls on a File and on an os.File, and compares.
-// Each operation is a byte, with two more for its arguments.
+// fileScript makes the same calls on a File and on an os.File, and compares the results. Each
+// operation is a byte, followed by two bytes for its arguments.
 func fileScript(t testing.TB, rt *Runtime, script []byte, flag int) {
 	dir := t.TempDir()
 	const limit = 3 * bufferLarge
@@ -733,7 +731,7 @@ func fileScript(t testing.TB, rt *Runtime, script []byte, flag int) {
 			case 8: // truncate
 				require.NoError(t, f.Truncate(cx, int64(size)*2), step)
 				require.NoError(t, twin.Truncate(int64(size)*2), step)
-			case 9: // a call that is cancelled: it reads or writes as much as it says, or nothing
+			case 9: // a call that is cancelled: it reads or writes exactly n bytes
 				scriptCancelled(t, cx, f, twin, op, arg, step)
 			}
 		}
@@ -819,7 +817,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// Files that are not of the disk go through the reactor.
+// Files that are not files of the disk are polled by the reactor.
 func TestFilePipe(t *testing.T) {
 	rt := fileRuntime(t)
 	r, w, err := Pipe()
@@ -919,13 +917,13 @@ func TestFilePipeCloseInUse(t *testing.T) {
 	runInTask(t, rt, r.Close)
 	_, err = join(t, writer)
 	require.ErrorIs(t, err, syscall.EPIPE)
-	if _, err = join(t, reader); err != nil { // it may have read before
+	if _, err = join(t, reader); err != nil { // the reader may have read before the close
 		require.ErrorIs(t, err, os.ErrClosed)
 	}
 	runInTask(t, rt, w.Close)
 }
 
-// A FIFO is opened on a goroutine, which may take time, and then polled.
+// A FIFO is opened on a goroutine, since the opening waits for the other end, and is then polled.
 func TestFileFIFO(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "fifo")
@@ -955,7 +953,7 @@ func TestFileFIFO(t *testing.T) {
 	inBlockOn(t, rt, func(cx *Context) error {
 		f, err := OpenFile(cx, name, os.O_WRONLY, 0)
 		require.NoError(t, err)
-		receive(t, opened) // its peer may have been the open that was given up
+		receive(t, opened) // the peer may have met the open that was given up
 		_, err = f.WriteString(cx, "through")
 		require.NoError(t, err)
 		return f.Close(cx)

@@ -2,12 +2,12 @@ package async
 
 import "sync"
 
-// The buffers of files come in three sizes. They are borrowed only while they hold
-// data, so that an idle file has none.
+// The buffers of files have three sizes. A File has a buffer only while the buffer holds data, so
+// that an idle file uses no memory for buffers.
 const (
-	bufferSmall  = 16 << 10 // the first read of a file, and any small write
+	bufferSmall  = 16 << 10 // for the first read of a file, and for small writes
 	bufferMedium = 64 << 10
-	bufferLarge  = 256 << 10 // a hand-off costs some 45 µs, as much as reading this from memory
+	bufferLarge  = 256 << 10 // read from memory in some 45 µs, the cost of a call of the pool
 )
 
 var (
@@ -16,8 +16,8 @@ var (
 	largeBuffers  = sync.Pool{New: func() any { return new([bufferLarge]byte) }}
 )
 
-// borrowBuffer returns a buffer of the smallest size that is not less than n, or
-// of the largest.
+// borrowBuffer returns a buffer of the smallest size that is at least n. If n is larger than all
+// sizes it returns a buffer of the largest size.
 func borrowBuffer(n int) []byte {
 	switch {
 	case n <= bufferSmall:
@@ -29,8 +29,8 @@ func borrowBuffer(n int) []byte {
 	}
 }
 
-// returnBuffer takes back a buffer. b is any part of it from its beginning on, or
-// nil for no buffer.
+// returnBuffer takes back a buffer that borrowBuffer has returned. b may be cut at its end. If b is
+// nil, returnBuffer does nothing.
 func returnBuffer(b []byte) {
 	switch cap(b) {
 	case bufferSmall:

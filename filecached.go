@@ -13,51 +13,74 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Data that the system has in memory is read on the spot, by the task that wants it: that
-// takes less time than handing the read to the pool, and no thread. The system is told
-// not to wait for the disk. If the read does not succeed at once, the pool asks
-// again in the usual way, so that all failures come from there.
+// Reading on the spot
 //
-// It may take a moment all the same: a miss starts to read ahead from the disk, the first
-// read after a change may note the time of access in the journal, and closing a file
-// that has just been rewritten may begin to write it.
+// A task reads data that the system has in memory itself, on its worker. That takes less time than
+// a call of the pool, and no thread. The system call has a flag that forbids it to wait for the
+// disk (package pagecache). If it does not succeed at once, the pool repeats the read in the usual
+// way. So every error of a read comes from the pool.
 //
-// Only file systems of this machine can be told so. File systems behind a network or
-// another process would keep their caller waiting when a file is opened or closed;
-// they are found out when the first file of each is read, in the pool.
+// A read at the file position (readCached):
+//
+//  1. With mu held, see that a read on the spot is possible (mayTry), that f.ahead is empty, that
+//     f.use is idle and that no task waits for the position. Set f.use to fileReading and unlock
+//     mu.
+//  2. Step the descriptor back by lag, and read. A large read goes into the memory of the caller. A
+//     small one goes into a buffer.
+//  3. Lock mu. Keep the data of the buffer in f.ahead, as a read of the pool does (keepRead), so
+//     that the next small reads need no system call.
+//  4. End the use. If Close has asked for the closing meanwhile, the pool does it, since it may
+//     wait.
+//
+// An opening (openNow):
+//
+//  1. Find the file under its name, without waiting, and see that it is regular and not empty.
+//  2. See that files of its device can be read without waiting (devices).
+//  3. Open the name, without waiting.
+//  4. See that this has opened the same file. Another file may have got the name between 1 and 3,
+//     for example a FIFO, whose opening could wait. So step 3 uses O_NONBLOCK.
+//
+// The task is still delayed in some cases: a miss makes the system start to read ahead from the
+// disk; the first read after a change may note the time of access in the journal; and closing a
+// file that has just been rewritten may begin to write it.
+//
+// Only local file systems honour the flag. A file system behind a network or another process would
+// delay the caller when a file is opened or closed. So the first file of each device is opened and
+// read in the pool, which finds out whether its file system can refuse to wait (learn).
 
-// More than this at once would keep the worker for too long.
+// The most that is read on the spot at once. Larger reads would occupy the worker for too long.
 const (
-	// cachedFileMost is the largest file that ReadFile reads on the spot: its memory
-	// is new, and the system has to provide it page by page.
+	// cachedFileMost is the size of the largest file that ReadFile reads on the spot. The memory
+	// for the contents is new, so the system has to provide it page by page.
 	cachedFileMost = bufferLarge
 
-	// cachedPartMost is the largest part that is read into memory of the caller's. It takes
-	// some 70 µs, 256 KiB nearly 30.
+	// cachedPartMost is the size of the largest part that is read into memory of the caller. It
+	// takes some 70 µs to read. 256 KiB take nearly 30 µs.
 	cachedPartMost = 4 * bufferLarge
 )
 
-// charge takes the reading of n bytes off the budget of the current poll: 32 KiB
-// cost about as much as an operation on a connection does.
+// charge takes the read of n bytes off the budget of the current poll. 32 KiB count as one
+// operation, since they take about as long as an operation on a connection.
 func (cx *Context) charge(n int) {
 	if w := cx.here(); w != nil {
 		w.budget -= n >> 15
 	}
 }
 
-// fileCharge is the charge for opening and closing a file, in bytes read.
+// fileCharge is the charge for opening and closing a file: four operations.
 const fileCharge = 128 << 10
 
-// devices knows which devices have files that can be read without waiting. The map
-// is replaced, never changed.
+// devices lists the devices, and whether their files can be read without waiting. The map is
+// replaced and never changed, so that readers need no lock.
 type devices struct {
 	known atomic.Pointer[map[uint64]bool]
 }
 
-// devicesMost is more devices than there are; numbers of devices that are gone
-// need not be kept.
+// devicesMost is more than the number of devices that a system has at a time. When the list is full
+// it begins anew, so that the numbers of devices that are gone do not fill it.
 const devicesMost = 64
 
+// readable reports whether files of dev can be read without waiting, and whether that is known.
 func (d *devices) readable(dev uint64) (readable, known bool) {
 	if m := d.known.Load(); m != nil {
 		readable, known = (*m)[dev]
@@ -65,6 +88,7 @@ func (d *devices) readable(dev uint64) (readable, known bool) {
 	return readable, known
 }
 
+// note stores whether files of dev can be read without waiting.
 func (d *devices) note(dev uint64, readable bool) {
 	for {
 		old, m := d.known.Load(), map[uint64]bool{}
@@ -78,8 +102,8 @@ func (d *devices) note(dev uint64, readable bool) {
 	}
 }
 
-// readHot is a fast path for data that is in memory, for as long as all reads find their
-// data there. The error is pagecache.ErrMiss if this path cannot be taken.
+// readHot is a short path of Read for a file whose last read was on the spot. The error is
+// pagecache.ErrMiss if Read must take its long path.
 func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	if f.polled {
 		return 0, pagecache.ErrMiss
@@ -98,9 +122,10 @@ func (f *File) readHot(cx *Context, p []byte) (n int, err error) {
 	return f.readCached(cx, p)
 }
 
-// readCached reads on the spot the data at the file position, where PollRead is about to
-// read, as far as it is in memory. mu is held, except while it reads. If a task waits for
-// the file position, it leaves the read to the pool, for which the reader must wait, too.
+// readCached reads data at the file position on the spot, as PollRead does, if the data is in
+// memory. The error is pagecache.ErrMiss if the pool must do the read. If a task waits for the file
+// position, the read goes to the pool, too, where it waits its turn. mu is held, but not during the
+// read.
 func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 	if !f.mayTry() || f.ahead.n > 0 || f.use != fileIdle || f.wanted || f.readErr != nil || len(p) == 0 {
 		return 0, pagecache.ErrMiss
@@ -133,24 +158,25 @@ func (f *File) readCached(cx *Context, p []byte) (n int, err error) {
 		f.adaptReadSize(n, len(into))
 	}
 	if got < len(into) && err != io.EOF && valid {
-		f.readSize = grown // the remaining data is not in memory, which does not mean that there is none
+		f.readSize = grown // the rest of the part is not in memory, but the file may be longer
 	}
 	cx.charge(n)
 	f.endUseOnTheSpot(cx)
-	if n == 0 && err == nil { // the file was changed meanwhile
+	if n == 0 && err == nil { // the file was changed during the read, and the data dropped
 		err = pagecache.ErrMiss
 	}
 	return n, err
 }
 
-// noteRead notes the error that pagecache.Read has returned. mu is held.
+// noteRead notes the error of a pagecache.Read at the file position. mu is held.
 func (f *File) noteRead(err error) {
 	f.hot = err == nil || err == io.EOF
 	f.noteRefusal(err)
 }
 
-// noteRefusal prevents further tries if err says that there is no need to try again: for
-// files of the device that are opened later, too, if f was opened on the spot. mu is held.
+// noteRefusal prevents further reads on the spot if err says that the file system cannot refuse to
+// wait. If f was opened on the spot, this holds for files of its device that are opened later, too.
+// mu is held.
 func (f *File) noteRefusal(err error) {
 	if err != errors.ErrUnsupported {
 		return
@@ -161,8 +187,8 @@ func (f *File) noteRefusal(err error) {
 	}
 }
 
-// endUseOnTheSpot is endUse for a caller that must not wait: the pool does the closing. It
-// returns with mu held.
+// endUseOnTheSpot is endUse for a caller on a worker, which must not wait: the pool does the
+// closing. It returns with mu held.
 func (f *File) endUseOnTheSpot(cx *Context) {
 	closing := f.endUseKeepingClose(cx.here())
 	if closing != nil && cx.t.w.rt.runInPool(closing) != nil {
@@ -171,18 +197,18 @@ func (f *File) endUseOnTheSpot(cx *Context) {
 	f.mu.Lock()
 }
 
-// mayTry reports whether the system may be asked on the spot: it has not refused
-// that, and no data must be written, and no error reported, before. mu is held.
+// mayTry reports whether a read on the spot may be tried: the file system has not refused it, all
+// accepted data is written, and there is no error of a write to return. mu is held.
 func (f *File) mayTry() bool {
 	return f.cached && !f.closed && f.writeErr == nil && f.written == f.accepted
 }
 
-// atHand is mayTry for operations that the system answers at once if it has the file
-// in memory. mu is held.
+// atHand reports whether f may be used on the spot and was in memory at the last read. Then the
+// system answers other operations at once, too. mu is held.
 func (f *File) atHand() bool { return f.hot && f.mayTry() }
 
-// readCachedAt is readCached for ReadAt. n is 0 if the pool must do the read. The result
-// says nothing about the next Read, which is at another offset.
+// readCachedAt is readCached for ReadAt. n is 0 if the pool must do the read. The result does not
+// change f.hot, since it says nothing about the next Read, which is at another place.
 func (f *File) readCachedAt(p []byte, off int64) (n int) {
 	if len(p) == 0 || off < 0 {
 		return 0
@@ -202,11 +228,11 @@ func (f *File) readCachedAt(p []byte, off int64) (n int) {
 	return n
 }
 
-// seekNow is Seek if that takes no waiting, and does not fail.
+// seekNow is Seek on the spot. ok is false if Seek would wait or fail, and the pool must do it.
 func (f *File) seekNow(offset int64, whence int) (at int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // others look for data on the disk
+	if !f.atHand() || f.use != fileIdle || whence > io.SeekEnd { // SEEK_DATA may ask the disk
 		return 0, false
 	}
 	f.dropReadAhead()
@@ -218,7 +244,7 @@ func (f *File) seekNow(offset int64, whence int) (at int64, ok bool) {
 	return at, err == nil
 }
 
-// statNow is Stat if that takes no waiting, and does not fail.
+// statNow is Stat on the spot. ok is false if Stat would wait or fail, and the pool must do it.
 func (f *File) statNow() (info fs.FileInfo, ok bool) {
 	f.mu.Lock()
 	now := f.atHand()
@@ -230,16 +256,16 @@ func (f *File) statNow() (info fs.FileInfo, ok bool) {
 	return info, err == nil
 }
 
-// closesNow reports whether closing the file does not keep its caller waiting:
-// no data is to be written, and the close does not remove the file. If a task reads
-// the file on the spot just then, that read is the last user of the descriptor, and
-// does the closing. mu is held.
+// closesNow reports whether closing the file takes no waiting: there is no data to write, and the
+// file has a name, so that the close does not remove it. If a task is in a ReadAt or Stat on the
+// spot just then, that call is the last user of the descriptor and closes it. mu is held.
 func (f *File) closesNow() bool {
 	return f.hot && f.readOnly && f.use == fileIdle && pagecache.HasName(f.conn)
 }
 
-// openNow opens the named file for reading, if that takes no waiting and it is not
-// larger than most. fresh says that its device is not known yet: see learn.
+// openNow opens the named file for reading, if that takes no waiting and its size is at most most.
+// fresh says that its device is not known yet, so that the caller should call learn. The steps are
+// at the head of this file.
 func (d *devices) openNow(name string, most int64) (fd int, found pagecache.FileID, ok, fresh bool) {
 	found, ok = pagecache.LookUp(name)
 	if !ok {
@@ -253,7 +279,7 @@ func (d *devices) openNow(name string, most int64) (fd int, found pagecache.File
 	return fd, found, ok, false
 }
 
-// openCached opens the named file for reading if that takes no waiting.
+// openCached is openNow for OpenFile.
 func (d *devices) openCached(name string) (f *File, fresh bool) {
 	fd, found, ok, fresh := d.openNow(name, math.MaxInt64)
 	if !ok {
@@ -267,7 +293,7 @@ func (d *devices) openCached(name string) (f *File, fresh bool) {
 	return f, false
 }
 
-// readFileCached is ReadFile if that takes no waiting.
+// readFileCached is ReadFile on the spot. ok is false if the pool must do it.
 func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 	fd, found, ok, fresh := d.openNow(name, cachedFileMost)
 	if !ok {
@@ -281,9 +307,9 @@ func (d *devices) readFileCached(name string) (data []byte, ok, fresh bool) {
 	return data, err == nil, false
 }
 
-// learn finds out whether the files on the device of f can be read without waiting.
-// It may wait for that. It opens and closes no descriptor: closing any descriptor of
-// a file drops the locks that the process has on the file.
+// learn finds out whether the files on the device of f can be read without waiting. That itself may
+// wait. It uses the descriptor of f and opens none: the close of any descriptor of a file drops the
+// locks that the process has on the file.
 func (d *devices) learn(f *os.File) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -298,7 +324,7 @@ func (d *devices) learn(f *os.File) {
 	}
 }
 
-// readFile is os.ReadFile for the first file of a device.
+// readFile is os.ReadFile for the first file of a device, and calls learn.
 func (d *devices) readFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

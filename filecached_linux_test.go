@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetCached has the system drop the data of a file that it has in memory.
+// forgetCached makes the system drop the data of a file from memory.
 func forgetCached(t testing.TB, f *os.File) {
 	require.NoError(t, f.Sync())
 	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
-// A FIFO on a device that is known waits for its other end off the worker, and
-// is not opened before.
+// The opening of a FIFO on a known device waits for the other end off the worker, and does not open
+// the FIFO before.
 func TestCachedFIFO(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	name, cached := onTheSpot(t, []byte("x"))
@@ -45,9 +45,8 @@ func TestCachedFIFO(t *testing.T) {
 	require.Equal(t, "through the pool", string(got))
 }
 
-// Files that cannot be read on the spot are found out, and read by the pool: files
-// of /proc, files that are opened for direct I/O or for writing, and names that
-// cannot be opened.
+// Files that cannot be read on the spot are read by the pool: files of /proc, files that are opened
+// for direct I/O or for writing, and names that cannot be opened.
 func TestCachedIsRefused(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(4096)
@@ -98,7 +97,7 @@ func TestCachedIsRefused(t *testing.T) {
 	})
 }
 
-// A part that is in memory does not reset the growth of reads; the end does.
+// A part that is in memory does not reset the growth of reads. The end of the file does.
 func TestCachedPartsGrow(t *testing.T) {
 	rt := fileRuntime(t)
 	name, cached := onTheSpot(t, pattern(100))
@@ -122,10 +121,9 @@ func TestCachedPartsGrow(t *testing.T) {
 	})
 }
 
-// A name that another file gets between the look at it and the opening is left to
-// the pool, whatever that file is.
+// If another file gets the name between LookUp and Open, the pool opens it, whatever that file is.
 func TestCachedRenamed(t *testing.T) {
-	newTestRuntime(t, Config{Workers: 1}) // counts descriptors when all is over
+	newTestRuntime(t, Config{Workers: 1}) // counts descriptors at the end of the test
 	name, _ := onTheSpot(t, pattern(10))
 	found, ok := pagecache.LookUp(name)
 	if !ok {
@@ -152,7 +150,7 @@ func TestCachedRenamed(t *testing.T) {
 	}
 }
 
-// The locks that the process has on a file outlive the look-up of its device.
+// The process keeps its locks on a file when a runtime looks up the device of the file.
 func TestCachedKeepsLocks(t *testing.T) {
 	const nameEnv = "ASYNC_TEST_LOCKED"
 	if inChild(t) {
@@ -185,8 +183,8 @@ func TestCachedKeepsLocks(t *testing.T) {
 	require.Contains(t, string(out), fmt.Sprint("locked by ", os.Getpid(), "\n"))
 }
 
-// A file that the system refuses to read on the spot, though its device is known to
-// be read so, is read by the pool. So are other files of this device from then on.
+// If the system refuses to read a file on the spot, although its device is listed as readable, the
+// pool reads it. From then on the pool reads other files of this device, too.
 func TestCachedRefusesLater(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	refuses, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0) // a directory
@@ -230,10 +228,10 @@ func TestCachedRefusesLater(t *testing.T) {
 	}
 }
 
-// ReadFile, too, finds out about a device that it took for another kind.
+// ReadFile, too, corrects the list of devices if the system refuses a read on the spot.
 func TestCachedReadFileRefused(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
-	dir, err := os.MkdirTemp("/dev/shm", "async") // a tmpfs, which refuses
+	dir, err := os.MkdirTemp("/dev/shm", "async") // a tmpfs, which refuses reads on the spot
 	if err != nil {
 		t.Log(err)
 		return
@@ -256,13 +254,13 @@ func TestCachedReadFileRefused(t *testing.T) {
 	require.False(t, readable)
 }
 
-// A descriptor that Open has opened on the spot blocks as other descriptors do, and a
-// file that its closing removes is closed in the pool.
+// A descriptor that was opened on the spot is blocking, as other descriptors are. If closing a file
+// removes it, the pool closes it.
 func TestCachedDescriptor(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}})
 	name, cached := onTheSpot(t, pattern(10))
 	var f *File
-	for range 2 { // the second time it may be opened on the spot
+	for range 2 { // the second opening may be on the spot
 		runInTask(t, rt, func(cx *Context) (err error) {
 			if f != nil {
 				f.Close(cx)

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onTheSpot returns the name of a file of the test's, and whether this system and
-// the file system of tests read it on the spot once it has been read.
+// onTheSpot returns the name of a new file, and whether this system and the file system of the test
+// allow a read on the spot after a first read.
 func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
 	t.Helper()
 	name = filepath.Join(t.TempDir(), "f")
@@ -38,15 +38,15 @@ func onTheSpot(t testing.TB, data []byte) (name string, cached bool) {
 	return name, true
 }
 
-// While the pool is full, data that is in memory is read all the same; a read of
-// other data waits for the pool.
+// While the pool is full, data in memory is read nevertheless. A read of other data waits for the
+// pool.
 func TestCachedNeedsNoPool(t *testing.T) {
 	want := pattern(3*cachedPartMost + 5)
 	name, cached := onTheSpot(t, want)
 	small, _ := onTheSpot(t, want[:100])
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1, Queue: 1}})
 	var f *File
-	runInTask(t, rt, func(cx *Context) (err error) { // the first time finds out about the device
+	runInTask(t, rt, func(cx *Context) (err error) { // the first read notes the device
 		if f, err = Open(cx, name); err == nil {
 			_, err = f.Read(cx, make([]byte, 1))
 		}
@@ -108,8 +108,8 @@ func TestCachedNeedsNoPool(t *testing.T) {
 	join(t, queued)
 }
 
-// Data that the system has in memory and data that it has not are read in turns, and
-// the file position is right after both kinds of reads.
+// Data that is in memory and data that is not are read in turns. The file position is right after
+// both kinds of reads.
 func TestCachedAndPooledReadsInTurn(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(5*bufferLarge + 11)
@@ -160,7 +160,7 @@ func TestCachedAndPooledReadsInTurn(t *testing.T) {
 	}
 }
 
-// controlled is a descriptor whose Control does something else.
+// controlled is a RawConn whose Control is a function of the test.
 type controlled struct {
 	syscall.RawConn
 	do func(fn func(fd uintptr)) error
@@ -168,8 +168,7 @@ type controlled struct {
 
 func (c controlled) Control(fn func(fd uintptr)) error { return c.do(fn) }
 
-// Data that is not in memory is read ahead, in ever larger parts, however little of
-// it is asked for at a time.
+// Data that is not in memory is read ahead in growing parts, even if each Read asks for little.
 func TestCachedMissesGrow(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(12 * bufferLarge)
@@ -194,7 +193,7 @@ func TestCachedMissesGrow(t *testing.T) {
 	})
 }
 
-// The end of a file that is in memory as a whole is known at once.
+// The end of a file that is completely in memory is found without the pool.
 func TestCachedEndIsAskedOnce(t *testing.T) {
 	rt := fileRuntime(t)
 	name, cached := onTheSpot(t, pattern(bufferLarge))
@@ -211,7 +210,7 @@ func TestCachedEndIsAskedOnce(t *testing.T) {
 			return err
 		}
 		f.mu.Lock()
-		hot := f.hot // not if the system has just forgotten a part of it
+		hot := f.hot // false if the system has just dropped a part of the file
 		f.mu.Unlock()
 		asked = 0
 		n, err := f.Read(cx, p)
@@ -222,8 +221,7 @@ func TestCachedEndIsAskedOnce(t *testing.T) {
 	})
 }
 
-// A task that reads data in memory, a large part each time, gives way to tasks that
-// need the file position.
+// A task that reads large parts of data in memory lets other tasks have the file position.
 func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, pattern(8*bufferLarge))
@@ -248,7 +246,7 @@ func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	eventually(t, func() bool { return waiting(seek) })
 	f.mu.Lock()
 	require.True(t, f.wanted)
-	f.use = fileIdle // and had ended, but the other task does not know yet
+	f.use = fileIdle // the read has ended, and the other task was not woken yet
 	f.dropReadAhead()
 	f.mu.Unlock()
 	cx, _ := newPollCx(t, rt)
@@ -260,8 +258,8 @@ func TestCachedReadsGiveWayToOthers(t *testing.T) {
 	inBlockOn(t, rt, f.Close)
 }
 
-// The result of ReadAt says nothing about the data at the file position. And ReadAt
-// of no bytes, or before the beginning, does the same as that of os.File.
+// ReadAt does not change File.hot, since its result says nothing about the data at the file
+// position. ReadAt of no bytes, or before the beginning, has the result that it has for an os.File.
 func TestCachedReadAtElsewhere(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(100)
@@ -292,8 +290,8 @@ func TestCachedReadAtElsewhere(t *testing.T) {
 	})
 }
 
-// A Context that cannot wait is refused also where the call would not have to wait,
-// and nothing has happened then.
+// A Context that cannot wait is refused even if the call would not have to wait. Then the call has
+// no effect.
 func TestCachedMisuse(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	name, cached := onTheSpot(t, pattern(100))
@@ -326,8 +324,8 @@ func TestCachedMisuse(t *testing.T) {
 	}
 }
 
-// A file that is closed while a task reads it on the spot is closed when that
-// read is over, and the data that was read ahead is dropped.
+// If a file is closed while a task reads it on the spot, it is closed when that read has ended, and
+// the data that was read ahead is dropped.
 func TestCachedClosedMeanwhile(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, pattern(bufferLarge))
@@ -338,7 +336,7 @@ func TestCachedClosedMeanwhile(t *testing.T) {
 		real := f.conn
 		var closed *JoinHandle[None]
 		f.conn = controlled{real, func(fn func(uintptr)) error {
-			if closed == nil { // it is asked again about the end
+			if closed == nil { // Control is called again to check for the end
 				closed = Go(rt, f.Close)
 				eventually(t, func() bool {
 					f.mu.Lock()
@@ -364,7 +362,7 @@ func TestCachedClosedMeanwhile(t *testing.T) {
 	}
 }
 
-// Reading on the spot sees the data that is written, through this File and others.
+// A read on the spot returns data that was written before, through this File and through others.
 func TestCachedSeesChanges(t *testing.T) {
 	rt := fileRuntime(t)
 	name, _ := onTheSpot(t, []byte("aaaa"))
@@ -412,8 +410,7 @@ func TestCachedSeesChanges(t *testing.T) {
 	})
 }
 
-// Code that reads data in memory lets other tasks run, and ends when it is
-// cancelled.
+// Code that reads data in memory in a loop lets other tasks run, and ends when it is cancelled.
 func TestCachedYields(t *testing.T) {
 	name, _ := onTheSpot(t, pattern(100))
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -451,7 +448,7 @@ func TestCachedYields(t *testing.T) {
 			}
 		})
 		eventually(t, func() bool { return loops.Load() > 1000 })
-		runInTask(t, rt, func(cx *Context) error { return Yield(cx) }) // on the same worker
+		runInTask(t, rt, func(cx *Context) error { return Yield(cx) }) // runs on the same worker
 		h.Cancel()
 		_, err := join(t, h)
 		require.Equal(t, context.Canceled, err, op)
@@ -459,8 +456,8 @@ func TestCachedYields(t *testing.T) {
 	runInTask(t, rt, f.Close)
 }
 
-// One file is read by several tasks and closed while they read: each part is read
-// once, and all tasks end.
+// Several tasks read one file, which is closed meanwhile: each part is read once, and all tasks
+// end.
 func TestCachedShared(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(64 << 10)
@@ -508,7 +505,7 @@ func TestCachedShared(t *testing.T) {
 	}
 }
 
-// A runtime remembers a few devices at most.
+// A runtime keeps at most devicesMost devices.
 func TestCachedDevicesAreFew(t *testing.T) {
 	var d devices
 	for dev := range uint64(10 * devicesMost) {

@@ -11,43 +11,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Opening a FIFO
+//
 // Opening one end of a FIFO waits until the other end is open. The system call cannot be
-// interrupted, and needs a thread as long as the call waits. That thread is not one of the
-// pool of blocking calls: openings that wait would fill the pool, and the opening of the
-// other end would wait behind them.
+// interrupted, and it uses a thread while it waits. This thread is not one of the pool of blocking
+// calls: openings that wait would fill the pool, and the opening of the other end would wait behind
+// them.
 //
-//  1. A call of the pool that would open a file looks first whether it is a FIFO, and
-//     then fails with errFIFO instead.
-//  2. The task takes one of Config.Blocking.Limit places; readers and writers have places
-//     of their own. A task needs no place if another task of the runtime opens the other
-//     end of the same FIFO: the two meet. A task that waits for a place goes on without
-//     one when such a task comes.
-//  3. The first task that waits for an end of a FIFO starts a goroutine, run, which opens
-//     that end. Other tasks of the runtime that want the same end join it.
-//  4. When run has the descriptor, one of these tasks takes it. The others open the FIFO
-//     without waiting, since the other end is there, or was a moment ago. So does a task
-//     whose flags differ from those of run, which are the flags of the first task.
-//  5. If the last of the tasks gives up before that, a second goroutine, release, opens the
-//     other end without waiting, and keeps it open until run has returned from its system
-//     call. Then release closes both descriptors. The task leaves its place to the opening.
-//  6. If release cannot open the other end, run goes on waiting for a peer. A task that
-//     comes later joins it as in step 3, and needs no place. The place of the task that
-//     gave up is free when run has returned.
+//  1. A call of the pool that would open a file first asks whether it is a FIFO (isFIFO). If it is,
+//     the call fails with errFIFO, and the task calls openFIFO.
+//  2. The task takes one of Config.Blocking.Limit places (acquire). Readers and writers have
+//     separate places. A task needs no place if another task of the runtime opens the other end of
+//     the same FIFO, since the two are each other's peer. If a task waits for a place and such a
+//     task arrives, the waiting task goes on without a place.
+//  3. The first task that opens an end of a FIFO starts a goroutine, run, which does the system
+//     call. Other tasks of the runtime that open the same end join it.
+//  4. When run has the descriptor, one of these tasks takes it. The other tasks open the FIFO
+//     without waiting, since the other end is open or was open a moment ago. A task with other
+//     flags than the first task does the same, since run has used the flags of the first task.
+//  5. If all tasks give up before that, the last one starts a second goroutine, release. It opens
+//     the other end without waiting, which ends the system call of run, and keeps it open until run
+//     has returned. Then release closes both descriptors. The task leaves its place to the opening.
+//  6. If release cannot open the other end, run continues to wait for a peer. A task that opens the
+//     same end later joins it as in step 3, and needs no place. The place of the task that gave up
+//     is free when run has returned.
 //
-// Step 5 is why tasks share a goroutine: if each task had its own, release would end the
-// system calls of all of them, and the tasks that have not given up would take the
-// descriptor of release for their peer. For the same reason a task that wants the same end
-// during step 5 waits until it is over, and begins anew; and a run of the other end waits
-// until then before its system call. Two runs never wait for each other: a run waits only
-// if, under the lock, its own opening was not being released and the other one was; the run
-// that looks last finds the opposite only after the release for which the first one waits.
+// Tasks share a goroutine because of step 5. If each task had a goroutine, release would end the
+// system calls of all of them, and the tasks that have not given up would take the descriptor of
+// release for their peer.
+//
+// Two more rules follow from step 5, for the time while release runs:
+//
+//  1. A task that opens the same end waits until release has ended, and then begins anew
+//     (errFIFOAgain).
+//  2. A run of the other end waits for release before its system call (otherReleased). Otherwise it
+//     would take the descriptor of release for its peer.
+//
+// Rule 2 makes no deadlock: two runs never wait for each other. A run waits only if it saw, in one
+// critical section, that its own opening was not being released and that the opening of the other
+// end was being released. Of two runs, consider the one that looks last. For it to wait, its own
+// opening must not be in release. But the run that looked first waits for exactly that release, so
+// the release has ended, and that run no longer waits.
 
-// errFIFO is returned by calls of the pool that do not open a file since it is a FIFO.
+// errFIFO is returned by a call of the pool that has not opened a file, because it is a FIFO.
 var errFIFO = errors.New("async: a FIFO")
 
-// isFIFO reports whether opening the named file with these flags may wait for the other
-// end of a FIFO. The look costs calls of the pool a microsecond, and changes nothing: to
-// open a FIFO without waiting would be noticed at its other end.
+// isFIFO reports whether opening the named file with these flags may wait for the other end of a
+// FIFO. It costs a call of the pool one microsecond, and has no effect on the FIFO. To open the
+// FIFO without waiting instead would be noticed at its other end.
 func isFIFO(name string, flag int) bool {
 	const created = os.O_CREATE | os.O_EXCL
 	if flag&unix.O_ACCMODE == os.O_RDWR || flag&fifoFlags != 0 || flag&created == created {
@@ -57,10 +68,10 @@ func isFIFO(name string, flag int) bool {
 	return unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// fifoFlags are flags with which an open never waits for the other end.
+// fifoFlags are the flags with which an open never waits for the other end.
 const fifoFlags = unix.O_NONBLOCK | unix.O_DIRECTORY | openPathFlag
 
-// fifoID identifies a FIFO, whatever its names are.
+// fifoID identifies a FIFO under all its names.
 type fifoID struct{ dev, ino uint64 }
 
 // fifoDir is the direction of one end of a FIFO.
@@ -71,21 +82,21 @@ const (
 	fifoWrites
 )
 
-// fifoTarget is one end of a FIFO that a task wants to open.
+// fifoTarget is one end of a FIFO that a task opens.
 type fifoTarget struct {
 	fifoID
 	dir  fifoDir
 	name string
-	flag int      // of each open, except for O_NONBLOCK
-	path *os.File // the FIFO as a file, by which it is opened; nil if the system has no such descriptors
+	flag int      // of each open; a call may add O_NONBLOCK
+	path *os.File // opens the FIFO without its name; nil if the system has no such descriptors
 }
 
-// onceFlags are flags that count when the name is looked up, and not when the FIFO that was
-// found is opened.
+// onceFlags are the flags that count when the name is looked up. They do not count when the FIFO
+// that was found is opened.
 const onceFlags = os.O_CREATE | os.O_EXCL | os.O_TRUNC | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// open opens the FIFO that was found, also if its name has gone. The close of t.path takes
-// effect when the calls of open that are under way have returned.
+// open opens the FIFO that was found, even if its name has gone. A close of t.path at the same time
+// takes effect when the calls of open in progress have returned.
 func (t *fifoTarget) open(flag int) (fd int, err error) {
 	flag |= unix.O_CLOEXEC
 	if t.path == nil {
@@ -97,7 +108,7 @@ func (t *fifoTarget) open(flag int) (fd int, err error) {
 	}
 	closed := conn.Control(func(path uintptr) { fd, err = openFd(nameOfPath(int(path)), flag, 0) })
 	if closed != nil {
-		return -1, os.ErrClosed // t is no longer needed
+		return -1, os.ErrClosed // the opening has ended, and its result is not used
 	}
 	if err == unix.ENOENT { // /proc is not mounted
 		fd, err = openFd(t.name, flag, 0)
@@ -105,7 +116,7 @@ func (t *fifoTarget) open(flag int) (fd int, err error) {
 	return fd, err
 }
 
-// file makes a File of a descriptor of the FIFO.
+// file makes a File of the result of an open.
 func (t *fifoTarget) file(fd int, err error) (*File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: t.name, Err: err}
@@ -113,13 +124,14 @@ func (t *fifoTarget) file(fd int, err error) (*File, error) {
 	return openedFile(os.NewFile(uintptr(fd), t.name), nil)
 }
 
+// close closes the descriptor of the name, if there is one.
 func (t *fifoTarget) close() {
 	if t.path != nil {
 		t.path.Close()
 	}
 }
 
-// openFd is unix.Open, again when a signal has interrupted it.
+// openFd is unix.Open. It repeats a call that a signal has interrupted.
 func openFd(name string, flag int, perm uint32) (fd int, err error) {
 	for {
 		if fd, err = unix.Open(name, flag, perm); err != unix.EINTR {
@@ -128,13 +140,13 @@ func openFd(name string, flag int, perm uint32) (fd int, err error) {
 	}
 }
 
-// foundFIFO is the result of find for the name of a FIFO: the FIFO, or a File if there is no
-// need to wait.
+// foundFIFO is the result of find: a FIFO whose other end must be waited for, or a File.
 type foundFIFO struct {
 	fifoTarget
 	f *File
 }
 
+// drop releases the result for a task that has given up.
 func (r foundFIFO) drop() {
 	if r.f != nil {
 		r.f.discard()
@@ -142,8 +154,9 @@ func (r foundFIFO) drop() {
 	r.close()
 }
 
-// find runs in the pool. A writer learns here whether there is a reader, and whether
-// it may open the FIFO by its name and with its flags.
+// find runs in the pool. It finds the FIFO of a name. A writer that finds a reader gets its File at
+// once. So does a task that finds another file under the name by now. Opening by name and with the
+// caller's own flags also tells a writer whether it may open the FIFO at all.
 func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (foundFIFO, error) {
 	t := fifoTarget{name: name, flag: flag &^ onceFlags}
 	var st unix.Stat_t
@@ -166,6 +179,7 @@ func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (foundFIF
 	if flag&unix.O_ACCMODE == os.O_WRONLY {
 		t.dir = fifoWrites
 	}
+	// While release runs, this open could take the descriptor of release for a reader.
 	if t.dir == fifoWrites && !all.releasing(t.fifoID) {
 		fd, err := openFd(name, flag|unix.O_NONBLOCK|unix.O_CLOEXEC, uint32(perm.Perm()))
 		if err != unix.ENXIO {
@@ -177,7 +191,7 @@ func (all *fifoOpenings) find(name string, flag int, perm fs.FileMode) (foundFIF
 	return foundFIFO{fifoTarget: t}, nil
 }
 
-// openFIFO opens a FIFO as os.OpenFile does.
+// openFIFO is OpenFile for a FIFO.
 func openFIFO(cx *Context, name string, flag int, perm fs.FileMode) (*File, error) {
 	all := &filesOf(cx.t.w.rt).fifos
 	r, err := inPool(cx, func() (foundFIFO, error) { return all.find(name, flag, perm) }, foundFIFO.drop)
@@ -196,16 +210,16 @@ func openFIFO(cx *Context, name string, flag int, perm fs.FileMode) (*File, erro
 // errFIFOAgain is returned by await if the task must begin anew.
 var errFIFOAgain = errors.New("async: a FIFO whose other end has gone")
 
-// fifoOpenings is the openings of a runtime that wait for the other end.
+// fifoOpenings is the openings of FIFOs in a runtime.
 type fifoOpenings struct {
 	places [2]*Semaphore // by fifoDir
-	byName bool          // no FIFO is opened by a descriptor, as on other systems than Linux; for tests
+	byName bool          // for tests: open every FIFO by its name, as on systems other than Linux
 
 	mu  lockOf[fifoOpenings]
 	all map[fifoID]*fifoState
 }
 
-// fifoState is a FIFO that tasks open. It is guarded by fifoOpenings.mu.
+// fifoState is the state of a FIFO that tasks open. fifoOpenings.mu guards it.
 type fifoState struct {
 	ends [2]fifoEnd // by fifoDir
 }
@@ -216,23 +230,24 @@ type fifoEnd struct {
 	queued  fifoQueue
 }
 
-// fifoQueue is tasks that wait for a place. The functions end these waits.
+// fifoQueue is the tasks that wait for a place. Each function ends the wait of its task.
 type fifoQueue map[*fifoTarget]context.CancelFunc
 
-// unqueue returns the tasks that wait for a place, for goOn after the lock, which is held.
+// unqueue removes and returns the tasks that wait for a place. The lock is held. The caller unlocks
+// it and calls goOn.
 func (e *fifoEnd) unqueue() (queued fifoQueue) {
 	queued, e.queued = e.queued, nil
 	return queued
 }
 
-// goOn has the tasks go on without a place.
+// goOn makes the tasks go on without a place.
 func (q fifoQueue) goOn() {
 	for _, met := range q {
 		met()
 	}
 }
 
-// wanted reports whether a task wants to open the end.
+// wanted reports whether a task waits to open the end.
 func (e *fifoEnd) wanted() bool {
 	return len(e.queued) > 0 || e.opening != nil && e.opening.waiting > 0
 }
@@ -244,23 +259,24 @@ type fifoOpening struct {
 	opened   chan struct{} // closed when run has returned from its system call
 	doneSlot wakerSlot     // fired after done is set
 
-	// The fields below are guarded by all.mu.
-	waiting  int           // tasks
-	released chan struct{} // closed when release has ended; nil if it is not running
-	place    bool          // a task that gave up has left its place to the opening
-	done     bool          // run has returned from its system call, and release is not running
-	gaveUp   bool          // release has ended the system call
-	fd       int           // the descriptor that run has opened, until a task takes it; else -1
-	err      error         // of run's system call
+	// all.mu guards the fields below.
+	waiting  int           // the number of tasks that wait for this opening
+	released chan struct{} // closed when release has ended; nil while release does not run
+	place    bool          // a task that gave up has left its place to this opening
+	done     bool          // run has returned from its system call, and release does not run
+	gaveUp   bool          // release has ended the system call: there was no peer
+	fd       int           // the result of run, until a task takes it; or -1
+	err      error         // the error of the system call
 }
 
 func (all *fifoOpenings) init(limit int) {
-	places := int64(min(limit, math.MaxInt32)) // a Semaphore has bounds, and a process fewer threads
+	places := int64(min(limit, math.MaxInt32)) // enough: a process has fewer threads
 	all.places = [2]*Semaphore{NewSemaphore(places), NewSemaphore(places)}
 	all.all = map[fifoID]*fifoState{}
 }
 
-// state returns the state of a FIFO. The lock is held, and the caller adds to the state.
+// state returns the state of a FIFO. The caller holds the lock, and must add to a new state (see
+// tidy).
 func (all *fifoOpenings) state(id fifoID) *fifoState {
 	s := all.all[id]
 	if s == nil {
@@ -270,7 +286,7 @@ func (all *fifoOpenings) state(id fifoID) *fifoState {
 	return s
 }
 
-// tidy drops the state of a FIFO that no task opens. The lock is held.
+// tidy removes the state of a FIFO that no task opens. The lock is held.
 func (all *fifoOpenings) tidy(id fifoID) {
 	for i := range all.all[id].ends {
 		if e := &all.all[id].ends[i]; e.opening != nil || len(e.queued) > 0 {
@@ -280,7 +296,7 @@ func (all *fifoOpenings) tidy(id fifoID) {
 	delete(all.all, id)
 }
 
-// releasing reports whether an opening of one of the ends is being released.
+// releasing reports whether release runs for one of the ends.
 func (all *fifoOpenings) releasing(id fifoID) bool {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -294,8 +310,8 @@ func (all *fifoOpenings) releasing(id fifoID) bool {
 	return false
 }
 
-// acquire takes a place. It reports whether the task has one; see enqueue for tasks that
-// need none.
+// acquire waits for a place, or until the task needs none (enqueue). It reports whether the task
+// has taken a place.
 func (all *fifoOpenings) acquire(cx *Context, t *fifoTarget) (place bool, err error) {
 	if err := cx.mustAwait(); err != nil {
 		return false, err
@@ -312,13 +328,14 @@ func (all *fifoOpenings) acquire(cx *Context, t *fifoTarget) (place bool, err er
 	defer all.dequeue(t)
 	err = places.Acquire(queued, 1)
 	if err != nil {
-		return false, cx.Err() // nil if met has been called
+		return false, cx.Err() // nil if cx is not cancelled: then goOn has called met
 	}
 	return true, nil
 }
 
-// enqueue notes that a task waits for a place, unless it needs none: a task wants to open
-// the other end, or the task can join an opening that has a place.
+// enqueue notes that a task waits for a place. It reports true, and notes nothing, if the task
+// needs no place: a task waits to open the other end, or the opening of the same end has a place
+// already.
 func (all *fifoOpenings) enqueue(t *fifoTarget, met context.CancelFunc) (needless bool) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -334,6 +351,7 @@ func (all *fifoOpenings) enqueue(t *fifoTarget, met context.CancelFunc) (needles
 	return false
 }
 
+// dequeue ends the wait of a task for a place.
 func (all *fifoOpenings) dequeue(t *fifoTarget) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -343,20 +361,22 @@ func (all *fifoOpenings) dequeue(t *fifoTarget) {
 	}
 }
 
-// await waits until the other end is there, and opens the FIFO.
+// await waits until the other end is open, and opens the FIFO. The error is errFIFOAgain if the
+// other end was that of a release, or has been closed already.
 func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 	place, err := all.acquire(cx, t)
 	if err != nil {
 		return nil, err
 	}
 	o := all.join(t)
-	defer func() { // also if Shutdown unwinds the caller
+	defer func() { // even if Shutdown unwinds the caller
 		if kept := all.leave(o, place); place && !kept {
 			all.places[t.dir].Release(1)
 		}
 	}()
 	_, err = awaitSlot(cx, &o.doneSlot, func(cx *Context) (None, error) {
 		done := func() bool { all.mu.Lock(); defer all.mu.Unlock(); return o.done }
+		// tell fires after done is set. So a task that joins and then finds done unset is woken.
 		for !done() {
 			if o.doneSlot.join(cx.waker(waitsFile)) && !done() {
 				return None{}, ErrPending
@@ -381,9 +401,12 @@ func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 	return f, err
 }
 
-// take returns the result for a task that has waited for o: the descriptor, the error of
-// the system call, errFIFOAgain, or -1 and nil if the task is to open the FIFO without
-// waiting. An error of other flags than its own does not count for the task.
+// take returns the result of o for a task that has waited for it:
+//
+//   - the descriptor, if the task is the first that takes it and has the flags of run;
+//   - the error of the system call, if the task has the flags of run;
+//   - errFIFOAgain, if release has ended the call, or if a call with other flags has failed;
+//   - -1 and nil, if the task must open the FIFO itself, without waiting.
 func (o *fifoOpening) take(t *fifoTarget) (fd int, err error) {
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
@@ -397,15 +420,15 @@ func (o *fifoOpening) take(t *fifoTarget) (fd int, err error) {
 	return fd, nil
 }
 
-// join makes the caller wait for the opening of t, which it starts if there is none. Tasks
-// that wait for a place to open the other end go on.
+// join makes the caller wait for the opening of the end t. It starts the opening if there is none.
+// Tasks that wait for a place to open the other end go on, since the caller is their peer.
 func (all *fifoOpenings) join(t *fifoTarget) *fifoOpening {
 	all.mu.Lock()
 	s := all.state(t.fifoID)
 	o := s.ends[t.dir].opening
 	if o == nil {
 		o = &fifoOpening{fifoTarget: *t, all: all, fd: -1, opened: newChan[struct{}](0)}
-		o.path = nil // the descriptor of t is that of a task
+		o.path = nil // the task closes the descriptor of t, so the opening gets a duplicate
 		if t.path != nil {
 			if path, err := duplicateFile(t.path); err == nil {
 				o.path = os.NewFile(uintptr(path), t.name)
@@ -421,8 +444,9 @@ func (all *fifoOpenings) join(t *fifoTarget) *fifoOpening {
 	return o
 }
 
-// leave is called by a task that waits for o no longer. It reports whether the task's place,
-// if it has one, is left to the opening.
+// leave is called when a task no longer waits for o. If it is the last, and run is in its system
+// call, leave starts release. place says that the task has a place. leave reports whether it leaves
+// the place to the opening.
 func (all *fifoOpenings) leave(o *fifoOpening, place bool) (kept bool) {
 	all.mu.Lock()
 	o.waiting--
@@ -445,7 +469,8 @@ func (all *fifoOpenings) leave(o *fifoOpening, place bool) (kept bool) {
 	return kept
 }
 
-// unused returns the descriptor if no task will take it. The lock is held.
+// unused returns the descriptor if no task will take it, and -1 otherwise. The caller closes it.
+// The lock is held.
 func (o *fifoOpening) unused() (fd int) {
 	fd = -1
 	if o.done && o.waiting == 0 {
@@ -461,7 +486,7 @@ func closeFd(fd int) {
 	}
 }
 
-// run opens the FIFO.
+// run opens the FIFO. It first waits for a release of the other end; see the head of this file.
 func (o *fifoOpening) run() {
 	for other := o.otherReleased(); other != nil; other = o.otherReleased() {
 		<-other
@@ -480,8 +505,8 @@ func (o *fifoOpening) run() {
 	}
 }
 
-// end notes that the opening is over. It returns the descriptor if no task will take it.
-// The lock is held, and the caller calls tell after it.
+// end notes that the opening has ended. It returns a descriptor that no task will take, or -1. The
+// lock is held. The caller unlocks it and calls tell.
 func (o *fifoOpening) end() (unused int) {
 	o.done = true
 	o.all.all[o.fifoID].ends[o.dir].opening = nil
@@ -489,6 +514,7 @@ func (o *fifoOpening) end() (unused int) {
 	return o.unused()
 }
 
+// tell closes the descriptors that are not needed, wakes the tasks and frees the place.
 func (o *fifoOpening) tell(unused int) {
 	closeFd(unused)
 	o.close()
@@ -498,29 +524,31 @@ func (o *fifoOpening) tell(unused int) {
 	}
 }
 
-// otherReleased returns a channel that is closed when the release of the other end is over.
-// It returns nil if run need not wait for that.
+// otherReleased returns a channel that is closed when the release of the other end has ended. It
+// returns nil if run need not wait for a release.
 func (o *fifoOpening) otherReleased() <-chan struct{} {
 	o.all.mu.Lock()
 	defer o.all.mu.Unlock()
 	other := o.all.all[o.fifoID].ends[1-o.dir].opening
+	// An opening that is being released itself does not wait, or two runs could wait for each
+	// other.
 	if o.released != nil || other == nil {
 		return nil
 	}
 	return other.released
 }
 
-// release ends run, unless it cannot open the other end: without permission, or if it has
-// only a name, which has gone.
+// release ends the system call of run. It cannot do that if it may not open the other end, or if it
+// knows the FIFO only by a name that has gone. Then run continues to wait.
 func (o *fifoOpening) release() {
-	flag := os.O_RDWR // succeeds at once on the systems that there are, also without a reader
+	flag := os.O_RDWR // succeeds at once on all supported systems, even without a reader
 	if o.dir == fifoWrites {
 		flag = os.O_RDONLY
 	}
 	fd, err := o.open(flag | unix.O_NONBLOCK)
 	ended := err == nil
 	if ended {
-		<-o.opened
+		<-o.opened // until then the other end stays open
 		o.all.mu.Lock()
 		opened := o.fd
 		o.fd = -1
@@ -533,7 +561,7 @@ func (o *fifoOpening) release() {
 	o.released, o.gaveUp = nil, ended
 	done := false
 	select {
-	case <-o.opened:
+	case <-o.opened: // run has left the end to release, since it saw o.released
 		done, unused = true, o.end()
 	default:
 	}
@@ -574,7 +602,7 @@ func writeFIFO(cx *Context, name string, data []byte, perm fs.FileMode) error {
 	return err
 }
 
-// copyFIFO is CopyFile if one of the files is a FIFO.
+// copyFIFO is CopyFile if src or dst is a FIFO.
 func copyFIFO(cx *Context, dst, src string) (written int64, err error) {
 	from, err := Open(cx, src)
 	if err != nil {

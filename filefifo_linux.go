@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPathFlag opens the name of a file and not its contents.
+// openPathFlag opens the name of a file, and not its contents.
 const openPathFlag = unix.O_PATH
 
-// openPath returns a descriptor of the named file that keeps the file, or -1.
+// openPath returns a descriptor that keeps the named file, under whatever name, or -1.
 func openPath(name string, flag int) int {
 	fd, err := openFd(name, unix.O_PATH|unix.O_CLOEXEC|flag&unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -18,5 +18,5 @@ func openPath(name string, flag int) int {
 	return fd
 }
 
-// nameOfPath returns a name by which the file of a descriptor of openPath can be opened.
+// nameOfPath returns a name that opens the file of a descriptor of openPath.
 func nameOfPath(path int) string { return "/proc/self/fd/" + strconv.Itoa(path) }

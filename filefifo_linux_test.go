@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An error that comes from the flags of one task is not that of another task, and is told
-// with the name that the task has used.
+// If an opening fails because of the flags of one task, another task with other flags does not get
+// the error. The error has the name that its task has used.
 func TestFIFOSharedError(t *testing.T) {
 	rt := fileRuntime(t)
 	name := newFIFO(t)
 	link := name + ".link"
 	require.NoError(t, os.Link(name, link))
-	direct := opens(rt, link, os.O_RDONLY|unix.O_DIRECT) // Linux refuses that once there is a peer
+	direct := opens(rt, link, os.O_RDONLY|unix.O_DIRECT) // fails when there is a peer
 	waitsForPeer(t, rt, name, false, 1)
 	same := opens(rt, name, os.O_RDONLY|unix.O_DIRECT)
 	waitsForPeer(t, rt, name, false, 2)
@@ -34,7 +34,7 @@ func TestFIFOSharedError(t *testing.T) {
 		require.ErrorAs(t, err, &pe)
 		require.Equal(t, name, pe.Path)
 	}
-	eventually(t, func() bool { // the first peers have gone
+	eventually(t, func() bool { // until the first peers have closed
 		_, err := w.WriteString("all")
 		return !errors.Is(err, syscall.EPIPE)
 	})
@@ -44,8 +44,8 @@ func TestFIFOSharedError(t *testing.T) {
 	require.Equal(t, "all", string(got))
 }
 
-// A FIFO is opened by a descriptor that stays open until the system call has returned, also
-// if its task has ended meanwhile: another file could have the number then.
+// A FIFO is opened by a descriptor that stays open until the system call has returned, even if its
+// task has ended meanwhile. Otherwise another file could get the number of the descriptor.
 func TestFIFOKeepsPath(t *testing.T) {
 	rt := fifoRuntime(t)
 	name := newFIFO(t)

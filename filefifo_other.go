@@ -2,8 +2,8 @@
 
 package async
 
-// Other systems open a FIFO by its name only: if the name has gone meanwhile, an opening
-// that is given up waits for a peer.
+// Other systems open a FIFO by its name only. If the name has gone by then, release cannot open the
+// other end, so an opening that is given up continues to wait for a peer (step 6 in filefifo.go).
 
 const openPathFlag = 0
 

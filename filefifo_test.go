@@ -91,8 +91,7 @@ func inOpen(t *testing.T) {
 	}, "no goroutine opens a FIFO")
 }
 
-// Both ends of a FIFO are opened by tasks of a runtime whose pool has one goroutine,
-// whichever comes first.
+// Tasks of a runtime whose pool has one goroutine open both ends of a FIFO, in either order.
 func TestFIFOBothEnds(t *testing.T) {
 	rt := fifoRuntime(t)
 	for _, first := range []int{os.O_RDONLY, os.O_WRONLY} {
@@ -161,15 +160,15 @@ func TestFIFOLeavesPool(t *testing.T) {
 	}
 	eventually(t, func() bool { return fifoGoroutines(t) == 0 })
 	join(t, opens(rt, further, os.O_RDWR))
-	both := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY)} // the places are free again
+	both := []*JoinHandle[None]{opens(rt, further, os.O_RDONLY), opens(rt, further, os.O_WRONLY)} // places are free
 	for _, h := range both {
 		_, err := join(t, h)
 		require.NoError(t, err)
 	}
 }
 
-// An opening that is given up leaves no goroutine and no descriptor, also if the FIFO has
-// lost its name, and if its peer comes at the same moment.
+// An opening that is given up leaves no goroutine and no descriptor, even if the FIFO has lost its
+// name, and even if its peer arrives at the same moment.
 func TestFIFOGivenUp(t *testing.T) {
 	rt := fileRuntime(t)
 	before := openFds(t)
@@ -231,7 +230,7 @@ func TestFIFOGivenUpBeside(t *testing.T) {
 		require.Equal(t, "all", string(got))
 	}
 	var all []*JoinHandle[None]
-	for range 5 { // one peer is enough for all
+	for range 5 { // one peer is enough for all tasks
 		all = append(all, opens(rt, name, os.O_WRONLY))
 	}
 	waitsForPeer(t, rt, name, true, 5)
@@ -244,12 +243,12 @@ func TestFIFOGivenUpBeside(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// A release ends an opening that is given up, by opening the other end. An opening of either
-// end that comes meanwhile does not take the release for its peer.
+// Release ends an opening that is given up, by opening the other end. An opening of either end that
+// begins meanwhile does not take release for its peer.
 func TestFIFOGivenUpBefore(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	before := openFds(t)
-	for _, readers := range []bool{true, false} { // all at one end: there is never a peer
+	for _, readers := range []bool{true, false} { // all tasks at one end, without a peer
 		name := newFIFO(t)
 		flag := os.O_WRONLY
 		if readers {
@@ -350,10 +349,9 @@ func TestFIFOShutdown(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ENXIO, "its reader is gone")
 }
 
-// A FIFO is opened by its name if the system has no descriptor of a name. Then an opening that
-// is given up goes on waiting for a peer if the name has gone. A task that comes later joins
-// this opening, so that its peer is not lost. There is no second goroutine, also if there is
-// one place.
+// A FIFO is opened by its name if the system has no descriptor of a name. If the name goes, an
+// opening that is given up continues to wait for a peer. A task that arrives later joins this
+// opening, so that its peer is not lost. There is no second goroutine, even if there is one place.
 func TestFIFOByName(t *testing.T) {
 	rt := fifoRuntime(t)
 	filesOf(rt).fifos.byName = true
@@ -411,13 +409,13 @@ func TestFIFOByName(t *testing.T) {
 			h.Cancel()
 			join(t, h)
 		}
-		eventually(t, func() bool { return fifoGoroutines(t) == 0 }) // before the name goes
+		eventually(t, func() bool { return fifoGoroutines(t) == 0 }) // before the name is removed
 	}
 	eventually(t, func() bool { return openFds(t) <= before+1 })
 }
 
-// A task that comes while an opening that could not be released waits for its peer gets all
-// data of the peer. An opening of the other end does not wait for the release that has failed.
+// A task that arrives while an opening that could not be released waits for its peer gets all data
+// of the peer. An opening of the other end does not wait for the release that has failed.
 func TestFIFONotReleased(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	filesOf(rt).fifos.byName = true
@@ -478,8 +476,7 @@ func TestFIFOShared(t *testing.T) {
 	}
 }
 
-// While tasks hold all places, the two ends of another FIFO still meet, whichever comes
-// first.
+// While tasks hold all places, the two ends of another FIFO still meet, in either order.
 func TestFIFOMeetWithoutPlace(t *testing.T) {
 	rt := fifoRuntime(t)
 	for range 20 {

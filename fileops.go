@@ -7,8 +7,10 @@ import (
 	"example.com/async/internal/sys"
 )
 
-// Seek sets the file position, that of the next Read or Write, as os.File.Seek does,
-// and returns it.
+// Seek sets the file position, at which the next Read or Write begins, as [os.File.Seek] does. It
+// returns the new position. Before that it waits until all accepted data is written, as
+// [File.Flush] does. The error is an [*fs.PathError]. If cx is cancelled the error is cx.Err(), and
+// the position may have changed or not.
 func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 	if f.polled {
 		return withFile(cx, f, "seek", false, func(o *os.File) (int64, error) { return o.Seek(offset, whence) })
@@ -30,9 +32,10 @@ func (f *File) Seek(cx *Context, offset int64, whence int) (int64, error) {
 	return at, nil
 }
 
-// ReadAt reads len(p) bytes at off, as os.File.ReadAt does. It neither uses nor
-// changes the file position, and any number of calls run at the same time. At the end
-// of the file the error is io.EOF.
+// ReadAt reads len(p) bytes at the offset off, as [os.File.ReadAt] does. It neither uses nor
+// changes the file position, and calls run concurrently. At the end of the file the error is
+// [io.EOF]. Other errors are [*fs.PathError]. If cx is cancelled the error is cx.Err(), and the
+// first n bytes of p have been read.
 func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		if err := cx.mustAwait(); err != nil {
@@ -51,8 +54,8 @@ func (f *File) ReadAt(cx *Context, p []byte, off int64) (n int, err error) {
 	}
 }
 
-// readPart reads into a buffer of the pool's: p must not change anymore once
-// ReadAt has returned.
+// readPart reads a part for ReadAt in the pool. The pool reads into a buffer of its own, since p
+// must not change after ReadAt has returned, and a read whose caller has given up continues.
 func (f *File) readPart(cx *Context, p []byte, off int64) (int, error) {
 	type part struct {
 		buf []byte
@@ -73,11 +76,13 @@ func (f *File) readPart(cx *Context, p []byte, off int64) (int, error) {
 	return r.n, r.err
 }
 
-// WriteAt writes p at off, as os.File.WriteAt does, with the exception that a
-// cancelled call may write part of p after it has returned. It neither uses nor changes
-// the file position, and any number of calls run at the same time. For a file that
-// is opened with os.O_APPEND the error is that of os.File.WriteAt, which is not an
-// *fs.PathError.
+// WriteAt writes p at the offset off, as [os.File.WriteAt] does. It neither uses nor changes the
+// file position, and calls run concurrently. Errors are [*fs.PathError]. There is one exception: if
+// the file was opened with [os.O_APPEND], the error is the same as that of os.File.WriteAt, which
+// has no type.
+//
+// If cx is cancelled the error is cx.Err(). At least n bytes have been written then. A part of up
+// to 256 KiB after them may be written after WriteAt has returned.
 func (f *File) WriteAt(cx *Context, p []byte, off int64) (n int, err error) {
 	for {
 		part := p[n:min(len(p), n+bufferLarge)]
@@ -89,8 +94,8 @@ func (f *File) WriteAt(cx *Context, p []byte, off int64) (n int, err error) {
 	}
 }
 
-// writePart writes from a buffer of the pool's: p may change once WriteAt has
-// returned.
+// writePart writes a part for WriteAt in the pool. The pool writes from a buffer of its own, since
+// the caller may change p when WriteAt has returned.
 func (f *File) writePart(cx *Context, p []byte, off int64) (int, error) {
 	type part struct {
 		n   int
@@ -109,24 +114,29 @@ func (f *File) writePart(cx *Context, p []byte, off int64) (int, error) {
 	return r.n, r.err
 }
 
-// Sync waits until everything written so far is on the disk, as os.File.Sync
-// does.
+// Sync waits until the disk has all data that was written before, as [os.File.Sync] does. The error
+// is an [*fs.PathError]. If cx is cancelled the error is cx.Err(), and a call that has begun
+// continues.
 func (f *File) Sync(cx *Context) error {
 	return withFileErr(cx, f, "sync", false, (*os.File).Sync)
 }
 
-// Datasync is Sync for the data and the metadata needed to read it, and not for the
-// time of its change. On systems that do not have it, Datasync is Sync.
+// Datasync is [File.Sync] for the data and for the metadata that reading the data needs. It leaves
+// out other metadata, for example the time of the last change. On systems without such a call,
+// Datasync is Sync.
 func (f *File) Datasync(cx *Context) error {
 	return withFileErr(cx, f, "datasync", false, sys.Datasync)
 }
 
-// Truncate changes the size of the file, and not the file position.
+// Truncate changes the size of the file to size bytes. It does not change the file position. The
+// error is an [*fs.PathError]. If cx is cancelled the error is cx.Err(), and a call that has begun
+// continues.
 func (f *File) Truncate(cx *Context, size int64) error {
 	return withFileErr(cx, f, "truncate", true, func(o *os.File) error { return o.Truncate(size) })
 }
 
-// Stat describes the file.
+// Stat describes the file, as [os.File.Stat] does. The size includes all data that Write has
+// accepted before. The error is an [*fs.PathError], or cx.Err() if cx is cancelled.
 func (f *File) Stat(cx *Context) (fs.FileInfo, error) {
 	if err := cx.mustAwait(); err != nil {
 		return nil, err
@@ -137,35 +147,41 @@ func (f *File) Stat(cx *Context) (fs.FileInfo, error) {
 	return withFile(cx, f, "stat", false, (*os.File).Stat)
 }
 
-// Chmod changes the mode of the file.
+// Chmod changes the mode of the file, as [os.File.Chmod] does. The error is an [*fs.PathError]. If
+// cx is cancelled the error is cx.Err(), and a call that has begun continues.
 func (f *File) Chmod(cx *Context, mode fs.FileMode) error {
 	return withFileErr(cx, f, "chmod", false, func(o *os.File) error { return o.Chmod(mode) })
 }
 
-// Chown changes the owner and the group of the file.
+// Chown changes the owner and the group of the file, as [os.File.Chown] does. The error is an
+// [*fs.PathError]. If cx is cancelled the error is cx.Err(), and a call that has begun continues.
 func (f *File) Chown(cx *Context, uid, gid int) error {
 	return withFileErr(cx, f, "chown", false, func(o *os.File) error { return o.Chown(uid, gid) })
 }
 
-// ReadDir returns the next n entries of a directory, or all that are left if n
-// is not positive, as os.File.ReadDir does. With a positive n the error at the
-// end is io.EOF.
+// ReadDir returns the next n entries of a directory, as [os.File.ReadDir] does. If n is not
+// positive, it returns all entries that are left. If n is positive, the error at the end is
+// [io.EOF]. Other errors are [*fs.PathError]. If cx is cancelled the error is cx.Err(), and the
+// entries that a call in progress reads are lost for this File. For a directory by its name see
+// [ReadDir].
 func (f *File) ReadDir(cx *Context, n int) ([]fs.DirEntry, error) {
 	return withFile(cx, f, "readdir", false, func(o *os.File) ([]fs.DirEntry, error) { return o.ReadDir(n) })
 }
 
-// withFile has the pool do fn once all data has been written that was accepted
-// before. edit says that fn changes the contents of the file.
+// withFile runs fn in the pool and waits for it. First it waits until all accepted data is written.
+// edit says that fn changes the contents of the file.
 func withFile[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error)) (T, error) {
 	return withFileDrop(cx, f, op, edit, fn, nil)
 }
 
+// withFileErr is withFile for a function without a result.
 func withFileErr(cx *Context, f *File, op string, edit bool, fn func(*os.File) error) error {
 	_, err := withFile(cx, f, op, edit, func(o *os.File) (None, error) { return None{}, fn(o) })
 	return err
 }
 
-// withFileDrop is withFile for a result that goes to drop if the caller gives up.
+// withFileDrop is withFile for a result that must be released: drop is called with it if the caller
+// has given up.
 func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os.File) (T, error), drop func(T)) (v T, err error) {
 	if err := f.awaitWritten(cx, op); err != nil {
 		return v, err
@@ -183,9 +199,15 @@ func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os
 	}, drop)
 }
 
-// edited notes that data that was read ahead differs from the contents of the file.
-// It is called before a change, for reads that begin after that, and after the
-// change, for reads that began before.
+// edited notes that the contents of the file change, so that data that was read ahead is wrong. It
+// is called twice:
+//
+//  1. Before the change. A Read that begins after this call does not return data that was read
+//     before it.
+//  2. After the change. Data that was read during the change may be the old data, and is dropped.
+//
+// A read in progress at one of these calls has noted the count of edits when it began. It drops its
+// data if the count differs at its end (keepRead).
 func (f *File) edited() {
 	f.mu.Lock()
 	f.edits++
@@ -193,7 +215,8 @@ func (f *File) edited() {
 	f.mu.Unlock()
 }
 
-// withOSFile does fn with an os.File of a descriptor that can be polled.
+// withOSFile calls fn with an os.File for a File that is polled. fn gets a duplicate of the
+// descriptor, since os.File would close the original.
 func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, err error) {
 	fd := -1
 	err = f.src.control(func(raw int) (err error) {
@@ -208,26 +231,28 @@ func withOSFile[T any](f *File, op string, fn func(*os.File) (T, error)) (v T, e
 	return fn(o)
 }
 
-// Close closes the file, after all data has been written that was accepted. It
-// returns the error of a write that failed, also if a call has reported it
-// already, or of the closing. Calls that use the file fail with os.ErrClosed in an
-// *fs.PathError, and so does a second Close.
+// Close closes the file. If it is a file of the disk, Close first waits until all accepted data is
+// written. It returns the error of the first write that has failed, even if another call has
+// returned that error before. Otherwise it returns the error of the closing, which is an
+// [*fs.PathError]. Calls that use the file then fail with [os.ErrClosed] in an *fs.PathError, and
+// so does a second Close.
 //
-// If cx is cancelled Close does not wait, and returns cx.Err() unless the closing
-// takes no waiting. The file is written and closed all the same; if that fails, the
-// error goes to Config.Unhandled. [Run] and [Runtime.Shutdown] wait for it, and return an
-// [*UnwrittenError] about data that is lost. A program that ends without them, by os.Exit
-// for example, can lose the data; see [File.Write]. A deferred Close that is to wait in any
-// case has a cx of its own:
+// If cx is cancelled Close returns cx.Err() without waiting, unless the closing needs no waiting.
+// The data is written and the file is closed nevertheless. If that fails, the error goes to
+// [Config.Unhandled]. [Run] and [Runtime.Shutdown] wait for the closing, and return an
+// [*UnwrittenError] about data that is lost. A program that ends without them, for example by
+// [os.Exit], can lose the data; see [File.Write].
+//
+// A deferred Close that must wait in any case gets a cx that is not cancelled:
 //
 //	defer func() { err = errors.Join(err, f.Close(cx.WithoutCancel())) }()
 func (f *File) Close(cx *Context) error {
 	if !f.polled {
-		cx.beginAwait() // it panics where Close could not wait, also if there is no need to
+		cx.beginAwait() // panics in code that cannot wait, even if this Close would not have to
 	}
 	h, err := f.beginClose(cx)
 	if err != nil || h == nil {
-		cx.spendOrYield() // now that it is closed
+		cx.spendOrYield() // after the closing, which must not be delayed
 		return err
 	}
 	_, err = await(cx, h.Poll)
@@ -239,16 +264,17 @@ func (f *File) Close(cx *Context) error {
 	return err
 }
 
-// toldByClose notes that a call returns the result of the closing.
+// toldByClose notes that a call returns the result of the closing, so that Run and Shutdown do not
+// report it again.
 func (f *File) toldByClose() {
 	f.mu.Lock()
 	f.reportedLoss()
 	f.mu.Unlock()
 }
 
-// CloseFuture returns Close as a future. The first poll closes the file, or begins to: given up
-// after that, the closing goes on as after a Close whose cx is cancelled. The error is that of
-// Close.
+// CloseFuture returns the future of [File.Close]: the same errors. Its first poll closes the file
+// or begins to. If the future is given up after that poll, the closing continues, as it does after
+// a Close whose cx is cancelled. Giving it up before has no effect on the file.
 func (f *File) CloseFuture() Future[None] {
 	var h *JoinHandle[None]
 	return PollFunc(func(cx *Context) (None, error) {
@@ -269,8 +295,18 @@ func (f *File) CloseFuture() Future[None] {
 	})
 }
 
-// beginClose returns the call that closes a file of the disk. Other files, and files
-// whose closing need not be waited for, are closed when it returns.
+// beginClose closes the file, or begins to. If the closing must be waited for, beginClose returns
+// the call that closes the file. Otherwise the file is closed when beginClose returns, and the
+// handle is nil.
+//
+// For a file of the disk:
+//
+//  1. Set closed, so that no other operation begins, and drop the data that was read ahead.
+//  2. Enter the closing into the ledger, for Run and Shutdown.
+//  3. If an operation uses the file position, leave the closing in f.closing: the operation does it
+//     when its use ends. Thus accepted data is written before. Otherwise give it to the pool.
+//
+// Steps 1 and 3 each hold mu. No operation can begin between them, so f.use can only become idle.
 func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	cx.here()
 	if f.polled {
@@ -317,7 +353,9 @@ func (f *File) beginClose(cx *Context) (*JoinHandle[None], error) {
 	return &c.JoinHandle, nil
 }
 
-// closeNow is called when no operation uses the file position anymore.
+// closeNow steps the descriptor back to the file position and closes it. It is called when no
+// operation uses the file position and none can begin. It returns the first error of a write, if
+// there was any.
 func (f *File) closeNow() error {
 	f.mu.Lock()
 	back := f.lag

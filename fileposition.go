@@ -6,18 +6,61 @@ import (
 	"os"
 )
 
-// A File of the disk reads ahead (filereadahead.go) and writes behind (filewritebehind.go). Calls that need the position of
-// the descriptor get it in its right place.
+// The position of a file of the disk
+//
+// A File reads ahead (filereadahead.go) and writes behind (filewritebehind.go), so its descriptor
+// is often not at the position that the caller of Read, Write and Seek must see. The two positions
+// differ by two amounts:
+//
+//	position of the descriptor = position of the File + unread data in ahead + lag
+//
+// lag is data that was read ahead and then dropped. The equation holds while f.use is fileIdle.
+// While it is fileWriting, the descriptor is before the position of the File, by the accepted data
+// that is not written yet. No data that was read ahead is left then.
+//
+// One operation at a time uses the position. f.use says which, and mu guards it:
+//
+//  1. Begin: with mu held, see that f.use is fileIdle, and set it. Take lag in the same critical
+//     section.
+//  2. Step the descriptor back by lag, without mu, on the goroutine that does the operation. Now
+//     the descriptor is where the operation must begin.
+//  3. Do the operation. mu is not held during a system call that may wait.
+//  4. End: endUse sets fileIdle, fires f.changed, and closes the file if Close has asked for it
+//     meanwhile.
+//
+// A read on the spot does steps 2 and 3 on the worker; see filecached.go. A Seek on the spot
+// (seekNow) does all steps in one critical section, since its system calls do not wait. All other
+// operations do steps 2 to 4 in the pool.
+//
+// An operation other than Read and Write:
+//
+//  1. Waits until all data that was accepted before is written (awaitWritten).
+//  2. If another operation uses the position, sets wanted and waits for f.changed. While wanted is
+//     set, the pool does not begin to read another part ahead, and Write accepts nothing more. So
+//     the use ends soon.
+//  3. Takes the position as above (takePosition), drops data that was read ahead, and clears
+//     wanted.
+//  4. If it gives up at 2, clears wanted and fires f.changed, so that other operations that wait
+//     set wanted again, and Reads and Writes that have waited go on.
+//
+// The races that this closes:
+//
+//  1. Close during an operation. closed is set under mu, so no use begins after it. If f.use is not
+//     idle then, Close leaves the closing to that operation, which finds it in step 4.
+//  2. Two copies between the same two files in opposite directions. A copy takes both positions or
+//     none (copyStepTo), so neither copy holds one position while it waits for the other.
 
-// joinChanged makes cx's task wait for a change. mu is held.
+// joinChanged makes cx's task wait for a change, and returns ErrPending. mu is held.
 func (f *File) joinChanged(cx *Context, reason waitReason) error {
 	for !f.changed.join(cx.waker(reason)) {
-		// The event of an earlier change, which the caller has just seen.
+		// join has consumed the event of an earlier change. The caller holds mu and has seen that
+		// change.
 	}
 	return ErrPending
 }
 
-// checkUsable returns what ends an operation before it begins. mu is held.
+// checkUsable returns the error that ends an operation before it begins: the file is not open, or
+// an earlier write has failed and no call has returned its error. mu is held.
 func (f *File) checkUsable(op string) error {
 	switch {
 	case f.isZero():
@@ -32,10 +75,10 @@ func (f *File) checkUsable(op string) error {
 	return err
 }
 
-// isZero reports whether f is a zero value.
+// isZero reports whether f is the zero value, which is not open.
 func (f *File) isZero() bool { return f.os == nil && !f.polled }
 
-// stepBack puts the descriptor's position where the file's is.
+// stepBack moves the descriptor's position back by the given amount.
 func (f *File) stepBack(by int64) error {
 	if by == 0 {
 		return nil
@@ -44,15 +87,15 @@ func (f *File) stepBack(by int64) error {
 	return err
 }
 
-// endUse ends the use of the position and unlocks mu.
+// endUse ends the use of the position. mu is held, and endUse unlocks it.
 func (f *File) endUse() {
 	if closing := f.endUseKeepingClose(nil); closing != nil {
 		closing()
 	}
 }
 
-// endUseKeepingClose is endUse but for the closing, which may wait and is left to the caller. w
-// is the worker that it is called on, or nil.
+// endUseKeepingClose is endUse without the closing. The caller does the closing, which may wait. w
+// is the worker that runs the caller, or nil.
 func (f *File) endUseKeepingClose(w *worker) (closing func()) {
 	f.use = fileIdle
 	closing = f.closing
@@ -62,14 +105,14 @@ func (f *File) endUseKeepingClose(w *worker) (closing func()) {
 	return closing
 }
 
-// pollPosition takes the position, in its right place once the descriptor has
-// stepped back, which the caller does. endUse ends it.
+// pollPosition takes the file position for another operation than Read and Write. The caller must
+// step the descriptor back by the amount that pollPosition returns. endUse ends the use.
 func (f *File) pollPosition(cx *Context, op string) (back int64, err error) {
 	f.mu.Lock()
 	back, err = f.takePosition(cx, op)
 	gaveUp := err != nil && err != ErrPending && f.wanted
 	if gaveUp {
-		f.wanted = false // other calls that want it set this again
+		f.wanted = false // other calls that want the position set this again
 	}
 	f.mu.Unlock()
 	if gaveUp {
@@ -78,7 +121,7 @@ func (f *File) pollPosition(cx *Context, op string) (back int64, err error) {
 	return back, err
 }
 
-// takePosition is pollPosition without the cleaning up after a failure. mu is held.
+// takePosition is pollPosition, except that it leaves wanted set if it fails. mu is held.
 func (f *File) takePosition(cx *Context, op string) (back int64, err error) {
 	if err := f.checkUsable(op); err != nil {
 		return 0, err
@@ -93,16 +136,16 @@ func (f *File) takePosition(cx *Context, op string) (back int64, err error) {
 	return back, nil
 }
 
-// returnPosition undoes pollPosition.
+// returnPosition undoes pollPosition. The caller has not stepped the descriptor back.
 func (f *File) returnPosition(back int64) {
 	f.mu.Lock()
 	f.lag = back
 	f.endUse()
 }
 
-// atPosition has the pool do fn when no other call uses the position, with that of
-// the descriptor in its right place. If cx is cancelled, fn goes on if it
-// has begun; with anyway it is waited for then.
+// atPosition runs fn in the pool while no other operation uses the file position. The descriptor is
+// at the file position then. If cx is cancelled after fn has begun, fn continues; atPosition waits
+// for its end only if anyway is set.
 func (f *File) atPosition(cx *Context, op string, anyway bool, fn func() error) error {
 	if err := f.awaitWritten(cx, op); err != nil {
 		return err
@@ -137,7 +180,8 @@ func (f *File) atPosition(cx *Context, op string, anyway bool, fn func() error) 
 	}
 }
 
-// awaitDone waits until done is set, which mu guards.
+// awaitDone waits until done is set, and returns the result. mu guards both. If anyway is set, it
+// waits even if cx is cancelled.
 func (f *File) awaitDone(cx *Context, anyway bool, done *bool, result *error) error {
 	poll := func(cx *Context) (int, error) {
 		f.mu.Lock()
@@ -155,8 +199,8 @@ func (f *File) awaitDone(cx *Context, anyway bool, done *bool, result *error) er
 	return err
 }
 
-// copyTo copies up to limit bytes from the position of f to that of out, both
-// files of the disk.
+// copyTo copies up to limit bytes from the position of f to the position of out. Both are files of
+// the disk. It copies in steps, so that a cancelled copy ends soon.
 func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err error) {
 	for written < limit && err == nil {
 		var n int64
@@ -170,7 +214,8 @@ func (f *File) copyTo(cx *Context, out *File, limit int64) (written int64, err e
 	return written, err
 }
 
-// copyStepTo takes both positions, or none: two calls that copy in opposite directions must not wait for each other.
+// copyStepTo is one step of copyTo. It takes both positions or none. If it held one position while
+// it waits for the other, two copies in opposite directions could wait for each other.
 func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err error) {
 	for {
 		var back, outBack int64
@@ -215,7 +260,8 @@ func (f *File) copyStepTo(cx *Context, out *File, step int64) (n int64, err erro
 	}
 }
 
-// copyFiles copies up to step bytes. Also if it fails, the position of from is behind the data that has been written.
+// copyFiles copies up to step bytes in the pool. If it fails, the position of from is after the
+// data that has been written, so that the rest is not lost.
 func copyFiles(to, from *os.File, step int64) (int64, error) {
 	at, err := from.Seek(0, io.SeekCurrent)
 	if err != nil {

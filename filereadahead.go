@@ -2,29 +2,64 @@ package async
 
 import "example.com/async/internal/pagecache"
 
-// readAheadChunks is how many buffers may wait for the reader. With a single one
-// the reader waited at the end of each, and reading a large file took twice as
-// long.
+// Reading ahead
+//
+// A file of the disk that is read from its beginning to its end is read by the pool in parts of 256
+// KiB, before a task asks for them. fileposition.go describes how an operation uses the file
+// position.
+//
+//  1. Read takes data from f.ahead, if there is any, and returns (pollReadAhead).
+//  2. If there is none and f.use is idle, Read sets asked, sets f.use to fileReading, and has the
+//     pool read a part (readMore). Then it waits for f.changed. If another operation uses the
+//     position, Read waits for f.changed, too.
+//  3. The pool reads the part and puts it into f.ahead (keepRead). If readsAhead reports true,
+//     there is room in f.ahead and no task wants the position, the pool reads the next part at
+//     once. Otherwise the use ends.
+//  4. A Read that leaves no more than half of the chunks in f.ahead begins step 2 before there is
+//     need, without waiting. So the pool reads while the task works on the data.
+//
+// The size of a part grows while parts are read completely: 16 KiB or the size that the task asked
+// for, then 64 KiB, then 256 KiB (adaptReadSize). So a file of which a task reads only the
+// beginning costs one small read. Reading ahead, without a task that asks, begins with the largest
+// size.
+//
+// The races that this closes:
+//
+//  1. The file is changed during a read. edited counts f.edits. The read has noted the count before
+//     it began. If the count differs at its end, its data may be old or new, so it is dropped, and
+//     lag grows by it. The waiting Read begins another one.
+//  2. A Read is cancelled while the pool reads for it. The data stays in f.ahead for the next Read.
+//     The error of such a read is dropped (leave, keepRead), since the end of the file may be at
+//     another place by the next Read, which meets a lasting error again.
+//  3. The file is closed during a read. As for a change, the data is dropped, and the end of the
+//     use closes the file.
+//
+// Data that cannot be read again, for example from a terminal, is never dropped for a change, and
+// no more of it is read than one part.
+
+// readAheadChunks is the number of buffers that may wait for the reader. With a single one, the
+// reader had to wait at the end of each, and reading a large file took twice as long.
 const readAheadChunks = 4
 
-// readAhead is the part of a file that was read ahead.
+// readAhead is the data of a file that was read ahead, in order.
 type readAhead struct {
 	chunks [readAheadChunks]fileChunk
 	n      int
 }
 
-// fileChunk is a buffer and how much of it has been used.
+// fileChunk is a buffer, and how much of it a Read has taken.
 type fileChunk struct {
 	data []byte
 	used int
 }
 
+// push adds data, which is not empty, at the end. There must be room for another chunk.
 func (a *readAhead) push(data []byte) {
 	a.chunks[a.n] = fileChunk{data: data}
 	a.n++
 }
 
-// read moves data into p, as much as there is and p has room for.
+// read moves data into p, until p is full or there is no more data.
 func (a *readAhead) read(p []byte) (n int) {
 	for a.n > 0 && n < len(p) {
 		c := &a.chunks[0]
@@ -41,7 +76,7 @@ func (a *readAhead) read(p []byte) (n int) {
 	return n
 }
 
-// drop throws the data away and returns how much it was.
+// drop drops all data, and returns how much it was.
 func (a *readAhead) drop() (n int64) {
 	for _, c := range a.chunks[:a.n] {
 		n += int64(len(c.data) - c.used)
@@ -51,6 +86,8 @@ func (a *readAhead) drop() (n int64) {
 	return n
 }
 
+// pollReadAhead is PollRead for a file of the disk: on the spot, or from the data that was read
+// ahead.
 func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending
@@ -83,19 +120,19 @@ func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	}
 	n := f.ahead.read(p)
 	if f.use == fileIdle && f.ahead.n <= readAheadChunks/2 && f.readsAhead() && !f.wanted {
-		f.readMore(cx, bufferLarge) // if there is no room in the pool it can wait until it is needed
+		f.readMore(cx, bufferLarge) // without room in the pool, a Read asks when it needs the data
 	}
 	return n, nil
 }
 
-// readsAhead reports whether the pool may begin the next read before a task asks for it: the last reads followed each other,
-// and had to be waited for. mu is held.
+// readsAhead reports whether the pool may begin the next read before a task asks for it: the last
+// reads followed each other, and the task had to wait for them. mu is held.
 func (f *File) readsAhead() bool {
 	return f.readSize == bufferLarge && f.seekable && !f.exact && !f.hot
 }
 
-// readMore has the pool read the next part of the file, and go on as long as
-// that makes sense. mu is held.
+// readMore has the pool read the next part of the file, at least want bytes of it if there is room
+// in a buffer, and go on while keepRead reports true. f.use is idle, and mu is held.
 func (f *File) readMore(cx *Context, want int) error {
 	buf := borrowBuffer(max(want, f.readSize))
 	if f.exact {
@@ -130,11 +167,12 @@ func (f *File) readMore(cx *Context, want int) error {
 	return nil
 }
 
-// keepRead keeps the data that the pool has read, and reports whether the pool should go on. valid says that the file was not
-// changed through f since the read began. If no task has asked for this read, its error is dropped: the read that gets
-// there meets it again. mu is held.
+// keepRead keeps the data that a read has returned, and reports whether the pool should read the
+// next part. valid says that the file was not changed through f since the read began. If no task
+// has asked for this read, its error is dropped: the next read at that place returns it again. mu
+// is held.
 func (f *File) keepRead(buf []byte, n int, err error, valid bool) (more bool) {
-	if f.seekable && (!valid || f.closed) { // or it cannot be read again
+	if f.seekable && (!valid || f.closed) { // data that cannot be read again is kept
 		f.lag += int64(n)
 		n = 0
 	} else if err != nil && f.asked {
@@ -150,7 +188,8 @@ func (f *File) keepRead(buf []byte, n int, err error, valid bool) (more bool) {
 	return f.readsAhead() && f.ahead.n < readAheadChunks && !f.wanted
 }
 
-// adaptReadSize chooses the size of the next read: n bytes have been read where there was room for size. mu is held.
+// adaptReadSize chooses the size of the next read, after a read of n bytes with room for size. mu
+// is held.
 func (f *File) adaptReadSize(n, size int) {
 	switch {
 	case n < size:
@@ -162,7 +201,7 @@ func (f *File) adaptReadSize(n, size int) {
 	}
 }
 
-// dropReadAhead throws away the data that was read ahead, unless it cannot be read again. mu is held.
+// dropReadAhead drops the data that was read ahead, unless it cannot be read again. mu is held.
 func (f *File) dropReadAhead() {
 	if !f.seekable {
 		return

@@ -2,11 +2,11 @@ package async
 
 import "context"
 
-// runtimeFiles is what the files of a runtime share.
+// runtimeFiles is the state that all files of a runtime share.
 type runtimeFiles struct {
 	rt      *Runtime
 	fifos   fifoOpenings
-	pipes   splicePipes // for Copy
+	pipes   splicePipes // of Copy
 	devices devices
 	ledger  fileLedger
 }
@@ -19,10 +19,12 @@ func init() {
 	}
 }
 
-// filesOf returns what the files of rt share.
+// filesOf returns the state that the files of rt share.
 func filesOf(rt *Runtime) *runtimeFiles { return rt.files.(*runtimeFiles) }
 
-// finish implements fileLayer. Calls that come later are not waited for.
+// finish implements fileLayer: it waits for the files that are being written or closed now. It does
+// not wait for calls that begin later. It waits longer than Config.Grace only while the files make
+// progress.
 func (l *runtimeFiles) finish() error {
 	return l.unwritten(whileTheyGetOn(l.unfinished(), func(all []unfinishedFile) []unfinishedFile {
 		grace, cancel := l.rt.grace()
@@ -31,9 +33,10 @@ func (l *runtimeFiles) finish() error {
 	}))
 }
 
-// finishWithin implements fileLayer.
+// finishWithin implements fileLayer: it is finish, but ends with ctx.
 func (l *runtimeFiles) finishWithin(ctx context.Context) error {
 	return l.unwritten(awaitFiles(ctx, l.unfinished()))
 }
 
+// close implements fileLayer.
 func (l *runtimeFiles) close() { l.pipes.close() }

@@ -6,46 +6,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stdin, Stdout and Stderr are the standard streams. They are os.Stdin,
-// os.Stdout and os.Stderr as these are when the program starts, and share their
-// descriptors.
+// Stdin, Stdout and Stderr are the standard streams. They share the descriptors of [os.Stdin],
+// [os.Stdout] and [os.Stderr] as these are when the program starts. Methods may be called
+// concurrently; see [File], also for errors.
 //
-// The descriptors are not made non-blocking, since the program shares the open
-// files with other processes, such as the shell that started it, and these would find
-// theirs non-blocking too. So reads and writes go to the pool. A read does so only
-// once the system says that there is input, and until then it costs no thread;
-// if another process takes the input first, the call waits for more in the
-// pool. Read takes no more than it is asked for, and Write returns when the data
-// has been written: use package bufio, through BindFile, for small pieces.
+// The descriptors stay blocking. The program shares the open files with other processes, for
+// example the shell that started it, and these must not find theirs non-blocking. So reads and
+// writes run in the runtime's pool of blocking calls:
 //
-// A Write to Stdout or Stderr whose reader has gone ends the program by
-// SIGPIPE, as with package os, unless the program asks for that signal; then
-// the error wraps syscall.EPIPE. A Write to a full pipe that is cancelled goes on
-// in the pool, and returns how much it has accepted.
+//   - Read goes to the pool when the system says that there is input. Until then it uses no thread.
+//     If another process takes the input first, the call waits in the pool for more. Read takes no
+//     more bytes than its caller asks for.
+//   - Write returns when the data has been written. If a Write to a full pipe is cancelled, it
+//     continues in the pool, and returns how many bytes it has accepted.
+//
+// For many small reads or writes use package bufio, through [BindFile].
+//
+// If the reader of Stdout or Stderr has gone, a Write ends the program by SIGPIPE, as with package
+// os. If the program asks for that signal, the error wraps [syscall.EPIPE] instead.
 var (
 	Stdin  = stdFile(os.Stdin)
 	Stdout = stdFile(os.Stdout)
 	Stderr = stdFile(os.Stderr)
 )
 
+// stdFile makes the File of a standard stream.
 func stdFile(f *os.File) *File {
 	return &File{name: f.Name(), os: f, exact: true, sync: true, input: &terminalInput{of: f}}
 }
 
-// terminalInput is where a read waits for input before it goes to the pool. It
-// watches a second descriptor of the same open file.
+// terminalInput is the place where a read waits for input before it goes to the pool. It polls a
+// second descriptor of the same open file.
 //
-// Such a file outlives runtimes. When the runtime whose poller watches it has
-// ended, the poller of another runtime takes over.
+// Such a file lives longer than a runtime. If the runtime that polls it has ended, another runtime
+// polls it.
 type terminalInput struct {
 	of *os.File
 
 	mu   lockOf[terminalInput]
-	src  *pollFD
-	open bool // no descriptor can be watched, or not anymore: the pool has to wait
+	src  *pollFD // the second descriptor; nil if it is not open
+	open bool    // no descriptor can be polled now or later: reads wait in the pool
 }
 
-// poll returns nil if there is input, or if the system cannot say.
+// poll returns nil if there is input, or if the system cannot say. It returns ErrPending if there
+// is none. It tries twice, since the first descriptor may belong to a runtime that has ended.
 func (g *terminalInput) poll(cx *Context) error {
 	for range 2 {
 		s := g.pollFD()
@@ -64,7 +68,8 @@ func (g *terminalInput) poll(cx *Context) error {
 	return nil
 }
 
-// pollFD returns the descriptor that is watched; nil if there is none.
+// pollFD returns the descriptor that is polled. It opens it if needed. It returns nil if there is
+// none.
 func (g *terminalInput) pollFD() *pollFD {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,7 +88,7 @@ func (g *terminalInput) pollFD() *pollFD {
 	return g.src
 }
 
-// lose gives up the descriptor s. forGood says that no other descriptor is to be watched.
+// lose closes the descriptor s. forGood says that no other descriptor shall be polled.
 func (g *terminalInput) lose(s *pollFD, forGood bool) {
 	g.mu.Lock()
 	if g.src == s {
@@ -93,7 +98,7 @@ func (g *terminalInput) lose(s *pollFD, forGood bool) {
 	s.close()
 }
 
-// leave is called by a task that waits no longer.
+// leave is called when a task no longer waits for input.
 func (g *terminalInput) leave(cx *Context) {
 	g.mu.Lock()
 	s := g.src
@@ -103,6 +108,8 @@ func (g *terminalInput) leave(cx *Context) {
 	}
 }
 
+// close closes the descriptor. A read that waits for input goes on to the pool or finds the file
+// closed.
 func (g *terminalInput) close() {
 	g.mu.Lock()
 	s := g.src

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal returns both sides of a pseudo terminal; a shell would give the second
-// to its children.
+// openTerminal returns both sides of a pseudo terminal. A shell would give the second one to its
+// children.
 func openTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
@@ -25,7 +25,7 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 	return os.NewFile(uintptr(m), "ptmx"), os.NewFile(uintptr(s), name)
 }
 
-// A terminal is not made non-blocking, and gives a line at a time.
+// A terminal stays blocking, and returns one line at a time.
 func TestStdinTerminal(t *testing.T) {
 	rt := fileRuntime(t)
 	master, slave := openTerminal(t)

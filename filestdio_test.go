@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stdPipe returns a standard stream that is one end of a pipe of blocking
-// descriptors, as a shell makes them.
+// stdPipe returns a standard stream that is one end of a pipe. Its descriptors are blocking, as a
+// shell makes them.
 func stdPipe(t *testing.T, reading bool) (*File, *os.File) {
 	t.Helper()
 	var fds [2]int
@@ -40,8 +40,8 @@ func nonblocking(t *testing.T, f *os.File) bool {
 	return flags&unix.O_NONBLOCK != 0
 }
 
-// A read that waits for input has no thread, takes no more than it asks for, and
-// loses nothing when it is given up; the descriptor stays as it was.
+// A read that waits for input uses no thread. It takes no more bytes than it asks for, and loses
+// nothing when it is given up. The descriptor stays blocking.
 func TestStdinReadHoldsNoThread(t *testing.T) {
 	rt := fileRuntime(t)
 	in, out := stdPipe(t, true)
@@ -78,8 +78,8 @@ func TestStdinReadHoldsNoThread(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
-// Input that cannot be read again outlives a change of the file, even if the
-// pool waits for it meanwhile.
+// Input that cannot be read again is kept when the file is changed, even while the pool waits for
+// it.
 func TestStdinKeepsInput(t *testing.T) {
 	rt := fileRuntime(t)
 	in, out := stdPipe(t, true)
@@ -102,7 +102,7 @@ func TestStdinKeepsInput(t *testing.T) {
 	inBlockOn(t, rt, in.Close)
 }
 
-// The streams outlive runtimes.
+// The standard streams can be used by one runtime after another.
 func TestStdinNextRuntime(t *testing.T) {
 	in, out := stdPipe(t, true)
 	for range 3 {
@@ -130,7 +130,7 @@ func TestStdinNextRuntime(t *testing.T) {
 	})
 }
 
-// The pool waits for input that the reactor cannot wait for.
+// If the reactor cannot poll the input, the pool waits for it.
 func TestStdinFile(t *testing.T) {
 	rt := fileRuntime(t)
 	name := t.TempDir() + "/in"
@@ -149,7 +149,7 @@ func TestStdinFile(t *testing.T) {
 	})
 }
 
-// Write returns when the data is there, also if there is no room at first.
+// Write returns when the data is written, even if there is no room at first.
 func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	rt := fileRuntime(t)
 	out, in := stdPipe(t, false)
@@ -173,7 +173,7 @@ func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	_, err = join(t, h)
 	require.NoError(t, err)
 
-	// A Write that is given up goes on.
+	// A Write that is given up continues.
 	var n int
 	h = Go(rt, func(cx *Context) (err error) { n, err = out.Write(cx, pattern(bufferLarge)); return err })
 	eventually(t, func() bool { return waiting(h) })
@@ -194,8 +194,8 @@ func TestStdoutWriteReturnsWhenWritten(t *testing.T) {
 	})
 }
 
-// A failure is reported to all tasks whose data is lost, and to no other task, also
-// if that task could get it first.
+// If a write fails, all tasks whose data is lost get the error, and no other task does, even if it
+// could get it first.
 func TestStdoutSharedFailure(t *testing.T) {
 	rt := fileRuntime(t)
 	out, in := stdPipe(t, false)
@@ -249,7 +249,7 @@ func pipeSize(t *testing.T) (n int) {
 	}
 }
 
-// The descriptors 0, 1 and 2 themselves, in another process.
+// The test uses the descriptors 0, 1 and 2 themselves, in another process.
 func TestStdStreamsOfAProcess(t *testing.T) {
 	if inChild(t) {
 		err := Run(func(cx *Context) error {

@@ -20,7 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// osCalls are the functions of package os, or the functions of this package in their place.
+// osCalls is either the functions of package os, or the functions of this package under the same
+// names.
 type osCalls struct {
 	open         func(string) (io.Closer, error)
 	create       func(string) (io.Closer, error)
@@ -139,14 +140,14 @@ func asyncCalls(cx *Context) osCalls {
 	}
 }
 
-// fsNames are the names with which each function is tried.
+// fsNames are the file names with which each function is tried.
 var fsNames = []string{
 	"file", "empty", "dir", "dir/inner", "missing", "missing/below", "file/below", "link", "dangling",
 	"loop", "toDir", "toDir/inner", "", "nul\x00", "full", "noaccess",
 	strings.Repeat("n", 300), strings.Repeat("long/", 1000),
 }
 
-// plantTree makes the same tree each time, and returns its directory.
+// plantTree makes a directory tree, the same each time, and returns its directory.
 func plantTree(t *testing.T) string {
 	dir := t.TempDir()
 	at := func(n string) string { return filepath.Join(dir, n) }
@@ -243,7 +244,7 @@ func TestFSTwins(t *testing.T) {
 		}
 		_, err = io.WriteString(c.(io.Writer), "written")
 		if err == nil {
-			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // a File has written now
+			_, err = c.(io.ReaderAt).ReadAt(make([]byte, 3), 1) // the data is written now
 		}
 		c.Close()
 		return "", err
@@ -328,7 +329,8 @@ func TestFSTwins(t *testing.T) {
 					continue // /dev/full belongs to the system, and has no end
 				}
 				if n == "" && name == "CopyFS" {
-					continue // package os takes "" for the root directory, where the user root may write
+					// Package os takes "" for the root directory, where the user root may write.
+					continue
 				}
 				var results, trees []string
 				run := func(i int, c osCalls) {
@@ -354,8 +356,8 @@ func TestFSTwins(t *testing.T) {
 	}
 }
 
-// The methods of a File fail as the methods of an os.File do: on a directory,
-// without the access mode that they need, and after Close.
+// The methods of a File return the errors of an os.File: for a directory, without the access mode
+// that they need, and after Close.
 func TestFileTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	type twin interface {
@@ -450,7 +452,7 @@ func TestFileTwins(t *testing.T) {
 	})
 }
 
-// If the file system is full, data that was accepted and did not fit is reported.
+// If the file system is full, accepted data that did not fit is reported.
 func TestFileDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	name := "/dev/full"
@@ -502,7 +504,7 @@ func TestFileDiskFull(t *testing.T) {
 				n, err := write(f)
 				require.ErrorIs(t, err, syscall.ENOSPC, way)
 				require.Zero(t, n, way)
-				if way == "WriteAt" || way == "Copy" { // these leave no error for Close to report
+				if way == "WriteAt" || way == "Copy" { // after these Close has no error to return
 					require.NoError(t, f.Close(cx))
 				} else {
 					require.ErrorIs(t, f.Close(cx), syscall.ENOSPC, way)
@@ -558,7 +560,8 @@ func TestCopyFile(t *testing.T) {
 	require.Equal(t, want, b)
 }
 
-// The function that WalkDir calls may wait, skip and stop. After a cancellation it is called with the error.
+// The function that WalkDir calls may wait, skip and stop. After a cancellation it is called with
+// the error.
 func TestWalkDir(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -610,9 +613,8 @@ func TestWalkDir(t *testing.T) {
 	require.Equal(t, context.Canceled, last)
 }
 
-// A call that is given up is not made, if it has not begun. If it has begun, the
-// file that it opens is closed, and its failure is not reported. newTestRuntime
-// counts descriptors at the end.
+// A call that is given up before it has begun is not made. If it has begun, the file that it opens
+// is closed, and its error is not reported. newTestRuntime counts descriptors at the end.
 func TestFSCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Blocking: BlockingConfig{Limit: 1}, Unhandled: func(task Task, err error) {
 		t.Errorf("no caller has seen the failure of %v: %v", task, err)

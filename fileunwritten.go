@@ -7,24 +7,42 @@ import (
 	"strings"
 )
 
-// An UnwrittenError is returned by Run and Shutdown if data was lost that [File.Write]
-// had accepted, and no call has reported this: because writing the data failed, or
-// because it took too long.
-type UnwrittenError struct {
-	Files []UnwrittenFile
+// Unwritten data
+//
+// Run and Shutdown wait for the data that Write has accepted, and report data that is lost:
+//
+//  1. A File whose data is being written has a call in the pool, whose lists lead to it
+//     (beingWritten). A File that is being closed is in the ledger (beginClose). So no list of all
+//     Files is needed, and a program may drop a File.
+//  2. finish and finishWithin collect these files, and note for each the place f.accepted
+//     (unfinished). They wait until all bytes before this place are written or dropped, and the
+//     closing has ended. They do not wait for data that is accepted later. So tasks that continue
+//     to write do not keep Run from returning.
+//  3. Run (finish) waits while a file makes progress within Config.Grace. Shutdown (finishWithin)
+//     waits until its ctx ends.
+//  4. A write that fails adds a loss to the ledger (noteWritten). A call that returns the error
+//     removes it (reportedLoss). The losses that are left, and the files that are not done, are the
+//     UnwrittenError.
 
-	// More says that writes of further files have failed, which are not in Files.
+// An UnwrittenError is returned by [Run] and [Runtime.Shutdown] if data that [File.Write] has
+// accepted is lost, and no call has returned an error for it. Either writing the data has failed,
+// or it has taken too long.
+type UnwrittenError struct {
+	Files []UnwrittenFile // the files with lost data, sorted by name
+
+	// More says that there are further files with lost data, which are not in Files. The first
+	// 1,000 are.
 	More bool
 }
 
-// An UnwrittenFile is a file in an UnwrittenError.
+// An UnwrittenFile is a file in an [UnwrittenError].
 type UnwrittenFile struct {
-	Name  string
-	Bytes int64 // how much of the accepted data is not known to be written; 0 if only the closing has not ended
-	Err   error // the error of the write, or context.DeadlineExceeded if it has not ended
+	Name  string // the name with which the file was opened
+	Bytes int64  // how many accepted bytes may not be written; 0 if only the closing has not ended
+	Err   error  // the error of the write, or context.DeadlineExceeded if it has not ended
 }
 
-// Error names the files.
+// Error names the files, up to ten of them.
 func (e *UnwrittenError) Error() string {
 	const shown = 10
 	var b strings.Builder
@@ -45,7 +63,7 @@ func (e *UnwrittenError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the errors of all files.
+// Unwrap returns the errors of all files, for [errors.Is] and [errors.As].
 func (e *UnwrittenError) Unwrap() (errs []error) {
 	for _, f := range e.Files {
 		errs = append(errs, f.Err)
@@ -53,28 +71,28 @@ func (e *UnwrittenError) Unwrap() (errs []error) {
 	return errs
 }
 
-// fileLedger knows which files of a runtime are being closed, and which have lost data
-// that no call has reported. The files that are being written are in the lists of the
-// pool of blocking calls.
+// fileLedger lists the files of a runtime that are being closed, and the losses that no call has
+// returned. It does not list the files that are being written: the pool of blocking calls has their
+// calls.
 type fileLedger struct {
 	mu      lockOf[fileLedger]
-	closing map[*File]*JoinHandle[None]
+	closing map[*File]*JoinHandle[None] // with the call that closes each file
 	losses  map[*fileLoss]struct{}
-	more    bool // losses was full
+	more    bool // a loss was left out, since losses was full
 }
 
-// fileLoss is data of a file that was accepted and could not be written. It does not
-// refer to the File, which may have been dropped.
+// fileLoss is accepted data of a file that could not be written. It does not refer to the File, so
+// the program may drop the File.
 type fileLoss struct {
 	in *fileLedger
 	UnwrittenFile
 }
 
-// lossesMost is how many losses a runtime remembers. Programs that neither close their
-// files nor look at errors could else fill the memory.
+// lossesMost is the number of losses that a runtime keeps. Without a bound, a program that neither
+// closes its files nor looks at errors could fill the memory.
 const lossesMost = 1000
 
-// begin notes that f is being closed by the task of h.
+// begin notes that the call of h closes f.
 func (l *fileLedger) begin(f *File, h *JoinHandle[None]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,8 +109,8 @@ func (l *fileLedger) end(f *File) {
 	delete(l.closing, f)
 }
 
-// lose notes a loss. If was is not nil, it is a loss of the same file that no call has
-// reported yet, and lose adds to it.
+// lose notes a loss. If was is not nil, it is an earlier loss of the same file that no call has
+// returned, and lose adds to it.
 func (l *fileLedger) lose(was *fileLoss, name string, bytes int64, err error) *fileLoss {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,7 +130,7 @@ func (l *fileLedger) lose(was *fileLoss, name string, bytes int64, err error) *f
 	return loss
 }
 
-// reported removes a loss that a call has reported. loss may be nil.
+// reported removes a loss, because a call has returned it. loss may be nil.
 func (loss *fileLoss) reported() {
 	if loss != nil {
 		loss.in.mu.Lock()
@@ -121,7 +139,7 @@ func (loss *fileLoss) reported() {
 	}
 }
 
-// takeLosses returns the losses that no call has reported. They are reported by that.
+// takeLosses returns the losses that no call has returned, and removes them.
 func (l *fileLedger) takeLosses() (e UnwrittenError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,15 +151,16 @@ func (l *fileLedger) takeLosses() (e UnwrittenError) {
 	return e
 }
 
-// An unfinishedFile has data that is being written, up to a mark, or is being closed.
+// An unfinishedFile is a file that is being written, up to the place mark, or that is being closed.
+// See filewritebehind.go for places.
 type unfinishedFile struct {
 	f       *File
 	mark    int64
 	closing *JoinHandle[None] // nil if it is not being closed
 }
 
-// unfinished returns the files of the runtime that are being closed, or written after
-// their Write has returned.
+// unfinished returns the files of the runtime that are being closed, and the files that have
+// accepted data that is not written.
 func (l *runtimeFiles) unfinished() (all []unfinishedFile) {
 	files := l.beingWritten()
 	l.ledger.mu.Lock()
@@ -165,7 +184,7 @@ func (l *runtimeFiles) unfinished() (all []unfinishedFile) {
 	return all
 }
 
-// beingWritten returns the files whose accepted data the pool writes, or is to write.
+// beingWritten returns the files for which the pool has a call that writes, or that waits to begin.
 func (l *runtimeFiles) beingWritten() (files []*File) {
 	for _, o := range l.rt.calls.unfinishedWriters() {
 		if f, ok := o.(*File); ok {
@@ -175,26 +194,28 @@ func (l *runtimeFiles) beingWritten() (files []*File) {
 	return files
 }
 
-// left returns how many bytes are not written.
+// left returns how many bytes before mark are not written.
 func (u *unfinishedFile) left() int64 {
 	u.f.mu.Lock()
 	defer u.f.mu.Unlock()
 	return max(0, u.mark-u.f.written)
 }
 
+// done reports whether the data is written and the file, if it was being closed, is closed.
 func (u *unfinishedFile) done() bool {
 	return u.left() == 0 && (u.closing == nil || u.closing.state.done())
 }
 
-// await waits until u is done, or ctx has ended.
+// await waits until u is done, or ctx ends.
 func (u *unfinishedFile) await(ctx context.Context) {
 	p := takeParker()
 	defer p.free()
 	for {
 		for !u.f.changed.join(&p.task) {
 		}
+		// Join both before the look at done, so that no event between the two is missed.
 		if u.closing != nil && !u.closing.waiters.join(&p.task) {
-			break // it has ended
+			break // the closing has ended
 		}
 		if u.done() || p.park(ctx) != nil {
 			break
@@ -206,8 +227,8 @@ func (u *unfinishedFile) await(ctx context.Context) {
 	}
 }
 
-// awaitFiles waits until the data of all files is written and the closings that have
-// begun have ended, or ctx ends. It returns the files that are not done.
+// awaitFiles waits until the data of all files is written and their closings have ended, or ctx
+// ends. It returns the files that are not done.
 func awaitFiles(ctx context.Context, all []unfinishedFile) (left []unfinishedFile) {
 	for _, u := range all {
 		if u.await(ctx); !u.done() {
@@ -217,8 +238,8 @@ func awaitFiles(ctx context.Context, all []unfinishedFile) (left []unfinishedFil
 	return left
 }
 
-// whileTheyGetOn calls await, which returns the files that are not done. It stops when
-// there are none, or when none has made progress during the call.
+// whileTheyGetOn calls await, which returns the files that are not done, until all are done, or a
+// call has made no progress.
 func whileTheyGetOn(all []unfinishedFile, await func([]unfinishedFile) []unfinishedFile) []unfinishedFile {
 	for len(all) > 0 {
 		before := amountLeft(all)
@@ -229,7 +250,7 @@ func whileTheyGetOn(all []unfinishedFile, await func([]unfinishedFile) []unfinis
 	return all
 }
 
-// amountLeft measures the work that is not done. It only falls.
+// amountLeft measures the work that is left: the bytes, and one for each file. It never grows.
 func amountLeft(all []unfinishedFile) (n int64) {
 	for _, u := range all {
 		n += 1 + u.left()
@@ -237,8 +258,8 @@ func amountLeft(all []unfinishedFile) (n int64) {
 	return n
 }
 
-// unwritten returns the error about files that are not done, and about losses; nil if
-// there are none.
+// unwritten returns the error about the files in late, which have not been written or closed in
+// time, and about losses. It returns nil if there are none.
 func (l *runtimeFiles) unwritten(late []unfinishedFile) error {
 	e := l.ledger.takeLosses()
 	for _, u := range late {

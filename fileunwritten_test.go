@@ -25,8 +25,7 @@ func brokenFile(t testing.TB, rt *Runtime) (f *File) {
 	return f
 }
 
-// A failed write that a call has reported is not reported again by Shutdown; a failed
-// write that no call has reported is.
+// Shutdown reports a failed write if no call has returned its error, and only then.
 func TestShutdownTellsOfFailedWrites(t *testing.T) {
 	for how, c := range map[string]struct {
 		then func(cx *Context, f *File) error
@@ -71,8 +70,8 @@ func TestShutdownTellsOfFailedWrites(t *testing.T) {
 	}
 }
 
-// stuckWrite returns a File of a pipe that is full, to which a task writes size bytes that
-// the pool of a runtime has not begun to write; and the end of the pipe to be read.
+// stuckWrite returns a File of a full pipe, and the reading end of the pipe. A task writes size
+// bytes to the File, which the pool of a runtime has not begun to write.
 func stuckWrite(t *testing.T, rt *Runtime, size int) (f *File, r *os.File) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -83,8 +82,8 @@ func stuckWrite(t *testing.T, rt *Runtime, size int) (f *File, r *os.File) {
 	return f, r
 }
 
-// Shutdown takes calls out of the queue of the pool, and waits for those among them that
-// write accepted data, for Config.Grace.
+// Shutdown removes calls from the queue of the pool. It waits up to Config.Grace for the removed
+// calls that write accepted data.
 func TestShutdownWaitsForQueuedWrites(t *testing.T) {
 	const size = 200 << 10
 	for _, read := range []bool{true, false} {
@@ -117,14 +116,14 @@ func TestShutdownWaitsForQueuedWrites(t *testing.T) {
 			require.ErrorAs(t, err, &unwritten)
 			require.Equal(t, []UnwrittenFile{{Name: f.Name(), Bytes: size, Err: context.DeadlineExceeded}}, unwritten.Files)
 			require.ErrorContains(t, err, f.Name())
-			_, err = io.ReadFull(r, make([]byte, size)) // the write that goes on may end
+			_, err = io.ReadFull(r, make([]byte, size)) // lets the write end
 			require.NoError(t, err)
 		})
 	}
 }
 
-// Run waits for data that has been accepted before its function returned, and not for
-// tasks that go on writing.
+// Run waits for data that was accepted before its function returned. It does not wait for tasks
+// that continue to write.
 func TestRunDoesNotWaitForOtherWriters(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	var f *File
@@ -152,7 +151,7 @@ func TestRunDoesNotWaitForOtherWriters(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Run waits as long as a write makes progress, and no longer.
+// Run waits while a write makes progress within Config.Grace, and no longer.
 func TestRunWaitsWhileWritesGetOn(t *testing.T) {
 	a, b := &File{accepted: 30}, &File{accepted: 10}
 	calls := 0
@@ -176,8 +175,8 @@ func TestRunWaitsWhileWritesGetOn(t *testing.T) {
 	require.EqualValues(t, 10, left[0].left())
 }
 
-// A runtime remembers at most lossesMost losses that no call has reported, and says if
-// there were more.
+// A runtime keeps at most lossesMost losses that no call has returned, and says whether there were
+// more.
 func TestLossesAreBounded(t *testing.T) {
 	var l fileLedger
 	var first *fileLoss
@@ -197,5 +196,5 @@ func TestLossesAreBounded(t *testing.T) {
 	again := l.takeLosses()
 	require.Empty(t, again.Files)
 	require.False(t, again.More)
-	first.reported() // also after that
+	first.reported() // has no effect now
 }

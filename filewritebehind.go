@@ -2,19 +2,45 @@ package async
 
 import "slices"
 
-// Write-behind, in three sentences:
+// Writing behind
 //
-//  1. A Write is accepted when the File holds a copy of its data, bufferLarge of it at most beside the part that is being
-//     written, and one call in the pool at a time writes what is held, in the order in which it was accepted.
-//  2. Each call but Read and Write first waits until all data that was accepted before it has been written.
-//  3. If writing fails, all data that is held is dropped; each call that waits for some of it returns the error, or the next
-//     call if there is none, and so does Close.
+// A Write to a file of the disk is accepted when the File has a copy of its data. The pool writes
+// the data later, in the order in which it was accepted. fileposition.go describes how an operation
+// uses the file position.
 //
-// The places of the accepted data, counted from the first byte ever accepted, say which data a call waits for: a writeTicket is
-// the data of one call, and written is the place up to which data has been written or dropped.
+//  1. Write copies as much data as there is room for to f.unwritten, at most bufferLarge (accept).
+//     If that is all of its data, Write returns. Otherwise it waits for f.changed and accepts more.
+//  2. If f.use is idle, Write sets it to fileWriting and gives one call to the pool
+//     (writeAccepted). If f.use is fileWriting already, this call also writes the new data, so many
+//     small Writes cost one system call. In any other use Write waits.
+//  3. The call takes the buffer f.unwritten, fires f.changed, since there is room again, and writes
+//     the buffer. It repeats this until f.unwritten is empty. Then the use ends. So a File holds at
+//     most two buffers: one that is being written and one that is being filled.
+//  4. Every call except Read and Write waits first until the data that was accepted before it is
+//     written (awaitWritten). While such a call waits for the file position, Write accepts nothing
+//     (f.wanted).
+//
+// Places of data are counted from the first byte that the File has ever accepted. f.accepted is the
+// place after the last accepted byte. All bytes before the place f.written have been written or
+// dropped.
+//
+// If a write fails, the bytes after it would be written at a wrong place. So all accepted bytes
+// that are not written are dropped (noteWritten), and the error is returned as follows:
+//
+//  1. A call that waits for some of the bytes has a write ticket, which lists their places. The
+//     failure marks each ticket of which it drops bytes. The call returns the error, and a Write
+//     does not count these bytes. A Write that was accepted completely at once needs no ticket: it
+//     has returned.
+//  2. If no such call returns it, the next call returns it (f.writeErr).
+//  3. Close returns it in any case (f.writeFail).
+//  4. If neither 1 nor 2 happens, Run or Shutdown returns it (f.loss and the ledger in
+//     fileunwritten.go).
+//
+// Only f.writeErr and f.loss are cleared when a call returns the error. Every ticket keeps the
+// error, so each of several calls that wait returns it.
 
-// pollWriteBehind accepts as much of p as there is room for. If the caller has to wait for more room or for the data, it gets
-// a ticket for the accepted data, unless ticket is nil.
+// pollWriteBehind accepts as much of p as there is room for. If the caller has to wait for room, or
+// for the data to be written, it gets a ticket for the accepted data, unless ticket is nil.
 func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n int, err error) {
 	if !cx.spend() {
 		return 0, ErrPending
@@ -48,13 +74,13 @@ func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n i
 			break
 		}
 		if n := f.accept(p); n > 0 {
-			return n, nil // the call that is under way writes it, too
+			return n, nil // the call in progress writes it, too
 		}
 	}
 	return 0, f.joinChanged(cx, waitsFile)
 }
 
-// accept copies as much of p as there is room for. mu is held.
+// accept copies as much of p as there is room for to f.unwritten, and returns how much. mu is held.
 func (f *File) accept(p []byte) int {
 	have := len(f.unwritten)
 	if want := min(have+len(p), bufferLarge); cap(f.unwritten) < want {
@@ -69,8 +95,8 @@ func (f *File) accept(p []byte) int {
 	return n
 }
 
-// writeAccepted has the pool write the accepted data, until there is no more.
-// mu is held.
+// writeAccepted has the pool write the accepted data until there is no more. f.use is idle. mu is
+// held.
 func (f *File) writeAccepted(cx *Context) error {
 	back, rt := f.lag, cx.t.w.rt
 	f.use = fileWriting
@@ -100,8 +126,8 @@ func (f *File) writeAccepted(cx *Context) error {
 	return nil
 }
 
-// noteWritten notes that n of size bytes have been written. After a failure the data behind them would be written in
-// a wrong place, so it is dropped. mu is held.
+// noteWritten notes that the pool has written n of size bytes. If err is not nil, it drops all
+// other accepted data; see the head of this file. mu is held.
 func (f *File) noteWritten(rt *Runtime, n, size int, err error) {
 	if err == nil {
 		f.written += int64(size)
@@ -120,9 +146,9 @@ func (f *File) noteWritten(rt *Runtime, n, size int, err error) {
 	}
 }
 
-// PollFlush reports whether all data that Write has accepted so far has reached the
-// system: it returns nil, the error of a write that has failed, or ErrPending.
-// A File that is not of the disk has nothing to flush.
+// PollFlush is [File.Flush] without waiting: it returns nil if the system has all data that Write
+// has accepted before this poll, the error of a write that has failed, or [ErrPending]. A File that
+// is not of the disk has nothing to flush.
 func (f *File) PollFlush(cx *Context) error {
 	if !cx.spend() {
 		return ErrPending
@@ -134,12 +160,14 @@ func (f *File) PollFlush(cx *Context) error {
 	return cx.unspent(err)
 }
 
-// Flush waits until all data that Write has accepted before has reached the
-// system. It returns the error if that fails, or has failed and no call has returned the
-// error yet. It is not Sync, which goes on to the disk.
+// Flush waits until the system has all data that Write has accepted before. If a write fails, or
+// has failed and no call has returned the error, Flush returns this error, an [*fs.PathError]. If
+// cx is cancelled the error is cx.Err(), and the data will be written nevertheless. Flush does not
+// wait for the disk; [File.Sync] does.
 func (f *File) Flush(cx *Context) error { return f.awaitWritten(cx, "flush") }
 
-// pollWrittenTo is ready once the first mark bytes have been written or dropped.
+// pollWrittenTo is ready when all bytes before the place mark have been written or dropped. ticket
+// is the ticket of the caller, or nil.
 func (f *File) pollWrittenTo(cx *Context, op string, mark int64, ticket *writeTicket) (int, error) {
 	if f.polled {
 		return 0, f.wrap(op, f.src.checkOpen())
@@ -155,8 +183,8 @@ func (f *File) pollWrittenTo(cx *Context, op string, mark int64, ticket *writeTi
 	return 0, f.checkUsable(op)
 }
 
-// pollWritten is ready once the data of ticket has been written or dropped. It does not return the failure of other
-// data.
+// pollWritten is ready when the data of ticket has been written or dropped. It does not return the
+// error of a write of other data.
 func (f *File) pollWritten(cx *Context, ticket *writeTicket) (int, error) {
 	f.mu.Lock()
 	written := ticket.err == nil && f.written >= ticket.end()
@@ -167,7 +195,8 @@ func (f *File) pollWritten(cx *Context, ticket *writeTicket) (int, error) {
 	return f.pollWrittenTo(cx, "write", ticket.end(), ticket)
 }
 
-// awaitWritten waits until all data that was accepted before has been written.
+// awaitWritten waits until all data that was accepted before is written. It begins every operation
+// except Read and Write.
 func (f *File) awaitWritten(cx *Context, op string) error {
 	var ticket *writeTicket
 	f.mu.Lock()
@@ -181,19 +210,21 @@ func (f *File) awaitWritten(cx *Context, op string) error {
 	return err
 }
 
-// writeTicket is accepted data that a call waits for. So each call that a failure concerns returns it, and knows how much
-// of its own data was dropped.
+// writeTicket lists the accepted data for which one call waits. If some of it is dropped, the
+// ticket says how much, and why.
 type writeTicket struct {
 	parts []byteRange // in order
-	lost  int         // how many bytes of it were dropped, the last ones
-	err   error       // why
+	lost  int         // how many bytes of it were dropped; they are its last bytes
+	err   error       // why they were dropped
 }
 
+// byteRange is the bytes from the place from up to, but without, the place to.
 type byteRange struct{ from, to int64 }
 
+// end returns the place after the last byte of the ticket.
 func (t *writeTicket) end() int64 { return t.parts[len(t.parts)-1].to }
 
-// lose notes that all data from a place on has been dropped.
+// lose notes that all data from the place from on has been dropped because of err.
 func (t *writeTicket) lose(from int64, err error) {
 	for _, p := range t.parts {
 		t.lost += int(max(0, p.to-max(p.from, from)))
@@ -203,7 +234,7 @@ func (t *writeTicket) lose(from int64, err error) {
 	}
 }
 
-// addTicket adds a part to *ticket, which is made if it is nil. mu is held.
+// addTicket adds a range to *ticket. If *ticket is nil it makes the ticket first. mu is held.
 func (f *File) addTicket(ticket **writeTicket, from, to int64) {
 	t := *ticket
 	if t == nil {
@@ -218,7 +249,7 @@ func (f *File) addTicket(ticket **writeTicket, from, to int64) {
 	t.parts = append(t.parts, byteRange{from, to})
 }
 
-// dropTicket takes a ticket back, whose call waits no longer; nil is none.
+// dropTicket removes the ticket of a call that no longer waits. ticket may be nil.
 func (f *File) dropTicket(ticket *writeTicket) {
 	if ticket == nil {
 		return
@@ -229,8 +260,8 @@ func (f *File) dropTicket(ticket *writeTicket) {
 	f.mu.Unlock()
 }
 
-// ticketError returns why the data of ticket was dropped. Calls without a part in that data need not return the error then.
-// mu is held.
+// ticketError returns the error of a ticket whose data was dropped. If it is the last failure of f,
+// no other call needs to return it, except calls with tickets, and Close. mu is held.
 func (f *File) ticketError(ticket *writeTicket) error {
 	if f.writeErr == ticket.err {
 		f.reportedLoss()
@@ -238,6 +269,7 @@ func (f *File) ticketError(ticket *writeTicket) error {
 	return ticket.err
 }
 
+// lost returns how many bytes of ticket were dropped.
 func (f *File) lost(ticket *writeTicket) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

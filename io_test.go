@@ -33,7 +33,7 @@ func connPair(t testing.TB) (a, b *TCPConn) {
 	return a, b
 }
 
-// sameWay embeds a connection and has a Read of its own, which Copy must call.
+// sameWay embeds a connection and has its own Read, which Copy must call.
 type sameWay struct {
 	*TCPConn
 	reads int
@@ -44,13 +44,13 @@ func (s *sameWay) Read(cx *Context, p []byte) (int, error) {
 	return s.TCPConn.Read(cx, p)
 }
 
-// plainEnd hides from Copy a type whose data the kernel could copy.
+// plainEnd hides a type from Copy, so that the kernel does not copy its data.
 type plainEnd struct{ rw any }
 
 func (p plainEnd) Read(cx *Context, b []byte) (int, error)  { return p.rw.(Reader).Read(cx, b) }
 func (p plainEnd) Write(cx *Context, b []byte) (int, error) { return p.rw.(Writer).Write(cx, b) }
 
-// Every kind of source to every kind of destination.
+// Copy copies from every kind of source to every kind of destination.
 func TestCopy(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(3<<20 + 17)
@@ -80,7 +80,7 @@ func TestCopy(t *testing.T) {
 			inBlockOn(t, rt, func(cx *Context) (err error) {
 				f, err = Open(cx, name)
 				require.NoError(t, err)
-				_, err = io.ReadFull(BindFile(cx, f), make([]byte, 7)) // and has more read ahead
+				_, err = io.ReadFull(BindFile(cx, f), make([]byte, 7)) // more data was read ahead
 				return err
 			})
 			return f, func() { inBlockOn(t, rt, f.Close) }
@@ -105,7 +105,7 @@ func TestCopy(t *testing.T) {
 			inBlockOn(t, rt, func(cx *Context) (err error) {
 				f, err = Create(cx, name)
 				require.NoError(t, err)
-				_, err = f.WriteString(cx, "head") // it must be written before
+				_, err = f.WriteString(cx, "head") // must be written before the copy
 				return err
 			})
 			return f, func() {
@@ -151,7 +151,7 @@ func connSink(t *testing.T, rt *Runtime, want []byte) (Writer, func()) {
 		func(*Context) error { return errors.Join(a.Close(), b.Close()) })
 }
 
-// drain reads all of r meanwhile, and compares.
+// drain reads all of r during the copy, and compares the data.
 func drain(t *testing.T, rt *Runtime, r Reader, want []byte, end, done func(*Context) error) (check func()) {
 	h := Spawn(rt, func(cx *Context) ([]byte, error) { return io.ReadAll(BindReader(cx, r)) })
 	return func() {
@@ -235,8 +235,8 @@ func TestCopyCrosswise(t *testing.T) {
 	}
 }
 
-// However a Copy is cancelled, the data that it has taken has been written or is in the
-// error, and a copy that goes on from there loses nothing.
+// Whenever a Copy is cancelled, the data that it has read has been written or is in the error. A
+// copy that continues from there loses nothing.
 func TestCopyCancelled(t *testing.T) {
 	rt := fileRuntime(t)
 	want := pattern(4 << 20)
@@ -292,7 +292,7 @@ func TestCopyCancelled(t *testing.T) {
 				require.ErrorIs(t, err, context.Canceled)
 				cancelled++
 			}
-			permits.Close() // the last copy may have ended before that
+			permits.Close() // the last copy may have ended by then
 			require.Positive(t, cancelled)
 			require.EqualValues(t, len(want), total)
 			check()
@@ -301,7 +301,7 @@ func TestCopyCancelled(t *testing.T) {
 	}
 }
 
-// The same when the destination fails.
+// Nothing is lost either if the destination fails.
 func TestCopyBroken(t *testing.T) {
 	rt := fileRuntime(t)
 	for _, plain := range []bool{false, true} {
@@ -333,8 +333,8 @@ func TestCopyBroken(t *testing.T) {
 	}
 }
 
-// While copies wait for their sources they hold no pipe and no buffer, and the pipes and
-// buffers that there are serve one copy after the other.
+// While copies wait for their sources they hold no pipe and no buffer. The existing pipes and
+// buffers serve one copy after the other.
 func TestCopyIdle(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	const copies = 20

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Connections of unix-domain sockets are spliced from and to, but not connections of
-// packets: a splice would not keep the bounds of packets.
+// The kernel copies between stream connections of the unix domain. It does not copy packets, since
+// a splice would not keep their bounds.
 func TestSpliceUnix(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := unixPair(t)

@@ -14,66 +14,76 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cmd is a program to be run, as exec.Cmd is: it has the fields of an
-// exec.Cmd (Path, Args, Env, Dir, Stdin, Stdout, Stderr, ExtraFiles, SysProcAttr,
-// Cancel, WaitDelay, Process, ProcessState), with the same meaning, and
-// methods that wait through a Context. It cannot be used twice. Its methods may
-// be called by any task; the fields are set before Start, and Process and
-// ProcessState are read after it and after Wait.
+// Cmd is a program that is to be run, as [exec.Cmd] is. Its methods wait through a [Context]. Make
+// it with [Command]. It cannot be used twice.
 //
-// Once started, a process is reaped as soon as it ends, whether or not a task waits
-// for it: there is no zombie. On Linux that costs no thread meanwhile, elsewhere a
-// thread for each process that runs; and a parked goroutine, for Cancel. Stdin,
-// Stdout and Stderr that are not files cost a goroutine each, as with os/exec, since
-// they are an io.Reader and io.Writers; the pipes of StdinPipe and so on do not.
+// It has the fields of an exec.Cmd, with the same meaning: Path, Args, Env, Dir, Stdin, Stdout,
+// Stderr, ExtraFiles, SysProcAttr, Cancel, WaitDelay, Process and ProcessState. Set them before
+// Start. Read Process after Start, and ProcessState after Wait. Methods may be called by any task;
+// PollWait and Wait may be called concurrently.
 //
-// Stdin, Stdout and Stderr may be results of [BindFile], [BindConn], [BindReader] or [BindWriter].
-// The program gets the descriptor of a File of the disk, and of [Stdin],
-// [Stdout] and [Stderr]. Everything else is copied by a task that Start
-// spawns, and Start replaces the field. The copying ends when the cx of the stream is
-// cancelled or its task ends; Wait waits for it, within WaitDelay, and returns its error
-// as that of os/exec's copying. An io.Reader or io.Writer of another type that uses such a
-// stream (a bufio.Writer, an io.MultiWriter) is called on a goroutine of os/exec, and panics
-// there, which ends the program: use StdoutPipe or a [NetConn] instead.
+// Errors are the errors of os/exec: an [*exec.ExitError] of a program that has failed; an
+// [*exec.Error] of a name that is not found in PATH; an [*fs.PathError] of a program or a directory
+// that does not exist. If cx is cancelled the error is cx.Err(), and neither wrapped nor an
+// *exec.ExitError. A call that is too early, too late or a repetition has an error without a type.
 //
-// Errors are those of os/exec: an *exec.ExitError of a program that has failed, an *exec.Error
-// of a name that is not found in PATH, an *fs.PathError of a program or a directory that is not
-// there. If cx is cancelled the error is cx.Err(), not wrapped, and no *exec.ExitError. A call
-// that comes too early, too late or twice has an error that has a text only.
+// # The process
 //
-// A process is not bound to the runtime: Shutdown leaves it running.
+// A process that has ended is reaped at once, even if no task waits for it. So there are no
+// zombies. On Linux this uses no thread while the process runs; other systems use one thread for
+// each process. There is also one parked goroutine for each, for Cancel.
+//
+// The process does not belong to the runtime: [Runtime.Shutdown] leaves it running.
+//
+// # Standard streams
+//
+// Stdin, Stdout and Stderr may be results of [BindFile], [BindConn], [BindReader] or [BindWriter]:
+//
+//   - If the stream is a File of the disk, or [Stdin], [Stdout] or [Stderr], the program gets its
+//     descriptor.
+//   - If it is any other such stream, Start replaces the field by a pipe, and spawns a task that
+//     copies. The copying ends when the cx of the stream is cancelled or its task ends. Wait waits
+//     for the copying, but no longer than WaitDelay, and returns its error, as os/exec does for its
+//     own copying.
+//
+// A field that is an [io.Reader] or [io.Writer] of another type and not a file costs a goroutine of
+// os/exec. The pipes of [Cmd.StdinPipe] and the like cost none. A reader or writer of another type
+// must not use such a stream, as a [bufio.Writer] or an [io.MultiWriter] around it would. os/exec
+// calls it on its own goroutine, where the stream panics, which ends the program. Use
+// [Cmd.StdoutPipe] or a [NetConn] instead.
 type Cmd struct {
 	*exec.Cmd
 	kill     context.CancelFunc
-	searched string // the name for which Start searches PATH; "" if it does not
+	searched string // the name for which Start searches PATH; "" if it searches nothing
 
 	started atomic.Bool
-	parents []*File    // our ends of pipes
-	childs  []*os.File // the process's ends of them
+	parents []*File    // the ends of pipes that this process keeps
+	childs  []*os.File // their other ends, which the program gets
 	copies  []*cmdCopy
-	ready   chan struct{} // closed when Start has returned, or is about to
+	ready   chan struct{} // closed when Start returns
 
 	mu      lockOf[Cmd]
-	tried   bool // the pool has begun to start it, or must not anymore
-	running bool // it has been started, and Start no longer touches the fields above
-	ended   bool // it has ended and was reaped
+	tried   bool // the pool has begun to start the program, or must no longer begin
+	running bool // the process was started, and Start no longer uses the fields above
+	ended   bool // the process has ended and was reaped
 	err     error
 	exited  wakerSlot
 }
 
-// Command returns the Cmd that runs the named program with the given arguments, as
-// exec.Command does. It does not touch the disk. If name contains no slash, Start
-// searches the directories of PATH for it, as exec.LookPath does, with the PATH and the
-// working directory that the process has then.
+// Command returns the [Cmd] that runs the named program with the given arguments, as [exec.Command]
+// does. It does not use the disk. If name contains no slash, Start searches the directories of PATH
+// for it, as [exec.LookPath] does, with the PATH and the working directory of that moment.
 //
-// So Path is name until Start, and Err is nil, also if there is no such program; String
-// prints name. Start sets both to the values that exec.Command sets, and returns Err if it
-// is not nil. A Path or an Err that is set before Start is left as it is, and nothing is
-// searched. A program that PATH finds in the current directory is an error that is
-// exec.ErrDot, as with os/exec; to run it, set Path to "./" + name.
+// So until Start, Path is name, String prints name, and Err is nil even if there is no such
+// program. Start sets Path and Err to the values that exec.Command sets, and returns Err if it is
+// not nil. If the caller has set Path or Err before Start, Start does not change them and searches
+// nothing.
+//
+// If PATH leads to a program in the current directory, Start returns an error that wraps
+// [exec.ErrDot], as os/exec does. To run such a program set Path to "./" + name.
 func Command(name string, arg ...string) *Cmd {
 	ctx, cancel := context.WithCancel(context.Background())
-	const unsearched = "/." // a path, for which nothing is searched
+	const unsearched = "/." // a path, so exec.CommandContext searches nothing
 	c := &Cmd{Cmd: exec.CommandContext(ctx, unsearched, arg...), kill: cancel}
 	c.Path, c.Args[0] = name, name
 	if filepath.Base(name) == name { // the rule of os/exec
@@ -82,11 +92,13 @@ func Command(name string, arg ...string) *Cmd {
 	return c
 }
 
-// Start starts the program and does not wait for it. The errors are those of exec.Command
-// and exec.Cmd.Start: an *exec.Error or an *fs.PathError. If cx is cancelled the error is
-// cx.Err(), and the program is not started, or killed as by Wait. The starting may go on
-// then for a while: the fields of c must not be read. If Stdin is a File of the disk, Start
-// waits for the end of a read of it that is under way in the pool of blocking calls.
+// Start starts the program and does not wait for its end; see [Cmd.Wait]. The errors are the errors
+// of exec.Command and [exec.Cmd.Start]: an [*exec.Error] or an [*fs.PathError].
+//
+// If cx is cancelled the error is cx.Err(). The program is not started then, or it is killed as by
+// Wait. The starting may continue for a while after Start has returned, so the fields of c must not
+// be read. If Stdin is a File of the disk, Start waits until a read of it in the pool of blocking
+// calls has ended.
 func (c *Cmd) Start(cx *Context) error {
 	cx.here()
 	if c.started.Swap(true) {
@@ -118,7 +130,21 @@ func (c *Cmd) Start(cx *Context) error {
 	return err
 }
 
-// start runs in the pool.
+// A Start that is given up
+//
+// The pool starts the program (start), and the task that called Start may give up at any time:
+//
+//  1. start sets tried before it begins. Start sets tried when it gives up. Both do it under mu,
+//     and the first of them decides.
+//  2. If Start was first, start does nothing. Start closes both ends of all pipes.
+//  3. If start was first, it continues. If the program then starts although its caller has given
+//     up, inPool calls the function that Start has passed to it: this kills the process, and sets
+//     running. If the program does not start, start itself closes the pipes.
+//  4. In any case a process that was started is reaped (watch). reap waits for ready before it
+//     looks at the tasks that copy, since Start spawns them after the process has been started.
+
+// start starts the program, in the pool. Either start or a Start that gives up sets tried first,
+// and so decides whether the program is started.
 func (c *Cmd) start(rt *Runtime) error {
 	c.mu.Lock()
 	late := c.tried
@@ -138,7 +164,7 @@ func (c *Cmd) start(rt *Runtime) error {
 	return nil
 }
 
-// run notes that the process runs, for Wait.
+// run notes for Wait that the process was started.
 func (c *Cmd) run() {
 	c.mu.Lock()
 	c.running = true
@@ -151,12 +177,13 @@ func (c *Cmd) lookUp() {
 		return
 	}
 	path, err := exec.LookPath(c.searched)
-	if path != "" { // it can be there beside an error
+	if path != "" { // LookPath may return a path and an error
 		c.Path = path
 	}
 	c.Err = err
 }
 
+// closeChilds closes the ends of pipes that the program has got.
 func (c *Cmd) closeChilds() {
 	for _, f := range c.childs {
 		f.Close()
@@ -164,12 +191,13 @@ func (c *Cmd) closeChilds() {
 	c.childs = nil
 }
 
-// giveUp kills the process, if there is one, and closes our ends of pipes.
+// giveUp kills the process, if there is one, and closes this process's ends of pipes.
 func (c *Cmd) giveUp() {
 	c.kill()
 	c.closePipes()
 }
 
+// closePipes closes this process's ends of pipes, and ends the tasks that copy.
 func (c *Cmd) closePipes() {
 	for _, f := range c.parents {
 		f.src.close()
@@ -179,11 +207,12 @@ func (c *Cmd) closePipes() {
 	}
 }
 
-// reap waits for the process, and for the goroutines of os/exec, on a goroutine.
+// reap runs on a goroutine. It waits for the process, for the goroutines of os/exec and for the
+// tasks that copy, and then wakes the tasks that wait for the process.
 func (c *Cmd) reap() {
-	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that has started it
+	pprof.SetGoroutineLabels(context.Background()) // not the labels of the task that called Start
 	err := c.Cmd.Wait()
-	<-c.ready // the tasks that copy have been spawned, or never will be
+	<-c.ready // now the tasks that copy have been spawned, or never will be
 	if failed := c.awaitCopies(); err == nil {
 		err = failed
 	}
@@ -191,11 +220,11 @@ func (c *Cmd) reap() {
 	c.ended, c.err = true, err
 	c.mu.Unlock()
 	c.exited.fire(nil)
-	c.kill() // so that its context is released
+	c.kill() // releases the context of the exec.Cmd
 }
 
-// PollWait is Wait without waiting: it returns ErrPending while the process
-// runs. Giving up on it leaves the process alone.
+// PollWait is [Cmd.Wait] without waiting: it returns [ErrPending] while the process runs. Giving up
+// a future of it does not affect the process.
 func (c *Cmd) PollWait(cx *Context) error {
 	for {
 		c.mu.Lock()
@@ -220,16 +249,14 @@ func (c *Cmd) PollWait(cx *Context) error {
 	}
 }
 
-// Wait waits until the process has ended and all output has been copied to
-// Stdout and Stderr, closes the pipes of StdinPipe, StdoutPipe and StderrPipe, and
-// returns the result of exec.Cmd.Wait: nil, or an *exec.ExitError if the process has
-// failed. So read all data that comes from a pipe before Wait. Any number of tasks may
-// wait, any number of times. Before Start has returned Wait fails and does nothing, also if
-// cx is cancelled.
+// Wait waits until the process has ended and all its output has been copied to Stdout and Stderr.
+// It closes the pipes of StdinPipe, StdoutPipe and StderrPipe, so read all data of a pipe before.
+// It returns the result of [exec.Cmd.Wait]: nil, or an [*exec.ExitError] if the program has failed.
+// Any number of tasks may call Wait, any number of times. Before Start has returned, Wait does
+// nothing and returns an error, even if cx is cancelled.
 //
-// If cx is cancelled later, the process is killed, or c.Cancel is called if it is set, and
-// Wait returns cx.Err() at once. If that must not be, Await a future of
-// PollWait.
+// If cx is cancelled, Wait kills the process, or calls c.Cancel if that is set, and returns
+// cx.Err() at once. To wait without this effect, [Await] a future of [Cmd.PollWait].
 func (c *Cmd) Wait(cx *Context) error {
 	_, err := await(cx, func(cx *Context) (None, error) { return None{}, c.PollWait(cx) })
 	if err == errAbandoned {
@@ -251,7 +278,7 @@ func (c *Cmd) Wait(cx *Context) error {
 	return err
 }
 
-// Run starts the program and waits for it; see Start and Wait.
+// Run starts the program and waits for its end: it is [Cmd.Start] and then [Cmd.Wait].
 func (c *Cmd) Run(cx *Context) error {
 	if err := c.Start(cx); err != nil {
 		return err
@@ -259,9 +286,10 @@ func (c *Cmd) Run(cx *Context) error {
 	return c.Wait(cx)
 }
 
-// Output runs the program and returns the data that it has written to its standard
-// output. If Stderr is not set, an *exec.ExitError has the beginning and the end of
-// the data that it has written there. No data is returned if cx is cancelled.
+// Output runs the program, as [Cmd.Run] does, and returns the data that the program has written to
+// its standard output. If Stderr is not set, an [*exec.ExitError] has the beginning and the end of
+// the data that the program has written to its standard error, 32 KiB of each. If cx is cancelled,
+// Output returns no data.
 func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, cx.refused(errors.New("exec: Stdout already set"))
@@ -281,8 +309,8 @@ func (c *Cmd) Output(cx *Context) ([]byte, error) {
 	return c.collected(&stdout), err
 }
 
-// CombinedOutput runs the program and returns the data that it has written to its
-// standard output and standard error. No data is returned if cx is cancelled.
+// CombinedOutput runs the program, as [Cmd.Run] does, and returns the data that it has written to
+// its standard output and standard error. If cx is cancelled, it returns no data.
 func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, cx.refused(errors.New("exec: Stdout already set"))
@@ -296,7 +324,7 @@ func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	return c.collected(&both), err
 }
 
-// collected returns the data in b, unless b is still being written to.
+// collected returns the data in b, unless a goroutine may still write to b.
 func (c *Cmd) collected(b *bytes.Buffer) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -306,10 +334,10 @@ func (c *Cmd) collected(b *bytes.Buffer) []byte {
 	return b.Bytes()
 }
 
-// StdinPipe returns a pipe whose data the program reads as its standard
-// input. It must be closed for the program to see the end; Wait closes it, too.
-// A pipe of a Cmd that is never started must be closed by the caller. The error of
-// a pipe that cannot be made is an *os.SyscallError.
+// StdinPipe returns a pipe. The program reads the data that is written to the pipe as its standard
+// input. It sees the end of its input when the caller closes the pipe. [Cmd.Wait] closes it, too.
+// If the Cmd is never started the caller must close the pipe. If the pipe cannot be made the error
+// is an [*os.SyscallError].
 func (c *Cmd) StdinPipe() (*File, error) {
 	if c.Stdin != nil {
 		return nil, errors.New("exec: Stdin already set")
@@ -321,8 +349,8 @@ func (c *Cmd) StdinPipe() (*File, error) {
 	return parent, err
 }
 
-// StdoutPipe returns a pipe with the data that the program writes to its standard
-// output. Wait closes it; see StdinPipe.
+// StdoutPipe returns a pipe with the data that the program writes to its standard output.
+// [Cmd.Wait] closes it. For errors and closing see [Cmd.StdinPipe].
 func (c *Cmd) StdoutPipe() (*File, error) {
 	if c.Stdout != nil {
 		return nil, errors.New("exec: Stdout already set")
@@ -334,8 +362,8 @@ func (c *Cmd) StdoutPipe() (*File, error) {
 	return parent, err
 }
 
-// StderrPipe returns a pipe with the data that the program writes to its standard
-// error. Wait closes it; see StdinPipe.
+// StderrPipe returns a pipe with the data that the program writes to its standard error. [Cmd.Wait]
+// closes it. For errors and closing see [Cmd.StdinPipe].
 func (c *Cmd) StderrPipe() (*File, error) {
 	if c.Stderr != nil {
 		return nil, errors.New("exec: Stderr already set")
@@ -347,8 +375,8 @@ func (c *Cmd) StderrPipe() (*File, error) {
 	return parent, err
 }
 
-// pipe returns both ends of a pipe of which the program gets the end with the
-// given index, which blocks, as programs expect.
+// pipe returns both ends of a pipe for the method of this name. The program gets the end with the
+// index end, which blocks, as programs expect.
 func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err error) {
 	if c.started.Load() {
 		return nil, nil, fmt.Errorf("exec: %s after process started", method)
@@ -356,7 +384,7 @@ func (c *Cmd) pipe(method string, end int) (child *os.File, parent *File, err er
 	return c.newPipe("|"+method, end)
 }
 
-// newPipe is pipe, and may be called also while the process is being started.
+// newPipe is pipe, except that it may be called while the process is being started.
 func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err error) {
 	var fds [2]int
 	if err := openPipe(&fds); err != nil {
@@ -377,10 +405,10 @@ func (c *Cmd) newPipe(name string, end int) (child *os.File, parent *File, err e
 // bothEnds keeps the beginning and the end of the data that is written to it.
 type bothEnds struct {
 	head, tail []byte
-	left       int // how many bytes between them are left out
+	left       int // how many bytes between head and tail are left out
 }
 
-// bothEndsSize is how much of each is kept.
+// bothEndsSize is the most bytes that head and tail keep each, as os/exec keeps.
 const bothEndsSize = 32 << 10
 
 func (b *bothEnds) Write(p []byte) (int, error) {

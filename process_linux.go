@@ -4,16 +4,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exitWatch waits for the end of a process in the reactor, by a descriptor of
-// the process that becomes readable then. It is not a task, since the process
-// may outlive the runtime: after Shutdown a goroutine waits.
+// exitWatch waits in a reactor for the end of a process, by a pidfd, which becomes readable then.
+// It is no task, since the process may live longer than the runtime. After Shutdown a goroutine
+// waits instead.
 type exitWatch struct {
 	c   *Cmd
 	src pollFD
 
 	mu   lockOf[exitWatch]
 	cx   *Context
-	over bool
+	over bool // look has seen the end, or an error, and reap has been started
 }
 
 // watch makes sure that the process is reaped.
@@ -25,11 +25,11 @@ func (c *Cmd) watch(rt *Runtime) {
 	}
 	w := &exitWatch{c: c}
 	w.src.open(fd)
-	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // called where it must not block
+	w.cx = NewContext(rt, NewWaker(func() { go w.look() })) // a waker must not block
 	w.look()
 }
 
-// look reaps the process if it has ended.
+// look is called when the process may have ended. If it has, look starts reap.
 func (w *exitWatch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -44,5 +44,5 @@ func (w *exitWatch) look() {
 	}
 	w.over = true
 	w.src.close()
-	goOutsideBubble(w.c.reap) // it has ended, or only a goroutine can wait for it
+	goOutsideBubble(w.c.reap) // after an error only a goroutine can wait
 }

@@ -23,7 +23,7 @@ func gone(t *testing.T, pid int) {
 	eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, "the end of process ", pid)
 }
 
-// outcome says how a command ended, for comparison with os/exec.
+// outcome describes how a command ended, for a comparison with os/exec.
 func outcome(out []byte, err error) string {
 	s := fmt.Sprintf("%q %T", out, err)
 	var failed *exec.ExitError
@@ -38,7 +38,7 @@ func outcome(out []byte, err error) string {
 	return s
 }
 
-// Each command ends as with os/exec.
+// Each command has the same outcome as with os/exec.
 func TestCommandTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -70,8 +70,8 @@ func TestCommandTwins(t *testing.T) {
 	}
 }
 
-// Command touches no disk: Start searches PATH, in the pool. The program is there only
-// after Command has returned.
+// Command does not use the disk: Start searches PATH, in the pool. In this test the program exists
+// only after Command has returned.
 func TestCommandSearchedByStart(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -92,8 +92,8 @@ func TestCommandSearchedByStart(t *testing.T) {
 	})
 }
 
-// Start finds the program that exec.Command finds, and fails as exec.Cmd.Start does.
-// Fields that were set before Start count more.
+// Start finds the program that exec.Command finds, and returns the errors of exec.Cmd.Start. It
+// does not change fields that were set before.
 func TestCommandSearchTwins(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -142,7 +142,7 @@ func TestCommandSearchTwins(t *testing.T) {
 	}
 }
 
-// boundStream makes an adapter that waits through cx of one of two ends.
+// boundStream makes an adapter that waits through cx, of one of two ends.
 type boundStream struct {
 	name string
 	ends func(t *testing.T, rt *Runtime) (own, peer ReadWriter)
@@ -201,7 +201,8 @@ func bindings(cx *Context, s ReadWriter) map[string]struct {
 	return all
 }
 
-// The streams of a program may be adapters that wait through a cx. The cx ends the copying.
+// The streams of a program may be adapters that wait through a cx. When the cx ends, the copying
+// ends.
 func TestCommandBoundStreams(t *testing.T) {
 	for _, s := range boundStreams {
 		for _, how := range []string{"Bind", "BindReader, BindWriter"} {
@@ -254,8 +255,8 @@ func TestCommandBoundStreams(t *testing.T) {
 	}
 }
 
-// A program gets the descriptor of a file that cannot be polled, at the file position of
-// the caller's reads and writes.
+// A program gets the descriptor of a file that is not polled, at the file position after the reads
+// and writes of the caller.
 func TestCommandBoundFiles(t *testing.T) {
 	rt := fileRuntime(t)
 	dir := t.TempDir()
@@ -297,7 +298,7 @@ func TestCommandBoundFiles(t *testing.T) {
 			_, err = f.Seek(cx, 0, io.SeekStart)
 			require.NoError(t, err)
 			p := make([]byte, 8)
-			_, err = f.Read(cx, p) // it reads ahead
+			_, err = f.Read(cx, p) // reads ahead, too
 			require.NoError(t, err)
 			c = Command("head", "-c", "5")
 			c.Stdin = r
@@ -306,7 +307,7 @@ func TestCommandBoundFiles(t *testing.T) {
 			require.Equal(t, all[8:13], string(got), how)
 			rest, err := io.ReadAll(r)
 			require.NoError(t, err)
-			require.True(t, strings.HasSuffix(all[13:], string(rest)), "%s: %q", how, rest) // head may have read more
+			require.True(t, strings.HasSuffix(all[13:], string(rest)), "%s: %q", how, rest) // head may read more
 			require.NoError(t, f.Close(cx))
 			c = Command("true")
 			c.Stdout = w
@@ -324,8 +325,8 @@ func TestCommandBoundFiles(t *testing.T) {
 	require.Equal(t, "stdstd", string(got))
 }
 
-// Copying that does not end is given up after WaitDelay, with a Start that fails, and with
-// a cx that has ended, and leaves no task, nor any descriptor: newTestRuntime counts them.
+// Copying ends after WaitDelay, when Start fails, and when its cx ends. It leaves no task and no
+// descriptor: newTestRuntime counts both.
 func TestCommandBoundGivenUp(t *testing.T) {
 	rt := fileRuntime(t)
 	own, peer, err := DatagramPair()
@@ -366,7 +367,7 @@ func TestCommandBoundGivenUp(t *testing.T) {
 		return expect(errors.As(err, &failed) && failed.Sys().(syscall.WaitStatus).Signal() == syscall.SIGPIPE, "the end of cx: %v", err)
 	})
 	eventually(t, func() bool { return len(rt.Tasks()) == 0 }, "tasks that copy")
-	runInTask(t, rt, func(cx *Context) error { // and without a Wait
+	runInTask(t, rt, func(cx *Context) error { // the same without a Wait
 		c := Command("cat")
 		c.Stdin = BindConn(cx, own)
 		return c.Start(cx)
@@ -416,8 +417,8 @@ func TestCommandPipes(t *testing.T) {
 	require.Equal(t, want, out)
 }
 
-// A process for which no task waits, or for which all tasks have given up waiting, leaves
-// no zombie.
+// A process for which no task waits, or for which all tasks have given up waiting, leaves no
+// zombie.
 func TestCommandNoZombie(t *testing.T) {
 	rt := fileRuntime(t)
 	var alone, killed *Cmd
@@ -443,7 +444,8 @@ func TestCommandNoZombie(t *testing.T) {
 	})
 }
 
-// A Wait that is cancelled kills; to await a future of PollWait does not.
+// A Wait that is cancelled kills the process. An await of a future of PollWait that is cancelled
+// does not.
 func TestCommandCancelled(t *testing.T) {
 	rt := fileRuntime(t)
 	var c *Cmd
@@ -480,7 +482,7 @@ func TestCommandCancelled(t *testing.T) {
 	})
 }
 
-// Cancel and WaitDelay are those of os/exec.
+// Cancel and WaitDelay have the effect that they have in os/exec.
 func TestCommandCancelFunc(t *testing.T) {
 	rt := fileRuntime(t)
 	for _, ignores := range []bool{false, true} {
@@ -570,8 +572,8 @@ func TestCommandMisuse(t *testing.T) {
 	})
 }
 
-// A Wait that comes too early leaves the pipes alone. The caller and the garbage
-// collector close the pipes of a Cmd that is never started.
+// A Wait that is called before Start does not close the pipes. The caller or the garbage collector
+// closes the pipes of a Cmd that is never started.
 func TestCommandEarlyWait(t *testing.T) {
 	rt := fileRuntime(t)
 	inBlockOn(t, rt, func(cx *Context) error {
@@ -594,8 +596,8 @@ func TestCommandEarlyWait(t *testing.T) {
 	eventually(t, func() bool { runtime.GC(); return openFds(t) <= fds })
 }
 
-// Many processes at once need no more goroutines of the pool than start at the same time,
-// and a process that ends after its runtime is reaped, too.
+// Many concurrent processes use as many goroutines of the pool as start at the same time. A process
+// that ends after its runtime is reaped, too.
 func TestCommandShutdown(t *testing.T) {
 	rt, err := New(Config{Workers: 1})
 	require.NoError(t, err)
@@ -615,7 +617,7 @@ func TestCommandShutdown(t *testing.T) {
 	}
 }
 
-// A Start that fails takes no data from the streams: data that has come is left for other readers.
+// A Start that fails takes no data from the streams. The data stays there for other readers.
 func TestCommandFailedStartTakesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	own, peer := two(unixPair(t))
@@ -671,7 +673,7 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 					c.mu.Lock()
 					running := c.running
 					c.mu.Unlock()
-					if running { // from now on it would kill
+					if running { // from now on a cancelled Wait kills
 						return nil
 					}
 					if err := c.Wait(over); err != context.Canceled {
@@ -691,7 +693,7 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 			if _, err := io.ReadAll(BindFile(cx, out)); err != nil && !errors.Is(err, os.ErrClosed) {
 				return err
 			}
-			c.Wait(cx) // the process may have been killed: by a Wait that began when Start had returned
+			c.Wait(cx) // a Wait of meanwhile after Start may have killed the process
 		}
 		c := Command("echo", "hello")
 		c.Stderr = BindWriter(cx, own)
@@ -703,8 +705,8 @@ func TestCommandEarlyWaitCancelled(t *testing.T) {
 	})
 }
 
-// A task that ends at the moment when WaitDelay does has ended, or not: its Wait never
-// fails with the error of the context that measures WaitDelay.
+// A copying task may end at the same moment as WaitDelay. Then Wait counts it as ended or as late.
+// It never returns the error of the context that measures WaitDelay.
 func TestCommandWaitDelayEnds(t *testing.T) {
 	rt := fileRuntime(t)
 	for i := range 2000 {
@@ -728,7 +730,7 @@ func TestCommandWaitDelayEnds(t *testing.T) {
 	}
 }
 
-// Start fails with the error of a cx that has ended, whatever its stream is.
+// If the cx of a stream has ended, Start returns its error, whatever the stream is.
 func TestCommandBoundEnded(t *testing.T) {
 	rt := fileRuntime(t)
 	name := filepath.Join(t.TempDir(), "file")

@@ -10,24 +10,32 @@ import (
 	"syscall"
 )
 
-// The goroutines with which os/exec copies must not use the cx of a task. So Start
-// replaces the results of BindFile, BindConn, BindReader and BindWriter: a File that cannot
-// be polled by its descriptor, as os/exec does with an os.File, and everything else by
-// one end of a pipe, whose other end a task copies.
+// The standard streams of a process
+//
+// os/exec copies a stream that is not an os.File on a goroutine of its own. Such a goroutine must
+// not use the cx of a task. So Start replaces the results of BindFile, BindConn, BindReader and
+// BindWriter (boundTo):
+//
+//  1. A File that is not polled is replaced by its os.File, so that the program gets the
+//     descriptor. First the descriptor is moved to the file position (replacement).
+//  2. Every other stream is replaced by one end of a pipe. When the program has been started, Start
+//     spawns a task that copies between the stream and the other end of the pipe (startCopies). Not
+//     before: the task takes data from the stream, and this data would be lost if Start failed.
+//  3. When the process has ended, reap waits for these tasks, within WaitDelay (awaitCopies).
 
 // cmdCopy is a stream of a process that a task copies.
 type cmdCopy struct {
-	bound *Context // of the stream
+	bound *Context // through which the stream waits
 	pipe  *File
 	copy  func(cx *Context, pipe *File) error
 
-	// The fields below are set once the program has been started.
+	// The fields below are set when the program has been started.
 	*JoinHandle[None]
 	err    error       // of copy; set before the task ends
-	unbind func() bool // stops bound from ending the task
+	unbind func() bool // prevents bound from ending the task
 }
 
-// stop ends the task, if there is one.
+// stop cancels the task, if there is one.
 func (cp *cmdCopy) stop() {
 	if cp.JoinHandle != nil {
 		cp.unbind()
@@ -35,9 +43,9 @@ func (cp *cmdCopy) stop() {
 	}
 }
 
-// boundTo returns the stream that x reads or writes, and the cx through which x waits, if x
-// is one of the library's adapters. A type that merely embeds an adapter has methods of its
-// own.
+// boundTo returns the stream that x reads or writes and the cx through which x waits, if x is the
+// result of one of the library's BindX functions. A type that embeds such a result has methods of
+// its own, and is none.
 func boundTo(x any) (stream any, cx *Context) {
 	switch b := x.(type) {
 	case *boundFile:
@@ -64,13 +72,13 @@ func boundTo(x any) (stream any, cx *Context) {
 	return nil, nil
 }
 
-// replaceStreams replaces Stdin, Stdout and Stderr where they wait through a cx.
+// replaceStreams replaces Stdin, Stdout and Stderr if they wait through a cx.
 func (c *Cmd) replaceStreams(cx *Context) error {
 	if in, bound := boundTo(c.Stdin); bound != nil {
 		f, err := c.replacement(cx, bound, in, 0, func(cx *Context, pipe *File) error {
 			_, err := Copy(cx, pipe, in.(Reader))
 			if errors.Is(err, syscall.EPIPE) {
-				err = nil // the program has not read everything, as with os/exec
+				err = nil // the program has not read all of its input; os/exec ignores that, too
 			}
 			return err
 		})
@@ -96,7 +104,7 @@ func (c *Cmd) replaceStreams(cx *Context) error {
 		*w = f
 	}
 	if both {
-		c.Stderr = c.Stdout // one descriptor, as with os/exec
+		c.Stderr = c.Stdout // one descriptor for both, as with os/exec
 	}
 	return nil
 }
@@ -104,13 +112,14 @@ func (c *Cmd) replaceStreams(cx *Context) error {
 // sameStream reports whether a and b are the same stream.
 func sameStream(a, b any) bool { return reflect.ValueOf(a).Comparable() && a == b }
 
-// replacement returns the file that the program gets for a stream that waits through
-// bound. The program's end of a pipe has the given index.
+// replacement returns the file that the program gets for a stream that waits through bound. The
+// program gets the end of the pipe with the index end.
 func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx *Context, pipe *File) error) (*os.File, error) {
 	if err := bound.Err(); err != nil {
 		return nil, err
 	}
 	if f, ok := stream.(*File); ok && !f.polled {
+		// This waits for accepted data, drops data that was read ahead, and steps back.
 		err := f.atPosition(cx, "start", false, func() error { return nil })
 		f.edited() // the program may write to it
 		return f.os, err
@@ -123,8 +132,7 @@ func (c *Cmd) replacement(cx, bound *Context, stream any, end int, copy func(cx 
 	return child, nil
 }
 
-// startCopies spawns the tasks that copy. It is called when the program has been started: a
-// task takes data from its stream, which would be lost with a Start that fails.
+// startCopies spawns the tasks that copy, after the program has been started.
 func (c *Cmd) startCopies(cx *Context) {
 	for _, cp := range c.copies {
 		cp.JoinHandle = Go(partOf{cx}, func(cx *Context) error {
@@ -132,6 +140,7 @@ func (c *Cmd) startCopies(cx *Context) {
 			cp.err = cp.copy(cx, cp.pipe)
 			return nil
 		})
+		// The task ends with its own cx and with the cx of the stream.
 		cp.unbind = cp.bound.AfterFunc(func() {
 			cp.Cancel()
 			cp.pipe.src.close() // the task may never begin
@@ -139,8 +148,8 @@ func (c *Cmd) startCopies(cx *Context) {
 	}
 }
 
-// awaitCopies waits until the tasks that copy have ended, but no longer than WaitDelay
-// unless that is 0. It returns the error of the first task that has failed.
+// awaitCopies waits until the tasks that copy have ended, but no longer than WaitDelay, unless that
+// is 0. It returns the error of the first task that has failed.
 func (c *Cmd) awaitCopies() (err error) {
 	if len(c.copies) == 0 || c.copies[0].JoinHandle == nil { // or Start was given up
 		return nil
@@ -152,7 +161,7 @@ func (c *Cmd) awaitCopies() (err error) {
 	defer release()
 	for _, cp := range c.copies {
 		cp.JoinBlocking(ctx)
-		_, failed := cp.TryJoin() // also if it has ended since JoinBlocking gave up
+		_, failed := cp.TryJoin() // the task may have ended since JoinBlocking gave up
 		switch failed {
 		case ErrPending:
 			failed = exec.ErrWaitDelay

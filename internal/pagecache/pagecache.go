@@ -1,13 +1,15 @@
-// Package pagecache reads files as far as the system has them in memory, and never waits for a disk, a network or
-// another process. Only Linux can do that; elsewhere all its functions fail or report false.
+// Package pagecache reads data of files that the system has in memory. It never waits for a disk, a
+// network or another process. Only Linux can do that. On other systems all functions fail or report
+// false.
 package pagecache
 
 import "errors"
 
-// ErrMiss says that the data is not in memory, or that the read fails for another reason.
+// ErrMiss is returned if the data is not in memory, or if the read fails for any other reason. The
+// caller repeats the read in a way that may wait, and gets the reason there.
 var ErrMiss = errors.New("async: not in memory")
 
-// A FileID identifies a regular file that is not empty, and has its size.
+// A FileID identifies a regular file that is not empty, and holds its size in bytes.
 type FileID struct {
 	Dev, Ino uint64
 	Size     int64

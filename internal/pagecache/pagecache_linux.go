@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolveCached has openat2 fail rather than wait for the disk. x/sys has not got
-// it.
+// resolveCached (RESOLVE_CACHED of linux/openat2.h) makes openat2 fail if it would wait for the
+// disk. x/sys/unix does not have it.
 const resolveCached = 0x20
 
-// CanRead reports whether a file with these flags may be read by Read.
-// Direct I/O always waits, also if the read asks it not to.
+// CanRead reports whether Read may read a file that was opened with these flags. Direct I/O always
+// waits, even if the read forbids it.
 func CanRead(flags int) bool { return flags&(unix.O_DIRECT|unix.O_PATH) == 0 }
 
-// Read reads the data of a file that is in memory at off, or at the file position if
-// off is negative. It returns ErrMiss if there is none or if it fails, io.EOF at
-// the end, and errors.ErrUnsupported if there is no need to try again.
+// Read reads the data of a file at off, or at the file position if off is negative, as far as it is
+// in memory. The error is ErrMiss if there is none in memory or the read fails; io.EOF at the end;
+// and errors.ErrUnsupported if the file system will never read without waiting.
 func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 	if conn.Control(func(fd uintptr) { n, err = ReadFD(int(fd), p, off) }) != nil {
 		return 0, ErrMiss
@@ -27,7 +27,7 @@ func Read(conn syscall.RawConn, p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// ReadFD is Read for a descriptor that no other goroutine closes.
+// ReadFD is Read for a descriptor. No other goroutine may close it meanwhile.
 func ReadFD(fd int, p []byte, off int64) (n int, err error) {
 	n, err = sys.Preadv2(fd, p, max(off, -1), unix.RWF_NOWAIT)
 	switch {
@@ -41,8 +41,8 @@ func ReadFD(fd int, p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// eofOrMiss returns io.EOF if off is at the end of the file. Some versions of the
-// kernel read nothing where they should say EAGAIN.
+// eofOrMiss returns io.EOF if off is at or after the end of the file, and ErrMiss otherwise. It is
+// needed because some versions of the kernel return 0 bytes where they should return EAGAIN.
 func eofOrMiss(fd int, off int64) error {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
@@ -55,8 +55,8 @@ func eofOrMiss(fd int, off int64) error {
 	return io.EOF
 }
 
-// HasName reports whether the file has a name: else closing it removes it, which
-// may take long.
+// HasName reports whether the file has a name. If it has none, closing it removes it, which may
+// take long.
 func HasName(conn syscall.RawConn) bool {
 	var st unix.Stat_t
 	named := false
@@ -64,8 +64,8 @@ func HasName(conn syscall.RawConn) bool {
 	return named
 }
 
-// LookUp looks at the named file, if it is a regular file that is not empty,
-// unless the disk must be asked for where it is.
+// LookUp identifies the named file, if it is a regular file that is not empty, and if that takes no
+// waiting.
 func LookUp(name string) (found FileID, ok bool) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached})
 	if err != nil {
@@ -75,9 +75,9 @@ func LookUp(name string) (found FileID, ok bool) {
 	return LookAt(fd)
 }
 
-// LookAt is LookUp for a descriptor. It does not ask another machine or process that
-// has the file. (In /proc, where opening and reading may do more than that, files look
-// empty.)
+// LookAt is LookUp for a descriptor. It does not ask another machine or process that has the file.
+// Files in /proc, where opening and reading may have effects, have the size 0 and are not
+// identified.
 func LookAt(fd int) (found FileID, ok bool) {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_SIZE, &st)
@@ -87,8 +87,8 @@ func LookAt(fd int) (found FileID, ok bool) {
 	return FileID{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino, int64(st.Size)}, true
 }
 
-// Open opens the file that LookUp has found under this name for reading, unless
-// the disk or a lease must be waited for, or another file has the name by now.
+// Open opens for reading the file that LookUp has found under this name. It fails if that would
+// wait for the disk or for a lease, or if another file has the name by now.
 func Open(name string, found FileID) (fd int, ok bool) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_LARGEFILE
 	fd, err := unix.Openat2(unix.AT_FDCWD, name, &unix.OpenHow{Flags: flags, Resolve: resolveCached})
@@ -103,10 +103,10 @@ func Open(name string, found FileID) (fd int, ok bool) {
 	return fd, true
 }
 
-// ReadWhole returns the contents of a file of this size. It fails as Read does,
-// and if the file has another size by now.
+// ReadWhole returns the contents of a file that has this size. It fails as Read does, and if the
+// file has another size by now.
 func ReadWhole(fd int, size int) (data []byte, err error) {
-	data = make([]byte, size+1) // the last byte shows that there is no more
+	data = make([]byte, size+1) // the last byte shows whether there is more
 	n, err := ReadFD(fd, data, 0)
 	if err == nil && n != size {
 		err = ErrMiss

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A kernel that returns 0 bytes where it means "not now" is not taken to report the end.
+// Some kernels return 0 bytes for data that is not in memory. That is not taken for the end.
 func TestZeroBytesAreTheEndOnlyAtTheEnd(t *testing.T) {
 	o, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	require.NoError(t, err)

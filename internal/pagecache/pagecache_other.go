@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Other systems read files with waiting only.
+// Other systems have no read that refuses to wait.
 
 // CanRead returns false.
 func CanRead(flags int) bool { return false }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetAffinity lets the calling thread run on some processors only.
+// SetAffinity makes the calling thread run only on the given processors.
 func SetAffinity(cpus []int) error {
 	var set unix.CPUSet
 	for _, cpu := range cpus {

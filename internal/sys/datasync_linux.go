@@ -19,7 +19,7 @@ func Datasync(f *os.File) error {
 		}
 	})
 	if cerr != nil {
-		err = os.ErrClosed // the only reason that there is
+		err = os.ErrClosed // Control fails for no other reason
 	}
 	if err != nil {
 		return &fs.PathError{Op: "datasync", Path: f.Name(), Err: err}

@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Package net's defaults for the silence before the first probe and between
-// probes, and for the number of probes that may stay unanswered.
+// The defaults of package net: the time without data before the first probe and between probes, and
+// the number of unanswered probes that end a connection.
 const (
 	KeepAlivePeriod = 15 * time.Second
 	KeepAliveProbes = 9
 )
 
-// SetKeepAliveConfig is SetKeepAliveConfig of package net.
+// SetKeepAliveConfig sets the keep-alive options of a socket, as net.TCPConn.SetKeepAliveConfig
+// does.
 func SetKeepAliveConfig(fd int, c net.KeepAliveConfig) error {
 	if err := SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, BoolInt(c.Enable)); err != nil {
 		return err
@@ -35,8 +36,8 @@ func SetKeepAliveConfig(fd int, c net.KeepAliveConfig) error {
 	return SetKeepAliveOption(fd, KeepAliveCount, c.Count)
 }
 
-// SetKeepAliveTime sets an option in whole seconds, unless d is negative. Zero is
-// the default.
+// SetKeepAliveTime sets an option that is a time in whole seconds. If d is 0 it sets the default.
+// If d is negative it does nothing.
 func SetKeepAliveTime(fd, option int, d time.Duration) error {
 	switch {
 	case d < 0:
@@ -47,7 +48,8 @@ func SetKeepAliveTime(fd, option int, d time.Duration) error {
 	return SetKeepAliveOption(fd, option, WholeSeconds(d))
 }
 
-// SetKeepAliveOption sets an option of TCP, and fails with ENOPROTOOPT if the system does not have it.
+// SetKeepAliveOption sets an option of TCP. It fails with ENOPROTOOPT if the system does not have
+// the option.
 func SetKeepAliveOption(fd, option, value int) error {
 	if option == keepAliveUnsupported {
 		return os.NewSyscallError("setsockopt", unix.ENOPROTOOPT)
@@ -55,5 +57,5 @@ func SetKeepAliveOption(fd, option, value int) error {
 	return SetOption(fd, unix.IPPROTO_TCP, option, value)
 }
 
-// keepAliveUnsupported is the option of a system that has none.
+// keepAliveUnsupported stands for an option that the system does not have.
 const keepAliveUnsupported = -1

@@ -1,6 +1,6 @@
 package sys
 
-// OpenBSD has these settings for the system as a whole only.
+// OpenBSD has these settings only for the whole system, not for a socket.
 const (
 	KeepAliveIdle     = keepAliveUnsupported
 	KeepAliveInterval = keepAliveUnsupported

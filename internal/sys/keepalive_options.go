@@ -4,7 +4,7 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// The options of TCP.
+// The keep-alive options of TCP.
 const (
 	KeepAliveIdle     = unix.TCP_KEEPIDLE
 	KeepAliveInterval = unix.TCP_KEEPINTVL

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetOption sets an option of a socket whose value is a number.
+// SetOption sets a socket option whose value is a number.
 func SetOption(fd, level, name, value int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, name, value))
 }
 
-// BoolInt returns b as the value of an option.
+// BoolInt returns the option value for b: 1 for true, 0 for false.
 func BoolInt(b bool) int {
 	if b {
 		return 1

@@ -4,9 +4,10 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-const solLocal = 0 // the level of options of unix-domain sockets
+const solLocal = 0 // the level of the options of sockets of the unix domain
 
-// PeerCred returns the user at the other end of a unix-domain socket. A value that the system does not report is -1.
+// PeerCred returns the user at the other end of a socket of the unix domain. A value that the
+// system does not report is -1.
 func PeerCred(fd int) (pid, uid, gid int, err error) {
 	u, err := unix.GetsockoptXucred(fd, solLocal, unix.LOCAL_PEERCRED)
 	if err != nil {

@@ -4,5 +4,6 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// ReusePort is the option by which several sockets share a port, and the system its connections.
+// ReusePort is the option by which several sockets share a port. The system distributes its
+// connections among them.
 const ReusePort = unix.SO_REUSEPORT

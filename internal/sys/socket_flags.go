@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Systems that open descriptors first and set flags afterwards, or for which
-// x/sys/unix has no accept4. The lock keeps a fork from coming between.
+// On these systems a descriptor is opened first, and gets its flags afterwards, or x/sys/unix has
+// no accept4. The lock prevents a fork between the two steps, which would pass the descriptor to
+// the child.
 
-// Socket opens a socket that does not block and that children do not inherit.
+// Socket opens a socket that does not block and that child processes do not inherit.
 func Socket(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -19,7 +20,7 @@ func Socket(family, kind int) (int, error) {
 	return fd, setDescriptorFlags(fd, err)
 }
 
-// Accept accepts a connection, as such a socket.
+// Accept accepts a connection. Its socket does not block and is not inherited.
 func Accept(fd int) (int, unix.Sockaddr, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -27,7 +28,8 @@ func Accept(fd int) (int, unix.Sockaddr, error) {
 	return n, sa, setDescriptorFlags(n, err)
 }
 
-// SocketPair opens two such sockets of the unix domain that are connected.
+// SocketPair opens two connected sockets of the unix domain. They do not block and are not
+// inherited.
 func SocketPair(kind int) (fds [2]int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -44,6 +46,8 @@ func SocketPair(kind int) (fds [2]int, err error) {
 	return fds, err
 }
 
+// setDescriptorFlags sets the flags of a descriptor that a call has just returned with err. It
+// closes the descriptor if that fails.
 func setDescriptorFlags(fd int, err error) error {
 	if err != nil {
 		return err

@@ -1,3 +1,4 @@
-// Package sys has the system calls that differ between platforms, or that x/sys/unix has not, or only in a form that
-// allocates or tells the Go scheduler of a call that does not wait. It knows nothing of tasks and workers.
+// Package sys has system calls of three kinds: calls that differ between platforms; calls that
+// x/sys/unix lacks; and calls that x/sys/unix has only in a form that allocates, or that tells the
+// Go scheduler about a call that does not wait. The package does not refer to tasks or workers.
 package sys

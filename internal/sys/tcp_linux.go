@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetDeferAccept has a listener accept a connection when data has come, or after d.
+// SetDeferAccept makes a listener accept a connection only when its first data has arrived, or
+// after d.
 func SetDeferAccept(fd int, d time.Duration) error {
 	return SetOption(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, WholeSeconds(d))
 }
@@ -15,9 +16,9 @@ func SetDeferAccept(fd int, d time.Duration) error {
 // mptcpInfo is MPTCP_INFO of linux/mptcp.h.
 const mptcpInfo = 1
 
-// Multipath reports whether a connection uses Multipath TCP. The socket keeps its
-// protocol also if the peer knew plain TCP only; its options of that level do not
-// work then.
+// Multipath reports whether a connection uses Multipath TCP. The protocol of the socket does not
+// tell: it stays IPPROTO_MPTCP even if the peer supports only plain TCP. But then the options of
+// that level fail.
 func Multipath(fd int) (bool, error) {
 	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil || proto != unix.IPPROTO_MPTCP {

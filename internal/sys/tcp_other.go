@@ -14,5 +14,5 @@ func SetDeferAccept(int, time.Duration) error {
 	return os.NewSyscallError("setsockopt", unix.ENOTSUP)
 }
 
-// Multipath returns false.
+// Multipath returns false: no connection uses Multipath TCP here.
 func Multipath(int) (bool, error) { return false, nil }

@@ -18,7 +18,7 @@ func TestWokenThreadIsNotStarved(t *testing.T) {
 		for range c {
 		}
 	}()
-	// Where other programs use the processors, some threads are starved: so it tries again.
+	// Where other programs use the processors, some threads are starved. So the test tries again.
 	few := false
 	for range 20 {
 		starved := 0

@@ -4,7 +4,7 @@ package sys
 
 import "time"
 
-// Thread is a thread of the system; see thread_linux.go. The system reports nothing about it.
+// Thread is a thread of the system; see thread_linux.go. This system reports nothing about it.
 type Thread struct{}
 
 // CallingThread returns the thread that runs the caller.
