@@ -397,8 +397,8 @@ func (s *netSide) write(c PollWriter, p []byte) (n int, err error) {
 	}
 }
 
-// until calls poll until the result is final, and parks while it is pending. The poll stores other
-// results itself. It is for operations that are done at once or not at all, such as a message.
+// until calls poll until its error is final, and parks while it is pending. poll stores its other
+// results itself. until is for operations that are one system call, such as to send a message.
 func (s *netSide) until(what string, poll func(cx *Context) error) error {
 	cx := s.lock(what, insteadOfNetConn)
 	defer s.mu.Unlock()
