@@ -54,8 +54,9 @@ type Conn interface {
 	// applies to Reads that wait now. The zero time means no deadline.
 	SetReadDeadline(t time.Time) error
 
-	// SetWriteDeadline is SetReadDeadline for Writes. A Write that fails at its deadline may have
-	// written part of the data.
+	// SetWriteDeadline sets the time after which Writes fail with [os.ErrDeadlineExceeded]. Such a
+	// Write may have written part of the data; it returns how much. The zero time means no
+	// deadline.
 	SetWriteDeadline(t time.Time) error
 }
 

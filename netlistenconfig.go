@@ -86,9 +86,9 @@ func (t *dialTarget) unexpected(a net.Addr) error {
 // or "tcp6". If the port is 0, all listeners have the same port. If one of them cannot be opened,
 // ListenEach closes the others and returns the error. For errors and cancelling see [ListenConfig].
 //
-// It is for one listener per worker. Accept from each listener in a task on a worker of its own
-// (see [Runtime.Workers]), and serve its connections in tasks of Local(cx). Then no connection and
-// no accept takes the time of another worker.
+// It is for one listener per worker. A task on each worker (see [Runtime.Workers]) accepts from one
+// listener, and serves the connections in tasks of Local(cx). Then no connection and no accept
+// takes the time of another worker.
 func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) (ls []Listener, err error) {
 	each := *lc
 	each.ReusePort = true

@@ -94,8 +94,8 @@ type Server struct {
 // error wraps ErrServerClosed and the reason: [net.ErrClosed], cx.Err() or [ErrShutdown].
 var ErrServerClosed = errors.New("async: server closed")
 
-// Serve accepts connections of ln and serves them, until it is asked to end or Accept fails. There
-// are three ways to ask:
+// Serve accepts connections of ln and serves them, until it is asked to end or accepting fails.
+// There are three ways to ask:
 //
 //   - cancel cx,
 //   - close ln,
