@@ -320,9 +320,9 @@ func (s *netSides) init(rt *Runtime) {
 //
 // The races that this closes:
 //
-//  1. The wake comes between steps 2 and 3. The token stays in the channel, so park returns at
+//  1. The waker runs between steps 2 and 3. The token stays in the channel, so park returns at
 //     once.
-//  2. A call has ended, and its wake comes late or its token is left over. The next call that parks
+//  2. A call has ended, and its wake is late or its token is left over. The next call that parks
 //     takes that token, polls once more and parks again. Such a wake is spurious.
 //  3. A deadline or Close ends the call of the goroutine that is parked. The other goroutines were
 //     not in the slot, and are not woken. Each of them locks mu in turn, polls, and gets the same
@@ -381,8 +381,8 @@ func (s *netSide) read(c PollReader, p []byte) (int, error) {
 	}
 }
 
-// write is the Write of a form. It holds mu until all of p is written, so that no other Write comes
-// in between. An empty p is polled once.
+// write is the Write of a form. It holds mu until all of p is written, so that no other Write of
+// this form sends data in between. An empty p is polled once.
 func (s *netSide) write(c PollWriter, p []byte) (n int, err error) {
 	cx := s.lock("Write of a NetConn", insteadOfNetConn)
 	defer s.mu.Unlock()

@@ -115,8 +115,8 @@ func (d *Dialer) dialing(network, address string) *dialing {
 //  3. Each later poll polls the attempts in running. If one of them has succeeded, its connection
 //     is the result.
 //  4. Otherwise the poll begins the next attempt if an attempt has failed, if none is running, or
-//     if next has passed. Step 3 follows again. If FallbackDelay is negative, next is the end of the
-//     share of the running attempt, which is given up then.
+//     if next has passed. Step 3 follows again. If FallbackDelay is negative, next is the end of
+//     the share of the running attempt, which is given up then.
 //  5. If no address is left and no attempt is running, the result is the first failure.
 //
 // A poll that is pending sets one timer, for the earlier of next and end (wakeAt). If end passes

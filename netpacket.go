@@ -7,7 +7,7 @@ import (
 )
 
 // The types below are the forms of datagram sockets for goroutines; see netSide for how a call
-// waits. Reads and Writes are those of netconn.go. Every other method is one system call for one
+// waits. Read and Write are as in netconn.go. Every other method is one system call for one
 // message: netSide.until repeats it while the poll is pending, and the function that is passed to
 // until assigns the results to the named results of the method.
 
@@ -38,7 +38,9 @@ func (c *netPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 	return c.sides.wr.call("WriteTo of a NetConn", func(cx *Context) (int, error) { return c.PacketConn.WriteTo(cx, p, addr) })
 }
 
-// netUDPConn is the result of NetConn for a UDPConn. It waits in the poll forms of UDPConn.
+// netUDPConn is the result of NetConn for a UDPConn. The methods below hide the promoted methods of
+// the same name, which take a cx. The other promoted methods, such as the settings of the socket,
+// do not wait.
 type netUDPConn struct {
 	*UDPConn
 	sides netSides
@@ -66,6 +68,8 @@ func (c *netUDPConn) ReadFromUDP(p []byte) (int, *net.UDPAddr, error) {
 	return udpSender(c.ReadFromUDPAddrPort(p))
 }
 
+// WriteToUDP passes a nil addr on as a nil pointer in an interface. WriteTo then fails with
+// errMissingAddress, as package net does.
 func (c *netUDPConn) WriteToUDP(p []byte, addr *net.UDPAddr) (int, error) { return c.WriteTo(p, addr) }
 
 func (c *netUDPConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
@@ -115,7 +119,7 @@ func (c *netUDPConn) WriteMsgUDPAddrPort(p, oob []byte, addr netip.AddrPort) (n,
 
 func (c *netUDPConn) SyscallConn() (syscall.RawConn, error) { return c.sides.rawConn(&c.conn) }
 
-// netUnixDatagram is the result of NetConn for a UnixDatagram.
+// netUnixDatagram is the result of NetConn for a UnixDatagram; see netUDPConn.
 type netUnixDatagram struct {
 	*UnixDatagram
 	sides netSides
@@ -145,6 +149,7 @@ func (c *netUnixDatagram) WriteToUnix(p []byte, addr *net.UnixAddr) (int, error)
 	return c.WriteTo(p, addr)
 }
 
+// ReadMsgUnix needs no wrapEnd, unlike the method of netUnixConn: messages have no end.
 func (c *netUnixDatagram) ReadMsgUnix(p, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
 	return c.sides.readMsgUnix(c.UnixDatagram, p, oob)
 }

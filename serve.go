@@ -253,7 +253,8 @@ func (in *serveRun) endConns() {
 }
 
 // awaitEnd waits until no connection is open, also if cx is cancelled. If it is, awaitEnd cancels
-// the Handlers after Grace, once.
+// the Handlers after Grace, once. The task is woken when a connection ends, when cx is cancelled,
+// and by the timer of Grace.
 func (in *serveRun) awaitEnd(cx *Context) {
 	t := cx.beginAwait()
 	var grace alarm
