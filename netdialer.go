@@ -83,7 +83,7 @@ func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	defer f.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, f.Poll)
 	if err == errAbandoned {
-		err = f.givenUp(cx.Err())
+		err = f.givenUp(cx.Err()) // names an attempt in running, which stop empties
 		f.stop(cx.Err())
 	}
 	return c, err
@@ -331,7 +331,7 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 		d.sleep = &sleepFuture{until: at}
 	}
 	if _, err := d.sleep.Poll(cx); err == nil {
-		cx.waker(waitsTime).wake(cx.here()) // the time has come since Poll looked at the clock
+		cx.waker(waitsTime).wake(cx.here()) // the time has passed since Poll looked at the clock
 	}
 	return pending
 }

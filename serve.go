@@ -196,6 +196,8 @@ func listenerOf(ln Listener) *listener {
 	return nil
 }
 
+// Poll returns nil if there is room. The error is ErrShutdown if the runtime drains, and wraps
+// net.ErrClosed if the listener is closed.
 func (r *roomToServe) Poll(cx *Context) (None, error) {
 	if !r.in.full() {
 		r.Cancel()
@@ -302,6 +304,7 @@ func (in *serveRun) all() (all []*servedConn) {
 	return slices.AppendSeq(all, in.conns.all())
 }
 
+// add counts and lists a connection.
 func (in *serveRun) add(s *servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -309,6 +312,8 @@ func (in *serveRun) add(s *servedConn) {
 	in.conns.push(s)
 }
 
+// remove is the opposite of add. It changes n before it fires ends, so that a task which is woken
+// finds room, or finds no connection left.
 func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.mu.Lock()
 	in.conns.remove(s)
