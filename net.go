@@ -72,9 +72,9 @@ type PollConn interface {
 	PollWriter
 }
 
-// A Listener is like a [net.Listener], except that Accept waits through a [Context]. Any number of tasks
-// and goroutines may accept at the same time. To serve the connections use [Serve], or range over
-// [Incoming]. [NetListener] makes a net.Listener of it.
+// A Listener is like a [net.Listener], except that Accept waits through a [Context]. Any number of
+// tasks and goroutines may accept at the same time. To serve the connections use [Serve], or range
+// over [Incoming]. [NetListener] makes a net.Listener of it.
 //
 // A type outside this package may implement Listener by embedding one and overriding Accept.
 type Listener interface {
@@ -341,7 +341,7 @@ func (o *lookupFuture[T]) Poll(cx *Context) (T, error) {
 		err = a.err
 	}
 	if err != ErrPending {
-		o.cancel() // f has returned; this releases ctx
+		o.cancel() // the call has ended; this releases ctx
 	}
 	return a.v, err
 }

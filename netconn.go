@@ -41,8 +41,9 @@ import (
 // worker waits for a connection that only goroutines use. If a task waits for c, too, the worker of
 // the task waits for both from then on. To wake a goroutine then costs one more switch of threads.
 //
-// If c is a connection of another package, each call is a [BlockOn] of the method of c. That costs
-// more, and [Runtime.Shutdown] waits for the call as it does for other functions of BlockOn.
+// If c is a connection of another package, each call is a [BlockOn] of the method of c, and returns
+// its error. That costs more, and [Runtime.Shutdown] waits for the call as it does for other
+// functions of BlockOn.
 //
 // The result, c itself and the result of BindConn may be used side by side. The order in which
 // concurrent readers or writers are served is then undefined, and their Writes may be mixed. This
@@ -91,7 +92,8 @@ func NetConn(s Spawner, c Conn) net.Conn {
 // results are types of package net.
 //
 // The errors of Accept are [*net.OpError]. They wrap [net.ErrClosed] after Close, and [ErrShutdown]
-// once [Runtime.Shutdown] has begun. NetListener uses only the runtime of s.
+// once [Runtime.Shutdown] has begun. A listener of another package has errors of its own.
+// NetListener uses only the runtime of s.
 func NetListener(s Spawner, ln Listener) net.Listener {
 	rt := handOver(s, ln)
 	switch ln := ln.(type) {

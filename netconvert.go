@@ -41,8 +41,8 @@ func FilePacketConn(f *os.File) (PacketConn, error) { return fromFile[PacketConn
 
 // FromConn takes a connection over from package net, or from another type that has a method
 // SyscallConn. If it succeeds it closes c, so that code that still uses c gets an error. The Conn
-// that it returns is the same connection, without the deadlines of c. If it fails, c is unchanged
-// and open. To go the other way use [BindConn] or [NetConn].
+// that it returns is the same connection, without the deadlines of c. If it fails, c is unchanged.
+// To go the other way use [BindConn] or [NetConn].
 //
 // The error is a [*net.OpError]. It wraps [errors.ErrUnsupported] if c has no descriptor (a
 // [*crypto/tls.Conn] has none, for example), and [net.ErrClosed] if c is closed.

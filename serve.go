@@ -27,9 +27,9 @@ import (
 // connection, for which there is no handle: Failed is called, and the failure is reported to
 // [Config.Unhandled] at once.
 //
-// The read deadline belongs to the Handler. If [Server.IdleTimeout] is set, the read deadline is
-// cleared before each call. If it is not set, a read deadline that the Handler has set also holds
-// between calls: the connection is closed when it passes.
+// A Handler may set the read deadline. If [Server.IdleTimeout] is set, Serve replaces this deadline
+// between calls, and clears it before each call. If IdleTimeout is not set, a read deadline that
+// the Handler leaves also holds between calls: the connection is closed when it passes.
 //
 // All this applies to connections that have a method PollReadable, such as [*TCPConn] and
 // [*UnixConn]. For another connection that is kept, the Handler is called again at once, and waits
