@@ -2,14 +2,16 @@ package async_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 
 	"example.com/async"
 )
 
-// net/http, both sides, on the workers of a runtime.
+// A server and a client of net/http, both on a runtime.
 func ExampleRuntime_ListenNet() {
 	rt, err := async.New(async.Config{Workers: 2})
 	if err != nil {
@@ -70,4 +72,41 @@ func ExampleNetConn() {
 	})
 	fmt.Println(<-done, err)
 	// Output: from the task, <nil> <nil>
+}
+
+// A goroutine accepts the connections of a listener, as code that uses package net does.
+func ExampleNetListener() {
+	rt := newRuntime()
+	defer rt.Shutdown(context.Background())
+	tcp, err := async.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var ln net.Listener = async.NetListener(rt, tcp)
+	served := make(chan error)
+	go func() {
+		for {
+			conn, err := ln.Accept() // parks this goroutine
+			if err != nil {
+				served <- err
+				return
+			}
+			io.WriteString(conn, "welcome")
+			conn.Close()
+		}
+	}()
+	conn, err := rt.DialNet(context.Background(), "tcp", ln.Addr().String())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	got, err := io.ReadAll(conn)
+	fmt.Println(string(got), err)
+	ln.Close()
+	fmt.Println(errors.Is(<-served, net.ErrClosed))
+	// Output:
+	// welcome <nil>
+	// true
 }

@@ -23,9 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// faultsChild is the environment variable that makes a test run its part for a
-// child process. Such a part needs a process of its own because it uses up the
-// descriptors, or because its memory is measured.
+// faultsChild is the environment variable that makes a test run its part as a child process. This
+// part needs a process of its own, because it uses up the descriptors or because its memory is
+// measured.
 const faultsChild = "ASYNC_TEST_CHILD"
 
 // faultsProcess is a child process that runs one test.
@@ -42,7 +42,7 @@ func faultsStart(t *testing.T, role string, env ...string) *faultsProcess {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
-	limit := 2 * time.Minute // the race detector and a busy machine make the largest slow
+	limit := 2 * time.Minute // the largest test is slow under the race detector and on a busy machine
 	cmd := exec.Command(exe,
 		"-test.run=^"+t.Name()+"$", "-test.v",
 		"-test.short="+strconv.FormatBool(testing.Short()),
@@ -81,7 +81,7 @@ func faultsStart(t *testing.T, role string, env ...string) *faultsProcess {
 	return p
 }
 
-// faultsMark begins each line with which a child reports to its parent.
+// faultsMark is the prefix of each line with which a child reports to its parent.
 const faultsMark = "report: "
 
 // faultsReport sends a report to the parent. It is called in the child.
@@ -134,7 +134,7 @@ func faultsLimit(t *testing.T, n uint64) {
 	var l unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
 	raw := any(&l.Cur)
-	switch cur := raw.(type) { // FreeBSD counts with a sign
+	switch cur := raw.(type) { // the type is signed on FreeBSD
 	case *uint64:
 		*cur = n
 	case *int64:
@@ -345,7 +345,7 @@ func TestFaultsNoDescriptors(t *testing.T) {
 	t.Run("close", func(t *testing.T) {
 		h := Spawn(rt, lns[1].Accept)
 		eventually(t, func() bool { return directionWaits(&lns[1].src.rd) })
-		require.NoError(t, lns[1].Close()) // which frees one descriptor
+		require.NoError(t, lns[1].Close()) // frees one descriptor
 		_, err := joinOrCancel(h)
 		require.ErrorIs(t, err, net.ErrClosed)
 		faultsExhaust(t)
@@ -408,8 +408,8 @@ func faultsExhaust(t *testing.T) (free func(n int)) {
 	}
 }
 
-// A peer that sends nothing holds up only its own connection, and only until the
-// read deadline that the server has set.
+// A peer that sends nothing delays only its own connection, and only until the read deadline that
+// the server has set.
 func TestFaultsSilentPeer(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -508,8 +508,7 @@ func TestFaultsPeerResets(t *testing.T) {
 	}
 }
 
-// A connection that was reset while it waited in the backlog does not disturb
-// the connection after it.
+// A connection that was reset while it waited in the backlog has no effect on the next connection.
 func TestFaultsResetBeforeAccept(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -683,8 +682,8 @@ func TestFaultsZeroLengths(t *testing.T) {
 	}
 }
 
-// Close, reads, writes, deadlines and cancellation of one connection from all
-// sides at once: whichever comes first, all calls return.
+// Tasks and goroutines close, read, write, set deadlines and cancel on one connection at the same
+// time. In every order, all calls return.
 func TestFaultsEverythingAtOnce(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	rounds := 200

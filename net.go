@@ -11,39 +11,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Conn is a net.Conn whose calls wait through a Context. Any number of tasks and
-// goroutines may use it at once. The errors of the connections of this package are *net.OpError:
-// they wrap net.ErrClosed after Close, os.ErrDeadlineExceeded after a deadline, and cx.Err() if
-// cx is cancelled. The end is io.EOF, as it is.
+// A Conn is a connection like a [net.Conn], except that its calls wait through a [Context]. Any
+// number of tasks and goroutines may use it at the same time. To use it with code that takes a
+// net.Conn, see [BindConn] and, for goroutines outside the pool, [NetConn].
 //
-// To limit one Read or Write use [Context.WithTimeout]; to limit all of them, SetDeadline.
+// To limit one Read or Write use [Context.WithTimeout]. To limit all of them use SetDeadline.
 //
-// A type of your own may implement Conn by embedding one and overriding some methods: to
-// count, to limit, to encrypt. All functions of this package that take a Conn then use these
-// methods. The types of this package have more methods than Conn, which such a type should
-// not promote unless it means to: so embed the interface, and not a *TCPConn. One of them is
-// worth a method of the type: a connection that has PollReadable(cx *Context) error, as
-// TCPConn has, needs no stack while it waits in [Serve].
+// The errors of the connections of this package are [*net.OpError]. They wrap
+//
+//   - [net.ErrClosed] after Close,
+//   - [os.ErrDeadlineExceeded] after a deadline,
+//   - cx.Err() if cx is cancelled. A Read that is cancelled loses no data. A Write that is
+//     cancelled returns how many bytes it has written.
+//
+// The end of the data is [io.EOF], which is not wrapped.
+//
+// A type outside this package may implement Conn: to count, to limit or to encrypt, for example.
+// Embed a Conn in the type and override the methods that change. All functions of this package that
+// take a Conn then call these methods. Embed the interface and not a [*TCPConn]: the types of this
+// package have more methods than Conn, and the new type would promote all of them. One of these
+// methods is worth having: if the new type has a method PollReadable(cx *Context) error, as TCPConn
+// has, a connection needs no stack while it waits in [Serve].
 type Conn interface {
 	Reader
 	Writer
 
-	// Close closes the connection. Reads and writes return net.ErrClosed.
+	// Close closes the connection. Reads and Writes that wait, and later ones, fail with
+	// [net.ErrClosed].
 	Close() error
 
+	// LocalAddr returns the address of this end of the connection.
 	LocalAddr() net.Addr
+
+	// RemoteAddr returns the address of the peer.
 	RemoteAddr() net.Addr
 
-	// SetDeadline, SetReadDeadline and SetWriteDeadline are those of
-	// net.Conn: operations that are under way or begin after t fail with
-	// os.ErrDeadlineExceeded; the zero time means never.
+	// SetDeadline is SetReadDeadline and SetWriteDeadline with the same t. It fails with
+	// [net.ErrClosed] after Close, as they do.
 	SetDeadline(t time.Time) error
+
+	// SetReadDeadline sets the time after which Reads fail with [os.ErrDeadlineExceeded]. It also
+	// applies to Reads that wait now. The zero time means no deadline.
 	SetReadDeadline(t time.Time) error
+
+	// SetWriteDeadline sets the time after which Writes fail with [os.ErrDeadlineExceeded]. Such a
+	// Write may have written part of the data; it returns how much. The zero time means no
+	// deadline.
 	SetWriteDeadline(t time.Time) error
 }
 
-// A PollConn is a Conn that can be polled, for plain futures. All connections of this package
-// are PollConns:
+// A PollConn is a [Conn] that can also be polled, in the Poll of a plain [Future]. All connections
+// of this package are PollConns:
 //
 //	c, err := ln.Accept(cx)
 //	...
@@ -54,63 +72,82 @@ type PollConn interface {
 	PollWriter
 }
 
-// A Listener is a net.Listener that waits through a Context. Any number of tasks and
-// goroutines may accept at once. Like Conn it may be implemented by embedding a Listener and
-// overriding Accept.
+// A Listener is like a [net.Listener], except that Accept waits through a [Context]. Any number of
+// tasks and goroutines may accept at the same time. To serve the connections use [Serve], or range
+// over [Incoming]. [NetListener] makes a net.Listener of it.
+//
+// A type outside this package may implement Listener by embedding one and overriding Accept.
 type Listener interface {
-	// Accept waits for the next connection. Cancelling it loses no connection. The
-	// errors of the listeners of this package are *net.OpError, as those of a Conn.
+	// Accept waits for the next connection and returns it. Cancelling an Accept loses no
+	// connection: the next Accept returns it. The errors of the listeners of this package are
+	// [*net.OpError]. They wrap [net.ErrClosed] after Close, cx.Err() if cx is cancelled, and
+	// [ErrShutdown] once [Runtime.Shutdown] has begun.
 	Accept(cx *Context) (Conn, error)
 
-	// Close closes the listener. Accepts return net.ErrClosed.
+	// Close closes the listener. Accepts that wait, and later ones, fail with [net.ErrClosed].
+	// Connections that were accepted stay open.
 	Close() error
 
+	// Addr returns the address on which the listener listens.
 	Addr() net.Addr
 }
 
-// Listen announces on a local address, as net.Listen does: networks "tcp",
-// "tcp4", "tcp6", "unix" and "unixpacket". Names in the address are resolved
-// by Go's resolver, off the worker. The error is a *net.OpError; it wraps cx.Err() if cx is
-// cancelled while a name is looked up.
+// Listen returns a listener on a local address, like [net.Listen]. The network is "tcp", "tcp4",
+// "tcp6", "unix" or "unixpacket". Port 0 lets the system choose a port, which [Listener.Addr]
+// returns.
+//
+// Listen waits only if the address contains a name: [DefaultResolver] then looks it up, off the
+// worker. The error is a [*net.OpError]. It wraps a [*net.DNSError] if the look-up fails, and
+// cx.Err() if cx is cancelled during the look-up. For options use [ListenConfig].
 func Listen(cx *Context, network, address string) (Listener, error) {
 	return new(ListenConfig).Listen(cx, network, address)
 }
 
-// ListenPacket opens a socket for messages on a local address, as
-// net.ListenPacket does: networks "udp", "udp4", "udp6" and "unixgram". Its errors are those
-// of Listen.
+// ListenPacket returns a socket for messages on a local address, like [net.ListenPacket]. The
+// network is "udp", "udp4", "udp6" or "unixgram". It waits, fails and is cancelled as [Listen] is.
 func ListenPacket(cx *Context, network, address string) (PacketConn, error) {
 	return new(ListenConfig).ListenPacket(cx, network, address)
 }
 
-// Dial connects to an address, as net.Dial does: networks "tcp", "tcp4", "tcp6",
-// "udp", "udp4", "udp6", "unix", "unixpacket" and "unixgram". An empty host, or a host
-// that is 0.0.0.0 or ::, is this host. It is the Dial of the zero Dialer, and has its errors.
+// Dial connects to an address, like [net.Dial], and returns the connection. The network is "tcp",
+// "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", "unixpacket" or "unixgram". If the host is empty,
+// 0.0.0.0 or ::, Dial connects to this host.
+//
+// Dial is [Dialer.Dial] of the zero [Dialer]. It has the same errors, and cancelling it leaves no
+// connection open. To limit its time use [Context.WithTimeout], or a Dialer with a Timeout.
 func Dial(cx *Context, network, address string) (Conn, error) {
 	return new(Dialer).Dial(cx, network, address)
 }
 
-// DialFuture returns Dial as a future. An Await of it that is cancelled returns cx.Err() as it is.
+// DialFuture returns the future of [Dial]: the same result and errors. One error differs: an
+// [Await] of the future that is cancelled returns cx.Err(), not wrapped. Giving the future up
+// before it is ready leaves no connection open.
 func DialFuture(network, address string) Future[Conn] {
 	return new(Dialer).DialFuture(network, address)
 }
 
 var errMissingAddress = errors.New("missing address")
 
-// dialTarget is an address as a program has written it.
+// dialTarget is the address that a program has passed to a dial or a listen, in these steps:
+//
+//  1. parseDialTarget splits the address. It sets list if there is no name to look up.
+//  2. Otherwise list is nil. The caller polls or awaits the future that lookup returns.
+//  3. resolved takes the result of that future, and sets list.
+//
+// After that list is not nil, and has at least one address.
 type dialTarget struct {
 	net     *network
-	op      string
-	text    string
-	host    string // to be looked up, if list is nil
-	service string // the same; empty if port is known
+	op      string // "dial" or "listen"
+	text    string // the address as the program has written it
+	host    string // a name, an IP address, or empty
+	service string // the port as a name, to be looked up; empty if port is set
 	port    int
-	list    []net.Addr
+	list    []net.Addr // in the order in which a dial tries them
 }
 
-// parseDialTarget takes an address apart. An empty host is the wildcard address for
-// a listener and this host for a dialler. It looks nothing up: names of hosts and
-// of services may be in files, or elsewhere in the net.
+// parseDialTarget splits an address. An empty host means the wildcard address for a listener, and
+// this host for a dial. parseDialTarget looks no name up, since that may take long: names of hosts
+// and services may be in files or on a name server.
 func parseDialTarget(op, name, address string) (t dialTarget, err error) {
 	t = dialTarget{op: op, text: address}
 	if t.net, err = networkOf(name, "tcp", "udp", "unix", "unixgram"); err != nil {
@@ -132,7 +169,8 @@ func parseDialTarget(op, name, address string) (t dialTarget, err error) {
 	if isName(port) {
 		t.service = port
 	} else if err == nil {
-		t.port, err = net.DefaultResolver.LookupPort(context.Background(), name, port) // it only checks a number
+		// For a number, LookupPort only checks the range; it does not wait.
+		t.port, err = net.DefaultResolver.LookupPort(context.Background(), name, port)
 	}
 	if err != nil {
 		return t, t.wrap(err)
@@ -143,7 +181,8 @@ func parseDialTarget(op, name, address string) (t dialTarget, err error) {
 	return t, nil
 }
 
-// isName reports whether the port of an address is not a number.
+// isName reports whether the port of an address is the name of a service. As in package net, a
+// number may have a sign, and an empty port is the number 0.
 func isName(port string) bool {
 	if port != "" && (port[0] == '+' || port[0] == '-') {
 		port = port[1:]
@@ -151,8 +190,8 @@ func isName(port string) bool {
 	return strings.Trim(port, "0123456789") != ""
 }
 
-// literal returns the host as an address, if it is not a name. The IP of an empty
-// host is nil.
+// literal returns the host as an address, or nil if the host is a name. For an empty host it
+// returns an address whose IP is nil.
 func (t *dialTarget) literal() []net.IPAddr {
 	if t.host == "" {
 		return []net.IPAddr{{}}
@@ -164,12 +203,14 @@ func (t *dialTarget) literal() []net.IPAddr {
 	return []net.IPAddr{{IP: ip.AsSlice(), Zone: ip.Zone()}}
 }
 
-// lookup returns a future of the arguments for t.resolved.
+// lookup returns a future of the arguments of t.resolved. A nil r is DefaultResolver.
 func (t *dialTarget) lookup(r *Resolver) *lookupFuture[resolution] {
-	t = &dialTarget{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port} // the task goes on with its own
+	// The look-up reads a copy, because it may still run after the task has given it up.
+	t = &dialTarget{op: t.op, net: t.net, host: t.host, service: t.service, port: t.port}
 	return &lookupFuture[resolution]{f: func(ctx context.Context) (found resolution, err error) {
 		if t.op == "dial" {
-			ctx = withoutConnectHooks(ctx) // a connection to a name server is no attempt
+			// A connection to a name server is not an attempt of this dial.
+			ctx = withoutConnectHooks(ctx)
 		}
 		found = resolution{t.port, t.literal()}
 		if t.service != "" {
@@ -182,13 +223,13 @@ func (t *dialTarget) lookup(r *Resolver) *lookupFuture[resolution] {
 	}}
 }
 
-// resolution is the result of the look-ups for a dialTarget.
+// resolution is the result of the look-ups of a dialTarget.
 type resolution struct {
 	port int
 	ips  []net.IPAddr
 }
 
-// resolved sets the addresses to those that have been looked up.
+// resolved sets port and list to the result of the look-ups.
 func (t *dialTarget) resolved(found resolution, err error) error {
 	if err != nil {
 		return t.wrap(err)
@@ -197,12 +238,12 @@ func (t *dialTarget) resolved(found resolution, err error) error {
 	return t.found(found.ips)
 }
 
-// found sets the addresses to those among ips that are the network's. It returns an
-// error if there is none.
+// found sets list to the addresses among ips that belong to the network. It returns an error if
+// there is no such address.
 func (t *dialTarget) found(ips []net.IPAddr) error {
 	if len(ips) == 1 && ips[0].IP.Equal(net.IPv6unspecified) {
-		// As in package net: this host may be reachable by IPv4 alone, and a
-		// listener on both families calls itself ::.
+		// As in package net, a dial to :: then also tries 0.0.0.0. A listener on both families has
+		// the address ::, and this host may be reachable by IPv4 alone.
 		ips = []net.IPAddr{ips[0], {IP: net.IPv4zero}}
 	}
 	for _, ip := range ips {
@@ -221,12 +262,14 @@ func (t *dialTarget) found(ips []net.IPAddr) error {
 	return nil
 }
 
+// wrap returns err as a [*net.OpError] that names no address.
 func (t *dialTarget) wrap(err error) error { return wrapOp(t.op, t.net, nil, nil, err) }
 
-// resolveHost returns the address that a program wants to listen on. Of a name with
-// several addresses it is an address of IPv4 if there is one, as in package net.
+// resolveHost returns the address on which a program wants to listen. If a name has several
+// addresses, resolveHost prefers an address of IPv4, as package net does.
 func resolveHost(cx *Context, network, address string) (*dialTarget, net.Addr, error) {
-	cx.spendOrYield() // an address that is no name takes no waiting
+	// An address without a name needs no wait, so other tasks get their turn here.
+	cx.spendOrYield()
 	t, err := parseDialTarget("listen", network, address)
 	if err != nil {
 		return nil, nil, err
@@ -244,7 +287,7 @@ func resolveHost(cx *Context, network, address string) (*dialTarget, net.Addr, e
 	return &t, t.list[0], nil
 }
 
-// ipOf returns the IP of an address; nil if it has none.
+// ipOf returns the IP of an address, or nil if the address has none.
 func ipOf(a net.Addr) net.IP {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -261,22 +304,23 @@ func ipOf(a net.Addr) net.IP {
 
 func isIPv4(a net.Addr) bool { return ipOf(a).To4() != nil }
 
-// runLookup runs f in the pool of blocking calls and waits for it. If cx is
-// cancelled it does not wait for f, which should return soon once its context
-// is cancelled; its result is then dropped. The context of f has the values of cx.
+// runLookup runs f in the pool of blocking calls, and waits for its result. The ctx of f has the
+// values of cx. If cx is cancelled, runLookup cancels ctx and returns cx.Err() without waiting for
+// f. f should return soon after that; its result is dropped.
 func runLookup[T any](cx *Context, f func(ctx context.Context) (T, error)) (T, error) {
 	return Await(cx, &lookupFuture[T]{f: f})
 }
 
-// lookupFuture is the future of runLookup.
+// lookupFuture is the future of runLookup. Its first poll submits the call.
 type lookupFuture[T any] struct {
 	f      func(ctx context.Context) (T, error)
-	h      *JoinHandle[lookupAnswer[T]]
-	cancel context.CancelFunc
+	h      *JoinHandle[lookupAnswer[T]] // nil before the first poll
+	cancel context.CancelFunc           // ends the ctx of f
 }
 
-// lookupAnswer is the result of f. To the blocking call, an error of f's is a result like
-// others: it is not reported elsewhere if the caller has given up, whenever that was.
+// lookupAnswer is the result of f. An error of f is part of it, so the blocking call never fails. A
+// call that fails after its caller has given it up is reported to Config.Unhandled. The failure of
+// a look-up that was given up must not be reported.
 type lookupAnswer[T any] struct {
 	v   T
 	err error
@@ -297,12 +341,13 @@ func (o *lookupFuture[T]) Poll(cx *Context) (T, error) {
 		err = a.err
 	}
 	if err != ErrPending {
-		o.cancel()
+		o.cancel() // the call has ended; this releases ctx
 	}
 	return a.v, err
 }
 
-// Cancel implements canceler.
+// Cancel implements canceler. The call is not run if it has not begun; otherwise the end of ctx
+// makes f return.
 func (o *lookupFuture[T]) Cancel() {
 	if o.h != nil {
 		o.cancel()

@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// otherConn is a Conn that this package does not know.
+// otherConn is a Conn of another package.
 type otherConn struct{ Conn }
 
-// otherListener is a Listener that this package does not know.
+// otherListener is a Listener of another package.
 type otherListener struct{ Listener }
 
 func (l otherListener) Accept(cx *Context) (Conn, error) {
@@ -132,8 +132,7 @@ func assertNo(t *testing.T, err error) bool {
 	return err == nil
 }
 
-// Accept returns a connection or an error, never neither, and its errors are
-// those of package net.
+// Accept always returns a connection or an error, and has the errors of package net.
 func TestNetListenerAccept(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	tcp := tcpListen(t)
@@ -220,7 +219,7 @@ func TestNetConnDeadlineEndsCallsThatWait(t *testing.T) {
 		require.Zero(t, got.n)
 		requireTimeout(t, got.err, "read", a)
 
-		// The write side is not touched, and the connection lives.
+		// The write direction is unchanged, and the connection stays open.
 		_, err := a.Write([]byte("to b"))
 		require.NoError(t, err)
 		require.NoError(t, a.SetReadDeadline(time.Time{}))
@@ -231,7 +230,7 @@ func TestNetConnDeadlineEndsCallsThatWait(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "to a", string(p[:n]))
 
-		// A Write that fills the connection says how much went out.
+		// A Write that fills the connection returns how many bytes it has sent.
 		big := make([]byte, 32<<20)
 		write := later(func() (int, error) { return a.Write(big) })
 		waits(t, a, 1)
@@ -291,7 +290,7 @@ func TestNetConnCloseEndsCallsThatWait(t *testing.T) {
 		}
 		require.ErrorIs(t, a.Close(), net.ErrClosed)
 
-		// Closed is closed, also if it was late before.
+		// After Close the error is net.ErrClosed, also if the deadline had passed before.
 		require.NoError(t, b.SetDeadline(time.Unix(1, 0)))
 		require.NoError(t, b.Close())
 		_, err := b.Read(make([]byte, 1))
@@ -299,7 +298,7 @@ func TestNetConnCloseEndsCallsThatWait(t *testing.T) {
 	})
 }
 
-// Each Write goes out as a whole, also if it has to wait in its middle.
+// Each Write is sent as a whole, also if it has to wait after a part of its data.
 func TestNetConnWritesAreNotMixed(t *testing.T) {
 	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
 		const writers, rounds, size = 4, 3, 3 << 20
@@ -324,8 +323,7 @@ func TestNetConnWritesAreNotMixed(t *testing.T) {
 	})
 }
 
-// Readers of one connection share the data that comes: no data is lost, or comes
-// twice.
+// Each byte that arrives goes to one of the readers of a connection: none is lost or read twice.
 func TestNetConnManyReaders(t *testing.T) {
 	eachNetForm(t, func(t *testing.T, rt *Runtime, a, b net.Conn) {
 		const total, readers = 20000, 8
@@ -445,7 +443,7 @@ func TestNetConnRawConn(t *testing.T) {
 	require.Equal(t, answer{3, nil}, soon(t, got))
 	require.GreaterOrEqual(t, calls, 2)
 
-	// A connection that is known to be not readable is asked all the same.
+	// The kernel is also asked if the connection is known to be not readable.
 	_, err = b.Write([]byte("more"))
 	require.NoError(t, err)
 	n, err := read()
@@ -516,7 +514,7 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	ln := NetListener(rt, tcpListen(t))
 	raw, err := c.(syscall.Conn).SyscallConn()
 	require.NoError(t, err)
-	// There is data to read: the mistake must show also when it happens to do no harm.
+	// There is data to read. The misuse must also be detected if the call would not wait.
 	require.NoError(t, runTask(rt, func(cx *Context) error { return tcpWrite(cx, b, "something") }))
 	for what, use := range map[string]func(){
 		"Read":    func() { c.Read(make([]byte, 1)) },
@@ -535,7 +533,7 @@ func TestMisuseNetConnInATask(t *testing.T) {
 	_, err = joinOrCancel(Go(rt, func(cx *Context) error { rt.DialNet(cx, "tcp", "127.0.0.1:1"); return nil }))
 	requireTaskMisuse(t, err, "DialNet", "async.Dial(cx")
 
-	// It works where it should, afterwards.
+	// Outside a task the connection still works afterwards.
 	p := make([]byte, 9)
 	_, err = io.ReadFull(c, p)
 	require.NoError(t, err)
@@ -557,7 +555,7 @@ func TestDialNetForTheResolver(t *testing.T) {
 	require.Equal(t, []string{"192.0.2.7"}, addrs)
 }
 
-// otherPacketConn is a PacketConn that this package does not know.
+// otherPacketConn is a PacketConn of another package.
 type otherPacketConn struct{ PacketConn }
 
 func TestNetConnOfDatagrams(t *testing.T) {
@@ -608,7 +606,7 @@ func TestNetConnOfDatagrams(t *testing.T) {
 	}
 }
 
-// Ancillary data, and addresses without allocations.
+// The forms of UDP carry ancillary data, and addresses without allocations.
 func TestNetConnMessages(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	listen := func() *netUDPConn {
@@ -646,7 +644,7 @@ func TestNetConnMessages(t *testing.T) {
 	require.NoError(t, pingPong(nx, ny))
 }
 
-// A task is found out also while a goroutine reads, before it waits for its turn.
+// A call by a task panics also while a goroutine reads: the check comes before the wait for mu.
 func TestMisuseNetConnInATaskBesideAGoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -783,8 +781,7 @@ func pingPong(a, b net.Conn) error {
 	return <-done
 }
 
-// Reading, writing and putting off deadlines allocate nothing once they have
-// been done.
+// Reading, writing and setting later deadlines allocate nothing after the first time.
 func TestNetConnAllocatesNothing(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1}) // a report allocates
 	ta, tb := tcpPair(t, rt)

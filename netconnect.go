@@ -7,16 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connectFuture is the future of a connection to one address. Connections of
-// datagram sockets, which need no peer, are ready at once.
+// connectFuture is the future of a connection to one address. The connection of a datagram socket
+// needs no answer of a peer, so it is ready at the first poll.
+//
+// A poll goes through these steps:
+//
+//  1. begin opens the socket, binds it to laddr if that is not nil, and begins to connect.
+//  2. pollConnected waits until the socket is writable, and returns the result of the connect.
+//  3. named asks the system for the addresses of the socket.
+//  4. If badPort reports that the local port does not serve, the socket is closed, and step 1
+//     follows again, at most twice.
+//
+// The future owns the socket from step 1 until Poll returns it: Cancel and a failure close it.
 type connectFuture struct {
 	setup        *socketSetup
 	net          *network
 	laddr, raddr net.Addr // laddr may be nil
 
-	c       Conn  // nil until the socket is open
+	c       Conn  // nil until the socket is open, and after Poll has returned it
 	base    *conn // of c
-	retries int   // how often it was begun anew, with another local port
+	retries int   // how often step 1 was repeated
 }
 
 // Poll returns the connection.
@@ -44,9 +54,10 @@ func (a *connectFuture) Poll(cx *Context) (Conn, error) {
 	}
 }
 
-// badPort reports whether the system has chosen a local port that does not serve:
-// the port that was dialled, so that the socket is connected to itself, or one that
-// is in use, with err. As in package net, another port is then tried twice.
+// badPort reports whether the system has chosen a local port that does not serve. err is the result
+// of the connect. There are two cases: the port is in use (EADDRNOTAVAIL), or it is the port that
+// was dialled, so that the socket is connected to itself. As in package net, only a port of TCP
+// that the program has not chosen is replaced, and twice at most.
 func (a *connectFuture) badPort(err error) bool {
 	if l, _ := a.laddr.(*net.TCPAddr); a.net.proto != "tcp" || l != nil && l.Port != 0 {
 		return false
@@ -57,6 +68,7 @@ func (a *connectFuture) badPort(err error) bool {
 	return a.base.toItself()
 }
 
+// poll does steps 1 and 2.
 func (a *connectFuture) poll(cx *Context) error {
 	if a.c == nil {
 		if err := a.begin(); err != ErrPending {
@@ -66,7 +78,7 @@ func (a *connectFuture) poll(cx *Context) error {
 	return a.base.pollConnected(cx)
 }
 
-// begin opens the socket and begins to connect it.
+// begin opens the socket and begins to connect it. It returns ErrPending if the connect goes on.
 func (a *connectFuture) begin() error {
 	fd, to, err := a.setup.dial(a.net, a.laddr, a.raddr)
 	if err != nil {
@@ -77,7 +89,8 @@ func (a *connectFuture) begin() error {
 	return a.base.connect(to)
 }
 
-// connectNow connects a socket for datagrams, which takes no time.
+// connectNow is Poll for a socket for datagrams, whose connect never waits. On success a.c is the
+// connection.
 func (a *connectFuture) connectNow() error {
 	if err := a.begin(); err != nil {
 		a.Cancel()
@@ -87,8 +100,8 @@ func (a *connectFuture) connectNow() error {
 	return nil
 }
 
-// newConn returns an empty connection of the network's type, and the part of
-// it that all types share.
+// newConn returns an empty connection of the type that belongs to the network, and the part of it
+// that all types share.
 func (n *network) newConn() (Conn, *conn) {
 	switch n.proto {
 	case "tcp":
@@ -106,7 +119,7 @@ func (n *network) newConn() (Conn, *conn) {
 	}
 }
 
-// Cancel implements canceler: no socket stays open, but a connection that Poll has returned.
+// Cancel implements canceler. It closes the socket, unless Poll has returned it.
 func (a *connectFuture) Cancel() {
 	if a.c != nil {
 		a.base.src.close()
@@ -116,7 +129,8 @@ func (a *connectFuture) Cancel() {
 
 func (a *connectFuture) wrap(err error) error { return wrapOp("dial", a.net, a.laddr, a.raddr, err) }
 
-// awaitConnect waits for a, whose connection is a C.
+// awaitConnect waits for the connection of a, whose type is C. If cx is cancelled, the error wraps
+// cx.Err(), and no socket stays open.
 func awaitConnect[C Conn](cx *Context, a *connectFuture) (C, error) {
 	defer a.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, a.Poll)
@@ -130,9 +144,8 @@ func awaitConnect[C Conn](cx *Context, a *connectFuture) (C, error) {
 	return c.(C), nil
 }
 
-// toItself reports whether the system has connected a TCP socket to itself. It
-// may, if it happens to choose the port that was dialled and no socket listens
-// there.
+// toItself reports whether the system has connected a TCP socket to itself. This happens if the
+// system chooses the port that was dialled as the local port, and no socket listens there.
 func (c *conn) toItself() bool {
 	l, ok := c.laddr.(*net.TCPAddr)
 	r, _ := c.raddr.(*net.TCPAddr)

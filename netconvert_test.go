@@ -28,7 +28,7 @@ func convPair(t testing.TB, network string) (a, b net.Conn) {
 			p.Close()
 			b, err = net.DialUDP("udp", p.LocalAddr().(*net.UDPAddr), a.LocalAddr().(*net.UDPAddr))
 			if err != nil {
-				a.Close() // somebody else has got the port meanwhile
+				a.Close() // another program has got the port meanwhile
 			}
 			return err == nil
 		})
@@ -50,7 +50,7 @@ func convPair(t testing.TB, network string) (a, b net.Conn) {
 	return a, b
 }
 
-// convTalk sends something both ways.
+// convTalk sends data in both directions.
 func convTalk(cx *Context, a Conn, b net.Conn) error {
 	if err := tcpWrite(cx, a, "to net"); err != nil {
 		return err
@@ -68,8 +68,8 @@ func convTalk(cx *Context, a Conn, b net.Conn) error {
 	return nil
 }
 
-// Promises: what is taken over goes on where it was, with its addresses; the
-// original has been closed, and whoever waited for it has been told.
+// A connection or listener that is taken over goes on in the same state, with its addresses. The
+// original is closed, and calls that wait for it return an error.
 func TestFromConn(t *testing.T) {
 	for _, network := range []string{"tcp", "udp", "unix", "unixpacket"} {
 		t.Run(network, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestFromConn(t *testing.T) {
 				if err := convTalk(cx, c, b); err != nil {
 					return err
 				}
-				// And once more, from what was just made.
+				// Take the result over once more.
 				d, err := FromConn(BindConn(cx, c))
 				if err != nil {
 					return err
@@ -206,7 +206,7 @@ func TestFromPacketConn(t *testing.T) {
 	}
 }
 
-// There and back again: File, and package net's functions of files.
+// From this package to package net and back, by File and the functions of files of package net.
 func TestFilesOfConnsThereAndBack(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"tcp", "udp", "unix", "unixpacket"} {
@@ -225,7 +225,7 @@ func TestFilesOfConnsThereAndBack(t *testing.T) {
 			defer d.Close()
 			require.NoError(t, runTask(rt, func(cx *Context) error { return convTalk(cx, c, b) }))
 			require.NoError(t, c.Close())
-			// The others are still open.
+			// The other descriptors are still open.
 			_, err = d.Write([]byte("still"))
 			require.NoError(t, err)
 			p := make([]byte, 8)
@@ -292,8 +292,8 @@ func TestFilesOfConnsThereAndBack(t *testing.T) {
 	})
 }
 
-// Promises: on success the descriptor is the connection's, non-blocking and
-// not inherited; on failure it is as it was.
+// On success the descriptor belongs to the connection, is non-blocking and is not inherited. On
+// failure it is unchanged.
 func TestFDConn(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)

@@ -10,80 +10,92 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dialer is how to connect; the zero value is how Dial does. Its methods may
-// be called by any number of tasks and goroutines.
+// A Dialer says how to connect. The zero value connects as [Dial] does. Any number of tasks and
+// goroutines may call its methods at the same time.
 //
-// If a name has several addresses they are tried as RFC 8305 has it (Happy
-// Eyeballs): in turn one of IPv6 and one of IPv4, each a quarter of a second
-// after the attempt before, or at once when an attempt has failed. The first connection
-// that stands is returned and the other attempts are given up.
+// If a name has several addresses, a dial tries them as RFC 8305 (Happy Eyeballs) describes:
+//
+//   - Addresses of IPv6 and of IPv4 are tried in turn.
+//   - The next attempt begins 250 ms after the attempt before it, or at once when an attempt has
+//     failed.
+//   - The first connection that is established is the result. The other attempts are given up.
 type Dialer struct {
-	// Timeout, if not zero, is how long a dial may take, look-ups included.
+	// Timeout is how long a dial may take, including look-ups. 0 means no limit.
 	Timeout time.Duration
 
-	// Deadline, if not zero, is when it must have ended. The deadline of cx
-	// counts as well.
+	// Deadline is the time at which a dial must have ended. The zero time means no limit. The
+	// earliest of this, of Timeout and of the deadline of cx counts.
 	Deadline time.Time
 
-	// LocalAddr, if not nil, is the address to dial from. Of a name's addresses
-	// only the addresses of its family are tried. A wildcard is of both families, and
-	// a nil pointer in the interface is like nil.
+	// LocalAddr is the address from which to dial. If it is nil, or a nil pointer, the system
+	// chooses an address. A dial tries only the addresses of a name that are of the family of
+	// LocalAddr. A wildcard address is of both families.
 	LocalAddr net.Addr
 
-	// FallbackDelay is how long an attempt is given before the next begins
-	// beside it. Zero is 250 ms. If it is negative, the next begins when an attempt has
-	// failed. A deadline then limits each attempt as well, as in package net: the
-	// time that is left is divided evenly among the addresses that are left, but
-	// each attempt may take 2 s of it.
+	// FallbackDelay is how long after the beginning of an attempt the next attempt begins beside
+	// it. 0 means 250 ms.
+	//
+	// If it is negative, the attempts follow each other: the next begins when an attempt has
+	// failed. If there is a deadline, it then also limits each attempt, as in package net. The time
+	// that is left is divided evenly among the addresses that are left, but an attempt may always
+	// take 2 s of it.
 	FallbackDelay time.Duration
 
-	// KeepAlive is after how long a silence the connection is probed. Zero is
-	// 15 s; negative is never.
+	// KeepAlive is how long a TCP connection is silent before the system probes it. 0 means 15 s.
+	// If it is negative, the system does not probe.
 	KeepAlive time.Duration
 
-	// Resolver looks up names; nil is DefaultResolver.
+	// Resolver looks up names. nil means [DefaultResolver].
 	Resolver *Resolver
 
-	// Control, if not nil, is called after a socket was made and before it is
-	// connected, with the network (its family added: "tcp4") and the address.
-	// It runs on the caller's worker and must not block. An error that it
-	// returns fails the attempt, and is wrapped in the error of the dial.
+	// Control, if not nil, is called for each attempt after its socket is made and before it is
+	// connected. Its arguments are the network with its family, for example "tcp4", and the
+	// address. It runs on the worker of the caller and must not block. If it returns an error, the
+	// attempt fails, and the error of the dial wraps this error.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
 // fallbackDelay is the delay that RFC 8305 recommends.
 const fallbackDelay = 250 * time.Millisecond
 
-// leastShare is the least time for one of several attempts that follow each other, if
-// the deadline allows it. Package net has the same.
+// leastShare is the time that each of several attempts that follow each other may take, if the
+// deadline allows it. Package net has the same value.
 const leastShare = 2 * time.Second
 
-// Dial connects to an address; see the function Dial for networks. The
-// deadline and the cancellation of cx end it; nothing is left open then.
+// Dial connects to an address, and returns the connection. For the networks see the function
+// [Dial]. If cx is cancelled or its deadline passes, the dial ends, and leaves no connection open.
 //
-// The error is a *net.OpError. It wraps a *net.DNSError if the look-up has failed, cx.Err()
-// if cx is cancelled, and context.DeadlineExceeded after Timeout or Deadline; its method
-// Timeout then reports true.
+// The error is a [*net.OpError]. It wraps
 //
-// If the context that the task is under (see [Spawner.Under]) has hooks of
-// net/http/httptrace, ConnectStart and ConnectDone are called for each attempt, as by
-// package net. Like Control, they run on the caller's worker and must not block. Each
-// call has returned before the dial does.
+//   - a [*net.DNSError] if the look-up has failed,
+//   - cx.Err() if cx is cancelled,
+//   - [context.DeadlineExceeded] after Timeout or Deadline. The method Timeout of the error then
+//     reports true.
+//
+// If all attempts fail, the error is the error of the first attempt.
+//
+// If the task is under a context (see [Spawner.Under]) that has hooks of [net/http/httptrace], Dial
+// calls ConnectStart and ConnectDone for each attempt, as package net does. Like Control, they run
+// on the worker of the caller and must not block. Each of these calls has returned before Dial
+// returns.
 func (d *Dialer) Dial(cx *Context, network, address string) (Conn, error) {
 	f := d.dialing(network, address)
 	defer f.Cancel() // also if Shutdown unwinds the caller
 	c, err := await(cx, f.Poll)
 	if err == errAbandoned {
-		err = f.givenUp(cx.Err())
+		err = f.givenUp(cx.Err()) // names an attempt in running, which stop empties
 		f.stop(cx.Err())
 	}
 	return c, err
 }
 
-// DialFuture returns a future of the result of Dial. Its errors are those of Dial, but an
-// [Await] of it that is cancelled returns cx.Err(), not wrapped.
+// DialFuture returns the future of [Dialer.Dial]: the same result and errors. One error differs: an
+// [Await] of the future that is cancelled returns cx.Err(), not wrapped. Giving the future up
+// before it is ready leaves no connection open. The function [DialFuture] does the same with the
+// zero Dialer.
 func (d *Dialer) DialFuture(network, address string) Future[Conn] { return d.dialing(network, address) }
 
+// dialing returns the future of a dial with a copy of d. The time of Timeout begins now.
 func (d *Dialer) dialing(network, address string) *dialing {
 	f := &dialing{Dialer: *d, name: network, address: address, end: maxNanos}
 	if d.Timeout != 0 {
@@ -95,40 +107,61 @@ func (d *Dialer) dialing(network, address string) *dialing {
 	return f
 }
 
-// dialing is the future of a connection to one of a name's addresses.
+// dialing is the future of a connection to one of the addresses of a name. Its states follow each
+// other:
+//
+//  1. The first poll splits the address.
+//  2. Until looked is set, a poll polls the look-up. It sets target.list to the addresses to try.
+//  3. Each later poll polls the attempts in running. If one of them has succeeded, its connection
+//     is the result.
+//  4. Otherwise the poll begins the next attempt if an attempt has failed, if none is running, or
+//     if next has passed. Step 3 follows again. If FallbackDelay is negative, next is the end of
+//     the share of the running attempt, which is given up then.
+//  5. If no address is left and no attempt is running, the result is the first failure.
+//
+// A poll that is pending sets one timer, for the earlier of next and end (wakeAt). If end passes
+// first, the dial fails.
+//
+// Each way out closes the sockets of the attempts that have not won. A final result calls release,
+// and a dial that is given up calls Cancel. A hook may panic when an attempt has won. So the
+// connection is also in hooks.won until Poll returns it, and Cancel closes it.
 type dialing struct {
 	Dialer
 	name, address string
-	end           int64 // when it must have ended
+	end           int64 // when the dial must have ended; maxNanos: no limit
 
-	begun  bool
+	begun  bool // step 1 is done
 	setup  socketSetup
 	target dialTarget
-	lookup *lookupFuture[resolution]
-	looked bool
+	lookup *lookupFuture[resolution] // nil, unless it is pending
+	looked bool                      // step 2 is done
 
-	running []*connectFuture
-	next    int64 // when another attempt begins beside them, or in their place
-	first   error
-	sleep   *sleepFuture
-	hooks   *connectHooks // may be nil
+	running []*connectFuture // in the order in which they began
+	next    int64            // when the next attempt begins
+	first   error            // of the attempt that failed first
+	sleep   *sleepFuture     // the timer; may be nil
+	hooks   *connectHooks    // may be nil
 
-	// The first attempt, which is most often the only attempt, and the array for it.
+	// Most dials make one attempt. Its future and the array of running are part of the dialing, so
+	// that they are not allocated.
 	one     connectFuture
 	ofOne   [1]*connectFuture
-	started int
+	started int // how many attempts have begun
 }
 
-// Poll implements Future.
+// Poll implements Future. It is poll with a limit of time.
 func (d *dialing) Poll(cx *Context) (Conn, error) {
 	if !d.begun && d.end != maxNanos && cx.nanos() >= d.end {
-		return nil, d.givenUp(context.DeadlineExceeded) // though it might be done at once
+		// As in package net, even if the dial would take no time.
+		return nil, d.givenUp(context.DeadlineExceeded)
 	}
 	c, err := d.poll(cx)
 	if err == ErrPending {
 		if cx.nanos() < d.end {
 			return nil, d.wakeAt(cx, err)
 		}
+		// As in package net: if the attempts follow each other, the first failure tells more than
+		// the deadline.
 		if err = d.first; err == nil || d.FallbackDelay >= 0 {
 			err = d.givenUp(context.DeadlineExceeded)
 		}
@@ -139,6 +172,7 @@ func (d *dialing) Poll(cx *Context) (Conn, error) {
 	return c, err
 }
 
+// poll does the steps at dialing, without a limit of time.
 func (d *dialing) poll(cx *Context) (Conn, error) {
 	if !d.begun {
 		if !cx.spend() {
@@ -165,7 +199,7 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 		}
 		switch now := cx.nanos(); {
 		case len(d.target.list) > 0 && (len(d.running) == 0 || failed || now >= d.next):
-			if d.FallbackDelay < 0 && len(d.running) > 0 { // the attempt has used up its time
+			if d.FallbackDelay < 0 && len(d.running) > 0 { // the attempt has used up its share
 				d.failed(d.running[0].wrap(context.DeadlineExceeded))
 				d.stop(context.DeadlineExceeded)
 			}
@@ -178,7 +212,8 @@ func (d *dialing) poll(cx *Context) (Conn, error) {
 	}
 }
 
-// look sets target's list to the addresses to try, in order.
+// look does step 2: it sets target.list to the addresses to try, in this order. It returns
+// ErrPending while the look-up goes on.
 func (d *dialing) look(cx *Context) error {
 	t := &d.target
 	if t.list == nil {
@@ -204,8 +239,9 @@ func (d *dialing) look(cx *Context) error {
 	return nil
 }
 
-// pollRunning polls the attempts that are under way. It returns the connection
-// of an attempt that has succeeded, or whether an attempt has failed.
+// pollRunning polls the attempts in running, and removes the attempts that have ended. It returns
+// the connection of an attempt that has succeeded. Otherwise it reports whether an attempt has
+// failed.
 func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 	for i := 0; i < len(d.running); {
 		c, err := d.running[i].Poll(cx)
@@ -215,7 +251,7 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 		}
 		a := d.running[i]
 		d.running = slices.Delete(d.running, i, i+1)
-		d.hooks.keep(c)
+		d.hooks.keep(c) // before ended, which may panic
 		d.hooks.ended(d.name, a.raddr, err)
 		if err == nil {
 			return c, false
@@ -226,14 +262,15 @@ func (d *dialing) pollRunning(cx *Context) (c Conn, failed bool) {
 	return nil, failed
 }
 
-// failed notes why an attempt has failed.
+// failed notes the failure of an attempt. Only the first one is kept.
 func (d *dialing) failed(err error) {
 	if d.first == nil {
 		d.first = err
 	}
 }
 
-// begin begins the next attempt.
+// begin adds an attempt for the next address to running, and sets next. The attempt opens its
+// socket when it is polled.
 func (d *dialing) begin(cx *Context, now int64) {
 	a := &d.one
 	if d.started++; d.started == 1 {
@@ -255,8 +292,9 @@ func (d *dialing) begin(cx *Context, now int64) {
 	d.hooks.begun(d.name, a.raddr)
 }
 
-// shareEnd returns when an attempt that begins now must make room for the next attempt;
-// maxNanos if it may use all the time that is left.
+// shareEnd returns when an attempt that begins now has used up its share of the time, so that the
+// next attempt takes its place. It returns maxNanos if the attempt may use all the time that is
+// left.
 func (d *dialing) shareEnd(cx *Context, now int64) int64 {
 	end := d.end
 	if at, ok := cx.Deadline(); ok {
@@ -269,13 +307,14 @@ func (d *dialing) shareEnd(cx *Context, now int64) int64 {
 	return now + share
 }
 
-// timeShare returns how much of the time that is left the first of n attempts may
-// take.
+// timeShare returns how much of the time that is left the first of n attempts may take: an even
+// share, but 2 s (leastShare) at least if there is so much time.
 func timeShare(left int64, n int) int64 {
 	return max(left/int64(n), min(left, int64(leastShare)))
 }
 
-// wakeAt has the task woken when an attempt must begin, or the dial must end.
+// wakeAt sets the timer that wakes the task when an attempt must begin or the dial must end. It
+// returns pending.
 func (d *dialing) wakeAt(cx *Context, pending error) error {
 	at := d.end
 	if d.looked && len(d.target.list) > 0 {
@@ -292,12 +331,13 @@ func (d *dialing) wakeAt(cx *Context, pending error) error {
 		d.sleep = &sleepFuture{until: at}
 	}
 	if _, err := d.sleep.Poll(cx); err == nil {
-		cx.waker(waitsTime).wake(cx.here()) // it is due by now
+		cx.waker(waitsTime).wake(cx.here()) // the time has passed since Poll looked at the clock
 	}
 	return pending
 }
 
-// stop ends the attempts that are under way.
+// stop gives up the attempts in running, and calls ConnectDone with why for each. All sockets are
+// closed before the first hook is called, since a hook may panic.
 func (d *dialing) stop(why error) {
 	stopped := d.running
 	d.running = nil
@@ -318,7 +358,7 @@ func (d *dialing) Cancel() {
 	d.release()
 }
 
-// release ends the attempts, the look-up and the sleep.
+// release gives up the attempts, the look-up and the timer.
 func (d *dialing) release() {
 	d.stop(context.Canceled)
 	if d.lookup != nil {
@@ -331,12 +371,14 @@ func (d *dialing) release() {
 	}
 }
 
-// givenUp returns the error of a dial that ends for another reason than a failure.
+// givenUp returns the error of a dial that ends because of err, its deadline or a cancel, and not
+// by a failure. It names the address of the attempt that began last, or of a dial that has not
+// begun the address that it would try first.
 func (d *dialing) givenUp(err error) error {
 	switch {
 	case len(d.running) > 0:
 		return d.running[len(d.running)-1].wrap(err)
-	case !d.begun: // the error names at least the address
+	case !d.begun:
 		if t, e := parseDialTarget("dial", d.name, d.address); e != nil {
 			return e
 		} else if len(t.list) > 0 {
@@ -346,7 +388,8 @@ func (d *dialing) givenUp(err error) error {
 	return wrapOp("dial", unnamed(d.name), nil, nil, err)
 }
 
-// from removes the addresses to which a socket at laddr cannot connect.
+// from removes the addresses to which a socket that is bound to laddr cannot connect. It returns an
+// error if no address is left.
 func (t *dialTarget) from(laddr net.Addr) error {
 	if laddr == nil {
 		return nil
@@ -370,7 +413,7 @@ func (t *dialTarget) from(laddr net.Addr) error {
 	return nil
 }
 
-// literalAddr returns a, or nil if a is a nil pointer.
+// literalAddr returns a, or nil if a is a nil pointer in an interface.
 func literalAddr(a net.Addr) net.Addr {
 	switch a := a.(type) {
 	case *net.TCPAddr:
@@ -383,8 +426,8 @@ func literalAddr(a net.Addr) net.Addr {
 	return a
 }
 
-// interleaveAddrs puts addresses of one family and of the other in turn, beginning
-// with the family of the first address, and leaves each family's order.
+// interleaveAddrs puts the addresses of the two families in turn, beginning with the family of the
+// first address. The order within a family stays.
 func interleaveAddrs(addrs []net.Addr) []net.Addr {
 	var same, other []net.Addr
 	for _, a := range addrs {

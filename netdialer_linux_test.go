@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freePort returns a port at which no socket listens. Another program may be given
-// it at any time.
+// freePort returns a port at which no socket listens. Another program may get this port at any
+// time.
 func freePort(t *testing.T) int {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -21,9 +21,8 @@ func freePort(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// A dial never comes back with a connection to itself if there is another port to
-// connect from. Here the first one that the system may choose is the one that is
-// dialled (which takes Linux 6.3).
+// A dial never returns a connection to itself if there is another local port. Here the first port
+// that the system may choose is the port that is dialled (this needs Linux 6.3).
 func TestDialerIsNotConnectedToItself(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ip := net.IPv4(127, 0, 0, 1)
@@ -32,7 +31,7 @@ func TestDialerIsNotConnectedToItself(t *testing.T) {
 	} {
 		for _, ports := range []string{"the same", "the same, then another"} {
 			var std, own, shown string
-			for again := 0; again < 3 && (again == 0 || std != shown); again++ { // others may have taken the ports
+			for again := 0; again < 3 && (again == 0 || std != shown); again++ { // other programs may have taken the ports
 				port, another := freePort(t), freePort(t)
 				to := (&net.TCPAddr{IP: ip, Port: port}).String()
 				shown = "3 sockets: " + to + " " + to
@@ -48,7 +47,7 @@ func TestDialerIsNotConnectedToItself(t *testing.T) {
 					return errors.Join(c.Control(func(fd uintptr) {
 						err = errors.Join(
 							unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, only<<16|only),
-							// So that the port can be used again at once.
+							// The port can then be used again at once.
 							unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
 					}), err)
 				}

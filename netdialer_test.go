@@ -18,9 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eyeballs is a host of several addresses: at the first address a connect hangs, since
-// the backlog is full; at the second no socket listens; the third accepts. All have the
-// same port.
+// eyeballs is a host of several addresses, all with the same port. At the first address a connect
+// hangs, since the backlog is full. At the second no socket listens. The third accepts.
 type eyeballs struct {
 	hangs, refuses, accepts string
 	port                    string
@@ -75,9 +74,8 @@ func sources(rt *Runtime) (n int) {
 	return n
 }
 
-// If an attempt hangs, the next begins beside it after the delay. If an attempt
-// fails, the next begins at once. The first connection wins and the others are
-// closed.
+// If an attempt hangs, the next begins beside it after the delay. If an attempt fails, the next
+// begins at once. The first connection wins, and the other connections are closed.
 func TestDialerHappyEyeballs(t *testing.T) {
 	for _, way := range tcpWays {
 		t.Run(way.name, func(t *testing.T) {
@@ -120,8 +118,8 @@ func TestDialerDefaultDelay(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begun), 250*time.Millisecond)
 }
 
-// The name of a service is looked up off the worker, as the name of a host is; a
-// number is not looked up.
+// The name of a service is looked up off the worker, like the name of a host. A number is not
+// looked up.
 func TestDialerServiceNames(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for address, port := range map[string]int{"127.0.0.1:http": 80, ":https": 443, "localhost:domain": 53} {
@@ -157,14 +155,14 @@ func TestDialerFailures(t *testing.T) {
 		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &op) || op.Addr.String() != net.JoinHostPort(e.refuses, e.port) {
 			return fmt.Errorf("the first one's failure, but: %v", err)
 		}
-		// One after the other: the first hangs, and the second is never tried.
+		// The attempts follow each other: the first hangs, and the second is never tried.
 		d.FallbackDelay, d.Timeout = -1, 20*time.Millisecond
 		for d.Timeout < patience {
 			_, err = d.Dial(cx, "tcp", e.addr("hangs-first"))
 			if errors.As(err, &op) && op.Addr != nil {
 				break
 			}
-			d.Timeout *= 2 // the look-up has taken it all
+			d.Timeout *= 2 // the look-up has taken all of the time
 		}
 		if !errors.Is(err, context.DeadlineExceeded) || !op.Timeout() ||
 			op.Addr == nil || op.Addr.String() != net.JoinHostPort(e.hangs, e.port) {
@@ -197,7 +195,7 @@ func TestDialerFailures(t *testing.T) {
 	}))
 }
 
-// The time that is left is divided as package net does.
+// The time that is left is divided as in package net.
 func TestDialerTimeShare(t *testing.T) {
 	const s = int64(time.Second)
 	for _, c := range []struct {
@@ -212,8 +210,8 @@ func TestDialerTimeShare(t *testing.T) {
 	require.LessOrEqual(t, timeShare(-s, 3), int64(0))
 }
 
-// With a negative FallbackDelay, an address that does not answer takes its share of
-// the time and no more, wherever the deadline was set.
+// With a negative FallbackDelay, an address that does not answer takes only its share of the time.
+// It does not matter where the deadline was set.
 func TestDialerSharesTheTime(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	e := newEyeballs(t)
@@ -258,8 +256,8 @@ func TestDialerSharesTheTime(t *testing.T) {
 	require.Zero(t, sources(rt))
 }
 
-// A dial whose attempts follow each other fails as with package net: for the reason of
-// the first attempt.
+// A dial whose attempts follow each other fails with the error of the first attempt, as in package
+// net.
 func TestDialerFailsForTheFirstReason(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -272,14 +270,14 @@ func TestDialerFailsForTheFirstReason(t *testing.T) {
 			if errors.As(err, &op) && op.Addr != nil {
 				break
 			}
-			d.Timeout *= 2 // the look-up has taken it all
+			d.Timeout *= 2 // the look-up has taken all of the time
 		}
 		return expect(errors.Is(op, syscall.ECONNREFUSED) && op.Addr.String() == net.JoinHostPort(e.refuses, e.port), "%v", op)
 	}))
 }
 
-// A nil pointer in LocalAddr is as good as nil, of each type of address. (Package
-// net panics if it is a *net.UnixAddr.)
+// A nil pointer in LocalAddr has the same effect as nil, for each type of address. (Package net
+// panics if it is a *net.UnixAddr.)
 func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	dir := netDir(t)
@@ -309,7 +307,7 @@ func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 			}
 			c.Close()
 
-			// Also where the dial ends before the first attempt.
+			// The same if the dial ends before the first attempt.
 			d.Deadline = time.Now()
 			var op *net.OpError
 			if _, err := d.Dial(cx, network, at); !errors.As(err, &op) || op.Source != nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -330,8 +328,8 @@ func TestDialerLocalAddrIsANilPointer(t *testing.T) {
 	}))
 }
 
-// The system may connect a socket to itself, or choose a port that does not serve. If
-// the port was its choice, and not the program's, it is asked for another port.
+// The system may connect a socket to itself, or choose a port that is in use. If the system and not
+// the program has chosen the port, the dial tries another port.
 func TestDialerBadPorts(t *testing.T) {
 	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1234}
 	other := &net.TCPAddr{IP: at.IP, Port: 1235}
@@ -379,7 +377,7 @@ func TestDialerCancelled(t *testing.T) {
 	}
 }
 
-// A cancelled Context dials nothing, though it would be done at once.
+// A dial with a cancelled Context fails, even if it would take no time.
 func TestDialUnixCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -405,7 +403,7 @@ func TestDialUnixCancelled(t *testing.T) {
 	}))
 }
 
-// Plain futures dial, too, and giving a dial up closes all sockets that it has opened.
+// Plain futures can dial. Giving up a dial closes all sockets that it has opened.
 func TestDialFuture(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -439,7 +437,8 @@ func TestDialFuture(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Families take turns, beginning with the family that the resolver put first.
+// The families take turns, beginning with the family of the first address that the resolver has
+// returned.
 func TestDialerOrder(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)
@@ -535,7 +534,7 @@ func TestDialerSettings(t *testing.T) {
 			assert.Equal(t, 40, tcpOption(t, c.(*TCPConn), unix.IPPROTO_TCP, 4)) // TCP_KEEPIDLE
 		}
 
-		// A wildcard is an address of either family.
+		// A wildcard is an address of both families.
 		d = Dialer{LocalAddr: &net.TCPAddr{}}
 		v6, err := ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback})
 		if err != nil {

@@ -15,19 +15,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dnsServer is a name server on the loopback, for tests.
+// dnsServer is a name server on the loopback interface, for tests.
 type dnsServer struct {
 	addr    string
 	queries atomic.Int32
-	silent  bool // it takes queries and does not answer
+	silent  bool // it receives queries and does not answer
 	records map[string][]dnsRecord
 
 	mu    sync.Mutex
 	asked []string // see questions
 }
 
-// questions returns what the server was asked since the last call, sorted, each
-// once: a resolver may ask again.
+// questions returns the questions that the server got since the last call, sorted and without
+// repetitions: a resolver may ask again.
 func (s *dnsServer) questions() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,16 +136,16 @@ func (s *dnsServer) answer(q []byte) []byte {
 	return append(append(a, question...), found...)
 }
 
-// dial is what a resolver uses in place of the system's servers.
+// dial connects a resolver to s instead of the servers of the system.
 func (s *dnsServer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Resolver: new(net.Resolver)} // or it looks at net.DefaultResolver, see asDefault
+	d := net.Dialer{Resolver: new(net.Resolver)} // otherwise it uses net.DefaultResolver, see asDefault
 	return d.DialContext(ctx, "udp", s.addr)
 }
 
 func (s *dnsServer) resolver() *Resolver { return &Resolver{PreferGo: true, Dial: s.dial} }
 
-// asDefault makes resolvers that ask s the default ones until the test ends, this
-// package's and package net's.
+// asDefault makes resolvers that ask s the default resolvers of this package and of package net,
+// until the test ends.
 func (s *dnsServer) asDefault(t testing.TB) {
 	own, std := DefaultResolver, net.DefaultResolver
 	DefaultResolver, net.DefaultResolver = s.resolver(), &net.Resolver{PreferGo: true, Dial: s.dial}

@@ -6,38 +6,39 @@ import (
 	"time"
 )
 
-// ListenConfig is how to listen; the zero value is how Listen and ListenPacket
-// do. Its methods may be called by any number of tasks and goroutines.
+// A ListenConfig says how to listen. The zero value listens as [Listen] and [ListenPacket] do. Any
+// number of tasks and goroutines may call its methods at the same time.
 //
-// Errors are *net.OpError. It wraps a *net.DNSError if a name in the address is
-// not found, and cx.Err() if cx is cancelled while a name is looked up.
+// The methods wait only if the address contains a name: [DefaultResolver] then looks it up, off the
+// worker. Errors are [*net.OpError]. They wrap a [*net.DNSError] if the look-up fails, and cx.Err()
+// if cx is cancelled during the look-up. No socket is open then.
 type ListenConfig struct {
-	// Control, if not nil, is called after the socket was made and before it is
-	// bound, with the network (its family added: "tcp4") and the address. It runs
-	// on the caller's worker and must not block. An error that it returns fails the
-	// listen.
+	// Control, if not nil, is called after the socket is made and before it is bound. Its arguments
+	// are the network with its family, for example "tcp4", and the address. It runs on the worker
+	// of the caller and must not block. If it returns an error, the method fails, and its error
+	// wraps this error.
 	Control func(network, address string, c syscall.RawConn) error
 
-	// KeepAlive is after how long a silence accepted connections are probed. Zero
-	// is 15 s; negative is never.
+	// KeepAlive is how long an accepted TCP connection is silent before the system probes it. 0
+	// means 15 s. If it is negative, the system does not probe.
 	KeepAlive time.Duration
 
-	// Backlog is how many connections the system keeps that were not accepted
-	// yet. Zero is as many as it will.
+	// Backlog is how many connections that are not accepted yet the system keeps. 0 means the limit
+	// of the system.
 	Backlog int
 
-	// ReusePort lets several sockets be bound to the same address. On Linux,
-	// FreeBSD and DragonFly the system shares new connections and messages out
-	// among them; see ListenEach.
+	// ReusePort lets several sockets be bound to the same address. On Linux, FreeBSD and DragonFly
+	// the system distributes new connections and messages among them; see
+	// [ListenConfig.ListenEach].
 	ReusePort bool
 
-	// DeferAccept, if not zero, hands out a connection of TCP only once the
-	// client has sent data, or after this time, in whole seconds, rounded
-	// up. Linux alone has it; elsewhere Listen fails with
-	// errors.ErrUnsupported.
+	// DeferAccept, if not zero, delays Accept of a TCP connection until the client has sent data,
+	// or until this time has passed. The system takes whole seconds; the time is rounded up. On
+	// systems other than Linux, Listen then fails with [errors.ErrUnsupported].
 	DeferAccept time.Duration
 }
 
+// setup returns the settings of lc for a socket.
 func (lc *ListenConfig) setup() *socketSetup {
 	return &socketSetup{
 		control: lc.Control, keepAlive: lc.KeepAlive, backlog: lc.Backlog,
@@ -45,8 +46,8 @@ func (lc *ListenConfig) setup() *socketSetup {
 	}
 }
 
-// Listen announces on a local address; see the function Listen. cx is used
-// while the address is resolved.
+// Listen returns a listener on a local address. For the networks see the function [Listen], for
+// errors and cancelling see [ListenConfig].
 func (lc *ListenConfig) Listen(cx *Context, network, address string) (Listener, error) {
 	t, a, err := resolveHost(cx, network, address)
 	if err != nil {
@@ -55,6 +56,8 @@ func (lc *ListenConfig) Listen(cx *Context, network, address string) (Listener, 
 	return lc.listen(t, a)
 }
 
+// listen opens a listener on a, without waiting. On failure it returns a nil interface, and not a
+// nil pointer in one.
 func (lc *ListenConfig) listen(t *dialTarget, a net.Addr) (Listener, error) {
 	switch t.net.proto {
 	case "tcp":
@@ -73,18 +76,19 @@ func (lc *ListenConfig) listen(t *dialTarget, a net.Addr) (Listener, error) {
 	return nil, t.unexpected(a)
 }
 
-// unexpected returns the error for a network that does not know this way to listen.
+// unexpected returns the error for a network on which the method cannot listen.
 func (t *dialTarget) unexpected(a net.Addr) error {
 	return wrapOp(t.op, t.net, nil, a, &net.AddrError{Err: "unexpected address type", Addr: t.text})
 }
 
-// ListenEach announces on one address with n listeners, each with a queue of
-// its own, among which the system shares out new connections: one listener for each
-// worker, if n is the number of workers. So that accepting takes no time of other
-// workers, accept from each listener in a task on a worker of its own (see
-// Runtime.Workers), which hands connections to tasks of Local(cx). ListenEach sets
-// ReusePort. If the address leaves the port open, all listeners get the same port.
-// Networks are those of TCP.
+// ListenEach returns n listeners on one address. Each has a queue of its own, and the system
+// distributes new connections among them. ListenEach sets ReusePort. The network is "tcp", "tcp4"
+// or "tcp6". If the port is 0, all listeners have the same port. If one of them cannot be opened,
+// ListenEach closes the others and returns the error. For errors and cancelling see [ListenConfig].
+//
+// It is for one listener per worker. A task on each worker (see [Runtime.Workers]) accepts from one
+// listener, and serves the connections in tasks of Local(cx). Then no connection and no accept
+// takes the time of another worker.
 func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) (ls []Listener, err error) {
 	each := *lc
 	each.ReusePort = true
@@ -114,8 +118,8 @@ func (lc *ListenConfig) ListenEach(cx *Context, network, address string, n int) 
 	return ls, nil
 }
 
-// ListenPacket opens a socket for messages on a local address; see the
-// function ListenPacket. cx is used while the address is resolved.
+// ListenPacket returns a socket for messages on a local address. For the networks see the function
+// [ListenPacket], for errors and cancelling see [ListenConfig].
 func (lc *ListenConfig) ListenPacket(cx *Context, network, address string) (PacketConn, error) {
 	t, a, err := resolveHost(cx, network, address)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The queue of a listener is as long as the system allows, not as the constant
-// of the system's headers says.
+// The queue of a listener is as long as the system allows, and not limited by the constant of the
+// system's headers.
 func TestListenBacklogIsWhatTheSystemAllows(t *testing.T) {
 	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	require.NoError(t, err)
@@ -21,7 +21,7 @@ func TestListenBacklogIsWhatTheSystemAllows(t *testing.T) {
 	require.NoError(t, ln.src.control(func(fd int) error {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		require.NoError(t, err)
-		require.EqualValues(t, min(limit, 1<<16-1), info.Sacked) // of a listener: its queue
+		require.EqualValues(t, min(limit, 1<<16-1), info.Sacked) // for a listener this field is the length of its queue
 		return nil
 	}))
 }

@@ -48,8 +48,8 @@ func TestListenConfigReusePort(t *testing.T) {
 	}))
 }
 
-// One accept queue for each worker: connections are shared out, and each is
-// accepted and served on the worker of the listener that got it.
+// There is one accept queue for each worker. The system distributes the connections, and each is
+// accepted and served on the worker of the listener that has got it.
 func TestListenEach(t *testing.T) {
 	const workers, clients = 3, 90
 	rt := newTestRuntime(t, Config{Workers: workers})
@@ -133,8 +133,8 @@ func TestListenEachFails(t *testing.T) {
 	}))
 }
 
-// Tasks of Workers stay where they are, plain futures included, and are
-// refused once the runtime drains.
+// Tasks of Workers stay on their worker, also plain futures. They are refused once the runtime
+// drains.
 func TestWorkersKeepTheirTasks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 3})
 	all := rt.Workers()
@@ -146,7 +146,7 @@ func TestWorkersKeepTheirTasks(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, i, got)
 		}
-		h := Spawn(rt, func(cx *Context) (int, error) { // from a task of whatever worker
+		h := Spawn(rt, func(cx *Context) (int, error) { // from a task on any worker
 			return Spawn(s, func(cx *Context) (int, error) {
 				inner := Spawn(Local(cx), func(cx *Context) (int, error) { return cx.here().index, nil })
 				return inner.Join(cx)
@@ -171,7 +171,7 @@ func TestListenConfigBacklog(t *testing.T) {
 		}
 		defer ln.Close()
 		d := Dialer{Timeout: 50 * time.Millisecond}
-		for range 64 { // the kernel may take some more until it has noted the first ones
+		for range 64 { // the kernel may take more connections until it has counted the first
 			c, err := d.Dial(cx, "tcp", ln.Addr().String())
 			if errors.Is(err, context.DeadlineExceeded) {
 				return nil

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netTwins are the forms for code that knows package net, each with its twin there.
+// netTwins are the forms for code that uses package net, each with its counterpart there.
 var netTwins = []struct{ form, std any }{
 	{new(netTCPConn), new(net.TCPConn)},
 	{new(boundTCPConn), new(net.TCPConn)},
@@ -36,14 +36,14 @@ var netTwins = []struct{ form, std any }{
 	{new(netUnixListener), new(net.UnixListener)},
 }
 
-// netMissing says why a form does not have a method of its twin.
+// netMissing says why a form lacks a method of its counterpart.
 var netMissing = map[string]string{
 	"*net.TCPListener.AcceptTCP":   "it returns a *net.TCPConn, which only package net makes",
 	"*net.UnixListener.AcceptUnix": "it returns a *net.UnixConn, which only package net makes",
 }
 
-// Every exported method of a type of package net is one of the form as well,
-// with the same signature, or is on the list.
+// The form has every exported method of the type of package net, with the same signature, unless
+// the method is on the list.
 func TestNetFormsHaveTheMethodsOfPackageNet(t *testing.T) {
 	for _, twin := range netTwins {
 		form, std := reflect.ValueOf(twin.form), reflect.ValueOf(twin.std)
@@ -104,7 +104,7 @@ type netUnix interface {
 // the same.
 func sameAsPackageNet(t *testing.T, fn func(t *testing.T, api netAPI) []string) {
 	var want []string
-	dir := netDir(t) // its name stands in errors
+	dir := netDir(t) // errors contain its name
 	t.Run("package net", func(t *testing.T) { want = fn(t, netStdAPI(dir)) })
 	for name, run := range netFormAPIs {
 		t.Run(name, func(t *testing.T) {
@@ -114,8 +114,8 @@ func sameAsPackageNet(t *testing.T, fn func(t *testing.T, api netAPI) []string) 
 	}
 }
 
-// said describes the result of a call that moved n bytes from or to addr. Of an error it
-// has all facts that netErrorFacts returns.
+// said describes the result of a call that has moved n bytes from or to addr. For an error it has
+// all facts that netErrorFacts returns.
 func said(call string, n int, addr any, err error) string {
 	if err == nil {
 		return fmt.Sprintf("%s: %d bytes, %v", call, n, addr)
@@ -199,9 +199,8 @@ var unixSends = []sendCall[netUnix, *net.UnixAddr]{
 	}},
 }
 
-// receives produces each result that a receive can have, with each of the calls.
-// open returns a connection, a function that sends it a message, and the names of
-// addresses.
+// receives produces each result that a receive can have, with each of the calls. open returns a
+// connection, a function that sends a message to it, and the names of addresses.
 func receives[C net.Conn](t *testing.T, calls []recvCall[C], open func() (c C, send func(p string), known map[string]string)) (all []string) {
 	for _, call := range calls {
 		c, send, known := open()
@@ -248,8 +247,8 @@ func receives[C net.Conn](t *testing.T, calls []recvCall[C], open func() (c C, s
 	return all
 }
 
-// whileWaiting calls end once a call waits to read from c; package net does not report
-// that, so there it is called at once. The result waits until end has been called.
+// whileWaiting calls end once a call waits to read from c. Package net does not report that a call
+// waits, so end is called at once there. The returned function waits until end has been called.
 func whileWaiting(t *testing.T, c net.Conn, end func() error) func() {
 	ended := make(chan struct{})
 	go func() {
@@ -308,7 +307,7 @@ func TestNetFormsReceiveUnix(t *testing.T) {
 	})
 }
 
-// netUnixPair returns the ends of a connection that both have names.
+// netUnixPair returns the ends of a connection. Both ends have names.
 func netUnixPair(t *testing.T, api netAPI, network string) (dialled, accepted netUnix) {
 	ln, err := api.listen(network, api.path("listener"))
 	assert.NoError(t, err)
@@ -322,7 +321,7 @@ func netUnixPair(t *testing.T, api netAPI, network string) (dialled, accepted ne
 	return a.(netUnix), b.(netUnix)
 }
 
-// unixSendRaw sends a message, also an empty message, without the methods of c that send.
+// unixSendRaw sends a message, which may be empty, without the methods of c that send.
 func unixSendRaw(t *testing.T, c syscall.Conn, p string) {
 	raw, err := c.SyscallConn()
 	assert.NoError(t, err)
@@ -331,7 +330,7 @@ func unixSendRaw(t *testing.T, c syscall.Conn, p string) {
 	}))
 }
 
-// netUnixgrams returns a socket of the api's and one of package net's.
+// netUnixgrams returns a socket of the api and a socket of package net.
 func netUnixgrams(t *testing.T, api netAPI) (netUnix, *net.UnixConn) {
 	for _, name := range []string{"gram", "peer"} {
 		os.Remove(api.path(name))
@@ -344,8 +343,8 @@ func netUnixgrams(t *testing.T, api netAPI) (netUnix, *net.UnixConn) {
 	return c.(netUnix), peer
 }
 
-// sends sends to each of the addresses by each of the calls, and to to, where recv
-// fetches the message, also an empty one.
+// sends sends to each of the addresses by each of the calls. It also sends messages, one of them
+// empty, to the address to, where recv receives them.
 func sends[C net.Conn, A any](t *testing.T, calls []sendCall[C, A], c C, to A, recv func() string, addrs map[string]A) (all []string) {
 	for _, call := range calls {
 		send := func(what, p string, a A) {
@@ -391,7 +390,7 @@ func TestNetFormsSendUDP(t *testing.T) {
 			"the other family": {IP: map[string]net.IP{"udp4": net.IPv6loopback, "udp6": {192, 0, 2, 1}}[network], Port: 9},
 			"no IP at all":     {IP: net.IP{1, 2, 3}, Port: 9},
 		}
-		if network == "udp6" { // the system reports it as it likes
+		if network == "udp6" { // the result depends on the system
 			delete(addrs, "the other family")
 		}
 		t.Run(network, func(t *testing.T) {
@@ -438,7 +437,7 @@ func TestNetFormsSendUnix(t *testing.T) {
 			_, peer := netUnixgrams(t, api)
 			c, err := api.dial("unixgram", peer.LocalAddr().String())
 			assert.NoError(t, err)
-			// Package net refuses WriteMsgUnix here even if there is no address; ours sends.
+			// Package net refuses WriteMsgUnix here even without an address; this package sends.
 			calls := slices.DeleteFunc(slices.Clone(unixSends), func(call sendCall[netUnix, *net.UnixAddr]) bool {
 				return call.name == "WriteMsgUnix"
 			})
@@ -472,8 +471,8 @@ func TestNetFormsSendUnix(t *testing.T) {
 	})
 }
 
-// The end of a stream is reported as by package net: wrapped, where an address comes with
-// the data.
+// The end of a stream is reported as by package net: the error is wrapped by the methods that also
+// return an address.
 func TestNetFormsAtTheEnd(t *testing.T) {
 	for _, network := range []string{"unix", "unixpacket"} {
 		t.Run(network, func(t *testing.T) {
@@ -519,7 +518,7 @@ func TestNetFormsAtTheEnd(t *testing.T) {
 	})
 }
 
-// Files come with a message however it is read.
+// Files arrive with a message, whichever method reads it.
 func TestNetFormsCarryAncillaryData(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		a, b := netUnixPair(t, api, "unix")
@@ -557,7 +556,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TCP connections copy from and to any reader and writer, with package net's errors.
+// TCP connections copy from any reader and to any writer, with the errors of package net.
 func TestNetFormsCopy(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		pair := func() (a, b netTCP) {
@@ -617,7 +616,7 @@ func TestNetFormsCopy(t *testing.T) {
 	})
 }
 
-// A connection that the program did not make may be a connection of Multipath TCP.
+// A connection that another program has made may be a connection of Multipath TCP.
 func TestNetFormsMultipathTCP(t *testing.T) {
 	lc := net.ListenConfig{}
 	lc.SetMultipathTCP(true)
@@ -657,8 +656,8 @@ func TestNetFormsMultipathTCP(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// The RawConn of a listener is for Control alone, and its Read and Write fail at once
-// without a call of the function.
+// The RawConn of a listener is for Control only. Its Read and Write fail at once and do not call
+// the function.
 func TestRawConnOfListeners(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	std, err := net.Listen("tcp", "127.0.0.1:0")
@@ -721,7 +720,7 @@ func TestNetFormsRawConnErrors(t *testing.T) {
 	})
 }
 
-// The methods of a listener's form do the same as the methods of the listener.
+// The methods of the form of a listener do the same as the methods of the listener.
 func TestNetListenerMethods(t *testing.T) {
 	sameAsPackageNet(t, func(t *testing.T, api netAPI) (all []string) {
 		for _, keep := range []bool{false, true} {

@@ -10,28 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Resolver looks up names, as net.Resolver does: it asks a net.Resolver, on a goroutine
-// of the runtime's blocking pool, and the caller waits through its Context.
-// Cancelling a look-up ends the wait; results that it has found are dropped. The
-// zero value is like DefaultResolver. It must not be copied after its first
-// use; any number of tasks and goroutines may use it at once.
+// A Resolver looks up names, like [net.Resolver], except that its calls wait through a [Context].
+// The zero value is like [DefaultResolver]. Any number of tasks and goroutines may use a Resolver
+// at the same time. It must not be copied after its first use.
 //
-// Errors are those of net.Resolver: *net.DNSError, which wraps cx.Err() if cx is cancelled;
-// a net.UnknownNetworkError of LookupIP and LookupNetIP, and a *net.AddrError of LookupPort
-// for a number that is not a port, or for an unknown network.
+// A look-up calls the net.Resolver on a goroutine of the pool of blocking calls. Cancelling the
+// look-up ends the wait at once, and its result is dropped. If Go's own resolver is used (see
+// package net), it then also stops waiting for its server. A look-up of the C library goes on to
+// its end, and [Runtime.Shutdown] waits for it.
 //
-// If Go's own resolver is used (see package net), a look-up that was cancelled
-// no longer waits for its server. A look-up of the C library goes on to its end,
-// and Runtime.Shutdown waits for it.
+// The errors of all methods are the errors of net.Resolver:
 //
-// A look-up has the values of the context that the caller's task is Under: the ctx
-// of Dial has them, and the hooks DNSStart and DNSDone of net/http/httptrace are
-// called, on a goroutine outside the workers. If the look-up is cancelled, DNSDone
-// may be called after it has returned.
+//   - A [*net.DNSError], which wraps cx.Err() if cx is cancelled.
+//   - A [net.UnknownNetworkError] of [Resolver.LookupIP] and [Resolver.LookupNetIP].
+//   - A [*net.AddrError] of [Resolver.LookupPort], for a number that is not a port and for an
+//     unknown network.
+//
+// A look-up has the values of the context that the task of the caller is under (see
+// [Spawner.Under]). So Dial gets them in its ctx, and the hooks DNSStart and DNSDone of
+// [net/http/httptrace] are called, on a goroutine outside the workers. If the look-up is cancelled,
+// DNSDone may be called after the look-up has returned.
 type Resolver struct {
-	// PreferGo, StrictErrors and Dial are those of net.Resolver. Dial is called
-	// on a goroutine outside the workers, where it may block. The connection that it
-	// returns is closed when the look-up ends.
+	// PreferGo, StrictErrors and Dial are the fields of [net.Resolver]. Dial is called on a
+	// goroutine outside the workers, where it may block. The connection that it returns is closed
+	// when the look-up ends.
 	PreferGo     bool
 	StrictErrors bool
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
@@ -40,11 +42,10 @@ type Resolver struct {
 	std  *net.Resolver
 }
 
-// DefaultResolver is the Resolver of the functions of this package that look up
-// names.
+// DefaultResolver is the [Resolver] of the functions of this package that look up names.
 var DefaultResolver = &Resolver{}
 
-// resolver returns the net.Resolver that does the work.
+// resolver returns the net.Resolver that does the work. A nil r is DefaultResolver.
 func (r *Resolver) resolver() *net.Resolver {
 	if r == nil {
 		r = DefaultResolver
@@ -55,9 +56,8 @@ func (r *Resolver) resolver() *net.Resolver {
 	return r.std
 }
 
-// lookupFamily returns the addresses of a host. If the family is AF_INET or
-// AF_INET6, name servers are asked for addresses of that family only; if it is 0,
-// for both.
+// lookupFamily returns the addresses of a host. If family is AF_INET or AF_INET6, it asks name
+// servers only for addresses of this family. If family is 0, it asks for both.
 func (r *Resolver) lookupFamily(ctx context.Context, family int, host string) ([]net.IPAddr, error) {
 	all := func() ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) }
 	network := "ip4"
@@ -74,15 +74,15 @@ func (r *Resolver) lookupFamily(ctx context.Context, family int, host string) ([
 	return zoned(ips, all), nil
 }
 
-// zoned returns addresses of one family with their zones. Package net returns zones
-// only in a look-up of both families, which all is, so that one is made if there is a
-// link-local address. Such addresses come from files and from multicast DNS, hardly
-// ever from a name server.
+// zoned returns the addresses ips, which are of one family, with their zones. Package net returns
+// zones only from a look-up of both families, which all is. So zoned calls all if there is a
+// link-local address of IPv6. Such addresses come from files and from multicast DNS, and hardly
+// ever from a name server, so the second look-up is rare.
 func zoned(ips []net.IP, all func() ([]net.IPAddr, error)) []net.IPAddr {
 	needsZone := func(ip net.IP) bool { return ip.To4() == nil && ip.IsLinkLocalUnicast() }
 	if slices.ContainsFunc(ips, needsZone) {
 		if found, err := all(); err == nil {
-			return found // the caller leaves out the other family
+			return found // the caller drops the addresses of the other family
 		}
 	}
 	addrs := make([]net.IPAddr, len(ips))
@@ -92,8 +92,8 @@ func zoned(ips []net.IP, all func() ([]net.IPAddr, error)) []net.IPAddr {
 	return addrs
 }
 
-// dial connects to a server. It closes the connection at the end of ctx, for which
-// package net does not look while it waits for an answer.
+// dial connects to a name server. It closes the connection at the end of ctx, because package net
+// does not notice this end while it waits for an answer.
 func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := r.Dial
 	if dial == nil {
@@ -107,7 +107,7 @@ func (r *Resolver) dial(ctx context.Context, network, address string) (net.Conn,
 }
 
 // lookUp runs f, which looks up name, as runLookup does. If cx is cancelled, the error is a
-// *net.DNSError that wraps cx.Err(), as that of net.Resolver wraps the error of its context.
+// *net.DNSError that wraps cx.Err(), as package net wraps the error of its context.
 func lookUp[T any](cx *Context, name string, f func(ctx context.Context) (T, error)) (T, error) {
 	v, err := runLookup(cx, f)
 	if err != nil && err == cx.Err() {
@@ -116,65 +116,77 @@ func lookUp[T any](cx *Context, name string, f func(ctx context.Context) (T, err
 	return v, err
 }
 
-// LookupHost returns the addresses of a host.
+// LookupHost returns the addresses of a host. For errors and cancelling see [Resolver]. The
+// function [LookupHost] is this method of [DefaultResolver].
 func (r *Resolver) LookupHost(cx *Context, host string) (addrs []string, err error) {
 	return lookUp(cx, host, func(ctx context.Context) ([]string, error) { return r.resolver().LookupHost(ctx, host) })
 }
 
-// LookupIPAddr returns the addresses of a host, in the order in which to try them.
+// LookupIPAddr returns the addresses of a host, in the order in which to try them. For errors and
+// cancelling see [Resolver].
 func (r *Resolver) LookupIPAddr(cx *Context, host string) ([]net.IPAddr, error) {
 	return lookUp(cx, host, func(ctx context.Context) ([]net.IPAddr, error) { return r.resolver().LookupIPAddr(ctx, host) })
 }
 
-// LookupIP returns the addresses of a host of one network: "ip", "ip4" or
-// "ip6".
+// LookupIP returns the addresses of a host. The network is "ip4" or "ip6" for addresses of one
+// family, and "ip" for both. For errors and cancelling see [Resolver]. The function [LookupIP] is
+// this method of [DefaultResolver] with "ip".
 func (r *Resolver) LookupIP(cx *Context, network, host string) ([]net.IP, error) {
 	return lookUp(cx, host, func(ctx context.Context) ([]net.IP, error) { return r.resolver().LookupIP(ctx, network, host) })
 }
 
-// LookupNetIP is LookupIP with results of type netip.Addr.
+// LookupNetIP is [Resolver.LookupIP] with results of type [net/netip.Addr].
 func (r *Resolver) LookupNetIP(cx *Context, network, host string) ([]netip.Addr, error) {
 	return lookUp(cx, host, func(ctx context.Context) ([]netip.Addr, error) {
 		return r.resolver().LookupNetIP(ctx, network, host)
 	})
 }
 
-// LookupPort returns the port of a service: of "https" for "tcp", for example.
-// It looks into a file the first time, and asks no server.
+// LookupPort returns the port of a service: 443 for "https" of "tcp", for example. It asks no
+// server; the first call may read a file. For errors and cancelling see [Resolver]. The function
+// [LookupPort] is this method of [DefaultResolver].
 func (r *Resolver) LookupPort(cx *Context, network, service string) (port int, err error) {
 	return lookUp(cx, network+"/"+service, func(ctx context.Context) (int, error) {
 		return r.resolver().LookupPort(ctx, network, service)
 	})
 }
 
-// LookupAddr returns the names of an address.
+// LookupAddr returns the names of an address. For errors and cancelling see [Resolver]. The
+// function [LookupAddr] is this method of [DefaultResolver].
 func (r *Resolver) LookupAddr(cx *Context, addr string) (names []string, err error) {
 	return lookUp(cx, addr, func(ctx context.Context) ([]string, error) { return r.resolver().LookupAddr(ctx, addr) })
 }
 
-// LookupCNAME returns the canonical name of a host.
+// LookupCNAME returns the canonical name of a host. For errors and cancelling see [Resolver]. The
+// function [LookupCNAME] is this method of [DefaultResolver].
 func (r *Resolver) LookupCNAME(cx *Context, host string) (cname string, err error) {
 	return lookUp(cx, host, func(ctx context.Context) (string, error) { return r.resolver().LookupCNAME(ctx, host) })
 }
 
-// LookupMX returns a domain's mail servers, in order of preference. As with
-// net.Resolver, there may be results together with an error.
+// LookupMX returns the mail servers of a domain, in the order of preference. It may return results
+// together with an error: records with invalid names are left out, and the error reports them. For
+// errors and cancelling see [Resolver]. The function [LookupMX] is this method of
+// [DefaultResolver].
 func (r *Resolver) LookupMX(cx *Context, name string) ([]*net.MX, error) {
 	return lookUp(cx, name, func(ctx context.Context) ([]*net.MX, error) { return r.resolver().LookupMX(ctx, name) })
 }
 
-// LookupNS returns a domain's name servers; see LookupMX for errors.
+// LookupNS returns the name servers of a domain. It may return results together with an error, as
+// [Resolver.LookupMX] does. The function [LookupNS] is this method of [DefaultResolver].
 func (r *Resolver) LookupNS(cx *Context, name string) ([]*net.NS, error) {
 	return lookUp(cx, name, func(ctx context.Context) ([]*net.NS, error) { return r.resolver().LookupNS(ctx, name) })
 }
 
-// LookupTXT returns a domain's texts.
+// LookupTXT returns the TXT records of a domain. For errors and cancelling see [Resolver]. The
+// function [LookupTXT] is this method of [DefaultResolver].
 func (r *Resolver) LookupTXT(cx *Context, name string) ([]string, error) {
 	return lookUp(cx, name, func(ctx context.Context) ([]string, error) { return r.resolver().LookupTXT(ctx, name) })
 }
 
-// LookupSRV returns the servers of a service, in the order in which to try
-// them; see LookupMX for errors.
+// LookupSRV returns the servers of a service of a domain, in the order in which to try them. It
+// looks up the name _service._proto.name, or name itself if service and proto are empty. It may
+// return results together with an error, as [Resolver.LookupMX] does. The function [LookupSRV] is
+// this method of [DefaultResolver].
 func (r *Resolver) LookupSRV(cx *Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
 	type found struct {
 		cname string
@@ -191,57 +203,59 @@ func (r *Resolver) LookupSRV(cx *Context, service, proto, name string) (cname st
 	return f.cname, f.addrs, err
 }
 
-// LookupHost is DefaultResolver.LookupHost. The error is a *net.DNSError; it wraps
-// cx.Err() if cx is cancelled.
+// LookupHost returns the addresses of a host. It is [Resolver.LookupHost] of [DefaultResolver]. The
+// error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupHost(cx *Context, host string) (addrs []string, err error) {
 	return DefaultResolver.LookupHost(cx, host)
 }
 
-// LookupIP returns the addresses of a host. The error is a *net.DNSError; it wraps
-// cx.Err() if cx is cancelled.
+// LookupIP returns the addresses of a host, of both families. It is [Resolver.LookupIP] of
+// [DefaultResolver] with network "ip". The error is a [*net.DNSError]; it wraps cx.Err() if cx is
+// cancelled.
 func LookupIP(cx *Context, host string) ([]net.IP, error) {
 	return DefaultResolver.LookupIP(cx, "ip", host)
 }
 
-// LookupPort is DefaultResolver.LookupPort. The error is a *net.DNSError, which wraps
-// cx.Err() if cx is cancelled, or a *net.AddrError for a number that is not a port, or for
-// an unknown network.
+// LookupPort returns the port of a service: 443 for "https" of "tcp", for example. It is
+// [Resolver.LookupPort] of [DefaultResolver]. The error is a [*net.DNSError], which wraps cx.Err()
+// if cx is cancelled. For a number that is not a port, or an unknown network, it is a
+// [*net.AddrError].
 func LookupPort(cx *Context, network, service string) (port int, err error) {
 	return DefaultResolver.LookupPort(cx, network, service)
 }
 
-// LookupAddr is DefaultResolver.LookupAddr. The error is a *net.DNSError; it wraps
-// cx.Err() if cx is cancelled.
+// LookupAddr returns the names of an address. It is [Resolver.LookupAddr] of [DefaultResolver]. The
+// error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupAddr(cx *Context, addr string) (names []string, err error) {
 	return DefaultResolver.LookupAddr(cx, addr)
 }
 
-// LookupCNAME is DefaultResolver.LookupCNAME. The error is a *net.DNSError; it wraps
-// cx.Err() if cx is cancelled.
+// LookupCNAME returns the canonical name of a host. It is [Resolver.LookupCNAME] of
+// [DefaultResolver]. The error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupCNAME(cx *Context, host string) (cname string, err error) {
 	return DefaultResolver.LookupCNAME(cx, host)
 }
 
-// LookupMX is DefaultResolver.LookupMX. The error is a *net.DNSError; it wraps cx.Err()
-// if cx is cancelled.
+// LookupMX returns the mail servers of a domain. It is [Resolver.LookupMX] of [DefaultResolver].
+// The error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupMX(cx *Context, name string) ([]*net.MX, error) {
 	return DefaultResolver.LookupMX(cx, name)
 }
 
-// LookupNS is DefaultResolver.LookupNS. The error is a *net.DNSError; it wraps cx.Err()
-// if cx is cancelled.
+// LookupNS returns the name servers of a domain. It is [Resolver.LookupNS] of [DefaultResolver].
+// The error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupNS(cx *Context, name string) ([]*net.NS, error) {
 	return DefaultResolver.LookupNS(cx, name)
 }
 
-// LookupTXT is DefaultResolver.LookupTXT. The error is a *net.DNSError; it wraps cx.Err()
-// if cx is cancelled.
+// LookupTXT returns the TXT records of a domain. It is [Resolver.LookupTXT] of [DefaultResolver].
+// The error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupTXT(cx *Context, name string) ([]string, error) {
 	return DefaultResolver.LookupTXT(cx, name)
 }
 
-// LookupSRV is DefaultResolver.LookupSRV. The error is a *net.DNSError; it wraps cx.Err()
-// if cx is cancelled.
+// LookupSRV returns the servers of a service. It is [Resolver.LookupSRV] of [DefaultResolver]. The
+// error is a [*net.DNSError]; it wraps cx.Err() if cx is cancelled.
 func LookupSRV(cx *Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
 	return DefaultResolver.LookupSRV(cx, service, proto, name)
 }

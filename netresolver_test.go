@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a look-up finds, and how it fails, is what package net's does.
+// A look-up has the same results and the same errors as in package net.
 func TestResolverFindsWhatPackageNetFinds(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s := newDNS(t, false, map[string][]dnsRecord{
@@ -144,8 +144,8 @@ func TestResolverFindsWhatPackageNetFinds(t *testing.T) {
 	}
 }
 
-// The functions of the package ask the system's resolver. Here they ask for
-// what it knows without asking anybody.
+// The functions of the package ask the resolver of the system. Here they ask for results that need
+// no server.
 func TestLookupFunctions(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -205,8 +205,8 @@ func TestLookupFunctions(t *testing.T) {
 	}))
 }
 
-// Promises: cancelling ends the wait, though the server is silent, and the
-// look-up ends soon; a cancelled Context asks nobody.
+// Cancelling ends the wait, even if the server does not answer, and the look-up ends soon. With a
+// cancelled Context no server is asked.
 func TestResolverCancelled(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s := newDNS(t, true, nil)
@@ -244,8 +244,8 @@ func TestResolverCancelled(t *testing.T) {
 	}, "the look-ups end")
 }
 
-// A network of one family asks name servers for the addresses of that family, and
-// finds and refuses what package net does; with several addresses in its order.
+// With a network of one family, name servers are asked only for addresses of that family. The
+// results and errors are those of package net, and several addresses have the same order.
 func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	s := newDNS(t, false, map[string][]dnsRecord{
@@ -325,7 +325,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 				network, address := c.proto+family, host+":80"
 				what := fmt.Sprintf("%s %s %s", name, network, address)
 				if host == "link.test." && name == "DialNet" {
-					continue // without a zone one of the two fails, or finds, or does not, by chance
+					continue // without a zone it depends on chance whether either of the two finds the address
 				}
 				tried = nil
 				want := c.std(network, address)
@@ -344,7 +344,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 					asked = slices.DeleteFunc(asked, func(q string) bool { return family == "6" && q == "link.test. 1" }) // see zoned
 				}
 				assert.Equal(t, wantAsked, asked, what)
-				if family == "" { // families take turns here, but not there
+				if family == "" { // families take turns here, but not in package net
 					slices.Sort(wantTried)
 					slices.Sort(tried)
 				}
@@ -354,8 +354,7 @@ func TestLookupsAskForTheFamilyOfTheNetwork(t *testing.T) {
 	}
 }
 
-// Addresses that are of use with their zone only are asked for in the way that
-// tells zones.
+// Addresses that are useful only with their zone are looked up by the method that returns zones.
 func TestLookupsOfOneFamilyKnowZones(t *testing.T) {
 	local, global := net.ParseIP("fe80::1"), net.ParseIP("2001:db8::1")
 	both := []net.IPAddr{{IP: net.IPv4(127, 0, 0, 1)}, {IP: local, Zone: "lo"}}
@@ -363,7 +362,7 @@ func TestLookupsOfOneFamilyKnowZones(t *testing.T) {
 	never := func() ([]net.IPAddr, error) { panic("asked") }
 
 	require.Equal(t, []net.IPAddr{{IP: global}}, zoned([]net.IP{global}, never))
-	v4 := net.IPv4(169, 254, 0, 1) // local, too, but zones are for IPv6
+	v4 := net.IPv4(169, 254, 0, 1) // link-local, too, but only IPv6 has zones
 	require.Equal(t, []net.IPAddr{{IP: v4}}, zoned([]net.IP{v4}, never))
 	require.Equal(t, both, zoned([]net.IP{global, local}, func() ([]net.IPAddr, error) { return both, nil }))
 	require.Equal(t, []net.IPAddr{{IP: local}}, zoned([]net.IP{local}, func() ([]net.IPAddr, error) { return nil, failed }))

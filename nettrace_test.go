@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// netEvents collects what the hooks of httptrace are told.
+// netEvents collects the calls of the hooks of httptrace.
 type netEvents struct {
 	mu  sync.Mutex
 	all []string
@@ -29,7 +29,7 @@ func (e *netEvents) add(args ...any) {
 	e.all = append(e.all, strings.TrimSuffix(fmt.Sprintln(args...), "\n"))
 }
 
-// take returns what has come since the last call.
+// take returns the events since the last call.
 func (e *netEvents) take() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -50,8 +50,7 @@ func (e *netEvents) in(ctx context.Context) context.Context {
 
 type traceKey struct{}
 
-// netTraceHost is what can be dialled while its hooks are watched: as eyeballs, but
-// nothing hangs.
+// netTraceHost has the hosts that a test of hooks dials. It is like eyeballs, but no connect hangs.
 func netTraceHost(t *testing.T) (s *dnsServer, port string) {
 	ln := tcpListen(t)
 	_, port, err := net.SplitHostPort(ln.Addr().String())
@@ -66,8 +65,7 @@ func netTraceHost(t *testing.T) (s *dnsServer, port string) {
 	return s, port
 }
 
-// Each dial of this package through a context that has hooks of httptrace calls
-// them as package net does.
+// A dial under a context that has hooks of httptrace calls them as package net does.
 func TestDialCallsTheHooksOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	_, port := netTraceHost(t)
@@ -141,13 +139,13 @@ func TestDialCallsTheHooksOfPackageNet(t *testing.T) {
 	}
 }
 
-// So do look-ups; the values of the context come to the Dial of a Resolver.
+// A look-up calls the hooks, too, and the Dial of a Resolver gets the values of the context.
 func TestLookupsCallTheHooksOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	s, _ := netTraceHost(t)
 	events := new(netEvents)
 	ctx := context.WithValue(events.in(context.Background()), traceKey{}, "value")
-	// So many queries are sent at once, and sent again, that only their kinds count.
+	// Several queries are sent at the same time and repeated, so only their kinds are compared.
 	kinds := func() []string {
 		all := events.take()
 		slices.Sort(all)
@@ -190,7 +188,7 @@ func TestLookupsCallTheHooksOfPackageNet(t *testing.T) {
 			func() error { _, err := std.LookupPort(ctx, "tcp", "https"); return err },
 			func(cx *Context) error { _, err := own.LookupPort(cx, "tcp", "https"); return err },
 		},
-		"Dial": { // what it needs for the look-up is no attempt
+		"Dial": { // a connection for the look-up is not an attempt
 			func() error {
 				d := net.Dialer{Resolver: std}
 				c, err := d.DialContext(ctx, "udp4", "one.test.:9")
@@ -236,8 +234,8 @@ func TestLookupsCallTheHooksOfPackageNet(t *testing.T) {
 	}
 }
 
-// Promises: each attempt that has begun ends once for the hooks, before the dial
-// does, and also if it has lost, was given up, or its time was over.
+// ConnectDone is called exactly once for each attempt that has begun, and before the dial returns.
+// This is so if the attempt has lost, was given up, or its time has passed.
 func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	e := newEyeballs(t)
@@ -284,7 +282,7 @@ func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	require.Equal(t, []string{"ConnectStart tcp " + hangs, ends(hangs, context.Canceled)}, connects())
 
 	var op *net.OpError
-	for op == nil || op.Addr == nil { // unless the look-up takes it all
+	for op == nil || op.Addr == nil { // unless the look-up takes all of the time
 		d.Timeout += 20 * time.Millisecond
 		connects()
 		_, err = joinOrCancel(dial(d, "hangs"))
@@ -303,8 +301,8 @@ func TestDialEndsEachAttemptForTheHooks(t *testing.T) {
 	require.Zero(t, sources(rt))
 }
 
-// Promises: hooks that are not set are not called; contexts without any cost no
-// allocation, as those without values do.
+// Hooks that are not set are not called. A context without hooks costs no more allocations than a
+// context without values.
 func TestDialWithoutHooks(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -347,8 +345,8 @@ func TestDialWithoutHooks(t *testing.T) {
 	}
 }
 
-// A hook that panics fails the task as Control does, and leaves nothing open:
-// neither attempts nor the connection that the dial would have returned.
+// A hook that panics fails the task, as Control does. The sockets of all attempts are closed, and
+// so is the connection that the dial would have returned.
 func TestDialHookPanics(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	e := newEyeballs(t)

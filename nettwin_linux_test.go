@@ -21,7 +21,7 @@ func asNobody(t *testing.T, fn func()) {
 	}
 	become := func(uid uintptr) {
 		keep := ^uintptr(0)
-		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uid, keep) // of this thread alone
+		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uid, keep) // only for this thread
 		require.Zero(t, errno)
 	}
 	runtime.LockOSThread()
@@ -69,7 +69,7 @@ func TestNetPermissionErrorsAreThoseOfPackageNet(t *testing.T) {
 	} {
 		asNobody(t, func() {
 			std, own := c.std(), c.own()
-			if std == nil { // low ports are free for all on some machines
+			if std == nil { // on some machines every user may use low ports
 				assert.NoError(t, own, what)
 				return
 			}

@@ -20,7 +20,7 @@ import (
 
 // netAPI is package net, or this package bound to a task.
 type netAPI struct {
-	dir          string // for sockets' files
+	dir          string // for the files of sockets
 	dial         func(network, address string) (net.Conn, error)
 	dialFrom     func(local net.Addr, network, address string) (net.Conn, error)
 	listen       func(network, address string) (net.Listener, error)
@@ -265,8 +265,8 @@ func netWriteTo(c net.PacketConn, a net.Addr) error {
 	return err
 }
 
-// netRefused waits for the answer of a host that has no such port, which comes
-// with the first or a later message.
+// netRefused waits for the answer of a host on which the port is closed. The answer follows the
+// first or a later message.
 func netRefused(c net.Conn, try func(c net.Conn) error) error {
 	c.SetDeadline(time.Now().Add(patience))
 	for {
@@ -279,9 +279,8 @@ func netRefused(c net.Conn, try func(c net.Conn) error) error {
 	}
 }
 
-// The same mistakes and misfortunes give the same errors as package net's, in
-// all that a program can ask of an error, and to the letter but for ports and
-// directories.
+// The same misuses and failures give the same errors as in package net: in all facts that a program
+// can ask of an error, and in their text apart from ports and directories.
 func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 	long := "/" + strings.Repeat("long", 40)
 	udpTo := func(a net.Addr) func(api netAPI) error {
@@ -372,7 +371,8 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 			})
 		},
 		"udp: read refused": func(api netAPI) error {
-			// A socket with a peer receives from no other socket, and keeps its port from others.
+			// A socket with a peer receives from no other socket, and no other socket can use its
+			// port.
 			return api.peer("udp", "127.0.0.1:0", func(p net.Conn) error {
 				c, err := api.dial("udp", p.LocalAddr().String())
 				if err != nil {
@@ -673,7 +673,7 @@ func TestNetErrorsAreThoseOfPackageNet(t *testing.T) {
 	}
 }
 
-// Package net opens some socket here.
+// Package net opens a socket here; this package returns an error.
 func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	require.NoError(t, runTask(rt, func(cx *Context) error {
@@ -689,7 +689,7 @@ func TestNetListenInAWayTheNetworkDoesNotKnow(t *testing.T) {
 	}))
 }
 
-// netUDP is the methods of a *net.UDPConn, which both forms of a *UDPConn have.
+// netUDP is the methods of a *net.UDPConn. Both forms of a *UDPConn have them.
 type netUDP interface {
 	net.Conn
 	net.PacketConn
@@ -726,8 +726,7 @@ func netConnect(cx *Context, ln Listener) (dialled, accepted Conn, err error) {
 	return dialled, accepted, nil
 }
 
-// netDir returns a directory with a short name, for the names of sockets must
-// not be long.
+// netDir returns a directory with a short name, because the name of a socket must be short.
 func netDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "a")
@@ -738,7 +737,7 @@ func netDir(t testing.TB) string {
 
 var netPort = regexp.MustCompile(`(\.0\.0\.1|\]):\d{4,5}`)
 
-// netErrorFacts is tcpErrorFacts with the facts of errors of other networks.
+// netErrorFacts is tcpErrorFacts, with the facts of errors of other networks, too.
 func netErrorFacts(err error) map[string]any {
 	facts := tcpErrorFacts(err)
 	if addr, ok := facts["addr"].(string); ok {

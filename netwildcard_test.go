@@ -16,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netOutcome is the result of a dial or of a listen, as a program sees it.
+// netOutcome is the result of a dial or a listen, as far as a program can observe it.
 type netOutcome struct {
 	failure       map[string]any
 	sockets       []string // the network and the address of each, as Control has got them
 	local, remote string
 	v6only        int
-	reachable     []string // by which networks peers come
+	reachable     []string // the networks by which a peer can connect
 }
 
 // netHost describes an address without its port.
@@ -37,13 +37,13 @@ func netConnOutcome(c net.Conn, err error) (o netOutcome) {
 	}
 	o.local, o.remote = netHost(c.LocalAddr()), netHost(c.RemoteAddr())
 	if tcp, ok := c.(interface{ SetLinger(int) error }); ok {
-		tcp.SetLinger(0) // no port is taken by connections that wait for their end
+		tcp.SetLinger(0) // no connection keeps its port after its end
 	}
 	c.Close()
 	return o
 }
 
-// netWildcards are the forms of an IP that name no single host.
+// netWildcards are the ways to write a wildcard IP.
 var netWildcards = map[string]net.IP{
 	"nil":                      nil,
 	"empty":                    {},
@@ -75,7 +75,7 @@ func netListeners(t *testing.T, proto string, addresses []string, fn func(name, 
 					continue // see TestNetListenersAreThoseOfPackageNet
 				}
 				done := make(chan struct{})
-				go func() { // so that the backlog is never full
+				go func() { // keeps the backlog from filling up
 					defer close(done)
 					for {
 						c, err := ln.Accept()
@@ -102,13 +102,11 @@ func netListeners(t *testing.T, proto string, addresses []string, fn func(name, 
 	}
 }
 
-// A listener's own address, and each way to write a wildcard, can be dialled
-// as with package net, from each way to write a local address: with the same
-// sockets, the same ends and the same errors, to the letter.
+// A dial has the same sockets, addresses and error texts as in package net. It dials the address of
+// a listener and each way to write a wildcard, from each way to write a local address.
 //
-// One difference is meant: where LocalAddr is a nil pointer, the Source of an
-// error is nil; package net's is an interface that is not nil and has the nil
-// pointer in it.
+// There is one intended difference. If LocalAddr is a nil pointer, the Source of an error is nil;
+// in package net it is an interface that holds the nil pointer.
 func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 	for _, proto := range []string{"tcp", "udp"} {
 		locals := map[string]net.Addr{"none": nil}
@@ -136,8 +134,8 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 						for _, address := range dialled {
 							for name, local := range locals {
 								var want, got netOutcome
-								// Once in many thousand dials the system chooses the port that is
-								// dialled, which takes another socket.
+								// About once in several thousand dials the system chooses the port
+								// that is dialled. The dial then needs another socket.
 								for again := 0; again < 3 && (again == 0 || !assert.ObjectsAreEqual(want, got)); again++ {
 									want = netDialOutcome(local, proto+family, address)
 									if name == "nil pointer" && want.failure != nil {
@@ -159,8 +157,8 @@ func TestNetWildcardsAreDialledAsByPackageNet(t *testing.T) {
 	}
 }
 
-// netDialOutcome dials with package net. The second of two addresses is tried when
-// the first address has failed, however slow the machine is.
+// netDialOutcome dials with package net. The second of two addresses is tried only when the first
+// has failed, also on a slow machine.
 func netDialOutcome(local net.Addr, network, address string) netOutcome {
 	var sockets []string
 	d := net.Dialer{LocalAddr: local, FallbackDelay: time.Hour, Control: func(network, address string, c syscall.RawConn) error {
@@ -189,7 +187,7 @@ func ownDialOutcome(cx *Context, local net.Addr, network, address string) netOut
 	return o
 }
 
-// The same for the functions that take addresses.
+// The same for the functions that take a net.Addr.
 func TestNetWildcardAddressesAreDialledAsByPackageNet(t *testing.T) {
 	for _, proto := range []string{"tcp", "udp"} {
 		t.Run(proto, func(t *testing.T) {
@@ -202,7 +200,7 @@ func TestNetWildcardAddressesAreDialledAsByPackageNet(t *testing.T) {
 						for from, local := range netWildcards {
 							for to, remote := range netWildcards {
 								if strings.Contains(to, ", of") && proto == "tcp" {
-									continue // where the answer is another machine's, or none
+									continue // the answer would be that of another machine, or there is none
 								}
 								want, got := dialAddrOutcomes(cx, proto+family, local, &net.TCPAddr{IP: remote, Port: addr.Port})
 								if !assert.Equal(t, want, got, "%s %s, where %s listens, from %s", proto+family, to, listener, from) {
@@ -243,8 +241,8 @@ func dialAddrOutcomes(cx *Context, network string, local net.IP, remote *net.TCP
 	return std, netConnOutcome(BindConn(cx, u), nil)
 }
 
-// A listener on a wildcard, and on any other address, has the same families as
-// package net's: it has the same address, and the same peers come in.
+// A listener has the same families as in package net: it has the same address, and the same peers
+// can connect. This is tested for wildcards and other addresses.
 func TestNetListenersAreThoseOfPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	for _, network := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
@@ -285,7 +283,7 @@ func listenOutcomes(cx *Context, network, address string) (std, own netOutcome) 
 		return nil
 	}
 	stdConfig, ownConfig := net.ListenConfig{Control: control}, ListenConfig{Control: control}
-	stdConfig.SetMultipathTCP(false) // it would fail twice
+	stdConfig.SetMultipathTCP(false) // otherwise it would fail twice
 	if strings.HasPrefix(network, "udp") {
 		c, err := stdConfig.ListenPacket(context.Background(), network, address)
 		std = listenOutcome(c, err)
@@ -328,7 +326,7 @@ func listenAddrOutcomes(cx *Context, network string, a *net.TCPAddr) (std, own n
 	return std, listenOutcome(NetListener(cx, l), nil)
 }
 
-// netOwnPacketConn makes a connection of package net of the socket of c, which it closes.
+// netOwnPacketConn makes a connection of package net of the socket of c, and closes c.
 func netOwnPacketConn(cx *Context, c *UDPConn) (*net.UDPConn, error) {
 	defer c.Close()
 	f, err := c.File()
@@ -364,7 +362,7 @@ func listenOutcome(l any, err error) (o netOutcome) {
 		c.SetDeadline(time.Now().Add(patience))
 		_, err = c.Write([]byte("message"))
 		if err == nil {
-			_, err = c.Read(make([]byte, 8)) // the echo, or that no socket is there
+			_, err = c.Read(make([]byte, 8)) // the echo, or the error that no socket is there
 		}
 		return err == nil
 	}
@@ -374,7 +372,7 @@ func listenOutcome(l any, err error) (o netOutcome) {
 		at = l.Addr()
 	case *net.UDPConn:
 		at = l.LocalAddr()
-		if raw, err := l.SyscallConn(); err == nil { // of TCP, package net's is another protocol's
+		if raw, err := l.SyscallConn(); err == nil { // for TCP, the protocol of the socket of package net differs
 			raw.Control(func(fd uintptr) {
 				o.v6only, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 			})
@@ -411,7 +409,7 @@ func netEcho(c *net.UDPConn) (stop func()) {
 	return func() { c.Close(); <-done }
 }
 
-// Systems that cannot connect to a wildcard are given the loopback address.
+// On systems that cannot connect to a wildcard, the dial uses the loopback address.
 func TestThisHost(t *testing.T) {
 	for network, want := range map[string]string{"tcp": "127.0.0.1", "udp4": "127.0.0.1", "tcp6": "::1"} {
 		n, err := networkOf(network, "tcp", "udp")

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Promises: what is known is not asked for again, until it is old; what is not
-// known is.
+// A zone that is in the table is not asked for again until the table is old. A zone that is not in
+// the table is asked for.
 func TestZonesAreRemembered(t *testing.T) {
 	defer zonesKnown.Store(nil)
 	lo := udpLoopback(t)
@@ -51,7 +51,7 @@ func TestZonesAreRemembered(t *testing.T) {
 		require.Same(t, asked, zonesKnown.Load(), name)
 	}
 
-	// Neither a number nor nothing is asked for.
+	// For a number and for an empty zone the system is not asked.
 	table = known(0)
 	index, err := zoneIndex("12")
 	require.NoError(t, err)

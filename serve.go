@@ -9,108 +9,120 @@ import (
 	"time"
 )
 
-// A Handler serves a connection for as long as there is something to do: one
-// request, or all that have come. If it then returns keep, the connection waits
-// for more, and the Handler is called again when data has come. Otherwise
-// the connection is closed.
+// A Handler serves a connection: it reads the requests that have arrived, one or all of them,
+// answers them and returns. If it returns keep and no error, the connection waits, and the Handler
+// is called again when data has arrived. Otherwise the connection is closed.
 //
-// Between calls the connection is a plain future: it has no stack and no
-// buffers, only the values that the owner of the Handler keeps for it. So a Handler
-// should take its buffers from a pool, and give them back when it returns. It must not
-// return keep while its own buffers hold unprocessed input (see [bufio.Reader.Buffered]):
-// only new data on the connection causes another call.
+// Between two calls the connection is a plain future. It has no stack and no buffers, and only the
+// state that the program keeps for it. So a Handler should take its buffers from a pool, and give
+// them back when it returns. It must not return keep while its own buffers hold unprocessed input
+// (see [bufio.Reader.Buffered]): only new data on the connection causes another call.
 //
-// All calls for a connection have the same cx, that of the connection's task,
-// and each call begins after the previous call has returned. The calls may happen on
-// different workers. Before each call the read deadline is cleared, if
-// Server.IdleTimeout is set. If it is not set, a read deadline that the Handler leaves behind
-// holds between calls, too: when it passes, the connection is closed.
+// The calls for one connection follow each other, possibly on different workers. All have the same
+// cx, the Context of the task of the connection. A Handler that may run for long should stop early
+// if [IsDraining] reports true.
 //
-// All this is for connections that have the method PollReadable, like TCPConn and
-// UnixConn. For other connections the Handler is called again at once, and waits for data
-// by itself: it has a stack meanwhile, the connection counts as being in a
-// call when Serve drains, and IdleTimeout does nothing.
+// If err is not nil, the connection is closed and [Server.Failed] is called. If the Handler panics
+// or calls [runtime.Goexit], the connection is closed, too. That is a failure of the task of the
+// connection, for which there is no handle: Failed is called, and the failure is reported to
+// [Config.Unhandled] at once.
 //
-// If err is not nil, the connection is closed; see Server.Failed. A panic, or a call of
-// runtime.Goexit, closes it too, and is a failure of the connection's task, of which no code
-// has the handle: it goes to Failed and, at once, to Config.Unhandled.
+// A Handler may set the read deadline. If [Server.IdleTimeout] is set, Serve replaces this deadline
+// between calls, and clears it before each call. If IdleTimeout is not set, a read deadline that
+// the Handler leaves also holds between calls: the connection is closed when it passes.
+//
+// All this applies to connections that have a method PollReadable, such as [*TCPConn] and
+// [*UnixConn]. For another connection that is kept, the Handler is called again at once, and waits
+// for data itself. The connection then has a stack while it waits, it counts as being in a call
+// when Serve drains, and IdleTimeout has no effect.
 type Handler func(cx *Context, c Conn) (keep bool, err error)
 
-// Serve accepts connections and calls h for each, whenever data has come. It is the form for
-// many connections, and for those that are idle most of the time: between two calls of h a
-// connection has no stack, and takes some 400 bytes. It is [Server.Serve] of a Server with
-// nothing but that Handler.
+// Serve accepts connections of ln, and calls h for each of them when data has arrived. It is for
+// many connections, and for connections that are idle most of the time: between two calls of h a
+// connection has no stack, and takes about 400 bytes.
+//
+// Serve is [Server.Serve] of a [Server] that has only this Handler. It has the same errors, and
+// cancelling cx ends it in the same way.
 func Serve(cx *Context, ln Listener, h Handler) error {
 	s := Server{Handler: h}
 	return s.Serve(cx, ln)
 }
 
-// A Server serves the connections of listeners, each in a task of its own, on
-// as few workers as that needs: a connection may move to another worker between two calls of its Handler. If the
-// task that calls Serve is a task of Local or of Runtime.Workers, its worker serves all connections. The fields must
-// not be changed once Serve has been called.
+// A Server serves the connections of listeners. Set Handler or NewHandler, and call its method
+// Serve. Serve may be called several times, also at the same time, with different listeners. The
+// fields must not be changed after the first call.
+//
+// Each connection has a task of its own. The tasks run on as few workers as they need: a connection
+// may move to another worker between two calls of its Handler. If the task that calls Serve is a
+// task of [Local] or of [Runtime.Workers], its worker serves all connections.
 type Server struct {
-	// Handler serves the connections; see there.
+	// Handler serves the connections, unless NewHandler is set. See [Handler].
 	Handler Handler
 
-	// NewHandler, if it is not nil, is called for each connection that is
-	// accepted, by the task that accepts, and returns its Handler. It must not
-	// wait. A closure can keep the state of the connection.
+	// NewHandler, if not nil, returns the Handler of a connection. The task that accepts calls it
+	// for each connection; it must not wait. It may return a closure, which keeps the state of the
+	// connection.
 	NewHandler func(c Conn) Handler
 
-	// SpeaksFirst calls the Handler for the first time when the connection has
-	// been accepted, and not only when the peer has sent data: for
-	// protocols in which the server begins.
+	// SpeaksFirst is for protocols in which the server begins. The Handler is then called for the
+	// first time as soon as the connection is accepted. Otherwise it is called when the peer has
+	// sent data.
 	SpeaksFirst bool
 
-	// MaxConns is how many connections a call of Serve has open at once;
-	// further ones stay in the listener's backlog. 0 means no limit.
+	// MaxConns is how many connections a call of Serve has open at most. Further connections wait
+	// in the backlog of the listener. 0 means no limit.
 	MaxConns int
 
-	// IdleTimeout is how long a connection may wait between two calls of the
-	// Handler, and before the first, until it is closed; 0 means for ever. It
-	// is set as the connection's read deadline, which is cleared before the
-	// next call. Neither the Handler nor Failed is called for a connection that it closes.
-	// It is for connections that have PollReadable; see Handler.
+	// IdleTimeout is how long a connection may wait before the first call of the Handler and
+	// between two calls. After that it is closed, and neither the Handler nor Failed is called. 0
+	// means no limit. It is set as the read deadline of the connection, which is cleared before
+	// each call of the Handler. It applies to connections that have PollReadable; see [Handler].
 	IdleTimeout time.Duration
 
-	// Grace is how long handlers may go on after the cx of Serve was
-	// cancelled, before they are cancelled too; 0 cancels them at once.
+	// Grace is how long Handlers may go on after the cx of Serve is cancelled. After that they are
+	// cancelled, too. 0 cancels them at once.
 	Grace time.Duration
 
-	// Failed is called with each error that a Handler returns, with a *PanicError
-	// if the Handler has panicked, and with ErrGoexit if it has called runtime.Goexit.
-	// It is called after the connection was closed, on the worker, and must not
-	// wait. nil ignores errors that are returned. A panic in Failed is a failure
-	// of the connection's task, like a panic in the Handler.
+	// Failed, if not nil, is called with each failure of a Handler: the error that it has returned,
+	// a [*PanicError] if it has panicked, and [ErrGoexit] if it has called [runtime.Goexit]. The
+	// connection is closed before. Failed runs on the worker and must not wait. A panic in Failed
+	// is a failure of the task of the connection, like a panic in the Handler.
 	Failed func(c Conn, err error)
 }
 
-// ErrServerClosed is returned by Serve when it was asked to end. The error of Serve wraps it,
-// together with the reason: net.ErrClosed, cx.Err() or ErrShutdown.
+// ErrServerClosed is returned by [Serve] and [Server.Serve] when they were asked to end. Their
+// error wraps ErrServerClosed and the reason: [net.ErrClosed], cx.Err() or [ErrShutdown].
 var ErrServerClosed = errors.New("async: server closed")
 
-// Serve accepts connections of ln and serves them until it is asked to end, or accepting
-// fails. It is asked to end by cancelling cx, by closing ln, and by [Runtime.Shutdown]: then
-// its error wraps ErrServerClosed. Any other error is that of ln.Accept. It leaves ln open,
-// and panics if there is no Handler. While MaxConns connections are open, it notices that a
-// listener of another package has been closed only when one of them ends.
+// Serve accepts connections of ln and serves them, until it is asked to end or accepting fails.
+// There are three ways to ask:
 //
-// Before it returns, it drains: connections that wait for data are closed; connections whose
-// Handler runs are closed when that returns. A Handler that may run for long, or wait, finds
-// out by [IsDraining] or [DrainingFuture]. When all connections are closed, Serve returns. A cx
-// that is cancelled cancels the handlers after Grace.
+//   - cancel cx,
+//   - close ln,
+//   - call [Runtime.Shutdown].
 //
-// The handlers have the values of the contexts that cx is under, and not their deadlines.
+// The error then wraps [ErrServerClosed] and the reason. Any other error is the error of ln.Accept.
+// Serve does not close ln. It panics if the Server has no Handler.
+//
+// Serve drains before it returns, whatever the reason: it closes the connections that wait for
+// data. It closes each other connection when its Handler returns, and returns when all connections
+// are closed. A Handler that may run for long, or waits, can ask [IsDraining] or wait for
+// [DrainingFuture]. If cx is cancelled, the Handlers are cancelled after Grace.
+//
+// The Handlers have the values of the contexts that cx is under, but not their deadlines.
+//
+// While MaxConns connections are open, Serve does not notice that a listener of another package is
+// closed. It notices when one of the connections ends.
 func (s *Server) Serve(cx *Context, ln Listener) error {
 	if s.Handler == nil && s.NewHandler == nil {
 		panic("async: a Server needs a Handler")
 	}
-	in := &serveRun{Server: *s, spawner: valuesOf(cx)} // for the end of cx see Grace
+	// The tasks get only the values of cx: Grace says how long they outlive cx.
+	in := &serveRun{Server: *s, spawner: valuesOf(cx)}
 	if d := cx.t.attributes.Load(); d != nil && d.local {
 		in.spawner, in.local = &spawnOptions{base: in.spawner, local: true}, true
 	}
-	defer in.endConns() // also if this task is unwound
+	defer in.endConns() // also if Shutdown unwinds this task
 	err := in.accept(cx, ln)
 	asked := errors.Is(err, net.ErrClosed) || errors.Is(err, ErrShutdown) || cx.ended()
 	in.endConns()
@@ -121,19 +133,37 @@ func (s *Server) Serve(cx *Context, ln Listener) error {
 	return err
 }
 
-// serveRun is one call of Serve.
+// serveRun is one call of Serve. The task that calls Serve accepts, starts a task per connection,
+// and waits for all of them. The end goes through these steps:
+//
+//  1. accept returns an error, because Accept has failed or Serve is asked to end. No connection is
+//     added after that, since only this task adds connections.
+//  2. endConns sets drain.begun, and then wakes the tasks of all connections.
+//  3. A connection that waits reads drain.begun (servedConn.look) and is closed. For a Handler that
+//     runs the wake is spurious. When it returns, end reads drain.begun, and the connection is
+//     closed.
+//  4. awaitEnd waits until n is 0. If cx is cancelled, it cancels the Handlers after Grace.
+//
+// The races that this closes:
+//
+//  1. A Handler returns keep while step 2 runs. If end reads begun before it is set, the connection
+//     goes on to look, which reads begun again. If look also reads it before it is set, the wake of
+//     step 2 follows, and makes the task call look once more.
+//  2. A connection ends while awaitEnd or roomToServe looks at n. remove changes n and then fires
+//     ends. The waiter joins ends and then reads n. So it sees the change or is woken.
 type serveRun struct {
 	Server
-	spawner Spawner      // of the tasks of the connections
-	local   bool         // they stay on the worker of the task that calls Serve
-	drain   drainState   // once it has begun, connections are not kept
-	n       atomic.Int64 // connections
-	ends    wakerSlot    // fired by the end of each
+	spawner Spawner      // starts the tasks of the connections
+	local   bool         // the tasks stay on the worker of the task that calls Serve
+	drain   drainState   // from its beginning on, no connection is kept
+	n       atomic.Int64 // how many connections are open
+	ends    wakerSlot    // fired by the end of each connection
 
-	mu    lockOf[serveRun]
+	mu    lockOf[serveRun] // guards conns
 	conns linkedList[servedConn, *servedConn]
 }
 
+// accept accepts and starts tasks until it fails. Its error is never nil.
 func (in *serveRun) accept(cx *Context, ln Listener) error {
 	for {
 		if _, err := Await(cx, &roomToServe{in: in, ln: listenerOf(ln)}); err != nil {
@@ -147,15 +177,18 @@ func (in *serveRun) accept(cx *Context, ln Listener) error {
 	}
 }
 
-// roomToServe is the future of one more connection.
+// roomToServe is the future of room for one more connection, below MaxConns. It also ends when the
+// runtime drains, and when ln is closed, so that Serve need not wait for a connection to end. The
+// poll joins the slots of all three events, and then looks at the conditions once more. So an event
+// that happens before it has joined is not missed.
 type roomToServe struct {
 	in    *serveRun
-	ln    *listener // whose Close ends the wait; nil for one of another package
-	drain Future[None]
-	t     *task
+	ln    *listener    // nil for a listener of another package, whose Close is not noticed
+	drain Future[None] // nil before the first poll that waits
+	t     *task        // has joined the slots; nil before
 }
 
-// listenerOf returns the part of ln that this package has made; nil if there is none.
+// listenerOf returns the listener of this package that ln is or embeds, or nil if there is none.
 func listenerOf(ln Listener) *listener {
 	if of, ok := ln.(interface{ own() *listener }); ok {
 		return of.own()
@@ -163,6 +196,8 @@ func listenerOf(ln Listener) *listener {
 	return nil
 }
 
+// Poll returns nil if there is room. The error is ErrShutdown if the runtime drains, and wraps
+// net.ErrClosed if the listener is closed.
 func (r *roomToServe) Poll(cx *Context) (None, error) {
 	if !r.in.full() {
 		r.Cancel()
@@ -193,7 +228,7 @@ func (r *roomToServe) Poll(cx *Context) (None, error) {
 	return None{}, nil
 }
 
-// Cancel implements canceler.
+// Cancel implements canceler. It leaves the slots that Poll has joined.
 func (r *roomToServe) Cancel() {
 	if r.t != nil {
 		r.in.ends.leave(r.t, nil)
@@ -206,9 +241,11 @@ func (r *roomToServe) Cancel() {
 	}
 }
 
+// full reports whether MaxConns connections are open.
 func (in *serveRun) full() bool { return in.MaxConns > 0 && in.n.Load() >= int64(in.MaxConns) }
 
-// endConns closes the connections that wait for more, and makes the others end when their Handler returns.
+// endConns begins the drain: connections that wait are closed, and the others when their Handler
+// returns. Only the first call has an effect.
 func (in *serveRun) endConns() {
 	if in.drain.begin() {
 		for _, s := range in.all() {
@@ -217,7 +254,9 @@ func (in *serveRun) endConns() {
 	}
 }
 
-// awaitEnd waits until there is no connection, also if cx is cancelled.
+// awaitEnd waits until no connection is open, also if cx is cancelled. If it is, awaitEnd cancels
+// the Handlers after Grace, once. The task is woken when a connection ends, when cx is cancelled,
+// and by the timer of Grace.
 func (in *serveRun) awaitEnd(cx *Context) {
 	t := cx.beginAwait()
 	var grace alarm
@@ -240,8 +279,8 @@ func (in *serveRun) awaitEnd(cx *Context) {
 	}
 }
 
-// lives reports whether there are connections, and if so makes cx's task be
-// woken when one of them ends.
+// lives reports whether a connection is open. If so, the task of cx is woken when a connection
+// ends.
 func (in *serveRun) lives(cx *Context) bool {
 	t := cx.waker(waitsTask)
 	for in.n.Load() > 0 {
@@ -258,12 +297,14 @@ func (s *servedConn) drainState() *drainState { return &s.in.drain }
 // links implements linkedElement.
 func (s *servedConn) links() *links[servedConn] { return &s.at }
 
+// all returns the connections. The caller wakes or cancels them after the lock is released.
 func (in *serveRun) all() (all []*servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return slices.AppendSeq(all, in.conns.all())
 }
 
+// add counts and lists a connection.
 func (in *serveRun) add(s *servedConn) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -271,6 +312,8 @@ func (in *serveRun) add(s *servedConn) {
 	in.conns.push(s)
 }
 
+// remove is the opposite of add. It changes n before it fires ends, so that a task which is woken
+// finds room, or finds no connection left.
 func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.mu.Lock()
 	in.conns.remove(s)
@@ -279,7 +322,8 @@ func (in *serveRun) remove(s *servedConn, w *worker) {
 	in.ends.fire(w)
 }
 
-// spawn starts the task of a connection.
+// spawn starts the task of a connection, which cx's task has accepted. in counts and lists the
+// connection before its task can end.
 func (in *serveRun) spawn(cx *Context, c Conn) {
 	s := &servedConn{in: in, c: c, h: in.handlerOf(c)}
 	s.kind, s.body, s.cx.t = kindStraight, s, &s.task
@@ -289,6 +333,9 @@ func (in *serveRun) spawn(cx *Context, c Conn) {
 	} else {
 		s.phase = servedCalled
 	}
+	// Register the descriptor now, and not at the first wait. Then the assignment of the next
+	// connection counts this one, and the connection stays with the worker w, even if another
+	// worker polls its task first.
 	if c, ok := c.(streamer); ok {
 		// Registered at once, so that the next connection is assigned with regard to
 		// this one, and that it stays there wherever it is polled first.
@@ -301,7 +348,7 @@ func (in *serveRun) spawn(cx *Context, c Conn) {
 	startTask(in.spawner, &s.task)
 }
 
-// assign returns the worker for a connection that cx's task has accepted.
+// assign returns the worker for a connection that the task of cx has accepted.
 func (in *serveRun) assign(cx *Context) *worker {
 	if in.local {
 		return cx.taskWorker()
@@ -309,7 +356,7 @@ func (in *serveRun) assign(cx *Context) *worker {
 	return cx.Runtime().assignConn(true)
 }
 
-// handlerOf closes c if NewHandler panics.
+// handlerOf returns the Handler of c. It closes c if NewHandler panics or returns nil.
 func (in *serveRun) handlerOf(c Conn) (h Handler) {
 	if in.NewHandler == nil {
 		return in.Handler
@@ -325,38 +372,46 @@ func (in *serveRun) handlerOf(c Conn) (h Handler) {
 	return h
 }
 
-// servedConn is the task of a connection. While the connection waits for data,
-// it is polled like a plain future, on the worker's own stack, and any
-// worker may run it; when the Handler is called, it gets a coroutine, which it
-// gives back when the Handler returns. It is one allocation for all its life.
+// servedConn is the task of a connection, in one allocation. It has the kind of straight-line code,
+// but no stack of its own until its Handler runs:
+//
+//   - While the connection waits, the task is polled like a plain future, on the stack of the
+//     worker. Any worker may run it.
+//   - While the Handler runs, the task has a coroutine of the worker and stays there. The worker
+//     gets the coroutine back when the Handler returns.
+//
+// The phases follow each other like this:
+//
+//	servedWaits, servedWaiting  look   -> the same, servedCalled or servedOver
+//	servedCalled                run    -> servedRuns
+//	servedRuns                  end    -> servedWaits or servedOver
 type servedConn struct {
 	JoinHandle[None]
 	in          *serveRun
-	at          links[servedConn] // in in.conns
+	at          links[servedConn] // its place in in.conns
 	c           Conn
 	h           Handler
 	co          *coroutine // while the Handler runs
 	phase       servedPhase
-	keep        bool // the Handler has returned keep
-	failureTold bool // Failed has been called
+	keep        bool // the Handler has returned keep and no error
+	failureTold bool // tell was called
 }
 
-// servedPhase is the state of a connection.
+// servedPhase is the state of a connection. The order counts: poll compares.
 type servedPhase uint8
 
 const (
-	servedWaits   servedPhase = iota // for data; the kernel is to be asked
-	servedWaiting                    // the same; the next event will be for new data
+	servedWaits   servedPhase = iota // it waits for data; the next poll asks the kernel
+	servedWaiting                    // it waits for data; the next event is believed, see look
 	servedCalled                     // the Handler is to be called
 	servedRuns                       // the Handler runs
 	servedOver                       // the connection is closed
 )
 
-// readablePoller is a Conn that can wait without a buffer. Other connections wait in
-// their Handler.
+// readablePoller is a Conn that can wait without a buffer. For other connections the Handler waits.
 type readablePoller interface{ PollReadable(cx *Context) error }
 
-// awaitReadable makes the connection wait.
+// awaitReadable begins to wait for data, for IdleTimeout at most.
 func (s *servedConn) awaitReadable() {
 	s.phase = servedWaits
 	if d := s.in.IdleTimeout; d > 0 {
@@ -364,6 +419,8 @@ func (s *servedConn) awaitReadable() {
 	}
 }
 
+// poll implements taskBody. It goes on until the connection waits, its Handler waits, or it is
+// closed.
 func (s *servedConn) poll(w *worker) (done bool) {
 	for {
 		if s.phase <= servedWaiting {
@@ -381,14 +438,21 @@ func (s *servedConn) poll(w *worker) (done bool) {
 	}
 }
 
-// look decides whether a connection that waits goes on waiting, is closed, or has data for the Handler.
+// look decides whether a connection that waits goes on waiting, is closed, or has data for the
+// Handler.
+//
+// It may choose servedWaiting, in which the next event is believed, only if that event cannot be an
+// old one, about data that was read before. That needs two conditions, before and after the kernel
+// was asked: the reactor of w owns the descriptor, and no other reactor can report an event late
+// (ownedAlwaysBy). While s is polled by the worker of this reactor, no other task moves the
+// descriptor to another worker. A poll without budget (w.yielded) has not asked the kernel.
 func (s *servedConn) look(w *worker) {
 	if s.in.drain.begun.Load() || s.state.cancelled() {
 		s.over(w, nil)
 		return
 	}
 	c := streamOf(s.c)
-	here := c != nil && c.src.ownedAlwaysBy(&w.reactor) // while s is polled here, no other task moves its descriptor away
+	here := c != nil && c.src.ownedAlwaysBy(&w.reactor)
 	switch err := s.pollReadable(); {
 	case err == ErrPending:
 		s.phase = servedWaits
@@ -405,6 +469,8 @@ func (s *servedConn) look(w *worker) {
 	}
 }
 
+// pollReadable returns nil if the Handler must be called, ErrPending if there is no data, or an
+// error if the connection has failed. For a connection that cannot be polled it returns nil.
 func (s *servedConn) pollReadable() error {
 	if c := streamOf(s.c); c != nil && s.phase == servedWaiting {
 		return c.pollReadableAgain(&s.cx)
@@ -416,7 +482,7 @@ func (s *servedConn) pollReadable() error {
 }
 
 // streamOf returns the streamConn in a connection of this package. It returns nil for all other
-// connections, also for a type that embeds such a connection and may have methods of its own.
+// connections, also for a type that embeds such a connection: its methods may be its own.
 func streamOf(c Conn) *streamConn {
 	switch c := c.(type) {
 	case *TCPConn:
@@ -427,7 +493,7 @@ func streamOf(c Conn) *streamConn {
 	return nil
 }
 
-// run calls the Handler, or lets it go on.
+// run calls the Handler in a coroutine, or resumes it.
 func (s *servedConn) run(w *worker) {
 	co := s.co
 	if co == nil {
@@ -445,12 +511,12 @@ func (s *servedConn) run(w *worker) {
 	if s.phase == servedRuns {
 		return
 	}
-	s.g.Store(0) // until the next call any worker may run it
+	s.g.Store(0) // until the next call any worker may run the task
 	s.co, co.code, co.t = nil, nil, nil
 	w.freeCoroutine(co)
 }
 
-// main implements coroutineCode.
+// main implements coroutineCode. It calls the Handler.
 func (s *servedConn) main(co *coroutine) {
 	keep, err := s.h(&s.cx, s.c)
 	s.keep = keep && err == nil
@@ -469,8 +535,10 @@ func (s *servedConn) tell(err error) {
 	}
 }
 
-// end implements coroutineCode. err is not nil if the Handler has not returned, or Failed
-// has not.
+// end implements coroutineCode: the connection waits for more data, or its task ends. err is nil if
+// the Handler has returned, and Failed too if it was called. Else err says that one of them has
+// panicked or called Goexit, or that Shutdown unwinds it. run, and not the coroutine, decides on
+// the next use of the coroutine, so end returns false.
 func (s *servedConn) end(err error) (reusable bool) {
 	switch {
 	case err == nil && s.keep && !s.in.drain.begun.Load() && !s.state.cancelled():
@@ -483,8 +551,8 @@ func (s *servedConn) end(err error) (reusable bool) {
 	return false
 }
 
-// fail ends the task of a Handler that has panicked or called Goexit. If Failed does so, too,
-// the task has both errors.
+// fail ends the task of a Handler that has panicked or called Goexit with err. If Failed then
+// panics or calls Goexit, too, the task has both errors.
 func (s *servedConn) fail(err error) {
 	told := ErrGoexit
 	defer func() {

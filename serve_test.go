@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// echoOnce is a Handler that echoes one byte at a time, so that it never
-// knows whether there is more. It ends with the peer.
+// echoOnce is a Handler that echoes one byte per call, so that more data may be left. It does not
+// keep the connection once the peer has closed it.
 func echoOnce(cx *Context, c Conn) (keep bool, err error) {
 	var p [1]byte
 	n, err := c.Read(cx, p[:])
@@ -39,7 +39,7 @@ func startServe(rt *Runtime, s *Server, ln Listener) *JoinHandle[None] {
 	return Go(rt, func(cx *Context) error { return s.Serve(cx, ln) })
 }
 
-// dials returns n connections to ln, which the test need not close.
+// dials returns n connections to ln. They are closed at the end of the test.
 func dials(t testing.TB, ln Listener, n int) []net.Conn {
 	t.Helper()
 	conns := make([]net.Conn, n)
@@ -53,7 +53,7 @@ func dials(t testing.TB, ln Listener, n int) []net.Conn {
 	return conns
 }
 
-// asks sends s and requires it back.
+// asks sends s and requires that the server sends it back.
 func asks(t testing.TB, c net.Conn, s string) {
 	t.Helper()
 	_, err := c.Write([]byte(s))
@@ -108,7 +108,7 @@ func TestServeKeepsConnectionsWithoutStacks(t *testing.T) {
 	}
 }
 
-// A task that stays on its worker keeps the connections that it accepts there.
+// If the task that accepts stays on its worker, its connections stay there, too.
 func TestServeOnAWorker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for i, on := range rt.Workers() {
@@ -150,15 +150,14 @@ func TestServeUnix(t *testing.T) {
 	requireEnd(t, c)
 }
 
-// A Handler that does not wait for the answer to be consumed may leave data in
-// the kernel; it is called for that too.
+// A Handler may return while data is left in the kernel. It is called again for this data.
 func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ln := tcpListen(t)
 	var calls atomic.Int32
 	server := startServe(rt, &Server{Handler: func(cx *Context, c Conn) (bool, error) {
 		calls.Add(1)
-		var p [4]byte // exactly a message: the read does not show whether there is more
+		var p [4]byte // exactly one message: the read does not show whether there is more
 		if _, err := io.ReadFull(BindConn(cx, c), p[:]); err != nil {
 			return false, nil
 		}
@@ -176,8 +175,8 @@ func TestServeCallsAgainForWhatIsThereAlready(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// A connection that was registered with the shared reactor may have an event that is reported late, for data that
-// the Handler has read by then. The Handler is not called for that event.
+// The shared reactor may report an event late for a connection that was registered with it: for
+// data that the Handler has read before. The Handler is not called for this event.
 func TestServeAsksForLateEvents(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -216,7 +215,7 @@ func TestServeDrainsAtShutdown(t *testing.T) {
 	}
 	busy := conns[:5]
 	for _, c := range busy {
-		asks(t, c, "a") // its Handler waits for two more
+		asks(t, c, "a") // the Handler waits for two more bytes
 	}
 	over := later(func() (int, error) { return 0, rt.Shutdown(t.Context()) })
 	for _, c := range conns[5:] {
@@ -231,7 +230,7 @@ func TestServeDrainsAtShutdown(t *testing.T) {
 	require.ErrorIs(t, err, ErrShutdown)
 }
 
-// echoThree echoes three bytes, each when it comes.
+// echoThree echoes three bytes, each as soon as it has arrived.
 func echoThree(cx *Context, c Conn) (keep bool, err error) {
 	for range 3 {
 		if keep, err = echoOnce(cx, c); !keep || err != nil {
@@ -302,7 +301,7 @@ func TestServeMaxConns(t *testing.T) {
 	wg.Wait()
 	require.False(t, tooMany.Load())
 
-	// Serve notices Shutdown while it is full.
+	// Serve notices Shutdown while MaxConns connections are open.
 	full := dials(t, ln, 3)
 	for _, c := range full {
 		_, err := io.ReadFull(c, make([]byte, 5))
@@ -348,7 +347,7 @@ func TestServeIdleTimeout(t *testing.T) {
 			if _, err := Await(cx, SpawnBlocking(cx, func() (None, error) { <-slow; return None{}, nil })); err != nil {
 				return false, err
 			}
-			return echoOnce(cx, c) // whatever the time is: the deadline is for waiting only
+			return echoOnce(cx, c) // at any time: the deadline only limits the wait between calls
 		},
 	}, ln)
 	conns := dials(t, ln, 2)
@@ -426,7 +425,7 @@ func TestServeHandlerOfEachConnection(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// However a Handler fails, its connection is closed and the other connections go on.
+// In whichever way a Handler fails, its connection is closed, and the other connections go on.
 func TestServeHandlersThatFail(t *testing.T) {
 	unhandled := make(chan error, 10)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { unhandled <- err }})
@@ -503,7 +502,7 @@ func TestServeHandlersThatFail(t *testing.T) {
 	require.Equal(t, []int{3, 3}, []int{panics, exits})
 }
 
-// forcedCollections returns how often the program itself has had the collector run.
+// forcedCollections returns how many garbage collections the program itself has forced.
 func forcedCollections() uint32 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -583,8 +582,7 @@ func TestServeReportsPanicsAtOnce(t *testing.T) {
 	require.Empty(t, failed, "told again")
 }
 
-// Serve works on a goroutine, with connections of other makers, which wait in
-// their Handler.
+// Serve works on a goroutine with connections of another package, which wait in their Handler.
 func TestServeInBlockOnAndOtherConns(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	tcp := tcpListen(t)
@@ -603,7 +601,7 @@ func TestServeInBlockOnAndOtherConns(t *testing.T) {
 	require.ErrorIs(t, soon(t, done), net.ErrClosed)
 }
 
-// A connection of another maker is always in a call: its Handler has to be cancelled, and
+// A connection of another package is always in a call. Its Handler must be cancelled to end it, and
 // IdleTimeout has no effect on it.
 func TestServeDrainsOtherConns(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
@@ -627,7 +625,8 @@ func TestServeDrainsOtherConns(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// aheadConn is a connection with a buffer, which its PollReadable takes into account.
+// aheadConn is a connection with a buffer. Its PollReadable also returns nil if the buffer holds
+// data.
 type aheadConn struct {
 	*TCPConn
 	asked *atomic.Int32
@@ -695,7 +694,7 @@ func TestMisuseServeWithoutHandler(t *testing.T) {
 	requireTaskMisuse(t, err, "NewHandler has returned no Handler")
 }
 
-// Other code cannot use the cx of a Handler once the Handler has returned.
+// The cx of a Handler cannot be used after the Handler has returned.
 func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := tcpListen(t)
@@ -709,7 +708,7 @@ func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	cx := soon(t, leaked)
 	eventually(t, func() bool { m := rt.Metrics(); return m.Coroutines-m.CoroutinesFree == 1 })
 	requireMisuse(t, misuse(func() { Sleep(cx, 1) }), "on a goroutine that is not its own")
-	// Also on the coroutine on which the Handler ran before.
+	// This also holds on the coroutine on which the Handler ran before.
 	_, err := joinOrCancel(Go(rt, func(*Context) error { return Sleep(cx, 1) }))
 	requireTaskMisuse(t, err, "on a goroutine that is not its own")
 	require.NoError(t, ln.Close())
@@ -717,8 +716,7 @@ func TestMisuseServeContextAfterTheCall(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
-// A Handler that ignores the cancellation is unwound with the runtime, and its
-// connection closed.
+// Shutdown unwinds a Handler that ignores the cancellation, and its connection is closed.
 func TestServeUnwound(t *testing.T) {
 	rt, err := New(Config{Workers: 2, Grace: 10 * time.Millisecond, Stalled: func(Stall) {}})
 	require.NoError(t, err)
@@ -777,8 +775,7 @@ func TestServeUnderLoad(t *testing.T) {
 	require.Zero(t, rt.Metrics().Sources-1, "all but the listener's")
 }
 
-// A call of a Handler costs no allocation, and a connection that waits little
-// memory.
+// A call of a Handler allocates nothing. A connection that waits takes little memory.
 func TestServeCosts(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1}) // a report allocates
 	ln := tcpListen(t)
@@ -819,7 +816,7 @@ func mallocs() uint64 {
 	return m.Mallocs
 }
 
-// A connection's readability, as Serve needs it.
+// PollReadable of a connection, as Serve uses it.
 func TestTCPReadable(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	a, b := tcpPair(t, rt)
@@ -860,8 +857,8 @@ func TestTCPReadable(t *testing.T) {
 
 const servedSize = unsafe.Sizeof(servedConn{})
 
-// Serve that is asked to end, in whichever way, returns an error that wraps ErrServerClosed
-// and the reason. A listener that fails is another matter.
+// If Serve is asked to end, in any of the ways, its error wraps ErrServerClosed and the reason. If
+// the listener fails, the error does not wrap ErrServerClosed.
 func TestServeReturnsErrServerClosed(t *testing.T) {
 	for name, c := range map[string]struct {
 		ask    func(rt *Runtime, ln *TCPListener, server *JoinHandle[None], stop func())
@@ -897,7 +894,8 @@ func TestServeReturnsErrServerClosed(t *testing.T) {
 			})
 		}
 	}
-	// A listener that fails, also if Serve is asked to end while it drains.
+	// The listener fails, and then Serve is asked to end while it drains. Its error is the error of
+	// the listener.
 	rt := newTestRuntime(t, Config{Workers: 1})
 	ln := &failingListener{Listener: tcpListen(t), fails: make(chan struct{})}
 	began := make(chan struct{})
@@ -917,7 +915,7 @@ func TestServeReturnsErrServerClosed(t *testing.T) {
 	require.Equal(t, io.ErrNoProgress, err)
 }
 
-// The close of a listener ends Serve while MaxConns handlers wait for that end.
+// Closing the listener ends Serve while MaxConns Handlers wait for the drain.
 func TestServeFullAndClosed(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	for name, wrap := range map[string]func(ln *TCPListener) Listener{
@@ -960,8 +958,8 @@ func (l *failingListener) Accept(cx *Context) (Conn, error) {
 	return nil, io.ErrNoProgress
 }
 
-// A Handler that waits for something else finds out that its Server drains, in each of the
-// ways in which it may look; one of another Server does not.
+// A Handler that waits for another event can detect that its Server drains, in each of the ways. A
+// Handler of another Server does not detect it.
 func TestHandlerSeesItsServerDrain(t *testing.T) {
 	for name, waits := range map[string]func(cx *Context) error{
 		"Draining":       Draining,
@@ -995,7 +993,7 @@ func TestHandlerSeesItsServerDrain(t *testing.T) {
 					if err == nil {
 						_, err = c.Write(cx, []byte("bye"))
 					}
-					return true, err // is not kept all the same
+					return true, err // the connection is closed all the same
 				}
 			}
 			failed := func(_ Conn, err error) { t.Error(err) }
@@ -1028,8 +1026,8 @@ func TestHandlerSeesItsServerDrain(t *testing.T) {
 	}
 }
 
-// The handlers have the values of the contexts that Serve is under. Their ends are the end of
-// Serve, which Grace follows, and not that of the handlers.
+// The Handlers have the values of the contexts that Serve is under. The end of such a context ends
+// Serve, and the Handlers only after Grace.
 func TestServeUnderAContext(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 2})
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), underKey("who"), "me"))
