@@ -54,9 +54,10 @@ import (
 // again when a call that uses the position, and is neither Read nor Write, has looked at it, and
 // when Close has ended.
 //
-// Reads and Writes of several tasks happen one after the other. But a Write that finds too little
-// room is accepted in parts, and other Writes may come between the parts. This always happens to a
-// Write of more than 256 KiB, and to smaller ones while much data waits to be written.
+// Reads and Writes of several tasks happen one after the other, so the data of one Write stays
+// together, whatever its size. A Write that finds too little room is accepted in parts, and other
+// Writes wait until it has accepted all of its data or has been given up. ([File.PollWrite] accepts
+// one part, and other Writes may come before the next call.)
 //
 // # Cancelling
 //
@@ -110,9 +111,10 @@ type File struct {
 	accepted  int64  // the bytes that Write has accepted since the opening
 	written   int64  // how many of these bytes have been written or dropped
 	tickets   []*writeTicket
-	writeErr  error     // of a failed write, for the next call
-	loss      *fileLoss // the same failure for Run and Shutdown, until a call returns it
-	writeFail error     // of the first failed write, for Close
+	turn      *writeTicket // of the Write that has accepted a part of its data, while other Writes wait; or nil
+	writeErr  error        // of a failed write, for the next call
+	loss      *fileLoss    // the same failure for Run and Shutdown, until a call returns it
+	writeFail error        // of the first failed write, for Close
 }
 
 // fileUse says which operation uses the file position of a file of the disk. There is at most one

@@ -3,6 +3,7 @@ package async
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -537,6 +538,67 @@ func TestFilePoll(t *testing.T) {
 	b, err := os.ReadFile(name)
 	require.NoError(t, err)
 	require.Equal(t, "abcd", string(b))
+}
+
+// The data of each Write stays together, although many tasks write more than there is room for, and
+// although some of their Writes are cancelled.
+func TestFileWritesStayTogether(t *testing.T) {
+	rt := fileRuntime(t)
+	const tasks, each = 6, 30
+	name := filepath.Join(t.TempDir(), "f")
+	inBlockOn(t, rt, func(cx *Context) error {
+		f, err := Create(cx, name)
+		require.NoError(t, err)
+		var all []*JoinHandle[None]
+		for i := range tasks {
+			all = append(all, Go(rt, func(cx *Context) error {
+				rng := rand.New(rand.NewPCG(1, uint64(i)))
+				for range each {
+					size := 1 + rng.IntN(100<<10<<(rng.IntN(4)))
+					record := bytes.Repeat([]byte{byte('a' + i)}, 4+size)
+					binary.BigEndian.PutUint32(record, 1<<31|uint32(size))
+					if n, err := f.Write(cx, record); err != nil || n != len(record) {
+						return fmt.Errorf("%d bytes of %d: %w", n, len(record), err)
+					}
+				}
+				return nil
+			}))
+		}
+		for range 20 { // cancelled: any number of zeros is written
+			h := Go(rt, func(cx *Context) error {
+				_, err := f.Write(cx, make([]byte, 1<<20))
+				return err
+			})
+			Yield(cx)
+			h.Cancel()
+			all = append(all, h)
+		}
+		for i, h := range all {
+			if _, err := h.Join(cx); i < tasks {
+				require.NoError(t, err)
+			}
+		}
+		return f.Close(cx)
+	})
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	count := map[byte]int{}
+	for len(b) > 0 {
+		if b[0] == 0 {
+			b = b[1:]
+			continue
+		}
+		size := int(binary.BigEndian.Uint32(b) &^ (1 << 31))
+		require.LessOrEqual(t, size, len(b)-4)
+		record := b[4 : 4+size]
+		require.Equal(t, size, bytes.Count(record, record[:1]), "another Write is between the parts of a record")
+		count[record[0]]++
+		b = b[4+size:]
+	}
+	require.Len(t, count, tasks)
+	for _, n := range count {
+		require.Equal(t, each, n)
+	}
 }
 
 // Many tasks use a File concurrently: each byte that they write is there once.

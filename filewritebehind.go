@@ -10,6 +10,8 @@ import "slices"
 //
 //  1. Write copies as much data as there is room for to f.unwritten, at most bufferLarge (accept).
 //     If that is all of its data, Write returns. Otherwise it waits for f.changed and accepts more.
+//     Until it has accepted all, or is given up, it is its turn (f.turn): other Writes wait, so the
+//     data of one Write stays together.
 //  2. If f.use is idle, Write sets it to fileWriting and gives one call to the pool
 //     (writeAccepted). If f.use is fileWriting already, this call also writes the new data, so many
 //     small Writes cost one system call. In any other use Write waits.
@@ -46,18 +48,36 @@ func (f *File) pollWriteBehind(cx *Context, p []byte, ticket **writeTicket) (n i
 		return 0, ErrPending
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if ticket != nil && *ticket != nil && (*ticket).err != nil {
+		defer f.mu.Unlock()
 		return 0, f.ticketError(*ticket)
 	}
 	if err := f.checkUsable("write"); err != nil || len(p) == 0 {
+		f.mu.Unlock()
 		return 0, err
 	}
-	defer func() {
-		if ticket != nil && n > 0 && (f.sync || n < len(p) || *ticket != nil) {
-			f.addTicket(ticket, f.accepted-int64(n), f.accepted)
+	n, err = f.acceptInTurn(cx, p, ticket != nil && *ticket != nil && f.turn == *ticket)
+	over := false
+	if ticket != nil && n > 0 && (f.sync || n < len(p) || *ticket != nil) {
+		f.addTicket(ticket, f.accepted-int64(n), f.accepted)
+		over = f.turn != nil && n == len(p)
+		if f.turn = *ticket; n == len(p) {
+			f.turn = nil
 		}
-	}()
+	}
+	f.mu.Unlock()
+	if over {
+		f.changed.fire(nil)
+	}
+	return n, err
+}
+
+// acceptInTurn is pollWriteBehind without tickets. ownTurn says that it is the turn of the caller. mu
+// is held.
+func (f *File) acceptInTurn(cx *Context, p []byte, ownTurn bool) (n int, err error) {
+	if f.turn != nil && !ownTurn {
+		return 0, f.joinChanged(cx, waitsFile)
+	}
 	switch f.use {
 	case fileIdle:
 		f.dropReadAhead()
@@ -257,7 +277,14 @@ func (f *File) dropTicket(ticket *writeTicket) {
 	f.mu.Lock()
 	i := slices.Index(f.tickets, ticket)
 	f.tickets = slices.Delete(f.tickets, i, i+1)
+	over := f.turn == ticket
+	if over {
+		f.turn = nil
+	}
 	f.mu.Unlock()
+	if over {
+		f.changed.fire(nil)
+	}
 }
 
 // ticketError returns the error of a ticket whose data was dropped. If it is the last failure of f,
