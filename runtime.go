@@ -377,7 +377,7 @@ func (rt *Runtime) refuse(t *task, err error) {
 	if t.id.Load() == 0 || t.state.detached() { // a reused task still has the ID of the task before
 		t.id.Store(rt.nextID())
 	}
-	if t.w == nil { // a blocking call has a worker; a goroutine that cancels the call may be reading it
+	if t.w == nil { // a blocking call has a worker, which its canceller may be reading
 		t.w = rt.workers[0]
 	}
 	if h := rt.cfg.Tuning.Hooks.TaskStart; h != nil {
