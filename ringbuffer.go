@@ -40,10 +40,9 @@ func (r *ringBuffer[T]) shrink() {
 	}
 }
 
-// resize moves the values to a new slice of the given length.
-//
 //go:noinline // it would be copied into each operation on a channel
 func (r *ringBuffer[T]) resize(size int) {
+	// In the new slice the oldest value is the first.
 	buf := make([]T, size)
 	n := copy(buf, r.buf[r.head:min(r.head+r.n, len(r.buf))])
 	copy(buf[n:], r.buf[:r.n-n])
