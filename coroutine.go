@@ -14,7 +14,7 @@ import (
 //
 // The states of a coroutine are:
 //
-//	         t and code  who runs
+//	         t and code  runs
 //	free     nil         the worker; co is in its list freeCoroutines
 //	running  set         the code, on the thread of the worker; worker.running is co
 //	waiting  set         the worker; the code is in wait, in the call of yield
@@ -147,8 +147,8 @@ func (co *coroutine) relabel() {
 }
 
 // end is run's deferred call. If p is not nil, the code has panicked with p. If the code has
-// neither panicked nor returned, it has called Goexit, or wait has done so because the worker ends
-// (unwinding).
+// neither panicked nor returned, it has called Goexit, or wait has called it because the worker
+// ends (unwinding).
 func (co *coroutine) end(p any) (reusable bool) {
 	var err error
 	switch {

@@ -319,7 +319,7 @@ func (w *worker) serve() {
 
 // turnsInCoroutine takes turns in a coroutine, until the worker is stopped or the next Goexit ends
 // the coroutine. Each Goexit so leaves nothing on the stack of the worker, however many there are.
-// While the coroutine runs it is the goroutine of w; afterwards the former goroutine is so again.
+// While the coroutine runs it is the goroutine of w. Then the worker's own goroutine is it again.
 func (w *worker) turnsInCoroutine() {
 	goroutine := w.g.Load()
 	next, _ := iter.Pull(func(func(struct{}) bool) {
@@ -540,9 +540,9 @@ func (w *worker) nextTask() *task {
 }
 
 // takeRunNext empties one of the two run-next slots and returns its task, or nil if both are empty.
-// It begins with each slot in turn, so that neither slot keeps the other one waiting. The load
-// before the swap saves a locked instruction if the slot is empty. The swap may still find nothing,
-// because a thief has taken the task.
+// It begins with each slot in turn, so that neither slot waits for long. The load before the swap
+// saves a locked instruction if the slot is empty. The swap may still find nothing, because a thief
+// has taken the task.
 func (w *worker) takeRunNext() *task {
 	w.sharedFirst = !w.sharedFirst
 	if w.sharedFirst || w.runNextLocal == nil {

@@ -18,14 +18,14 @@ import (
 //
 //	copying <= take <= tail <= copying+ringSize
 //
-//	[copying, take)           a thief is emptying these slots
+//	[copying, take) a thief empties these slots, or the owner has popped them since
 //	[take, tail)              the queue: each slot has a task
 //	[tail, copying+ringSize)  free: each slot is nil
 //
 // copying and take are the two halves of head, so that one compare-and-swap changes or confirms
 // both. tail is a word of its own, which only the owner writes. The states are:
 //
-//	           head             who may change head
+//	           head             may change head
 //	quiet      copying == take  the owner (pop) or any thief (steal)
 //	copying    copying < take   the owner (pop, take only), and the thief (releaseCopied)
 //

@@ -11,11 +11,11 @@ import (
 // A worker that has nothing to do first spins, if that has paid before (idlespin.go), and then
 // parks. A worker parks in one of three ways (parkMode):
 //
-//   - parkKeepsP: in the kernel, by a raw system call of which Go's scheduler does not know. The
-//     worker keeps its P. This is the cheapest way while events follow each other quickly. But the
-//     P is idle, and sysmon preempts the thread every 10 ms.
-//   - parkTellsScheduler: in the kernel, by a system call of which the scheduler knows. sysmon may
-//     take the P, and gives it to goroutines. The worker waits for a P after the call.
+//   - parkKeepsP: in the kernel, by a raw system call that Go's scheduler does not see. The worker
+//     keeps its P. This is the cheapest way while events follow each other quickly. But the P is
+//     idle, and sysmon preempts the thread every 10 ms.
+//   - parkTellsScheduler: in the kernel, by a system call that the scheduler sees. sysmon may take
+//     the P, and gives it to goroutines. The worker waits for a P after the call.
 //   - parkGivesUpP: without a P, like a goroutine of package net (idlewatch.go). The worker waits
 //     for a token in withoutPWake. The goroutine of the idleWatch waits for its events.
 //
@@ -55,9 +55,9 @@ import (
 // # The races
 //
 // Lost wake-up. The worker writes asleep (2) and then reads the messages (3). The sender writes a
-// message (1) and then reads asleep (2). Go's atomic operations are in one total order, so at least
-// one of them sees the write of the other: the worker sees the message, or the sender sees that it
-// must unpark the worker. Both may happen. Then the wake is spurious: it ends the next park early.
+// message (1) and then reads asleep (2). Go's atomic operations are in one total order, so the
+// worker sees the message, or the sender sees that it must unpark the worker. Both may happen. Then
+// the wake is spurious: it ends the next park early.
 //
 // A message that is sent after step 3 finds asleep set. Its byte or token ends the steps 5 and 6,
 // even if it is sent before the worker has reached them.
@@ -146,7 +146,7 @@ func (w *worker) park(now int64) (waited bool) {
 type parkMode int
 
 const (
-	parkKeepsP         parkMode = iota // in the kernel, and the scheduler does not know
+	parkKeepsP         parkMode = iota // in the kernel, and the scheduler does not see it
 	parkTellsScheduler                 // in the kernel, and the scheduler may take the P
 	parkGivesUpP                       // without a P; see parkWithoutP
 )
@@ -160,7 +160,7 @@ const timerLead = 2 * time.Millisecond
 //
 // The rules, of which a later one overrides an earlier one:
 //
-//  1. The scheduler is told (parkTellsScheduler).
+//  1. The scheduler sees the call (parkTellsScheduler).
 //  2. The worker keeps its P if it has descriptors, which may soon have events, and if the runtime
 //     has raised GOMAXPROCS for it. A worker without descriptors waits for another thread, and a
 //     raw wait would only make each stop of the world of the garbage collector send signals.
@@ -169,7 +169,7 @@ const timerLead = 2 * time.Millisecond
 //  4. If it has made goroutines runnable, they stand in the queue of its P, and it gives up the P
 //     at once.
 //  5. It does not give up its P if its next timer is due within timerLead, or if the system cannot
-//     watch pollers. In the latter case it tells the scheduler and waits without limit.
+//     watch pollers. On such a system the scheduler sees the call, and the wait has no limit.
 //
 // The timeout also ends at the next timer (timerLead before it, for parkGivesUpP), and at the next
 // trim if there are more free coroutines than keepFree.

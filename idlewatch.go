@@ -18,8 +18,8 @@ import (
 // allows a depth of five.
 //
 // A worker that waits in the kernel has a P, so sysmon preempts it every 10 ms. Or the scheduler
-// knows of the wait and takes the P, and then sysmon looks at all Ps every 20 µs for a while after
-// the worker has woken. Neither happens to a worker that is parked without a P. See docs/design.md,
+// sees the call and takes the P, and then sysmon looks at all Ps every 20 µs for a while after the
+// worker has woken. Neither happens to a worker that is parked without a P. See docs/design.md,
 // "Waiting".
 //
 // The pollers of the workers are registered with the poller of the idleWatch from the beginning,

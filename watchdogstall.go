@@ -227,8 +227,8 @@ func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
 	return now == used && s.asleep(w)
 }
 
-// waitForGo waits for what the goroutine of a worker may be waiting for in Go: at the end of the
-// queue of Go's scheduler, and in an allocation.
+// waitForGo waits where the goroutine of a worker may wait in Go: at the end of the queue of Go's
+// scheduler, and in an allocation.
 func (s *stallWatch) waitForGo() {
 	runtime.Gosched()
 	s.probe = make([]byte, probeSize)
