@@ -305,6 +305,8 @@ func (a *activeSet) polls() (n uint64) {
 func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
 	size = a.size.Load()
 	all := int32(len(a.loads))
+	// Long polls delay the other tasks of their worker, so all workers serve. A trial is dropped,
+	// and the next one waits, since its rates would be those of another load.
 	if stalls != a.stalls {
 		a.stalls, a.allUntil = stalls, now+activeLongestHold
 	}
@@ -325,8 +327,11 @@ func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
 	switch {
 	case a.trial.was != 0:
 		return a.judge(now, size, most)
+	// The first condition holds whatever the present size is. The second one keeps the size until
+	// the load has doubled, so that it does not change back and forth.
 	case a.sharedProcs && (sum <= loadSharedProcs/2 || sum <= loadSharedProcs && size == all):
 		return all
+	// So little load needs no trial, but several looks must agree.
 	case size > 1 && !a.sharedProcs && sum <= loadFew*left && now >= a.keepUntil:
 		if a.wantsFewer++; a.wantsFewer < activeLooks {
 			return size
@@ -339,10 +344,13 @@ func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
 		a.wantsMore = 0
 	}
 	switch {
+	// haveMoved compares with share: the share of the polls of the worker that becomes inactive.
 	case size > 1 && (sum <= loadFewer*left && now >= a.keepUntil || a.starving(size, sum, starved)) && now >= a.fewer.until:
 		a.try(now, size)
 		a.trial.share = a.loads[size-1].polls
 		return size - 1
+	// More than one worker may be added at once, if the sum of the loads shows that they are
+	// needed.
 	case size < all && most >= loadSaturated && now >= a.more.until:
 		if a.wantsMore++; a.wantsMore < activeLooks {
 			return size
@@ -382,6 +390,7 @@ func (a *activeSet) judge(now int64, size int32, most float64) int32 {
 	t := &a.trial
 	lasts, polls := now-t.from, a.polls()-t.polls
 	switch {
+	// The connections are still moving: the measurement begins only afterwards.
 	case !t.moved:
 		if a.haveMoved(size) || lasts >= activeMoveTime {
 			t.moved, t.from, t.polls = true, now, a.polls()

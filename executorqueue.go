@@ -18,7 +18,7 @@ import (
 //
 //	copying <= take <= tail <= copying+ringSize
 //
-//	[copying, take) a thief empties these slots, or the owner has popped them since
+//	[copying, take)           a thief empties these slots, or the owner has popped them since
 //	[take, tail)              the queue: each slot has a task
 //	[tail, copying+ringSize)  free: each slot is nil
 //
