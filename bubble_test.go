@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// These tests use the package from goroutines in a bubble of testing/synctest. The Go runtime
-// ends the program if an operation is forbidden, such as the use of a bubble's channel from
-// outside. A bubble whose goroutines do not end hangs.
+// These tests use the package from goroutines in a bubble of testing/synctest. The Go runtime ends
+// the program if an operation is forbidden, such as the use of a bubble's channel from outside. A
+// bubble whose goroutines do not end hangs.
 
-// inBubbleOf runs fn in a bubble, which must end, and by whose clock no time must pass:
+// inBubbleOf runs fn in a bubble. The bubble must end, and no time must pass by its clock, because
 // this clock stands still while a goroutine waits for something outside.
 func inBubbleOf(t *testing.T, fn func(t *testing.T)) {
 	t.Helper()
@@ -92,7 +92,7 @@ func receive2(t *testing.T, c <-chan struct{}) {
 	}
 }
 
-// bubbleEcho has a byte sent, and sent back, over a new connection.
+// bubbleEcho sends a byte over a new connection and receives it back.
 func bubbleEcho(listen func() (net.Listener, error), dial func(address string) (net.Conn, error)) error {
 	ln, err := listen()
 	if err != nil {
@@ -119,9 +119,9 @@ func bubbleEcho(listen func() (net.Listener, error), dial func(address string) (
 	return errors.Join(err, c.Close(), <-echoed)
 }
 
-// Goroutines that the first user starts from a bubble do not belong to the bubble: those of the
-// shared reactor, of the pool of blocking calls, and of the reports of failures. They serve
-// other users afterwards.
+// Three kinds of goroutines do not belong to the bubble if their first user is in a bubble: the
+// goroutines of the shared reactor, of the pool of blocking calls, and of the reports of failures.
+// They serve other users afterwards.
 func TestBubbleIsTheFirstUser(t *testing.T) {
 	failed := make(chan error, 3)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: func(_ Task, err error) { failed <- err }})
@@ -195,8 +195,8 @@ func TestBubbleMakesARuntime(t *testing.T) {
 	})
 }
 
-// Deadlines of connections, and of contexts for dialling, are as those of package net: they
-// are counted from the time of the bubble's clock, and then pass as time passes outside.
+// Deadlines of connections, and of contexts for dialling, work as in package net: the time that is
+// left is computed by the clock of the bubble, and then passes by the real clock.
 func TestBubbleDeadlinesAsPackageNet(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	full := tcpFullBacklog(t)
@@ -307,7 +307,8 @@ func TestBubbleDeadlinesAsPackageNet(t *testing.T) {
 	}
 }
 
-// A wait of a goroutine ends with its context, by whichever clock the context ends.
+// A wait of a goroutine ends with its context, whether the context ends by the clock of the bubble
+// or by the real clock.
 func TestBubbleContextsEndWaits(t *testing.T) {
 	var mu Mutex
 	mu.TryLock()
@@ -438,8 +439,8 @@ func TestBubbleWaitsForTheDoneChannel(t *testing.T) {
 	require.NoError(t, soon(t, over).err)
 }
 
-// Contexts that are derived in a bubble, by package context, from a Context of this package
-// end with that Context, also if it is ended from outside.
+// Contexts that are derived in a bubble, by package context, from a Context of this package end
+// with that Context, also if it is ended from outside.
 func TestBubbleDerivesContexts(t *testing.T) {
 	rt, err := New(Config{Workers: 1, Grace: patience})
 	require.NoError(t, err)

@@ -2,7 +2,8 @@ package async
 
 import "time"
 
-// takeCoroutine returns a free coroutine.
+// takeCoroutine returns a coroutine without a task: the coroutine that became free last, whose
+// stack is most likely in the cache, or a new coroutine.
 func (w *worker) takeCoroutine() *coroutine {
 	co := w.freeCoroutines
 	if co == nil {
@@ -16,22 +17,26 @@ func (w *worker) takeCoroutine() *coroutine {
 	return co
 }
 
+// freeCoroutine keeps co, whose task has ended, for the next task.
 func (w *worker) freeCoroutine(co *coroutine) {
 	w.counts[countFree]++
 	co.free, w.freeCoroutines = w.freeCoroutines, co
 }
 
-// Free coroutines that a burst has left behind are ended: all above keepFree that
-// no task has needed for trimEvery, at most trimAtOnce in a turn. This is done by time,
-// and not when a coroutine becomes free, so that a program that starts and ends
-// thousands of tasks again and again keeps the coroutines that it needs.
+// Free coroutines that are left from a burst of tasks are ended. leastFree is the smallest number
+// of free coroutines in the last trimEvery: so many coroutines were not needed in that time. All of
+// them above keepFree are ended.
+//
+// Refused: to end a coroutine at the moment when it becomes free and there are many. A program that
+// starts and ends thousands of tasks again and again would then make its coroutines anew each time.
 const (
-	keepFree   = 256
-	trimEvery  = time.Second
-	trimAtOnce = 64
+	keepFree   = 256         // free coroutines that are never ended
+	trimEvery  = time.Second // how long a coroutine must not be needed
+	trimAtOnce = 64          // how many are ended in one turn, so that tasks do not wait long
 )
 
-// trim ends free coroutines that no task needs, and reports whether there are more.
+// trim ends free coroutines that no task has needed, and reports whether there are more to end. It
+// is called in each turn in which there are more than keepFree.
 func (w *worker) trim(now int64) (more bool) {
 	if now-w.trimmedAt >= int64(trimEvery) {
 		w.surplus = max(w.leastFree, keepFree) - keepFree

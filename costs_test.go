@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The cost of operations is counted in numbers that do not depend on the machine: a change that
-// adds an allocation or a poll fails here, a change that saves some has to lower the number. For
+// The cost of operations is counted in numbers that do not depend on the machine. A change that
+// adds an allocation or a poll fails here. A change that saves some must lower the number. For
 // system calls see TestSystemCalls.
 
 // cost is the cost of one operation.
 type cost struct {
 	allocs float64
-	polls  float64 // of all tasks that take part
+	polls  float64 // of all tasks of the operation
 }
 
 // countedOps are operations of one task on one worker, n of them.
@@ -150,7 +150,7 @@ func TestCountsOfTasks(t *testing.T) {
 	for _, op := range countedOps {
 		var got cost
 		_, err := join(t, Go(rt, func(cx *Context) error {
-			op.run(cx, 200) // so that coroutines, queues and buffers are there
+			op.run(cx, 200) // makes the coroutines, queues and buffers
 			got = costOf(func() uint64 { return cx.t.w.counts[countPolls] }, 10_000, func(n int) { op.run(cx, n) })
 			return nil
 		}))
@@ -159,8 +159,8 @@ func TestCountsOfTasks(t *testing.T) {
 	}
 }
 
-// requireCost compares costs. The tolerance is for polls that are counted a round late, and
-// for allocations that the Go runtime makes now and then.
+// requireCost compares costs. The tolerance is for polls that are counted a round late, and for
+// allocations that the Go runtime makes now and then.
 func requireCost(t *testing.T, name string, want, got cost) {
 	t.Helper()
 	assert.InDelta(t, want.allocs, got.allocs, 0.02, "allocations: %s", name)
@@ -183,8 +183,7 @@ func costOf(polls func() uint64, n int, run func(n int)) cost {
 	}
 }
 
-// echoForms are an echo in each of the forms that the library offers. Each serves c until
-// its end.
+// echoForms are an echo in each of the forms that the library offers. Each serves c until c ends.
 var echoForms = []struct {
 	name  string
 	serve func(rt *Runtime, c Conn, served func()) (ended <-chan struct{}) // served is called after each request
@@ -338,7 +337,7 @@ func TestCountsOfAnEcho(t *testing.T) {
 			return polls
 		}, 5000, requests)
 		assert.LessOrEqual(t, got.allocs, form.cost.allocs+0.02, form.name)
-		assert.LessOrEqual(t, got.polls, form.cost.polls+0.02, form.name) // less if the next request is there in time
+		assert.LessOrEqual(t, got.polls, form.cost.polls+0.02, form.name) // fewer if the next request arrives in time
 		end()
 	}
 }

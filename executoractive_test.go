@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopActiveSet makes all workers active, and ends the looks: only the test changes the size from now on.
+// stopActiveSet makes all workers active, and ends the looks. From now on only the test changes the
+// size.
 func stopActiveSet(rt *Runtime) {
 	for !rt.active.looking.CompareAndSwap(false, true) {
 	}
@@ -23,8 +24,9 @@ func stopActiveSet(rt *Runtime) {
 	rt.active.looking.Store(false)
 }
 
-// newMockActiveSet returns an activeSet that the test drives, and a function that moves its clock to the next look, with
-// these polls per nanosecond and loads, and returns the size.
+// newMockActiveSet returns an activeSet that the test drives, and a function. The function moves
+// the clock to the next look, makes the set look with the given polls per nanosecond and loads, and
+// returns the size.
 func newMockActiveSet(workers int32) (a *activeSet, look func(rate float64, loads ...workerLoad) int32) {
 	a = newActiveSet(Config{Workers: int(workers)})
 	a.clocks = true
@@ -132,7 +134,8 @@ func TestActiveWorkersGrowWhenSaturated(t *testing.T) {
 	})
 }
 
-// A trial is measured once most connections have moved, or after a second, and when there have been enough polls.
+// A trial is measured from the time when most connections have moved, or after a second. It ends
+// when there have been enough polls.
 func TestActiveTrialWaitsForMoves(t *testing.T) {
 	busy, half := workerLoad{awake: 1}, workerLoad{awake: 0.5}
 	a, look := newMockActiveSet(2)
@@ -195,7 +198,7 @@ func TestActiveWorkersAreAllWhilePollsAreLong(t *testing.T) {
 		{[]workerLoad{{ran: 5 * ms, polled: 1000}, {}}, false},
 		{[]workerLoad{{ran: 5 * ms, polled: 10}, {}}, true},
 		{[]workerLoad{{ran: 5 * ms, polled: 1000}, {ran: 10 * ms, polled: 10}}, false}, // one task computes
-		{[]workerLoad{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // hardly anything
+		{[]workerLoad{{ran: 0.5 * ms, polled: 1}, {}}, false},                          // almost no work
 	} {
 		a.loads = c.loads
 		require.Equal(t, c.long, a.mostAreLong())
@@ -260,7 +263,8 @@ func TestActiveWorkersBalance(t *testing.T) {
 	require.NotEmpty(t, newOwners(rt.workers[1], 1000), "until the next move")
 }
 
-// newOwners returns how many of the first n descriptors are to move from w to other workers, by worker.
+// newOwners returns how many of the first n descriptors are to move from w to other workers, by
+// worker.
 func newOwners(w *worker, n int32) map[int]int {
 	to := map[int]int{}
 	for fd := range n {
@@ -271,7 +275,8 @@ func newOwners(w *worker, n int32) map[int]int {
 	return to
 }
 
-// The load of a worker is the part of the time for which it was not parked, in finished parks and the present one.
+// The load of a worker is the part of the time for which it was not parked, in finished parks and
+// the present one.
 func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	rt := &Runtime{cfg: Config{Workers: 2}}
 	for i := range 2 {
@@ -293,14 +298,15 @@ func TestActiveLoadIsTimeNotParked(t *testing.T) {
 	require.InDelta(t, 150/float64(activeLookEvery), a.rate, 1e-9)
 	require.False(t, a.clocks)
 
-	rt.workers[0].parkedTime.Store(activeLookEvery) // it has ended that park
+	rt.workers[0].parkedTime.Store(activeLookEvery) // the park has ended
 	now += 2 * activeLookEvery
 	a.measure(rt, now)
 	require.InDelta(t, 0.5, a.loads[0].awake, 1e-6)
 	require.InDelta(t, (0.75/2+1)/2, a.loads[1].awake, 1e-6)
 }
 
-// The descriptors that move are spread over all workers that serve, whichever of them are busy.
+// The descriptors that move are spread over all active workers. It does not matter which workers
+// were busy.
 func TestActiveMovesSpreadEvenly(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 4})
 	stopActiveSet(rt)
@@ -381,7 +387,8 @@ func TestActiveMovesNoRunningHandler(t *testing.T) {
 	}
 }
 
-// streamsAt returns how many descriptors of rt whose peer is c are registered with w.
+// streamsAt returns how many descriptors of rt are registered with w, counting only those with the
+// peer c.
 func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 	for i := range rt.fds.chunks {
 		chunk := rt.fds.chunks[i].Load()
@@ -401,7 +408,8 @@ func streamsAt(rt *Runtime, w *worker, c net.Conn) (n int) {
 	return n
 }
 
-// activeServers are servers whose connections may move, and one server whose connections may not.
+// activeServers are servers whose connections may move, and one server whose connections must not
+// move.
 var activeServers = []struct {
 	name    string
 	movable bool
@@ -501,7 +509,7 @@ func oneEcho(t testing.TB, c net.Conn, b byte) {
 	require.Equal(t, b, buf[0])
 }
 
-// Connections move when they have been served, to the workers that serve, and back.
+// Connections move to the active workers after they have been served, and back.
 func TestActiveMovesConnectionsAndBack(t *testing.T) {
 	const n = 32
 	for _, server := range activeServers {
@@ -534,7 +542,7 @@ func TestActiveMovesConnectionsAndBack(t *testing.T) {
 	}
 }
 
-// The size changes all the time, and no event is lost.
+// No event is lost while the size changes all the time.
 func TestActiveMovesLoseNoEvent(t *testing.T) {
 	const n = 16
 	rounds := 400

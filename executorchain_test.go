@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// countResumes counts how often the free coroutine of w that will be taken next is resumed.
+// countResumes counts how often a coroutine of w is resumed: the free coroutine that is taken next.
 func countResumes(w *worker, n *int) {
 	co := w.freeCoroutines
 	resume := co.resume
@@ -21,8 +21,8 @@ func countResumes(w *worker, n *int) {
 	}
 }
 
-// A chain of tasks that end without waiting runs in one coroutine, with a switch for each round
-// and not for each task.
+// A chain of tasks that end without waiting runs in one coroutine, with a switch for each round and
+// not for each task.
 func TestChainRunsInOneCoroutine(t *testing.T) {
 	const links = 1000
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -51,7 +51,8 @@ func TestChainRunsInOneCoroutine(t *testing.T) {
 	on(rt.workers[0], func(*worker) { require.Less(t, resumes, links/4) })
 }
 
-// A task that begins in the coroutine of the task before it may wait, fail, panic or call Goexit like any other.
+// A task that begins in the coroutine of the previous task may wait, fail, panic or call Goexit
+// like any other task.
 func TestNextTaskInSameCoroutine(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	failure := errors.New("failure")
@@ -100,7 +101,8 @@ func TestNextTaskInSameCoroutine(t *testing.T) {
 	}
 }
 
-// A chain of tasks in one coroutine ends with the round: the worker's inbox, timers and sockets are then served.
+// A chain of tasks in one coroutine ends with the round: the worker's inbox, timers and sockets are
+// then served.
 func TestChainEndsWithTheRound(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	stop := make(chan None)
@@ -121,8 +123,7 @@ func TestChainEndsWithTheRound(t *testing.T) {
 	close(stop)
 }
 
-// Straight-line code that has never waited is cancelled by Shutdown, and named if it does not
-// end.
+// Shutdown cancels straight-line code that has never waited, and names it if it does not end.
 func TestShutdownFindsCodeThatNeverWaited(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1, Grace: 50 * time.Millisecond})
 	begun, release := make(chan *Context, 1), make(chan None)
@@ -143,8 +144,8 @@ func TestShutdownFindsCodeThatNeverWaited(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Straight-line code that has begun and has only yielded since is named by Shutdown, also while
-// another task runs, and cancelled.
+// Shutdown names and cancels straight-line code that has begun and has only yielded since, also
+// while another task runs.
 func TestShutdownFindsCodeThatHasOnlyYielded(t *testing.T) {
 	begin := func(rt *Runtime) (yields *JoinHandle[None], release func()) {
 		stuck := make(chan None)

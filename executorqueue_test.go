@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startAt makes an empty queue begin at another position, as if that many
-// tasks had passed through it.
+// startAt makes an empty queue begin at another position, as if that many tasks had passed through
+// it.
 func (q *runQueue) startAt(pos uint32) {
 	q.head.Store(packHead(pos, pos))
 	q.tail.Store(pos)
@@ -31,7 +31,7 @@ func numbered(n int) []*task {
 	return ts
 }
 
-// unlinked takes a list apart.
+// unlinked returns the tasks of a list, and clears their links.
 func unlinked(first *task) (ts []*task) {
 	for first != nil {
 		next := first.next
@@ -42,12 +42,11 @@ func unlinked(first *task) (ts []*task) {
 	return ts
 }
 
-// FuzzRunQueue drives a queue with one thread and compares it with a slice.
-// Each byte is an operation and a count. The invariants are:
+// FuzzRunQueue drives a queue with one thread and compares it with a slice. Each byte is an
+// operation and a count. The invariants are:
 //
 //  1. each task comes out exactly once, in order, and leaves no link behind;
-//  2. len is exact, and both pop and steal find a task while the queue
-//     is not empty;
+//  2. len is exact, and both pop and steal find a task while the queue is not empty;
 //  3. a thief gets half of the tasks that have not spilled, rounded up.
 func FuzzRunQueue(f *testing.F) {
 	const push, pop, steal, pushMany = 0 << 6, 1 << 6, 2 << 6, 3 << 6
@@ -121,8 +120,8 @@ func FuzzRunQueue(f *testing.F) {
 	})
 }
 
-// FuzzLocalQueue compares the owner's queue with a slice: it is in order, and
-// a task comes out only if its ticket's turn has come, or if alone is set.
+// FuzzLocalQueue compares the local queue with a slice. It is in order. A task is popped only if
+// its ticket is not after the next ticket, or if alone is set.
 func FuzzLocalQueue(f *testing.F) {
 	f.Add(uint32(0), []byte{3, 0x82, 5, 0x90})
 	f.Add(uint32(nearWrap), []byte{63, 0xbe, 0x81, 5, 63, 63, 0xff, 63, 0xff, 0xff, 0xc1, 0xc2, 0xff})
@@ -165,8 +164,8 @@ func FuzzLocalQueue(f *testing.F) {
 	})
 }
 
-// A task that has spilled must get its turn although the tasks in the ring never
-// let the ring run empty, as tasks that yield do.
+// A task that has spilled must be popped even if the ring never becomes empty, for example because
+// its tasks yield.
 func TestRunQueueSpilledTasksTakeTurns(t *testing.T) {
 	var q runQueue
 	ts := numbered(ringSize + 50)
@@ -184,8 +183,8 @@ func TestRunQueueSpilledTasksTakeTurns(t *testing.T) {
 	}
 }
 
-// A queue of any length is in order. push reports now and then that the queue has
-// become long, not each time.
+// A queue of any length is in order. push reports a long queue once for each ringSize tasks, and
+// not each time.
 func TestRunQueueSpill(t *testing.T) {
 	for _, start := range []uint32{0, nearWrap, math.MaxUint32 - ringSize} {
 		var q runQueue
@@ -207,8 +206,8 @@ func TestRunQueueSpill(t *testing.T) {
 	}
 }
 
-// ticket returns the ticket of a task that is pushed now. next returns the same
-// ticket when this task is the next to come out.
+// ticket returns the ticket of a task that is pushed now. next returns the same ticket when this
+// task is the next to be popped.
 func TestRunQueueTickets(t *testing.T) {
 	var q runQueue
 	q.startAt(nearWrap)
@@ -224,8 +223,8 @@ func TestRunQueueTickets(t *testing.T) {
 	require.Equal(t, q.ticket(), q.next())
 }
 
-// A thief and the owner use the queue, step by step, while another thief has
-// claimed a part of the ring and not yet emptied it.
+// A thief and the owner use the queue step by step. Meanwhile another thief has claimed a part of
+// the ring and has not emptied it yet.
 func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	var q runQueue
 	q.startAt(nearWrap)
@@ -233,7 +232,7 @@ func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	for _, p := range ts[:8] {
 		q.push(p)
 	}
-	// The thief claims four and is interrupted.
+	// The thief claims four tasks and is interrupted.
 	head := q.head.Load()
 	copying, take := unpackHead(head)
 	require.True(t, q.head.CompareAndSwap(head, packHead(copying, take+4)))
@@ -260,9 +259,9 @@ func TestRunQueueWhileAThiefCopies(t *testing.T) {
 	require.Nil(t, q.pop())
 }
 
-// One owner and several thieves, and a queue that wraps and spills: each task
-// comes out exactly once. The goroutine that takes a task writes to it without a
-// lock, so that the race detector sees whether the queue orders push before take.
+// One owner and several thieves use a queue that wraps and spills. Each task is taken exactly once.
+// The goroutine that takes a task writes to it without a lock, so that the race detector sees
+// whether the queue orders the push before that.
 func TestRunQueueThieves(t *testing.T) {
 	const tasks, thieves = 20_000, 3
 	bursts := []int{1, 2, 7, 40, 200, 300, 600}
@@ -301,7 +300,7 @@ func TestRunQueueThieves(t *testing.T) {
 				}
 			}
 			if i%8 == 0 {
-				runtime.Gosched() // on one processor the thieves would come too late
+				runtime.Gosched() // otherwise the thieves are too late on one processor
 			}
 		}
 		for taken.Load() < tasks {
@@ -320,9 +319,8 @@ func TestRunQueueThieves(t *testing.T) {
 	}
 }
 
-// Few tasks go round between owners that steal from each other, so that the
-// same slots and the same links are used again at once. Each task is run
-// exactly as often as it was queued.
+// Owners steal a few tasks from each other, again and again, so that the same slots and the same
+// links are used again at once. Each task is run exactly as often as it was queued.
 func TestRunQueueExchange(t *testing.T) {
 	const owners, tasks, rounds = 3, 7, 3_000
 	var queues [owners]runQueue
@@ -366,8 +364,8 @@ func TestRunQueueExchange(t *testing.T) {
 	}
 }
 
-// A task that has left a queue is not kept alive by it: not by a slot of the ring,
-// the spill or a link from a task that is still there.
+// A queue does not keep a task alive that has left it: there is no reference in a slot of the ring,
+// in the spill, or in a task that is still in the queue.
 func TestQueuesForgetTasksThatLeft(t *testing.T) {
 	type queue interface {
 		push(p *task)
@@ -392,7 +390,7 @@ func TestQueuesForgetTasksThatLeft(t *testing.T) {
 				}
 				return left
 			}()
-			q.push(new(task)) // one task is still there
+			q.push(new(task)) // one task stays in the queue
 			eventually(t, func() bool {
 				runtime.GC()
 				for _, p := range gone {

@@ -1,10 +1,11 @@
 package async
 
-// getg returns an identity of the calling goroutine: the address of its
-// descriptor in the Go runtime, to be compared and never followed. It lets a
-// Context notice that it is used on a goroutine that is not its own,
-// before the Go runtime would end the program for it.
+// getg returns a number that identifies the calling goroutine: the address of its descriptor in the
+// Go runtime, which is compared and never followed. It is implemented in assembly. With it a
+// Context notices that it is used on a goroutine of other code, before the Go runtime would end the
+// program for that.
 //
-// Identities are reused once a goroutine has ended, so a kept identity means
-// something only while its goroutine is known to live; see identityTable.
+// Go gives the descriptor of a goroutine that has ended to a new goroutine, which then has the same
+// number. So a stored number means something only while its goroutine is known to live; see
+// identityTable.
 func getg() uintptr

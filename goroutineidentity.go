@@ -5,9 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// An identity says what a goroutine is to this package: the goroutine of a worker, a
-// coroutine of a worker, or the goroutine of a shared reactor. All other goroutines have
-// no identity.
+// An identity is the role of a goroutine in this package: the goroutine of a worker, a coroutine of
+// a worker, or the goroutine of a shared reactor. All other goroutines have no identity.
 type identity struct {
 	worker *worker // nil for a shared reactor
 }
@@ -15,14 +14,15 @@ type identity struct {
 // sharedReactorIdentity is the identity of the goroutines of all shared reactors.
 var sharedReactorIdentity = new(identity)
 
-// identities knows all goroutines that have an identity, of all runtimes.
+// identities has all goroutines with an identity, of all runtimes of the process.
 var identities = newIdentityTable()
 
-// callersIdentity returns the identity of the calling goroutine; nil if it has none.
+// callersIdentity returns the identity of the calling goroutine, or nil if it has none.
 func callersIdentity() *identity { return identities.of(getg()) }
 
-// callersWorker returns the worker on whose thread the caller runs: as its goroutine
-// or as a coroutine of it. It returns nil for all other goroutines.
+// callersWorker returns the worker on whose thread the caller runs: the caller is the worker's
+// goroutine or one of its coroutines. It returns nil for all other goroutines. The head of
+// executor.go says what a caller may do with its worker.
 func callersWorker() *worker {
 	if id := callersIdentity(); id != nil {
 		return id.worker
@@ -30,14 +30,16 @@ func callersWorker() *worker {
 	return nil
 }
 
-// mustNotBlock panics if the caller runs on a thread of a pool, which it is
-// about to block.
+// mustNotBlock panics if the caller runs on the thread of a worker or serves a shared reactor: the
+// caller is about to block. what is the name of the operation, and instead the operation that tasks
+// use.
 func mustNotBlock(what, instead string) {
 	if id := callersIdentity(); id != nil {
 		id.mustNotBlock(what, instead)
 	}
 }
 
+// mustNotBlock panics with the text for a goroutine of this identity.
 func (id *identity) mustNotBlock(what, instead string) {
 	if id == sharedReactorIdentity {
 		panic("async: " + what + " was called in the function of a Waker, which must not block; start a goroutine there")
@@ -45,40 +47,45 @@ func (id *identity) mustNotBlock(what, instead string) {
 	panic("async: " + what + " was called in a task and would block its worker; use " + instead)
 }
 
-// identityTable maps goroutines, as getg tells them apart, to their identities. It is a
-// hash table with open addressing.
+// identityTable maps goroutines to their identities. The key of a goroutine is the result of getg.
+// The table is a hash table with open addressing.
 //
-// An identity must not outlive its goroutine, since Go gives the descriptor of a
-// goroutine that has ended to another goroutine. So:
+// An entry must not outlive its goroutine, since Go gives the descriptor of a goroutine that has
+// ended to another goroutine. So:
 //
 //  1. A goroutine adds itself before it does anything else.
-//  2. It removes itself as its last act, in a deferred call, so that a panic and
-//     Goexit do not prevent that.
-//  3. It asks for itself alone.
+//  2. It removes itself as its last act, in a deferred call, so that a panic and Goexit do not
+//     prevent that.
+//  3. It searches only for itself.
 //
-// A coroutine is in the table for all of its life. This costs a switch nothing, and
-// while the coroutine is suspended it cannot ask.
+// A coroutine is in the table for all of its life. This costs a switch nothing. While the coroutine
+// is suspended it cannot search.
 //
-// A reader takes no lock, because of rule 3. The key that it looks for is written and
-// removed by its own goroutine only, so it stands in the table during the whole search or
-// at no time. Writers change other slots meanwhile, or replace the table by a larger or
-// smaller one; the old table gives the same answer as the new one.
+// A reader takes no lock, because of rule 3. Only the reader's own goroutine writes and removes the
+// key that it searches for. So during the whole search the key is in the table, or it is not.
+// Writers may change other slots meanwhile:
+//
+//   - A slot before the key never becomes free (0), which would end the search: a removed entry
+//     leaves identityRemoved there.
+//   - The table may be replaced by a larger or smaller one. The reader goes on in the old table.
+//     The old table is no longer written, and has the reader's key if the new table has it.
+//   - A slot is used again for another key. id is written before g, so a reader that finds its key
+//     finds its own id.
 type identityTable struct {
-	mu    lockOf[identityTable]
+	mu    lockOf[identityTable] // held to write
 	slots atomic.Pointer[identitySlots]
 	live  int // entries
 	used  int // entries, and slots whose entry was removed
 }
 
-// identitySlots is a table of a certain size, a power of two. At most a quarter of it is
-// in use, so a search soon comes to a free slot, however many entries there are and
-// however their keys cluster.
+// identitySlots is a table of a fixed size, a power of two. At most a quarter of it is in use. So a
+// search soon finds a free slot, however many entries there are and however their keys cluster.
 type identitySlots struct {
-	shift uint8 // of the hash
+	shift uint8 // of the hash: 64 minus the logarithm of the size
 	all   []identitySlot
 }
 
-// identitySlot is an entry. id is written, under the lock, before g is.
+// identitySlot is an entry. id is written, under the lock, before g is written.
 type identitySlot struct {
 	g  atomic.Uintptr // 0: free; identityRemoved: was in use
 	id *identity
@@ -86,31 +93,32 @@ type identitySlot struct {
 
 const (
 	identityRemoved  = uintptr(1) // no goroutine has this address
-	identitySlotsMin = 64
+	identitySlotsMin = 64         // the size of the smallest table
 )
 
+// newIdentityTable returns an empty table.
 func newIdentityTable() *identityTable {
 	t := new(identityTable)
 	t.slots.Store(newIdentitySlots(0))
 	return t
 }
 
-// newIdentitySlots makes room for n entries and some more.
+// newIdentitySlots makes a table for n entries and some more.
 //
-// A table has 6 to 12 slots for each entry when it is made. It is replaced when a quarter is in
-// use, and when there are more than 32 slots for each entry, so that between two
-// replacements the number of entries has changed by half at least.
+// A new table has 6 to 12 slots for each entry. It is replaced when a quarter of it is in use, and
+// when there are more than 32 slots for each entry. So between two replacements the number of
+// entries has changed by at least half, and a replacement costs little for each change.
 func newIdentitySlots(n int) *identitySlots {
 	log := bits.Len(uint(max(6*n, identitySlotsMin) - 1))
 	return &identitySlots{shift: uint8(64 - log), all: make([]identitySlot, 1<<log)}
 }
 
-// firstSlot returns where the search for g begins.
+// firstSlot returns the index at which the search for g begins.
 func (s *identitySlots) firstSlot(g uintptr) int {
 	return int(uint64(g) * 0x9E3779B97F4A7C15 >> s.shift) // the golden ratio spreads the keys
 }
 
-// of returns the identity of g, which must be the caller.
+// of returns the identity of g, which must be the caller, or nil if it has none. It takes no lock.
 func (t *identityTable) of(g uintptr) *identity {
 	s := t.slots.Load()
 	for i := s.firstSlot(g); ; i++ {
@@ -124,7 +132,7 @@ func (t *identityTable) of(g uintptr) *identity {
 	}
 }
 
-// add enters g, which must be the caller.
+// add adds g, which must be the caller and must not be in the table.
 func (t *identityTable) add(g uintptr, id *identity) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +145,8 @@ func (t *identityTable) add(g uintptr, id *identity) {
 	t.live++
 }
 
-// put enters g, and reports whether that took a slot which was free.
+// put adds g, and reports whether the slot was free. If not, its entry had been removed. The lock
+// is held.
 func (s *identitySlots) put(g uintptr, id *identity) (free bool) {
 	for i := s.firstSlot(g); ; i++ {
 		slot := &s.all[i&(len(s.all)-1)]
@@ -149,7 +158,8 @@ func (s *identitySlots) put(g uintptr, id *identity) (free bool) {
 	}
 }
 
-// remove takes out g, which must be the caller and have been added.
+// remove removes g, which must be the caller and be in the table. It replaces a table that has
+// become too large.
 func (t *identityTable) remove(g uintptr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -167,7 +177,7 @@ func (t *identityTable) remove(g uintptr) {
 	}
 }
 
-// rebuild copies the entries to a table that fits them. The lock is held.
+// rebuild copies the entries to a table of the right size. The lock is held.
 func (t *identityTable) rebuild() {
 	s := newIdentitySlots(t.live + 1)
 	for i := range t.slots.Load().all {

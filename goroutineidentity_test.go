@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onReused calls f on an ordinary goroutine whose descriptor is g, which was that of
-// another goroutine. It reports false if the Go runtime has given the descriptor to a
-// goroutine of its own or of other code.
+// onReused calls f on an ordinary goroutine with the descriptor g, which another goroutine had
+// before. It reports false if the Go runtime has given the descriptor to a goroutine of its own or
+// of other code.
 func onReused(g uintptr, f func()) (called bool) {
-	// Each processor keeps some descriptors of ended goroutines. Processors that go
-	// away give theirs to the processors that stay.
+	// Each processor keeps some descriptors of ended goroutines. A processor that is removed gives
+	// its descriptors to the remaining processors.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	over := make(chan struct{})
 	var all sync.WaitGroup
@@ -40,8 +40,8 @@ func onReused(g uintptr, f func()) (called bool) {
 	return false
 }
 
-// untilReused calls try until it reports that a descriptor was reused, which may not
-// happen each time.
+// untilReused calls try until it reports that a descriptor was reused. That does not happen each
+// time.
 func untilReused(t *testing.T, try func(t *testing.T) (reused bool)) {
 	for i := range 10 {
 		reused := false
@@ -53,8 +53,8 @@ func untilReused(t *testing.T, try func(t *testing.T) (reused bool)) {
 	t.Fatal("no goroutine got the descriptor of the one that has ended")
 }
 
-// requireOutside fails if the caller, an ordinary goroutine, is taken for a worker or for
-// one of its coroutines.
+// requireOutside fails if the caller, an ordinary goroutine, is taken for a worker or for one of
+// its coroutines.
 func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 	if w := callersWorker(); w != nil {
 		t.Errorf("an ordinary goroutine is taken for worker %d", w.index)
@@ -64,9 +64,9 @@ func requireOutside(t *testing.T, joined *JoinHandle[None]) {
 	}
 }
 
-// Go gives the descriptor of a goroutine that has ended to another goroutine. The new
-// goroutine is no worker, whatever the former was: here the coroutine that the worker ran
-// last, which has ended since, as one of many free coroutines.
+// Go gives the descriptor of a goroutine that has ended to another goroutine. The new goroutine is
+// no worker, even if the old goroutine was one. Here the old goroutine is the coroutine that the
+// worker ran last. It has ended since, as one of many free coroutines.
 func TestIdentityEndsWithACoroutineThatIsTrimmed(t *testing.T) {
 	untilReused(t, trimAndReuse)
 }
@@ -99,7 +99,7 @@ func trimAndReuse(t *testing.T) (reused bool) {
 	return onReused(last, func() { requireOutside(t, joined) })
 }
 
-// The same where Shutdown unwinds the code, and other code keeps the worker meanwhile.
+// The same if Shutdown unwinds the code while other code keeps the worker.
 func TestIdentityEndsWithACoroutineThatIsUnwound(t *testing.T) {
 	untilReused(t, unwindAndReuse)
 }
@@ -137,8 +137,8 @@ func unwindAndReuse(t *testing.T) (reused bool) {
 	return reused
 }
 
-// countIdentities returns how many goroutines are known to be rt's workers and coroutines,
-// and how many to be those of shared reactors, of whatever runtime.
+// countIdentities returns how many goroutines have the identity of a worker of rt or one of its
+// coroutines, and how many have the identity of a shared reactor of any runtime.
 func countIdentities(rt *Runtime) (own, lobbies int) {
 	identities.mu.Lock()
 	defer identities.mu.Unlock()
@@ -156,8 +156,8 @@ func countIdentities(rt *Runtime) (own, lobbies int) {
 	return own, lobbies
 }
 
-// However a coroutine ends, its goroutine has no identity afterwards; nor do the
-// goroutines of workers and of shared reactors.
+// A coroutine that has ended in any way has no identity. The same holds for the goroutines of
+// workers and of shared reactors.
 func TestIdentitiesAreForgotten(t *testing.T) {
 	_, before := countIdentities(nil)
 	rt, err := New(Config{Workers: 2, Grace: 50 * time.Millisecond, Unhandled: func(Task, error) {}})
@@ -213,8 +213,8 @@ func identitySteps(g uintptr) int {
 	}
 }
 
-// To find out whether the caller is a worker takes as many steps beside 256 workers, or
-// thousands of coroutines, as beside a single worker.
+// The test whether the caller is a worker takes as many steps with 256 workers, or with thousands
+// of coroutines, as with one worker.
 func TestIdentityCostsTheSameWithManyWorkers(t *testing.T) {
 	mean := func() float64 {
 		var mu sync.Mutex
@@ -254,7 +254,7 @@ func TestIdentityCostsTheSameWithManyWorkers(t *testing.T) {
 	}
 }
 
-// The table against a map, and within its bounds.
+// The table gives the same answers as a map, and its size stays within its bounds.
 func TestIdentityTableAgainstAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	table, want := newIdentityTable(), map[uintptr]*identity{}
@@ -293,8 +293,8 @@ func TestIdentityTableAgainstAMap(t *testing.T) {
 	}
 }
 
-// Goroutines come and go, the table grows and shrinks, and each finds itself, and only
-// as long as it is there.
+// Goroutines begin and end, and the table grows and shrinks. Each goroutine finds itself as long as
+// it is in the table, and not longer.
 func TestIdentityTableWhileItChanges(t *testing.T) {
 	table := newIdentityTable()
 	rounds := 200

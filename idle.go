@@ -6,7 +6,80 @@ import (
 	"time"
 )
 
-// wait waits until w has something to do. It reports true if it has parked: then reactorPolledAt is the time now.
+// Sleeping and waking.
+//
+// A worker that has nothing to do first spins, if that has paid before (idlespin.go), and then
+// parks. A worker parks in one of three ways (parkMode):
+//
+//   - parkKeepsP: in the kernel, by a raw system call that Go's scheduler does not see. The worker
+//     keeps its P. This is the cheapest way while events follow each other quickly. But the P is
+//     idle, and sysmon preempts the thread every 10 ms.
+//   - parkTellsScheduler: in the kernel, by a system call that the scheduler sees. sysmon may take
+//     the P, and gives it to goroutines. The worker waits for a P after the call.
+//   - parkGivesUpP: without a P, like a goroutine of package net (idlewatch.go). The worker waits
+//     for a token in withoutPWake. The goroutine of the idleWatch waits for its events.
+//
+// A parked worker is unparked as follows:
+//
+//	         by an event      by a message                  at its next timer
+//	kernel   the kernel       a byte in the reactor's pipe  the timeout of the call
+//	no P     the idleWatch    a token                       parkTimer, timerLead before it
+//
+// A message is a task in the inbox, a dropped timer, Runtime.stopping, or a request for counts. It
+// may also be a request to steal tasks, for which weaker rules hold; see executorsteal.go.
+//
+// # The worker that goes to sleep
+//
+//  1. Find nothing to do: the round, the inbox, the timers, and the workers that want a thief
+//     (turns).
+//  2. Set asleep (park).
+//  3. Read the inbox, the dropped timers, stopping and countRequests. If there is a message, clear
+//     asleep and take another turn.
+//  4. Choose how to park, and for how long (chooseParkMode).
+//  5. If the way is parkGivesUpP, wait without a P (parkWithoutP). Afterwards go on with a timeout
+//     of 0, to fetch the events.
+//  6. Wait in the kernel for events. A byte in the pipe is an event, too.
+//  7. Change turn, then clear asleep.
+//  8. Read the clock, begin a heartbeat of the watchdog, and dispatch the events. Take another
+//     turn, which first polls the tasks of the events and then takes the messages.
+//
+// # The sender that wakes it
+//
+//  1. Write the message. For example, push a task to the inbox (send).
+//  2. Read asleep. If it is clear, there is nothing more to do.
+//  3. Change turn.
+//  4. Clear asleep by a compare-and-swap. Only the sender that succeeds goes on. So many messages
+//     to a sleeping worker cost one wake.
+//  5. Read withoutP. If it is set, send a token. If it is clear, write a byte to the pipe.
+//
+// # The races
+//
+// Lost wake-up. The worker writes asleep (2) and then reads the messages (3). The sender writes a
+// message (1) and then reads asleep (2). Go's atomic operations are in one total order, so the
+// worker sees the message, or the sender sees that it must unpark the worker. Both may happen. Then
+// the wake is spurious: it ends the next park early.
+//
+// A message that is sent after step 3 finds asleep set. Its byte or token ends the steps 5 and 6,
+// even if it is sent before the worker has reached them.
+//
+// The way of the wake. The worker sets asleep, and later sets withoutP and has its poller watched.
+// The sender may read withoutP before that, and then writes to the pipe. The idleWatch is armed
+// after withoutP is set, and arming reports also an event that is there already, so it sends the
+// token. If the sender reads that withoutP is set, it sends the token itself.
+//
+// An old token. A sender may read withoutP, and send its token only after the worker has been
+// unparked by an event. The next park without a P removes this token before it sets withoutP. It
+// cannot remove a token that is for itself: no sender sends one before withoutP is set. If an old
+// token arrives even later, that park ends early, and the worker takes a turn that finds nothing.
+//
+// The watchdog. It takes a worker to be stuck whose turn does not change and that is not asleep. A
+// sender changes turn before it clears asleep (3, 4), and the watchdog reads asleep before turn. So
+// a worker that was unparked, but does not run yet, looks as if it had just begun a turn. The same
+// holds for step 7.
+
+// wait waits until w has something to do, or for a while. It reports true if w has parked: then
+// reactorPolledAt is the time. Without a park it has looked for events once, or spun, or has found
+// a message.
 func (w *worker) wait(now int64) (parked bool) {
 	switch {
 	case now-w.lastWork < int64(w.rt.cfg.Tuning.Spin):
@@ -18,15 +91,15 @@ func (w *worker) wait(now int64) (parked bool) {
 	return w.park(now)
 }
 
-// park waits for an event, a task or a timer, in the kernel or without a P. It reports false if it has not waited,
-// because there is something to do.
+// park waits for an event, a message or a timer, in the kernel or without a P. It reports false if
+// it has not waited, because there is a message. The steps and the races are at the head of this
+// file.
 //
-// Against a lost wake-up:
-//
-//  1. The worker sets asleep, then looks at its inbox, dropped timers, stopping and the requests for counts.
-//  2. The sender writes to one of those, then reads asleep (unpark).
-//
-// So either the worker sees what was written, or the sender sees that the worker must be woken.
+// A park is also the moment for work that a busy worker puts off: it shows that no task is polled,
+// so that the task that ran last can be collected; publishes the counts, before a park that may be
+// long; and disarms the watchdog, if the park is likely to outlast the watchdog's timeout. It is
+// taken to be likely if the worker had nothing to do for that long before its last work, or has had
+// nothing to do for keepP.
 func (w *worker) park(now int64) (waited bool) {
 	w.asleep.Store(true)
 	if w.inbox.Load() != nil || w.dropped.Load() != nil || w.rt.stopping.Load() || w.acked.Load() != w.rt.countRequests.Load() {
@@ -34,14 +107,14 @@ func (w *worker) park(now int64) (waited bool) {
 		w.stopped = w.rt.stopping.Load()
 		return false
 	}
-	w.setVisible(nil) // so that what ran last can be collected
+	w.setVisible(nil)
 	w.counts[countWaits]++
 	w.parkedTime.Store(w.parkedTime.Load() - now)
 	timeout, how := w.chooseParkMode(now)
 	if how != parkKeepsP || now-w.publishedAt >= publishEvery {
 		w.publish(now)
 	}
-	if w.idleGap >= w.rt.watchdog.timeout || now-w.lastWork >= int64(keepP) { // it is likely to outlast the timeout
+	if w.idleGap >= w.rt.watchdog.timeout || now-w.lastWork >= int64(keepP) {
 		w.rt.watchdog.disarm(w)
 	}
 	if how == parkGivesUpP {
@@ -49,10 +122,11 @@ func (w *worker) park(now int64) (waited bool) {
 		timeout = 0
 	}
 	if how == parkTellsScheduler && w.rt.cfg.SharedProcs {
-		runtime.Gosched() // or the goroutines in the queue of its P wait until sysmon takes the P
+		// Otherwise the goroutines in the queue of its P would wait until sysmon takes the P.
+		runtime.Gosched()
 	}
 	events := w.reactor.wait(timeout, how != parkTellsScheduler)
-	w.turn.Add(1) // see unpark
+	w.turn.Add(1) // before asleep is cleared, as in unpark
 	w.asleep.Store(false)
 	w.reactorPolledAt = nanos()
 	slept := w.reactorPolledAt - now
@@ -68,24 +142,37 @@ func (w *worker) park(now int64) (waited bool) {
 	return true
 }
 
-// parkMode says how a worker parks.
+// parkMode says how a worker parks; see the head of this file.
 type parkMode int
 
 const (
-	parkKeepsP         parkMode = iota // in the kernel, and the scheduler does not know
+	parkKeepsP         parkMode = iota // in the kernel, and the scheduler does not see it
 	parkTellsScheduler                 // in the kernel, and the scheduler may take the P
-	parkGivesUpP                       // see parkWithoutP
+	parkGivesUpP                       // without a P; see parkWithoutP
 )
 
-// timerLead is how long before its next timer a worker without a P must be woken. Go's own timers may be a
-// millisecond late while nothing else runs, and later than that if goroutines use all processors.
+// timerLead is how long before its next timer a worker without a P must be unparked. Go's own
+// timers may be a millisecond late while nothing else runs, and later than that if goroutines use
+// all processors.
 const timerLead = 2 * time.Millisecond
 
-// chooseParkMode returns how long to wait, for ever if that is negative, and how.
+// chooseParkMode returns how w parks, and for how long; a negative timeout means without limit.
 //
-// The worker keeps its P for keepP after its last work, if it has descriptors, from which more may come. After that it
-// gives up the P. It does so at once if it has made goroutines runnable, which need the P. It does not if its next timer
-// is near, or if the system cannot watch pollers.
+// The rules, of which a later one overrides an earlier one:
+//
+//  1. The scheduler sees the call (parkTellsScheduler).
+//  2. The worker keeps its P if it has descriptors, which may soon have events, and if the runtime
+//     has raised GOMAXPROCS for it. A worker without descriptors waits for another thread, and a
+//     raw wait would only make each stop of the world of the garbage collector send signals.
+//  3. When keepP has passed since its last work, it gives up its P. The timeout of the ways 1 and 2
+//     ends at that time, and the worker then parks again.
+//  4. If it has made goroutines runnable, they stand in the queue of its P, and it gives up the P
+//     at once.
+//  5. It does not give up its P if its next timer is due within timerLead, or if the system cannot
+//     watch pollers. On such a system the scheduler sees the call, and the wait has no limit.
+//
+// The timeout also ends at the next timer (timerLead before it, for parkGivesUpP), and at the next
+// trim if there are more free coroutines than keepFree.
 func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode) {
 	const forEver = time.Duration(math.MaxInt64)
 	how = parkTellsScheduler
@@ -123,10 +210,12 @@ func (w *worker) chooseParkMode(now int64) (timeout time.Duration, how parkMode)
 	return timeout, how
 }
 
-// unpark wakes w if it is parked. Only then it costs a system call. The caller has written what w is to find; see park.
+// unpark wakes w if it is parked or about to park. Only then it costs a system call or a token. The
+// caller has written a message before. The steps are those of the sender, at the head of this file,
+// from 2 on.
 //
-// It changes turn first. Until w really runs, w must look like a worker that has begun a turn just now, and not like one
-// that has been stuck since it parked.
+// The token makes the goroutine of w runnable, which goes to the queue of the caller's P. If the
+// caller runs on a worker, that worker notes it (noteRunnable).
 func (w *worker) unpark() {
 	if !w.asleep.Load() {
 		return
@@ -143,19 +232,22 @@ func (w *worker) unpark() {
 	}
 }
 
-// spin looks for events instead of waiting for them.
+// spin looks for events once instead of parking, for runtimes with Config.Tuning.Spin. The loop of
+// turns repeats it. If w has made goroutines runnable, it first yields its P to them once. Refused:
+// to stop spinning then, because each join from outside would end the spin.
 func (w *worker) spin() {
 	if w.madeRunnable {
 		w.madeRunnable = false
-		runtime.Gosched() // see noteRunnable
+		runtime.Gosched()
 	}
 	w.reactorPolledAt = nanos()
 	w.reactor.poll(w)
 	w.stopped = w.rt.stopping.Load()
 }
 
-// noteRunnable notes that w, if it is not nil, makes a goroutine runnable. The goroutine is now in the queue of w's P.
-// Other threads leave it there for a while if the P seems to be running.
+// noteRunnable notes that the thread of w makes a goroutine runnable. w may be nil. The goroutine
+// is now in the queue of the P of w. Other threads leave it there for a while if the P seems to be
+// running, and a raw wait looks so. So w gives up its P when it parks next; see chooseParkMode.
 func (w *worker) noteRunnable() {
 	if w != nil {
 		w.madeRunnable = true

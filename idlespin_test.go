@@ -44,8 +44,8 @@ func TestAdaptiveSpinCountsHitsAndMisses(t *testing.T) {
 	require.Equal(t, 2*minHits, hitsNeeded(), "a hit makes up for all misses")
 }
 
-// A worker that spins takes a message that comes, and goes to sleep if none does, or
-// if goroutines are in the queue of its P.
+// A worker that spins takes a message that arrives. It goes to sleep if no message arrives, or if
+// goroutines are in the queue of its P.
 func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -78,8 +78,8 @@ func TestWorkerSpinTakesWhatComes(t *testing.T) {
 	require.True(t, shared.workerSpin.pays(), "it has not even tried")
 }
 
-// A worker spins for the descriptor of which the last event came alone. It takes events of
-// other descriptors, but they are no hits.
+// A worker spins for a descriptor if the last event was of this descriptor alone. It takes events
+// of other descriptors, but they are no hits.
 func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	ownProcsOnly(t)
 	rt := newTestRuntime(t, Config{Workers: 1})
@@ -145,7 +145,7 @@ func TestPeerSpinWaitsForOneDescriptor(t *testing.T) {
 	}
 }
 
-// One request at a time over a connection, with pauses: each is answered.
+// A client sends one request at a time over a connection, with pauses. Each request is answered.
 func TestPeerSpinAnswersEachRequest(t *testing.T) {
 	const requests, pauses = 3000, 20
 	ends := [2]*Runtime{newTestRuntime(t, Config{Workers: 1}), newTestRuntime(t, Config{Workers: 1})}
@@ -191,8 +191,7 @@ func TestPeerSpinAnswersEachRequest(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Messages go to and fro between two workers, with a pause now and then: none is
-// lost.
+// Two workers send messages to each other, with a pause now and then. No message is lost.
 func TestWorkerSpinLosesNoMessage(t *testing.T) {
 	const messages, pauses = 2000, 20
 	rt := newTestRuntime(t, Config{Workers: 2})

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parkedRuntime returns a runtime and, for each worker, the peer of a connection that a task of
-// this worker echoes.
+// parkedRuntime returns a runtime, and for each worker one end of a connection. A task of this
+// worker echoes at the other end.
 func parkedRuntime(t testing.TB, workers int) (rt *Runtime, peers []int) {
 	t.Helper()
 	rt = newTestRuntime(t, Config{Workers: workers})
@@ -98,7 +98,7 @@ func TestIdleWorkersPark(t *testing.T) {
 			},
 		} {
 			allPark(t, rt)
-			rt.workers[0].unparkWithoutP() // spurious: it parks again
+			rt.workers[0].unparkWithoutP() // spurious: the worker parks again
 			wake()
 			t.Log(name)
 		}
@@ -111,8 +111,8 @@ func TestIdleWorkersPark(t *testing.T) {
 	require.NoError(t, rt.Shutdown(ended()))
 }
 
-// A worker is unparked by its events also while another worker keeps its P, so that no thread may wait
-// in Go's netpoller.
+// A worker is unparked by its events also while another worker keeps its P. Then perhaps no thread
+// waits in Go's netpoller.
 func TestParkedBesideOneThatIsNot(t *testing.T) {
 	rt, peers := parkedRuntime(t, 2)
 	for range 10 {
@@ -125,7 +125,7 @@ func TestParkedBesideOneThatIsNot(t *testing.T) {
 	}
 }
 
-// Events come at about the moment when the workers park, and none is lost.
+// No event is lost if events arrive at about the moment when the workers park.
 func TestEventsAtTheMomentOfParking(t *testing.T) {
 	rt, peers := parkedRuntime(t, 2)
 	times := 200
@@ -175,7 +175,8 @@ func TestParkedWorkerEndsWithIdleWatch(t *testing.T) {
 	w.parkWithoutP(-1) // returns at once
 }
 
-// A worker that unparks another worker does not keep its P, since the other worker is in the queue of that P.
+// A worker that unparks a second worker does not keep its P, since the second worker is in the
+// queue of that P.
 func TestWorkerUnparksAnother(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rt, _ := parkedRuntime(t, 2)
@@ -193,8 +194,8 @@ func TestWorkerUnparksAnother(t *testing.T) {
 	require.Equal(t, []bool{false, true, true}, []bool{before, parked, after})
 }
 
-// BenchmarkUnpark measures how long it takes to unpark a worker, while all are parked, and beside a
-// worker that keeps its P.
+// BenchmarkUnpark measures how long it takes to unpark a worker while all workers are parked, and
+// while another worker keeps its P.
 func BenchmarkUnpark(b *testing.B) {
 	for _, beside := range []bool{false, true} {
 		b.Run(fmt.Sprintf("beside=%t", beside), func(b *testing.B) {

@@ -14,7 +14,8 @@ type listed struct {
 
 func (l *listed) links() *links[listed] { return &l.at }
 
-// A linkedList holds the same elements as a slice. Each byte appends an element, or removes an element.
+// A linkedList holds the same elements as a slice. Each byte appends an element, or removes an
+// element.
 func FuzzLinkedList(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 128, 0x81, 1, 0x80, 0x80})
 	f.Fuzz(func(t *testing.T, ops []byte) {
@@ -42,7 +43,7 @@ func FuzzLinkedList(f *testing.F) {
 	})
 }
 
-// A loop may remove the element that it is at, and does not see elements that it appends.
+// A loop may remove the element that it visits. It does not visit elements that it appends.
 func TestLinkedListChangesInLoop(t *testing.T) {
 	var list linkedList[listed, *listed]
 	for i := range 3 {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A mutex that is locked against the order, or twice, ends the program. Locked in the order it
-// does not, whatever was unlocked before.
+// To lock a mutex against the order, or twice, panics. To lock it in the order does not panic, in
+// whichever order other mutexes were unlocked before.
 func TestLockOrderIsChecked(t *testing.T) {
 	var outer lockOf[File]
 	var inner, another lockOf[fanout]
@@ -35,8 +35,8 @@ func TestLockOrderIsChecked(t *testing.T) {
 	outer.Unlock()
 }
 
-// Each edge of the order that the code uses is needed: if it is reversed, the check finds it. The test
-// reverses one edge.
+// The check finds an edge of the order that is reversed. The test reverses one edge that the code
+// uses.
 func TestLockOrderReversed(t *testing.T) {
 	was := slices.Clone(lockOrder)
 	defer func() { lockOrder = was }()

@@ -2,37 +2,39 @@ package async
 
 import "syscall"
 
-// The code that one end of a connection runs before a write happens before the code that the
-// other end runs after it has read that data. The race detector cannot know this: raw
-// system calls are invisible to it. The calls of package syscall tell it, for all
-// descriptors of the process alike, and so the two functions below make such calls,
-// which do nothing else. Where the detector is off they are empty.
+// The race detector must know that code before a write to a connection happens before code after
+// the read of that data at the other end. It cannot see that from the raw system calls of this
+// package. The functions Read and Write of package syscall inform the detector, for all descriptors
+// of the process alike. So the two functions below make such calls, which have no other effect.
+// They are empty if the detector is off.
 
-// raceRelease is called before a write.
+// raceRelease is called before a write. Its write to the descriptor -1 fails.
 func raceRelease() {
 	if raceEnabled {
 		syscall.Write(-1, nil)
 	}
 }
 
-// raceAcquire is called after a read that has succeeded.
+// raceAcquire is called after a read that has succeeded. syscall.Read informs the detector only if
+// it succeeds, so it reads from raceNull.
 func raceAcquire() {
 	if raceEnabled {
 		syscall.Read(raceNull, nil)
 	}
 }
 
-// raceNull is a descriptor from which an empty read succeeds and takes nothing, -1
-// where the detector is off.
+// raceNull is a descriptor from which an empty read succeeds and takes nothing. It is -1 if the
+// detector is off.
 var raceNull = openRaceNull()
 
+// openRaceNull returns the value of raceNull.
 func openRaceNull() int {
 	if !raceEnabled {
 		return -1
 	}
 	fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return -1 // without the edges the detector may report races that are none
+		return -1 // the detector may then report races that are none
 	}
 	return fd
 }

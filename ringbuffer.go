@@ -1,19 +1,19 @@
 package async
 
-// ringBuffer is a queue that grows when it is full. It keeps its room, unless it is
-// asked to shrink.
+// ringBuffer is a FIFO queue in a slice. It doubles the slice when it is full, and keeps it when
+// values are removed. shrink makes it smaller. The zero ringBuffer is empty. It has no lock: its
+// user guards it.
 type ringBuffer[T any] struct {
 	buf     []T // its length is a power of two, or 0
-	head, n int
+	head, n int // the index of the oldest value, and how many values there are
 }
 
-// ringBufferMin is the room of a ring that has held anything, and ringBufferKept what
-// shrink leaves alone.
 const (
-	ringBufferMin  = 8
-	ringBufferKept = 256
+	ringBufferMin  = 8   // the smallest length of a slice
+	ringBufferKept = 256 // a slice of this length or less is not made smaller
 )
 
+// push appends v.
 func (r *ringBuffer[T]) push(v T) {
 	if r.n == len(r.buf) {
 		r.resize(max(2*len(r.buf), ringBufferMin))
@@ -22,17 +22,18 @@ func (r *ringBuffer[T]) push(v T) {
 	r.n++
 }
 
-// pop takes out the oldest; there must be one.
+// pop removes the oldest value and returns it. There must be one.
 func (r *ringBuffer[T]) pop() (v T) {
 	var zero T
 	p := &r.buf[r.head]
-	v, *p = *p, zero // the collector may have it
+	v, *p = *p, zero // so that the slice does not keep the value alive
 	r.head = (r.head + 1) & (len(r.buf) - 1)
 	r.n--
 	return v
 }
 
-// shrink gives back half the room if less than an eighth is used.
+// shrink halves the slice if at most an eighth of it is used. The distance between an eighth and a
+// half keeps a queue whose length varies a little from growing and shrinking again and again.
 func (r *ringBuffer[T]) shrink() {
 	if len(r.buf) > ringBufferKept && r.n <= len(r.buf)/8 {
 		r.resize(len(r.buf) / 2)
@@ -41,6 +42,7 @@ func (r *ringBuffer[T]) shrink() {
 
 //go:noinline // it would be copied into each operation on a channel
 func (r *ringBuffer[T]) resize(size int) {
+	// In the new slice the oldest value is the first.
 	buf := make([]T, size)
 	n := copy(buf, r.buf[r.head:min(r.head+r.n, len(r.buf))])
 	copy(buf[n:], r.buf[:r.n-n])

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threads counts the threads of the process, where that is known.
+// threads counts the threads of the process, on systems that show their number.
 func threads(t testing.TB) int {
 	if runtime.GOOS != "linux" {
 		return 0
@@ -34,7 +34,7 @@ func threads(t testing.TB) int {
 
 func TestShutdownFreesEverything(t *testing.T) {
 	const rounds, workers = 10, 8
-	newTestRuntime(t, Config{Workers: 1}) // counts goroutines and descriptors when all is over
+	newTestRuntime(t, Config{Workers: 1}) // counts goroutines and descriptors at the end
 	before := threads(t)
 	for range rounds {
 		rt, err := New(Config{Workers: workers, Grace: patience})
@@ -48,12 +48,12 @@ func TestShutdownFreesEverything(t *testing.T) {
 		}
 		require.NoError(t, rt.Shutdown(ended()))
 	}
-	// The Go runtime has started threads of its own meanwhile, but far fewer
-	// than there were workers.
+	// The Go runtime has started threads of its own meanwhile, but far fewer than there were
+	// workers.
 	eventually(t, func() bool { return threads(t) < before+rounds*workers/2 })
 }
 
-// A worker that is just going to sleep when Shutdown begins must notice it.
+// A worker that is about to sleep when Shutdown begins must notice that.
 func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 	newTestRuntime(t, Config{Workers: 1})
 	for i := range 200 {
@@ -70,7 +70,7 @@ func TestShutdownWhileWorkersGoToSleep(t *testing.T) {
 func TestRuntimesSideBySide(t *testing.T) {
 	a := newTestRuntime(t, Config{Workers: 2})
 	b := newTestRuntime(t, Config{Workers: 2})
-	// Each runtime has tasks that wait for tasks of the other, and wakes them.
+	// Tasks of two runtimes wait for each other and wake each other.
 	run := func(mine, other *Runtime) *JoinHandle[int] {
 		return Spawn(mine, func(cx *Context) (int, error) {
 			sum := 0
@@ -102,7 +102,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 		require.Equal(t, 100, sum)
 	}
 
-	// A plain future may move to where it is woken, but not out of its runtime.
+	// A plain future may move to the worker on which it is woken, but not to another runtime.
 	p := new(probe)
 	var on *Runtime
 	h := SpawnFuture(a, PollFunc(func(cx *Context) (int, error) {
@@ -121,7 +121,7 @@ func TestRuntimesSideBySide(t *testing.T) {
 	require.NoError(t, err, "the other runtime's Shutdown has stopped this one")
 }
 
-// Connections come to all workers alike, with or without tasks from outside in between.
+// Connections are assigned to all workers evenly, with or without tasks from outside in between.
 func TestAssignConnSpreads(t *testing.T) {
 	for _, workers := range []int{1, 2, 3} {
 		rt := newTestRuntime(t, Config{Workers: workers})
@@ -138,7 +138,7 @@ func TestAssignConnSpreads(t *testing.T) {
 	}
 }
 
-// bringsProcs has the first task of rt run, and waits until it has taken effect.
+// bringsProcs runs the first task of rt, and waits until GOMAXPROCS is raised.
 func bringsProcs(t *testing.T, rt *Runtime) {
 	_, err := join(t, Go(rt, func(cx *Context) error { return Sleep(cx, time.Microsecond) }))
 	require.NoError(t, err)
@@ -195,7 +195,8 @@ func TestProcsWithoutTasks(t *testing.T) {
 	require.Equal(t, before, runtime.GOMAXPROCS(0), "it has ended")
 }
 
-// A GOMAXPROCS that the program sets while a runtime has raised it is left as it is.
+// If the program sets GOMAXPROCS while a runtime has raised it, the runtime does not change it any
+// more.
 func TestProcsThatAreSet(t *testing.T) {
 	ownProcsOnly(t)
 	before := runtime.GOMAXPROCS(0)
@@ -264,8 +265,8 @@ func TestSpawnDuringShutdown(t *testing.T) {
 	require.EqualValues(t, 1, p.cancels.Load())
 }
 
-// Shutdown cancels tasks that wait, tasks that are queued and tasks that keep running,
-// and returns when the last deferred call has run.
+// Shutdown cancels tasks that wait, tasks that are queued and tasks that keep running, and returns
+// when the last deferred call has run.
 func TestShutdownCancelsAndWaits(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 2, Unhandled: r.add})
@@ -329,8 +330,8 @@ func TestShutdownCancelsAndWaits(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Shutdown cancels one task after the other. A task that returns the error of a task
-// which was cancelled before it has not failed either.
+// Shutdown cancels one task after the other. A task may return the error of a task that was
+// cancelled before it. That is no failure of this task either.
 func TestShutdownIsNoFailure(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Workers: 1, Unhandled: r.add})
@@ -421,8 +422,8 @@ func TestShutdownTwice(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A task that blocks its worker cannot be ended. Shutdown names it and all tasks
-// that it keeps from ending. They are unwound when that task returns.
+// A task that blocks its worker cannot be ended. Shutdown names this task and all tasks that cannot
+// end because of it. They are unwound when the blocking task returns.
 func TestShutdownGivesUp(t *testing.T) {
 	r := new(reports)
 	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: r.add})
@@ -499,8 +500,8 @@ func TestShutdownGivesUp(t *testing.T) {
 	require.Zero(t, r.count())
 }
 
-// Code that waits again and again though it has been cancelled still waits: it lets
-// other tasks run, and Shutdown can unwind it.
+// Code that waits again and again although it has been cancelled still waits: other tasks run, and
+// Shutdown can unwind it.
 func TestTaskThatIgnoresCancellation(t *testing.T) {
 	waits := map[string]func(cx *Context, p *probe){
 		"Sleep": func(cx *Context, p *probe) { Sleep(cx, time.Hour) },
@@ -550,8 +551,8 @@ func TestTaskThatIgnoresCancellation(t *testing.T) {
 	}
 }
 
-// A task that is unwound when its worker ends may call Goexit or panic in a deferred
-// call; the other tasks are unwound all the same.
+// A task that is unwound when its worker ends may call Goexit or panic in a deferred call. The
+// other tasks are unwound all the same.
 func TestShutdownUnwindsAll(t *testing.T) {
 	rt := newTestRuntime(t, Config{Grace: 200 * time.Millisecond, Workers: 1, Unhandled: func(Task, error) {}})
 	var deferred atomic.Int32
@@ -591,7 +592,7 @@ func TestShutdownUnwindsAll(t *testing.T) {
 	receive(t, rt.workers[0].exited)
 }
 
-// A failure that was not joined yet leaves no goroutine running, and forces no collection.
+// A failure that has not been joined yet keeps no goroutine running, and forces no collection.
 func TestFailuresForceNoCollection(t *testing.T) {
 	collections := forcedCollections()
 	synctest.Test(t, func(t *testing.T) {
@@ -605,8 +606,8 @@ func TestFailuresForceNoCollection(t *testing.T) {
 	})
 }
 
-// The end of a runtime waits for a report that is being made, so that the report is not lost with the
-// program, but not for ever: the handler may wait for the end.
+// The end of a runtime waits for a report that is being made, so that the report is not lost with
+// the program. The wait is limited, since the handler may itself wait for the end.
 func TestFlushWaitsForTheReport(t *testing.T) {
 	slow := errors.New("slow")
 	began, release := make(chan None), make(chan None)
@@ -669,8 +670,8 @@ func waitsForRead(cx *Context, c Conn, line *atomic.Int32) error {
 	return err
 }
 
-// SIGQUIT, the first thing to do with a server that hangs, shows for each
-// straight-line task the line on which it waits.
+// SIGQUIT shows for each straight-line task the line on which it waits. It is the usual first step
+// if a server hangs.
 func TestTracebackShowsWhereTasksWait(t *testing.T) {
 	if inChild(t) {
 		waitForever(t)
@@ -741,7 +742,8 @@ func waitForever(t *testing.T) {
 		}
 		return n == 3 && waiting(server) && waiting(h)
 	})
-	// Go's traceback can end in a fault, and be cut off, if a thread returns from a system call meanwhile.
+	// Go's traceback can end in a fault, and be cut off, if a thread returns from a system call
+	// meanwhile.
 	if runtime.GOOS == "linux" {
 		eventually(t, func() bool { return parkedWorkers(rt) == len(rt.workers) })
 	}
@@ -749,7 +751,7 @@ func waitForever(t *testing.T) {
 	select {}
 }
 
-// A pause of the whole process that is longer than Grace is not the tasks' fault.
+// A pause of the whole process does not use up Grace, even if it is longer than Grace.
 func TestShutdownOfAPausedProcess(t *testing.T) {
 	const grace = time.Second // long enough for a worker to answer once it goes on
 	if inChild(t) {
@@ -785,7 +787,7 @@ func TestShutdownOfAPausedProcess(t *testing.T) {
 	require.Contains(t, out.String(), "Shutdown: <nil>\n")
 }
 
-// Without a pause, grace lasts for Config.Grace, and it leaves nothing behind.
+// Without a pause, grace lasts for Config.Grace. It leaves no goroutine or timer behind.
 func TestShutdownGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rt := &Runtime{cfg: Config{Grace: time.Minute}}

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leaveFile are the ways in which the function of Run leaves a File that has accepted
-// data, without waiting until it is written.
+// leaveFile are the ways in which the function of Run leaves a File that has accepted data, without
+// waiting until it is written.
 var leaveFile = map[string]func(cx *Context, f *File){
 	"open": func(*Context, *File) {},
 	"closed with a cancelled Context": func(cx *Context, f *File) {
@@ -24,8 +24,8 @@ var leaveFile = map[string]func(cx *Context, f *File){
 	"closed and not awaited": func(cx *Context, f *File) { f.CloseFuture().Poll(cx) },
 }
 
-// Data that File.Write has accepted is in the file when Run returns, however its function
-// has left the file, and also if it panics.
+// Data that File.Write has accepted is in the file when Run returns. That holds for each way in
+// which its function leaves the file, and also if the function panics.
 func TestRunWritesWhatWasAccepted(t *testing.T) {
 	const files = 40
 	data := pattern(bufferLarge)
@@ -65,8 +65,8 @@ func TestRunWritesWhatWasAccepted(t *testing.T) {
 	}
 }
 
-// A Write to Stdout that has been cancelled says how much it has accepted, and Run waits
-// until that is written, also if Stdout is then closed.
+// A cancelled Write to Stdout returns how much data it has accepted. Run waits until this data is
+// written, also if Stdout is then closed.
 func TestRunWritesStdout(t *testing.T) {
 	const size = 200 << 10 // more than a pipe holds, and all of it is accepted
 	for how, leave := range leaveFile {
@@ -94,7 +94,7 @@ func TestRunWritesStdout(t *testing.T) {
 	}
 }
 
-// Run does not wait for ever, and its error says which data is lost.
+// The wait of Run is limited, and its error says which data is lost.
 func TestRunGivesUpOnStuckWrites(t *testing.T) {
 	const size = 200 << 10
 	if inChild(t) {
@@ -112,8 +112,8 @@ func TestRunGivesUpOnStuckWrites(t *testing.T) {
 	require.Contains(t, stderr.String(), fmt.Sprintf("%d bytes of /dev/stdout: context deadline exceeded", size))
 }
 
-// writeStdoutInRun has Run write size bytes to Stdout, gives up the Write when all have
-// been accepted, and calls returns last.
+// writeStdoutInRun writes size bytes to Stdout in Run, gives up the Write when all bytes have been
+// accepted, and calls returns last.
 func writeStdoutInRun(size int, returns func(cx *Context)) error {
 	return Run(func(cx *Context) error {
 		writer := Go(cx, func(cx *Context) error {
@@ -133,13 +133,13 @@ func writeStdoutInRun(size int, returns func(cx *Context)) error {
 	})
 }
 
-// A Run whose function has an error of its own returns both.
+// If the function of Run returns an error, Run returns this error and its own.
 func TestRunTellsOfFailedWrites(t *testing.T) {
 	if inChild(t) {
 		err := Run(func(cx *Context) error {
 			f := must(Create(cx, filepath.Join(os.TempDir(), fmt.Sprint("async-test-", os.Getpid()))))
 			os.Remove(f.Name())
-			f.os.Close() // without the knowledge of the File, whose writes fail from now on
+			f.os.Close() // the File does not see this, and its writes fail from now on
 			must(f.Write(cx, []byte("data")))
 			return io.ErrNoProgress
 		})

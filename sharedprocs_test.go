@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forceShared has the runtimes of all tests share the processors of the program; see the target shared of the Makefile.
+// forceShared makes the runtimes of all tests share the processors of the program; see the target
+// shared of the Makefile.
 var forceShared = os.Getenv("ASYNC_TEST_SHARED") != ""
 
-// ownProcsOnly is called by tests that need a runtime with processors of its own.
+// ownProcsOnly gives the runtimes of a test processors of their own, also if forceShared is set.
 func ownProcsOnly(t *testing.T) {
 	was := forceShared
 	forceShared = false
@@ -36,8 +37,8 @@ func TestSharedProcsLocksNoThread(t *testing.T) {
 	}
 }
 
-// Straight-line code may use a thread of its own between two awaits, and coroutines of its own across awaits, in
-// both modes.
+// Straight-line code may use a thread of its own between two awaits, and coroutines of its own
+// across awaits, in both modes.
 func TestSharedProcsUserCode(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		rt := newTestRuntime(t, Config{Workers: 2, SharedProcs: shared})
@@ -72,7 +73,7 @@ func TestSharedProcsUserCode(t *testing.T) {
 	}
 }
 
-// A stall is reported although the worker's thread is not known, if the watchdog is not late itself.
+// A stall is reported even if the worker's thread is not known, unless the watchdog itself is late.
 func TestSharedProcsStall(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	log := newStallLog()
@@ -85,7 +86,8 @@ func TestSharedProcsStall(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Goroutines make progress beside a worker that is always busy, and the worker beside goroutines that compute.
+// Goroutines make progress while a worker is always busy, and a worker makes progress while
+// goroutines compute.
 func TestSharedProcsTurns(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rt := newTestRuntime(t, Config{Workers: 1, SharedProcs: true})

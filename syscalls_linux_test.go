@@ -21,18 +21,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of an operation are counted by a tracer, a process of its own, which runs
-// the operations in another process. Calls that the clock causes there (the Go runtime's monitor,
-// its signals) are left out: only calls of the worker's thread count, and of these not the end of
-// a signal handler.
+// The system calls of an operation are counted by a tracer. It is a process that runs the
+// operations in a child process. Only calls of the worker's thread count, without the end of a
+// signal handler. So calls that the clock causes (by the Go runtime's monitor and its signals) are
+// left out.
 
-// traceMark is the first argument of a prctl that begins and ends the counting. The second
-// argument is 0 at the beginning, and the number of operations at the end. There is no such prctl.
+// traceMark is the first argument of a prctl that begins and ends the counting. The second argument
+// is 0 at the beginning, and the number of operations at the end. There is no such prctl.
 const traceMark = 0x61737963
 
 func markTrace(n int) { unix.RawSyscall(unix.SYS_PRCTL, traceMark, uintptr(n), 0) }
 
-// syscallCosts is how often the worker makes each system call for one operation.
+// syscallCosts says how often the worker makes each system call for one operation.
 type syscallCosts map[string]float64
 
 // countedCalls are the names of the system calls that are distinguished by name.
@@ -43,7 +43,8 @@ var countedCalls = map[uint64]string{
 	unix.SYS_EPOLL_CTL: "epoll_ctl", unix.SYS_FUTEX: "futex", unix.SYS_FCNTL: "fcntl", unix.SYS_PPOLL: "poll",
 }
 
-// traceInfo is the head of struct ptrace_syscall_info, and its fields for the entry of a call.
+// traceInfo has the first fields of struct ptrace_syscall_info, and its fields for the entry of a
+// call.
 type traceInfo struct {
 	op     uint8
 	_      [3]uint8
@@ -58,8 +59,8 @@ const (
 	traceInfoEntry       = 1
 )
 
-// traceChild runs the calling test in a child that it traces, and returns the system calls
-// between two marks, of the thread that has made the marks.
+// traceChild runs the calling test in a child process, which it traces. It returns the system calls
+// between two marks, made by the thread that has made the marks.
 func traceChild(env ...string) (all []syscallCosts, err error) {
 	runtime.LockOSThread() // this thread is the tracer
 	defer runtime.UnlockOSThread()
@@ -147,8 +148,8 @@ func perOperation(counts map[uint64]int, n int) syscallCosts {
 
 const traceEnv = "ASYNC_TRACE"
 
-// TestSystemCalls bounds how many system calls the worker makes for an operation. The number
-// of waits (epoll_wait) depends on the time as well, so there is only a loose bound for it.
+// TestSystemCalls bounds how many system calls the worker makes for an operation. The number of
+// waits (epoll_wait) also depends on the time, so its bound is loose.
 func TestSystemCalls(t *testing.T) {
 	ownProcsOnly(t)
 	switch os.Getenv(traceEnv) {
@@ -175,9 +176,10 @@ func TestSystemCalls(t *testing.T) {
 		all[i].require(t, op.name, syscallCosts{"epoll_wait": 0.5, "timerfd_settime": 0.5})
 	}
 	for i, form := range tracedForms {
-		// A futex call wakes the thread of a goroutine, here of the client, now and then. The watchdog's
-		// timer is set at most every 2.5 ms, however many operations there are. A worker that has waited for 8 ms, since the
-		// tracer was slow, parks without a P: two calls of epoll_ctl.
+		// A futex call wakes the thread of a goroutine, here of the client, now and then. The
+		// watchdog's timer is set at most every 2.5 ms, however many operations there are. A worker
+		// that has waited for 8 ms, since the tracer was slow, parks without a P: two calls of
+		// epoll_ctl.
 		all[len(countedOps)+i].require(t, echoForms[form].name, syscallCosts{"recvfrom": 1, "sendto": 1, "epoll_wait": 3, "epoll_ctl": 0.2, "futex": 0.2, "timerfd_settime": 1})
 	}
 }

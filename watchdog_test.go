@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A stuck worker is found, and its tasks are taken over, also while another worker sends heartbeats all the time.
+// A stuck worker is found, and its tasks are taken over, even if another worker sends heartbeats
+// all the time.
 func TestWatchdogWhileAnotherWorkerIsActive(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stalled: log.add})
@@ -54,7 +55,8 @@ func TestWatchdogAfterMissedHeartbeat(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A worker that expects a long sleep disarms the timer first, so that the watchdog's goroutine is not woken.
+// A worker that expects a long sleep disarms the timer first, so that the watchdog's goroutine is
+// not woken.
 func TestWatchdogDisarmedBeforeLongSleep(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	w, d := rt.workers[0], rt.watchdog
@@ -67,7 +69,7 @@ func TestWatchdogDisarmedBeforeLongSleep(t *testing.T) {
 	})
 }
 
-// A poll is seen soon enough for Config.Stall: before half of it is over.
+// A poll is seen soon enough for Config.Stall: before half of Config.Stall is over.
 func TestWatchdogTimeout(t *testing.T) {
 	for stall, timeout := range map[time.Duration]time.Duration{
 		-1: 5 * time.Millisecond, 0: 5 * time.Millisecond, 2 * time.Millisecond: time.Millisecond, time.Second: 5 * time.Millisecond,

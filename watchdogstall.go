@@ -16,26 +16,30 @@ import (
 	"example.com/async/internal/sys"
 )
 
-// A Stall is a poll that keeps its worker for too long: code in a task that
-// computes, or that blocks its thread in a way that the runtime cannot see.
+// A Stall is the report of a poll that keeps its worker longer than [Config.Stall]: code in a task
+// that computes for long, or that blocks its thread, for example in a system call or by a
+// [sync.Mutex]. The runtime passes it to [Config.Stalled].
+//
+// A Stall is a plain value: it may be copied, and its method may be called concurrently. To avoid
+// stalls, call [Yield] in long computations, and run blocking calls by [SpawnBlocking].
 type Stall struct {
-	// Task is the task. Its ID is 0 if it is a future without a name: the
-	// stack shows which code it is.
+	// Task is the task that is polled. Its ID is 0 if it is a future without a name. Then the stack
+	// shows which code it is.
 	Task   Task
-	Worker int
-	For    time.Duration // the poll has lasted at least this long so far
+	Worker int           // the number of the worker, from 0
+	For    time.Duration // the poll has lasted at least this long when it was found
 
-	// Where is the innermost function of the task's code, with file and line:
-	// outside this package and the standard library, if there is such a function.
-	// Stack is the stack of the goroutine that holds the worker. Both are empty if
-	// no stack was taken, or if the poll had ended before; see Config.Stalled.
+	// Where is the innermost function of the task's code, with file and line. It is a function
+	// outside of this package and of the standard library, if there is one. Stack is the stack of
+	// the goroutine that keeps the worker. Both are empty if no stack was taken, or if the poll had
+	// ended before that; see [Config.Stalled].
 	Where string
 	Stack string
 
 	looked bool // a stack was to be taken
 }
 
-// String says in one line which task has kept which worker, for how long and where.
+// String returns one line that says which task has kept which worker, for how long and where.
 func (s Stall) String() string {
 	what := "a future without a name"
 	if s.Task.ID != 0 {
@@ -48,8 +52,9 @@ func (s Stall) String() string {
 	return fmt.Sprintf("async: %s has kept worker %d for %v or more without awaiting%s", what, s.Worker, s.For, where)
 }
 
-// newStallReporter returns the handler of a runtime whose Config has none.
-// It prints the stalls for which a stack was to be taken, and counts the others.
+// newStallReporter returns the handler of a runtime whose Config has none. It prints the stalls for
+// which a stack was to be taken, at most one a second. It counts the others, and prints the number
+// with the next line.
 func newStallReporter() func(Stall) {
 	others := 0
 	return func(s Stall) {
@@ -66,19 +71,28 @@ func newStallReporter() func(Stall) {
 	}
 }
 
-// stallWatch finds polls that take too long. The watchdog calls it while a worker seems not
-// to begin new turns.
+// stallWatch finds polls that take longer than Config.Stall. The watchdog calls it while it holds
+// the claim, so one thread at a time uses it.
 //
-// It counts a stall and passes it to stallReports as soon as it has found it. Taking a
-// stack and calling the handler are done there, since they take long: while 20,000
-// goroutines are profiled, further polls may be too long.
+// How it finds a stall:
+//
+//  1. The first check that sees a new turn of a worker stores the turn, the time and the processor
+//     time of the worker's thread, and asks the worker to end the round with its current poll
+//     (endRound). From then on the turn is a single poll (checkTurn).
+//  2. Each look while the turn stays the same adds the time for which the poll itself has kept the
+//     worker (spent).
+//  3. When the sum reaches Config.Stall the poll is a stall. It is counted, and passed to
+//     stallReports.
+//
+// Taking a stack and calling the handler take long, so stallReports does both on a goroutine of its
+// own. While 20,000 goroutines are profiled, further polls may be too long.
 type stallWatch struct {
 	rt      *Runtime
 	every   time.Duration // Config.Stall
 	seen    []workerSeen
 	reports stallReports
 
-	// See sys.Thread. Tests replace these functions.
+	// The methods of sys.Thread. Tests replace these functions.
 	used    func(*worker) (d time.Duration, known bool)
 	asleep  func(*worker) bool
 	starved func(func()) bool
@@ -86,16 +100,17 @@ type stallWatch struct {
 	probe []byte // see waitForGo
 }
 
-// workerSeen is the data of the stallWatch about a worker.
+// workerSeen is the data of the stallWatch about one worker.
 type workerSeen struct {
 	turn     uint32
 	since    time.Time     // the first look at this turn
-	looked   time.Time     // the last look
-	used     time.Duration // the processor time of its thread at the last look
-	own      time.Duration // for how much of the time the poll itself has kept the worker; see spent
-	reported bool
+	looked   time.Time     // the last look at it
+	used     time.Duration // the processor time of the thread at the last look
+	own      time.Duration // the time for which the poll itself has kept the worker; see spent
+	reported bool          // this turn has been reported
 }
 
+// newStallWatch returns the stallWatch of rt, whose Config.Stall is positive.
 func newStallWatch(rt *Runtime) *stallWatch {
 	s := &stallWatch{
 		rt:    rt,
@@ -111,12 +126,16 @@ func newStallWatch(rt *Runtime) *stallWatch {
 	return s
 }
 
-// interval is the longest time between two looks. Together with the whole Config.Stall that
-// passes after the first look at a poll, it finds a poll that lasts twice Config.Stall.
+// interval is the longest time between two looks. A poll is first seen at most this long after it
+// has begun, and is a stall when the whole Config.Stall has passed after that. So every poll that
+// lasts twice Config.Stall is found.
 func (s *stallWatch) interval() time.Duration { return s.every / 4 * 3 }
 
-// look reports the workers that are in the same turn as before, and returns when to
-// look again. late reports that look was called late; see spent.
+// look reports the workers that have been in one turn for too long, and returns the time until the
+// next look. late says that look was called late; see spent.
+//
+// It reads the visible task before it reads turn again. If turn is still the same, the task is that
+// of the poll that is reported.
 func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	next = s.interval()
 	if s.rt.stopping.Load() {
@@ -132,7 +151,7 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 		if polled := w.visible.Load(); polled != nil {
 			who = polled.ident()
 		}
-		if seen.reported || w.turn.Load() != turn { // then who may be of another poll
+		if seen.reported || w.turn.Load() != turn {
 			continue
 		}
 		if seen.own += s.spent(w, seen, now, late); seen.own < s.every {
@@ -147,10 +166,11 @@ func (s *stallWatch) look(now time.Time, late bool) (next time.Duration) {
 	return next
 }
 
-// checkTurn reports whether a worker is in the same turn as at the last look. A turn has many
-// polls, so the worker is asked to end it with the present poll: a turn that goes on is then
-// one poll. (Work of a worker between its polls moves the turn if it may be long; see
-// countProgress.)
+// checkTurn reports whether w, which is worker i, is in the same turn as at the last look. At the
+// first look at a turn it asks the worker to end the round with its current poll. A turn has many
+// polls, but a turn that goes on after this request is one poll: work between two polls changes the
+// turn if it may take long (countProgress). endRound is stored after turn is read; see
+// worker.beginTurn.
 func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSeen, same bool) {
 	seen = &s.seen[i]
 	turn := w.turn.Load()
@@ -166,14 +186,15 @@ func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSee
 	return seen, false
 }
 
-// spent returns how much of the time since the last look w's poll has kept w by itself:
-// the thread has computed, or was blocked. It does not count the time for which the thread
-// was ready to run and other threads had the processors.
+// spent returns for how much of the time since the last look the poll of w itself has kept w: its
+// thread has computed, or was blocked. The time for which the thread was ready to run while other
+// threads had the processors does not count.
 //
-// The thread has computed for the time that its clock shows. It counts as blocked for the
-// remaining time if it is blocked now, but only for an interval, since it may have been ready to
-// run before. Without such a clock all time is counted in that way, but not if this goroutine was
-// late itself: the machine then has too few processors for all threads that run.
+//   - The thread has computed for the time that its processor clock shows.
+//   - If the thread is blocked now, it counts as blocked for the remaining time. At most an
+//     interval counts, since the thread may have been ready to run before it was blocked.
+//   - If the thread has no clock, all time counts, at most an interval. But no time counts if this
+//     goroutine was late itself: then the machine has too few processors for all threads that run.
 func (s *stallWatch) spent(w *worker, seen *workerSeen, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
@@ -188,14 +209,16 @@ func (s *stallWatch) spent(w *worker, seen *workerSeen, now time.Time, late bool
 	return computed
 }
 
-// blocked reports whether w's thread, which has used so much processor time, is asleep because
-// of the task. It may also be asleep because of Go: its goroutine waits for a P, for a
-// collection to begin or to go on, or for a lock of the heap, and the thread that would end
-// the wait has no processor. So blocked reports false
+// blocked reports whether the thread of w is asleep because of the task. used is the processor time
+// of the thread at this look.
 //
-//   - if the thread is awake after this goroutine has waited for the same things, behind w's
-//     goroutine: see waitForGo;
-//   - while another thread of the process is ready to run and does not get a processor.
+// The thread may also be asleep because of Go: its goroutine waits for a P, for a step of a garbage
+// collection, or for a lock of the heap, and the thread that would end this wait has no processor.
+// So blocked reports false in two more cases:
+//
+//   - The thread is awake, or has run, after this goroutine has waited for the same things. This
+//     goroutine has waited behind the goroutine of w. See waitForGo.
+//   - Another thread of the process is ready to run and does not get a processor.
 func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
 	if !s.asleep(w) || s.starved(s.waitForGo) {
 		return false
@@ -204,50 +227,54 @@ func (s *stallWatch) blocked(w *worker, used time.Duration) bool {
 	return now == used && s.asleep(w)
 }
 
-// waitForGo waits at the end of the queue of Go's scheduler, and in an allocation.
+// waitForGo waits where the goroutine of a worker may wait in Go: at the end of the queue of Go's
+// scheduler, and in an allocation.
 func (s *stallWatch) waitForGo() {
 	runtime.Gosched()
 	s.probe = make([]byte, probeSize)
 	s.probe = nil
 }
 
-// probeSize is more than 32 KiB: smaller objects may come from memory that the P has, and
+// probeSize is more than 32 KiB. A smaller object may be allocated from memory that the P has, and
 // such an allocation waits for nothing.
 const probeSize = 40 << 10
 
 const (
-	// stackEvery is how often a stack is taken at most.
+	// stackEvery is the shortest time between two stacks.
 	stackEvery = time.Second
 
-	// stackShare is how many times longer than a stack took to take the next stack has to
-	// wait: a profile of 20,000 goroutines takes 150 ms of processor time.
+	// stackShare bounds the cost of stacks: after a stack, no stack is taken for stackShare times
+	// as long as that one took. A profile of 20,000 goroutines takes 150 ms of processor time.
 	stackShare = 20
 
-	// stallsWaiting is how many reports may wait for the handler. Further stalls are
-	// only counted.
+	// stallsWaiting is how many reports may wait for the handler. Further stalls are only counted.
 	stallsWaiting = 1024
 )
 
-// stallReports is the stalls that have been found and not yet passed to the handler. One
-// goroutine passes them, in their order; it lives while there are any.
+// stallReports has the stalls that have been found and not yet passed to the handler. One goroutine
+// (deliver) passes them in their order. It is started by the first of them, and ends when there are
+// none.
 type stallReports struct {
 	handler func(Stall)
 	profile func() string // takeProfile; tests have other functions
 
-	mu         lockOf[stallReports]
+	mu         lockOf[stallReports] // not held while a stack is taken or the handler runs
 	waiting    []foundStall
-	delivering bool
-	stackDue   time.Time // before this time no stack is taken
-	delivery   sync.WaitGroup
+	delivering bool           // the goroutine runs
+	stackDue   time.Time      // before this time no stack is taken
+	delivery   sync.WaitGroup // the goroutine
 }
 
+// foundStall is a stall, and the data that its stack needs.
 type foundStall struct {
 	Stall
 	w    *worker
 	turn uint32
-	at   time.Time
+	at   time.Time // when it was found
 }
 
+// add adds a stall that was found in a turn of w. It decides whether a stack is to be taken, and
+// sets looked. If too many stalls wait it drops the stall, which has been counted.
 func (r *stallReports) add(stall Stall, w *worker, turn uint32, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -264,6 +291,7 @@ func (r *stallReports) add(stall Stall, w *worker, turn uint32, now time.Time) {
 	}
 }
 
+// deliver is the goroutine that passes stalls to the handler.
 func (r *stallReports) deliver() {
 	for f, ok := r.next(); ok; f, ok = r.next() {
 		if f.looked {
@@ -275,6 +303,9 @@ func (r *stallReports) deliver() {
 	}
 }
 
+// next returns the next stall. If there is none it reports false, and the goroutine must end:
+// delivering is false then, so that add starts another one. Both are decided under mu, so no stall
+// is left behind.
 func (r *stallReports) next() (f foundStall, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -286,7 +317,7 @@ func (r *stallReports) next() (f foundStall, ok bool) {
 	return f, true
 }
 
-// took notes how long it took to take the stack of a stall that was found at a certain time.
+// took notes that it took d to take the stack of a stall that was found at the time at.
 func (r *stallReports) took(at time.Time, d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -295,11 +326,11 @@ func (r *stallReports) took(at time.Time, d time.Duration) {
 	}
 }
 
-// workerLabel is the profiler label that all goroutines of a worker have.
+// workerLabel is the profiler label of the goroutine and the coroutines of a worker.
 const workerLabel = "async.worker"
 
-// label gives the calling goroutine, and the coroutines that it makes, the
-// label by which a profile knows them.
+// label gives the calling goroutine the label by which a profile shows the worker. The coroutines
+// that the goroutine makes inherit it.
 func (w *worker) label() {
 	value := fmt.Sprintf("%d/%d", w.rt.serial, w.index)
 	if name := w.rt.cfg.Tuning.Name; name != "" {
@@ -311,20 +342,20 @@ func (w *worker) label() {
 	w.labelled = fmt.Sprintf("%q:%q", workerLabel, value)
 }
 
-// relabel gives the worker's goroutine its labels again, which the Poll of a future
-// may have replaced. The worker's coroutines get their labels again when they begin the
-// next task.
+// relabel gives the worker's goroutine its labels again, which the Poll of a future may have
+// replaced. The coroutines of the worker get theirs again when they begin the next task; see
+// coroutine.relabel.
 func (w *worker) relabel() {
 	pprof.SetGoroutineLabels(w.labels)
 	w.labelling++
 }
 
-// labelSets is how many sets of labels a worker keeps. Names are few, unless
-// the program numbers them.
+// labelSets is how many sets of labels a worker keeps. Names of tasks are few, unless the program
+// numbers them.
 const labelSets = 128
 
-// labelsOf returns the labels of t: the label of its worker, without which the stacks of
-// its stalls would not be found, and its name, if Config.Tuning.Labels is set.
+// labelsOf returns the labels of t: the label of its worker, without which the stacks of its stalls
+// would not be found, and, with Config.Tuning.Labels, its name.
 func (w *worker) labelsOf(t *task) context.Context {
 	if !w.rt.cfg.Tuning.Labels || t.name() == "" {
 		return w.labels
@@ -341,10 +372,12 @@ func (w *worker) labelsOf(t *task) context.Context {
 	return labels
 }
 
-// valueOrLabels returns the value of a Context of t for key. v is the value of the
-// contexts that t is under. If key is that of the profiler's labels, the task's own
-// labels are added: when pprof.Do ends, it gives the goroutine the labels of its
-// context, and the task could no longer be found by its label.
+// valueOrLabels returns the value of a Context of t for key. v is the value in the contexts that t
+// is under.
+//
+// If key is the key of the profiler's labels, it adds the task's own labels. When pprof.Do ends, it
+// gives the goroutine the labels in its context. Without the task's own labels in them, a profile
+// would no longer show to which worker the goroutine belongs.
 func (t *task) valueOrLabels(key, v any) any {
 	w := t.runsCaller()
 	if w == nil || w.labels.Value(key) == nil {
@@ -359,7 +392,7 @@ func (t *task) valueOrLabels(key, v any) any {
 	return pprof.WithLabels(context.WithValue(context.Background(), key, v), pprof.Labels(list...)).Value(key)
 }
 
-// runsCaller returns the worker that runs t if the caller is t's code, and else
+// runsCaller returns the worker that runs t if the caller is the code of t. Otherwise it returns
 // nil.
 func (t *task) runsCaller() *worker {
 	if g := t.g.Load(); g != 0 {
@@ -374,13 +407,19 @@ func (t *task) runsCaller() *worker {
 	return nil
 }
 
-// stack returns the stack of the goroutine that has held w since the given turn began, and
-// the user's frame. Both are empty if that turn is over, or if the goroutine is not found.
+// stack returns the stack of the goroutine that has kept w since the given turn began, and the
+// user's frame in it. Both are empty if that turn is over, or if the goroutine is not found.
 //
-// It comes from a profile of all goroutines, the only way that Go offers. The profile shows all
-// goroutines as they were at one moment, but it takes time, and the turn may end before that moment
-// or after it. A witness shows which: it is a goroutine that has a label for as long as it sees the
-// turn last, and the profile has that label if the turn lasted.
+// The stack is part of a profile of all goroutines, which is the only way that Go offers. The
+// profile shows all goroutines as they were at one moment. But taking it takes time, and the turn
+// may end before that moment or after it. A witness shows which. It is a goroutine that has a label
+// as long as it sees the turn last:
+//
+//  1. Start the witness, and wait until it has looked at the turn once.
+//  2. Take the profile. Meanwhile the witness looks every witnessEvery, and removes its label when
+//     the turn is over.
+//  3. If the profile has the label of the witness, the turn lasted at the moment of the profile, or
+//     had ended about witnessEvery before it at most. Only then the stack is used.
 func (w *worker) stack(turn uint32, profile func() string) (where, stack string) {
 	over, ready := make(chan struct{}), make(chan struct{})
 	var witness sync.WaitGroup
@@ -397,8 +436,8 @@ func (w *worker) stack(turn uint32, profile func() string) (where, stack string)
 	return userFrame(profilePCs(group)), stackLines(group)
 }
 
-// takeProfile returns the profile of all goroutines. Unlike runtime.Stack it does not stop the
-// world while it walks over them.
+// takeProfile returns the profile of all goroutines as text. Unlike runtime.Stack it does not stop
+// the world while it goes through them.
 func takeProfile() string {
 	var b bytes.Buffer
 	if pprof.Lookup("goroutine").WriteTo(&b, 1) != nil {
@@ -407,12 +446,14 @@ func takeProfile() string {
 	return b.String()
 }
 
-// witnessLabel is the profiler label of a witness.
+// witnessLabel is the profiler label of a witness. Its value is the label of the worker.
 const witnessLabel = "async.stall"
 
-// witnessEvery is how often a witness looks.
+// witnessEvery is the time between two looks of a witness.
 const witnessEvery = 500 * time.Microsecond
 
+// witness is the goroutine of a witness; see stack. It closes ready after its first look, and ends
+// when over is closed.
 func (w *worker) witness(turn uint32, ready chan<- struct{}, over <-chan struct{}) {
 	ctx := context.Background()
 	pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels(witnessLabel, w.labelValue)))
@@ -435,13 +476,15 @@ func (w *worker) witness(turn uint32, ready chan<- struct{}, over <-chan struct{
 	}
 }
 
-// stuckIn returns which of the groups of a goroutine profile is the goroutine that runs on w,
-// which is in a poll: of the goroutines that have w's label, the goroutine that is not switched
-// out. If code has replaced that label, it is the only goroutine that is in a poll and has no
-// worker's label.
+// stuckIn returns the group of a goroutine profile that is the goroutine in a poll on w, or "" if
+// it is not found. A group is the text for the goroutines with the same stack and labels. The rules
+// are, the first that applies:
 //
-// A profile keeps the innermost frames only. So the beginning of a deep stack is not known, and
-// such a stack counts if no other goroutine is known to be in a poll.
+//  1. A goroutine with the label of w that is in a poll and is not switched out.
+//  2. A goroutine with the label of w whose outermost frames are missing. A profile keeps only the
+//     innermost frames, so the beginning of a deep stack is not known.
+//  3. The only goroutine that is in a poll and has no label of a worker: code may have replaced the
+//     label.
 func (w *worker) stuckIn(groups []string) string {
 	var deep, nameless []string
 	for _, group := range groups {
@@ -470,10 +513,10 @@ func (w *worker) stuckIn(groups []string) string {
 	return ""
 }
 
-// isPolling reports whether a stack is that of code in a task, which begins in a
-// poll or in a coroutine, perhaps a coroutine that the task has made by iter.Pull. It is
-// false for goroutines that a task has started, which have its labels, and for the
-// worker itself while it does not poll.
+// isPolling reports whether a stack is the stack of code in a task. Such a stack begins in a poll
+// or in a coroutine; the task may have made the coroutine by iter.Pull. It is false for goroutines
+// that a task has started, which have the task's labels, and for the worker itself while it does
+// not poll.
 func isPolling(stack string) bool { return isOurs(stack) || strings.Contains(stack, "\niter.Pull[") }
 
 // isOurs is isPolling without the coroutines of other code.
@@ -481,12 +524,11 @@ func isOurs(stack string) bool {
 	return strings.Contains(stack, packagePath+".(*worker).poll\n") || strings.Contains(stack, packagePath+".(*coroutine).run\n")
 }
 
-// isSwitchedOut reports whether a stack is that of a coroutine that was resumed or waits to be
-// resumed, or of code that has resumed a coroutine.
+// isSwitchedOut reports whether a stack is the stack of a coroutine that waits to be resumed, or of
+// code that has resumed a coroutine. Neither of them runs.
 func isSwitchedOut(stack string) bool { return strings.HasPrefix(stack, "iter.Pull") }
 
-// isCut reports whether the outermost frames of a goroutine in a profile are
-// missing.
+// isCut reports whether the outermost frames of a goroutine in a profile are missing.
 func isCut(group string) bool {
 	pcs := profilePCs(group)
 	if len(pcs) == 0 {
@@ -496,8 +538,8 @@ func isCut(group string) bool {
 	return f == nil || f.Name() != "runtime.goexit"
 }
 
-// profilePCs returns the stack of a group in a goroutine profile, which begins with a line
-// like "1 @ 0x47a0e5 0x40b3c7".
+// profilePCs returns the program counters of a group in a goroutine profile. The group begins with
+// a line such as "1 @ 0x47a0e5 0x40b3c7".
 func profilePCs(group string) (pcs []uintptr) {
 	line, _, _ := strings.Cut(strings.TrimLeft(group, "\n"), "\n")
 	_, list, _ := strings.Cut(line, "@")
@@ -509,7 +551,8 @@ func profilePCs(group string) (pcs []uintptr) {
 	return pcs
 }
 
-// stackLines leaves the functions and lines of a goroutine in a profile.
+// stackLines returns the functions, files and lines of a group in a goroutine profile, without its
+// addresses and labels.
 func stackLines(group string) string {
 	var b strings.Builder
 	for _, line := range strings.Split(group, "\n") {

@@ -18,8 +18,8 @@ func threadTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// hog keeps one processor busy, whose number it returns, until the end of the test or the call
-// of stop.
+// hog keeps one processor busy until the end of the test or the call of stop. It returns the number
+// of the processor.
 func hog(t *testing.T) (processor int, stop func()) {
 	var allowed unix.CPUSet
 	require.NoError(t, unix.SchedGetaffinity(0, &allowed))
@@ -40,8 +40,8 @@ func hog(t *testing.T) (processor int, stop func()) {
 	return processor, func() { free(); over.Wait() }
 }
 
-// A poll that computes for a few milliseconds is no stall if it takes many times as long because
-// another thread has the processor.
+// A poll that computes for a few milliseconds is no stall, even if it takes many times as long
+// because another thread has the processor.
 func TestStallOffTheProcessor(t *testing.T) {
 	log := newStallLog()
 	processor, stop := hog(t)
@@ -51,7 +51,7 @@ func TestStallOffTheProcessor(t *testing.T) {
 		if err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
 			return 0, err
 		}
-		for took < 10*defaultStall { // again and again, until the hog has got in between
+		for took < 10*defaultStall { // again and again, until the hog has had the processor meanwhile
 			if err = Yield(cx); err != nil {
 				return took, err
 			}
@@ -68,9 +68,10 @@ func TestStallOffTheProcessor(t *testing.T) {
 	stop()
 }
 
-// A thread that is ready to run, and has no processor, is found.
+// sys.HasStarvedThread finds a thread that is ready to run and has no processor.
 func TestStarvedThread(t *testing.T) {
-	// Else this goroutine would have to take the P of the hog, and the thread would run meanwhile.
+	// Otherwise this goroutine would have to take the P of the hog, and the thread would run
+	// meanwhile.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	processor, stop := hog(t)
 	release, free := newRelease(t)

@@ -24,8 +24,8 @@ func newStallLog() *stallLog { return &stallLog{make(chan Stall, 1000)} }
 
 func (l *stallLog) add(s Stall) { l.c <- s }
 
-// next returns the next report on a task of that name. On a machine that is
-// overloaded there may be reports on other tasks.
+// next returns the next report on a task of that name. On a machine that is overloaded there may be
+// reports on other tasks.
 func (l *stallLog) next(t *testing.T, name string) Stall {
 	t.Helper()
 	for {
@@ -45,8 +45,8 @@ func (l *stallLog) rest(name string) (n int) {
 	return n
 }
 
-// newRelease returns a channel, and a function that closes it. It is closed at the
-// end of the test at the latest.
+// newRelease returns a channel, and a function that closes it. The channel is closed at the end of
+// the test at the latest.
 func newRelease(t *testing.T) (release <-chan None, free func()) {
 	c := make(chan None)
 	free = sync.OnceFunc(func() { close(c) })
@@ -78,8 +78,8 @@ func computesHere(release <-chan None) {
 	}
 }
 
-// mockWatch is a stallWatch that a test drives, with a clock of its own, when the test
-// knows where the workers are. The threads of the workers seem to be asleep, unless the test
+// mockWatch is a stallWatch with a clock of its own. The test drives it, at moments when it is
+// certain what the workers do. The threads of the workers seem to be asleep, unless the test
 // replaces asleep. The runtime has no other stallWatch, because of Stall: -1.
 type mockWatch struct {
 	*stallWatch
@@ -101,8 +101,8 @@ func newMockWatch(rt *Runtime, log *stallLog) *mockWatch {
 	return h
 }
 
-// see looks for one more Config.Stall, and returns the reports. The first stall that it
-// finds has its stack, whenever the last stack was taken.
+// see looks for one more Config.Stall, and returns the reports. The first stall that it finds has
+// its stack, however recently another stack was taken.
 func (h *mockWatch) see(late bool) []Stall {
 	h.reports.stackDue = time.Time{}
 	return h.seeLater(h.every, late)
@@ -121,7 +121,7 @@ func (h *mockWatch) seeLater(d time.Duration, late bool) (found []Stall) {
 	return found
 }
 
-// stuck returns the report on the task that start has made block in blocksHere.
+// stuck returns the report on the task that start has started, and that blocks in blocksHere.
 func (h *mockWatch) stuck(t *testing.T, start func()) Stall {
 	t.Helper()
 	before := arrivals.Load()
@@ -141,14 +141,14 @@ func (h *mockWatch) stuck(t *testing.T, start func()) Stall {
 func TestStallIsReportedAndWorkMovesOn(t *testing.T) {
 	for name, stuckIn := range map[string]func(<-chan None){"blocksHere": blocksHere, "computesHere": computesHere} {
 		t.Run(name, func(t *testing.T) {
-			// Try again if the thread lost its processor before it came to stuckIn.
+			// Try again if the thread lost its processor before it called stuckIn.
 			eventually(t, func() bool { return stallsIn(t, name, stuckIn) })
 		})
 	}
 }
 
-// stallsIn returns false, without all of its checks, if the task was reported before it
-// had called stuckIn.
+// stallsIn returns false, without all of its checks, if the task was reported before it had called
+// stuckIn.
 func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	const tasks, stuckFor = 1000, 200 * time.Millisecond
 	log := newStallLog()
@@ -214,8 +214,8 @@ func stallsIn(t *testing.T, name string, stuckIn func(<-chan None)) bool {
 	return true
 }
 
-// stallEcho returns a connection that a task of worker 0 serves. The task echoes one
-// message, for which it waits already.
+// stallEcho returns a connection that a task of worker 0 serves. The task already waits for one
+// message, which it echoes.
 func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[None]) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -240,8 +240,7 @@ func stallEcho(t *testing.T, rt *Runtime) (client net.Conn, server *JoinHandle[N
 	return client, server
 }
 
-// Each long poll is reported once, also if one task has several, and each report
-// is counted.
+// Each long poll is reported once, also if one task has several of them. Each report is counted.
 func TestStallEachPoll(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
@@ -268,8 +267,7 @@ func TestStallEachPoll(t *testing.T) {
 	require.EqualValues(t, 3, rt.Metrics().Stalls)
 }
 
-// The threshold is Config.Stall: a poll that has not reached it is not
-// reported.
+// The threshold is Config.Stall: a poll that has not reached it is not reported.
 func TestStallThreshold(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: 50 * time.Millisecond, Stalled: log.add})
@@ -282,8 +280,8 @@ func TestStallThreshold(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(begun), 50*time.Millisecond)
 }
 
-// Many polls, each shorter than the threshold, are no stall, however long they
-// take together before the worker's round ends.
+// Many polls that are each shorter than the threshold are no stall, even if they take longer
+// together before the worker's round ends.
 func TestStallIsOnePoll(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
@@ -317,8 +315,8 @@ func TestStallIsOnePoll(t *testing.T) {
 	})
 }
 
-// A future without a name is reported without its number, also if the task that was
-// polled before it had a number. The stack shows the code of the future.
+// A future without a name is reported without an ID, also if the task that was polled before it had
+// one. The stack shows the code of the future.
 func TestStallOfANamelessFuture(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
@@ -346,8 +344,8 @@ func TestStallOfANamelessFuture(t *testing.T) {
 	require.Contains(t, stall.Stack, "blocksHere")
 }
 
-// The stack is the stack of the code that keeps the worker. It shows no other code
-// that runs for the same worker or was started by the task.
+// The stack is the stack of the code that keeps the worker. It shows no other code that runs for
+// the same worker or was started by the task.
 func TestStallStack(t *testing.T) {
 	stuck := map[string]func(release <-chan None){
 		"in the task": blocksHere,
@@ -420,8 +418,8 @@ func allAsleep(t *testing.T, rt *Runtime) {
 	}
 }
 
-// A task whose code has set profiler labels of its own, and tasks that run on the
-// same coroutine or worker later, are found like other tasks.
+// A task whose code has set profiler labels of its own, and tasks that run on the same coroutine or
+// worker later, are found like other tasks.
 func TestStallAfterLabels(t *testing.T) {
 	labelled := pprof.WithLabels(context.Background(), pprof.Labels("who", "me"))
 	do := func(cx *Context) {
@@ -519,8 +517,8 @@ func TestStallNever(t *testing.T) {
 	require.Zero(t, rt.Metrics().Stalls)
 }
 
-// The watchdog sleeps while the runtime is idle, also if timers are set, and is awake again
-// once a worker has work. Workers that have nothing to do take no turns.
+// The watchdog sleeps while the runtime is idle, also if timers are set. It is awake again once a
+// worker has work. Workers that have nothing to do take no turns.
 func TestWatchdogIdle(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 4, Stalled: log.add})
@@ -556,8 +554,8 @@ func TestWatchdogIdle(t *testing.T) {
 	free()
 }
 
-// A handler that blocks delays neither workers nor Shutdown's other work, and
-// Shutdown waits for it.
+// A handler that blocks does not delay workers, nor the other steps of Shutdown. Shutdown waits for
+// it.
 func TestStallHandlerThatBlocks(t *testing.T) {
 	called := make(chan Stall, 100)
 	release, end := newRelease(t)
@@ -581,8 +579,8 @@ func TestStallHandlerThatBlocks(t *testing.T) {
 	require.True(t, over.Load())
 }
 
-// Without a handler, a stall is reported as one line on standard error, with the user's frame and
-// a reference to Config. Stalls for which no stack was to be taken are counted in the next line.
+// Without a handler, a stall is reported as one line on standard error, with the user's frame and a
+// reference to Config. Stalls for which no stack was to be taken are counted in the next line.
 func TestStallReporter(t *testing.T) {
 	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
@@ -608,7 +606,7 @@ func TestStallReporter(t *testing.T) {
 		"async: task 7 (stuck) has kept worker 3 for 20ms or more without awaiting ("+see+"; 2 more since the last such line)\n", string(got))
 }
 
-// Sleeping, waiting for sockets and waiting for other tasks is no stall.
+// A task that sleeps, waits for a socket or waits for another task is no stall.
 func TestStallNotWhileWaiting(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
@@ -637,8 +635,9 @@ func TestStallNotWhileWaiting(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// script is the looks of a stallWatch at one worker that stays in one poll: the state of its thread in each
-// half of Config.Stall, and the look at which the stall is found; 0 means never.
+// script describes the looks of a stallWatch at one worker that stays in one poll. It has the state
+// of the worker's thread in each half of Config.Stall, and the look at which the stall is found; 0
+// means never.
 type script struct {
 	looks []scriptedLook
 	found int
@@ -648,12 +647,12 @@ type scriptedLook struct {
 	computed time.Duration
 	asleep   bool
 	late     bool
-	wakes    bool // while the watch checks whether it is blocked
+	wakes    bool // while the watch checks whether the thread is blocked
 	starved  bool // another thread of the process is ready to run, and gets no processor
 }
 
-// The time for which the thread computed or was blocked counts, and not the time for which it was
-// ready to run: a task is never blamed because its thread had no processor.
+// The time for which the thread computed or was blocked counts. The time for which it was ready to
+// run does not count: a task is never reported because its thread had no processor.
 func TestStallIsTheThreadsOwnTime(t *testing.T) {
 	const ms = time.Millisecond
 	many := func(n int, looks ...scriptedLook) (all []scriptedLook) {
@@ -713,8 +712,8 @@ func TestStallIsTheThreadsOwnTime(t *testing.T) {
 	}
 }
 
-// Systems other than Linux have no clock for threads. Without it, a late look blames no task
-// for the time since the last look, and does not forget which task was blamed before.
+// Systems other than Linux have no clock for threads. Without it, a late look counts no time since
+// the last look, and a task that was reported before is not reported again.
 func TestStallLateLook(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1, Stalled: log.add})
@@ -768,7 +767,7 @@ func TestStallsAreCountedFirst(t *testing.T) {
 	for range tasks {
 		Go(rt, func(cx *Context) error { return Sleep(cx, time.Hour) })
 	}
-	watch.reports.profile = func() string { watch.profiles++; return "" } // a quick profile: slow ones are not taken each second
+	watch.reports.profile = func() string { watch.profiles++; return "" } // a quick profile: slow profiles are not taken each second
 	stall := func() (s Stall) {
 		h, release := stick(t, rt.Named("stuck"))
 		require.Empty(t, watch.seeLater(watch.every/2, false), "seen for the first time")
@@ -804,8 +803,8 @@ func TestStallStacksThatTakeLong(t *testing.T) {
 	require.Equal(t, found.Add(4*time.Second), r.stackDue)
 }
 
-// A stall that ends while its stack is being taken is reported. It has the stack if the profile
-// shows it, and no other poll's stack if it does not.
+// A stall that ends while its stack is being taken is reported. It has its stack if the profile
+// shows the poll. Otherwise it has no stack, and never the stack of another poll.
 func TestStallThatEndsMeanwhile(t *testing.T) {
 	for _, before := range []bool{false, true} {
 		t.Run(fmt.Sprintf("before the profile=%v", before), func(t *testing.T) {
@@ -844,8 +843,8 @@ func TestStallThatEndsMeanwhile(t *testing.T) {
 	}
 }
 
-// A stall is reported also if its stack cannot be found, because code has replaced the profiler
-// labels of two workers that are in a poll.
+// A stall is reported even if its stack cannot be found. That happens if code has replaced the
+// profiler labels of two workers that are in a poll.
 func TestStallWithoutItsStack(t *testing.T) {
 	log := newStallLog()
 	rt := newTestRuntime(t, Config{Workers: 2, Stall: -1, Stalled: log.add})
@@ -934,8 +933,8 @@ func TestStallReportsWait(t *testing.T) {
 	require.Equal(t, -1, got[len(got)-1])
 }
 
-// The work of a worker between its polls moves its turn, also if much of it comes at once: no
-// task is blamed for it.
+// The work of a worker between its polls changes its turn, also if there is much work at once. No
+// task is reported because of it.
 func TestStallIsNoBurst(t *testing.T) {
 	const n = 3*progressEvery + 7
 	rt := newTestRuntime(t, Config{Workers: 1, Stall: -1})
