@@ -71,7 +71,7 @@ const (
 //     the list and counts it in called. The tasks are woken after the unlock.
 //  3. The called waiter is polled. It ends its call (answer) and tries to take a message (pull).
 //  4. If a caller that arrived meanwhile has taken the message, the waiter goes back to the front
-//     of the list (rejoin). Two waiters that go back at the same time may change places.
+//     of the list (rejoin), behind waiters that went back before it and arrived earlier.
 //  5. A waiter that gives up ends its call, too (cancelRecv, cancelSend). callWaiters then sees one
 //     called receiver less, and calls the next waiter. So the call is passed on.
 //
@@ -290,11 +290,11 @@ func (s *chanSide) answer(w *waiter) {
 func (s *chanSide) served() { s.overtaken = 0 }
 
 // rejoin puts w into the list, or leaves it there with t as the task to wake. A waiter that was
-// called and found nothing goes to the front.
+// called and found nothing goes back to its place.
 func (s *chanSide) rejoin(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		w.passed++
-		s.list.joinFirst(w, t)
+		s.list.rejoin(w, t)
 	} else {
 		s.list.join(w, t)
 	}

@@ -1240,3 +1240,41 @@ func whileCalled(t *testing.T, round func(i int) (giveUp, call, check func())) {
 		check()
 	}
 }
+
+// Receivers that were called for messages which other callers have taken wait in their old order,
+// whatever the order in which they find out.
+func TestChanRejoinKeepsOrder(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		c := NewChan[int](8)
+		var fs []*RecvFuture[int]
+		var woken []int
+		var cxs []*Context
+		for i := range 4 { // the last is never called in vain
+			fs = append(fs, c.RecvFuture())
+			cxs = append(cxs, NewContext(rt, NewWaker(func() { woken = append(woken, i) })))
+			_, err := fs[i].Poll(cxs[i])
+			require.Equal(t, ErrPending, err)
+		}
+		for i := range 3 {
+			require.NoError(t, c.TrySend(i))
+		}
+		require.Equal(t, []int{0, 1, 2}, woken)
+		for range 3 {
+			_, err := c.TryRecv()
+			require.NoError(t, err)
+		}
+		for _, i := range order {
+			_, err := fs[i].Poll(cxs[i])
+			require.Equal(t, ErrPending, err)
+		}
+		woken = nil
+		for i := range 4 {
+			require.NoError(t, c.TrySend(i))
+		}
+		require.Equal(t, []int{0, 1, 2, 3}, woken)
+		for _, f := range fs {
+			f.Cancel()
+		}
+	}
+}

@@ -20,7 +20,7 @@ type Config struct {
 	// SharedProcs makes the workers ordinary goroutines: they are not locked to threads, they wait
 	// in system calls that Go's scheduler can see, and the runtime does not change GOMAXPROCS. The
 	// default is false. Set it in a program that mainly does something else, or that runs the
-	// garbage collector often. A task may do the same things in both modes. docs/design.md, "What
+	// garbage collector often. A task may do the same things in both modes. docs/figures.md, "What
 	// the neighbours pay", has figures for the choice:
 	//
 	//   - Up to some thousand events per second SharedProcs costs no more processor time per event

@@ -215,7 +215,8 @@ func TestPageLinks(t *testing.T) {
 	for _, page := range append(pages, "README.md", "CHANGELOG.md", "bench/README.md") {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
-		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(string(text), -1) {
+		prose := regexp.MustCompile("(?s)```.*?```").ReplaceAllString(string(text), "")
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`).FindAllStringSubmatch(prose, -1) {
 			to, anchor := filepath.Join(filepath.Dir(page), m[1]), strings.TrimPrefix(m[2], "#")
 			if strings.Contains(m[1], "://") {
 				continue

@@ -169,7 +169,7 @@ func awaitBy[T any](t *task, cx *Context, poll func(*Context) (T, error)) (T, er
 			return v, err
 		}
 		if t.waits == waitsNothing {
-			panic("async: Await: a future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake this task")
+			panic("async: Await: a future returned ErrPending without taking cx.Waker(), so nothing would ever wake this task")
 		}
 		t.wait()
 	}

@@ -124,7 +124,8 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 // FromGoChan returns a [Chan] of the values of a Go channel, for [Select] and for tasks that
 // receive many values. One goroutine moves the values. It takes up to n values from ch before a
 // receiver asks for them; if n is large, many values share the wakes of threads. The Chan is closed
-// when ch is closed or when ctx ends. No value that was taken from ch is lost then.
+// when ch is closed or when ctx ends. No value that was taken from ch is lost then. To stop early,
+// end ctx. Do not close the Chan: its receivers would see that only after the next value of ch.
 func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	c := NewChan[T](n)
 	go func() {
@@ -183,6 +184,13 @@ func (g *groupDone) Poll(cx *Context) (None, error) {
 		}()
 	}
 	return g.o.Poll(cx)
+}
+
+// abandoned implements abandoner: the goroutine goes on waiting, and must not keep the task.
+func (g *groupDone) abandoned(t *task, from *worker) {
+	if g.o != nil {
+		g.o.abandoned(t, from)
+	}
 }
 
 // ContextDone waits until ctx has ended, and then returns nil, whatever the reason of this end; see

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,4 +215,21 @@ func TestContextDone(t *testing.T) {
 	}))
 	require.NoError(t, err)
 	require.Equal(t, 1, i)
+}
+
+// A WaitGroupDoneFuture that was given up no longer knows the task, although its goroutine goes on.
+func TestWaitGroupDoneForgets(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	var wg sync.WaitGroup
+	wg.Add(1)
+	wakes := atomic.Int32{}
+	cx := NewContext(rt, NewWaker(func() { wakes.Add(1) }))
+	f := WaitGroupDoneFuture(&wg)
+	_, err := f.Poll(cx)
+	require.Equal(t, ErrPending, err)
+	Cancel(cx, f)
+	wakes.Store(0) // a task that leaves a slot is polled once more
+	wg.Done()
+	eventually(t, func() bool { _, err := f.(*groupDone).o.TryRecv(); return err == nil }, "the goroutine ends")
+	require.Zero(t, wakes.Load())
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ const (
 	afterTheEnd   = "used after its task had ended"
 	outsidePoll   = "used outside the Poll"
 	foreignThread = "on a goroutine that is not its own"
-	nobodyWakes   = "returned ErrPending and nobody took cx.Waker()"
+	withoutWaker  = "returned ErrPending without taking cx.Waker()"
 	asResult      = "returned ErrPending as its result"
 	wouldBlock    = "was called in a task and would block its worker"
 )
@@ -250,7 +251,7 @@ func TestMisusePendingWithoutWaker(t *testing.T) {
 	rt := newTestRuntime(t, Config{Workers: 1})
 	hangs := PollFunc(func(*Context) (None, error) { return None{}, ErrPending })
 	_, err := join(t, SpawnFuture(rt, hangs))
-	requireTaskMisuse(t, err, nobodyWakes)
+	requireTaskMisuse(t, err, withoutWaker)
 	await := func(cx *Context) error {
 		if err := Yield(cx); err != nil { // it takes the waker, for an await that is over
 			return err
@@ -259,10 +260,10 @@ func TestMisusePendingWithoutWaker(t *testing.T) {
 		return err
 	}
 	_, err = join(t, Go(rt, await))
-	requireTaskMisuse(t, err, nobodyWakes)
+	requireTaskMisuse(t, err, withoutWaker)
 	requireMisuse(t, misuse(func() {
 		BlockOn(rt, func(cx *Context) (None, error) { return None{}, await(cx) })
-	}), nobodyWakes)
+	}), withoutWaker)
 	_, err = join(t, Go(rt, func(cx *Context) error {
 		_, err := Await(cx, TimeoutFuture(NeverFuture[int](), time.Microsecond))
 		return err
@@ -294,7 +295,9 @@ func TestMisuseBlockingInATask(t *testing.T) {
 	other := newTestRuntime(t, Config{Workers: 1})
 	h := SpawnFuture(rt, ReadyFuture(1))
 	join(t, h)
+	var ran atomic.Bool // a function that cannot be waited for does not begin
 	for name, block := range map[string]func(){
+		"Run":                     func() { Run(func(*Context) error { ran.Store(true); return nil }) },
 		"BlockOn":                 func() { BlockOn(rt, func(*Context) (int, error) { return 1, nil }) },
 		"JoinHandle.JoinBlocking": func() { h.JoinBlocking(context.Background()) },
 		"Runtime.Shutdown":        func() { rt.Shutdown(context.Background()) },
@@ -309,6 +312,7 @@ func TestMisuseBlockingInATask(t *testing.T) {
 		})
 	}
 	runInTask(t, rt, func(*Context) error { return nil })
+	require.False(t, ran.Load())
 }
 
 func TestMisuseFailed(t *testing.T) {

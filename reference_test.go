@@ -21,6 +21,7 @@ import (
 
 // needNoExample has the exported types and functions without an Example, each with the reason.
 var needNoExample = map[string]string{
+	"Crash":           "ends the program",
 	"Seeker":          "the signature of io.Seeker and a cx",
 	"Closer":          "the signature of io.Closer",
 	"ReaderAt":        "the signature of io.ReaderAt and a cx",

@@ -279,6 +279,7 @@ func startDefault() *Runtime {
 // Run. Run itself cannot be cancelled. Once the Default runtime has been shut down, it returns
 // [ErrShutdown].
 func Run(fn func(cx *Context) error) error {
+	mustNotBlock("Run", "Go")
 	rt := Default()
 	_, err := Go(rt, fn).JoinBlocking(context.Background())
 	unwritten := rt.files.finish()

@@ -11,7 +11,7 @@ import (
 
 // This file has system calls of sockets that x/sys/unix does not have, or has only in a form that
 // allocates or that announces the call to Go's scheduler. It is the only file of the package that
-// imports unsafe; docs/design.md, "Waiting", gives the reason.
+// imports unsafe; docs/design.md, "Sockets", gives the reason.
 
 // rawAddr is an IPv4 or IPv6 address in the kernel's layout. An IPv6 address is the larger of the
 // two, so the same memory serves both.

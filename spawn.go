@@ -32,7 +32,7 @@ func (p *plain[T]) poll(w *worker) (done bool) {
 	v, err := p.f.Poll(&p.cx)
 	if err == ErrPending {
 		if p.waits == waitsNothing {
-			panic("async: a spawned future returned ErrPending and nobody took cx.Waker(), so nothing would ever wake its task")
+			panic("async: a spawned future returned ErrPending without taking cx.Waker(), so nothing would ever wake its task")
 		}
 		return false
 	}

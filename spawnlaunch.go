@@ -43,7 +43,7 @@ func LaunchFuture(s Spawner, f Future[None]) {
 
 // maxFreeTasks is how many ended tasks of each kind a worker keeps for reuse. With a larger list
 // the memory has left the cache before it is reused, which costs more than new memory: see
-// docs/design.md, "A task is one allocation".
+// docs/design.md, "Tasks".
 const maxFreeTasks = 1024
 
 // taskFreeList is a list of detached tasks that have ended, linked by next.

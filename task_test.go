@@ -279,7 +279,7 @@ func TestRunInChild(t *testing.T) {
 	out, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
 	require.Contains(t, string(out), "Run: workers: 3\n")
-	require.Contains(t, stderr.String(), "failed and nobody joined it: not joined\n")
+	require.Contains(t, stderr.String(), "failed and was never joined: not joined\n")
 }
 
 // pointerFuture is ready at once and needs no allocation of its own.
@@ -939,7 +939,7 @@ func TestCrashEndsTheProgram(t *testing.T) {
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit, string(out))
 	require.Equal(t, 2, exit.ExitCode(), string(out))
-	require.Contains(t, string(out), "panic: async: task 2 (culprit) failed and nobody joined it: ")
+	require.Contains(t, string(out), "panic: async: task 2 (culprit) failed and was never joined: ")
 	require.Contains(t, string(out), "panicsHere")
 	require.NotContains(t, string(out), "survived")
 }
@@ -1144,13 +1144,13 @@ func TestDefaultReportOfUnjoinedFailures(t *testing.T) {
 	require.NoError(t, err)
 
 	text := stderr.String()
-	line := fmt.Sprintf("async: task %[1]d failed and nobody joined it: async: task %[1]d panicked at %[2]s.panicsHere (task_test.go:", a, packagePath)
+	line := fmt.Sprintf("async: task %[1]d failed and was never joined: async: task %[1]d panicked at %[2]s.panicsHere (task_test.go:", a, packagePath)
 	require.Equal(t, 1, strings.Count(text, line), text)
 	_, stack, _ := strings.Cut(text, line)
 	_, stack, _ = strings.Cut(stack, "): lost panic\n")
 	require.True(t, strings.HasPrefix(stack, "goroutine "), text)
 	require.Contains(t, stack, "panicsHere")
-	require.Equal(t, 1, strings.Count(text, fmt.Sprintf("async: task %d failed and nobody joined it: lost error\n", b)), text)
+	require.Equal(t, 1, strings.Count(text, fmt.Sprintf("async: task %d failed and was never joined: lost error\n", b)), text)
 }
 
 // While one worker is stuck in a poll, a task that may move does not wait for it.

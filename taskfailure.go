@@ -137,7 +137,7 @@ func (fs *taskFailures) reportAll(patience time.Duration) {
 // stack if the failure was a panic.
 func reportFailure(t Task, err error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v\n", t, err)
+	fmt.Fprintf(&b, "async: task %v failed and was never joined: %v\n", t, err)
 	if p := (*PanicError)(nil); errors.As(err, &p) {
 		b.Write(p.Stack)
 	}
@@ -149,7 +149,7 @@ func reportFailure(t Task, err error) {
 // [Runtime.Shutdown].
 func Crash(t Task, err error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "async: task %v failed and nobody joined it: %v", t, err)
+	fmt.Fprintf(&b, "async: task %v failed and was never joined: %v", t, err)
 	if p := (*PanicError)(nil); errors.As(err, &p) {
 		fmt.Fprintf(&b, "\n\n%s", p.Stack)
 	}

@@ -55,7 +55,8 @@ type waitlist struct {
 // lock.
 type waiterQueue struct {
 	first, last *waiter
-	n           int // how many waiters are in the list
+	n           int    // how many waiters are in the list
+	arrivals    uint64 // how many waiters have joined since the beginning
 }
 
 // A waiter is one place in a waitlist. It belongs to one future, which uses it again if the future
@@ -65,6 +66,7 @@ type waiter struct {
 	t          *task // woken when the waiter is chosen or called; guarded by mu, as are the other fields
 	prev, next *waiter
 	phase      waiterPhase
+	arrival    uint64 // the place among all waiters that have ever joined
 
 	// The data that the primitive keeps with a waiter.
 	want   int64 // for example, how many permits
@@ -107,6 +109,8 @@ func (l *waiterQueue) join(w *waiter, t *task) {
 		return
 	}
 	w.phase = waiterIn
+	w.arrival = l.arrivals
+	l.arrivals++
 	w.prev, w.next = l.last, nil
 	if l.last != nil {
 		l.last.next = w
@@ -117,16 +121,25 @@ func (l *waiterQueue) join(w *waiter, t *task) {
 	l.n++
 }
 
-// joinFirst puts w at the front of the list, where it was before it was taken off. mu is held.
-func (l *waiterQueue) joinFirst(w *waiter, t *task) {
+// rejoin puts w, which was taken off the list, back to its place by arrival. The waiters before this
+// place have rejoined, too. A primitive that calls rejoin calls few waiters at once, so they are
+// few. mu is held.
+func (l *waiterQueue) rejoin(w *waiter, t *task) {
 	w.t, w.phase = t, waiterIn
 	w.prev, w.next = nil, l.first
-	if l.first != nil {
-		l.first.prev = w
+	for w.next != nil && w.next.arrival < w.arrival {
+		w.prev, w.next = w.next, w.next.next
+	}
+	if w.prev != nil {
+		w.prev.next = w
+	} else {
+		l.first = w
+	}
+	if w.next != nil {
+		w.next.prev = w
 	} else {
 		l.last = w
 	}
-	l.first = w
 	l.n++
 }
 
