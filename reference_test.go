@@ -71,6 +71,7 @@ type reference struct {
 func TestReference(t *testing.T) {
 	r := newReference(t)
 	require.Contains(t, r.all, "TCPConn.Peek", "of an embedded type")
+	require.Contains(t, r.all, "TCPConn.SetReadDeadline", "of a type that an embedded type embeds")
 	require.Greater(t, len(r.all), 500)
 	for _, e := range r.all {
 		r.checkDoc(e)
@@ -98,6 +99,7 @@ func newReference(t *testing.T) *reference {
 		require.NoError(t, err)
 		files = append(files, f)
 	}
+	promoted := promotedMethods(files)
 	var err error
 	r.pkg, err = doc.NewFromFiles(r.fset, files, "example.com/async")
 	require.NoError(t, err)
@@ -110,7 +112,47 @@ func newReference(t *testing.T) *reference {
 	for _, v := range slices.Concat(r.pkg.Vars, r.pkg.Consts) {
 		r.addValues(v)
 	}
+	for key, e := range promoted {
+		if r.all[key] == nil {
+			r.all[key] = e
+		}
+	}
 	return r
+}
+
+// promotedMethods returns the exported methods that exported types have from unexported types. go doc
+// shows those that are promoted through one type.
+func promotedMethods(files []*ast.File) map[string]*referenceEntry {
+	methods, embedded := map[string][]*ast.FuncDecl{}, map[string][]string{}
+	for _, f := range files {
+		for _, decl := range f.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				if decl.Recv != nil && decl.Name.IsExported() {
+					of := typeName(decl.Recv.List[0].Type)
+					methods[of] = append(methods[of], decl)
+				}
+			case *ast.GenDecl:
+				for _, spec := range decl.Specs {
+					embeds(spec, embedded)
+				}
+			}
+		}
+	}
+	promoted := map[string]*referenceEntry{}
+	for typ := range embedded {
+		if !ast.IsExported(typ) {
+			continue
+		}
+		for inner := embedded[typ]; len(inner) > 0; inner = append(inner[1:], embedded[inner[0]]...) {
+			for _, decl := range methods[inner[0]] {
+				if key := typ + "." + decl.Name.Name; !ast.IsExported(inner[0]) && promoted[key] == nil {
+					promoted[key] = &referenceEntry{key: key, doc: decl.Doc.Text(), pos: decl.Pos(), typ: decl.Type} // of the outermost type
+				}
+			}
+		}
+	}
+	return promoted
 }
 
 func (r *reference) addFunc(f *doc.Func) {
