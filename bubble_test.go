@@ -551,3 +551,27 @@ func TestBubbleAndTheSystem(t *testing.T) {
 	require.Zero(t, n)
 	require.NoError(t, p.Close())
 }
+
+// Metrics measure no wake by the clock of a bubble.
+func TestBubbleWakeTime(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 1})
+	c, done := NewChan[int](1), NewChan[int](1)
+	Go(rt, func(cx *Context) error {
+		for v := range c.All(cx) {
+			done.Send(cx, v)
+		}
+		return nil
+	})
+	talk := func() {
+		for i := range 300 {
+			require.NoError(t, c.SendBlocking(context.Background(), i))
+			_, err := done.RecvBlocking(context.Background())
+			require.NoError(t, err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { talk() })
+	talk()
+	wakes := rt.Metrics().WakeTime
+	require.NotZero(t, wakes.Count())
+	require.Zero(t, wakes.Counts[len(wakes.Counts)-1])
+}

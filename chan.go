@@ -93,12 +93,14 @@ type chanSide struct {
 	promised  int      // for how many of the called waiters a message, or room, is kept
 	firm      int      // of recvs: how many waiters, called or not, have the want chanFirm
 	overtaken int      // how many callers in a row went before the waiters
-	// of recvs: the tasks that wait in PollNext and have no place. It is changed under the lock
+	// of recvs only: the tasks to which PollNext has returned ErrPending, and which have no place in
+	// list. recvs.list.mu guards it
 	polled wakerSlot
 }
 
-// The want of a waiter of a channel. The want of a sender that waits in Send is the place of its
-// offer, which is positive (see chanOffers), until the outcome is known.
+// Values of waiter.want in a channel. For a sender that waits in Send, want is the place of its
+// offer, which is positive (see chanOffers), until it becomes chanSent or chanRefused. Only receivers
+// have chanFirm, so it is never taken for a place.
 const (
 	chanLoose   int64 = 0  // a receiver or sender that may turn to something else when it is called
 	chanFirm    int64 = 1  // a receiver in Recv: it returns a message sent because it waits
@@ -254,7 +256,8 @@ func (s *chanSide) uncalled() bool { return s.list.first != nil || s.polled.p.Lo
 // open reports whether a caller that has not waited may go before the waiters.
 func (s *chanSide) open() bool { return s.overtaken < chanTurns || s.waiting() == 0 }
 
-// overtake is open for a caller that takes a message, or room, if it may. It counts the caller.
+// overtake reports what the method open reports. If that is true, the caller takes a message, or
+// room, at once, so overtake also counts it in overtaken; if no waiter waits, overtaken becomes 0.
 func (s *chanSide) overtake() bool {
 	switch {
 	case s.waiting() == 0:
@@ -599,7 +602,7 @@ func (c *Chan[T]) cancelSend(from *worker, w *waiter) error {
 // Recv waits for a message and returns it. It fails with [ErrClosed] once the channel is closed and
 // all messages have been received. If cx is cancelled it fails with cx.Err() and no message is
 // lost. At a rendezvous there is one exception: if a [Chan.Send] has returned because this Recv was
-// waiting, Recv returns its message, although cx is cancelled.
+// waiting, Recv returns a message, although cx is cancelled.
 func (c *Chan[T]) Recv(cx *Context) (T, error) {
 	if w, ok := cx.quick(); ok {
 		if v, err := c.pullOnce(w); err != ErrEmpty {
@@ -706,7 +709,7 @@ func (c *Chan[T]) ForceSend(v T) (old T, displaced bool, err error) {
 //
 // The task has no place in the queue of receivers, so no message is lost if it does not poll again.
 // But each message wakes all tasks that poll; if there are many, use [Chan.RecvFuture]. The channel
-// refers to the task until the next message is sent.
+// refers to the task until the next message is sent, or until the channel is closed and empty.
 func (c *Chan[T]) PollNext(cx *Context) (v T, err error) {
 	if !cx.spend() {
 		return v, ErrPending

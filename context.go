@@ -243,8 +243,10 @@ func (cx *Context) mustAwait() error {
 	return nil
 }
 
-// quick is callers, calm and spend in one, for straight-line code. It returns the worker of this
-// code. If it reports false the caller must look closer; see proceed.
+// quick makes the checks of callers and calm, for straight-line code only, and takes one operation
+// off the budget. It returns the worker of this code. If it reports false, a check has failed or no
+// budget is left. Unlike spend it has not made the task yield: the caller takes its long way, which
+// looks closer and yields (see proceed).
 func (cx *Context) quick() (w *worker, ok bool) {
 	t := cx.t
 	if t.kind != kindStraight || !cx.callers() || !cx.calm() {
@@ -418,8 +420,10 @@ func (cx *Context) endedScope() *cancelScope {
 	return own
 }
 
-// Err returns nil until cx is cancelled. Then it returns [context.DeadlineExceeded] if the deadline
-// of cx has passed, and otherwise [context.Canceled].
+// Err returns nil until cx has ended. From then on it returns [context.DeadlineExceeded] if a
+// deadline has ended it, and [context.Canceled] otherwise; this does not change again. After the end
+// of the task it may return context.Canceled, too, and does so if [Context.Done] has returned a
+// channel.
 func (cx *Context) Err() error {
 	if c := cx.t.cancelGroup(); cx.sc.Load() == nil && (c == nil || c.outer == nil) {
 		status, _ := cx.ending() // such a Context can only end in one way: there is no need to keep the status
@@ -608,8 +612,10 @@ func (cx *Context) scope() *cancelScope {
 	return sc
 }
 
-// endScope returns the scope that ends when cx does. The scope of WithValue has no end of its own,
-// and no function that would remove its registration with its parent. So it is skipped.
+// endScope returns the scope that ends when cx does: the scope of cx or, if WithValue made that, the
+// nearest scope up the chain that WithValue did not make. A scope of WithValue ends only with its
+// parent. If it were registered there, nothing could remove the registration before, because
+// WithValue returns no function that cancels.
 func (cx *Context) endScope() *cancelScope {
 	sc := cx.scope()
 	for sc.value != nil {

@@ -101,12 +101,16 @@ import (
 //  3. The worker may belong to another runtime than the task or the timer. So a function compares
 //     the runtimes before it moves a task.
 
-// Bounds on how long one kind of work can keep the other kinds waiting.
+// Bounds on how long tasks, messages, timers and events wait for each other; see the head of this
+// file.
 const (
 	// pollsPerRound is how many tasks run at most before the worker looks at the clock and at its
 	// messages. A round has fewer polls if that many would take longer than roundTime.
 	pollsPerRound = 61
-	roundTime     = int64(100 * time.Microsecond)
+
+	// roundTime is how long a round should take at most, in nanoseconds. sizeRound reduces the
+	// number of polls for it.
+	roundTime = int64(100 * time.Microsecond)
 
 	// nextInARow is how often in a row a run-next slot may be served. Without this bound two tasks
 	// that wake each other would keep all other tasks waiting.
@@ -119,7 +123,10 @@ const (
 	// reactorEvery is how long a busy worker leaves the reactor alone. A look costs a system call,
 	// over a microsecond where it was measured.
 	reactorEvery = int64(50 * time.Microsecond)
+)
 
+// When a worker asks for help, and when it gives up its P.
+const (
 	// worthThief is how much work must wait before a sleeping worker is woken for it, in
 	// nanoseconds. The wake itself takes about 20 microseconds, or 80 if that worker is parked
 	// without a P. The data of the tasks that move has to reach the cache of the other processor,
@@ -263,8 +270,8 @@ func newWorker(rt *Runtime, index int) *worker {
 }
 
 // run is the goroutine of the worker. It calls ready once, when the thread is prepared, with an
-// error if its affinity cannot be set. Then it waits for start. If stopped is set by then, another
-// worker could not be prepared, and run returns without running a task.
+// error if its affinity cannot be set. Then it waits for start. If stopped is set by then, this
+// worker or another one could not be prepared, and run returns without running a task.
 func (w *worker) run(ready func(error)) {
 	if !w.rt.cfg.SharedProcs {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine

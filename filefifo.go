@@ -286,7 +286,8 @@ func (all *fifoOpenings) state(id fifoID) *fifoState {
 	return s
 }
 
-// tidy removes the state of a FIFO that no task opens. The lock is held.
+// tidy removes the state of a FIFO if neither end has an opening or a task that waits for a place.
+// The state must exist. The lock is held.
 func (all *fifoOpenings) tidy(id fifoID) {
 	for i := range all.all[id].ends {
 		if e := &all.all[id].ends[i]; e.opening != nil || len(e.queued) > 0 {
@@ -361,8 +362,10 @@ func (all *fifoOpenings) dequeue(t *fifoTarget) {
 	}
 }
 
-// await waits until the other end is open, and opens the FIFO. The error is errFIFOAgain if the
-// other end was that of a release, or has been closed already.
+// await waits for a place, if the task needs one, and until the other end is open, and opens the
+// FIFO. The error is errFIFOAgain if the task must begin anew: release has ended the opening, the
+// opening had other flags and has failed, or the readers have gone before this writer opened the
+// FIFO.
 func (all *fifoOpenings) await(cx *Context, t *fifoTarget) (*File, error) {
 	place, err := all.acquire(cx, t)
 	if err != nil {

@@ -261,10 +261,16 @@ var (
 	probeTaken  = new(task) // a thread is about to write at
 )
 
-// woken is called by the thread that wakes t, before it queues t.
+// woken is called by the thread that wakes t, before it queues t. A wake from a bubble of
+// testing/synctest, which has a clock of its own, is not measured: the next wake is.
 func (p *wakeProbe) woken(t *task) {
 	if p.t.Load() == probeWanted && p.t.CompareAndSwap(probeWanted, probeTaken) {
-		p.at.Store(nanos())
+		now, bubble := clockNow()
+		if bubble {
+			p.t.Store(probeWanted)
+			return
+		}
+		p.at.Store(now)
 		p.t.Store(t)
 	}
 }

@@ -386,8 +386,8 @@ func (w *worker) sendNew(t *task) {
 	}
 }
 
-// abortInbox ends the tasks in the inbox of a worker that has ended. Code that has begun is left out:
-// only its own worker could unwind it.
+// abortInbox empties the inbox of a worker that has ended, and ends the tasks in it. It drops code
+// that has begun: only its own worker could have unwound it.
 func (w *worker) abortInbox() {
 	for t := w.takeInbox(); t != nil; {
 		next := t.next

@@ -61,8 +61,9 @@ type RWMutex struct {
 //
 //  1. Clear rwWriter (reopen). If rwWaiting is set, do this under the lock of the lists, and make
 //     all readers in the list hold the lock in the same step.
-//  2. Unlock turn. This is the last step, so the readers that waited hold the lock before the next
-//     writer sets rwWriter.
+//  2. Unlock turn, except after an Upgrade that is given up: its caller is the upgradable reader
+//     still. This is the last step, so the readers that waited hold the lock before the next writer
+//     sets rwWriter.
 //
 // The races that this closes:
 //
@@ -105,8 +106,9 @@ func (s *rwState) lockShared() bool {
 	}
 }
 
-// queue notes, under the lock of the lists, that a reader waits. It reports false if the reader was
-// added instead.
+// queue sets rwWaiting for a reader that is about to join the list, and reports true. If rwWriter is
+// clear by now, it counts the reader instead, which then holds the RWMutex, and reports false. The
+// caller holds the lock of the lists.
 func (s *rwState) queue() bool {
 	for {
 		old := s.bits.Load()

@@ -11,7 +11,8 @@ import (
 
 // A Handler serves a connection: it reads the requests that have arrived, one or all of them,
 // answers them and returns. If it returns keep and no error, the connection waits, and the Handler
-// is called again when data has arrived. Otherwise the connection is closed.
+// is called again when there is something to read: data, the end of the stream, or a failure.
+// Otherwise the connection is closed.
 //
 // Between two calls the connection is a plain future. It has no stack and no buffers, and only the
 // state that the program keeps for it. So a Handler should take its buffers from a pool, and give
@@ -64,9 +65,10 @@ type Server struct {
 	// connection.
 	NewHandler func(c Conn) Handler
 
-	// SpeaksFirst is for protocols in which the server begins. The Handler is then called for the
-	// first time as soon as the connection is accepted. Otherwise it is called when the peer has
-	// sent data.
+	// SpeaksFirst is for protocols in which the server begins: the Handler is called as soon as the
+	// connection is accepted. If it is not set, the first call comes when there is something to
+	// read: data, the end of the stream, or a failure of the connection. For a connection without
+	// PollReadable it makes no difference; see [Handler].
 	SpeaksFirst bool
 
 	// MaxConns is how many connections a call of Serve has open at most. Further connections wait
@@ -90,8 +92,8 @@ type Server struct {
 	Failed func(c Conn, err error)
 }
 
-// ErrServerClosed is returned by [Serve] and [Server.Serve] when they were asked to end. Their
-// error wraps ErrServerClosed and the reason: [net.ErrClosed], cx.Err() or [ErrShutdown].
+// ErrServerClosed is wrapped by the error of [Serve] and [Server.Serve] when they were asked to end.
+// The error also wraps the reason: [net.ErrClosed], cx.Err() or [ErrShutdown].
 var ErrServerClosed = errors.New("async: server closed")
 
 // Serve accepts connections of ln and serves them, until it is asked to end or accepting fails.
@@ -102,7 +104,7 @@ var ErrServerClosed = errors.New("async: server closed")
 //   - call [Runtime.Shutdown].
 //
 // The error then wraps [ErrServerClosed] and the reason. Any other error is the error of ln.Accept.
-// Serve does not close ln. It panics if the Server has no Handler.
+// Serve does not close ln. It panics if neither Handler nor NewHandler is set.
 //
 // Serve drains before it returns, whatever the reason: it closes the connections that wait for
 // data. It closes each other connection when its Handler returns, and returns when all connections
@@ -337,8 +339,6 @@ func (in *serveRun) spawn(cx *Context, c Conn) {
 	// connection counts this one, and the connection stays with the worker w, even if another
 	// worker polls its task first.
 	if c, ok := c.(streamer); ok {
-		// Registered at once, so that the next connection is assigned with regard to
-		// this one, and that it stays there wherever it is polled first.
 		w := in.assign(cx)
 		if c.stream().src.registerWith(&w.reactor) == nil {
 			s.w = w

@@ -244,7 +244,8 @@ func (d *drainState) begin() (first bool) {
 	return first
 }
 
-// drainer is implemented by the body of a task that belongs to such a part.
+// drainer is implemented by the body of a task that belongs to a part of the runtime with a
+// drainState, for example to a call of Serve.
 type drainer interface{ drainState() *drainState }
 
 // drainStateOf returns the drainState of t, or nil if t drains only with the runtime.
@@ -606,8 +607,8 @@ func (w *worker) lastTask() *task {
 	}
 }
 
-// inherit takes the tasks that were sent to workers that have ended. It leaves out code that has
-// begun, which only its own worker can unwind.
+// inherit empties the inboxes of workers that have ended, and queues their tasks on w. It drops code
+// that has begun: only its own worker could have unwound it.
 func (w *worker) inherit() {
 	for _, o := range w.rt.workers {
 		if !o.ended() {

@@ -48,8 +48,9 @@ var clockEpoch = time.Now()
 // overflow an int64.
 const maxNanos = int64(1) << 61
 
-// nanos returns the time now. It is for the threads of this package. Other code may run in a bubble
-// and calls nanosHere.
+// nanos returns the time now, counted from clockEpoch. Only code that is in no bubble calls it. Code
+// that a goroutine of the program may run calls nanosHere or clockNow, since a bubble has a clock of
+// its own; see bubble.go.
 func nanos() int64 { return int64(time.Since(clockEpoch)) }
 
 // nanosAt converts t. Some times have no monotonic reading, for example a time that was parsed,
@@ -332,8 +333,8 @@ func (w *worker) fireTimers(now int64) (n int) {
 	}
 }
 
-// dropTimer asks w, from another thread, to remove t from its queue. It is step 3 at the head of
-// this file.
+// dropTimer asks w, from another thread, to remove t from its queue: the end of step 3 at the head
+// of this file. The caller has set timerDropped.
 func (w *worker) dropTimer(t *timer) {
 	for {
 		old := w.dropped.Load()

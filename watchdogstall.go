@@ -476,15 +476,15 @@ func (w *worker) witness(turn uint32, ready chan<- struct{}, over <-chan struct{
 	}
 }
 
-// stuckIn returns the group of a goroutine profile that is the goroutine in a poll on w, or "" if
-// it is not found. A group is the text for the goroutines with the same stack and labels. The rules
-// are, the first that applies:
+// stuckIn returns the group of a goroutine profile that shows the goroutine in a poll on w, or "" if
+// it is not found. A group is the text for all goroutines with the same stack and labels. Goroutines
+// that are switched out do not count. Of the others it is the first of these:
 //
-//  1. A goroutine with the label of w that is in a poll and is not switched out.
-//  2. A goroutine with the label of w whose outermost frames are missing. A profile keeps only the
-//     innermost frames, so the beginning of a deep stack is not known.
-//  3. The only goroutine that is in a poll and has no label of a worker: code may have replaced the
-//     label.
+//  1. One with the label of w that is in a poll (isPolling).
+//  2. One with the label of w whose outermost frames are missing, so that its beginning is not
+//     known: a profile keeps only the innermost frames of a deep stack.
+//  3. The only one that is in a poll (isOurs) and has no label of any worker: code may have replaced
+//     the label.
 func (w *worker) stuckIn(groups []string) string {
 	var deep, nameless []string
 	for _, group := range groups {
