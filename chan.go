@@ -70,8 +70,8 @@ const (
 //     are more messages than called receivers, callWaiters calls the first waiter: it takes it off
 //     the list and counts it in called. The tasks are woken after the unlock.
 //  3. The called waiter is polled. It ends its call (answer) and tries to take a message (pull).
-//  4. If a caller that arrived meanwhile has taken the message, the waiter goes back to the front
-//     of the list (rejoin), behind waiters that went back before it and arrived earlier.
+//  4. If a caller that arrived meanwhile has taken the message, the waiter goes back to its place by
+//     arrival (rejoin): before all waiters that were not called.
 //  5. A waiter that gives up ends its call, too (cancelRecv, cancelSend). callWaiters then sees one
 //     called receiver less, and calls the next waiter. So the call is passed on.
 //

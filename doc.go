@@ -1,7 +1,17 @@
-// Package async is async-std for Go: it runs many tasks on a few threads, which wait in epoll or
-// kqueue themselves, so that a task that waits costs no turn of Go's scheduler. It has the shape of
-// the standard library ([net], [io], [os], [sync], [context]), with a [*Context], named cx, as the
-// first argument of every function that waits.
+// Package async runs many tasks on a few threads, which wait in epoll or kqueue themselves: a task
+// that waits costs no turn of Go's scheduler. It has the shape of the standard library ([net], [io],
+// [os], [sync], [context]), with a [*Context], named cx, as the first argument of every function
+// that waits; async-std did the same for Rust.
+//
+//	err := async.Run(func(cx *async.Context) error { // in main, for example
+//		conn, err := async.Dial(cx, "tcp", address)
+//		if err != nil {
+//			return err
+//		}
+//		defer conn.Close()
+//		_, err = conn.Write(cx, []byte("hello\n"))
+//		return err
+//	})
 //
 // # When not to use it
 //
@@ -27,13 +37,14 @@
 //
 // The first argument says where a task begins: Go(cx, ...) starts it on the worker of cx, with the
 // values and deadlines of cx; Go(g, ...) in a [Group]; Go(rt, ...) on any worker, with nothing of the
-// caller's. [Local] binds a task to this worker, so that such tasks share data without locks.
+// caller's. [Local] binds a task to the worker of cx, so that such tasks share data without locks.
 //
 // # Waiting and cancellation
 //
 // A function that waits suspends its task, and the worker runs other tasks. If cx is cancelled or its
-// deadline passes, the function returns cx.Err(), and the page docs/cancellation.md of the repository
-// says for each operation what is lost then (nearly always nothing). [Context.WithTimeout]
+// deadline passes, the function returns cx.Err(), or an error that wraps it. The page
+// docs/cancellation.md of the repository says for each operation what is lost then (nearly always
+// nothing). [Context.WithTimeout]
 // limits everything that waits with the new Context.
 //
 //	limited, cancel := cx.WithTimeout(time.Millisecond)
@@ -84,8 +95,8 @@
 //
 // # Files and processes
 //
-// Files have the functions of package os with a cx: data in memory is read at once, and a pool of
-// goroutines does the rest. [Command] is that of os/exec. [SpawnBlocking] runs a function
+// Files have the functions of package os with a cx: a pool of goroutines does the work, and on
+// Linux data in memory is read without it. [Command] is that of os/exec. [SpawnBlocking] runs a function
 // that blocks, such as a call of a C library, in the same pool.
 //
 //	if err := async.WriteFile(cx, name, []byte("b\na\n"), 0o600); err != nil {
@@ -154,10 +165,10 @@
 //
 // # Threads
 //
-// [New] starts one thread per worker and one goroutine, the watchdog, which finds polls that take too
-// long. The first task raises GOMAXPROCS by the number of workers, so that goroutines keep their
+// [New] starts one thread per worker and two goroutines: the watchdog, which finds polls that take too
+// long, and one that waits for the events of workers that have been idle for 8 milliseconds. The first task raises GOMAXPROCS by the number of workers, so that goroutines keep their
 // processors while workers wait in the kernel; Shutdown lowers it again. [Config.SharedProcs] turns
-// this off. One more goroutine waits for the descriptors that goroutines use. Straight-line code that
+// this off. A third goroutine waits for the descriptors that goroutines use, once there are any. Straight-line code that
 // has begun stays on its worker. Plain futures and idle connections of [Serve] move
 // between workers, and as few workers as possible serve them.
 //

@@ -176,7 +176,7 @@ func TestPackageSnippets(t *testing.T) {
 			require.Contains(t, examples, withoutIndent(code.Text))
 		}
 	}
-	require.Equal(t, 8, snippets)
+	require.Equal(t, 9, snippets)
 }
 
 func withoutIndent(code string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -14,6 +15,35 @@ import (
 )
 
 // The snippets of the package comment, each in a program that runs. TestPackageSnippets compares them.
+
+func Example_program() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return
+	}
+	defer ln.Close()
+	address := ln.Addr().String()
+	{
+		err := async.Run(func(cx *async.Context) error { // in main, for example
+			conn, err := async.Dial(cx, "tcp", address)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			_, err = conn.Write(cx, []byte("hello\n"))
+			return err
+		})
+		fmt.Println(err)
+	}
+	if conn, err := ln.Accept(); err == nil {
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		fmt.Print(line)
+		conn.Close()
+	}
+	// Output:
+	// <nil>
+	// hello
+}
 
 func Example_tasks() {
 	err := async.Run(func(cx *async.Context) error {

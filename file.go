@@ -54,10 +54,11 @@ import (
 // again when a call that uses the position, and is neither Read nor Write, has looked at it, and
 // when Close has ended.
 //
-// Reads and Writes of several tasks happen one after the other, so the data of one Write stays
-// together, whatever its size. A Write that finds too little room is accepted in parts, and other
-// Writes wait until it has accepted all of its data or has been given up. ([File.PollWrite] accepts
-// one part, and other Writes may come before the next call.)
+// Writes of several tasks happen one after the other: the data of one Write is not mixed with that
+// of another, whatever its size. A Write that finds too little room is accepted in parts, and other
+// Writes wait until it has accepted all of its data or has been given up. A Read, Seek, Truncate or
+// Copy may come between the parts, though, and so may another Write between two calls of
+// [File.PollWrite].
 //
 // # Cancelling
 //
@@ -111,7 +112,7 @@ type File struct {
 	accepted  int64  // the bytes that Write has accepted since the opening
 	written   int64  // how many of these bytes have been written or dropped
 	tickets   []*writeTicket
-	turn      *writeTicket // of the Write that has accepted a part of its data, while other Writes wait; or nil
+	turn      *writeTicket // the ticket of the Write that has accepted a part of its data; other Writes wait. nil if there is none
 	writeErr  error        // of a failed write, for the next call
 	loss      *fileLoss    // the same failure for Run and Shutdown, until a call returns it
 	writeFail error        // of the first failed write, for Close
@@ -323,6 +324,9 @@ func (f *File) Read(cx *Context, p []byte) (int, error) {
 // bytes that Write has accepted, without bytes that have been dropped since. Otherwise n is the
 // number of bytes that the system has taken. If cx is cancelled the error is cx.Err(), and the n
 // bytes will be written. Other errors are [*fs.PathError]; see [File].
+//
+// Any number of tasks may call Write concurrently. A Write waits for the Writes before it that have
+// found too little room.
 //
 // A program that ends can lose data that a Write to a file of the disk has accepted, up to 512 KiB
 // of each file. [Run] and [Runtime.Shutdown] prevent that: they wait until the data is written, and

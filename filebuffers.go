@@ -7,7 +7,7 @@ import "sync"
 const (
 	bufferSmall  = 16 << 10 // for the first read of a file, and for small writes
 	bufferMedium = 64 << 10
-	bufferLarge  = 256 << 10 // read from memory in some 45 µs, the cost of a call of the pool
+	bufferLarge  = 256 << 10 // read into new memory in some 45 µs, the cost of a call of the pool
 )
 
 var (

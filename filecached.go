@@ -18,7 +18,7 @@ import (
 // A task reads data that the system has in memory itself, on its worker. That takes less time than
 // a call of the pool, and no thread. The system call has a flag that forbids it to wait for the
 // disk (package pagecache). If it does not succeed at once, the pool repeats the read in the usual
-// way. So every error of a read comes from the pool.
+// way. So every error of a read except [io.EOF] comes from the pool.
 //
 // A read at the file position (readCached):
 //

@@ -11,7 +11,7 @@ import "slices"
 //  1. Write copies as much data as there is room for to f.unwritten, at most bufferLarge (accept).
 //     If that is all of its data, Write returns. Otherwise it waits for f.changed and accepts more.
 //     Until it has accepted all, or is given up, it is its turn (f.turn): other Writes wait, so the
-//     data of one Write stays together.
+//     data of two Writes is not mixed. Only Writes look at the turn.
 //  2. If f.use is idle, Write sets it to fileWriting and gives one call to the pool
 //     (writeAccepted). If f.use is fileWriting already, this call also writes the new data, so many
 //     small Writes cost one system call. In any other use Write waits.

@@ -126,6 +126,7 @@ func viaGoroutine[T any](cx *Context, try func() (v T, ok bool, err error), bloc
 // receiver asks for them; if n is large, many values share the wakes of threads. The Chan is closed
 // when ch is closed or when ctx ends. No value that was taken from ch is lost then. To stop early,
 // end ctx. Do not close the Chan: its receivers would see that only after the next value of ch.
+// FromGoChan panics if n is negative.
 func FromGoChan[T any](ctx context.Context, ch <-chan T, n int) *Chan[T] {
 	c := NewChan[T](n)
 	go func() {

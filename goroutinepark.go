@@ -9,7 +9,7 @@ import (
 // other task that waits there. A wake sends a token to a channel, and the goroutine waits for the
 // token. So the wait belongs to Go's scheduler, and no worker takes part in it.
 //
-// A goroutine waits in one of three ways:
+// A goroutine that waits by a parker does so in one of three ways:
 //
 //   - with the Context of BlockOn: blockOnParker.wait;
 //   - with a context.Context, whose end also ends the wait: goroutineParker.park;
@@ -20,7 +20,7 @@ import (
 // goroutine has yet to look. A wake before the wait is not lost: its token is still there. A wake
 // too many is spurious: the goroutine looks again, finds nothing and waits again.
 //
-// A goroutine that selects waits for a channel that is closed instead; see doneSignal.
+// The select statement of a goroutine needs a channel that is closed instead; see doneSignal.
 type parker struct {
 	task
 	token chan struct{} // capacity 1

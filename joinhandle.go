@@ -37,7 +37,8 @@ type JoinHandle[T any] struct {
 //   - a [*PanicError] if the code panicked;
 //   - [ErrGoexit] if the code called [runtime.Goexit];
 //   - [context.Canceled] or [context.DeadlineExceeded] if a plain future, or a blocking call that
-//     had not begun, was cancelled;
+//     had not begun, was cancelled, and if the context or [Group] of the task had ended before it
+//     was spawned;
 //   - [ErrShutdown] if the task was refused or unwound by [Runtime.Shutdown];
 //   - [ErrBusy] if the task was refused because a limit was reached.
 func (h *JoinHandle[T]) Poll(cx *Context) (T, error) {
@@ -74,8 +75,8 @@ func (h *JoinHandle[T]) TryJoin() (v T, err error) {
 }
 
 // JoinBlocking is [JoinHandle.Join] for a goroutine outside the pool, which it parks. If ctx ends
-// first, it returns ctx.Err() and the task goes on. It panics in tasks, because it would block
-// their worker.
+// first, it returns ctx.Err() and the task goes on. If the task has ended, its result is returned
+// even if ctx has ended, too. JoinBlocking panics in tasks, because it would block their worker.
 func (h *JoinHandle[T]) JoinBlocking(ctx context.Context) (T, error) {
 	mustNotBlock("JoinHandle.JoinBlocking", "h.Join(cx)")
 	if h.state.done() {
@@ -117,8 +118,10 @@ func (h *JoinHandle[T]) fireLate() {
 	h.waiters.fire(nil)
 }
 
-// Cancel asks the task to end. From then on every await in the task returns [context.Canceled], so
-// that the task's deferred calls run and it returns. A plain future is given up, and not polled
+// Cancel asks the task to end. From then on every await with the Context of the task, or with one
+// derived from it, fails, so that the task's deferred calls run and it returns. The error is
+// [context.Canceled], unless a derived Context has expired before. A Context of
+// [Context.WithoutCancel] is not cancelled. A plain future is given up, and not polled
 // again. A blocking call that has not begun never runs. Cancel returns at once. It may be called
 // any number of times, and does nothing if the task has ended.
 func (h *JoinHandle[T]) Cancel() { h.cancel(0) }
@@ -180,7 +183,7 @@ func (h *JoinHandle[T]) finish(w *worker, v T, err error) {
 		}
 	}
 	if h.listedAt != 0 {
-		w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
+		h.w.rt.workers[h.listedAt-1].waiting.remove(&h.task)
 	}
 	if hook := h.w.rt.cfg.Tuning.Hooks.TaskEnd; hook != nil && !h.surveys() {
 		hook(h.ident())

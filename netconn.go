@@ -25,7 +25,8 @@ import (
 //
 //   - Any number of goroutines may use it at the same time. Concurrent Reads are served one after
 //     the other. So are concurrent Writes, each of them as a whole.
-//   - Deadlines and Close end calls that wait.
+//   - Deadlines and Close end calls that wait. Close closes c, and one of the two must be closed. To
+//     limit one call, set a deadline before it.
 //   - Errors other than [io.EOF] are [*net.OpError]. They wrap [ErrShutdown] if the runtime of s
 //     ends while a call waits.
 //   - It has every method of [*net.TCPConn] if c is a [*TCPConn], of [*net.UDPConn] if c is a

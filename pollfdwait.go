@@ -123,8 +123,6 @@ func (s *pollFD) tryOp(cx *Context, dir *direction, mark uint32, op func(fd int)
 		// A task that began to wait because this use had set the mark may try now. So may the next
 		// waiter, if there is more.
 		if !again && !s.notReady(mark) {
-			// A task that began to wait because this use had set the mark may try,
-			// and so may the next waiter if there is more.
 			dir.waiters.passOn(cx.here())
 		}
 		if !again {

@@ -89,12 +89,12 @@ func (f *pubsubSubscriber) callAll(chosen *chosenTasks) {
 	f.list()
 }
 
-// join makes t wait with w. If w was called and found nothing, it goes back to its place.
+// join makes t wait with w. If w was called and found nothing, it goes to the front of the queue.
 // mu is held.
 func (f *pubsubSubscriber) join(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		f.called--
-		f.queue.rejoin(w, t)
+		f.queue.joinFirst(w, t)
 	} else {
 		f.queue.join(w, t)
 	}

@@ -372,13 +372,13 @@ func (rt *Runtime) spawnOn(w *worker, t *task) {
 	w.sendNew(t)
 }
 
-// sendNew is send for a new task of code that no worker runs. The thread of that code may have had
-// no processor since it looked at rt.stopping, while Shutdown has ended w:
+// sendNew is send for a new task of code that no worker runs. The caller may have been preempted after
+// it read rt.stopping. Meanwhile Shutdown may have ended w. So:
 //
 //   - sendNew puts the task into the inbox, and then looks at exited;
 //   - w closes exited, and then looks at its inbox once more (exit).
 //
-// So one of them finds the task, and ends it.
+// At least one of them finds the task, and ends it.
 func (w *worker) sendNew(t *task) {
 	w.send(t)
 	if w.rt.stopping.Load() && w.ended() {
@@ -388,14 +388,30 @@ func (w *worker) sendNew(t *task) {
 
 // abortInbox empties the inbox of a worker that has ended, and ends the tasks in it. It drops code
 // that has begun: only its own worker could have unwound it.
-func (w *worker) abortInbox() {
-	for t := w.takeInbox(); t != nil; {
+func (w *worker) abortInbox() { abortList(w.takeInbox()) }
+
+// abortList is abortInbox for a chain of tasks. If the Cancel of a future calls Goexit, it goes on in
+// its deferred call.
+func abortList(t *task) {
+	for t != nil {
 		next := t.next
-		if t.next = nil; t.g.Load() == 0 {
-			t.body.abort(nil, ErrShutdown)
+		t.next = nil
+		if t.g.Load() == 0 {
+			abortBefore(t, next)
 		}
 		t = next
 	}
+}
+
+func abortBefore(t, next *task) {
+	returned := false
+	defer func() {
+		if !returned {
+			abortList(next)
+		}
+	}()
+	t.body.abort(nil, ErrShutdown)
+	returned = true
 }
 
 // refuse ends a new task with err before it begins. The task gets an ID and a worker all the same,

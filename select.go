@@ -34,6 +34,10 @@ type Case interface {
 //		job, err := jobs.Result()
 //		...
 //
+// A case also happens with an error, for example the receive from a closed channel: Select then
+// returns its index and nil, and the Result of the case has the error. The error of Select itself
+// says only that cx has ended. A case may be used again, except that of [OnFuture]; see [Case].
+//
 // If several cases can happen, Select takes one of them at random. The other cases do not happen
 // and are given up. They lose nothing: messages stay in their channels, and messages to be sent are
 // not sent.

@@ -42,8 +42,9 @@ type Handler func(cx *Context, c Conn) (keep bool, err error)
 // many connections, and for connections that are idle most of the time: between two calls of h a
 // connection has no stack, and takes about 400 bytes.
 //
-// Serve is [Server.Serve] of a [Server] that has only this Handler. It has the same errors, and
-// cancelling cx ends it in the same way.
+// Serve is [Server.Serve] of a [Server] that has only this Handler. The calls for one connection
+// never overlap. Serve ends when cx is cancelled, when ln is closed, and during [Runtime.Shutdown];
+// the error then wraps [ErrServerClosed] and the reason. It does not close ln.
 func Serve(cx *Context, ln Listener, h Handler) error {
 	s := Server{Handler: h}
 	return s.Serve(cx, ln)

@@ -82,6 +82,7 @@ import (
 //     it here. The worker waits for such tasks, but not longer than lastLook.
 //  3. It ends its free coroutines, acknowledges its counters a last time, closes its reactor,
 //     notifies the tasks that wait for its descriptors, and closes exited.
+//  4. It looks at its inbox once more, and ends tasks that have not begun (abortInbox); see sendNew.
 
 // Shutdown ends the runtime. It is made for servers, and has four stages:
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -364,5 +365,42 @@ func TestShutdownEndsTaskSentToEndedWorker(t *testing.T) {
 		cancel()
 		require.Equal(t, ErrShutdown, err)
 		require.Nil(t, w.inbox.Load())
+	}
+}
+
+// The inbox of a worker that has ended may also hold a future that is in the list of another worker,
+// and one whose Cancel calls Goexit. All of them end.
+func TestShutdownAbortsInbox(t *testing.T) {
+	rt := newTestRuntime(t, Config{Workers: 2})
+	require.NoError(t, rt.Shutdown(t.Context()))
+	a, b := rt.workers[0], rt.workers[1]
+	var handles []*JoinHandle[int]
+	for i := range 3 {
+		f := new(goexitFuture)
+		p := &plain[int]{f: f}
+		p.body, p.cx.t, p.w = p, &p.task, b
+		f.goexit = i == 1
+		b.send(&p.task)
+		handles = append(handles, &p.JoinHandle)
+	}
+	a.list(&handles[0].task)
+	exited := make(chan None)
+	go func() { defer close(exited); b.abortInbox() }()
+	<-exited
+	for _, h := range handles {
+		_, err := h.TryJoin()
+		require.ErrorIs(t, err, ErrShutdown)
+	}
+	require.Empty(t, a.waiting.all())
+}
+
+// goexitFuture is never ready.
+type goexitFuture struct{ goexit bool }
+
+func (f *goexitFuture) Poll(cx *Context) (int, error) { cx.Waker(); return 0, ErrPending }
+
+func (f *goexitFuture) Cancel() {
+	if f.goexit {
+		runtime.Goexit()
 	}
 }

@@ -12,7 +12,7 @@ import (
 // through a [Context]. [UDPConn] and [UnixDatagram] are PacketConns, and [ListenPacket] returns
 // one. [BindConn] makes a net.PacketConn of a PacketConn.
 //
-// A message is sent whole or not at all. A read takes one message. If the message is longer than p,
+// A message is sent whole or not at all. A read takes one message, unless p is empty. If the message is longer than p,
 // the rest of it is lost. Cancelling a read or a write loses no other message. Any number of tasks
 // and goroutines may call the methods concurrently.
 //

@@ -9,7 +9,7 @@ import (
 // A task that is under a context is a member of a cancelGroup. If the task is under several
 // contexts, it is a member of several groups: they form a chain through outer, from the innermost
 // context to the outermost. Members are registered with their group, and the group with its
-// context:
+// context.
 //
 // Joining (applyOptions), before the task is queued, for each group of the chain:
 //
@@ -43,7 +43,7 @@ import (
 //     member that registers finds it among the members. A task that joins after watching was
 //     cleared registers anew.
 //  5. A task cannot join the second group of its chain. The task ends without having begun, and
-//     leaves all groups of the chain; to leave a group without being a member does nothing.
+//     leaves all groups of the chain; to leave a group without being a member takes no member out.
 //
 // A group whose ctx never ends and only has values (endless) has no members.
 

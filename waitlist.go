@@ -112,24 +112,30 @@ func (l *waiterQueue) join(w *waiter, t *task) {
 	w.arrival = l.arrivals
 	l.arrivals++
 	w.prev, w.next = l.last, nil
-	if l.last != nil {
-		l.last.next = w
-	} else {
-		l.first = w
-	}
-	l.last = w
-	l.n++
+	l.link(w)
+}
+
+// joinFirst puts w, which was taken off the list, at the front. mu is held.
+func (l *waiterQueue) joinFirst(w *waiter, t *task) {
+	w.t, w.phase = t, waiterIn
+	w.prev, w.next = nil, l.first
+	l.link(w)
 }
 
 // rejoin puts w, which was taken off the list, back to its place by arrival. The waiters before this
-// place have rejoined, too. A primitive that calls rejoin calls few waiters at once, so they are
-// few. mu is held.
+// place have rejoined, too. So it is for a primitive in which few waiters at once may have been
+// called in vain; see chanTurns. mu is held.
 func (l *waiterQueue) rejoin(w *waiter, t *task) {
 	w.t, w.phase = t, waiterIn
 	w.prev, w.next = nil, l.first
 	for w.next != nil && w.next.arrival < w.arrival {
 		w.prev, w.next = w.next, w.next.next
 	}
+	l.link(w)
+}
+
+// link puts w between w.prev and w.next, which are its neighbours in the list. mu is held.
+func (l *waiterQueue) link(w *waiter) {
 	if w.prev != nil {
 		w.prev.next = w
 	} else {

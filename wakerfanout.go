@@ -3,7 +3,7 @@ package async
 import "slices"
 
 // A fanout holds the tasks that wait in a slot, if there are several. It is put into a slot once
-// and is never reused. It is shut
+// and is never reused. It is shut in two cases:
 //
 //   - by the first fire or notifyAll, which wakes all tasks in it;
 //   - when it becomes empty.
