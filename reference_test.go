@@ -67,7 +67,8 @@ type reference struct {
 //  6. Links in doc comments lead to names that exist, and a doc comment that mentions another
 //     exported name of more than one word links it.
 //
-// An operation satisfies 3 and 4 also by a link to an operation that does.
+// An operation satisfies 3 and 4 also by a link to an operation that does, and by the comment of its
+// type.
 func TestReference(t *testing.T) {
 	r := newReference(t)
 	require.Contains(t, r.all, "TCPConn.Peek", "of an embedded type")
@@ -266,7 +267,7 @@ func (r *reference) checkErrors(e *referenceEntry) {
 	if id, ok := last.(*ast.Ident); !ok || id.Name != "error" {
 		return
 	}
-	if !r.says(e, namesError, map[string]bool{}) {
+	if !r.says(e, namesError) {
 		r.lack(e, "names no error or type of error")
 	}
 }
@@ -280,41 +281,59 @@ func (r *reference) checkCancelling(e *referenceEntry) {
 	if e.typ == nil || doNotWait[e.key] || strings.HasPrefix(name, "Poll") {
 		return
 	}
-	if !takesContext(e.typ) && !returnsFuture(e.typ) {
+	if !takesContext(e.typ) && !returnsFuture(e.typ) && !strings.HasSuffix(name, "Blocking") {
 		return
 	}
-	if !r.says(e, saysCancelling, map[string]bool{}) {
+	if !r.says(e, saysCancelling) {
 		r.lack(e, "says nothing on cancelling")
 	}
 }
 
-// says reports whether the doc comment matches, or links to a comment that matches. A link to
-// another package counts, too: the operation is then a twin of an operation there.
-func (r *reference) says(e *referenceEntry, what *regexp.Regexp, seen map[string]bool) bool {
-	if seen[e.key] {
-		return false
-	}
-	seen[e.key] = true
-	if what.MatchString(e.doc) {
+// says reports whether the doc comment matches what, or refers to an operation whose comment does:
+// by a link to an operation of this package, or by a sentence that compares it with another package.
+// The comment of a type speaks for its methods if it has a sentence on errors, or on cancelling.
+func (r *reference) says(e *referenceEntry, what *regexp.Regexp) bool {
+	own, _, isMethod := strings.Cut(e.key, ".")
+	if typ := r.all[own]; isMethod && typ != nil && forAllMethods.MatchString(typ.doc) && what.MatchString(strings.Join(strings.Fields(typ.doc), " ")) {
 		return true
 	}
+	return r.saysWithin(e, what, 2)
+}
+
+var forAllMethods = regexp.MustCompile(`(?m)\b(Errors|Cancelling|cancelled)\b`)
+
+// asElsewhere is a comparison with an operation of another package.
+var asElsewhere = regexp.MustCompile(`\b([Aa]s|[Ll]ike|those of|that of) \[\*?[a-z][\w/]*(\.\w+)+\]`)
+
+func (r *reference) saysWithin(e *referenceEntry, what *regexp.Regexp, links int) bool {
+	text := strings.Join(strings.Fields(e.doc), " ")
+	if what.MatchString(text) || asElsewhere.MatchString(text) {
+		return true
+	}
+	if links == 0 {
+		return false
+	}
 	for _, link := range r.links(e.doc) {
-		if link.ImportPath != "" {
-			return true
-		}
-		if to := r.all[linkKey(link)]; to != nil && r.says(to, what, seen) {
+		if to := r.all[linkKey(link)]; link.ImportPath == "" && to != nil && to.typ != nil && r.saysWithin(to, what, links-1) {
 			return true
 		}
 	}
 	return false
 }
 
-var saysConcurrency = regexp.MustCompile(`(?i)\bconcurren|\bany goroutine|\bat the same time\b|\bat once\b|\bone (task|caller|goroutine) at a time\b`)
+var saysConcurrency = regexp.MustCompile(`(?i)\bconcurren|\bany goroutine|\bat the same time\b|\bone (task|caller|goroutine)( or (task|goroutine))? at a time\b`)
 
+// checkConcurrency: a type says it itself, or refers to a type that does.
 func (r *reference) checkConcurrency(e *referenceEntry) {
-	if e.isType && e.methods && !strings.HasSuffix(e.key, "Error") && !r.says(e, saysConcurrency, map[string]bool{}) {
-		r.lack(e, "does not say whether its methods may be called concurrently")
+	if !e.isType || !e.methods || strings.HasSuffix(e.key, "Error") || saysConcurrency.MatchString(strings.Join(strings.Fields(e.doc), " ")) {
+		return
 	}
+	for _, link := range r.links(e.doc) {
+		if to := r.all[linkKey(link)]; link.ImportPath == "" && to != nil && to.isType && saysConcurrency.MatchString(strings.Join(strings.Fields(to.doc), " ")) {
+			return
+		}
+	}
+	r.lack(e, "does not say whether its methods may be called concurrently")
 }
 
 func (r *reference) links(text string) (all []*comment.DocLink) {
@@ -420,4 +439,37 @@ func exists(pkg *types.Package, link *comment.DocLink) bool {
 	}
 	member, _, _ := types.LookupFieldOrMethod(typ.Type(), true, pkg, link.Name)
 	return member != nil
+}
+
+// The checks find comments that say too little.
+func TestReferenceChecks(t *testing.T) {
+	r := newReference(t)
+	lacks := func(key, comment string, check func(*referenceEntry)) bool {
+		e := *r.all[key]
+		e.doc, r.lacks = comment, nil
+		check(&e)
+		return len(r.lacks) > 0
+	}
+	for _, c := range []struct {
+		key, comment string
+		check        func(*referenceEntry)
+		lacks        bool
+	}{
+		{"Chan.Recv", "", r.checkDoc, true},
+		{"Chan.Recv", "Receives.", r.checkDoc, true},
+		{"Chan.Recv", "Recv receives.", r.checkDoc, false},
+		{"Await", "Await waits. See [io.Reader].", r.checkErrors, true},
+		{"Await", "Await waits. See [Spawner].", r.checkErrors, true},
+		{"Await", "Await fails with\n[ErrClosed].", r.checkErrors, false},
+		{"Await", "Await has the errors of [Chan.Recv].", r.checkErrors, false},
+		{"Await", "Await fails as [io.ReadFull] does.", r.checkErrors, false},
+		{"Await", "Await waits. See [Spawner].", r.checkCancelling, true},
+		{"Await", "Await gives\nup the future.", r.checkCancelling, false},
+		{"Chan", "A Chan returns at once.", r.checkConcurrency, true},
+		{"Chan", "A Chan is like [io.Reader].", r.checkConcurrency, true},
+		{"Chan", "A Chan is used by one\ntask at a time.", r.checkConcurrency, false},
+		{"Chan", "A Chan is as safe as [Mutex].", r.checkConcurrency, false},
+	} {
+		require.Equal(t, c.lacks, lacks(c.key, c.comment, c.check), "%s: %q", c.key, c.comment)
+	}
 }

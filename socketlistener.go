@@ -156,7 +156,7 @@ func (l *listener) SyscallConn() (syscall.RawConn, error) {
 
 // File returns a duplicate of the socket as a file, as in package net (see [net.TCPListener.File]):
 // for [net.FileListener], or for a child process. The listener stays open, and the program must
-// close both.
+// close both. The error is a [*net.OpError].
 func (l *listener) File() (*os.File, error) {
 	name := l.net.title() + ":"
 	if l.addr != nil {
