@@ -151,8 +151,9 @@ func (s *Subscription[T]) poll(cx *Context, w *waiter) (v T, err error) {
 }
 
 // PollNext receives the next message, and so makes a Subscription a [Stream]. If there is no
-// message it returns [ErrPending]. At the end, where [Subscription.Recv] fails with [ErrClosed], it
-// returns [io.EOF].
+// message it returns [ErrPending]. If messages were lost it fails with a [*LaggedError], as
+// [Subscription.Recv] does, and the next PollNext goes on. At the end, where Recv fails with
+// [ErrClosed], it returns [io.EOF].
 func (s *Subscription[T]) PollNext(cx *Context) (T, error) {
 	v, err := s.pollRecv(cx)
 	if err == ErrClosed {

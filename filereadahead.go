@@ -86,8 +86,9 @@ func (a *readAhead) drop() (n int64) {
 	return n
 }
 
-// pollReadAhead is PollRead for a file of the disk: on the spot, or from the data that was read
-// ahead.
+// pollReadAhead is PollRead for a file that is not polled. It reads on the spot if the system has
+// the data in memory (readCached). Otherwise it takes data that was read ahead. If there is none,
+// it has the pool read the next part, and returns ErrPending.
 func (f *File) pollReadAhead(cx *Context, p []byte) (int, error) {
 	if !cx.spend() {
 		return 0, ErrPending

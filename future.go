@@ -45,9 +45,10 @@ type abandoner interface{ abandoned(t *task, from *worker) }
 
 // Cancel gives f up: no code will poll f again. It calls the method Cancel of f, if f has one, and
 // makes f forget the task that has polled it. The documentation of f says what is lost; most
-// futures lose nothing. To cancel a [*JoinHandle] is to cancel its task, and to close the result of
-// the task if that is an [io.Closer]. Cancel does not wait. It must not be called twice for the
-// same future, nor after a Poll that has returned a result.
+// futures lose nothing. To cancel a [*JoinHandle] is to cancel its task. If the result of this task
+// is an [io.Closer], it is closed, unless another caller waits for it or has it; see [JoinHandle].
+// Cancel does not wait. It must not be called twice for the same future, nor after a Poll that has
+// returned a result.
 //
 // A future that is made of other futures gives them up in its own method Cancel. When it has its
 // result, it also gives up the futures that have no result yet:
@@ -104,8 +105,9 @@ func Await[T any](cx *Context, f Future[T]) (T, error) {
 	return v, err
 }
 
-// errAbandoned is the error that await returns if cx was cancelled. Each caller of await replaces
-// it by cx.Err() once it has cleaned up; no other function returns it.
+// errAbandoned is the error of the functions that await for other functions of the package, if cx
+// was cancelled: await, awaitBy, awaitInOrder and pollFD.await. Their caller leaves the slots where
+// the task waits, and replaces errAbandoned by cx.Err(). The user never gets errAbandoned.
 var errAbandoned = errors.New("async: abandoned")
 
 // awaitedError returns cx.Err() if err is errAbandoned, and otherwise err.

@@ -72,8 +72,9 @@ func (s *adaptiveSpin) spinMiss() {
 	s.needed = min(2*s.needed, s.maxNeeded)
 }
 
-// samePeer reports whether there is one event, and from the same descriptor as the last event; it
-// notes the descriptor for the next call. A byte in the worker's pipe is no event of a peer.
+// samePeer reports whether there is exactly one event, and whether at its last call there was
+// exactly one, too, from the same descriptor. It notes the descriptor for the next call. A byte in
+// the worker's pipe is no event of a peer.
 //
 // Spinning for a peer pays only if the worker serves one peer: then each message of the peer waits
 // for the reply to its last message. A worker that serves several peers has something to do

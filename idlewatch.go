@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// idleWatch lets workers park without a P that have had nothing to do for keepP. They wait like
-// goroutines of package net. The goroutine of the idleWatch waits in Go's netpoller for the pollers
-// of these workers, and unparks each worker whose poller has events. idle.go has the steps and the
-// races.
+// idleWatch lets a worker park without a P, once the worker has had nothing to do for keepP. The
+// worker then waits as a goroutine of package net does: the goroutine of the idleWatch waits in
+// Go's netpoller for the worker's poller, and unparks the worker when its poller has events.
+// idle.go has the steps and the races.
 //
 // The chain of pollers is: the descriptors of a worker are in the worker's poller; the pollers of
 // all workers are in the poller of the idleWatch; and this one is in Go's netpoller. The kernel
 // allows a depth of five.
 //
-// A worker that waits in the kernel has a P, so sysmon preempts it every 10 ms. Or the scheduler
-// sees the call and takes the P, and then sysmon looks at all Ps every 20 µs for a while after the
-// worker has woken. Neither happens to a worker that is parked without a P. See docs/design.md,
-// "Waiting".
+// A worker that waits in the kernel instead has one of two costs. If the scheduler does not see the
+// call, the worker keeps its P, and sysmon preempts it every 10 ms. If the scheduler sees the call,
+// it takes the P, and sysmon looks at all Ps every 20 µs for a while after the worker has woken.
+// See docs/design.md, "Waiting".
 //
 // The pollers of the workers are registered with the poller of the idleWatch from the beginning,
 // and are armed for one event while their worker is parked without a P. Refused: to register a
-// poller only then, because the kernel looks for loops among all descriptors of the worker at each
-// registration.
+// poller only when its worker parks. The kernel looks for loops among all descriptors of the worker
+// at each registration.
 //
 // As for connections of package net, a thread of the scheduler has to wait in the netpoller.
 // Otherwise only sysmon looks for events, every 10 ms. When such a thread runs the goroutine of the

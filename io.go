@@ -95,8 +95,8 @@ type PollWriter interface {
 	PollWrite(cx *Context, p []byte) (n int, err error)
 }
 
-// A CopyError is returned by [Copy] if it has read data from the source that it could not write to
-// the destination. To continue the copy, write Unwritten first.
+// A CopyError is the error of [Copy], [CopyN] and [CopyFile] if they have read data from the source
+// that they could not write to the destination. To continue a Copy or CopyN, write Unwritten first.
 type CopyError struct {
 	Unwritten []byte // the data that was read and not written
 	Err       error  // the error that has ended the copy

@@ -7,14 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connectFuture is the future of a connection to one address. The connection of a datagram socket
-// needs no answer of a peer, so it is ready at the first poll.
-//
-// A poll goes through these steps:
+// connectFuture is the future of a connection to one address. A poll goes through these steps:
 //
 //  1. begin opens the socket, binds it to laddr if that is not nil, and begins to connect.
-//  2. pollConnected waits until the socket is writable, and returns the result of the connect.
-//  3. named asks the system for the addresses of the socket.
+//  2. If the connect has not ended at once, pollConnected waits until the socket is writable, and
+//     returns the result of the connect. The connect of a datagram socket always ends at once,
+//     since it needs no answer of a peer.
+//  3. If the socket is connected, named asks the system for the addresses of the socket.
 //  4. If badPort reports that the local port does not serve, the socket is closed, and step 1
 //     follows again, at most twice.
 //

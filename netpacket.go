@@ -39,8 +39,8 @@ func (c *netPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 }
 
 // netUDPConn is the result of NetConn for a UDPConn. The methods below hide the promoted methods of
-// the same name, which take a cx. The other promoted methods, such as the settings of the socket,
-// do not wait.
+// the same name, which take a cx. Promoted methods that package net does not have are not hidden:
+// some of them take a cx and wait, for example ReadBatch.
 type netUDPConn struct {
 	*UDPConn
 	sides netSides

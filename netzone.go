@@ -24,7 +24,8 @@ const zonesLast = time.Minute
 var zonesKnown atomic.Pointer[zoneTable]
 
 // zoneIndex returns the number of an IPv6 zone, which is the name or the number of a network
-// interface. The empty zone has the number 0.
+// interface. The empty zone has the number 0. If no interface has this name, the error is a
+// *net.AddrError. A number is not checked.
 func zoneIndex(zone string) (uint32, error) {
 	if zone == "" {
 		return 0, nil

@@ -155,8 +155,9 @@ func (o *Oneshot[T]) RecvBlocking(ctx context.Context) (v T, err error) {
 	return awaitParked(ctx, o.recvFuture())
 }
 
-// recvFuture returns the future of Recv. Unlike the Oneshot itself, it leaves the slot when it is
-// given up by Cancel. The value is then for another receiver.
+// recvFuture returns the future of Recv. It has a method Cancel, which takes the task off recvs.
+// The Oneshot itself, which is also a future, has none, so giveUp would leave the task there. If
+// the future is given up, another receiver gets the value.
 func (o *Oneshot[T]) recvFuture() Future[T] { return &oneshotFuture[T]{o: o} }
 
 // oneshotFuture is a place in recvs.

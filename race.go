@@ -8,7 +8,8 @@ import "syscall"
 // of the process alike. So the two functions below make such calls, which have no other effect.
 // They are empty if the detector is off.
 
-// raceRelease is called before a write. Its write to the descriptor -1 fails.
+// raceRelease is called before a write. syscall.Write informs the detector even if it fails, so
+// raceRelease writes to the descriptor -1.
 func raceRelease() {
 	if raceEnabled {
 		syscall.Write(-1, nil)
@@ -16,7 +17,7 @@ func raceRelease() {
 }
 
 // raceAcquire is called after a read that has succeeded. syscall.Read informs the detector only if
-// it succeeds, so it reads from raceNull.
+// the call of syscall.Read succeeds, so raceAcquire reads from raceNull.
 func raceAcquire() {
 	if raceEnabled {
 		syscall.Read(raceNull, nil)

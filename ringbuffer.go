@@ -32,8 +32,9 @@ func (r *ringBuffer[T]) pop() (v T) {
 	return v
 }
 
-// shrink halves the slice if at most an eighth of it is used. The distance between an eighth and a
-// half keeps a queue whose length varies a little from growing and shrinking again and again.
+// shrink halves a slice that is longer than ringBufferKept, if at most an eighth of it is used. At
+// most a quarter of the new slice is used. So a queue whose length varies a little does not grow
+// and shrink again and again.
 func (r *ringBuffer[T]) shrink() {
 	if len(r.buf) > ringBufferKept && r.n <= len(r.buf)/8 {
 		r.resize(len(r.buf) / 2)

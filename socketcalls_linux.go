@@ -162,7 +162,7 @@ type messageBatch struct {
 
 var messageBatches = sync.Pool{New: func() any { return new(messageBatch) }}
 
-// maxBatch is the number of messages that the kernel takes in one call.
+// maxBatch is the largest number of messages in one system call. sendmmsg(2) takes no more.
 const maxBatch = 1024
 
 // prepare describes the messages to the kernel, except for their addresses. It fills iovs

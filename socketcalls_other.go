@@ -88,6 +88,6 @@ func sendBatch(fd int, ms []Message, v6 bool, flags int) (int, error) {
 	return len(ms), nil
 }
 
-// maxBatch is the number of messages in one use of the descriptor. It bounds the time for which the
-// worker is kept by one call.
+// maxBatch is the largest number of messages that one poll of ReadBatch or WriteBatch receives or
+// sends. It bounds the time for which this poll keeps the worker.
 const maxBatch = 64

@@ -4,8 +4,9 @@ package async
 
 import "golang.org/x/sys/unix"
 
-// msgCloexec is a flag of recvMsg that some systems return among the flags of the message. Package
-// net does not show it to the caller, so this package removes it.
+// msgCloexec is the flag that recvMsg passes to recvmsg(2). Some systems return it among the flags
+// of the message. The methods of UDPConn remove it, because package net does not pass it for UDP.
+// The methods for unix-domain sockets keep it, as package net does.
 const msgCloexec = unix.MSG_CMSG_CLOEXEC
 
 // recvMsg is recvmsg(2), without blocking. The kernel marks received descriptors close-on-exec.

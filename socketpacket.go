@@ -12,9 +12,10 @@ import (
 // through a [Context]. [UDPConn] and [UnixDatagram] are PacketConns, and [ListenPacket] returns
 // one. [BindConn] makes a net.PacketConn of a PacketConn.
 //
-// A message is sent whole or not at all. A read takes one message, unless p is empty. If the message is longer than p,
-// the rest of it is lost. Cancelling a read or a write loses no other message. Any number of tasks
-// and goroutines may call the methods concurrently.
+// A message is sent whole or not at all. A read takes one message. If the message is longer than p,
+// the rest of it is lost. The exception is a Read with an empty p, which returns at once and takes
+// no message. Cancelling a read or a write loses no other message. Any number of tasks and
+// goroutines may call the methods concurrently.
 //
 // The errors of the types of this package are [*net.OpError]. They wrap [net.ErrClosed] after
 // Close, [os.ErrDeadlineExceeded] after a deadline, and cx.Err() if cx is cancelled.
@@ -72,8 +73,9 @@ func (c *packetConn) PollWrite(cx *Context, p []byte) (int, error) {
 }
 
 // Read waits for a message from any sender, or from the peer if there is one, and reads it into p.
-// If the message is longer than p, the rest of it is lost. The error is a [*net.OpError], which
-// wraps cx.Err() if cx is cancelled. Cancelling loses no message.
+// If the message is longer than p, the rest of it is lost. An empty p is ready at once, and takes
+// no message. The error is a [*net.OpError], which wraps cx.Err() if cx is cancelled. Cancelling
+// loses no message.
 func (c *packetConn) Read(cx *Context, p []byte) (int, error) {
 	return c.awaitRead(cx, func(cx *Context) (int, error) { return c.PollRead(cx, p) })
 }

@@ -9,8 +9,8 @@ import (
 // maxBuffers is the number of buffers that one system call takes, on every system (IOV_MAX).
 const maxBuffers = 1024
 
-// pollReadBuffers is ReadBuffers without waiting. It makes one system call. Buffers without room
-// are ready at once.
+// pollReadBuffers is ReadBuffers without waiting: it reads by one system call, or returns
+// ErrPending if there is no data. If the buffers have no room, it returns 0 at once.
 func (c *streamConn) pollReadBuffers(cx *Context, bufs net.Buffers) (int64, error) {
 	bufs, size := oneCall(bufs)
 	if size == 0 {

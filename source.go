@@ -126,8 +126,9 @@ func (s *Source) awaitReady(cx *Context, dir *direction) error {
 // error is or wraps EINTR, it calls read again at once.
 //
 // read must not block and must not keep the descriptor: [Source.Close] does not close the
-// descriptor before read returns. read need not take all data that is there. If cx is cancelled, a
-// ReadWith that waits returns cx.Err() and loses nothing. The other errors are listed at [Source].
+// descriptor before read returns. read need not take all data that is there. If cx is cancelled
+// before ReadWith is called or while it waits, ReadWith returns cx.Err(), does not call read again,
+// and loses nothing. The other errors are listed at [Source].
 func (s *Source) ReadWith(cx *Context, read func(fd int) (n int, err error)) (int, error) {
 	return s.with(cx, &s.src.rd, read)
 }

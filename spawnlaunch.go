@@ -54,7 +54,8 @@ type taskFreeList struct {
 
 // takeFreeTask takes a task from the free list of w, gives it the state of a new task, and returns
 // its body. It returns nil if the list is empty, if w is nil, or if the new task has attributes,
-// since such tasks are not reused. w is the worker that runs the caller, or nil.
+// since such tasks are not reused. It also returns nil, and drops the task that it has taken, if
+// the Context of this task was used after its end. w is the worker that runs the caller, or nil.
 func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	if w == nil || s.attributes() != nil {
 		return nil
@@ -75,9 +76,9 @@ func takeFreeTask(s Spawner, w *worker, kind taskKind) taskBody {
 	return t.body
 }
 
-// freeTask keeps t, which has ended, for the next Launch. It does not keep a task whose attributes,
-// Context or derived Contexts may still be in use. Wakers of t may be left: they cause spurious
-// wakes of the next task.
+// freeTask puts t, which has ended, on the free list for the next Launch. It leaves t to the
+// garbage collector if the list is full, or if the attributes, the Context or derived Contexts of t
+// may still be in use. Wakers of t may be left: they cause spurious wakes of the next task.
 func (w *worker) freeTask(t *task) {
 	h := &w.freeTasks[t.kind]
 	if h.n < maxFreeTasks && t.attributes.Load() == nil && t.cx.sc.Load() == nil && !t.state.retained() {

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// A taskFailure is the error of a task that failed. It takes the place of this error in the handle
-// until a caller joins the task.
+// A taskFailure is the error of a task that failed, with the data for its report. The handle of the
+// task has the taskFailure in place of the error. Each caller that joins the task gets err, and
+// calls handled.
 type taskFailure struct {
 	err  error
 	task Task

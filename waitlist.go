@@ -6,8 +6,8 @@ package async
 //
 // A waiter is served in one of two ways. To choose a waiter is to take it off the list and to give
 // it the thing that it waits for. To call a waiter is to wake its task, which then tries for
-// itself; the waiter stays in the list. (A Chan does both in part: it takes a waiter that it calls
-// off the list, since it may call several at once; see chanSide.)
+// itself; the waiter stays in the list. (A Chan and a pubsubTopic do both in part: they take a
+// waiter that they call off the list, since they may call several at once; see chanSide.)
 //
 // Waiting, by the Poll of a future:
 //
@@ -73,8 +73,8 @@ type waiter struct {
 	passed int   // how often other callers were served before it
 }
 
-// noCopy makes go vet find copies of a struct that contains it: pointers to the struct exist
-// elsewhere.
+// noCopy makes go vet report copies of a struct that has it as a field. It is for a struct that
+// must not be copied, because other code keeps a pointer to it.
 type noCopy struct{}
 
 func (*noCopy) Lock()   {}
@@ -87,7 +87,7 @@ const (
 	waiterOut    waiterPhase = iota // not in the list, and not chosen
 	waiterIn                        // in the list
 	waiterCalled                    // in the list, and called: woken to try for itself
-	waiterChosen                    // taken off the list and given the thing; in a Chan, called
+	waiterChosen                    // taken off the list: was given the thing, or was called
 )
 
 // How a waiter was chosen, in the field want, for primitives that have both ways.
@@ -122,9 +122,9 @@ func (l *waiterQueue) joinFirst(w *waiter, t *task) {
 	l.link(w)
 }
 
-// rejoin puts w, which was taken off the list, back to its place by arrival. The waiters before this
-// place have rejoined, too. So it is for a primitive in which few waiters at once may have been
-// called in vain; see chanTurns. mu is held.
+// rejoin puts w, which was taken off the list, back to its place by arrival. The waiters before
+// this place have rejoined, too. So it is for a primitive in which few waiters at once may have
+// been called in vain; see chanTurns. mu is held.
 func (l *waiterQueue) rejoin(w *waiter, t *task) {
 	w.t, w.phase = t, waiterIn
 	w.prev, w.next = nil, l.first
@@ -149,8 +149,8 @@ func (l *waiterQueue) link(w *waiter) {
 	l.n++
 }
 
-// choose takes w off the list: it was given the thing that it waits for, or, in a Chan, is called.
-// It returns the task to wake after mu is unlocked. mu is held.
+// choose takes w off the list: it was given the thing that it waits for. In a Chan or a pubsubTopic
+// it is called instead. choose returns the task to wake after mu is unlocked. mu is held.
 func (l *waiterQueue) choose(w *waiter) *task {
 	l.unlink(w)
 	w.phase = waiterChosen

@@ -32,7 +32,8 @@ func (w *Watch[T]) Set(v T) error {
 	return err
 }
 
-// set changes the value if allowed agrees to the version of the value, and reports whether it did.
+// set changes the value to v if allowed returns true for the version of the present value, and
+// reports whether it did. allowed runs under the lock. After Close set fails with ErrClosed.
 func (w *Watch[T]) set(v T, allowed func(version uint64) bool) (done bool, err error) {
 	var chosen chosenTasks
 	w.topic.mu.Lock()

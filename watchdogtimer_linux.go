@@ -17,8 +17,8 @@ type watchTimer struct {
 	file    *os.File
 	conn    syscall.RawConn
 	after   atomic.Int64          // the duration to which it was set last, in nanoseconds
-	apply   func(fd uintptr)      // sets it to after; made once, since a closure is an allocation
-	expired func(fd uintptr) bool // reads it, and reports whether it had fired
+	apply   func(fd uintptr)      // sets the timerfd to after; made once, by open
+	expired func(fd uintptr) bool // reads the timerfd, and reports whether it had fired
 }
 
 // open makes the timer, which is not set.
