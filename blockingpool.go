@@ -21,8 +21,9 @@ type callNode struct {
 // pooledCall is implemented by all calls.
 type pooledCall interface{ poolNode() *callNode }
 
-// internalCall is a call of this package, for example a write of a File. It has no handle, and it
-// runs in any case: if the pool no longer runs it, another goroutine does (abort, runAlone).
+// internalCall is a call of this package, for example a write of a File. It has no handle. Unless
+// the pool refuses it with ErrBusy, it runs in any case: if Shutdown takes it off the queue, or the
+// pool refuses it with ErrShutdown, a goroutine of its own runs it (abort, runAlone).
 type internalCall struct {
 	task
 	node      callNode
@@ -37,7 +38,9 @@ func (c *internalCall) poll(*worker) bool { c.run(); return true }
 // abort is called when the call is removed from the queue, or arrives too late.
 func (c *internalCall) abort(*worker, error) { c.w.rt.calls.runAlone(&c.node, c.run) }
 
-// runInPool runs run in the pool. If the pool has no room, it does nothing and returns ErrBusy.
+// runInPool queues run for the pool, and does not wait until it has ended. If the pool has no room,
+// runInPool does nothing and returns ErrBusy. If the runtime is closing, run gets a goroutine of
+// its own.
 func (rt *Runtime) runInPool(run func()) error { return rt.runInPoolFor(nil, run) }
 
 // runInPoolFor is runInPool for a call that writes for owner; see unfinishedWriters.
@@ -186,7 +189,8 @@ func (p *callPool) hasRoom() bool {
 	return p.queue.n+p.admission.reserved-(p.cfg.Limit-p.running.n) < p.cfg.Queue
 }
 
-// push queues c, for which there is room, unless it is too late.
+// push queues c and wakes a goroutine for it. The caller holds the lock and has found that there is
+// room. If it is too late (tooLate), push returns ErrShutdown and does not queue c.
 func (p *callPool) push(c *callNode) error {
 	if p.tooLate(c) {
 		return ErrShutdown

@@ -138,10 +138,12 @@ func (c *Chan[T]) callWaitersAndUnlock(from *worker) {
 	wakes.wakeFrom(from)
 }
 
-// callWaiters restores the invariants of chanSide after a change. It calls senders while there is
-// more room than called senders, and receivers while there are more messages than called receivers.
-// The senders are first, since an offer that is moved to the queue is a message for a receiver. The
-// caller wakes the tasks in wakes after the unlock.
+// callWaiters restores the invariants of chanSide after a change. While there is more room than
+// called senders, it serves the first sender: it calls the sender, or moves the offer of the sender
+// to the queue, which ends the Send. While there are more messages than called receivers, it calls
+// the first receiver. The senders are first, since an offer that is moved to the queue is a message
+// for a receiver. For a closed channel see callClosed. The caller wakes the tasks in wakes after
+// the unlock.
 func (c *Chan[T]) callWaiters(wakes *chosenTasks) {
 	if c.closed {
 		c.callClosed(wakes)
@@ -196,9 +198,9 @@ func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 }
 
 // room returns for how many messages there is room, including the room that called senders have not
-// taken yet. It is the rest of the capacity, and one more for each receiver that waits, since the
-// message of such a receiver does not stay in the queue. So the queue may hold more messages than
-// the capacity for a moment.
+// taken yet. It is the capacity, less the messages in the queue and the permits that are out, and
+// one more for each receiver that waits, since the message of such a receiver does not stay in the
+// queue. So the queue may hold more messages than the capacity for a moment.
 //
 // At a rendezvous the waiting receivers are all the room. A message is put into the queue only if a
 // receiver waits for it:
@@ -208,8 +210,9 @@ func (c *Chan[T]) callClosed(wakes *chosenTasks) {
 //  2. Send counts firm receivers only (firm is set). If there is a firm receiver without a message,
 //     Send puts its message into the queue and returns, and the receiver is called. If not, Send
 //     leaves its message as an offer and waits.
-//  3. A loose receiver, TryRecv and PollNext take the first offer themselves (pull). This ends the
-//     Send. ready counts the first offer as a message, so a loose receiver is called for it.
+//  3. A receiver that tries while the queue is empty takes the first offer itself (pull). This ends
+//     the Send. ready counts the first offer as a message, so a loose receiver is called for it.
+//     For a firm receiver that waits, callWaiters moves the offer to the queue.
 //  4. Every other sender counts all receivers that wait, and one more if tasks wait in PollNext. If
 //     such a receiver turns away, the message stays in the queue for the next receiver.
 //  5. A Recv that is cancelled leaves the list. If there are now more messages in the queue than
@@ -568,7 +571,8 @@ const (
 	sendReserve                 // takes room for a permit, when it is polled
 )
 
-// put uses the room that takeRoom has taken: for v, or for a permit.
+// put uses the room that takeRoom has granted. It adds v to the queue or, with sendReserve, adds a
+// permit.
 func (c *Chan[T]) put(v T, how sendKind) {
 	if how == sendReserve {
 		c.reserved++

@@ -56,8 +56,8 @@ func NewContext(s Spawner, w Waker) *Context {
 	return &o.cx
 }
 
-// Waker returns the waker of cx's task. A future that takes it and returns [ErrPending] must wake
-// it when it may have its result.
+// Waker returns the waker of cx's task. A future whose Poll takes the waker and returns
+// [ErrPending] must make sure that the waker is woken once the future may have its result.
 func (cx *Context) Waker() Waker { return Waker{cx.waker(waitsFuture)} }
 
 // waker is Waker for the slots of this package. reason is the event that the task waits for.
@@ -204,7 +204,8 @@ func (cx *Context) draining() bool {
 // Task returns the number and the name of cx's task. It may be called from any goroutine.
 func (cx *Context) Task() Task { return cx.t.ident() }
 
-// beginAwait is called before the first poll of an await. It panics if cx cannot wait here.
+// beginAwait is called before the first poll of an await. It returns the task of cx. It panics if
+// the caller is not the code of cx, or is a plain future, which cannot wait.
 func (cx *Context) beginAwait() *task {
 	t := cx.t
 	if !cx.canWait() {
@@ -280,9 +281,10 @@ func (cx *Context) spendOrYield() {
 	}
 }
 
-// refused returns err, the failure of an operation that had nothing to wait for. It takes one
-// operation off the budget, so that a loop which tries the operation again and again lets other
-// tasks run. In a plain future it returns ErrPending if no budget is left.
+// refused is called by an operation that fails with err at once. It takes one operation off the
+// budget, so that a loop which tries the operation again and again lets other tasks run. If no
+// budget is left, straight-line code yields before refused returns err, and a plain future gets
+// ErrPending instead of err.
 func (cx *Context) refused(err error) error {
 	if cx.canWait() {
 		cx.spendOrYield()
@@ -396,7 +398,9 @@ func (t *task) why() (status uint32, cause error) {
 	return scopeCancelled, nil
 }
 
-// causeIn returns why a Context of t has ended. sc is the scope that ending has returned.
+// causeIn returns the cause with which a Context of t has ended. sc is the scope that ending has
+// returned, or nil if the task itself was cancelled or has ended. A nil cause means the result of
+// the Context's Err.
 func (t *task) causeIn(sc *cancelScope) error {
 	if sc != nil {
 		return sc.cause
@@ -405,9 +409,10 @@ func (t *task) causeIn(sc *cancelScope) error {
 	return cause
 }
 
-// endedScope ends the scope of cx as ending says, and returns it. It returns nil if cx has not
-// ended. The status and the cause of the scope do not change from then on, so all later answers of
-// cx agree.
+// endedScope returns the scope of cx, or nil if cx has not ended. If cx has ended because an outer
+// Context or the task has, endedScope first ends the scope in the same way and with the same cause.
+// The status and the cause of the scope do not change from then on, so all later answers of cx
+// agree.
 func (cx *Context) endedScope() *cancelScope {
 	status, at := cx.ending()
 	if status == scopeOpen {
@@ -529,8 +534,8 @@ func (cx *Context) WithTimeout(d time.Duration) (*Context, context.CancelFunc) {
 	return cx.WithDeadline(time.Now().Add(d))
 }
 
-// WithTimeoutCause is [Context.WithTimeout] with a cause, which [Context.Cause] returns if the time
-// has passed.
+// WithTimeoutCause is [Context.WithTimeout] with a cause, which [Context.Cause] returns if the
+// Context ends because the time has passed.
 func (cx *Context) WithTimeoutCause(d time.Duration, cause error) (*Context, context.CancelFunc) {
 	return cx.WithDeadlineCause(time.Now().Add(d), cause)
 }
@@ -544,7 +549,7 @@ func (cx *Context) WithDeadline(deadline time.Time) (*Context, context.CancelFun
 }
 
 // WithDeadlineCause is [Context.WithDeadline] with a cause, which [Context.Cause] returns if the
-// deadline has passed.
+// Context ends because the deadline has passed.
 func (cx *Context) WithDeadlineCause(deadline time.Time, cause error) (*Context, context.CancelFunc) {
 	if deadline.IsZero() {
 		deadline = deadline.Add(1) // a time that has also passed; the zero time would mean no deadline
@@ -575,7 +580,8 @@ func (cx *Context) WithoutCancel() *Context {
 }
 
 // derive returns a Context that is derived from cx, and its scope. late is the cause if the
-// deadline passes. A zero deadline means none.
+// deadline ends the scope; nil means [context.DeadlineExceeded]. A zero deadline adds no deadline
+// to that of cx.
 func (cx *Context) derive(deadline time.Time, late error) (*Context, *cancelScope) {
 	w := cx.here()
 	cx.t.state.retain()
@@ -614,8 +620,8 @@ func (cx *Context) scope() *cancelScope {
 
 // endScope returns the scope that ends when cx does: the scope of cx or, if WithValue made that, the
 // nearest scope up the chain that WithValue did not make. A scope of WithValue ends only with its
-// parent. If it were registered there, nothing could remove the registration before, because
-// WithValue returns no function that cancels.
+// parent. It is not registered with the parent: nothing could remove the registration before the
+// parent ends, because WithValue returns no function that cancels.
 func (cx *Context) endScope() *cancelScope {
 	sc := cx.scope()
 	for sc.value != nil {

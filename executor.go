@@ -116,8 +116,8 @@ const (
 	// that wake each other would keep all other tasks waiting.
 	nextInARow = 16
 
-	// operationsPerPoll is how many reads, writes, sends and so on one poll may do before its task
-	// must yield.
+	// operationsPerPoll is the default of Config.Tuning.Budget: how many reads, writes, sends and
+	// so on one poll may do before its task must yield.
 	operationsPerPoll = 128
 
 	// reactorEvery is how long a busy worker leaves the reactor alone. A look costs a system call,
@@ -629,8 +629,8 @@ func (w *worker) beginPoll(t *task) {
 	}
 }
 
-// endTask is called after the last poll of t. It clears the references of w to t, so that the
-// garbage collector can free it.
+// endTask is called after the last poll of t. It clears yielded, and clears accepted if that is t,
+// so that the garbage collector can free t. visible may refer to t until setVisible changes it.
 func (w *worker) endTask(t *task) {
 	w.yielded = false
 	if w.accepted == t {

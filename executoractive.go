@@ -166,8 +166,8 @@ const (
 	// activeMoveEvery is the shortest time between two moves for balance.
 	activeMoveEvery = 5 * activeLookEvery
 
-	// activeClockReads is the largest number of workers whose processor time is read. Each takes a
-	// system call.
+	// activeClockReads is the largest number of workers for which a look reads their processor
+	// times. Each reading takes a system call, so with more workers a look reads none.
 	activeClockReads = 64
 )
 
@@ -205,9 +205,10 @@ func newActiveSet(cfg Config) *activeSet {
 	return a
 }
 
-// look looks, if that is due and no other worker looks. Workers call it when they publish their
-// counts. now is the time, as nanos. due is read again after the claim: another worker may have
-// looked in between.
+// look measures the loads, and resizes or balances the set, if a look is due and no other worker is
+// looking. With one worker it does nothing. Workers call it when they publish their counts. now is
+// the time, as nanos. due is read again after looking is set: another worker may have looked in
+// between.
 func (a *activeSet) look(rt *Runtime, now int64) {
 	if len(rt.workers) == 1 || now < a.due.Load() || !a.looking.CompareAndSwap(false, true) {
 		return
@@ -261,9 +262,11 @@ func (a *activeSet) measure(rt *Runtime, now int64) {
 	}
 }
 
-// mostAreLong reports whether most polls are made by workers whose polls take activeLongPoll or
-// more on average, and the workers do more than loadSome. A worker that runs without ending a poll,
-// because it spins or computes, counts as such a worker.
+// mostAreLong reports whether at least half of the recent polls were made by workers whose polls
+// take more than activeLongPoll on average, and the loads of all workers add up to more than
+// loadSome. A worker that runs without ending a poll, because it spins or computes, counts as such
+// a worker, but only with the polls that it has ended recently. If no worker has ended any, the
+// first condition holds.
 func (a *activeSet) mostAreLong() bool {
 	all, long, ran := 0., 0., 0.
 	for _, l := range a.loads {
@@ -301,7 +304,8 @@ func (a *activeSet) polls() (n uint64) {
 
 // decide returns the size that the set should have. stalls is the number of stalls so far. It
 // begins a trial if one is due, and ends the present trial if it has been measured. While most
-// polls take long and after a stall it returns the number of all workers, and drops a trial.
+// polls take long, and for activeLongestHold after a stall, it returns the number of all workers
+// and drops the present trial.
 func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
 	size = a.size.Load()
 	all := int32(len(a.loads))
@@ -362,8 +366,9 @@ func (a *activeSet) decide(now int64, stalls uint64) (size int32) {
 	return size
 }
 
-// enough returns the number of workers that would sleep for two fifths of the time under a load of
-// sum.
+// enough returns the smallest number of workers that can share a load of sum so that each of them
+// sleeps for two fifths of the time or more. It is at least 1, and may be more than there are
+// workers.
 func (a *activeSet) enough(sum float64) int32 { return max(1, int32(math.Ceil(sum/loadFew))) }
 
 // starving reports whether the active workers are ready to run and do not get the processors.
@@ -436,7 +441,7 @@ func (a *activeSet) haveMoved(size int32) bool {
 
 // resize makes the first size workers active. Workers that become active get an even share of the
 // descriptors of the workers that were active. Workers that are not active move all their
-// descriptors// (activeOwner), and need no rule for that. size is stored before the rules, so a new
+// descriptors (activeOwner), and need no rule for that. size is stored before the rules, so a new
 // rule names only workers that are active by then.
 func (a *activeSet) resize(rt *Runtime, size int32) {
 	was := a.size.Swap(size)

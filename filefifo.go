@@ -140,7 +140,8 @@ func openFd(name string, flag int, perm uint32) (fd int, err error) {
 	}
 }
 
-// foundFIFO is the result of find: a FIFO whose other end must be waited for, or a File.
+// foundFIFO is the result of find: a File that is open, or, if f is nil, a FIFO that is still to be
+// opened, which may have to wait for the other end.
 type foundFIFO struct {
 	fifoTarget
 	f *File
@@ -541,8 +542,9 @@ func (o *fifoOpening) otherReleased() <-chan struct{} {
 	return other.released
 }
 
-// release ends the system call of run. It cannot do that if it may not open the other end, or if it
-// knows the FIFO only by a name that has gone. Then run continues to wait.
+// release ends the system call of run by opening the other end, and closes both descriptors. If it
+// cannot open the other end, run continues to wait. That happens, for example, if the process has
+// no permission, or if the opening knows the FIFO only by a name that has gone.
 func (o *fifoOpening) release() {
 	flag := os.O_RDWR // succeeds at once on all supported systems, even without a reader
 	if o.dir == fifoWrites {

@@ -24,7 +24,7 @@ import (
 // A task that holds a read lock must not lock for reading again. If a writer waits, the task and
 // the writer would wait for each other, as with [sync.RWMutex].
 type RWMutex struct {
-	// turn is held by the writer, by the one writer that waits for readers to unlock, and by the
+	// turn is held by one caller: the writer, the writer that waits for readers to unlock, or the
 	// upgradable reader.
 	turn  Mutex
 	state rwState
@@ -146,9 +146,9 @@ func (s *rwState) written() bool {
 	return old&rwWriter != 0 && old < rwReader
 }
 
-// open lets readers in again, and makes n more readers hold the lock. If a reader waits, it needs
-// the lock of the lists: listed says that the caller has it. open reports false if it needs the
-// lock and the caller does not have it.
+// open clears rwWriter and rwWaiting, so that readers may lock again, and makes n more readers hold
+// the RWMutex. If rwWaiting is set, the caller must hold the lock of the lists, and says so by
+// listed. Otherwise open reports false and changes nothing.
 func (s *rwState) open(n int, listed bool) bool {
 	for {
 		old := s.bits.Load()
@@ -227,8 +227,8 @@ func (rw *RWMutex) lastReader() {
 	wakeChosen(t)
 }
 
-// reopen ends the exclusion of readers that a writer has begun. It makes n readers hold the lock,
-// and all readers that wait.
+// reopen lets readers in again after a writer has locked them out. The readers that wait hold the
+// lock from then on, and so do n more readers: n is 1 for a writer that becomes a reader.
 func (rw *RWMutex) reopen(n int) {
 	if rw.state.open(n, false) {
 		return
@@ -388,7 +388,8 @@ func (rw *RWMutex) UpgradeBlocking(ctx context.Context) error {
 
 // UpgradeFuture returns the future of [RWMutex.Upgrade]. When it is ready the caller is the writer.
 // Giving it up before it is ready lets readers in again, and the caller is still the upgradable
-// reader. It panics if there is no upgradable reader, and so does its first Poll.
+// reader. UpgradeFuture panics if there is no upgradable reader, and so does the first Poll of the
+// future.
 func (rw *RWMutex) UpgradeFuture() Future[None] {
 	rw.mustBeUpgradable("UpgradeFuture")
 	return &drainFuture{rw: rw}

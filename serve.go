@@ -88,8 +88,9 @@ type Server struct {
 
 	// Failed, if not nil, is called with each failure of a Handler: the error that it has returned,
 	// a [*PanicError] if it has panicked, and [ErrGoexit] if it has called [runtime.Goexit]. The
-	// connection is closed before. Failed runs on the worker and must not wait. A panic in Failed
-	// is a failure of the task of the connection, like a panic in the Handler.
+	// connection is closed before. Failed runs on the worker and must not wait. It may be called
+	// for several connections at the same time. A panic in Failed is a failure of the task of the
+	// connection, like a panic in the Handler.
 	Failed func(c Conn, err error)
 }
 
@@ -398,7 +399,8 @@ type servedConn struct {
 	failureTold bool // tell was called
 }
 
-// servedPhase is the state of a connection. The order counts: poll compares.
+// servedPhase is the state of a connection. servedConn.poll compares phases by < and >, so it
+// relies on the order of the constants.
 type servedPhase uint8
 
 const (

@@ -386,7 +386,9 @@ func (rt *Runtime) awaitTasks(ctx context.Context) error {
 // taskCount is how many tasks were spawned and have ended so far.
 type taskCount struct{ spawned, ended int64 }
 
-// countTasks makes one count of all tasks. Each worker reads its counters after the call began.
+// countTasks returns how many tasks were spawned and have ended so far. Each worker reads its
+// counters after the call began. If ctx ends before all workers have answered, countTasks returns
+// ctx.Err().
 func (rt *Runtime) countTasks(ctx context.Context) (c taskCount, err error) {
 	n := rt.countRequests.Add(1)
 	for _, w := range rt.workers {
@@ -553,8 +555,8 @@ func (w *worker) cleanUp() {
 	w.abortAll()
 }
 
-// abortAll ends one task after the other until w has none. If the Cancel of a future calls Goexit,
-// abortAll goes on in its deferred call.
+// abortAll ends one task after the other, until lastTask returns nil. If the Cancel of a future
+// calls Goexit, abortAll goes on in its deferred call.
 func (w *worker) abortAll() {
 	returned := false
 	defer func() {

@@ -29,10 +29,10 @@ type Stall struct {
 	Worker int           // the number of the worker, from 0
 	For    time.Duration // the poll has lasted at least this long when it was found
 
-	// Where is the innermost function of the task's code, with file and line. It is a function
-	// outside of this package and of the standard library, if there is one. Stack is the stack of
-	// the goroutine that keeps the worker. Both are empty if no stack was taken, or if the poll had
-	// ended before that; see [Config.Stalled].
+	// Where is the innermost function in Stack that is outside of this package and of the standard
+	// library, with file and line. If there is none, Where is a function of the standard library,
+	// or empty. Stack is the stack of the goroutine that keeps the worker. Both are empty if no
+	// stack was taken, or if the poll had ended before the stack was taken; see [Config.Stalled].
 	Where string
 	Stack string
 
@@ -85,7 +85,7 @@ func newStallReporter() func(Stall) {
 //     stallReports.
 //
 // Taking a stack and calling the handler take long, so stallReports does both on a goroutine of its
-// own. While 20,000 goroutines are profiled, further polls may be too long.
+// own. Meanwhile the stallWatch finds further stalls.
 type stallWatch struct {
 	rt      *Runtime
 	every   time.Duration // Config.Stall
@@ -188,13 +188,15 @@ func (s *stallWatch) checkTurn(i int, w *worker, now time.Time) (seen *workerSee
 
 // spent returns for how much of the time since the last look the poll of w itself has kept w: its
 // thread has computed, or was blocked. The time for which the thread was ready to run while other
-// threads had the processors does not count.
+// threads had the processors does not count. spent stores the time and the processor time of this
+// look in seen.
 //
-//   - The thread has computed for the time that its processor clock shows.
-//   - If the thread is blocked now, it counts as blocked for the remaining time. At most an
-//     interval counts, since the thread may have been ready to run before it was blocked.
-//   - If the thread has no clock, all time counts, at most an interval. But no time counts if this
-//     goroutine was late itself: then the machine has too few processors for all threads that run.
+//   - The time that the thread has computed counts, as its processor clock shows it.
+//   - If the thread is blocked now, all time since the last look counts, but at most an interval,
+//     since the thread may have been ready to run before it was blocked.
+//   - If the thread has no clock, all time since the last look counts, but at most an interval. No
+//     time counts if late is set: the goroutine of the watchdog was late itself, so the machine has
+//     too few processors for all threads that run.
 func (s *stallWatch) spent(w *worker, seen *workerSeen, now time.Time, late bool) time.Duration {
 	elapsed := min(now.Sub(seen.looked), s.interval())
 	used, known := s.used(w)
@@ -326,7 +328,7 @@ func (r *stallReports) took(at time.Time, d time.Duration) {
 	}
 }
 
-// workerLabel is the profiler label of the goroutine and the coroutines of a worker.
+// workerLabel is the key of the profiler label of the goroutine and the coroutines of a worker.
 const workerLabel = "async.worker"
 
 // label gives the calling goroutine the label by which a profile shows the worker. The coroutines
@@ -350,7 +352,8 @@ func (w *worker) relabel() {
 	w.labelling++
 }
 
-// labelSets is how many sets of labels a worker keeps. Names of tasks are few, unless the program
+// labelSets is how many sets of labels a worker keeps, one for each name of a task. When there are
+// that many, labelsOf drops all of them and begins anew. Names of tasks are few, unless the program
 // numbers them.
 const labelSets = 128
 
@@ -446,7 +449,8 @@ func takeProfile() string {
 	return b.String()
 }
 
-// witnessLabel is the profiler label of a witness. Its value is the label of the worker.
+// witnessLabel is the key of the profiler label of a witness; see worker.stack. The value is the
+// value of the worker's own label.
 const witnessLabel = "async.stall"
 
 // witnessEvery is the time between two looks of a witness.
