@@ -108,8 +108,7 @@ type Config struct {
 	// ended by then.
 	Stalled func(Stall)
 
-	// Tuning has settings that almost no program needs. The zero value is right for all other
-	// programs.
+	// Tuning has settings that few programs need. Its zero value is right for all others.
 	Tuning Tuning
 }
 
@@ -135,7 +134,9 @@ type Tuning struct {
 	// Budget is the number of operations with a [Context] that a task may do in a row before it
 	// must yield to other tasks, even if no operation has to wait. 0 means 128. A smaller Budget
 	// shares a worker more evenly, and a larger one switches tasks less often. Reads, writes,
-	// sends, joins, dials and failures count one each. Three kinds of operations do not count:
+	// sends, joins, dials and failures count one each. An operation on a file of the disk that does
+	// not use the pool (see [File]) counts more: one for each 32 KiB that it reads, and four if it
+	// opens the file. Three kinds of operations do not count:
 	//
 	//   - locking a free [Mutex] or [RWMutex], and acquiring from a [Semaphore] that has enough
 	//     permits;

@@ -203,8 +203,8 @@ func (q *runQueue) steal() (first *task) {
 	}
 }
 
-// unlink empties n claimed slots, of which there is at least one, and returns their tasks as a
-// list.
+// unlink empties the n claimed slots that begin at the position from, and returns their tasks as a
+// list in the order of the slots. n is at least 1.
 func (q *runQueue) unlink(from, n uint32) (first *task) {
 	var last *task
 	for i := from; i != from+n; i++ {

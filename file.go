@@ -139,7 +139,8 @@ const (
 // Reads of a file of the disk always run in the pool, never on the spot: a process that shares the
 // open file may be in a read, and a read on the spot would wait for that.
 //
-// The error is an [*fs.PathError]. It wraps [os.ErrClosed] if f is closed.
+// The error is an [*fs.PathError]. It wraps [os.ErrClosed] if f is closed. If f is nil the error is
+// [os.ErrInvalid]. If FromFile fails, f still belongs to the caller.
 func FromFile(f *os.File) (*File, error) {
 	return newFile(f, false)
 }
@@ -193,8 +194,8 @@ func newFile(f *os.File, opened bool) (*File, error) {
 	return nf, nil
 }
 
-// plainFile makes a File of a descriptor of a regular file that was opened for reading, on the
-// spot, since the system has it in memory.
+// plainFile makes a File of fd, a regular file that the task has opened for reading on the spot,
+// because the system has the file in memory. If plainFile fails, it closes fd.
 func plainFile(fd int, name string) (*File, error) {
 	unix.SetNonblock(fd, false) // the opening needed a non-blocking descriptor
 	f := os.NewFile(uintptr(fd), name)
@@ -405,10 +406,13 @@ func (f *File) leave(cx *Context, dir *direction) {
 	f.changed.leave(cx.t, cx.here())
 }
 
-// SyscallConn returns access to the descriptor, for package syscall and others. Control works for
-// every File. Read and Write work for files of the disk only. They have no [Context] to wait with,
-// so for other files they fail with [errors.ErrUnsupported]. The error of a closed File is an
-// [*fs.PathError] or [os.ErrClosed].
+// SyscallConn returns access to the descriptor, for system calls that File does not offer. Control
+// works for every File. Read and Write work for files of the disk only. They have no [Context] to
+// wait with, so for other files they fail with [errors.ErrUnsupported].
+//
+// After Close, SyscallConn and the methods of its result fail with an [*fs.PathError] that wraps
+// [os.ErrClosed]. For a file of the disk they behave like those of an [os.File] instead: only the
+// methods of the result fail, with an error that has no type and does not wrap os.ErrClosed.
 func (f *File) SyscallConn() (syscall.RawConn, error) {
 	if !f.polled {
 		return f.os.SyscallConn()

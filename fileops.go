@@ -199,15 +199,16 @@ func withFileDrop[T any](cx *Context, f *File, op string, edit bool, fn func(*os
 	}, drop)
 }
 
-// edited notes that the contents of the file change, so that data that was read ahead is wrong. It
-// is called twice:
+// edited notes that the contents of the file change, so that data that was read ahead is wrong.
+// withFileDrop calls it twice:
 //
 //  1. Before the change. A Read that begins after this call does not return data that was read
 //     before it.
 //  2. After the change. Data that was read during the change may be the old data, and is dropped.
 //
 // A read in progress at one of these calls has noted the count of edits when it began. It drops its
-// data if the count differs at its end (keepRead).
+// data if the count differs at its end (keepRead). Data of a file that cannot seek is kept in any
+// case, since it cannot be read again. A Cmd calls edited once, when a program gets the file.
 func (f *File) edited() {
 	f.mu.Lock()
 	f.edits++

@@ -297,10 +297,12 @@ func EvalSymlinks(cx *Context, path string) (string, error) {
 // that it has copied. It creates dst with the permissions of src, or truncates it. The kernel
 // copies the data if it can.
 //
-// The error is an [*fs.PathError], or an [*os.LinkError] if dst and src are the same file. If one
-// of the two is a FIFO it may also be a [*CopyError] that wraps one of these. If cx is cancelled
-// the error is cx.Err(). The copying ends after at most one more mebibyte then, and dst has a part
-// of the data.
+// The error is an [*fs.PathError], or an [*os.LinkError] if dst and src are the same file. If cx is
+// cancelled the error is cx.Err(). If one of the two files is a FIFO, the error may also be a
+// [*CopyError] that wraps one of these.
+//
+// If cx is cancelled after the copy has begun, the copy ends after at most one more mebibyte, and
+// dst has a part of the data.
 func CopyFile(cx *Context, dst, src string) (written int64, err error) {
 	var over atomic.Bool
 	defer over.Store(true)

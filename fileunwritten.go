@@ -38,8 +38,8 @@ type UnwrittenError struct {
 // An UnwrittenFile is a file in an [UnwrittenError].
 type UnwrittenFile struct {
 	Name  string // the name with which the file was opened
-	Bytes int64  // how many accepted bytes may not be written; 0 if only the closing has not ended
-	Err   error  // the error of the write, or context.DeadlineExceeded if it has not ended
+	Bytes int64  // how many accepted bytes may be lost; 0 if only the closing has not ended
+	Err   error  // the error of the write, or context.DeadlineExceeded if it or the closing has not ended
 }
 
 // Error names the files, up to ten of them.

@@ -220,7 +220,7 @@ func (g *Group) Try() Spawner { return &spawnOptions{base: g, neverWaits: true} 
 func (g *Group) Named(name string) Spawner { return &spawnOptions{base: g, name: name} }
 
 // Under returns a [Spawner] of the group whose tasks are also under ctx: they are cancelled when
-// ctx ends, or the group does.
+// ctx ends, and when the group is cancelled.
 func (g *Group) Under(ctx context.Context) Spawner { return withContext(g, ctx) }
 
 // spawner implements Spawner: a task starts on the worker that runs the caller.

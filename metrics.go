@@ -69,8 +69,9 @@ func (w *worker) ready() int {
 // worker that has just become idle are up to 10 milliseconds old. The fields are read one after the
 // other, so sums of fields need not match exactly.
 type Metrics struct {
-	// Spawned is the number of tasks that were ever started. Calls of [SpawnBlocking] and the
-	// internal tasks of [Runtime.Tasks] are tasks, too.
+	// Spawned is the number of tasks that were ever started. The internal tasks of [Runtime.Tasks]
+	// count, too, and so do all calls of the pool of blocking calls: the calls of [SpawnBlocking],
+	// and the calls of this package for files and names.
 	Spawned uint64
 
 	Ended uint64 // tasks of Spawned that have their result
@@ -116,7 +117,8 @@ type Metrics struct {
 	// worker in 50 microseconds.
 	PollTime Histogram
 
-	// WakeTime is the time from a wake of a task to its next poll, sampled at most as often.
+	// WakeTime is the time from a wake of a task to the next poll of this task. It is a sample: at
+	// most one wake per worker in 50 microseconds.
 	WakeTime Histogram
 }
 

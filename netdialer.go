@@ -33,12 +33,12 @@ type Dialer struct {
 	LocalAddr net.Addr
 
 	// FallbackDelay is how long after the beginning of an attempt the next attempt begins beside
-	// it. 0 means 250 ms.
+	// it. If an attempt fails earlier, the next begins at once. 0 means 250 ms.
 	//
-	// If it is negative, the attempts follow each other: the next begins when an attempt has
-	// failed. If there is a deadline, it then also limits each attempt, as in package net. The time
-	// that is left is divided evenly among the addresses that are left, but an attempt may always
-	// take 2 s of it.
+	// If FallbackDelay is negative, the attempts follow each other: the next begins when an attempt
+	// has failed. If the dial has a deadline, each attempt then has a share of the time that is
+	// left, as in package net, and fails when it has used up its share. The shares of the addresses
+	// that are left are equal, but no share is less than 2 s, if so much time is left.
 	FallbackDelay time.Duration
 
 	// KeepAlive is how long a TCP connection is silent before the system probes it. 0 means 15 s.
@@ -72,7 +72,8 @@ const leastShare = 2 * time.Second
 //   - [context.DeadlineExceeded] after Timeout or Deadline. The method Timeout of the error then
 //     reports true.
 //
-// If all attempts fail, the error is the error of the first attempt.
+// If all attempts fail, the error is the error of the attempt that failed first. The error is also
+// this one after Timeout or Deadline if FallbackDelay is negative and an attempt has failed.
 //
 // If the task is under a context (see [Spawner.Under]) that has hooks of [net/http/httptrace], Dial
 // calls ConnectStart and ConnectDone for each attempt, as package net does. Like Control, they run
@@ -292,9 +293,9 @@ func (d *dialing) begin(cx *Context, now int64) {
 	d.hooks.begun(d.name, a.raddr)
 }
 
-// shareEnd returns when an attempt that begins now has used up its share of the time, so that the
-// next attempt takes its place. It returns maxNanos if the attempt may use all the time that is
-// left.
+// shareEnd returns the time at which an attempt that begins now will have used up its share of the
+// time that is left. The next attempt then takes its place. shareEnd returns maxNanos if the
+// attempt may use all the time that is left, or if the dial has no deadline.
 func (d *dialing) shareEnd(cx *Context, now int64) int64 {
 	end := d.end
 	if at, ok := cx.Deadline(); ok {

@@ -108,7 +108,8 @@ func newPollFD(fd int) *pollFD {
 	return s
 }
 
-// fdUsable reports whether a pollFD with these bits is open and was not closed.
+// fdUsable reports whether a pollFD with these bits was opened, and was neither closed nor detached
+// since.
 func fdUsable(bits uint32) bool { return bits&(fdOpen|fdClosed) == fdOpen }
 
 // beginUse begins a use and sets the bit mark. It reports false if the pollFD is closed.
@@ -166,8 +167,8 @@ func (s *fdState) has(bit uint32) bool { return s.bits.Load()&bit != 0 }
 // claim sets a bit. It reports whether this call changed the bit.
 func (s *fdState) claim(bit uint32) bool { return s.bits.Or(bit)&bit == 0 }
 
-// endUse ends a use of the descriptor, and closes the descriptor if that is due. See
-// fdState.endUse.
+// endUse ends a use of the descriptor and clears the bit mark. It closes the descriptor if the
+// pollFD is closed and this was the last use.
 func (s *pollFD) endUse(mark uint32) {
 	if s.state.endUse(mark) {
 		s.release()

@@ -97,14 +97,17 @@ import "net"
 //     descriptor that was fetched before may find the new pollFD. The event is ignored unless the
 //     new pollFD has the same reactor as owner, or no owner at this moment. Then it is spurious.
 
-// register makes sure that s has an owner that can serve the caller, which is about to wait:
+// register makes sure that s has an owner, before the caller waits:
 //
 //   - If s is not registered, it is registered with the reactor of the worker that runs the caller,
 //     or with the shared reactor if no worker runs it.
+//   - The reactor of a worker remains the owner, also if another worker runs the caller.
 //   - A worker takes s over from the shared reactor of its runtime, since events reach its tasks
 //     more cheaply from its own reactor.
 //   - If another caller is moving s, register relies on this move.
-//   - A reactor of another runtime remains the owner until it is closed.
+//   - A reactor of another runtime remains the owner until it is closed. Then s is registered anew.
+//   - A closed reactor of the caller's runtime remains the owner, unless a worker can take s over
+//     from it as above. wait then fails with ErrShutdown.
 func (s *pollFD) register(cx *Context) error {
 	registered, owner := s.state.has(fdRegistered), s.owner.Load()
 	if registered && (owner == nil || !owner.shared && !owner.closed.Load()) {

@@ -223,8 +223,9 @@ func (c *Cmd) reap() {
 	c.kill() // releases the context of the exec.Cmd
 }
 
-// PollWait is [Cmd.Wait] without waiting: it returns [ErrPending] while the process runs. Giving up
-// a future of it does not affect the process.
+// PollWait is [Cmd.Wait] without waiting: it returns [ErrPending] while Wait would wait. It does
+// not close the pipes of StdinPipe, StdoutPipe and StderrPipe: the caller closes them. Giving up a
+// future of it does not affect the process.
 func (c *Cmd) PollWait(cx *Context) error {
 	for {
 		c.mu.Lock()
@@ -324,7 +325,8 @@ func (c *Cmd) CombinedOutput(cx *Context) ([]byte, error) {
 	return c.collected(&both), err
 }
 
-// collected returns the data in b, unless a goroutine may still write to b.
+// collected returns the data in b if the process has ended. Otherwise it returns nil, because a
+// goroutine may still write to b.
 func (c *Cmd) collected(b *bytes.Buffer) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,8 +33,8 @@ type Runtime struct {
 	shared   sharedReactor
 
 	_ [64]byte
-	// Read by the workers in each turn, and written by Shutdown. draining, closing and stopping
-	// become true in this order, and stay so.
+	// Read often by the workers, and written seldom. Shutdown sets draining, closing and stopping
+	// in this order, and they stay set.
 	draining      atomic.Bool   // no new tasks from outside
 	closing       atomic.Bool   // no new tasks at all
 	stopping      atomic.Bool   // the workers end

@@ -143,7 +143,7 @@ func selectOne(cx *Context, cases []Case, random bool) (int, error) {
 	return i, nil
 }
 
-// giveUpAll gives up all cases but the one with the index but, which may be -1.
+// giveUpAll gives up every case whose index is not but. If but is -1, it gives up all cases.
 func giveUpAll(cases []Case, but int) {
 	for i, c := range cases {
 		if i != but {
@@ -423,7 +423,8 @@ func (n *NextCase[T]) poll(cx *Context) bool {
 	return true
 }
 
-// giveUp leaves the stream, if it is a stream of this package; see JoinCase.giveUp.
+// giveUp makes a stream of this package forget the task that has polled it, for the reason at
+// JoinCase.giveUp. Streams of other packages are not told.
 func (n *NextCase[T]) giveUp() {
 	t := n.t
 	if n.t, n.tried = nil, false; t == nil {

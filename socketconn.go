@@ -17,13 +17,14 @@ import (
 //
 // All operations that wait go the same way:
 //
-//  1. pollRead and pollWrite call pollFD.pollOp, which makes the system call, and keeps the waker
-//     if the kernel returns EAGAIN.
-//  2. awaitRead, awaitWrite and awaitSend repeat such a poll until it is ready. Read and Write of a
-//     stream use pollFD.await instead, which does the same for the two most frequent calls with
-//     less work.
-//  3. callError adds the name of the system call to an error number, and wrap makes a *net.OpError
-//     of each error except ErrPending and io.EOF.
+//  1. A poll calls pollFD.pollOp, in most cases through pollRead or pollWrite. pollOp makes the
+//     system call, and keeps the waker if the kernel returns EAGAIN.
+//  2. awaitRead, awaitWrite and awaitSend repeat such a poll until its result is final. Read and
+//     Write of a stream use pollFD.await instead, which does the same for the two most frequent
+//     calls with less work.
+//  3. callError adds the name of the system call to an error number. wrap makes a *net.OpError of
+//     each error except ErrPending and io.EOF. wrapEnd also wraps io.EOF, for the methods that
+//     return an address with the data.
 type conn struct {
 	src          pollFD
 	net          *network
@@ -147,8 +148,8 @@ func (c *conn) awaitRead(cx *Context, poll func(*Context) (int, error)) (int, er
 	return n, err
 }
 
-// awaitWrite awaits a poll that writes. Its tasks wait in order, too: a socket that has no room for
-// one of them has no room for the others.
+// awaitWrite awaits a poll that writes. The tasks that wait here wait in order, as in awaitRead: if
+// the socket has no room for the data of one task, it has none for the data of the others.
 func (c *conn) awaitWrite(cx *Context, poll func(*Context) (int, error)) (int, error) {
 	n, err := awaitInOrder(cx, &c.src.wr.waiters, poll)
 	if err == errAbandoned {

@@ -265,7 +265,7 @@ func (c *cancelGroup) takesFailure(t *task, err error, gaveIn bool) (taken bool)
 	return taken
 }
 
-// leaveAll is called when t has ended, whether or not it was a member.
+// leaveAll removes t, which has ended, from all groups of the chain. t may be a member of none.
 func (c *cancelGroup) leaveAll(t *task) {
 	for ; c != nil; c = c.outer {
 		if !c.endless {

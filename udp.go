@@ -303,8 +303,8 @@ func (c *UDPConn) writeMsgUDP(cx *Context, p, oob []byte, addr *net.UDPAddr, sen
 	return c.writeMsgTo(cx, p, oob, to, addr, send)
 }
 
-// writeMsgTo checks and translates addr, and sends the message by send. dst is the address for an
-// error.
+// writeMsgTo checks and translates addr, and sends the message by send. If addr is not valid, the
+// message goes to the peer of the socket. dst is the address for an error.
 func (c *UDPConn) writeMsgTo(cx *Context, p, oob []byte, addr netip.AddrPort, dst net.Addr, send sendMsg) (n, oobn int, err error) {
 	var to unix.Sockaddr
 	switch {

@@ -57,9 +57,9 @@ import (
 // to be stuck in its last turn. Turn 0 is a worker that has not begun.
 type watchdog struct {
 	rt      *Runtime
-	timeout int64 // nanoseconds from the last heartbeat that sets the timer until it fires
+	timeout int64 // for how many nanoseconds heartbeat sets the timer, unless a worker may be stuck
 	timer   watchTimer
-	due     atomic.Int64 // when the timer will fire, as nanos; 0: it is disarmed; or watchdogClaimed
+	due     atomic.Int64 // when the timer fires at the latest, in nanos; 0: disarmed; watchdogClaimed
 	seen    []turnSeen   // by worker; guarded by the claim
 	stopped atomic.Bool
 	ended   chan struct{} // closed when the goroutine has ended
