@@ -56,8 +56,8 @@ func NewContext(s Spawner, w Waker) *Context {
 	return &o.cx
 }
 
-// Waker returns the waker of cx's task. A future whose Poll takes the waker and returns
-// [ErrPending] must make sure that the waker is woken once the future may have its result.
+// Waker returns the waker of cx's task. A future that takes the waker and returns [ErrPending] must
+// make sure that the waker is woken once the future may have its result.
 func (cx *Context) Waker() Waker { return Waker{cx.waker(waitsFuture)} }
 
 // waker is Waker for the slots of this package. reason is the event that the task waits for.
