@@ -22,8 +22,9 @@ import (
 // caller that arrives while a message or room is available takes it, even if a waiter has just been
 // woken for it. This happens at most 64 times in a row; after that the waiters are next. If a
 // waiter has been woken 4 times and has found nothing, the channel keeps the next message, or room,
-// until this waiter tries again. There are two exceptions:
+// until this waiter tries again. There are three exceptions:
 //
+//   - Waiters that were woken together and have found nothing may change places.
 //   - Tasks that poll with [Chan.PollNext] have no place in the queue of receivers. All of them are
 //     woken when there may be a message.
 //   - [Chan.ForceSend] is not counted. It goes before the waiting senders, however often it is
@@ -70,8 +71,8 @@ const (
 //     are more messages than called receivers, callWaiters calls the first waiter: it takes it off
 //     the list and counts it in called. The tasks are woken after the unlock.
 //  3. The called waiter is polled. It ends its call (answer) and tries to take a message (pull).
-//  4. If a caller that arrived meanwhile has taken the message, the waiter goes back to its place by
-//     arrival (rejoin): before all waiters that were not called.
+//  4. If a caller that arrived meanwhile has taken the message, the waiter goes back to the front
+//     of the list (rejoin). Two waiters that go back at the same time may change places.
 //  5. A waiter that gives up ends its call, too (cancelRecv, cancelSend). callWaiters then sees one
 //     called receiver less, and calls the next waiter. So the call is passed on.
 //
@@ -296,11 +297,11 @@ func (s *chanSide) answer(w *waiter) {
 func (s *chanSide) served() { s.overtaken = 0 }
 
 // rejoin puts w into the list, or leaves it there with t as the task to wake. A waiter that was
-// called and found nothing goes back to its place.
+// called and found nothing goes to the front.
 func (s *chanSide) rejoin(w *waiter, t *task) {
 	if w.phase == waiterChosen {
 		w.passed++
-		s.list.rejoin(w, t)
+		s.list.joinFirst(w, t)
 	} else {
 		s.list.join(w, t)
 	}

@@ -55,8 +55,7 @@ type waitlist struct {
 // lock.
 type waiterQueue struct {
 	first, last *waiter
-	n           int    // how many waiters are in the list
-	arrivals    uint64 // how many waiters have joined since the beginning
+	n           int // how many waiters are in the list
 }
 
 // A waiter is one place in a waitlist. It belongs to one future, which uses it again if the future
@@ -66,7 +65,6 @@ type waiter struct {
 	t          *task // woken when the waiter is chosen or called; guarded by mu, as are the other fields
 	prev, next *waiter
 	phase      waiterPhase
-	arrival    uint64 // the place among all waiters that have ever joined
 
 	// The data that the primitive keeps with a waiter.
 	want   int64 // for example, how many permits
@@ -109,43 +107,26 @@ func (l *waiterQueue) join(w *waiter, t *task) {
 		return
 	}
 	w.phase = waiterIn
-	w.arrival = l.arrivals
-	l.arrivals++
 	w.prev, w.next = l.last, nil
-	l.link(w)
+	if l.last != nil {
+		l.last.next = w
+	} else {
+		l.first = w
+	}
+	l.last = w
+	l.n++
 }
 
 // joinFirst puts w, which was taken off the list, at the front. mu is held.
 func (l *waiterQueue) joinFirst(w *waiter, t *task) {
 	w.t, w.phase = t, waiterIn
 	w.prev, w.next = nil, l.first
-	l.link(w)
-}
-
-// rejoin puts w, which was taken off the list, back to its place by arrival. The waiters before
-// this place have rejoined, too. So it is for a primitive in which few waiters at once may have
-// been called in vain; see chanTurns. mu is held.
-func (l *waiterQueue) rejoin(w *waiter, t *task) {
-	w.t, w.phase = t, waiterIn
-	w.prev, w.next = nil, l.first
-	for w.next != nil && w.next.arrival < w.arrival {
-		w.prev, w.next = w.next, w.next.next
-	}
-	l.link(w)
-}
-
-// link puts w between w.prev and w.next, which are its neighbours in the list. mu is held.
-func (l *waiterQueue) link(w *waiter) {
-	if w.prev != nil {
-		w.prev.next = w
-	} else {
-		l.first = w
-	}
-	if w.next != nil {
-		w.next.prev = w
+	if l.first != nil {
+		l.first.prev = w
 	} else {
 		l.last = w
 	}
+	l.first = w
 	l.n++
 }
 
