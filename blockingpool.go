@@ -83,7 +83,7 @@ func (l *callList) remove(c *callNode) {
 // way, and at most one spins. A call may be queued if fewer than cfg.Queue calls wait, not counting
 // the calls that a goroutine can take at once (hasRoom).
 //
-// Who wakes whom:
+// Waking goroutines of the pool:
 //
 //  1. A caller queues its call and calls wakeOne. Both happen under the lock.
 //  2. wakeOne does the first of these that applies. If a goroutine is on its way, or the queue is
